@@ -1,0 +1,41 @@
+"""What runs a network: one protocol, one file for each library."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crnn_deploy.ctc import Frames
+from crnn_deploy.errors import ModelNotFound, ModelUnreadable
+from crnn_deploy.manifest import Manifest
+
+__all__ = ["Backend", "open_backend"]
+
+
+class Backend(Protocol):
+    """A network that is ready to run; safe to call from several threads."""
+
+    @property
+    def manifest(self) -> Manifest: ...
+
+    def run(self, images: NDArray[np.float32]) -> Frames:
+        """Images (N, C, H, W), prepared as the manifest says, to what the network says of each frame."""
+        ...
+
+    def close(self) -> None: ...
+
+
+def open_backend(path: Path, *, threads: int = 1) -> Backend:
+    """The backend for a model file, told by its suffix. Raises ModelNotFound, ModelUnreadable, ManifestMissing."""
+    if not path.is_file():
+        raise ModelNotFound(path)
+    if path.suffix == ".onnx":
+        from crnn_deploy.backends.ort import OrtBackend
+
+        return OrtBackend(path, threads=threads)
+    raise ModelUnreadable(
+        path, "not an .onnx file; a checkpoint becomes one with: crnn-deploy export --checkpoint FILE"
+    )

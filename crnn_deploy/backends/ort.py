@@ -1,0 +1,89 @@
+"""ONNX Runtime on the CPU."""
+
+from __future__ import annotations
+
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crnn_deploy.backends.onnx_file import check_self_contained
+from crnn_deploy.ctc import Frames
+from crnn_deploy.errors import BackendMissing, ManifestMissing, ModelUnreadable
+from crnn_deploy.manifest import METADATA_KEY, Manifest
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+__all__ = ["OrtBackend", "open_session"]
+
+
+class OrtBackend:
+    """An ONNX file with a manifest, run by ONNX Runtime.
+
+    threads: intra-op threads; results do not depend on it
+    Raises BackendMissing, ModelUnreadable, ManifestMissing, ManifestInvalid.
+    """
+
+    def __init__(self, path: Path, *, threads: int = 1) -> None:
+        self._session = open_session(path, threads=threads)
+        text = self._session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
+        if text is None:
+            raise ManifestMissing(path)
+        self.manifest = Manifest.from_json(text)
+        self._input = self._session.get_inputs()[0].name
+        expected = ["indices", "probabilities"] if self.manifest.output == "argmax" else None
+        names = [output.name for output in self._session.get_outputs()]
+        if expected is not None and names != expected:
+            raise ModelUnreadable(path, f"its manifest promises {expected}, the graph puts out {names}")
+
+    def run(self, images: NDArray[np.float32]) -> Frames:
+        outputs = self._session.run(None, {self._input: images})
+        if self.manifest.output == "argmax":
+            return Frames(np.asarray(outputs[0], np.int64), np.asarray(outputs[1], np.float32))
+        return Frames.from_logits(np.asarray(outputs[0], np.float32))
+
+    def close(self) -> None:
+        del self._session
+
+
+def open_session(path: Path, *, threads: int) -> onnxruntime.InferenceSession:
+    """An ONNX Runtime session on the CPU. Raises BackendMissing, ModelUnreadable."""
+    ort = _import_onnxruntime()
+    check_self_contained(path)
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    try:
+        return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime's exceptions share no base class
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ModelUnreadable(path, f"ONNX Runtime cannot load it: {reason}") from error
+
+
+def _import_onnxruntime():  # type: ignore[no-untyped-def]
+    installed = [name for name in ("onnxruntime", "onnxruntime-gpu") if _is_installed(name)]
+    if len(installed) == 2:
+        raise BackendMissing(
+            "onnxruntime and onnxruntime-gpu are both installed and overwrite each other's files; run "
+            "pip uninstall -y onnxruntime onnxruntime-gpu, then install crnn-deploy[cpu] or crnn-deploy[gpu]"
+        )
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise BackendMissing(
+            "no inference library is installed; run pip install 'crnn-deploy[cpu]' "
+            "(or 'crnn-deploy[gpu]' on a machine with an NVIDIA GPU)"
+        ) from error
+    return onnxruntime
+
+
+def _is_installed(distribution: str) -> bool:
+    try:
+        metadata.distribution(distribution)
+    except metadata.PackageNotFoundError:
+        return False
+    return True

@@ -1,0 +1,130 @@
+"""`crnn-deploy infer`: the text of every image."""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import ExitStack, closing
+from pathlib import Path
+
+import click
+
+__all__ = ["infer"]
+
+_BATCHES_PER_CHUNK = 4  # what a thread takes at once; more gains nothing and delays Ctrl-C
+_CLEAR_LINE = "\r\033[K"  # of the progress bar
+
+
+@click.command()
+@click.argument("paths", metavar="PATH...", nargs=-1, required=True)
+@click.option(
+    "--model", metavar="FILE", required=True, type=click.Path(path_type=Path), help="An .onnx file."
+)
+@click.option(
+    "--format",
+    "format_name",
+    type=click.Choice(["text", "tsv", "jsonl", "csv"]),
+    default="text",
+    show_default=True,
+    help="text: path, tab, text. The others: path, text, confidence, status, error.",
+)
+@click.option(
+    "-o", "--output", metavar="FILE", type=click.Path(path_type=Path), help="Write here, not to stdout."
+)
+@click.option(
+    "--batch", type=click.IntRange(min=1), default=8, show_default=True, help="Most images that run together."
+)
+@click.option("--workers", type=click.IntRange(min=1), help="Threads.  [default: one for each CPU]")
+@click.option(
+    "--min-confidence",
+    type=click.FloatRange(0, 1),
+    default=0.0,
+    show_default=True,
+    help="Below it the status is low-confidence; the text format leaves the text out.",
+)
+@click.option("--show-chars", is_flag=True, help="Add each character's confidence (jsonl: and place).")
+@click.option("--resume", is_flag=True, help="Go on with the file of -o: skip the images it has already.")
+def infer(
+    paths: tuple[str, ...],
+    model: Path,
+    format_name: str,
+    output: Path | None,
+    batch: int,
+    workers: int | None,
+    min_confidence: float,
+    show_chars: bool,
+    resume: bool,
+) -> None:
+    """Read the text of images.
+
+    PATH is a file, a folder (with all below it), a glob such as 'crops/**/*.png', or - for a list on
+    standard input, one path on each line. Every image gives one record, in the order of the input; one that
+    cannot be read gives a record that says why, and the run goes on.
+
+    \b
+    crnn-deploy infer --model plates.onnx crops/
+    crnn-deploy infer --model plates.onnx --format jsonl -o texts.jsonl crops/
+    crnn-deploy infer --model plates.onnx --format jsonl -o texts.jsonl --resume crops/
+    find crops -name '*.png' | crnn-deploy infer --model plates.onnx -
+
+    Exit code: 0, 1 when an image could not be read, 2 for bad usage, 130 when stopped by Ctrl-C or SIGTERM.
+    With -o, what is done by then is kept, and --resume goes on after it.
+    """
+    if resume and output is None:
+        raise click.UsageError("--resume needs the file to go on with: -o FILE")
+
+    from crnn_deploy import records, sources
+    from crnn_deploy.pipeline import Stop, read_in_order
+    from crnn_deploy.recognizer import Recognizer
+
+    form = records.FORMATS[format_name](show_chars=show_chars)
+    sources.check(paths)
+    listed = sys.stdin.buffer if sources.STDIN in paths else ()
+    count = failed = 0
+    with ExitStack() as stack:
+        recognizer = stack.enter_context(closing(Recognizer.load(model, batch=batch)))
+        if output is None:
+            stream, done = sys.stdout.buffer, records.Done()
+            stream.write(form.header)
+        else:
+            stream, done = records.open_output(output, form, resume=resume)
+            stack.enter_context(stream)
+        hidden = not sys.stderr.isatty() or (output is None and sys.stdout.isatty())
+        total = None
+        if not hidden and sources.STDIN not in paths:
+            total = max(0, sum(1 for _ in sources.find(paths, ())) - len(done))
+
+        stop = stack.enter_context(Stop())
+        results = read_in_order(
+            recognizer,
+            stop.until(path for path in sources.find(paths, listed) if not done.take(path)),
+            chunk=batch * _BATCHES_PER_CHUNK,
+            workers=workers or _cpus(),
+            stopped=stop,
+        )
+        stack.enter_context(closing(results))
+        bar = stack.enter_context(
+            click.progressbar(results, total, hidden=hidden, show_pos=True, file=sys.stderr)
+        )
+        for chunk in results:
+            done_now = [records.Record.of(path, result, min_confidence) for path, result in chunk]
+            stream.write(b"".join(map(form.encode, done_now)))
+            stream.flush()
+            for record in done_now:
+                if record.error is not None:
+                    failed += 1
+                    click.echo(f"{'' if hidden else _CLEAR_LINE}{record.error}", err=True)
+            count += len(chunk)
+            bar.update(len(chunk))
+    if failed:
+        click.echo(f"{failed} of {count} images failed", err=True)
+    if stop():
+        click.echo(f"stopped after {count} images" + ("; --resume goes on" if output else ""), err=True)
+        raise KeyboardInterrupt
+    if failed:
+        raise click.exceptions.Exit(1)
+
+
+def _cpus() -> int:
+    """CPUs that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

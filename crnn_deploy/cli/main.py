@@ -1,0 +1,77 @@
+"""The command `crnn-deploy`: its subcommands, and how an error ends it."""
+
+from __future__ import annotations
+
+import importlib
+import traceback
+from typing import Any
+
+import click
+
+from crnn_deploy.errors import CrnnDeployError
+
+__all__ = ["main"]
+
+_COMMANDS = {
+    "infer": "crnn_deploy.cli.infer:infer",
+    "export": "crnn_deploy.cli.export:export",
+    "verify": "crnn_deploy.cli.verify:verify",
+    "inspect": "crnn_deploy.cli.inspect:inspect_command",
+    "describe": "crnn_deploy.cli.describe:describe",
+}
+_INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+
+
+def _debug_option() -> click.Option:
+    """`--debug`, for the group and every command: it may stand before or after a command's name."""
+
+    def remember(ctx: click.Context, _: click.Parameter, value: bool) -> None:
+        if value:
+            ctx.meta["debug"] = True
+
+    return click.Option(
+        ["--debug"],
+        is_flag=True,
+        is_eager=True,
+        expose_value=False,
+        callback=remember,
+        help="Show the traceback of an error.",
+    )
+
+
+class _Group(click.Group):
+    """Loads a command when it is asked for, and turns every error into one line and an exit code."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in self.commands and cmd_name in _COMMANDS:
+            module, name = _COMMANDS[cmd_name].split(":")
+            command: click.Command = getattr(importlib.import_module(module), name)
+            command.params.append(_debug_option())
+            self.add_command(command, cmd_name)
+        return super().get_command(ctx, cmd_name)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
+            raise  # click knows them
+        except KeyboardInterrupt:
+            ctx.exit(_INTERRUPTED)
+        except Exception as error:
+            if ctx.meta.get("debug"):
+                traceback.print_exception(error)
+            message, exit_code = str(error), getattr(error, "exit_code", 1)
+            if not isinstance(error, CrnnDeployError | OSError):  # a full disk is nobody's bug
+                kind = type(error).__name__
+                message = f"unexpected {kind}: {message}; run again with --debug for the traceback"
+            click.echo(f"Error: {' '.join(message.splitlines())}", err=True)
+            ctx.exit(exit_code)
+
+
+@click.group(cls=_Group, params=[_debug_option()], context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="crnn-deploy")
+def main() -> None:
+    """From a CRNN checkpoint to the text of your images."""

@@ -1,0 +1,91 @@
+"""Every error the toolkit raises on purpose: one clear line that says what to do next.
+
+Each class also inherits the builtin that fits, so `except FileNotFoundError` works as a caller expects.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+__all__ = [
+    "AlphabetMismatch",
+    "BackendMissing",
+    "CharacterUnknown",
+    "CrnnDeployError",
+    "ManifestInvalid",
+    "ManifestMissing",
+    "ModelNotFound",
+    "ModelUnreadable",
+    "VerdictFailed",
+]
+
+
+class CrnnDeployError(Exception):
+    """Base of all errors that are the input's fault, not the program's.
+
+    `exit_code` is what the command line returns: 2 for bad input, 1 for a verdict that failed.
+    """
+
+    exit_code = 2
+
+
+class ModelNotFound(CrnnDeployError, FileNotFoundError):
+    """No model file at this path."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(f"no model file at {path}")
+
+
+class ModelUnreadable(CrnnDeployError, ValueError):
+    """A model file that cannot be loaded, or must not be."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+
+
+class ManifestMissing(CrnnDeployError, ValueError):
+    """An ONNX file that does not say how to feed it or how to read its output."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(
+            f"{path} has no crnn-deploy manifest (alphabet, blank, input rule); "
+            f"give it one: crnn-deploy describe {path} --alphabet FILE -o OUT.onnx"
+        )
+
+
+class ManifestInvalid(CrnnDeployError, ValueError):
+    """A manifest that contradicts itself or was written by a newer version."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"the manifest is not valid: {reason}")
+
+
+class AlphabetMismatch(CrnnDeployError, ValueError):
+    """The alphabet plus the blank is not what the network puts out."""
+
+    def __init__(self, tokens: int, classes: int) -> None:
+        super().__init__(
+            f"the alphabet has {tokens} characters, so {tokens + 1} classes with the blank, "
+            f"but the network puts out {classes}; "
+            f"pass the {classes - 1} characters it was trained on with --alphabet"
+        )
+
+
+class CharacterUnknown(CrnnDeployError, ValueError):
+    """A character that the alphabet does not hold."""
+
+    def __init__(self, character: str, text: str) -> None:
+        super().__init__(f"the alphabet has no {character!r} (in {text!r})")
+
+
+class BackendMissing(CrnnDeployError, ImportError):
+    """The inference library that this model needs is not usable here."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+
+
+class VerdictFailed(CrnnDeployError):
+    """A proof that did not hold: what was built is not kept."""
+
+    exit_code = 1

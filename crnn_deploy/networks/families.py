@@ -1,0 +1,209 @@
+"""The table of network families: how to recognise each in a state dict, and to build it from the shapes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from crnn_deploy.networks.clovaai import FourStage, resnet, vgg
+from crnn_deploy.networks.crnn import CRNN
+from crnn_deploy.networks.doctr import DoctrCRNN, vgg16_bn
+from crnn_deploy.networks.gitycc import GitYccCRNN
+from crnn_deploy.networks.mmocr import MmocrCRNN
+from crnn_deploy.networks.mobilenet import mobilenet_v3_large, mobilenet_v3_small
+
+__all__ = ["FAMILIES", "Family", "StateDict", "recognise"]
+
+StateDict = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Family:
+    """One published architecture."""
+
+    name: str  # as in Recipe.family
+    recipe: str  # recipe used when none is named
+    matches: Callable[[StateDict], bool]  # told from key names and shapes
+    build: Callable[
+        [StateDict, bool], nn.Module
+    ]  # (state dict, leaky_relu) -> module, images -> (N, T, classes)
+    classes: Callable[[StateDict], int]  # number of classes, blank included
+
+
+def _widths(state: StateDict, prefix: str) -> list[int]:
+    """Channels of the paper's seven convolutions."""
+    return [state[f"{prefix}conv{i}.weight"].shape[0] for i in range(7)]
+
+
+def _build_crnn(state: StateDict, leaky_relu: bool) -> nn.Module:
+    return CRNN(
+        height=16 * state["cnn.conv6.weight"].shape[2],
+        channels=state["cnn.conv0.weight"].shape[1],
+        classes=state["rnn.1.embedding.weight"].shape[0],
+        hidden=state["rnn.0.rnn.weight_hh_l0"].shape[1],
+        inner=state["rnn.0.embedding.weight"].shape[0],
+        widths=_widths(state, "cnn."),
+        leaky_relu=leaky_relu,
+    )
+
+
+def _build_mmocr(state: StateDict, leaky_relu: bool) -> nn.Module:
+    return MmocrCRNN(
+        height=16 * state["backbone.cnn.conv6.weight"].shape[2],
+        channels=state["backbone.cnn.conv0.weight"].shape[1],
+        classes=state["decoder.decoder.1.embedding.weight"].shape[0],
+        hidden=state["decoder.decoder.0.rnn.weight_hh_l0"].shape[1],
+        inner=state["decoder.decoder.0.embedding.weight"].shape[0],
+        widths=_widths(state, "backbone.cnn."),
+        leaky_relu=leaky_relu,
+    )
+
+
+def _build_gitycc(state: StateDict, leaky_relu: bool) -> nn.Module:
+    return GitYccCRNN(
+        channels=state["cnn.conv0.weight"].shape[1],
+        classes=state["dense.weight"].shape[0],
+        column=state["map_to_seq.weight"].shape[1],
+        mapped=state["map_to_seq.weight"].shape[0],
+        hidden=state["rnn1.weight_hh_l0"].shape[1],
+        widths=_widths(state, "cnn."),
+        leaky_relu=leaky_relu,
+    )
+
+
+def _build_four_stage(state: StateDict, convolutions: nn.Sequential) -> nn.Module:
+    return FourStage(
+        convolutions,
+        features=state["SequenceModeling.0.rnn.weight_ih_l0"].shape[1],
+        hidden=state["Prediction.weight"].shape[1],
+        classes=state["Prediction.weight"].shape[0],
+    )
+
+
+def _build_vgg(state: StateDict, leaky_relu: bool) -> nn.Module:
+    first, last = state["FeatureExtraction.ConvNet.0.weight"], state["FeatureExtraction.ConvNet.18.weight"]
+    return _build_four_stage(state, vgg(first.shape[1], last.shape[0]))
+
+
+def _build_resnet(state: StateDict, leaky_relu: bool) -> nn.Module:
+    first, last = (
+        state["FeatureExtraction.ConvNet.conv0_1.weight"],
+        state["FeatureExtraction.ConvNet.bn4_2.weight"],
+    )
+    return _build_four_stage(state, resnet(first.shape[1], last.shape[0]))
+
+
+def _build_doctr(state: StateDict, convolutions: nn.Sequential) -> nn.Module:
+    return DoctrCRNN(
+        convolutions,
+        column=state["decoder.weight_ih_l0"].shape[1],
+        hidden=state["decoder.weight_hh_l0"].shape[1],
+        classes=state["linear.weight"].shape[0],
+    )
+
+
+def _has(state: StateDict, *keys: str) -> bool:
+    return state.keys() >= set(keys)
+
+
+def _is_four_stage(state: StateDict, last: str) -> bool:
+    """CTC without rectification: attention and TPS checkpoints are other networks."""
+    keys = (f"FeatureExtraction.ConvNet.{last}", "SequenceModeling.1.linear.weight", "Prediction.weight")
+    return _has(state, *keys) and not any(key.startswith("Transformation.") for key in state)
+
+
+def _is_doctr(state: StateDict, last: str) -> bool:
+    return _has(state, f"feat_extractor.{last}", "decoder.weight_ih_l1_reverse", "linear.weight")
+
+
+def _classes(key: str) -> Callable[[StateDict], int]:
+    return lambda state: state[key].shape[0]
+
+
+FAMILIES: tuple[Family, ...] = (
+    Family(
+        name="crnn",
+        recipe="crnn.pytorch",
+        matches=lambda s: _has(s, "cnn.conv6.weight", "rnn.0.rnn.weight_ih_l0", "rnn.1.embedding.weight"),
+        build=_build_crnn,
+        classes=_classes("rnn.1.embedding.weight"),
+    ),
+    Family(
+        name="mmocr",
+        recipe="mmocr",
+        matches=lambda s: _has(s, "backbone.cnn.conv6.weight", "decoder.decoder.1.embedding.weight"),
+        build=_build_mmocr,
+        classes=_classes("decoder.decoder.1.embedding.weight"),
+    ),
+    Family(
+        name="gitycc",
+        recipe="gitycc",
+        matches=lambda s: _has(
+            s, "cnn.conv6.weight", "map_to_seq.weight", "rnn2.weight_ih_l0", "dense.weight"
+        ),
+        build=_build_gitycc,
+        classes=_classes("dense.weight"),
+    ),
+    Family(
+        name="easyocr-g2",
+        recipe="easyocr-english-g2",
+        # the module of clovaai-vgg with half its channels
+        matches=lambda s: (
+            _is_four_stage(s, "18.weight") and s["FeatureExtraction.ConvNet.18.weight"].shape[0] == 256
+        ),
+        build=_build_vgg,
+        classes=_classes("Prediction.weight"),
+    ),
+    Family(
+        name="clovaai-vgg",
+        recipe="clovaai-vgg",
+        matches=lambda s: (
+            _is_four_stage(s, "18.weight") and s["FeatureExtraction.ConvNet.18.weight"].shape[0] != 256
+        ),
+        build=_build_vgg,
+        classes=_classes("Prediction.weight"),
+    ),
+    Family(
+        name="easyocr-g1",
+        recipe="easyocr-latin-g1",
+        # the module of clovaai-resnet with twice its LSTM units
+        matches=lambda s: _is_four_stage(s, "bn4_2.weight") and s["Prediction.weight"].shape[1] == 512,
+        build=_build_resnet,
+        classes=_classes("Prediction.weight"),
+    ),
+    Family(
+        name="clovaai-resnet",
+        recipe="clovaai-resnet",
+        matches=lambda s: _is_four_stage(s, "bn4_2.weight") and s["Prediction.weight"].shape[1] != 512,
+        build=_build_resnet,
+        classes=_classes("Prediction.weight"),
+    ),
+    Family(
+        name="doctr-vgg16",
+        recipe="doctr-vgg16",
+        matches=lambda s: _is_doctr(s, "41.weight"),
+        build=lambda s, _: _build_doctr(s, vgg16_bn(s["feat_extractor.0.weight"].shape[1])),
+        classes=_classes("linear.weight"),
+    ),
+    Family(
+        name="doctr-mobilenet-small",
+        recipe="doctr-mobilenet-small",
+        matches=lambda s: _is_doctr(s, "12.0.weight"),
+        build=lambda s, _: _build_doctr(s, mobilenet_v3_small(s["feat_extractor.0.0.weight"].shape[1])),
+        classes=_classes("linear.weight"),
+    ),
+    Family(
+        name="doctr-mobilenet-large",
+        recipe="doctr-mobilenet-large",
+        matches=lambda s: _is_doctr(s, "16.0.weight"),
+        build=lambda s, _: _build_doctr(s, mobilenet_v3_large(s["feat_extractor.0.0.weight"].shape[1])),
+        classes=_classes("linear.weight"),
+    ),
+)
+
+
+def recognise(state: StateDict) -> Family | None:
+    """The family whose key names and shapes the state dict has, or None."""
+    return next((family for family in FAMILIES if family.matches(state)), None)
