@@ -1,0 +1,57 @@
+"""From a CRNN checkpoint to the text of your images.
+
+>>> from crnn_deploy import Recognizer
+>>> [text] = Recognizer.load("model.onnx").read(["word.png"])
+
+Names are loaded when first asked for, so that importing the package costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from crnn_deploy.ctc import Char, Text
+    from crnn_deploy.errors import CrnnDeployError
+    from crnn_deploy.manifest import Manifest, StepRule, WidthRule
+    from crnn_deploy.recognizer import Recognizer
+
+    __version__: str
+
+__all__ = [
+    "Char",
+    "CrnnDeployError",
+    "Manifest",
+    "Recognizer",
+    "StepRule",
+    "Text",
+    "WidthRule",
+    "__version__",
+]
+
+_HOMES = {
+    "Char": "crnn_deploy.ctc",
+    "CrnnDeployError": "crnn_deploy.errors",
+    "Manifest": "crnn_deploy.manifest",
+    "Recognizer": "crnn_deploy.recognizer",
+    "StepRule": "crnn_deploy.manifest",
+    "Text": "crnn_deploy.ctc",
+    "WidthRule": "crnn_deploy.manifest",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name == "__version__":
+        value: object = version("crnn-deploy")
+    elif name in _HOMES:
+        value = getattr(import_module(_HOMES[name]), name)
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

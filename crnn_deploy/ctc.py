@@ -93,7 +93,9 @@ def _decode_one(
     ends = [*starts[1:].tolist(), len(indices)]
     chars = tuple(
         Char(tokens[index], peak, start, end, min(start * pixels, width), min(end * pixels, width))
-        for index, peak, start, end in zip(indices[starts].tolist(), peaks, starts.tolist(), ends, strict=True)
+        for index, peak, start, end in zip(
+            indices[starts].tolist(), peaks, starts.tolist(), ends, strict=True
+        )
         if index != blank
     )
     confidence = min(c.confidence for c in chars) if chars else float(probabilities.min())
@@ -129,6 +131,4 @@ def decode_indices(indices: Sequence[int], alphabet: Sequence[str], blank: int) 
 
 def raw_decode(indices: Sequence[int], alphabet: Sequence[str], blank: int) -> str:
     """One row of class indices as crnn.pytorch prints it, frame by frame: `a-----v--a-i-l-a-bb-l-ee--`."""
-    return "".join(
-        BLANK_MARK if index == blank else alphabet[index - (index > blank)] for index in indices
-    )
+    return "".join(BLANK_MARK if index == blank else alphabet[index - (index > blank)] for index in indices)

@@ -6,12 +6,12 @@ that are not built in are TOML files with the same fields (`export/` has example
 
 from __future__ import annotations
 
-import string
 import tomllib
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from crnn_deploy import vocabularies
 from crnn_deploy.errors import CrnnDeployError, ManifestInvalid
 from crnn_deploy.manifest import Color, Filter, Interpolation, WidthRule, filter_from_plain
 
@@ -43,14 +43,66 @@ class Recipe:
     folder: Path = field(default=Path(), compare=False)  # where the recipe's file lies
 
 
-_LOWER = string.digits + string.ascii_lowercase
+_EASYOCR_WIDTH = WidthRule(64, 3200, multiple=64, fit="pad", pad="edge", rounding="floor")
+_EASYOCR_ABOUT = (
+    # its cv2.resize(..., PIL.LANCZOS) is OpenCV's linear: both have the number 1
+    "github.com/JaidedAI/EasyOCR utils.py, recognition.py: grey, height 64, width in proportion, "
+    "the last column repeated up to a multiple of 64"
+)
+_MMOCR = Recipe(
+    name="mmocr",
+    about="github.com/open-mmlab/mmocr configs/textrecog/crnn: grey, width in proportion, at least 32 "
+    "(mmocr also rounds it to the nearest multiple of 16)",
+    family="mmocr",
+    alphabet=tuple(vocabularies.LATIN_36),
+    blank="last",
+    width=WidthRule(32, 1600, rounding="ceil"),
+    mean=(127 / 255,),
+    std=(127 / 255,),
+    leaky_relu=False,
+)
+_DOCTR = Recipe(
+    name="doctr-vgg16",
+    about="github.com/mindee/doctr models/recognition: colour, fitted into 128 x 32 on black; "
+    "words wider than 8:1, which docTR cuts into pieces, stay whole",
+    family="doctr-vgg16",
+    alphabet=tuple(vocabularies.DOCTR_FRENCH),
+    blank="last",
+    color="rgb",
+    width=WidthRule(128, 128, fit="letterbox", rounding="floor"),
+    mean=(0.694, 0.695, 0.693),
+    std=(0.299, 0.296, 0.301),
+    interpolation="pillow-bilinear",
+)
+_CLOVAAI = Recipe(
+    name="clovaai-vgg",
+    about="github.com/clovaai/deep-text-recognition-benchmark dataset.py: grey, 100 x 32 whatever the aspect",
+    family="clovaai-vgg",
+    alphabet=tuple(vocabularies.LATIN_36),
+    width=WidthRule(100, 100),
+    interpolation="pillow-bicubic",
+)
+
+
+def _easyocr(model: str, alphabet: str | None, about: str = "") -> Recipe:
+    """A recognition model of EasyOCR; its name ends in the generation."""
+    return Recipe(
+        name=f"easyocr-{model}",
+        about=_EASYOCR_ABOUT + about,
+        family=f"easyocr-{model[-2:]}",
+        alphabet=None if alphabet is None else tuple(alphabet),
+        height=64,
+        width=_EASYOCR_WIDTH,
+    )
+
 
 _TABLE = (
     Recipe(
         name="crnn.pytorch",
-        about="github.com/meijieru/crnn.pytorch demo.py: grey, 100 x 32 whatever the aspect",
+        about="github.com/meijieru/crnn.pytorch demo.py: grey, 100 x 32 whatever the aspect; "
+        "also Holmeyoung/crnn-pytorch with an alphabet of one's own",
         family="crnn",
-        alphabet=tuple(_LOWER),
+        alphabet=tuple(vocabularies.LATIN_36),
         width=WidthRule(100, 100),
         interpolation="pillow-bilinear",
     ),
@@ -58,9 +110,59 @@ _TABLE = (
         name="paper",
         about="arXiv 1507.05717 section 3.2: height 32, width in proportion and at least 100",
         family="crnn",
-        alphabet=tuple(_LOWER),
+        alphabet=tuple(vocabularies.LATIN_36),
         width=WidthRule(100, 1600, multiple=4),
     ),
+    Recipe(
+        name="sierkinhane-360cc",
+        about="github.com/Sierkinhane/CRNN_Chinese_Characters_Rec demo.py: grey, width in proportion, x 4/7; "
+        "its 6,735 characters are in lib/config/alphabets.py",
+        family="crnn",
+        width=WidthRule(16, 1600, aspect=160 / 280, rounding="floor"),
+        mean=(0.588,),
+        std=(0.193,),
+        interpolation="cubic",
+        leaky_relu=False,
+    ),
+    _MMOCR,
+    replace(
+        _MMOCR,
+        name="mmocr-0.x",
+        about="github.com/open-mmlab/mmocr branch 0.x, convertors/ctc.py: as mmocr, with the blank first",
+        blank="first",
+    ),
+    Recipe(
+        name="gitycc",
+        about="github.com/GitYCC/crnn-pytorch src/dataset.py: grey, 100 x 32 whatever the aspect",
+        family="gitycc",
+        alphabet=tuple(vocabularies.LATIN_36),
+        width=WidthRule(100, 100),
+        interpolation="pillow-bilinear",
+        leaky_relu=False,
+    ),
+    _CLOVAAI,
+    replace(_CLOVAAI, name="clovaai-vgg-sensitive", alphabet=tuple(vocabularies.LATIN_94)),
+    replace(_CLOVAAI, name="clovaai-resnet", family="clovaai-resnet"),
+    replace(
+        _CLOVAAI,
+        name="clovaai-resnet-sensitive",
+        family="clovaai-resnet",
+        alphabet=tuple(vocabularies.LATIN_94),
+    ),
+    _DOCTR,
+    replace(_DOCTR, name="doctr-mobilenet-small", family="doctr-mobilenet-small"),
+    replace(_DOCTR, name="doctr-mobilenet-large", family="doctr-mobilenet-large"),
+    _easyocr("english-g2", vocabularies.EASYOCR_ENGLISH_G2),
+    _easyocr("latin-g2", vocabularies.EASYOCR_LATIN_G2),
+    _easyocr("cyrillic-g2", vocabularies.EASYOCR_CYRILLIC_G2),
+    _easyocr("kannada-g2", vocabularies.EASYOCR_KANNADA_G2),
+    _easyocr("telugu-g2", vocabularies.EASYOCR_TELUGU_G2),
+    _easyocr("g2", None, "; the characters of zh_sim_g2, japanese_g2 and korean_g2 are in config.py"),
+    _easyocr("latin-g1", vocabularies.EASYOCR_LATIN_G1),
+    _easyocr("cyrillic-g1", vocabularies.EASYOCR_CYRILLIC_G1),
+    _easyocr("bengali-g1", vocabularies.EASYOCR_BENGALI_G1),
+    _easyocr("tamil-g1", vocabularies.EASYOCR_TAMIL_G1),
+    _easyocr("g1", None, "; the characters of the other models of this generation are in config.py"),
 )
 
 RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in _TABLE}

@@ -106,6 +106,7 @@ class CRNN(nn.Module):
         inner: int | None = None,
     ) -> None:
         super().__init__()
+        self.height = height
         self.cnn = convolutions(height, channels, widths, leaky_relu)
         self.rnn = recurrence(widths[-1], hidden, hidden if inner is None else inner, classes)
         self.apply(_initialise)

@@ -34,6 +34,7 @@ class MmocrCRNN(nn.Module):
         inner: int = 256,
     ) -> None:
         super().__init__()
+        self.height = height
         cnn = convolutions(height, channels, widths, leaky_relu)
         self.backbone = nn.Sequential(OrderedDict(cnn=cnn))
         self.decoder = nn.Sequential(OrderedDict(decoder=recurrence(widths[-1], hidden, inner, classes)))

@@ -1,0 +1,75 @@
+"""`crnn-deploy export`: a checkpoint becomes a proven ONNX file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from crnn_deploy.cli.options import checkpoint_options, settings_of
+
+__all__ = ["export"]
+
+
+def _list_recipes(ctx: click.Context, _: click.Parameter, value: bool) -> None:
+    if value:
+        from crnn_deploy.recipes import RECIPES
+
+        for recipe in RECIPES.values():
+            click.echo(f"{recipe.name:24}{recipe.about}")
+        ctx.exit()
+
+
+@click.command()
+@click.option("--checkpoint", metavar="FILE", required=True, type=click.Path(path_type=Path))
+@click.option("-o", "path", metavar="FILE.onnx", type=click.Path(path_type=Path), help="[default: beside it]")
+@checkpoint_options
+@click.option(
+    "--output",
+    "output",
+    type=click.Choice(["logits", "log-probs", "argmax"]),
+    default="logits",
+    show_default=True,
+    help="What the graph puts out; argmax: index and probability of each frame's best class.",
+)
+@click.option(
+    "--list-recipes",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_list_recipes,
+    help="And exit.",
+)
+def export(checkpoint: Path, path: Path | None, output: Any, **source: Any) -> None:
+    """Export a trained CRNN to ONNX with dynamic width and batch, and prove it.
+
+    The file is written only when logits, every frame's argmax and the text equal PyTorch's at sizes that were
+    not traced. Otherwise: exit code 1 and a table of what differed.
+
+    \b
+    crnn-deploy export --checkpoint crnn.pth --alphabet-string 0123456789 -o crnn.onnx
+    crnn-deploy export --checkpoint netCRNN.pth --recipe sierkinhane-360cc --alphabet chars.txt
+    crnn-deploy export --checkpoint own.pth --recipe own.toml
+    """
+    from crnn_deploy.errors import ModelUnreadable
+    from crnn_deploy.stages.export import ExportFailed
+    from crnn_deploy.stages.export import export as run
+    from crnn_deploy.stages.reference import open_reference
+
+    path = path or checkpoint.with_suffix(".onnx")
+    if path.suffix != ".onnx":
+        raise ModelUnreadable(path, "the exported file's name ends in .onnx")
+    reference = open_reference(checkpoint, settings_of(**source))
+    try:
+        result = run(reference, path, output=output)
+    except ExportFailed as error:
+        click.echo(error.report.table())
+        raise
+    click.echo(result.report.table())
+    manifest = result.manifest
+    size = "any width" if result.any_width else f"width {manifest.width.minimum} only"
+    click.echo(
+        f"{path}: {manifest.source['family']}, recipe {manifest.source['recipe']}, {manifest.classes} classes, "
+        f"{manifest.channels} x {manifest.height} x {size}, any batch"
+    )

@@ -1,0 +1,37 @@
+"""`crnn-deploy inspect`: what a model file is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from crnn_deploy.cli.options import checkpoint_options, settings_of
+
+__all__ = ["inspect_command"]
+
+
+@click.command("inspect")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@checkpoint_options
+def inspect_command(file: Path, as_json: bool, **source: Any) -> None:
+    """Show what FILE, a checkpoint or an .onnx file, is: alphabet, input rule, operators, parameters, FLOPs."""
+    from crnn_deploy.stages.inspection import inspect
+
+    facts = inspect(file, settings_of(**source))
+    if as_json:
+        import json
+
+        click.echo(json.dumps(facts, ensure_ascii=False))
+        return
+    for name, value in facts.items():
+        shown = (
+            value
+            if isinstance(value, str)
+            else ", ".join(f"{k} {v}" for k, v in value.items())
+            if isinstance(value, dict)
+            else str(value)
+        )
+        click.echo(f"{name:16}{shown}")

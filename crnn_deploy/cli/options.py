@@ -1,0 +1,63 @@
+"""Options that several commands share: what the user says of a checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from crnn_deploy.stages.reference import Settings
+
+__all__ = ["alphabet_of", "checkpoint_options", "settings_of"]
+
+_OPTIONS = (
+    click.option("--recipe", metavar="NAME|FILE.toml", help="Preprocessing, alphabet, blank and width rule."),
+    click.option(
+        "--model",
+        "factory",
+        metavar="MODULE:FACTORY",
+        help="Your own network: package.module:f or file.py:f.",
+    ),
+    click.option(
+        "--alphabet",
+        metavar="FILE",
+        type=click.Path(path_type=Path),
+        help="UTF-8: its only line, or one token a line; spaces count.",
+    ),
+    click.option("--alphabet-string", metavar="TEXT", help="The characters themselves, in class order."),
+    click.option("--blank", type=click.Choice(["first", "last"]), help="Class of the CTC blank."),
+)
+
+
+def checkpoint_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that `settings_of` reads."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def alphabet_of(alphabet: Path | None, alphabet_string: str | None) -> tuple[str, ...] | None:
+    """The alphabet that the user gave, if any. Raises AlphabetInvalid."""
+    from crnn_deploy.alphabets import check_alphabet, read_alphabet
+
+    if alphabet is not None and alphabet_string is not None:
+        raise click.UsageError("--alphabet and --alphabet-string exclude each other")
+    if alphabet_string is not None:
+        return check_alphabet(tuple(alphabet_string), "--alphabet-string")
+    return read_alphabet(alphabet) if alphabet is not None else None
+
+
+def settings_of(
+    recipe: str | None,
+    factory: str | None,
+    alphabet: Path | None,
+    alphabet_string: str | None,
+    blank: Any,
+) -> Settings:
+    """What `checkpoint_options` gathered. Raises AlphabetInvalid."""
+    from crnn_deploy.stages.reference import Settings
+
+    return Settings(recipe, factory, alphabet_of(alphabet, alphabet_string), blank)

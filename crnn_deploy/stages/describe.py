@@ -1,0 +1,145 @@
+"""A manifest for a CTC ONNX model that was exported elsewhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper
+
+from crnn_deploy.alphabets import AlphabetInvalid, check_alphabet
+from crnn_deploy.backends.ort import OrtBackend, open_session
+from crnn_deploy.errors import AlphabetMismatch, ModelUnreadable
+from crnn_deploy.manifest import Manifest, StepRule
+from crnn_deploy.recipes import Recipe, find_recipe
+from crnn_deploy.stages.export import attach_manifest, replacing
+from crnn_deploy.stages.inspection import load_onnx
+from crnn_deploy.stages.reference import ModelInvalid, step_rule
+
+__all__ = ["describe"]
+
+_BATCH = 3
+_PROBES = 40
+_SMALLEST = 1e-30  # probability whose logarithm is still a float
+
+
+def describe(
+    foreign: Path,
+    path: Path,
+    recipe_name: str,
+    alphabet: tuple[str, ...] | None,
+    blank: Literal["first", "last"] | None,
+) -> Manifest:
+    """Write `foreign` with a manifest. Its output becomes (batch, steps, classes) logits or log-probabilities.
+
+    Raises AlphabetMismatch, AlphabetInvalid, ModelInvalid, ModelUnreadable, RecipeInvalid.
+    """
+    recipe = find_recipe(recipe_name)
+    model = load_onnx(foreign)
+    session = open_session(foreign, threads=1)
+    name = session.get_inputs()[0].name
+    if len(session.get_inputs()) != 1:
+        raise ModelInvalid(f"{foreign} has {len(session.get_inputs())} inputs; a CTC recogniser has one")
+
+    def run(batch: int, width: int) -> NDArray[np.float32]:
+        channels = 1 if recipe.color == "gray" else 3
+        images = np.random.default_rng(0).random((batch, channels, recipe.height, width), np.float32)
+        try:
+            return np.asarray(session.run(None, {name: images})[0])
+        except Exception as error:  # ONNX Runtime's exceptions share no base class
+            raise ModelUnreadable(
+                foreign,
+                f"it does not run on ({batch}, {channels}, {recipe.height}, {width}): choose the "
+                f"recipe's height, color and [width] to fit ({str(error).splitlines()[0][:120]})",
+            ) from error
+
+    tokens = alphabet or _paddle_characters(model) or recipe.alphabet
+    if tokens is None:
+        raise AlphabetInvalid(f"{foreign} names no characters; pass --alphabet FILE")
+    tokens = check_alphabet(tokens, "the model")
+    batch = _batch_size(session.get_inputs()[0].shape)
+    sample = run(batch, recipe.width.minimum)
+    tokens = _with_space(tokens, sample)
+    order = _order(sample, batch, len(tokens) + 1)
+    sample = sample.transpose(order)
+    probabilities = bool((sample >= 0).all() and np.allclose(sample.sum(axis=2), 1, atol=1e-3))
+    _normalise_output(model, order, probabilities)
+    manifest = Manifest(
+        alphabet=tokens,
+        blank=0 if (blank or recipe.blank) == "first" else len(tokens),
+        color=recipe.color,
+        height=recipe.height,
+        width=recipe.width,
+        mean=recipe.mean,
+        std=recipe.std,
+        interpolation=recipe.interpolation,
+        steps=_steps(run, recipe, order, batch),
+        output="log-probs" if probabilities else "logits",
+        filters=recipe.filters,
+        source={"recipe": recipe.name, "family": "foreign ONNX"},
+    )
+    attach_manifest(model, manifest)
+    with replacing(path) as temporary:
+        onnx.save(model, temporary)
+        backend = OrtBackend(temporary)
+        backend.run(np.zeros((batch, manifest.channels, manifest.height, manifest.width.minimum), np.float32))
+        backend.close()
+    return manifest
+
+
+def _batch_size(shape: list[Any]) -> int:
+    return shape[0] if isinstance(shape[0], int) and shape[0] > 0 else _BATCH
+
+
+def _paddle_characters(model: onnx.ModelProto) -> tuple[str, ...] | None:
+    """The `character` metadata of PaddleOCR and RapidOCR files: one token per line, the blank left out."""
+    text = next((entry.value for entry in model.metadata_props if entry.key == "character"), None)
+    return tuple(text.removesuffix("\n").split("\n")) if text else None
+
+
+def _with_space(tokens: tuple[str, ...], sample: NDArray[np.float32]) -> tuple[str, ...]:
+    """PaddleOCR appends a space to its dictionary when it reads it (`use_space_char`)."""
+    sizes = sample.shape[1:]
+    if len(tokens) + 1 not in sizes and len(tokens) + 2 in sizes and " " not in tokens:
+        return (*tokens, " ")
+    return tokens
+
+
+def _order(sample: NDArray[np.float32], batch: int, classes: int) -> tuple[int, int, int]:
+    if sample.ndim != 3:
+        raise ModelInvalid(f"the model puts out a tensor of shape {sample.shape}, not (N, T, classes)")
+    orders = [
+        (first, 3 - first - axis, axis)
+        for first in (0, 1)
+        for axis in (2, 1, 0)
+        if axis != first and sample.shape[first] == batch and sample.shape[axis] == classes
+    ]
+    if not orders:
+        raise AlphabetMismatch(classes - 1, sample.shape[2])
+    return orders[0]
+
+
+def _normalise_output(model: onnx.ModelProto, order: tuple[int, int, int], probabilities: bool) -> None:
+    """Append what turns the first output into (N, T, classes) scores; drop the other outputs."""
+    graph = model.graph
+    last = graph.output[0].name
+    if order != (0, 1, 2):
+        graph.node.append(helper.make_node("Transpose", [last], ["crnn_deploy_ntc"], perm=order))
+        last = "crnn_deploy_ntc"
+    if probabilities:
+        smallest = helper.make_tensor("crnn_deploy_smallest", TensorProto.FLOAT, [], [_SMALLEST])
+        graph.initializer.append(smallest)
+        graph.node.append(helper.make_node("Max", [last, smallest.name], ["crnn_deploy_positive"]))
+        graph.node.append(helper.make_node("Log", ["crnn_deploy_positive"], ["crnn_deploy_log_probs"]))
+        last = "crnn_deploy_log_probs"
+    del graph.output[:]
+    graph.output.append(helper.make_tensor_value_info(last, TensorProto.FLOAT, [None, None, None]))
+
+
+def _steps(run: Any, recipe: Recipe, order: tuple[int, int, int], batch: int) -> StepRule:
+    low = recipe.width.minimum
+    widths = [low] if recipe.width.fixed else [*range(low, low + _PROBES)]
+    return step_rule({width: run(batch, width).transpose(order).shape[1] for width in widths})

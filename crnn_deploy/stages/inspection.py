@@ -1,0 +1,164 @@
+"""What a model file is: its manifest, its operators, its size and its cost."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections import Counter
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import onnx
+import torch
+from torch import nn
+
+from crnn_deploy.backends.onnx_file import check_self_contained
+from crnn_deploy.backends.reference import ReferenceBackend
+from crnn_deploy.errors import ManifestMissing, ModelNotFound, ModelUnreadable
+from crnn_deploy.manifest import METADATA_KEY, Manifest
+from crnn_deploy.stages.reference import Settings, accepts_any_width, open_reference
+
+__all__ = ["flops", "inspect", "load_onnx", "manifest_of"]
+
+_WIDTHS = (32, 100, 160, 320)
+_SAMPLE = 40  # characters of the alphabet shown
+
+
+def inspect(path: Path, settings: Settings) -> dict[str, Any]:
+    """Facts of a checkpoint or an ONNX file, ready for JSON. FLOPs are per image, a multiply-add counted as 2.
+
+    Raises what opening the file raises.
+    """
+    if not path.is_file():
+        raise ModelNotFound(path)
+    with path.open("rb") as file:
+        facts: dict[str, Any] = {"file": str(path), "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+    if path.suffix == ".onnx":
+        model = load_onnx(path)
+        manifest = manifest_of(model)
+        if manifest is None:
+            raise ManifestMissing(path)
+        facts |= {
+            "format": "ONNX",
+            "opset": {entry.domain or "onnx": entry.version for entry in model.opset_import},
+            "operators": dict(Counter(node.op_type for node in model.graph.node).most_common()),
+            "parameters": sum(
+                math.prod(t.dims) for t in model.graph.initializer if t.data_type != onnx.TensorProto.INT64
+            ),
+        }
+        any_width = bool(model.graph.input[0].type.tensor_type.shape.dim[3].dim_param)
+        cost = {w: flops(model, manifest, w) for w in _widths(manifest, any_width)}
+    else:
+        reference = open_reference(path, settings)
+        manifest = reference.manifest
+        module = reference.module
+        facts |= {
+            "format": "PyTorch checkpoint",
+            "family": manifest.source["family"],
+            "layers": dict(Counter(type(m).__name__ for m in module.modules() if not list(m.children()))),
+            "parameters": sum(p.numel() for p in module.parameters()),
+        }
+        cost = {w: _module_flops(reference, w) for w in _widths(manifest, accepts_any_width(reference))}
+    return (
+        facts
+        | _manifest_facts(manifest)
+        | {"flops": {f"{w} px": f"{n / 1e9:.3f} G" for w, n in cost.items()}}
+    )
+
+
+def load_onnx(path: Path) -> onnx.ModelProto:
+    """An ONNX model from a file that refers to nothing it should not. Raises ModelNotFound, ModelUnreadable."""
+    if not path.is_file():
+        raise ModelNotFound(path)
+    check_self_contained(path)
+    try:
+        onnx.checker.check_model(str(path))
+        return onnx.load(path)
+    except Exception as error:  # onnx raises protobuf's, its checker's and the file system's errors
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ModelUnreadable(path, f"not a valid ONNX file: {reason}") from error
+
+
+def manifest_of(model: onnx.ModelProto) -> Manifest | None:
+    """The manifest in a model's metadata. Raises ManifestInvalid."""
+    text = next((entry.value for entry in model.metadata_props if entry.key == METADATA_KEY), None)
+    return None if text is None else Manifest.from_json(text)
+
+
+def flops(model: onnx.ModelProto, manifest: Manifest, width: int) -> int:
+    """Floating-point operations of convolutions, matrix products and recurrent layers for one image."""
+    sized = onnx.ModelProto()
+    sized.CopyFrom(model)
+    del sized.graph.value_info[:]
+    dims = sized.graph.input[0].type.tensor_type.shape.dim
+    for dim, size in zip(dims, (1, manifest.channels, manifest.height, width), strict=True):
+        dim.Clear()
+        dim.dim_value = size
+    for output in sized.graph.output:
+        output.type.tensor_type.ClearField("shape")
+    graph = onnx.shape_inference.infer_shapes(sized, data_prop=True).graph
+    shapes = {
+        v.name: [d.dim_value for d in v.type.tensor_type.shape.dim]
+        for v in (*graph.value_info, *graph.input, *graph.output)
+    }
+    shapes |= {t.name: list(t.dims) for t in graph.initializer}
+    total = 0
+    for node in graph.node:
+        if node.op_type == "Conv":
+            total += 2 * math.prod(shapes[node.output[0]]) * math.prod(shapes[node.input[1]][1:])
+        elif node.op_type in ("MatMul", "Gemm"):
+            inner = shapes[node.input[0]]
+            transposed = any(a.name == "transA" and a.i for a in node.attribute)
+            total += 2 * math.prod(shapes[node.output[0]]) * inner[-2 if transposed else -1]
+        elif node.op_type in ("LSTM", "GRU"):
+            weights = math.prod(shapes[node.input[1]]) + math.prod(shapes[node.input[2]])
+            total += 2 * weights * shapes[node.input[0]][0]
+    return total
+
+
+def _module_flops(reference: ReferenceBackend, width: int) -> int:
+    """As `flops`, counted while the module runs."""
+    total = 0
+
+    def count(layer: nn.Module, inputs: tuple[torch.Tensor, ...], output: Any) -> None:
+        nonlocal total
+        if isinstance(layer, nn.Conv2d):
+            total += 2 * output.numel() * layer.weight[0].numel()
+        elif isinstance(layer, nn.Linear):
+            total += 2 * output.numel() * layer.in_features
+        elif isinstance(layer, nn.LSTM | nn.GRU):
+            steps = inputs[0].shape[1 if layer.batch_first else 0]
+            total += 2 * steps * sum(p.numel() for n, p in layer.named_parameters() if "weight" in n)
+
+    layers = [
+        m for m in reference.module.modules() if isinstance(m, nn.Conv2d | nn.Linear | nn.LSTM | nn.GRU)
+    ]
+    handles = [layer.register_forward_hook(count) for layer in layers]
+    manifest = reference.manifest
+    with torch.inference_mode():
+        reference.module(torch.zeros(1, manifest.channels, manifest.height, width))
+    for handle in handles:
+        handle.remove()
+    return total
+
+
+def _widths(manifest: Manifest, any_width: bool) -> list[int]:
+    if not any_width:
+        return [manifest.width.minimum]
+    return sorted({*(w for w in _WIDTHS if manifest.steps(w) > 0), manifest.width.minimum})
+
+
+def _manifest_facts(manifest: Manifest) -> dict[str, Any]:
+    alphabet = "".join(manifest.alphabet[:_SAMPLE]) + ("..." if len(manifest.alphabet) > _SAMPLE else "")
+    return {
+        "alphabet": f"{len(manifest.alphabet)} characters: {alphabet}",
+        "blank": f"{manifest.blank} of {manifest.classes} classes",
+        "input": f"{manifest.color}, {manifest.channels} x {manifest.height} x width, {manifest.interpolation}",
+        "width": asdict(manifest.width),
+        "normalisation": f"mean {list(manifest.mean)}, std {list(manifest.std)}",
+        "filters": [str(f) for f in manifest.filters],
+        "time steps": f"(width + {manifest.steps.offset}) // {manifest.steps.stride}",
+        "output": manifest.output,
+        "source": dict(manifest.source),
+    }

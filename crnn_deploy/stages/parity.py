@@ -1,0 +1,214 @@
+"""Parity of two backends: logits, every frame's argmax and the text, as a verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from rapidfuzz.distance import Levenshtein
+
+from crnn_deploy import ctc
+from crnn_deploy.backends import Backend
+from crnn_deploy.ctc import Frames
+from crnn_deploy.manifest import Manifest
+
+__all__ = ["Case", "ParityReport", "compare", "drawn_images"]
+
+TIE = 1e-5  # a top-2 margin that rounding in fp32 may turn; a frame below it has no argmax to speak of
+TOLERANCE = 1e-4  # of logits in fp32
+
+
+@dataclass(frozen=True)
+class Flip:
+    """A frame whose likeliest class differs."""
+
+    batch: int  # images in its batch
+    width: int  # pixels
+    image: int  # which of the batch
+    frame: int
+    reference: int  # class
+    candidate: int  # class
+    margin: float  # the reference's top-2 margin there, in logits
+
+
+@dataclass(frozen=True)
+class Case:
+    """One batch through both backends."""
+
+    batch: int  # images
+    width: int  # pixels
+    steps: int  # time steps
+    max_delta: float  # largest |delta|: of logits, of log-probabilities, or of the best class's probability
+    flips: tuple[Flip, ...]  # every frame whose argmax differs
+    ties: int  # of these, frames whose margin is below TIE
+    text_changes: int  # images whose text differs, those left out whose only flips are ties
+    edits: int  # edit distance of all texts
+    characters: int  # of the reference's texts
+
+
+@dataclass(frozen=True)
+class ParityReport:
+    """What a candidate does differently from its reference."""
+
+    cases: tuple[Case, ...]
+    tolerance: float  # allowed max_delta
+
+    @property
+    def max_delta(self) -> float:
+        return max((case.max_delta for case in self.cases), default=0.0)
+
+    @property
+    def images(self) -> int:
+        return sum(case.batch for case in self.cases)
+
+    @property
+    def frames(self) -> int:
+        return sum(case.batch * case.steps for case in self.cases)
+
+    @property
+    def flips(self) -> int:
+        """Frames whose argmax differs, ties left out."""
+        return sum(len(case.flips) - case.ties for case in self.cases)
+
+    @property
+    def text_changes(self) -> int:
+        return sum(case.text_changes for case in self.cases)
+
+    @property
+    def cer(self) -> float:
+        """Character error rate of the candidate's text against the reference's."""
+        return sum(case.edits for case in self.cases) / max(1, sum(case.characters for case in self.cases))
+
+    @property
+    def passed(self) -> bool:
+        return (
+            bool(self.cases)
+            and bool(self.max_delta <= self.tolerance)  # false for NaN too
+            and self.flips == 0
+            and self.text_changes == 0
+        )
+
+    def to_plain(self) -> dict[str, Any]:
+        names = ("passed", "tolerance", "max_delta", "images", "frames", "flips", "text_changes", "cer")
+        return {name: getattr(self, name) for name in names} | {
+            "cases": [asdict(case) for case in self.cases]
+        }
+
+    def table(self) -> str:
+        """The report as lines of text, flipped frames last."""
+        lines = ["batch  width  steps  max |delta|  argmax flips  ties  texts changed"]
+        lines += [
+            f"{c.batch:5}  {c.width:5}  {c.steps:5}  {c.max_delta:11.2e}"
+            f"  {len(c.flips) - c.ties:12}  {c.ties:4}  {c.text_changes:13}"
+            for c in self.cases
+        ]
+        flips = [flip for case in self.cases for flip in case.flips]
+        lines += [
+            f"flip: batch {f.batch} width {f.width} image {f.image} frame {f.frame}: "
+            f"class {f.reference} -> {f.candidate}, margin {f.margin:.2e}"
+            for f in sorted(flips, key=lambda f: -f.margin)[:10]
+        ]
+        lines.append(
+            f"{'PASSED' if self.passed else 'FAILED'}: {self.images} images, {self.frames} frames; "
+            f"max |delta| {self.max_delta:.2e} (allowed {self.tolerance:.0e}), {self.flips} argmax flips, "
+            f"{self.text_changes} texts changed, CER {self.cer:.4f}"
+        )
+        return "\n".join(lines)
+
+
+def compare(
+    reference: Backend,
+    candidate: Backend,
+    batches: Iterable[NDArray[np.float32]],
+    *,
+    tolerance: float = TOLERANCE,
+) -> ParityReport:
+    """Run batches (N, C, H, W) through both. The reference puts out logits or log-probabilities."""
+    cases = (_compare_batch(reference, candidate, images) for images in batches)
+    return ParityReport(tuple(cases), tolerance)
+
+
+def _compare_batch(reference: Backend, candidate: Backend, images: NDArray[np.float32]) -> Case:
+    batch, width = images.shape[0], images.shape[3]
+    expected, actual = reference.run(images), candidate.run(images)
+    steps = expected.indices.shape[1]
+    if actual.indices.shape != expected.indices.shape:
+        return Case(batch, width, steps, float("inf"), (), 0, batch, 0, 0)
+    flips = tuple(
+        Flip(
+            batch,
+            width,
+            int(image),
+            int(frame),
+            int(expected.indices[image, frame]),
+            int(actual.indices[image, frame]),
+            _margin(expected, int(image), int(frame)),
+        )
+        for image, frame in zip(*np.nonzero(expected.indices != actual.indices), strict=True)
+    )
+    tied = {flip.image for flip in flips if flip.margin < TIE}
+    tied -= {flip.image for flip in flips if flip.margin >= TIE}
+    pairs = list(zip(_texts(expected, reference.manifest), _texts(actual, candidate.manifest), strict=True))
+    return Case(
+        batch=batch,
+        width=width,
+        steps=steps,
+        max_delta=_max_delta(expected, actual, reference.manifest, candidate.manifest),
+        flips=flips,
+        ties=sum(flip.margin < TIE for flip in flips),
+        text_changes=sum(a != b for image, (a, b) in enumerate(pairs) if image not in tied),
+        edits=sum(Levenshtein.distance(a, b) for a, b in pairs),
+        characters=sum(len(a) for a, _ in pairs),
+    )
+
+
+def _max_delta(expected: Frames, actual: Frames, ours: Manifest, theirs: Manifest) -> float:
+    if expected.logits is None or actual.logits is None:
+        return float(np.abs(expected.probabilities - actual.probabilities).max())
+    if ours.output == theirs.output:
+        return float(np.abs(expected.logits - actual.logits).max())
+    return float(np.abs(_log_softmax(expected.logits) - _log_softmax(actual.logits)).max())
+
+
+def _log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
+    shifted = logits.astype(np.float64) - logits.max(axis=2, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(axis=2, keepdims=True))
+
+
+def _margin(frames: Frames, image: int, frame: int) -> float:
+    if frames.logits is None:
+        return float("nan")
+    second, first = np.sort(frames.logits[image, frame])[-2:].tolist()
+    return float(first - second)
+
+
+def _texts(frames: Frames, manifest: Manifest) -> Sequence[str]:
+    return [ctc.decode_indices(row, manifest.alphabet, manifest.blank) for row in frames.indices.tolist()]
+
+
+def drawn_images(manifest: Manifest, batch: int, width: int, rng: np.random.Generator) -> NDArray[np.float32]:
+    """Network inputs (N, C, H, W) to compare with: half lines of drawn characters, half noise.
+
+    A trained network sees nothing in noise, and an untrained one sees everything alike: both are asked.
+    """
+    images = np.empty((batch, manifest.height, width, manifest.channels), np.uint8)
+    for image in images:
+        low, high = sorted(rng.integers(0, 256, 2).tolist())
+        if rng.random() < 0.5:
+            image[:] = rng.integers(low, high + 1, image.shape)
+            continue
+        paper, ink = (low, high) if rng.random() < 0.5 else (high, low)
+        canvas = np.full(image.shape[:2], paper, np.uint8)
+        word = "".join(chr(c) for c in rng.integers(33, 127, max(1, width // 12)))
+        scale = manifest.height / 32
+        cv2.putText(
+            canvas, word, (2, int(0.75 * manifest.height)), cv2.FONT_HERSHEY_SIMPLEX, 0.7 * scale, ink, 2
+        )
+        noisy = canvas[:, :, None] + rng.normal(0, 8, image.shape)
+        image[:] = np.clip(noisy, 0, 255)
+    scaled = (images.astype(np.float32) / 255 - np.float32(manifest.mean)) / np.float32(manifest.std)
+    return np.ascontiguousarray(scaled.transpose(0, 3, 1, 2), np.float32)
