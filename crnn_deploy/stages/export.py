@@ -30,7 +30,7 @@ from crnn_deploy.stages.onnx_graph import (
     with_onnx_recurrence,
 )
 from crnn_deploy.stages.parity import ParityReport, compare, drawn_images
-from crnn_deploy.stages.reference import accepts_any_width
+from crnn_deploy.stages.reference import accepts_any_width, far_widths
 
 __all__ = ["Export", "ExportFailed", "attach_manifest", "export", "replacing"]
 
@@ -201,12 +201,9 @@ def _traced_width(manifest: Manifest) -> int:
 def _proof(manifest: Manifest, any_width: bool, traced: int) -> Iterator[NDArray[np.float32]]:
     """Batches at sizes that were not traced."""
     rng = np.random.default_rng(0)
-    low, high = manifest.width.minimum, min(manifest.width.maximum, 800)
-    if any_width and manifest.width.fixed:
-        high = 4 * low
-    widths = np.geomspace(low, high, len(_BATCHES)).round().astype(int).tolist()
-    for batch, width in zip(_BATCHES, widths if any_width else [low] * len(_BATCHES), strict=True):
-        yield drawn_images(manifest, batch, width + (width == traced), rng)
+    widths = far_widths(manifest.width, len(_BATCHES)) if any_width else [manifest.width.minimum] * len(_BATCHES)
+    for batch, width in zip(_BATCHES, widths, strict=True):
+        yield drawn_images(manifest, batch, width + (any_width and width == traced), rng)
 
 
 @contextlib.contextmanager

@@ -16,12 +16,12 @@ from torch import Tensor, nn
 from crnn_deploy.alphabets import AlphabetInvalid, check_alphabet
 from crnn_deploy.backends.reference import ReferenceBackend
 from crnn_deploy.errors import AlphabetMismatch, CrnnDeployError
-from crnn_deploy.manifest import Manifest, StepRule
+from crnn_deploy.manifest import Manifest, StepRule, WidthRule
 from crnn_deploy.networks.families import FAMILIES, recognise
 from crnn_deploy.recipes import RECIPES, Recipe, find_recipe
 from crnn_deploy.stages.checkpoint import Checkpoint, CheckpointUnreadable, load
 
-__all__ = ["ModelInvalid", "Settings", "accepts_any_width", "open_reference", "reference_of", "step_rule"]
+__all__ = ["ModelInvalid", "Settings", "accepts_any_width", "far_widths", "open_reference", "reference_of", "step_rule"]
 
 _PROBES = 40  # consecutive widths tried; more than twice the largest stride of a known network
 _PROBE_BATCH = 3
@@ -83,9 +83,8 @@ def reference_of(
     recipe = _fit_channels(module, recipe)
     module = _batch_first(module, recipe, len(alphabet) + 1)
     width = recipe.width
-    widths = [*range(width.minimum, width.minimum + _PROBES), 4 * width.minimum + 1]
     try:
-        steps = {w: _run(module, recipe, 1, w).shape[1] for w in widths}
+        steps = {w: _run(module, recipe, 1, w).shape[1] for w in _probed_widths(width)}
     except RuntimeError:
         if not width.fixed:
             raise
@@ -114,12 +113,24 @@ def accepts_any_width(reference: ReferenceBackend) -> bool:
     shape = (1, manifest.channels, manifest.height)
     try:
         with torch.inference_mode():
-            for width in range(manifest.width.minimum, manifest.width.minimum + _PROBES):
+            for width in _probed_widths(manifest.width):
                 if reference.module(torch.zeros(*shape, width)).shape[1] != manifest.steps(width):
                     return False
     except RuntimeError:
         return False
     return True
+
+
+def _probed_widths(rule: WidthRule) -> list[int]:
+    """Consecutive widths, which tell the stride, and far ones, which tell whether it holds."""
+    return [*range(rule.minimum, rule.minimum + _PROBES), *far_widths(rule, 14)]
+
+
+def far_widths(rule: WidthRule, count: int) -> list[int]:
+    """Widths from a rule's smallest to its largest, or to 800; from a fixed one to four times as much."""
+    high = 4 * rule.minimum if rule.fixed else min(rule.maximum, max(800, rule.minimum))
+    ratio = (high / rule.minimum) ** (1 / (count - 1))
+    return [round(rule.minimum * ratio**i) for i in range(count)]
 
 
 def _family_module(checkpoint: Checkpoint, recipe: Recipe | None) -> tuple[nn.Module, str, Recipe]:

@@ -1,9 +1,9 @@
 """LPRNet, the reader of Chinese plates of github.com/sirius-ai/LPRNet_Pytorch (arXiv 1806.10447).
 
-It has no recurrence; averages over the image tell each column of the others. State-dict names are those of its
-Final_LPRNet_model.pth. The published code divides each feature map by the mean square over the whole batch, so
-that a plate's text depends on its neighbours. Here the mean is over the one plate, as it is there with a batch
-of one.
+It has no recurrence; averages over the image tell each column of the others. State-dict names are those of
+its Final_LPRNet_model.pth. The published code divides each feature map by the mean square over the batch, so
+that a plate's text depends on its neighbours. Here the mean is over the one plate, as it is there with a
+batch of one.
 """
 
 import torch
