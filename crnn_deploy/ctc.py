@@ -35,7 +35,7 @@ class Frames:
         total = np.empty(indices.shape, np.float32)
         for row, image in enumerate(logits):  # one image at a time: the sum's rounding must not depend on N
             np.exp(image - best[row]).sum(axis=1, out=total[row])
-        return cls(indices, np.float32(1) / total, logits)
+        return cls(indices, np.reciprocal(total), logits)
 
 
 @dataclass(frozen=True)

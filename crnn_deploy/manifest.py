@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, get_args
 
@@ -32,6 +32,8 @@ __all__ = [
 
 METADATA_KEY = "crnn_deploy.manifest"
 SCHEMA = 1
+_LARGEST = 1e6  # of any fraction in a manifest
+_SMALLEST_STD = 1e-6
 
 Color = Literal["gray", "rgb", "bgr"]
 Fit = Literal["stretch", "pad", "letterbox"]
@@ -47,6 +49,12 @@ class Clahe:
     clip: float  # contrast limit
     tiles: int  # the image is cut into tiles x tiles
 
+    def __post_init__(self) -> None:
+        _need_whole(tiles=self.tiles)
+        _need_numbers(clip=self.clip)
+        if self.clip <= 0 or self.tiles < 1:
+            raise ManifestInvalid(f"clahe with clip {self.clip} and {self.tiles} tiles; both must be above 0")
+
 
 @dataclass(frozen=True)
 class AdaptiveThreshold:
@@ -55,6 +63,16 @@ class AdaptiveThreshold:
     block: int  # side of the neighbourhood in pixels, odd
     offset: float  # subtracted from the mean
     invert: bool  # True: dark pixels become white
+
+    def __post_init__(self) -> None:
+        _need_whole(block=self.block)
+        _need_numbers(offset=self.offset)
+        if self.block < 3 or self.block % 2 == 0:
+            raise ManifestInvalid(
+                f"adaptive-threshold with block {self.block}; it must be odd and at least 3"
+            )
+        if not isinstance(self.invert, bool):
+            raise ManifestInvalid(f"invert {self.invert!r} is not true or false")
 
 
 Filter = Clahe | AdaptiveThreshold
@@ -76,12 +94,16 @@ class WidthRule:
     minimum: int  # pixels
     maximum: int  # pixels
     multiple: int = 1  # pixels; buckets are multiples of this
-    fit: Fit = "stretch"  # stretch to the bucket; pad on the right; or letterbox (keep aspect, pad right, below)
+    fit: Fit = (
+        "stretch"  # stretch to the bucket; pad on the right; or letterbox (keep aspect, pad right, below)
+    )
     pad: float | Literal["edge"] = 0.0  # grey level 0-255 of the padding, or repeat the last column
     aspect: float = 1.0  # natural width is multiplied by this (the 360CC models train at 280 -> 160)
     rounding: Rounding = "nearest"  # of the natural width
 
     def __post_init__(self) -> None:
+        _need_whole(minimum=self.minimum, maximum=self.maximum, multiple=self.multiple)
+        _need_numbers(aspect=self.aspect)
         if not 1 <= self.minimum <= self.maximum:
             raise ManifestInvalid(f"widths from {self.minimum} to {self.maximum}")
         if self.multiple < 1 or self.minimum % self.multiple or self.maximum % self.multiple:
@@ -90,11 +112,11 @@ class WidthRule:
             )
         if self.fit not in get_args(Fit) or self.rounding not in get_args(Rounding):
             raise ManifestInvalid(f"unknown fit {self.fit!r} or rounding {self.rounding!r}")
-        if self.fit == "letterbox" and not self.fixed:
-            raise ManifestInvalid("letterbox needs a fixed width")
-        if not (self.aspect > 0 and math.isfinite(self.aspect)):
+        if self.fit == "letterbox" and not (self.fixed and self.aspect == 1):
+            raise ManifestInvalid("letterbox needs a fixed width and an aspect factor of 1")
+        if self.aspect <= 0:
             raise ManifestInvalid(f"aspect factor {self.aspect}")
-        if self.pad != "edge" and not (isinstance(self.pad, int | float) and 0 <= self.pad <= 255):
+        if self.pad != "edge" and not (_is_number(self.pad) and 0 <= self.pad <= 255):
             raise ManifestInvalid(f"padding {self.pad!r} is neither a grey level (0-255) nor 'edge'")
 
     @property
@@ -104,8 +126,9 @@ class WidthRule:
     def natural(self, image_height: int, image_width: int, height: int) -> int:
         """Width in pixels that keeps the aspect ratio of an image at the network's `height`; at least 1."""
         exact = image_width * height / image_height * self.aspect
-        rounded = {"floor": math.floor, "ceil": math.ceil, "nearest": lambda x: math.floor(x + 0.5)}
-        return max(1, rounded[self.rounding](exact))
+        if self.rounding == "nearest":
+            exact += 0.5
+        return max(1, math.ceil(exact) if self.rounding == "ceil" else math.floor(exact))
 
     def bucket(self, image_height: int, image_width: int, height: int) -> int:
         """Width in pixels of the network's input for an image of this size."""
@@ -125,6 +148,7 @@ class StepRule:
     offset: int  # pixels
 
     def __post_init__(self) -> None:
+        _need_whole(stride=self.stride, offset=self.offset)
         if self.stride < 1:
             raise ManifestInvalid(f"stride {self.stride}")
 
@@ -150,6 +174,9 @@ class Manifest:
     source: Mapping[str, str] = field(default_factory=dict)  # where the weights came from
 
     def __post_init__(self) -> None:
+        _need_whole(blank=self.blank, height=self.height)
+        _need_text("alphabet", self.alphabet)
+        _need_text("source", [*self.source.keys(), *self.source.values()])
         if not self.alphabet:
             raise ManifestInvalid("the alphabet is empty")
         if "" in self.alphabet:
@@ -165,8 +192,12 @@ class Manifest:
             raise ManifestInvalid(f"unknown output {self.output!r}")
         if self.height < 1:
             raise ManifestInvalid(f"height {self.height}")
-        if len(self.mean) != self.channels or len(self.std) != self.channels or 0.0 in self.std:
+        if len(self.mean) != self.channels or len(self.std) != self.channels:
             raise ManifestInvalid(f"mean {self.mean} and std {self.std} for {self.channels} channels")
+        for mean, std in zip(self.mean, self.std, strict=True):
+            _need_numbers(mean=mean, std=std)
+            if std < _SMALLEST_STD:
+                raise ManifestInvalid(f"std {std}; the pixels are divided by it, it must be above 0")
         if self.filters and self.color != "gray":
             raise ManifestInvalid("filters work on grey images only")
         if self.steps(self.width.minimum) < 1:
@@ -192,31 +223,63 @@ class Manifest:
         try:
             plain: dict[str, Any] = json.loads(text)
             schema = plain.pop("schema")
-        except (ValueError, KeyError, AttributeError, TypeError) as error:
+        except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
             raise ManifestInvalid("it is not the JSON object that crnn-deploy writes") from error
         if schema != SCHEMA:
-            raise ManifestInvalid(f"its schema is {schema!r}, this version reads {SCHEMA}; upgrade crnn-deploy")
+            raise ManifestInvalid(
+                f"its schema is {schema!r}, this version reads {SCHEMA}; upgrade crnn-deploy"
+            )
         unknown = set(plain) - {f.name for f in fields(cls)}
         if unknown:
             raise ManifestInvalid(f"unknown fields {sorted(unknown)}")
+        for name in ("alphabet", "mean", "std", "filters"):
+            if not isinstance(plain.get(name, []), list):
+                raise ManifestInvalid(f"{name} is not a list")
+        if not isinstance(plain.get("source", {}), dict):
+            raise ManifestInvalid("source is not an object")
         try:
             return cls(
                 **{
                     **plain,
-                    "alphabet": tuple(map(str, plain["alphabet"])),
-                    "blank": int(plain["blank"]),
-                    "height": int(plain["height"]),
+                    "alphabet": tuple(plain["alphabet"]),
                     "width": WidthRule(**plain["width"]),
                     "steps": StepRule(**plain["steps"]),
-                    "mean": tuple(map(float, plain["mean"])),
-                    "std": tuple(map(float, plain["std"])),
+                    "mean": tuple(plain["mean"]),
+                    "std": tuple(plain["std"]),
                     "filters": tuple(filter_from_plain(f) for f in plain.get("filters", [])),
                 }
             )
+        except ManifestInvalid:
+            raise
         except (KeyError, TypeError, ValueError) as error:
-            if isinstance(error, ManifestInvalid):
-                raise
             raise ManifestInvalid(f"{type(error).__name__}: {error}") from error
+
+
+def _need_whole(**values: Any) -> None:
+    for name, value in values.items():
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise ManifestInvalid(f"{name} is {value!r}, not a whole number")
+
+
+def _need_numbers(**values: Any) -> None:
+    for name, value in values.items():
+        if not _is_number(value):
+            raise ManifestInvalid(f"{name} is {value!r}, not a number from -{_LARGEST:.0e} to {_LARGEST:.0e}")
+
+
+def _is_number(value: Any) -> bool:
+    """Neither NaN, infinite nor beyond what float32 arithmetic on pixels stands."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and -_LARGEST <= value <= _LARGEST
+
+
+def _need_text(name: str, values: Iterable[Any]) -> None:
+    for value in values:
+        if not isinstance(value, str):
+            raise ManifestInvalid(f"{name} holds {value!r}, not a string")
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            raise ManifestInvalid(f"{name} holds {value!r}, half of a surrogate pair") from error
 
 
 def _filter_name(item: Filter) -> str:
@@ -225,9 +288,11 @@ def _filter_name(item: Filter) -> str:
 
 def filter_from_plain(plain: Mapping[str, Any]) -> Filter:
     """A filter from its JSON or TOML form, `{"filter": "clahe", "clip": 2.0, "tiles": 8}`."""
+    if not isinstance(plain, Mapping):
+        raise ManifestInvalid(f"filter {plain!r} is not a table of its values")
     values = dict(plain)
     name = values.pop("filter", None)
-    if name not in _FILTERS:
+    if not isinstance(name, str) or name not in _FILTERS:
         raise ManifestInvalid(f"unknown filter {name!r}; there are {', '.join(_FILTERS)}")
     try:
         return _FILTERS[name](**values)

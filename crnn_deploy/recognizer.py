@@ -29,6 +29,8 @@ class Recognizer:
     """
 
     def __init__(self, backend: Backend, *, batch: int = 8) -> None:
+        if batch < 1:
+            raise ValueError(f"batch is {batch}; at least one image must run at a time")
         self._backend = backend
         self._batch = batch
 
@@ -87,7 +89,10 @@ class Recognizer:
                 continue
             width = pixels.shape[1]
             # the network's whole input spans this many of the image's own pixels
-            scales[index] = (prepared.shape[2] * width / image.content_width(pixels.shape, self.manifest), width)
+            scales[index] = (
+                prepared.shape[2] * width / image.content_width(pixels.shape, self.manifest),
+                width,
+            )
             yield index, prepared
 
     def close(self) -> None:

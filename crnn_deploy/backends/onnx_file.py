@@ -19,7 +19,7 @@ _Field = tuple[int, int | memoryview]
 # field numbers of onnx.proto
 _MODEL_GRAPH, _MODEL_FUNCTIONS = 7, 25
 _GRAPH_NODE, _GRAPH_INITIALIZER, _GRAPH_SPARSE = 1, 5, 15
-_FUNCTION_NODE = 7
+_FUNCTION_NODE, _FUNCTION_DEFAULT = 7, 11
 _NODE_OP_TYPE, _NODE_ATTRIBUTE = 4, 5
 _ATTRIBUTE_TENSOR, _ATTRIBUTE_GRAPH, _ATTRIBUTE_TENSORS, _ATTRIBUTE_GRAPHS = 5, 6, 10, 11
 _ATTRIBUTE_SPARSE, _ATTRIBUTE_SPARSES = 22, 23
@@ -50,13 +50,17 @@ def check_self_contained(path: Path) -> None:
 
 def _check_location(path: Path, location: str) -> None:
     folder = path.parent.resolve()
-    target = folder / location
-    if not target.resolve().is_relative_to(folder) or target.is_symlink():
-        raise ModelUnreadable(path, f"its weights lie outside its folder, in {location!r}; refused")
     try:
-        links = os.stat(target).st_nlink
-    except OSError as error:
-        raise ModelUnreadable(path, f"its weights file {location!r} is missing") from error
+        target = (folder / location).resolve()
+        inside, links = target.is_relative_to(folder), 0
+        if inside:
+            links = os.stat(target).st_nlink if target.is_file() else 0
+    except (OSError, RuntimeError, ValueError) as error:  # a loop of links, a name too long, a NUL
+        raise ModelUnreadable(path, f"its weights file {location!r} cannot be read") from error
+    if not inside:
+        raise ModelUnreadable(path, f"its weights lie outside its folder, in {location!r}; refused")
+    if not links:
+        raise ModelUnreadable(path, f"its weights file {location!r} is missing")
     if links > 1:
         raise ModelUnreadable(
             path, f"its weights file {location!r} is a hard link to a file elsewhere; refused (copy the file)"
@@ -72,9 +76,11 @@ def _external_locations(model: memoryview, path: Path) -> Iterator[str]:
             seen_graph = True
             yield from _in_graph(value, path, 0)
         elif number == _MODEL_FUNCTIONS:
-            for inner, node in _fields(value):
-                if inner == _FUNCTION_NODE and isinstance(node, memoryview):
-                    yield from _in_node(node, path, 0)
+            for inner, part in _fields(value):
+                if inner == _FUNCTION_NODE and isinstance(part, memoryview):
+                    yield from _in_node(part, path, 0)
+                elif inner == _FUNCTION_DEFAULT and isinstance(part, memoryview):
+                    yield from _in_attribute(part, path, 0)
     if not seen_graph:
         raise ValueError("no graph")
 
@@ -99,17 +105,20 @@ def _in_node(node: memoryview, path: Path, depth: int) -> Iterator[str]:
             continue
         if number == _NODE_OP_TYPE and bytes(value) == b"EPContext":
             raise ModelUnreadable(path, "it holds an EPContext node (a compiled binary); refused")
-        if number != _NODE_ATTRIBUTE:
+        if number == _NODE_ATTRIBUTE:
+            yield from _in_attribute(value, path, depth)
+
+
+def _in_attribute(attribute: memoryview, path: Path, depth: int) -> Iterator[str]:
+    for number, value in _fields(attribute):
+        if not isinstance(value, memoryview):
             continue
-        for inner, attribute in _fields(value):
-            if not isinstance(attribute, memoryview):
-                continue
-            if inner in (_ATTRIBUTE_TENSOR, _ATTRIBUTE_TENSORS):
-                yield from _in_tensor(attribute)
-            elif inner in (_ATTRIBUTE_SPARSE, _ATTRIBUTE_SPARSES):
-                yield from _in_sparse(attribute)
-            elif inner in (_ATTRIBUTE_GRAPH, _ATTRIBUTE_GRAPHS):
-                yield from _in_graph(attribute, path, depth + 1)
+        if number in (_ATTRIBUTE_TENSOR, _ATTRIBUTE_TENSORS):
+            yield from _in_tensor(value)
+        elif number in (_ATTRIBUTE_SPARSE, _ATTRIBUTE_SPARSES):
+            yield from _in_sparse(value)
+        elif number in (_ATTRIBUTE_GRAPH, _ATTRIBUTE_GRAPHS):
+            yield from _in_graph(value, path, depth + 1)
 
 
 def _in_sparse(sparse: memoryview) -> Iterator[str]:
@@ -135,6 +144,8 @@ def _fields(message: memoryview) -> Iterator[_Field]:
     at, end = 0, len(message)
     while at < end:
         tag, at = _varint(message, at)
+        if tag >> 32:  # protobuf readers may keep the low 32 bits, which name another field
+            raise ValueError("tag too large")
         number, kind = tag >> 3, tag & 7
         if kind == 0:
             value, at = _varint(message, at)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from importlib import metadata
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,8 +12,8 @@ from numpy.typing import NDArray
 
 from crnn_deploy.backends.onnx_file import check_self_contained
 from crnn_deploy.ctc import Frames
-from crnn_deploy.errors import BackendMissing, ManifestMissing, ModelUnreadable
-from crnn_deploy.manifest import METADATA_KEY, Manifest
+from crnn_deploy.errors import AlphabetMismatch, BackendMissing, ManifestMissing, ModelUnreadable
+from crnn_deploy.manifest import METADATA_KEY, Manifest, WidthRule
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -33,11 +34,29 @@ class OrtBackend:
         if text is None:
             raise ManifestMissing(path)
         self.manifest = Manifest.from_json(text)
+        self._path = path
+        self._check_graph()
         self._input = self._session.get_inputs()[0].name
-        expected = ["indices", "probabilities"] if self.manifest.output == "argmax" else None
-        names = [output.name for output in self._session.get_outputs()]
-        if expected is not None and names != expected:
-            raise ModelUnreadable(path, f"its manifest promises {expected}, the graph puts out {names}")
+
+    def _check_graph(self) -> None:
+        """Refuse a graph that is not what the manifest says, as far as its declared shapes tell."""
+        manifest, inputs, outputs = self.manifest, self._session.get_inputs(), self._session.get_outputs()
+        shape = inputs[0].shape if len(inputs) == 1 and inputs[0].type == "tensor(float)" else []
+        known = zip(shape[1:], (manifest.channels, manifest.height, manifest.width), strict=False)
+        if len(shape) != 4 or any(isinstance(size, int) and not _fits(size, rule) for size, rule in known):
+            raise ModelUnreadable(
+                self._path,
+                f"its manifest promises one float input (N, {manifest.channels}, {manifest.height}, W) with W "
+                f"from {manifest.width.minimum} to {manifest.width.maximum}, "
+                f"the graph takes {[(node.type, node.shape) for node in inputs]}",
+            )
+        names = [node.name for node in outputs]
+        expected = ["indices", "probabilities"]
+        if manifest.output == "argmax" and names != expected:
+            raise ModelUnreadable(self._path, f"its manifest promises {expected}, the graph puts out {names}")
+        classes = outputs[0].shape[-1] if outputs[0].shape else None
+        if manifest.output != "argmax" and isinstance(classes, int) and classes != manifest.classes:
+            raise AlphabetMismatch(len(manifest.alphabet), classes)
 
     def run(self, images: NDArray[np.float32]) -> Frames:
         outputs = self._session.run(None, {self._input: images})
@@ -47,6 +66,11 @@ class OrtBackend:
 
     def close(self) -> None:
         del self._session
+
+
+def _fits(size: int, rule: int | WidthRule) -> bool:
+    """Whether a dimension that the graph fixes is the only one that the manifest asks for."""
+    return size == rule if isinstance(rule, int) else rule.minimum == size == rule.maximum
 
 
 def open_session(path: Path, *, threads: int) -> onnxruntime.InferenceSession:
@@ -64,7 +88,7 @@ def open_session(path: Path, *, threads: int) -> onnxruntime.InferenceSession:
         raise ModelUnreadable(path, f"ONNX Runtime cannot load it: {reason}") from error
 
 
-def _import_onnxruntime():  # type: ignore[no-untyped-def]
+def _import_onnxruntime() -> ModuleType:
     installed = [name for name in ("onnxruntime", "onnxruntime-gpu") if _is_installed(name)]
     if len(installed) == 2:
         raise BackendMissing(

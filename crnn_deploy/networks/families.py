@@ -62,10 +62,11 @@ def _build_mmocr(state: StateDict, leaky_relu: bool) -> nn.Module:
 
 
 def _build_gitycc(state: StateDict, leaky_relu: bool) -> nn.Module:
+    rows = state["map_to_seq.weight"].shape[1] // state["cnn.conv6.weight"].shape[0]
     return GitYccCRNN(
+        height=16 * (rows + 1),
         channels=state["cnn.conv0.weight"].shape[1],
         classes=state["dense.weight"].shape[0],
-        column=state["map_to_seq.weight"].shape[1],
         mapped=state["map_to_seq.weight"].shape[0],
         hidden=state["rnn1.weight_hh_l0"].shape[1],
         widths=_widths(state, "cnn."),

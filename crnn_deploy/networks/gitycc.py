@@ -21,9 +21,9 @@ _POOLING = {0: (2, 2), 1: (2, 2), 3: (2, 1), 5: (2, 1)}
 class GitYccCRNN(nn.Module):
     """Seven convolutions, a linear layer, two BiLSTMs, a linear layer.
 
+    height: input height in pixels, a multiple of 16 from 32 on
     channels: 1 or 3
     classes: number of classes, the CTC blank included
-    column: features of one column after the convolutions, `widths[-1] * (height // 16 - 1)`
     mapped: inputs of the first LSTM
     hidden: LSTM units per direction
     leaky_relu: slope 0.2 in place of ReLU
@@ -34,9 +34,9 @@ class GitYccCRNN(nn.Module):
 
     def __init__(
         self,
+        height: int,
         channels: int,
         classes: int,
-        column: int = 512,
         mapped: int = 64,
         hidden: int = 256,
         *,
@@ -44,6 +44,7 @@ class GitYccCRNN(nn.Module):
         widths: Sequence[int] = PAPER_WIDTHS,
     ) -> None:
         super().__init__()
+        self.height = height
         self.cnn = nn.Sequential()
         for i, width in enumerate(widths):
             last = i == len(widths) - 1
@@ -54,7 +55,7 @@ class GitYccCRNN(nn.Module):
             self.cnn.add_module(f"relu{i}", nn.LeakyReLU(0.2) if leaky_relu else nn.ReLU())
             if i in _POOLING:
                 self.cnn.add_module(f"pooling{list(_POOLING).index(i)}", nn.MaxPool2d(_POOLING[i]))
-        self.map_to_seq = nn.Linear(column, mapped)
+        self.map_to_seq = nn.Linear(widths[-1] * (height // 16 - 1), mapped)
         self.rnn1 = nn.LSTM(mapped, hidden, bidirectional=True)
         self.rnn2 = nn.LSTM(2 * hidden, hidden, bidirectional=True)
         self.dense = nn.Linear(2 * hidden, classes)

@@ -147,7 +147,11 @@ def _family_module(checkpoint: Checkpoint, recipe: Recipe | None) -> tuple[nn.Mo
     if recipe is None:
         recipe = RECIPES[family.recipe]
     leaky = checkpoint.leaky_relu if recipe.leaky_relu is None else recipe.leaky_relu
-    module = family.build(state, bool(leaky))
+    try:
+        module = family.build(state, bool(leaky))
+    except (KeyError, IndexError) as error:
+        reason = f"it looks like {family.name}, but {error} is missing or of another shape"
+        raise CheckpointUnreadable(checkpoint.path, reason) from error
     _load_state(module, state, checkpoint.path)
     return module, family.name, replace(recipe, height=getattr(module, "height", recipe.height))
 
