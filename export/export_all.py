@@ -37,7 +37,7 @@ HERE = Path(__file__).parent
 NETWORKS: dict[str, Callable[[int, int], nn.Module]] = {
     "crnn": lambda classes, channels: CRNN(32, channels, classes),
     "mmocr": lambda classes, channels: MmocrCRNN(32, channels, classes),
-    "gitycc": lambda classes, channels: GitYccCRNN(channels, classes),
+    "gitycc": lambda classes, channels: GitYccCRNN(32, channels, classes),
     "clovaai-vgg": lambda classes, channels: FourStage(vgg(channels, 512), 512, 256, classes),
     "clovaai-resnet": lambda classes, channels: FourStage(resnet(channels, 512), 512, 256, classes),
     "easyocr-g1": lambda classes, channels: FourStage(resnet(channels, 512), 512, 512, classes),

@@ -245,7 +245,7 @@ def test_a_bad_recipe_file_says_why(tmp_path: Path, text: str, reason: str) -> N
 
 
 def test_a_missing_recipe_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(RecipeInvalid, match="no recipe file at .*none.toml"):
+    with pytest.raises(RecipeInvalid, match=r"no recipe file at .*none\.toml"):
         find_recipe(str(tmp_path / "none.toml"))
 
 

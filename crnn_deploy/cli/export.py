@@ -17,7 +17,7 @@ def _list_recipes(ctx: click.Context, _: click.Parameter, value: bool) -> None:
         from crnn_deploy.recipes import RECIPES
 
         for recipe in RECIPES.values():
-            click.echo(f"{recipe.name:24}{recipe.about}")
+            click.echo(f"{recipe.name:28}{recipe.about}")
         ctx.exit()
 
 

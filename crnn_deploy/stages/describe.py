@@ -56,13 +56,12 @@ def describe(
                 f"recipe's height, color and [width] to fit ({str(error).splitlines()[0][:120]})",
             ) from error
 
-    tokens = alphabet or _paddle_characters(model) or recipe.alphabet
+    batch = _batch_size(session.get_inputs()[0].shape)
+    sample = run(batch, recipe.width.minimum)
+    tokens = alphabet or _paddle_characters(model, sample) or recipe.alphabet
     if tokens is None:
         raise AlphabetInvalid(f"{foreign} names no characters; pass --alphabet FILE")
     tokens = check_alphabet(tokens, "the model")
-    batch = _batch_size(session.get_inputs()[0].shape)
-    sample = run(batch, recipe.width.minimum)
-    tokens = _with_space(tokens, sample)
     order = _order(sample, batch, len(tokens) + 1)
     sample = sample.transpose(order)
     probabilities = bool((sample >= 0).all() and np.allclose(sample.sum(axis=2), 1, atol=1e-3))
@@ -94,18 +93,18 @@ def _batch_size(shape: list[Any]) -> int:
     return shape[0] if isinstance(shape[0], int) and shape[0] > 0 else _BATCH
 
 
-def _paddle_characters(model: onnx.ModelProto) -> tuple[str, ...] | None:
-    """The `character` metadata of PaddleOCR and RapidOCR files: one token per line, the blank left out."""
+def _paddle_characters(model: onnx.ModelProto, sample: NDArray[np.float32]) -> tuple[str, ...] | None:
+    """The `character` metadata of PaddleOCR and RapidOCR files: one token per line, the blank left out.
+
+    PaddleOCR appends a space to its dictionary when it reads it (`use_space_char`), where the classes say so.
+    """
     text = next((entry.value for entry in model.metadata_props if entry.key == "character"), None)
-    return tuple(text.removesuffix("\n").split("\n")) if text else None
-
-
-def _with_space(tokens: tuple[str, ...], sample: NDArray[np.float32]) -> tuple[str, ...]:
-    """PaddleOCR appends a space to its dictionary when it reads it (`use_space_char`)."""
+    if not text:
+        return None
+    tokens = tuple(text.removesuffix("\n").split("\n"))
     sizes = sample.shape[1:]
-    if len(tokens) + 1 not in sizes and len(tokens) + 2 in sizes and " " not in tokens:
-        return (*tokens, " ")
-    return tokens
+    with_space = len(tokens) + 1 not in sizes and len(tokens) + 2 in sizes and " " not in tokens
+    return (*tokens, " ") if with_space else tokens
 
 
 def _order(sample: NDArray[np.float32], batch: int, classes: int) -> tuple[int, int, int]:

@@ -51,10 +51,9 @@ def open_reference(path: Path, settings: Settings) -> ReferenceBackend:
     recipe = find_recipe(settings.recipe) if settings.recipe else None
     spec = settings.model or (recipe.model if recipe else None)
     if spec:
-        module = _own_module(spec, checkpoint, recipe)
         if recipe is None:
             raise ModelInvalid("--model needs a --recipe FILE.toml that says how its input is prepared")
-        family = "own"
+        module, family = _own_module(spec, checkpoint, recipe.folder), "own"
     else:
         module, family, recipe = _family_module(checkpoint, recipe)
     alphabet = settings.alphabet or checkpoint.alphabet or recipe.alphabet
@@ -156,8 +155,8 @@ def _family_module(checkpoint: Checkpoint, recipe: Recipe | None) -> tuple[nn.Mo
     return module, family.name, replace(recipe, height=getattr(module, "height", recipe.height))
 
 
-def _own_module(spec: str, checkpoint: Checkpoint, recipe: Recipe | None) -> nn.Module:
-    module = _factory(spec, recipe.folder if recipe else Path())()
+def _own_module(spec: str, checkpoint: Checkpoint, folder: Path) -> nn.Module:
+    module = _factory(spec, folder)()
     if not isinstance(module, nn.Module):
         raise ModelInvalid(f"{spec} returned a {type(module).__name__}, not a torch.nn.Module")
     names = set(module.state_dict())

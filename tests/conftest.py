@@ -1,0 +1,25 @@
+"""What several tests need: one small network, exported once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def tiny_onnx(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small random CRNN of eleven classes as ONNX, its width in proportion to the image."""
+    import torch
+
+    from crnn_deploy.networks.crnn import CRNN
+    from crnn_deploy.recipes import RECIPES
+    from crnn_deploy.stages.export import export
+    from crnn_deploy.stages.reference import reference_of
+
+    torch.manual_seed(0)
+    module = CRNN(32, 1, 11, hidden=8, widths=(4, 4, 8, 8, 8, 8, 8))
+    path = tmp_path_factory.mktemp("tiny") / "tiny.onnx"
+    source = {"recipe": "paper", "family": "crnn"}
+    export(reference_of(module, RECIPES["paper"], tuple("0123456789"), source), path)
+    return path

@@ -1,0 +1,221 @@
+"""`export`, `verify`, `inspect` and `describe` as a person runs them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from click.testing import CliRunner, Result
+from onnx import TensorProto, helper, numpy_helper
+
+from crnn_deploy.backends.ort import OrtBackend
+from crnn_deploy.cli.main import main
+from crnn_deploy.networks.crnn import CRNN
+from crnn_deploy.recipes import RECIPES
+
+DIGITS = "0123456789"
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("checkpoint") / "net CRNN-ü.pth"
+    torch.save(CRNN(32, 1, 11, hidden=8, widths=(4, 4, 8, 8, 8, 8, 8)).state_dict(), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def model(checkpoint: Path) -> Path:
+    result = run("export", "--checkpoint", checkpoint, "--alphabet-string", DIGITS)
+    assert result.exit_code == 0, result.output
+    assert "PASSED" in result.stdout and "11 classes" in result.stdout
+    return checkpoint.with_suffix(".onnx")
+
+
+def test_list_recipes() -> None:
+    result = run("export", "--list-recipes")
+    assert result.exit_code == 0
+    assert [line.split()[0] for line in result.stdout.splitlines()] == list(RECIPES)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("--alphabet-string", "012"), ("3 characters", "11")),
+        (("--alphabet-string", "0012345678"), ("'0'", "twice")),
+        (("--alphabet", "missing.txt"), ("no alphabet file",)),
+        (("--recipe", "nothing"), ("no recipe 'nothing'", "crnn.pytorch")),
+        (("--recipe", "missing.toml"), ("no recipe file",)),
+        (("--alphabet-string", DIGITS, "-o", "x.pb"), (".onnx",)),
+    ],
+)
+def test_export_says_in_one_line_what_is_wrong(
+    arguments: tuple[str, ...], expected: tuple[str, ...], checkpoint: Path
+) -> None:
+    result = run("export", "--checkpoint", checkpoint, *arguments)
+    assert result.exit_code == 2
+    assert len(result.stderr.splitlines()) == 1
+    assert all(part in result.stderr for part in expected), result.stderr
+    assert result.stdout == ""
+
+
+def test_verify(checkpoint: Path, model: Path, tmp_path: Path) -> None:
+    report = tmp_path / "report.json"
+    result = run("verify", checkpoint, model, "--json", report)
+    assert result.exit_code == 0, result.output
+    facts = json.loads(report.read_text())
+    assert facts["passed"] and facts["text_changes"] == 0 and facts["cer"] == 0 and facts["images"] > 12
+    assert run("verify", model, model).exit_code == 0
+
+
+def test_verify_fails_on_other_weights(checkpoint: Path, model: Path, tmp_path: Path) -> None:
+    state = torch.load(checkpoint, weights_only=True)
+    state["rnn.1.embedding.bias"][3] += 0.5
+    torch.save(state, tmp_path / "other.pth")
+    result = run("verify", tmp_path / "other.pth", model)
+    assert result.exit_code == 1
+    assert "FAILED" in result.stdout and "flip" in result.stdout
+    # small enough for the tolerance, and no argmax in reach
+    assert run("verify", model, model, "--tolerance", "0").exit_code == 0
+
+
+def test_verify_refuses_models_that_do_not_compare(model: Path, tmp_path: Path) -> None:
+    changed = onnx.load(model)
+    entry = changed.metadata_props[0]
+    plain = json.loads(entry.value)
+    plain["alphabet"][0] = "x"
+    entry.value = json.dumps(plain)
+    onnx.save(changed, tmp_path / "other.onnx")
+    result = run("verify", model, tmp_path / "other.onnx")
+    assert result.exit_code == 2 and "differ in alphabet" in result.stderr
+
+
+def test_verify_on_images(checkpoint: Path, model: Path, tmp_path: Path) -> None:
+    import cv2
+
+    rng = np.random.default_rng(0)
+    for i in range(5):
+        cv2.imwrite(str(tmp_path / f"{i}.png"), rng.integers(0, 256, (20 + i, 90, 3), np.uint8))
+    result = run("verify", checkpoint, model, "--images", tmp_path)
+    assert result.exit_code == 0 and "5 images" in result.stdout
+    (tmp_path / "empty").mkdir()
+    assert run("verify", checkpoint, model, "--images", tmp_path / "empty").exit_code == 2
+
+
+def test_inspect(checkpoint: Path, model: Path) -> None:
+    of_onnx = json.loads(run("inspect", model, "--json").stdout)
+    of_checkpoint = json.loads(
+        run("inspect", checkpoint, "--json", "--alphabet-string", DIGITS).stdout
+    )
+    assert of_onnx["flops"] == of_checkpoint["flops"]
+    assert of_onnx["alphabet"] == of_checkpoint["alphabet"] == "10 characters: 0123456789"
+    assert of_onnx["operators"]["LSTM"] == 2 and of_onnx["opset"]["onnx"] >= 19
+    assert of_checkpoint["family"] == "crnn"
+    assert "time steps" in run("inspect", model).stdout
+
+
+def foreign(path: Path, characters: str | None, *, softmax: bool, layout: str = "NTC", classes: int = 5) -> Path:
+    """A CTC model as other exporters write it: 3 x 48 x width, no manifest."""
+    rng = np.random.default_rng(0)
+    weights = {
+        "kernel": rng.normal(0, 0.3, (classes, 3, 48, 8)).astype(np.float32),
+        "axes": np.array([2], np.int64),
+    }
+    nodes = [
+        helper.make_node("Conv", ["x", "kernel"], ["features"], strides=[48, 8]),
+        helper.make_node("Squeeze", ["features", "axes"], ["nct"]),
+        helper.make_node("Transpose", ["nct"], ["ntc"], perm=[0, 2, 1]),
+        helper.make_node("Softmax" if softmax else "Identity", ["ntc"], ["scores"]),
+        helper.make_node(
+            "Transpose", ["scores"], ["out"], perm={"NTC": [0, 1, 2], "TNC": [1, 0, 2], "NCT": [0, 2, 1]}[layout]
+        ),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "foreign",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3, 48, "w"])],
+        [helper.make_tensor_value_info("out", TensorProto.FLOAT, [None, None, None])],
+        [numpy_helper.from_array(value, name) for name, value in weights.items()],
+    )
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    if characters is not None:
+        helper.set_model_props(made, {"character": characters})
+    onnx.save(made, path)
+    return path
+
+
+RECIPE = """
+color = "bgr"
+height = 48
+mean = [0.5, 0.5, 0.5]
+std = [0.5, 0.5, 0.5]
+[width]
+minimum = 48
+maximum = 3200
+multiple = 8
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    path = tmp_path / "paddle.toml"
+    path.write_text(RECIPE)
+    return path
+
+
+@pytest.mark.parametrize("layout", ["NTC", "TNC", "NCT"])
+@pytest.mark.parametrize("softmax", [False, True])
+def test_describe(layout: str, softmax: bool, recipe: Path, tmp_path: Path) -> None:
+    path = foreign(tmp_path / "rec.onnx", None, softmax=softmax, layout=layout)
+    out = tmp_path / "out.onnx"
+    assert run("infer", "--model", path, tmp_path / "rec.onnx").exit_code == 2  # no manifest yet
+    result = run("describe", path, "--recipe", recipe, "--alphabet-string", "abcd", "-o", out)
+    assert result.exit_code == 0, result.output
+    backend = OrtBackend(out)
+    assert backend.manifest.output == ("log-probs" if softmax else "logits")
+    assert backend.manifest.steps(160) == 20
+    images = np.random.default_rng(1).normal(0, 1, (2, 3, 48, 160)).astype(np.float32)
+    session = OrtBackend(out).run(images)
+    kernel = numpy_helper.to_array(onnx.load(path).graph.initializer[0])
+    expected = torch.conv2d(torch.from_numpy(images), torch.tensor(kernel), stride=(48, 8))[:, :, 0].permute(0, 2, 1)
+    np.testing.assert_array_equal(session.indices, expected.argmax(2).numpy())
+    np.testing.assert_allclose(session.probabilities, expected.softmax(2).amax(2).numpy(), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("characters", "classes", "alphabet"),
+    [("a\nb\nc\nd", 5, "abcd"), ("a\nb\nc", 5, "abc "), ("a\nb\nc\n", 4, "abc")],
+)
+def test_describe_uses_the_characters_of_paddle(
+    characters: str, classes: int, alphabet: str, recipe: Path, tmp_path: Path
+) -> None:
+    path = foreign(tmp_path / "rec.onnx", characters, softmax=True, classes=classes)
+    assert run("describe", path, "--recipe", recipe, "-o", tmp_path / "out.onnx").exit_code == 0
+    assert "".join(OrtBackend(tmp_path / "out.onnx").manifest.alphabet) == alphabet
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [(("--alphabet-string", "abc"), ("3 characters", "5")), ((), ("--alphabet",))],
+)
+def test_describe_refuses(arguments: tuple[Any, ...], expected: tuple[str, ...], recipe: Path, tmp_path: Path) -> None:
+    path = foreign(tmp_path / "rec.onnx", None, softmax=False)
+    result = run("describe", path, "--recipe", recipe, *arguments, "-o", tmp_path / "out.onnx")
+    assert result.exit_code == 2 and all(part in result.stderr for part in expected), result.stderr
+    assert not (tmp_path / "out.onnx").exists()
+
+
+def test_no_manifest_names_describe(tmp_path: Path) -> None:
+    path = foreign(tmp_path / "rec.onnx", None, softmax=False)
+    for arguments in (("inspect", path), ("verify", path, path), ("infer", "--model", path, path)):
+        result = run(*arguments)
+        assert result.exit_code == 2 and "crnn-deploy describe" in result.stderr, result.stderr
