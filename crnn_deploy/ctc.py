@@ -29,7 +29,7 @@ class Frames:
 
     @classmethod
     def from_logits(cls, logits: NDArray[np.float32]) -> Frames:
-        """Best class and its softmax probability from logits (or log-probabilities) of shape (N, T, classes)."""
+        """Best class and its softmax probability from logits or log-probabilities (N, T, classes)."""
         indices = logits.argmax(axis=2)
         best = np.take_along_axis(logits, indices[:, :, None], axis=2)
         total = np.empty(indices.shape, np.float32)
@@ -105,7 +105,8 @@ def _decode_one(
 def encode(text: str, alphabet: Sequence[str], blank: int, *, ignore_case: bool = False) -> list[int]:
     """Class indices of a text, the longest token first where several fit. Raises CharacterUnknown.
 
-    Counterpart of crnn.pytorch's `strLabelConverter.encode`; `ignore_case` lowers the text, as its default did.
+    Counterpart of crnn.pytorch's `strLabelConverter.encode`; `ignore_case` lowers the text, as its
+    default did.
     """
     text = text.lower() if ignore_case else text
     classes = {token: index + (index >= blank) for index, token in enumerate(alphabet)}

@@ -60,7 +60,7 @@ class Recognizer:
         return [result for result in results if isinstance(result, Text)]
 
     def try_read(self, images: Sequence[image.Source]) -> list[Text | CrnnDeployError]:
-        """As `read`, but an image that cannot be read gives its error and the others are read all the same."""
+        """As `read`, but an image that cannot be read gives its error and the others are read."""
         results: dict[int, Text | CrnnDeployError] = {}
         scales: dict[int, tuple[float, int]] = {}
         for batch in batches(self._prepared(images, results, scales), self._batch):

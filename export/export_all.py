@@ -61,6 +61,7 @@ def random_checkpoint(recipe: Recipe, alphabet: tuple[str, ...], path: Path) -> 
     module = NETWORKS[recipe.family](len(alphabet) + 1, channels)
     for layer in module.modules():
         if isinstance(layer, nn.BatchNorm2d):  # fresh statistics would hide a fold that forgets them
+            assert layer.running_mean is not None and layer.running_var is not None
             nn.init.normal_(layer.running_mean, 0, 0.1)
             nn.init.uniform_(layer.running_var, 0.5, 1.5)
     torch.save(module.state_dict(), path)
@@ -88,20 +89,28 @@ def prove(checkpoint: Path, settings: Settings, out: Path) -> dict[str, Any]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("names", nargs="*", help="recipes; all when none is named")
-    parser.add_argument("--checkpoints", type=Path, help="folder with a folder of checkpoints for each recipe file")
+    parser.add_argument(
+        "--checkpoints", type=Path, help="folder with a folder of checkpoints for each recipe file"
+    )
     parser.add_argument("-o", "--out", type=Path, help="keep the ONNX files here")
     parser.add_argument("--json", type=Path, help="write the table here")
     arguments = parser.parse_args()
     rows: dict[str, dict[str, Any]] = {}
-    print(f"{'recipe':28}{'family':24}{'input':12}{'classes':>8}{'MB':>7}{'max |delta|':>13}{'flips':>7}{'texts':>7}")
+    print(
+        f"{'recipe':28}{'family':24}{'input':12}{'classes':>8}{'MB':>7}{'max |delta|':>13}{'flips':>7}{'texts':>7}"
+    )
     with tempfile.TemporaryDirectory() as folder:
         out = arguments.out or Path(folder)
         jobs: list[tuple[str, Path, Settings]] = []
         for recipe in RECIPES.values():
             alphabet = recipe.alphabet or tuple(chr(0x4E00 + i) for i in range(LARGEST_ALPHABET))
-            jobs.append((recipe.name, Path(folder) / f"{recipe.name}.pth", Settings(recipe.name, None, alphabet)))
+            jobs.append(
+                (recipe.name, Path(folder) / f"{recipe.name}.pth", Settings(recipe.name, None, alphabet))
+            )
         for file in sorted(HERE.glob("*.toml")):
             found = sorted((arguments.checkpoints / file.stem).glob("*.pth")) if arguments.checkpoints else []
             jobs += [(file.stem, path, Settings(str(file))) for path in found]
@@ -121,7 +130,9 @@ def main() -> int:
                 flush=True,
             )
     passed = sum(row["passed"] for row in rows.values())
-    print(f"{passed} of {len(rows)} proven: logits, every frame's argmax and text at 14 sizes that were not traced")
+    print(
+        f"{passed} of {len(rows)} proven: logits, every frame's argmax and text at 14 sizes that were not traced"
+    )
     if arguments.json:
         arguments.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
     return 0 if rows and passed == len(rows) else 1

@@ -113,9 +113,7 @@ def test_verify_on_images(checkpoint: Path, model: Path, tmp_path: Path) -> None
 
 def test_inspect(checkpoint: Path, model: Path) -> None:
     of_onnx = json.loads(run("inspect", model, "--json").stdout)
-    of_checkpoint = json.loads(
-        run("inspect", checkpoint, "--json", "--alphabet-string", DIGITS).stdout
-    )
+    of_checkpoint = json.loads(run("inspect", checkpoint, "--json", "--alphabet-string", DIGITS).stdout)
     assert of_onnx["flops"] == of_checkpoint["flops"]
     assert of_onnx["alphabet"] == of_checkpoint["alphabet"] == "10 characters: 0123456789"
     assert of_onnx["operators"]["LSTM"] == 2 and of_onnx["opset"]["onnx"] >= 19
@@ -123,10 +121,12 @@ def test_inspect(checkpoint: Path, model: Path) -> None:
     assert "time steps" in run("inspect", model).stdout
 
 
-def foreign(path: Path, characters: str | None, *, softmax: bool, layout: str = "NTC", classes: int = 5) -> Path:
+def foreign(
+    path: Path, characters: str | None, *, softmax: bool, layout: str = "NTC", classes: int = 5
+) -> Path:
     """A CTC model as other exporters write it: 3 x 48 x width, no manifest."""
     rng = np.random.default_rng(0)
-    weights = {
+    weights: dict[str, Any] = {
         "kernel": rng.normal(0, 0.3, (classes, 3, 48, 8)).astype(np.float32),
         "axes": np.array([2], np.int64),
     }
@@ -136,7 +136,10 @@ def foreign(path: Path, characters: str | None, *, softmax: bool, layout: str = 
         helper.make_node("Transpose", ["nct"], ["ntc"], perm=[0, 2, 1]),
         helper.make_node("Softmax" if softmax else "Identity", ["ntc"], ["scores"]),
         helper.make_node(
-            "Transpose", ["scores"], ["out"], perm={"NTC": [0, 1, 2], "TNC": [1, 0, 2], "NCT": [0, 2, 1]}[layout]
+            "Transpose",
+            ["scores"],
+            ["out"],
+            perm={"NTC": [0, 1, 2], "TNC": [1, 0, 2], "NCT": [0, 2, 1]}[layout],
         ),
     ]
     graph = helper.make_graph(
@@ -186,7 +189,9 @@ def test_describe(layout: str, softmax: bool, recipe: Path, tmp_path: Path) -> N
     images = np.random.default_rng(1).normal(0, 1, (2, 3, 48, 160)).astype(np.float32)
     session = OrtBackend(out).run(images)
     kernel = numpy_helper.to_array(onnx.load(path).graph.initializer[0])
-    expected = torch.conv2d(torch.from_numpy(images), torch.tensor(kernel), stride=(48, 8))[:, :, 0].permute(0, 2, 1)
+    expected = torch.conv2d(torch.from_numpy(images), torch.tensor(kernel), stride=(48, 8))[:, :, 0].permute(
+        0, 2, 1
+    )
     np.testing.assert_array_equal(session.indices, expected.argmax(2).numpy())
     np.testing.assert_allclose(session.probabilities, expected.softmax(2).amax(2).numpy(), atol=1e-5)
 
@@ -207,7 +212,9 @@ def test_describe_uses_the_characters_of_paddle(
     ("arguments", "expected"),
     [(("--alphabet-string", "abc"), ("3 characters", "5")), ((), ("--alphabet",))],
 )
-def test_describe_refuses(arguments: tuple[Any, ...], expected: tuple[str, ...], recipe: Path, tmp_path: Path) -> None:
+def test_describe_refuses(
+    arguments: tuple[Any, ...], expected: tuple[str, ...], recipe: Path, tmp_path: Path
+) -> None:
     path = foreign(tmp_path / "rec.onnx", None, softmax=False)
     result = run("describe", path, "--recipe", recipe, *arguments, "-o", tmp_path / "out.onnx")
     assert result.exit_code == 2 and all(part in result.stderr for part in expected), result.stderr

@@ -14,7 +14,10 @@ from crnn_deploy.errors import CharacterUnknown
 
 # single characters and tokens of several code points, one the beginning of another
 alphabets = st.lists(
-    st.one_of(st.sampled_from(["a", "b", "ab", "abc", "e\u0301", "皖", "क्ष", "👩‍🔬"]), st.text(min_size=1, max_size=3)),
+    st.one_of(
+        st.sampled_from(["a", "b", "ab", "abc", "e\u0301", "皖", "क्ष", "👩‍🔬"]),
+        st.text(min_size=1, max_size=3),
+    ),
     min_size=1,
     max_size=12,
     unique=True,
@@ -44,7 +47,9 @@ def test_decode_is_runs_merged_and_blanks_dropped(path, data) -> None:
     probability = st.floats(0.125, 1, width=32)
     row_of = st.lists(probability, min_size=len(rows[0]), max_size=len(rows[0]))
     probabilities = data.draw(st.lists(row_of, min_size=len(rows), max_size=len(rows)))
-    scales = data.draw(st.lists(st.tuples(st.floats(0.25, 9), st.integers(1, 80)), min_size=len(rows), max_size=len(rows)))
+    scales = data.draw(
+        st.lists(st.tuples(st.floats(0.25, 9), st.integers(1, 80)), min_size=len(rows), max_size=len(rows))
+    )
     texts = decode(Frames(np.array(rows), np.array(probabilities, np.float32)), alphabet, blank, scales)
     assert len(texts) == len(rows)
     for text, row, peaks, (pixels, width) in zip(texts, rows, probabilities, scales, strict=True):
@@ -103,7 +108,9 @@ def test_frames_past_the_image_end_at_its_right_edge() -> None:
 
 def test_no_frames_give_an_empty_text() -> None:
     empty = Frames(np.zeros((2, 0), np.int64), np.zeros((2, 0), np.float32))
-    assert [(t.text, t.confidence, t.chars) for t in decode(empty, "a", 0, [(1.0, 1)] * 2)] == [("", 0.0, ())] * 2
+    assert [(t.text, t.confidence, t.chars) for t in decode(empty, "a", 0, [(1.0, 1)] * 2)] == [
+        ("", 0.0, ())
+    ] * 2
 
 
 @pytest.mark.parametrize("classes", [2, 3, 37, 1000, 7000])

@@ -29,7 +29,10 @@ class Backend(Protocol):
 
 
 def open_backend(path: Path, *, threads: int = 1) -> Backend:
-    """The backend for a model file, told by its suffix. Raises ModelNotFound, ModelUnreadable, ManifestMissing."""
+    """The backend for a model file, told by its suffix.
+
+    Raises ModelNotFound, ModelUnreadable, ManifestMissing.
+    """
     if not path.is_file():
         raise ModelNotFound(path)
     if path.suffix == ".onnx":

@@ -46,8 +46,8 @@ class OrtBackend:
         if len(shape) != 4 or any(isinstance(size, int) and not _fits(size, rule) for size, rule in known):
             raise ModelUnreadable(
                 self._path,
-                f"its manifest promises one float input (N, {manifest.channels}, {manifest.height}, W) with W "
-                f"from {manifest.width.minimum} to {manifest.width.maximum}, "
+                f"its manifest promises one float input (N, {manifest.channels}, {manifest.height}, W), "
+                f"W from {manifest.width.minimum} to {manifest.width.maximum}, "
                 f"the graph takes {[(node.type, node.shape) for node in inputs]}",
             )
         names = [node.name for node in outputs]

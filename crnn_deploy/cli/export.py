@@ -70,6 +70,6 @@ def export(checkpoint: Path, path: Path | None, output: Any, **source: Any) -> N
     manifest = result.manifest
     size = "any width" if result.any_width else f"width {manifest.width.minimum} only"
     click.echo(
-        f"{path}: {manifest.source['family']}, recipe {manifest.source['recipe']}, {manifest.classes} classes, "
-        f"{manifest.channels} x {manifest.height} x {size}, any batch"
+        f"{path}: {manifest.source['family']}, recipe {manifest.source['recipe']}, "
+        f"{manifest.classes} classes, {manifest.channels} x {manifest.height} x {size}, any batch"
     )

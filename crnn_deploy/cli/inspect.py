@@ -17,7 +17,7 @@ __all__ = ["inspect_command"]
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 @checkpoint_options
 def inspect_command(file: Path, as_json: bool, **source: Any) -> None:
-    """Show what FILE, a checkpoint or an .onnx file, is: alphabet, input rule, operators, parameters, FLOPs."""
+    """Show what FILE, a checkpoint or an .onnx file, is: alphabet, input, operators, parameters, FLOPs."""
     from crnn_deploy.stages.inspection import inspect
 
     facts = inspect(file, settings_of(**source))

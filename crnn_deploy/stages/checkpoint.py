@@ -28,8 +28,10 @@ _CONFIGS = ("hyper_parameters", "hparams", "config", "cfg", "opt", "args", "para
 _ALPHABETS = ("alphabet", "alphabets", "characters", "character", "charset", "vocab")
 _ACTIVATIONS = ("leaky_relu", "leakyRelu", "leakyrelu")
 # plain values that trainers save beside the weights; none of them runs code
-_HARMLESS = [argparse.Namespace, np.dtype, np.ndarray, np.dtypes.Float64DType, np.dtypes.Float32DType]
-_HARMLESS += [np.dtypes.Int64DType, np._core.multiarray.scalar]  # type: ignore[list-item]
+_HARMLESS: list[Any] = [
+    *(argparse.Namespace, np.dtype, type(np.float64(0)).__reduce__(np.float64(0))[0]),
+    *(np.dtypes.Float64DType, np.dtypes.Float32DType, np.dtypes.Int64DType),
+]
 
 
 class CheckpointNotFound(CrnnDeployError, FileNotFoundError):

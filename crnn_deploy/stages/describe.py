@@ -33,7 +33,7 @@ def describe(
     alphabet: tuple[str, ...] | None,
     blank: Literal["first", "last"] | None,
 ) -> Manifest:
-    """Write `foreign` with a manifest. Its output becomes (batch, steps, classes) logits or log-probabilities.
+    """Write `foreign` with a manifest; its output becomes (N, T, classes) logits or log-probabilities.
 
     Raises AlphabetMismatch, AlphabetInvalid, ModelInvalid, ModelUnreadable, RecipeInvalid.
     """

@@ -1,4 +1,4 @@
-"""Checkpoint to ONNX, kept only when its text is proven equal to PyTorch's at sizes that were never traced."""
+"""Checkpoint to ONNX, kept only when its text is proven equal to PyTorch's at sizes never traced."""
 
 from __future__ import annotations
 
@@ -191,7 +191,7 @@ def _name_axes(model: onnx.ModelProto, any_width: bool) -> None:
 
 
 def _traced_width(manifest: Manifest) -> int:
-    """A width to trace whose sizes are unlikely to be those of a layer: neither it nor its steps are round."""
+    """A width to trace whose sizes are unlikely to be those of a layer: it and its steps are not round."""
     width = max(manifest.width.minimum, 150)
     while width % 2 == 0 or manifest.steps(width) % 8 == 0 or manifest.steps(width) == manifest.classes:
         width += 1
@@ -201,7 +201,9 @@ def _traced_width(manifest: Manifest) -> int:
 def _proof(manifest: Manifest, any_width: bool, traced: int) -> Iterator[NDArray[np.float32]]:
     """Batches at sizes that were not traced."""
     rng = np.random.default_rng(0)
-    widths = far_widths(manifest.width, len(_BATCHES)) if any_width else [manifest.width.minimum] * len(_BATCHES)
+    widths = (
+        far_widths(manifest.width, len(_BATCHES)) if any_width else [manifest.width.minimum] * len(_BATCHES)
+    )
     for batch, width in zip(_BATCHES, widths, strict=True):
         yield drawn_images(manifest, batch, width + (any_width and width == traced), rng)
 

@@ -26,7 +26,7 @@ _SAMPLE = 40  # characters of the alphabet shown
 
 
 def inspect(path: Path, settings: Settings) -> dict[str, Any]:
-    """Facts of a checkpoint or an ONNX file, ready for JSON. FLOPs are per image, a multiply-add counted as 2.
+    """Facts of a checkpoint or an ONNX file, ready for JSON; FLOPs are per image, a multiply-add counts 2.
 
     Raises what opening the file raises.
     """
@@ -68,7 +68,10 @@ def inspect(path: Path, settings: Settings) -> dict[str, Any]:
 
 
 def load_onnx(path: Path) -> onnx.ModelProto:
-    """An ONNX model from a file that refers to nothing it should not. Raises ModelNotFound, ModelUnreadable."""
+    """An ONNX model from a file that refers to nothing it should not.
+
+    Raises ModelNotFound, ModelUnreadable.
+    """
     if not path.is_file():
         raise ModelNotFound(path)
     check_self_contained(path)
@@ -154,7 +157,8 @@ def _manifest_facts(manifest: Manifest) -> dict[str, Any]:
     return {
         "alphabet": f"{len(manifest.alphabet)} characters: {alphabet}",
         "blank": f"{manifest.blank} of {manifest.classes} classes",
-        "input": f"{manifest.color}, {manifest.channels} x {manifest.height} x width, {manifest.interpolation}",
+        "input": f"{manifest.color}, {manifest.channels} x {manifest.height} x width",
+        "interpolation": manifest.interpolation,
         "width": asdict(manifest.width),
         "normalisation": f"mean {list(manifest.mean)}, std {list(manifest.std)}",
         "filters": [str(f) for f in manifest.filters],

@@ -1,13 +1,14 @@
-"""What PyTorch's exporter needs help with: recurrent nodes that keep time dynamic, and a look at the result.
+"""What PyTorch's exporter needs help with: recurrent nodes that keep time dynamic.
 
-The exporter unrolls `nn.LSTM` and freezes its time axis at the traced length. Here each recurrent layer becomes
-the ONNX node of its name through `torch.onnx.ops.symbolic`, for every length and batch.
+The exporter unrolls `nn.LSTM` and freezes its time axis at the traced length. Here each recurrent layer
+becomes the ONNX node of its name through `torch.onnx.ops.symbolic`, for every length and batch.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from typing import Any, ClassVar
 
 import onnx
 import torch
@@ -34,7 +35,7 @@ class _Recurrent(nn.Module):
     """
 
     # order of the gates in ONNX (i, o, f, c and z, r, h), as indices into PyTorch's (i, f, g, o and r, z, n)
-    _GATES = {nn.LSTM: (0, 3, 1, 2), nn.GRU: (1, 0, 2)}
+    _GATES: ClassVar = {"LSTM": (0, 3, 1, 2), "GRU": (1, 0, 2)}
 
     def __init__(self, layer: nn.LSTM | nn.GRU) -> None:
         super().__init__()
@@ -47,7 +48,7 @@ class _Recurrent(nn.Module):
         self.layers = layer.num_layers
         self.hidden = layer.hidden_size
         self.directions = ("", "_reverse") if layer.bidirectional else ("",)
-        gates = self._GATES[type(layer)]
+        gates = self._GATES[self.kind]
 
         def stacked(name: str, at: int) -> Tensor:
             rows = []
@@ -63,6 +64,7 @@ class _Recurrent(nn.Module):
                 f"bias_{at}", torch.cat([stacked("bias_ih", at), stacked("bias_hh", at)], dim=1)
             )
         # copies time and batch from its input, joins the directions
+        self.join: Tensor
         self.register_buffer("join", torch.tensor([0, 0, -1]))
 
     def flatten_parameters(self) -> None:
@@ -74,7 +76,7 @@ class _Recurrent(nn.Module):
         if self.batch_first:
             sequence = sequence.transpose(0, 1)
         steps, batch = sequence.shape[:2]
-        attributes: dict[str, int | str] = {"hidden_size": self.hidden}
+        attributes: dict[str, Any] = {"hidden_size": self.hidden}
         attributes["direction"] = "bidirectional" if len(self.directions) == 2 else "forward"
         if self.kind == "GRU":
             attributes["linear_before_reset"] = 1

@@ -117,8 +117,8 @@ class ParityReport:
         large = f" per {_LARGE:.0f} of max |logit|" if any(c.scale > _LARGE for c in self.cases) else ""
         lines.append(
             f"{'PASSED' if self.passed else 'FAILED'}: {self.images} images, {self.frames} frames; "
-            f"max |delta| {self.max_delta:.2e} (allowed {self.tolerance:.0e}{large}), {self.flips} argmax flips, "
-            f"{self.text_changes} texts changed, CER {self.cer:.4f}"
+            f"max |delta| {self.max_delta:.2e} (allowed {self.tolerance:.0e}{large}), "
+            f"{self.flips} argmax flips, {self.text_changes} texts changed, CER {self.cer:.4f}"
         )
         return "\n".join(lines)
 
@@ -180,7 +180,8 @@ def _max_delta(expected: Frames, actual: Frames, ours: Manifest, theirs: Manifes
 
 def _log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
     shifted = logits.astype(np.float64) - logits.max(axis=2, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(axis=2, keepdims=True))
+    normalised: NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum(axis=2, keepdims=True))
+    return normalised
 
 
 def _margin(frames: Frames, image: int, frame: int) -> float:
@@ -214,5 +215,6 @@ def drawn_images(manifest: Manifest, batch: int, width: int, rng: np.random.Gene
         )
         noisy = canvas[:, :, None] + rng.normal(0, 8, image.shape)
         image[:] = np.clip(noisy, 0, 255)
-    scaled = (images.astype(np.float32) / 255 - np.float32(manifest.mean)) / np.float32(manifest.std)
+    mean, std = (np.array(values, np.float32) for values in (manifest.mean, manifest.std))
+    scaled = (images.astype(np.float32) / 255 - mean) / std
     return np.ascontiguousarray(scaled.transpose(0, 3, 1, 2), np.float32)

@@ -21,7 +21,15 @@ from crnn_deploy.networks.families import FAMILIES, recognise
 from crnn_deploy.recipes import RECIPES, Recipe, find_recipe
 from crnn_deploy.stages.checkpoint import Checkpoint, CheckpointUnreadable, load
 
-__all__ = ["ModelInvalid", "Settings", "accepts_any_width", "far_widths", "open_reference", "reference_of", "step_rule"]
+__all__ = [
+    "ModelInvalid",
+    "Settings",
+    "accepts_any_width",
+    "far_widths",
+    "open_reference",
+    "reference_of",
+    "step_rule",
+]
 
 _PROBES = 40  # consecutive widths tried; more than twice the largest stride of a known network
 _PROBE_BATCH = 3
