@@ -77,11 +77,12 @@ def prove(checkpoint: Path, settings: Settings, out: Path) -> dict[str, Any]:
     report = result.report.to_plain()
     del report["cases"]
     manifest = result.manifest
+    width = "any" if result.any_width else manifest.width.minimum
     return {
         **report,
         "family": manifest.source["family"],
         "classes": manifest.classes,
-        "input": f"{manifest.channels}x{manifest.height}x{'any' if result.any_width else manifest.width.minimum}",
+        "input": f"{manifest.channels}x{manifest.height}x{width}",
         "sizes": len(result.report.cases),
         "megabytes": round(out.stat().st_size / 2**20, 1),
         "seconds": round(time.perf_counter() - start, 1),
@@ -101,7 +102,8 @@ def main() -> int:
     arguments = parser.parse_args()
     rows: dict[str, dict[str, Any]] = {}
     print(
-        f"{'recipe':28}{'family':24}{'input':12}{'classes':>8}{'MB':>7}{'max |delta|':>13}{'flips':>7}{'texts':>7}"
+        f"{'recipe':28}{'family':24}{'input':12}{'classes':>8}"
+        f"{'MB':>7}{'max |delta|':>13}{'flips':>7}{'texts':>7}"
     )
     with tempfile.TemporaryDirectory() as folder:
         out = arguments.out or Path(folder)
@@ -131,7 +133,8 @@ def main() -> int:
             )
     passed = sum(row["passed"] for row in rows.values())
     print(
-        f"{passed} of {len(rows)} proven: logits, every frame's argmax and text at 14 sizes that were not traced"
+        f"{passed} of {len(rows)} proven: logits, every frame's argmax and text "
+        "at 14 sizes that were not traced"
     )
     if arguments.json:
         arguments.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")

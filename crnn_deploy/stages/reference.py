@@ -67,7 +67,8 @@ def open_reference(path: Path, settings: Settings) -> ReferenceBackend:
     alphabet = settings.alphabet or checkpoint.alphabet or recipe.alphabet
     if alphabet is None:
         raise AlphabetInvalid(
-            f"neither {path} nor the recipe {recipe.name} holds an alphabet; pass --alphabet FILE. {recipe.about}"
+            f"neither {path} nor the recipe {recipe.name} holds an alphabet; "
+            f"pass --alphabet FILE. {recipe.about}"
         )
     source = {"checkpoint_sha256": checkpoint.sha256, "family": family, "recipe": recipe.name}
     source["torch"] = torch.__version__
@@ -146,9 +147,10 @@ def _family_module(checkpoint: Checkpoint, recipe: Recipe | None) -> tuple[nn.Mo
             break
     else:
         names = ", ".join(list(checkpoint.state)[:4])
+        known = ", ".join(family.name for family in FAMILIES)
         raise CheckpointUnreadable(
             checkpoint.path,
-            f"its weights ({names}, ...) are of no family known here ({', '.join(f.name for f in FAMILIES)}); "
+            f"its weights ({names}, ...) are of no family known here ({known}); "
             "export your own network with --model package.module:factory --recipe FILE.toml",
         )
     if recipe is None:
