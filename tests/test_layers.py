@@ -65,8 +65,13 @@ def imports(tree: ast.AST) -> set[str]:
 
 
 def module_level(tree: ast.Module) -> set[str]:
-    """Names imported when the module is, outside functions."""
-    statements = [node for node in tree.body if not isinstance(node, ast.FunctionDef | ast.ClassDef)]
+    """Names imported when the module is: outside functions, classes and `if TYPE_CHECKING`."""
+    statements = [
+        node
+        for node in tree.body
+        if not isinstance(node, ast.FunctionDef | ast.ClassDef)
+        and not (isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")
+    ]
     return imports(ast.Module(statements, []))
 
 
