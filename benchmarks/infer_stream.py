@@ -76,7 +76,9 @@ def mutate(source: Path, folder: Path, count: int) -> None:
     for i, path in enumerate(originals):
         encoded = path.read_bytes()
         if i % 2:  # half of them PNG
-            encoded = cv2.imencode(".png", cv2.imread(str(path)))[1].tobytes()
+            pixels = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR)
+            assert pixels is not None
+            encoded = cv2.imencode(".png", pixels)[1].tobytes()
         data = bytearray(encoded)
         for _ in range(int(rng.integers(1, 20))):
             data[int(rng.integers(len(data)))] = int(rng.integers(256))

@@ -60,7 +60,13 @@ def random_checkpoint(recipe: Recipe, alphabet: tuple[str, ...], path: Path) -> 
     channels = 1 if recipe.color == "gray" else 3
     module = NETWORKS[recipe.family](len(alphabet) + 1, channels)
     for layer in module.modules():
-        if isinstance(layer, nn.BatchNorm2d):  # fresh statistics would hide a fold that forgets them
+        if isinstance(layer, nn.Conv2d | nn.Linear):  # published initialisations let a deep signal fade out
+            nn.init.kaiming_normal_(layer.weight)
+        elif isinstance(layer, nn.LSTM):
+            for name, weight in layer.named_parameters():
+                if "weight" in name:
+                    nn.init.xavier_normal_(weight, gain=2)
+        elif isinstance(layer, nn.BatchNorm2d):  # fresh statistics would hide a fold that forgets them
             assert layer.running_mean is not None and layer.running_var is not None
             nn.init.normal_(layer.running_mean, 0, 0.1)
             nn.init.uniform_(layer.running_var, 0.5, 1.5)
@@ -83,6 +89,7 @@ def prove(checkpoint: Path, settings: Settings, out: Path) -> dict[str, Any]:
         "family": manifest.source["family"],
         "classes": manifest.classes,
         "input": f"{manifest.channels}x{manifest.height}x{width}",
+        "scale": max(case.scale for case in result.report.cases),
         "sizes": len(result.report.cases),
         "megabytes": round(out.stat().st_size / 2**20, 1),
         "seconds": round(time.perf_counter() - start, 1),
@@ -103,7 +110,7 @@ def main() -> int:
     rows: dict[str, dict[str, Any]] = {}
     print(
         f"{'recipe':28}{'family':24}{'input':12}{'classes':>8}"
-        f"{'MB':>7}{'max |delta|':>13}{'flips':>7}{'texts':>7}"
+        f"{'MB':>7}{'max |logit|':>13}{'max |delta|':>13}{'flips':>7}{'texts':>7}"
     )
     with tempfile.TemporaryDirectory() as folder:
         out = arguments.out or Path(folder)
@@ -128,7 +135,7 @@ def main() -> int:
                 continue
             print(
                 f"{name:28}{row['family']:24}{row['input']:12}{row['classes']:8}{row['megabytes']:7}"
-                f"{row['max_delta']:13.2e}{row['flips']:7}{row['text_changes']:7}",
+                f"{row['scale']:13.2f}{row['max_delta']:13.2e}{row['flips']:7}{row['text_changes']:7}",
                 flush=True,
             )
     passed = sum(row["passed"] for row in rows.values())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import groupby
+from typing import Any
 
 import numpy as np
 import pytest
@@ -36,13 +37,13 @@ def paths(draw: st.DrawFn) -> tuple[list[str], int, list[list[int]]]:
 
 def reference(row: list[int], alphabet: list[str], blank: int) -> list[tuple[str, int, int]]:
     """Token, first frame and end of each character."""
-    classes = [*alphabet[:blank], None, *alphabet[blank:]]
+    classes = [*alphabet[:blank], "", *alphabet[blank:]]
     runs = [list(run) for _, run in groupby(enumerate(row), key=lambda pair: pair[1])]
     return [(classes[run[0][1]], run[0][0], run[-1][0] + 1) for run in runs if run[0][1] != blank]
 
 
 @given(paths(), st.data())
-def test_decode_is_runs_merged_and_blanks_dropped(path, data) -> None:
+def test_decode_is_runs_merged_and_blanks_dropped(path: Any, data: Any) -> None:
     alphabet, blank, rows = path
     probability = st.floats(0.125, 1, width=32)
     row_of = st.lists(probability, min_size=len(rows[0]), max_size=len(rows[0]))
@@ -64,7 +65,7 @@ def test_decode_is_runs_merged_and_blanks_dropped(path, data) -> None:
 
 
 @given(paths(), st.data())
-def test_a_text_survives_its_ctc_path(path, data) -> None:
+def test_a_text_survives_its_ctc_path(path: Any, data: Any) -> None:
     alphabet, blank, _ = path
     text = "".join(data.draw(st.lists(st.sampled_from(alphabet), max_size=8)))
     try:
@@ -83,7 +84,7 @@ def test_encode_takes_the_longest_token_and_names_what_it_does_not_know() -> Non
     assert encode("abcab", ["a", "b", "ab", "abc"], blank=1) == [4, 3]
     assert encode("AbA", ["a", "b"], blank=0, ignore_case=True) == [1, 2, 1]
     assert encode("", ["a"], blank=0) == []
-    with pytest.raises(CharacterUnknown, match="'!'.*'a!'"):
+    with pytest.raises(CharacterUnknown, match=r"'!'.*'a!'"):
         encode("a!", ["a", "b"], blank=0)
     with pytest.raises(CharacterUnknown, match="'A'"):
         encode("A", ["a"], blank=0)
@@ -144,7 +145,9 @@ def test_log_probabilities_give_the_same_frames_as_logits() -> None:
     st.integers(0, 2**32),
 )
 @settings(deadline=None, max_examples=60)
-def test_a_row_is_bitwise_the_same_alone_and_in_any_batch(n, steps, classes, scale, time_first, seed) -> None:
+def test_a_row_is_bitwise_the_same_alone_and_in_any_batch(
+    n: Any, steps: Any, classes: Any, scale: Any, time_first: Any, seed: Any
+) -> None:
     logits = (np.random.default_rng(seed).normal(size=(n, steps, classes)) * scale).astype(np.float32)
     if time_first:  # networks that put out (T, N, classes), seen batch first
         logits = np.ascontiguousarray(logits.swapaxes(0, 1)).swapaxes(0, 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -41,7 +42,7 @@ def crnn(path: Path, manifest: Manifest = MANIFEST) -> Path:
     """A convolution, a bidirectional LSTM and a linear layer with random weights; batch and width dynamic."""
     random = np.random.default_rng(7)
 
-    def weights(name: str, *shape: int) -> onnx.TensorProto:
+    def weights(name: str, *shape: int) -> TensorProto:
         return numpy_helper.from_array(random.normal(0, 0.7, shape).astype(np.float32), name)
 
     graph = helper.make_graph(
@@ -102,7 +103,9 @@ images_of_any_size = st.lists(
 @settings(
     deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
 )
-def test_text_does_not_depend_on_the_batch_in_a_single_bit(recognizers, images, batch, random) -> None:
+def test_text_does_not_depend_on_the_batch_in_a_single_bit(
+    recognizers: Any, images: Any, batch: Any, random: Any
+) -> None:
     alone = [recognizers[1, 1].read([image])[0] for image in images]
     order = list(range(len(images)))
     random.shuffle(order)
@@ -113,7 +116,9 @@ def test_text_does_not_depend_on_the_batch_in_a_single_bit(recognizers, images, 
 
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("batch", range(2, 10))
-def test_full_batches_of_one_width_agree_with_single_images(recognizers, batch: int, threads: int) -> None:
+def test_full_batches_of_one_width_agree_with_single_images(
+    recognizers: Any, batch: int, threads: int
+) -> None:
     images = [noise(16, 64, seed) for seed in range(2 * batch + 1)]
     alone = [recognizers[1, 1].read([image])[0] for image in images]
     assert len({text.text for text in alone}) > batch  # the network does look at its input
@@ -122,7 +127,7 @@ def test_full_batches_of_one_width_agree_with_single_images(recognizers, batch: 
 
 @given(images_of_any_size.filter(bool))
 @settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.too_slow])
-def test_characters_lie_in_order_inside_the_image(recognizers, images) -> None:
+def test_characters_lie_in_order_inside_the_image(recognizers: Any, images: Any) -> None:
     for image, text in zip(images, recognizers[4, 1].read(images), strict=True):
         assert text.text == "".join(c.char for c in text.chars)
         assert 0 < text.confidence <= 1
@@ -133,14 +138,14 @@ def test_characters_lie_in_order_inside_the_image(recognizers, images) -> None:
             edge, frame = char.right, char.end
 
 
-def test_pixels_of_a_character_are_the_frames_of_the_original_image(recognizers) -> None:
+def test_pixels_of_a_character_are_the_frames_of_the_original_image(recognizers: Any) -> None:
     """An image of twice the height: one frame of 4 columns spans 8 of its pixels."""
     [text] = recognizers[1, 1].read([noise(2 * HEIGHT, 128, 3)])
     assert text.chars
     assert [(c.left, c.right) for c in text.chars] == [(8.0 * c.start, 8.0 * c.end) for c in text.chars]
 
 
-def test_an_image_that_cannot_be_read_disturbs_no_other(recognizers, tmp_path: Path) -> None:
+def test_an_image_that_cannot_be_read_disturbs_no_other(recognizers: Any, tmp_path: Path) -> None:
     good = [noise(16, 64, 1), noise(20, 50, 2), noise(16, 64, 3)]
     mixed = [good[0], tmp_path / "none.png", good[1], b"not an image", good[2]]
     first, missing, second, garbage, third = recognizers[8, 1].try_read(mixed)
@@ -154,7 +159,7 @@ def test_an_image_that_cannot_be_read_disturbs_no_other(recognizers, tmp_path: P
     assert all(isinstance(e, CrnnDeployError) for e in recognizers[2, 1].try_read([b"", b"x"]))
 
 
-def test_arrays_bytes_and_paths_agree(recognizers, tmp_path: Path) -> None:
+def test_arrays_bytes_and_paths_agree(recognizers: Any, tmp_path: Path) -> None:
     pixels = noise(20, 60, 5)
     path = tmp_path / "word.png"
     cv2.imwrite(str(path), pixels)
@@ -164,7 +169,7 @@ def test_arrays_bytes_and_paths_agree(recognizers, tmp_path: Path) -> None:
     assert texts == [texts[0]] * len(sources)
 
 
-def test_no_images_no_texts_and_any_iterable(recognizers) -> None:
+def test_no_images_no_texts_and_any_iterable(recognizers: Any) -> None:
     assert recognizers[8, 1].read([]) == []
     assert len(recognizers[8, 1].read(noise(9, 9, seed) for seed in range(3))) == 3
 

@@ -39,7 +39,7 @@ class _Recurrent(nn.Module):
 
     def __init__(self, layer: nn.LSTM | nn.GRU) -> None:
         super().__init__()
-        if layer.bias is False or getattr(layer, "proj_size", 0):
+        if not layer.bias or layer.proj_size:
             raise ExportImpossible(
                 f"{layer}: recurrent layers without bias or with projections are not supported"
             )
