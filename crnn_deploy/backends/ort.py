@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from importlib import metadata
+from importlib import import_module, metadata
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -42,7 +42,8 @@ class OrtBackend:
         """Refuse a graph that is not what the manifest says, as far as its declared shapes tell."""
         manifest, inputs, outputs = self.manifest, self._session.get_inputs(), self._session.get_outputs()
         shape = inputs[0].shape if len(inputs) == 1 and inputs[0].type == "tensor(float)" else []
-        known = zip(shape[1:], (manifest.channels, manifest.height, manifest.width), strict=False)
+        rules: list[int | WidthRule] = [manifest.channels, manifest.height, manifest.width]
+        known = zip(shape[1:], rules, strict=False)
         if len(shape) != 4 or any(isinstance(size, int) and not _fits(size, rule) for size, rule in known):
             raise ModelUnreadable(
                 self._path,
@@ -96,13 +97,12 @@ def _import_onnxruntime() -> ModuleType:
             "pip uninstall -y onnxruntime onnxruntime-gpu, then install crnn-deploy[cpu] or crnn-deploy[gpu]"
         )
     try:
-        import onnxruntime
+        return import_module("onnxruntime")
     except ImportError as error:
         raise BackendMissing(
             "no inference library is installed; run pip install 'crnn-deploy[cpu]' "
             "(or 'crnn-deploy[gpu]' on a machine with an NVIDIA GPU)"
         ) from error
-    return onnxruntime
 
 
 def _is_installed(distribution: str) -> bool:
