@@ -1,9 +1,9 @@
-"""Was a network trained with ReLU or LeakyReLU? A state dict does not say, but its batch norm gives LeakyReLU away.
+"""ReLU or LeakyReLU? A state dict does not say, but the statistics of its batch norm can refute ReLU.
 
-The running mean m of a batch norm is the mean of the convolution before it: m = W e + bias, where W is the kernel
-summed over its taps (but for the borders) and e holds the mean of each input channel. ReLU leaves no negative
-number, and max pooling neither, so no mean in e is negative. With more outputs than inputs the system is
-overdetermined: where some e solves it well and no e without a negative number does, it was not ReLU.
+The running mean m of a batch norm is the mean of the convolution before it: m = W e + bias, where W is the
+kernel summed over its taps (but for the borders) and e holds the mean of each input channel. ReLU and max pooling
+leave no negative number, so with ReLU no mean in e is negative. With more outputs than inputs the system is
+overdetermined: where it is solved well by some e, and badly by every e without a negative number, it was not ReLU.
 """
 
 from __future__ import annotations
@@ -15,36 +15,48 @@ from torch import Tensor
 
 __all__ = ["infer_leaky_relu"]
 
-_TALL = 1.5  # outputs per input from which a system is overdetermined enough
-_SOLVED = 0.25  # residual of the best e, as a share of m - bias, up to which the statistics are trusted
-_REFUTED = 2.5  # the best e without a negative number is this much worse: it was not ReLU
+_TALL = 1.5  # live outputs per input from which the system is overdetermined enough
+_SOLVED = 0.25  # error of the best e, relative to m - bias, up to which the statistics are trusted
+_REFUTED = 0.1  # error of the best e without a negative number from which it may not have been ReLU,
+_FACTOR = 2.5  # and it must be this many times the error of the best e
 _ITERATIONS = 2000
 
 
 def infer_leaky_relu(state: Mapping[str, Tensor]) -> bool | None:
     """Whether a checkpoint of the families `crnn`, `mmocr` and `gitycc` was trained with LeakyReLU.
 
-    None where its statistics do not tell, as in weights fresh from their initialisation.
+    None where its statistics do not tell, as with weights fresh from their initialisation.
     """
-    ratios = []
-    for name, mean in state.items():
-        if ".batchnorm" not in name or not name.endswith(".running_mean"):
-            continue
-        convolution = name.replace(".batchnorm", ".conv").removesuffix("running_mean")
-        kernel = state[convolution + "weight"].double().sum((2, 3))  # (outputs, inputs)
-        if kernel.shape[0] < _TALL * kernel.shape[1]:
-            continue
-        deviation = (state[name.replace("running_mean", "running_var")].double() + 1e-5).sqrt()
-        target = (mean.double() - state[convolution + "bias"].double()) / deviation
-        kernel = kernel / deviation[:, None]
-        best = _residual(kernel, torch.linalg.lstsq(kernel, target[:, None]).solution[:, 0], target)
-        if best < _SOLVED * target.norm():
-            ratios.append(_residual(kernel, _without_negatives(kernel, target), target) / best)
-    return bool(max(ratios) > _REFUTED) if ratios else None
+    answers = [
+        _refutes_relu(state, name.removesuffix("running_mean"))
+        for name in state
+        if ".batchnorm" in name and name.endswith(".running_mean")
+    ]
+    known = [answer for answer in answers if answer is not None]
+    return any(known) if known else None
 
 
-def _residual(kernel: Tensor, solution: Tensor, target: Tensor) -> float:
-    return float((kernel @ solution - target).norm())
+def _refutes_relu(state: Mapping[str, Tensor], norm: str) -> bool | None:
+    mean, variance = state[f"{norm}running_mean"].double(), state[f"{norm}running_var"].double()
+    if (variance == 1).all():  # as initialised
+        return None
+    convolution = norm.replace(".batchnorm", ".conv")
+    deviation = (variance + 1e-5).sqrt()
+    kernel = state[f"{convolution}weight"].double().sum((2, 3)) / deviation[:, None]  # (outputs, inputs)
+    target = (mean - state[f"{convolution}bias"].double()) / deviation
+    live = kernel.abs().amax(1) > 1e-3
+    if live.sum() < _TALL * kernel.shape[1]:
+        return None
+    kernel, target = kernel[live], target[live]
+    best = _error(kernel, torch.linalg.lstsq(kernel, target[:, None]).solution[:, 0], target)
+    if best > _SOLVED:
+        return None
+    error = _error(kernel, _without_negatives(kernel, target), target)
+    return error > max(_REFUTED, _FACTOR * best)
+
+
+def _error(kernel: Tensor, solution: Tensor, target: Tensor) -> float:
+    return float((kernel @ solution - target).norm() / target.norm())
 
 
 def _without_negatives(kernel: Tensor, target: Tensor) -> Tensor:
