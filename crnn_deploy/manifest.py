@@ -32,7 +32,7 @@ __all__ = [
 
 METADATA_KEY = "crnn_deploy.manifest"
 SCHEMA = 1
-_LARGEST = 1e6  # of any fraction in a manifest
+_LARGEST = 1e6  # of any number in a manifest
 _SMALLEST_STD = 1e-6
 
 Color = Literal["gray", "rgb", "bgr"]
@@ -94,9 +94,7 @@ class WidthRule:
     minimum: int  # pixels
     maximum: int  # pixels
     multiple: int = 1  # pixels; buckets are multiples of this
-    fit: Fit = (
-        "stretch"  # stretch to the bucket; pad on the right; or letterbox (keep aspect, pad right, below)
-    )
+    fit: Fit = "stretch"  # to the bucket; pad on the right; or letterbox (keep aspect, pad right, below)
     pad: float | Literal["edge"] = 0.0  # grey level 0-255 of the padding, or repeat the last column
     aspect: float = 1.0  # natural width is multiplied by this (the 360CC models train at 280 -> 160)
     rounding: Rounding = "nearest"  # of the natural width
@@ -257,8 +255,8 @@ class Manifest:
 
 def _need_whole(**values: Any) -> None:
     for name, value in values.items():
-        if not isinstance(value, int) or isinstance(value, bool):
-            raise ManifestInvalid(f"{name} is {value!r}, not a whole number")
+        if not (isinstance(value, int) and _is_number(value)):
+            raise ManifestInvalid(f"{name} is {value!r}, not a whole number up to {_LARGEST:.0e}")
 
 
 def _need_numbers(**values: Any) -> None:

@@ -7,6 +7,7 @@ follows such references, hard links among them, and an EPContext node carries a 
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -52,16 +53,18 @@ def _check_location(path: Path, location: str) -> None:
     folder = path.parent.resolve()
     try:
         target = (folder / location).resolve()
-        inside, links = target.is_relative_to(folder), 0
-        if inside:
-            links = os.stat(target).st_nlink if target.is_file() else 0
+        if not target.is_relative_to(folder):
+            raise ModelUnreadable(path, f"its weights lie outside its folder, in {location!r}; refused")
+        status = os.stat(target)
+    except FileNotFoundError as error:
+        raise ModelUnreadable(path, f"its weights file {location!r} is missing") from error
     except (OSError, RuntimeError, ValueError) as error:  # a loop of links, a name too long, a NUL
+        if isinstance(error, ModelUnreadable):
+            raise
         raise ModelUnreadable(path, f"its weights file {location!r} cannot be read") from error
-    if not inside:
-        raise ModelUnreadable(path, f"its weights lie outside its folder, in {location!r}; refused")
-    if not links:
-        raise ModelUnreadable(path, f"its weights file {location!r} is missing")
-    if links > 1:
+    if not stat.S_ISREG(status.st_mode):
+        raise ModelUnreadable(path, f"its weights file {location!r} is not a regular file")
+    if status.st_nlink > 1:
         raise ModelUnreadable(
             path, f"its weights file {location!r} is a hard link to a file elsewhere; refused (copy the file)"
         )

@@ -25,12 +25,15 @@ class OrtBackend:
     """An ONNX file with a manifest, run by ONNX Runtime.
 
     threads: intra-op threads; results do not depend on it
-    Raises BackendMissing, ModelUnreadable, ManifestMissing, ManifestInvalid.
+    Raises BackendMissing, ModelUnreadable, AlphabetMismatch, ManifestMissing, ManifestInvalid.
     """
 
     def __init__(self, path: Path, *, threads: int = 1) -> None:
         self._session = open_session(path, threads=threads)
-        text = self._session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
+        try:
+            text = self._session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
+        except UnicodeDecodeError as error:
+            raise ModelUnreadable(path, "its metadata is not UTF-8") from error
         if text is None:
             raise ManifestMissing(path)
         self.manifest = Manifest.from_json(text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,7 @@ def export(checkpoint: Path, path: Path | None, output: Any, **source: Any) -> N
     crnn-deploy export --checkpoint own.pth --recipe own.toml
     """
     from crnn_deploy.errors import ModelUnreadable
-    from crnn_deploy.stages.export import ExportFailed
+    from crnn_deploy.stages.export import SIZES, ExportFailed
     from crnn_deploy.stages.export import export as run
     from crnn_deploy.stages.reference import open_reference
 
@@ -61,8 +62,12 @@ def export(checkpoint: Path, path: Path | None, output: Any, **source: Any) -> N
     if path.suffix != ".onnx":
         raise ModelUnreadable(path, "the exported file's name ends in .onnx")
     reference = open_reference(checkpoint, settings_of(**source))
+    bar = click.progressbar(
+        length=SIZES, label="proof", file=sys.stderr, show_pos=True, hidden=not sys.stderr.isatty()
+    )
     try:
-        result = run(reference, path, output=output)
+        with bar:
+            result = run(reference, path, output=output, progress=lambda _: bar.update(1))
     except ExportFailed as error:
         click.echo(error.report.table())
         raise

@@ -7,7 +7,7 @@ import logging
 import os
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
@@ -29,14 +29,15 @@ from crnn_deploy.stages.onnx_graph import (
     strip_traces,
     with_onnx_recurrence,
 )
-from crnn_deploy.stages.parity import ParityReport, compare, drawn_images
+from crnn_deploy.stages.parity import Case, ParityReport, compare, drawn_images
 from crnn_deploy.stages.reference import accepts_any_width, far_widths
 
-__all__ = ["Export", "ExportFailed", "attach_manifest", "export", "replacing"]
+__all__ = ["SIZES", "Export", "ExportFailed", "attach_manifest", "export", "replacing"]
 
 OPSET = 20
 _TRACED_BATCH = 7
 _BATCHES = (1, 2, 5, 8, 3, 1, 4, 6, 2, 9, 1, 3, 16, 1)  # of the proof; none is the traced one
+SIZES = len(_BATCHES)
 
 
 class ExportFailed(VerdictFailed):
@@ -61,12 +62,17 @@ class Export:
 
 
 def export(
-    reference: ReferenceBackend, path: Path, *, output: OutputKind = "logits", opset: int = OPSET
+    reference: ReferenceBackend,
+    path: Path,
+    *,
+    output: OutputKind = "logits",
+    progress: Callable[[Case], object] = lambda case: None,
 ) -> Export:
     """Write the reference as ONNX with its manifest, atomically, and only when the proof holds.
 
     The graph takes `images` (batch, C, H, width) float32 and gives `logits` or `log_probs`
     (batch, steps, classes) float32, or `indices` (batch, steps) int64 and `probabilities` (batch, steps).
+    progress: called after each of the `SIZES` batches of the proof
     Raises ExportFailed, ExportImpossible.
     """
     manifest = replace(
@@ -76,7 +82,7 @@ def export(
     )
     any_width = accepts_any_width(reference)
     width = _traced_width(manifest) if any_width else manifest.width.minimum
-    model = _trace(reference.module, manifest, width, any_width, opset)
+    model = _trace(reference.module, manifest, width, any_width)
     attach_manifest(model, manifest)
     traced = {"batch": _TRACED_BATCH}
     if any_width:
@@ -86,7 +92,7 @@ def export(
     with replacing(path) as temporary:
         onnx.save(model, temporary)
         candidate = OrtBackend(temporary)
-        report = compare(reference, candidate, _proof(manifest, any_width, width))
+        report = compare(reference, candidate, _proof(manifest, any_width, width), progress=progress)
         candidate.close()
         if not report.passed or baked:
             raise ExportFailed(report, baked)
@@ -142,7 +148,7 @@ class _LogProbs(nn.Module):
         return log_probs
 
 
-def _trace(module: nn.Module, manifest: Manifest, width: int, any_width: bool, opset: int) -> onnx.ModelProto:
+def _trace(module: nn.Module, manifest: Manifest, width: int, any_width: bool) -> onnx.ModelProto:
     module = with_onnx_recurrence(module)
     names = {"logits": ["logits"], "log-probs": ["log_probs"], "argmax": ["indices", "probabilities"]}
     if manifest.output != "logits":
@@ -157,7 +163,7 @@ def _trace(module: nn.Module, manifest: Manifest, width: int, any_width: bool, o
                 module.eval(),
                 (images,),
                 dynamo=True,
-                opset_version=opset,
+                opset_version=OPSET,
                 input_names=["images"],
                 output_names=names[manifest.output],
                 dynamic_shapes=(dynamic,),

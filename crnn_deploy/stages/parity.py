@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -129,9 +129,16 @@ def compare(
     batches: Iterable[NDArray[np.float32]],
     *,
     tolerance: float = TOLERANCE,
+    progress: Callable[[Case], object] = lambda case: None,
 ) -> ParityReport:
-    """Run batches (N, C, H, W) through both. The reference puts out logits or log-probabilities."""
-    cases = (_compare_batch(reference, candidate, images) for images in batches)
+    """Run batches (N, C, H, W) through both. The reference puts out logits or log-probabilities.
+
+    progress: called after each batch
+    """
+    cases = []
+    for images in batches:
+        cases.append(_compare_batch(reference, candidate, images))
+        progress(cases[-1])
     return ParityReport(tuple(cases), tolerance)
 
 

@@ -17,6 +17,7 @@ from crnn_deploy.alphabets import AlphabetInvalid, check_alphabet
 from crnn_deploy.backends.reference import ReferenceBackend
 from crnn_deploy.errors import AlphabetMismatch, CrnnDeployError
 from crnn_deploy.manifest import Manifest, StepRule, WidthRule
+from crnn_deploy.networks.activation import infer_leaky_relu
 from crnn_deploy.networks.families import FAMILIES, recognise
 from crnn_deploy.recipes import RECIPES, Recipe, find_recipe
 from crnn_deploy.stages.checkpoint import Checkpoint, CheckpointUnreadable, load
@@ -155,9 +156,16 @@ def _family_module(checkpoint: Checkpoint, recipe: Recipe | None) -> tuple[nn.Mo
         )
     if recipe is None:
         recipe = RECIPES[family.recipe]
-    leaky = checkpoint.leaky_relu if recipe.leaky_relu is None else recipe.leaky_relu
+    leaky = next(
+        (
+            known
+            for known in (recipe.leaky_relu, checkpoint.leaky_relu, infer_leaky_relu(state))
+            if known is not None
+        ),
+        False,  # as crnn.pytorch's default
+    )
     try:
-        module = family.build(state, bool(leaky))
+        module = family.build(state, leaky)
     except (KeyError, IndexError) as error:
         reason = f"it looks like {family.name}, but {error} is missing or of another shape"
         raise CheckpointUnreadable(checkpoint.path, reason) from error

@@ -1,0 +1,204 @@
+"""What the ONNX Runtime backend says when a model or the installation is not fit to run."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+onnx = pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+
+from onnx import TensorProto, helper, numpy_helper  # noqa: E402
+
+from crnn_deploy.backends import open_backend  # noqa: E402
+from crnn_deploy.errors import (  # noqa: E402
+    AlphabetMismatch,
+    ManifestInvalid,
+    ManifestMissing,
+    ModelNotFound,
+    ModelUnreadable,
+)
+from crnn_deploy.manifest import METADATA_KEY, Manifest, StepRule, WidthRule  # noqa: E402
+
+MANIFEST = Manifest(
+    alphabet=("a", "b"),
+    blank=0,
+    color="gray",
+    height=3,
+    width=WidthRule(8, 64, multiple=4),
+    mean=(0.5,),
+    std=(0.5,),
+    interpolation="linear",
+    steps=StepRule(1, 0),
+)
+
+
+def save(path: Path, metadata: str | None, shape=("batch", 1, 3, "width"), kind=TensorProto.FLOAT) -> Path:
+    """A network whose logits are the columns of the image, so an image of height 3 has 3 classes."""
+    shape_out = [shape[0], shape[3], shape[2]]
+    graph = helper.make_graph(
+        [
+            helper.make_node("Squeeze", ["images", "one"], ["columns"]),
+            helper.make_node("Transpose", ["columns"], ["logits"], perm=[0, 2, 1]),
+        ],
+        "columns",
+        [helper.make_tensor_value_info("images", kind, list(shape))],
+        [helper.make_tensor_value_info("logits", kind, shape_out)],
+        [numpy_helper.from_array(np.array([1]), "one")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    if metadata is not None:
+        helper.set_model_props(model, {METADATA_KEY: metadata})
+    onnx.save(model, path)
+    return path
+
+
+def test_logits_become_frames(tmp_path: Path) -> None:
+    backend = open_backend(save(tmp_path / "m.onnx", MANIFEST.to_json()))
+    assert backend.manifest == MANIFEST
+    images = np.random.default_rng(0).normal(size=(2, 1, 3, 8)).astype(np.float32)
+    frames = backend.run(images)
+    np.testing.assert_array_equal(frames.logits, images[:, 0].swapaxes(1, 2))
+    np.testing.assert_array_equal(frames.indices, images[:, 0].argmax(axis=1))
+    backend.close()
+
+
+def test_a_file_without_a_manifest_names_the_command_that_gives_it_one(tmp_path: Path) -> None:
+    path = save(tmp_path / "m.onnx", None)
+    with pytest.raises(ManifestMissing, match=f"crnn-deploy describe {path}"):
+        open_backend(path)
+
+
+def test_a_manifest_that_is_no_json_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ManifestInvalid):
+        open_backend(save(tmp_path / "m.onnx", "{"))
+
+
+def test_metadata_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    path = save(tmp_path / "m.onnx", "MARK")
+    path.write_bytes(path.read_bytes().replace(b"MARK", b"\xff\xfe\xff\xfe"))
+    with pytest.raises((ModelUnreadable, ManifestInvalid)):
+        open_backend(path)
+
+
+@pytest.mark.parametrize(
+    "graph",
+    [
+        {"shape": ("batch", 3, 3, "width")},
+        {"shape": ("batch", 1, 5, "width")},
+        {"shape": ("batch", 1, 3, 16)},
+        {"kind": TensorProto.DOUBLE},
+    ],
+    ids=["channels", "height", "width", "type"],
+)
+def test_an_input_that_the_manifest_contradicts_is_refused(tmp_path: Path, graph) -> None:
+    if graph.get("shape", (0, 1))[1] == 3:  # three channels cannot be squeezed away
+        path = tmp_path / "m.onnx"
+        value = helper.make_tensor_value_info("images", TensorProto.FLOAT, list(graph["shape"]))
+        out = helper.make_tensor_value_info("logits", TensorProto.FLOAT, list(graph["shape"]))
+        nodes = [helper.make_node("Relu", ["images"], ["logits"])]
+        model = helper.make_model(
+            helper.make_graph(nodes, "g", [value], [out]),
+            opset_imports=[helper.make_opsetid("", 17)],
+            ir_version=8,
+        )
+        helper.set_model_props(model, {METADATA_KEY: MANIFEST.to_json()})
+        onnx.save(model, path)
+    else:
+        path = save(tmp_path / "m.onnx", MANIFEST.to_json(), **graph)
+    with pytest.raises(ModelUnreadable, match=r"promises one float input \(N, 1, 3, W\)"):
+        open_backend(path)
+
+
+def test_a_width_that_both_fix_is_accepted(tmp_path: Path) -> None:
+    fixed = replace(MANIFEST, width=WidthRule(16, 16))
+    open_backend(save(tmp_path / "m.onnx", fixed.to_json(), ("batch", 1, 3, 16)))
+
+
+def test_an_alphabet_that_does_not_fit_the_classes_is_refused(tmp_path: Path) -> None:
+    wrong = replace(MANIFEST, alphabet=("a", "b", "c"))
+    with pytest.raises(AlphabetMismatch, match="the network puts out 3"):
+        open_backend(save(tmp_path / "m.onnx", wrong.to_json()))
+
+
+def test_outputs_that_the_manifest_contradicts_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelUnreadable, match=r"\['indices', 'probabilities'\].*\['logits'\]"):
+        open_backend(save(tmp_path / "m.onnx", replace(MANIFEST, output="argmax").to_json()))
+
+
+def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelNotFound):
+        open_backend(tmp_path / "none.onnx")
+    with pytest.raises(ModelNotFound):
+        open_backend(tmp_path)
+    (tmp_path / "m.pth").write_bytes(b"x")
+    with pytest.raises(ModelUnreadable, match="crnn-deploy export"):
+        open_backend(tmp_path / "m.pth")
+    (tmp_path / "m.onnx").write_bytes(b"\x3a\x00")  # an empty graph
+    with pytest.raises(ModelUnreadable, match="ONNX Runtime cannot load it"):
+        open_backend(tmp_path / "m.onnx")
+
+
+OPEN = """
+import sys
+from pathlib import Path
+from crnn_deploy.backends import open_backend
+from crnn_deploy.errors import BackendMissing
+try:
+    open_backend(Path(sys.argv[1]))
+except BackendMissing as error:
+    assert isinstance(error, ImportError)
+    print(error)
+"""
+
+BLOCK = """
+import sys
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "onnxruntime":
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Blocker())
+"""
+
+
+def said(code: str, model: Path, *folders: Path) -> str:
+    root = Path(__file__).parents[1]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, [*folders, root]))}
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(model)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_two_distributions_of_onnx_runtime_are_refused(tmp_path: Path) -> None:
+    model = save(tmp_path / "m.onnx", MANIFEST.to_json())
+    for name in ("onnxruntime", "onnxruntime-gpu"):
+        info = tmp_path / f"{name.replace('-', '_')}-1.20.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.20.0\n")
+    line = said(OPEN, model, tmp_path)
+    assert "pip uninstall -y onnxruntime onnxruntime-gpu" in line
+    assert "\n" not in line
+
+
+def test_no_onnx_runtime_names_the_extra(tmp_path: Path) -> None:
+    model = save(tmp_path / "m.onnx", MANIFEST.to_json())
+    line = said(BLOCK + OPEN, model)
+    assert "pip install 'crnn-deploy[cpu]'" in line
+    assert "\n" not in line
+
+
+def test_the_installation_of_this_machine_is_usable(tmp_path: Path) -> None:
+    assert said(OPEN, save(tmp_path / "m.onnx", MANIFEST.to_json())) == ""
