@@ -60,13 +60,7 @@ def random_checkpoint(recipe: Recipe, alphabet: tuple[str, ...], path: Path) -> 
     channels = 1 if recipe.color == "gray" else 3
     module = NETWORKS[recipe.family](len(alphabet) + 1, channels)
     for layer in module.modules():
-        if isinstance(layer, nn.Conv2d | nn.Linear):  # published initialisations let a deep signal fade out
-            nn.init.kaiming_normal_(layer.weight)
-        elif isinstance(layer, nn.LSTM):
-            for name, weight in layer.named_parameters():
-                if "weight" in name:
-                    nn.init.xavier_normal_(weight, gain=2)
-        elif isinstance(layer, nn.BatchNorm2d):  # fresh statistics would hide a fold that forgets them
+        if isinstance(layer, nn.BatchNorm2d):  # fresh statistics would hide a fold that forgets them
             assert layer.running_mean is not None and layer.running_var is not None
             nn.init.normal_(layer.running_mean, 0, 0.1)
             nn.init.uniform_(layer.running_var, 0.5, 1.5)

@@ -156,11 +156,21 @@ def test_a_compiled_binary_is_refused(model: onnx.ModelProto, folder: Path) -> N
 
 
 def test_endless_nesting_is_refused(folder: Path) -> None:
-    graph = graph_of()
-    for _ in range(80):  # protobuf itself reads up to 100 messages deep
-        graph = onnx.GraphProto(node=[onnx.NodeProto(attribute=[onnx.AttributeProto(name="g", g=graph)])])
-    with pytest.raises(ModelUnreadable, match="nested too deeply"):
-        check_self_contained(saved(onnx.ModelProto(graph=graph), folder))
+    def field(number: int, value: bytes) -> bytes:
+        size = len(value)
+        return bytes([number << 3 | 2, size & 127 | 128, size >> 7]) + value
+
+    path = folder / "model.onnx"
+    for depth, refused in ((20, False), (1000, True)):
+        graph = b""
+        for _ in range(depth):  # graph.node.attribute.g
+            graph = field(1, field(5, field(6, graph)))
+        path.write_bytes(field(7, graph))
+        if refused:
+            with pytest.raises(ModelUnreadable, match="nested too deeply"):
+                check_self_contained(path)
+        else:
+            check_self_contained(path)
 
 
 def test_a_field_number_that_a_reader_would_cut_short_is_refused(folder: Path) -> None:
