@@ -12,13 +12,21 @@ from hypothesis import strategies as st
 
 onnx = pytest.importorskip("onnx")
 
-from onnx import TensorProto, helper  # noqa: E402
+from onnx import (  # noqa: E402
+    FunctionProto,
+    GraphProto,
+    ModelProto,
+    NodeProto,
+    SparseTensorProto,
+    TensorProto,
+    helper,
+)
 
 from crnn_deploy.backends.onnx_file import check_self_contained  # noqa: E402
 from crnn_deploy.errors import ModelUnreadable  # noqa: E402
 
 
-def external(location: str, name: str = "w") -> onnx.TensorProto:
+def external(location: str, name: str = "w") -> TensorProto:
     tensor = TensorProto(name=name, data_type=TensorProto.FLOAT, dims=[4])
     tensor.data_location = TensorProto.EXTERNAL
     tensor.external_data.add(key="offset", value="0")
@@ -27,35 +35,35 @@ def external(location: str, name: str = "w") -> onnx.TensorProto:
     return tensor
 
 
-def sparse(values: onnx.TensorProto, indices: onnx.TensorProto) -> onnx.SparseTensorProto:
-    return onnx.SparseTensorProto(values=values, indices=indices, dims=[8])
+def sparse(values: TensorProto, indices: TensorProto) -> SparseTensorProto:
+    return SparseTensorProto(values=values, indices=indices, dims=[8])
 
 
-def inline(name: str = "i") -> onnx.TensorProto:
+def inline(name: str = "i") -> TensorProto:
     return helper.make_tensor(name, TensorProto.INT64, [1], [0])
 
 
-def graph_of(*nodes: onnx.NodeProto, **parts) -> onnx.GraphProto:
-    return onnx.GraphProto(name="g", node=nodes, **parts)
+def graph_of(*nodes: NodeProto, **parts) -> GraphProto:
+    return GraphProto(name="g", node=nodes, **parts)
 
 
-def model_of(*nodes: onnx.NodeProto, functions=(), **parts) -> onnx.ModelProto:
-    return onnx.ModelProto(ir_version=8, graph=graph_of(*nodes, **parts), functions=functions)
+def model_of(*nodes: NodeProto, functions=(), **parts) -> ModelProto:
+    return ModelProto(ir_version=8, graph=graph_of(*nodes, **parts), functions=functions)
 
 
-def constant(**attributes) -> onnx.NodeProto:
+def constant(**attributes) -> NodeProto:
     return helper.make_node("Constant", [], ["c"], **attributes)
 
 
-def condition(branch: onnx.GraphProto) -> onnx.NodeProto:
+def condition(branch: GraphProto) -> NodeProto:
     return helper.make_node("If", ["x"], ["y"], then_branch=branch, else_branch=graph_of())
 
 
-def function(*nodes: onnx.NodeProto, **parts) -> onnx.FunctionProto:
-    return onnx.FunctionProto(name="f", domain="own", node=nodes, **parts)
+def function(*nodes: NodeProto, **parts) -> FunctionProto:
+    return FunctionProto(name="f", domain="own", node=nodes, **parts)
 
 
-PLACES: dict[str, Callable[[str], onnx.ModelProto]] = {
+PLACES: dict[str, Callable[[str], ModelProto]] = {
     "initializer": lambda at: model_of(initializer=[inline(), external(at)]),
     "sparse values": lambda at: model_of(sparse_initializer=[sparse(external(at), inline())]),
     "sparse indices": lambda at: model_of(sparse_initializer=[sparse(inline(), external(at))]),
@@ -88,7 +96,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "model"
 
 
-def saved(model: onnx.ModelProto, folder: Path) -> Path:
+def saved(model: ModelProto, folder: Path) -> Path:
     path = folder / "model.onnx"
     path.write_bytes(model.SerializeToString())
     return path
@@ -150,7 +158,7 @@ def test_weights_that_are_no_file_are_refused(location: str, reason: str, folder
     ],
     ids=["graph", "subgraph", "function"],
 )
-def test_a_compiled_binary_is_refused(model: onnx.ModelProto, folder: Path) -> None:
+def test_a_compiled_binary_is_refused(model: ModelProto, folder: Path) -> None:
     with pytest.raises(ModelUnreadable, match="EPContext"):
         check_self_contained(saved(model, folder))
 

@@ -1,9 +1,10 @@
 """ReLU or LeakyReLU? A state dict does not say, but the statistics of its batch norm can refute ReLU.
 
 The running mean m of a batch norm is the mean of the convolution before it: m = W e + bias, where W is the
-kernel summed over its taps (but for the borders) and e holds the mean of each input channel. ReLU and max pooling
-leave no negative number, so with ReLU no mean in e is negative. With more outputs than inputs the system is
-overdetermined: where it is solved well by some e, and badly by every e without a negative number, it was not ReLU.
+kernel summed over its taps (but for the borders) and e holds the mean of each input channel. ReLU and max
+pooling leave no negative number, so with ReLU no mean in e is negative. With more outputs than inputs the
+system is overdetermined: where it is solved well by some e, and badly by every e without a negative number,
+it was not ReLU.
 """
 
 from __future__ import annotations
