@@ -21,6 +21,7 @@ LAYERS = (
     {"backends"},
     {"recognizer"},
     {"pipeline", "records"},
+    {"datasets"},
     {"networks"},
     {"stages"},
     {"cli"},
