@@ -12,6 +12,7 @@ __all__ = [
     "BackendMissing",
     "CharacterUnknown",
     "CrnnDeployError",
+    "LibraryMissing",
     "ManifestInvalid",
     "ManifestMissing",
     "ModelNotFound",
@@ -83,6 +84,13 @@ class BackendMissing(CrnnDeployError, ImportError):
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
+
+
+class LibraryMissing(CrnnDeployError, ImportError):
+    """A library of an optional extra that is not installed."""
+
+    def __init__(self, purpose: str, library: str, extra: str) -> None:
+        super().__init__(f"{purpose} needs {library}; run pip install 'crnn-deploy[{extra}]'")
 
 
 class VerdictFailed(CrnnDeployError):

@@ -21,7 +21,18 @@ from crnn_deploy.errors import CrnnDeployError
 from crnn_deploy.image_header import ImageTooLarge, ImageUnreadable, check_size, plain_png, probe
 from crnn_deploy.manifest import Clahe, Filter, Manifest
 
-__all__ = ["ImageNotFound", "ImageTooLarge", "ImageUnreadable", "Source", "content_width", "prepare", "read"]
+__all__ = [
+    "ImageNotFound",
+    "ImageTooLarge",
+    "ImageUnreadable",
+    "Pixels",
+    "Source",
+    "content_width",
+    "decode",
+    "load",
+    "prepare",
+    "read",
+]
 
 # A file that cannot be decoded raises ImageUnreadable; OpenCV would print its own view of it besides.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
@@ -67,16 +78,17 @@ def read(source: Source) -> Pixels:
     if isinstance(source, np.ndarray):
         return _from_array(source, "<array>")
     if isinstance(source, bytes | bytearray | memoryview):
-        return _decode(bytes(source), "<bytes>")
+        return decode(bytes(source), "<bytes>")
     if isinstance(source, str | PathLike):
         path = os.fsdecode(source)
-        return _decode(_load(path), path)
+        return decode(load(path), path)
     if isinstance(source, PillowImage):
         return _from_pillow(source)
     raise ImageUnreadable(f"<{type(source).__name__}>", "not a path, bytes, an array or a Pillow image")
 
 
-def _load(path: str) -> bytes:
+def load(path: str) -> bytes:
+    """The bytes of an image file, undecoded. Raises ImageNotFound, ImageUnreadable."""
     try:
         status = os.stat(path)
         reason = None
@@ -98,7 +110,8 @@ def _load(path: str) -> bytes:
     raise ImageUnreadable(path, reason)
 
 
-def _decode(data: bytes, name: str) -> Pixels:
+def decode(data: bytes, name: str) -> Pixels:
+    """Pixels of an encoded image, as of `read`; `name` is for messages. Raises ImageUnreadable, ImageTooLarge."""
     header = probe(data, name)
     if header.format == "PNG":
         data = plain_png(data)

@@ -2,12 +2,37 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol, get_args
 
+from crnn_deploy.errors import CrnnDeployError
 from crnn_deploy.image import Source
 
-__all__ = ["Dataset", "Sample"]
+__all__ = ["Dataset", "DatasetInvalid", "DatasetNotFound", "Kind", "Sample", "open_dataset"]
+
+Kind = Literal["lmdb", "indices", "names", "tabs", "csv", "tsv", "doctr"]
+
+_SUFFIXES: dict[str, Kind] = {
+    **{".lmdb": "lmdb", ".mdb": "lmdb"},
+    **{".csv": "csv", ".tsv": "tsv", ".json": "doctr"},
+}
+_LMDB_MAGIC = b"\xde\xc0\xef\xbe"  # of a little-endian machine, after the page header of 16 bytes
+_LABELS = (".csv", ".json", ".tsv", ".txt")
+
+
+class DatasetNotFound(CrnnDeployError, FileNotFoundError):
+    """No labelled images at this path."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(f"no dataset at {path}: neither an LMDB, a file of labels nor a folder with one")
+
+
+class DatasetInvalid(CrnnDeployError, ValueError):
+    """Labelled images that are not what their format asks for."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
 
 
 @dataclass(frozen=True)
@@ -27,3 +52,70 @@ class Dataset(Protocol):
     def __getitem__(self, index: int) -> Sample:
         """Sample 0 <= index < len(self). Raises IndexError beyond."""
         ...
+
+
+def open_dataset(
+    spec: str, *, kind: Kind | None = None, images: str | None = None, characters: str | None = None
+) -> Dataset:
+    """The labelled images at a path.
+
+    spec: an LMDB (folder or file), a file of labels, or a folder that holds one of these
+    kind: how to read it; None: told from what is there (`docs/datasets.md`), which `indices` never is
+    images: folder to which the names in the labels are relative; None: that of the labels, and `images/` in
+        it for docTR's
+    characters: the character file that the labels are indexes into; implies `indices`
+    A missing or broken image is an error of `image.read`, when that sample is read. Texts are as they are kept.
+    Raises DatasetNotFound, DatasetInvalid, LibraryMissing.
+    """
+    if not os.path.exists(spec):
+        raise DatasetNotFound(spec)
+    if kind is None and characters is not None:
+        kind = "indices"
+    if kind is not None and kind not in get_args(Kind):
+        raise DatasetInvalid(spec, f"there is no kind {kind!r}; there are {', '.join(get_args(Kind))}")
+    if (kind == "indices") != (characters is not None):
+        raise DatasetInvalid(spec, "labels of the kind 'indices', and no others, need their character file")
+    path = spec
+    if os.path.isdir(spec) and not os.path.exists(os.path.join(spec, "data.mdb")) and kind != "lmdb":
+        path = _labels_in(spec)
+    if kind is None:
+        kind = _kind_of(path)
+
+    if kind == "lmdb":
+        from crnn_deploy.datasets.lmdb_file import LmdbDataset
+
+        return LmdbDataset(path, images)
+    from crnn_deploy.datasets.labels import open_labels
+
+    return open_labels(path, kind, images, characters)
+
+
+def _labels_in(folder: str) -> str:
+    """The file of labels in a folder: the only one that can be, or the one called labels."""
+    names = sorted(name for name in os.listdir(folder) if name.lower().endswith(_LABELS))
+    named = [name for name in names if name.lower().startswith("labels.")]
+    candidates = named or names
+    if not candidates:
+        raise DatasetInvalid(
+            folder, f"no dataset in this folder: neither data.mdb nor labels ({', '.join(_LABELS)})"
+        )
+    if len(candidates) > 1:
+        raise DatasetInvalid(folder, f"which of {', '.join(candidates)} holds the labels? Name the file")
+    return os.path.join(folder, candidates[0])
+
+
+def _kind_of(path: str) -> Kind:
+    if os.path.isdir(path):
+        return "lmdb"
+    suffix = os.path.splitext(path)[1].lower()
+    if suffix in _SUFFIXES:
+        return _SUFFIXES[suffix]
+    try:
+        with open(path, "rb") as file:
+            if file.read(20)[16:] == _LMDB_MAGIC:
+                return "lmdb"
+            file.seek(0)
+            first = next((line for line in file if line.strip()), b"")
+    except OSError as error:
+        raise DatasetInvalid(path, f"cannot be read: {error.strerror}") from None
+    return "tabs" if b"\t" in first else "names"

@@ -1,0 +1,158 @@
+"""Labelled images in an LMDB: `num-samples`, `image-%09d` and `label-%09d`, counted from 1.
+
+The format of crnn.pytorch (tool/create_dataset.py) and deep-text-recognition-benchmark
+(create_lmdb_dataset.py), and so that of the public MJSynth and SynthText.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
+
+from crnn_deploy.datasets import DatasetInvalid, Sample
+from crnn_deploy.errors import LibraryMissing
+
+if TYPE_CHECKING:
+    import lmdb
+
+__all__ = ["COUNT", "PROGRESS", "LmdbDataset", "image_key", "import_lmdb", "label_key"]
+
+COUNT = b"num-samples"
+PROGRESS = b"crnn-deploy-pack"  # how far `pack` has come; other readers never ask for it
+
+
+def image_key(index: int) -> bytes:
+    """Key of the image of sample `index`, counted from 0."""
+    return b"image-%09d" % (index + 1)
+
+
+def label_key(index: int) -> bytes:
+    """Key of the text of sample `index`, counted from 0."""
+    return b"label-%09d" % (index + 1)
+
+
+def import_lmdb() -> Any:
+    """The module lmdb. Raises LibraryMissing."""
+    try:
+        return import_module("lmdb")
+    except ImportError as error:
+        raise LibraryMissing("an LMDB", "lmdb", "train") from error
+
+
+class LmdbDataset:
+    """The samples of an LMDB.
+
+    images: folder of the images where the LMDB holds labels only, as mmocr 0.x writes them
+        ({"filename": ..., "text": ...}); None: the folder that the LMDB lies in
+    Every process opens the LMDB for itself when it first reads, without locks: nothing may write to it meanwhile.
+    Raises DatasetInvalid, when it is opened for what is wrong with the whole and when a sample is read for what
+    is wrong with that one; LibraryMissing.
+    """
+
+    def __init__(self, path: str, images: str | None = None) -> None:
+        self._path = path
+        self._folder = os.path.dirname(os.path.abspath(path)) if images is None else images
+        self._opened: _Opened | None = None
+        self._count = self._read_count()
+        last = self._count - 1
+        self._labels_only = self._get(image_key(0)) is None and self._get(label_key(0), b"").startswith(b"{")
+        for key in (label_key(last),) if self._labels_only else (image_key(last), label_key(last)):
+            if self._get(key) is None:
+                raise DatasetInvalid(path, f"num-samples says {self._count}, but there is no {key.decode()}")
+        self._opened = None  # so that no process that is forked inherits it
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: int) -> Sample:
+        if not 0 <= index < self._count:
+            raise IndexError(f"sample {index} of {self._count}")
+        key = label_key(index) if self._labels_only else image_key(index)
+        name = f"{self._path} {key.decode()}"
+        try:
+            text = self._need(label_key(index)).decode()
+        except UnicodeDecodeError:
+            raise DatasetInvalid(self._path, f"{label_key(index).decode()} is not UTF-8") from None
+        if not self._labels_only:
+            return Sample(self._need(key), text, name)
+        try:
+            label = json.loads(text)
+            return Sample(os.path.join(self._folder, label["filename"]), label["text"], name)
+        except (ValueError, TypeError, KeyError, RecursionError):
+            raise DatasetInvalid(
+                self._path, f'{key.decode()} is not {{"filename": ..., "text": ...}}'
+            ) from None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_opened": None}
+
+    def _read_count(self) -> int:
+        value = self._get(COUNT)
+        if value is None:
+            progress = self._get(PROGRESS)
+            raise DatasetInvalid(
+                self._path,
+                "its key num-samples is missing; it is not an LMDB of labelled images"
+                if progress is None
+                else "it is not whole yet; go on with crnn-deploy dataset pack --resume",
+            )
+        count = int(value) if value.isdigit() else 0
+        if count < 1:
+            raise DatasetInvalid(self._path, f"num-samples is {value!r}, not a number from 1 up")
+        return count
+
+    def _need(self, key: bytes) -> bytes:
+        value = self._get(key)
+        if value is None:
+            raise DatasetInvalid(self._path, f"{key.decode()} is missing, of {self._count} samples")
+        return value
+
+    def _get(self, key: bytes, default: Any = None) -> Any:
+        lmdb = import_lmdb()
+        if self._opened is None or self._opened.process != os.getpid():
+            self._opened = _open(self._path)
+        try:
+            with self._opened.environment.begin() as transaction:
+                return transaction.get(key, default)
+        except lmdb.Error as error:
+            raise DatasetInvalid(self._path, f"{key.decode()} cannot be read: {error}") from None
+
+
+class _Opened:
+    """An LMDB environment and the process that opened it."""
+
+    def __init__(self, path: str) -> None:
+        lmdb = import_lmdb()
+        subdir = os.path.isdir(path)
+        try:
+            self.environment: lmdb.Environment = lmdb.open(
+                path, subdir=subdir, readonly=True, lock=False, readahead=False
+            )
+            pages, size = self.environment.info()["last_pgno"] + 1, self.environment.stat()["psize"]
+        except lmdb.Error as error:
+            raise DatasetInvalid(path, f"is not an LMDB: {error}") from None
+        self.process = os.getpid()
+        there = os.path.getsize(os.path.join(path, "data.mdb") if subdir else path)
+        if there < pages * size:  # to read beyond the end would kill the process (SIGBUS)
+            raise DatasetInvalid(path, f"is truncated: {there:,} bytes, of {pages * size:,}")
+
+
+# py-lmdb opens a path once in a process, so the datasets of one path share it
+_shared: WeakValueDictionary[str, _Opened] = WeakValueDictionary()
+_sharing = threading.Lock()
+
+
+def _open(path: str) -> _Opened:
+    path_of_all = os.path.realpath(path)
+    with _sharing:
+        opened = _shared.get(path_of_all)
+        if opened is not None and opened.process != os.getpid():
+            opened.environment.close()  # this process has it from a fork; its parent's stays open
+            opened = None
+        if opened is None:
+            opened = _shared[path_of_all] = _Opened(path)
+        return opened
