@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 from crnn_deploy.errors import CharacterUnknown
 
-__all__ = ["Char", "Frames", "Text", "decode", "decode_indices", "encode", "raw_decode"]
+__all__ = ["Char", "Frames", "Text", "decode", "decode_indices", "encode", "raw_decode", "steps_needed"]
 
 BLANK_MARK = "-"
 
@@ -122,6 +123,11 @@ def encode(text: str, alphabet: Sequence[str], blank: int, *, ignore_case: bool 
         else:
             raise CharacterUnknown(text[at], text)
     return labels
+
+
+def steps_needed(labels: Sequence[object]) -> int:
+    """The fewest time steps that can say these labels: one each, and a blank between equal neighbours."""
+    return len(labels) + sum(one == next_one for one, next_one in pairwise(labels))
 
 
 def decode_indices(indices: Sequence[int], alphabet: Sequence[str], blank: int) -> str:

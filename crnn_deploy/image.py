@@ -111,7 +111,10 @@ def load(path: str) -> bytes:
 
 
 def decode(data: bytes, name: str) -> Pixels:
-    """Pixels of an encoded image, as of `read`; `name` is for messages. Raises ImageUnreadable, ImageTooLarge."""
+    """Pixels of an encoded image, as `read` gives them; errors call it `name`.
+
+    Raises ImageUnreadable, ImageTooLarge.
+    """
     header = probe(data, name)
     if header.format == "PNG":
         data = plain_png(data)

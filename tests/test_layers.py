@@ -36,6 +36,8 @@ ROOMS = {
     "onnx": ("stages/",),
     "onnxscript": ("stages/",),
     "rapidfuzz": ("stages/",),
+    "lmdb": ("datasets/",),
+    "matplotlib": ("datasets/",),
     "onnxruntime": ("backends/ort.py",),
     "click": ("cli/",),
     "crnn_deploy.networks": ("networks/", "stages/"),

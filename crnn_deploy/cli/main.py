@@ -18,6 +18,7 @@ _COMMANDS = {
     "verify": "crnn_deploy.cli.verify:verify",
     "inspect": "crnn_deploy.cli.inspect:inspect_command",
     "describe": "crnn_deploy.cli.describe:describe",
+    "dataset": "crnn_deploy.cli.dataset:dataset",
 }
 _INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
@@ -39,6 +40,14 @@ def _debug_option() -> click.Option:
     )
 
 
+def _add_debug_option(command: click.Command) -> None:
+    """Give it to a command and to those within it."""
+    command.params.append(_debug_option())
+    if isinstance(command, click.Group):
+        for nested in command.commands.values():
+            _add_debug_option(nested)
+
+
 class _Group(click.Group):
     """Loads a command when it is asked for, and turns every error into one line and an exit code."""
 
@@ -49,7 +58,7 @@ class _Group(click.Group):
         if cmd_name not in self.commands and cmd_name in _COMMANDS:
             module, name = _COMMANDS[cmd_name].split(":")
             command: click.Command = getattr(importlib.import_module(module), name)
-            command.params.append(_debug_option())
+            _add_debug_option(command)
             self.add_command(command, cmd_name)
         return super().get_command(ctx, cmd_name)
 

@@ -1,4 +1,4 @@
-"""Options that several commands share: what the user says of a checkpoint."""
+"""Options that several commands share: what the user says of a checkpoint, and of a dataset."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    from crnn_deploy.datasets import Dataset
     from crnn_deploy.stages.reference import Settings
 
-__all__ = ["alphabet_of", "checkpoint_options", "settings_of"]
+__all__ = ["alphabet_of", "checkpoint_options", "data_options", "open_data", "settings_of"]
 
 _OPTIONS = (
     click.option("--recipe", metavar="NAME|FILE.toml", help="Preprocessing, alphabet, blank and width rule."),
@@ -31,12 +32,40 @@ _OPTIONS = (
     click.option("--blank", type=click.Choice(["first", "last"]), help="Class of the CTC blank."),
 )
 
+_DATA_OPTIONS = (
+    click.option(
+        "--kind",
+        metavar="KIND",
+        help="lmdb, csv, tsv, doctr, names, tabs or indices.  [default: told from what is there]",
+    ),
+    click.option(
+        "--images", metavar="DIR", help="Folder of the names in the labels.  [default: that of the labels]"
+    ),
+    click.option(
+        "--characters", metavar="FILE", help="What the labels are indexes into, as of 360CC (GBK or UTF-8)."
+    ),
+)
+
 
 def checkpoint_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options that `settings_of` reads."""
     for option in reversed(_OPTIONS):
         command = option(command)
     return command
+
+
+def data_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that `open_data` reads."""
+    for option in reversed(_DATA_OPTIONS):
+        command = option(command)
+    return command
+
+
+def open_data(data: str, kind: Any, images: str | None, characters: str | None) -> Dataset:
+    """The dataset at a path and what `data_options` gathered. Raises DatasetNotFound, DatasetInvalid."""
+    from crnn_deploy.datasets import open_dataset
+
+    return open_dataset(data, kind=kind, images=images, characters=characters)
 
 
 def alphabet_of(alphabet: Path | None, alphabet_string: str | None) -> tuple[str, ...] | None:

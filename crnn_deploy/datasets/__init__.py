@@ -64,7 +64,7 @@ def open_dataset(
     images: folder to which the names in the labels are relative; None: that of the labels, and `images/` in
         it for docTR's
     characters: the character file that the labels are indexes into; implies `indices`
-    A missing or broken image is an error of `image.read`, when that sample is read. Texts are as they are kept.
+    Texts are as they are kept. A missing or broken image is an error only where its pixels are read.
     Raises DatasetNotFound, DatasetInvalid, LibraryMissing.
     """
     if not os.path.exists(spec):

@@ -13,11 +13,12 @@ from typing import TextIO
 
 from crnn_deploy.datasets import DatasetInvalid, Kind, Sample
 
-__all__ = ["UNUSABLE", "LabelledFiles", "open_labels", "read_characters"]
+__all__ = ["UNUSABLE", "LabelledFiles", "characters_alphabet", "open_labels", "read_characters"]
 
 UNUSABLE = "\ufffd"  # stands for a character that its file fails to give
 
-_NAMES = {"file", "file_name", "filename", "filepath", "image", "image_path", "img", "img_path", "name", "path"}
+_NAMES = {"file", "file_name", "filename", "filepath", "name", "path"}
+_NAMES |= {"image", "image_path", "img", "img_path"}
 _TEXTS = {"ground_truth", "gt", "label", "text", "transcription", "word", "words"}
 
 Row = tuple[str, str]  # name of the image, text
@@ -79,10 +80,9 @@ def open_labels(path: str, kind: Kind, images: str | None, characters: str | Non
 def read_characters(path: str) -> tuple[str, ...]:
     """The characters that the labels of 360CC are indexes into, one a line; the blank, line 0, is "".
 
-    The file is UTF-8, or else GBK, as the repository has it (github.com/Sierkinhane/CRNN_Chinese_Characters_Rec,
-    lib/dataset/txt/char_std_5990.txt). A line that is not one character in that encoding, of which that file has
-    six, is `UNUSABLE`: in a text it stands where the character stood, no alphabet holds it, and the others keep
-    their indexes. The alphabet is what is left without the blank and the unusable lines.
+    The file is UTF-8, or else GBK, as github.com/Sierkinhane/CRNN_Chinese_Characters_Rec has it
+    (lib/dataset/txt/char_std_5990.txt). A line that is not one character in that encoding, of which that file
+    has six, is `UNUSABLE`: it stands in a text where the character stood, and the others keep their indexes.
     Raises DatasetInvalid.
     """
     try:
@@ -99,6 +99,11 @@ def read_characters(path: str) -> tuple[str, ...]:
     if lines[0] != b"blank":
         raise DatasetInvalid(path, "line 0 of a character file says blank")
     return "", *(_character(line, encoding) for line in lines[1:])
+
+
+def characters_alphabet(path: str) -> tuple[str, ...]:
+    """The usable characters of `read_characters`, in their order. Raises DatasetInvalid."""
+    return tuple(character for character in read_characters(path)[1:] if character != UNUSABLE)
 
 
 def _character(line: bytes, encoding: str) -> str:

@@ -10,14 +10,11 @@ import json
 import os
 import threading
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from weakref import WeakValueDictionary
 
 from crnn_deploy.datasets import DatasetInvalid, Sample
 from crnn_deploy.errors import LibraryMissing
-
-if TYPE_CHECKING:
-    import lmdb
 
 __all__ = ["COUNT", "PROGRESS", "LmdbDataset", "image_key", "import_lmdb", "label_key"]
 
@@ -48,9 +45,9 @@ class LmdbDataset:
 
     images: folder of the images where the LMDB holds labels only, as mmocr 0.x writes them
         ({"filename": ..., "text": ...}); None: the folder that the LMDB lies in
-    Every process opens the LMDB for itself when it first reads, without locks: nothing may write to it meanwhile.
-    Raises DatasetInvalid, when it is opened for what is wrong with the whole and when a sample is read for what
-    is wrong with that one; LibraryMissing.
+    Every process opens the LMDB for itself when it first reads, without locks: nothing may write to it then.
+    Raises LibraryMissing, and DatasetInvalid: here for what is wrong with the whole, when a sample is read
+    for what is wrong with that one.
     """
 
     def __init__(self, path: str, images: str | None = None) -> None:
@@ -81,11 +78,12 @@ class LmdbDataset:
             return Sample(self._need(key), text, name)
         try:
             label = json.loads(text)
-            return Sample(os.path.join(self._folder, label["filename"]), label["text"], name)
-        except (ValueError, TypeError, KeyError, RecursionError):
-            raise DatasetInvalid(
-                self._path, f'{key.decode()} is not {{"filename": ..., "text": ...}}'
-            ) from None
+        except (ValueError, RecursionError):
+            label = None
+        match label:
+            case {"filename": str(file), "text": str(text)}:
+                return Sample(os.path.join(self._folder, file), text, name)
+        raise DatasetInvalid(self._path, f'{key.decode()} is not {{"filename": ..., "text": ...}}')
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_opened": None}
@@ -106,7 +104,7 @@ class LmdbDataset:
         return count
 
     def _need(self, key: bytes) -> bytes:
-        value = self._get(key)
+        value: bytes | None = self._get(key)
         if value is None:
             raise DatasetInvalid(self._path, f"{key.decode()} is missing, of {self._count} samples")
         return value
@@ -129,9 +127,7 @@ class _Opened:
         lmdb = import_lmdb()
         subdir = os.path.isdir(path)
         try:
-            self.environment: lmdb.Environment = lmdb.open(
-                path, subdir=subdir, readonly=True, lock=False, readahead=False
-            )
+            self.environment = lmdb.open(path, subdir=subdir, readonly=True, lock=False, readahead=False)
             pages, size = self.environment.info()["last_pgno"] + 1, self.environment.stat()["psize"]
         except lmdb.Error as error:
             raise DatasetInvalid(path, f"is not an LMDB: {error}") from None

@@ -1,0 +1,33 @@
+"""The width histogram of a dataset as a picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from crnn_deploy.datasets.check import Report
+from crnn_deploy.errors import LibraryMissing
+
+try:
+    from matplotlib.figure import Figure
+except ImportError as error:
+    raise LibraryMissing("a plot", "matplotlib", "train") from error
+
+__all__ = ["plot_widths"]
+
+
+def plot_widths(report: Report, path: Path) -> None:
+    """Write the histogram of `Report.histogram` as a PNG. Raises OSError."""
+    histogram = report.histogram()
+    figure = Figure(figsize=(8, 4), dpi=100, layout="constrained")
+    axes = figure.subplots()
+    axes.bar(
+        [first for first, _, _ in histogram],
+        [count for _, _, count in histogram],
+        width=[last + 1 - first for first, last, _ in histogram],
+        align="edge",
+        edgecolor="white",
+    )
+    axes.set_xlabel(f"width at height {report.height} (pixels)")
+    axes.set_ylabel("images")
+    axes.set_title(f"{sum(report.widths.values()):,} images")
+    figure.savefig(path, format="png")
