@@ -124,7 +124,8 @@ def check(
 def pack(data: str, output: Path, resume: bool, **source: Any) -> None:
     """Pack DATA into an LMDB.
 
-    Its format is that of crnn.pytorch and deep-text-recognition-benchmark. The bytes of the images stay as they are. Images that cannot be read are left out, with a line each.
+    Its format is that of crnn.pytorch and deep-text-recognition-benchmark. The bytes of the images stay as
+    they are. Images that cannot be read are left out, with a line each.
 
     \b
     crnn-deploy dataset pack train/labels.csv -o train.lmdb

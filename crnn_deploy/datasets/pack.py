@@ -114,7 +114,10 @@ class _Writer:
         self.path = path
         if path.is_dir() and not {"data.mdb", "lock.mdb"}.issuperset(os.listdir(path)):
             raise DatasetInvalid(str(path), "is a folder with other files in it; name a new one")
-        self._environment: lmdb.Environment = import_lmdb().open(str(path), map_size=_FIRST_MAP)
+        try:
+            self._environment: lmdb.Environment = import_lmdb().open(str(path), map_size=_FIRST_MAP)
+        except OSError as error:
+            raise OutputUnwritable(path, error.strerror or str(error)) from error
         try:
             self.packed = self._committed = self._kept(total)
         except BaseException:
