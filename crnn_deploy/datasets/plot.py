@@ -27,6 +27,7 @@ def plot_widths(report: Report, path: Path) -> None:
         align="edge",
         edgecolor="white",
     )
+    axes.set_xlim(left=0)
     axes.set_xlabel(f"width at height {report.height} (pixels)")
     axes.set_ylabel("images")
     axes.set_title(f"{sum(report.widths.values()):,} images")
