@@ -146,6 +146,7 @@ def test_any_text_survives_a_table(
     [
         ("a.csv", b"a.png,one,two\n", "needs one column of"),
         ("a.csv", b"name,path,text\n", "needs one column of"),
+        ("a.csv", b"filename,caption\na.png,x\n", "needs one column of"),
         ("a.csv", b"filename,text\na.png,x\nb.png,y,z\n", "line 3 has 3 fields, the first row has 2"),
         ("a.csv", b'a.png,"x\n', "line 1: unexpected end of data"),
         ("a.tsv", b'a.png\t"x" y\n', "--kind tabs"),
@@ -381,6 +382,20 @@ def test_other_processes_read_what_this_one_has_open(
         process.join()
     assert found == [before[0]] * 3
     assert (rows(dataset), rows(other)) == before
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork.*:DeprecationWarning")
+def test_a_forked_process_opens_the_lmdb_for_itself(tmp_path: Path) -> None:
+    dataset = open_dataset(three(tmp_path / "x.lmdb"))
+    rows(dataset)
+    if not (child := os.fork()):
+        opened: list[str] = []
+        lmdb_open = lmdb.open
+        lmdb.open = lambda path, **options: opened.append(path) or lmdb_open(path, **options)  # type: ignore[func-returns-value, assignment]
+        rows(dataset)
+        os._exit(len(opened))
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
+    assert len(rows(dataset)) == 3
 
 
 def test_a_dataset_is_pickled_without_what_it_has_open(tmp_path: Path) -> None:

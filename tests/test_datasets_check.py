@@ -90,6 +90,16 @@ def test_a_token_of_several_characters_is_one_label() -> None:
     assert checked([(image(400), "\u0307a")], alphabet).characters == {"\u0307": 1}
 
 
+@given(st.text("abc", max_size=8))
+def test_a_text_is_cut_into_tokens_as_for_the_network(text: str) -> None:
+    alphabet = ["ab", "abc", "b", "c", "a"]
+    needed = ctc.steps_needed(ctc.encode(text, alphabet, 0))
+    for steps in (needed - 1, needed):
+        if steps > 0:
+            report = checked([(image(4 * steps), text)], alphabet)
+            assert report.too_long.count == (steps < needed)
+
+
 @given(st.lists(st.integers(1, 2), max_size=6), st.integers(1, 8))
 def test_a_label_is_too_long_when_the_ctc_loss_is_infinite(labels: list[int], steps: int) -> None:
     logits = torch.zeros(steps, 1, 3).log_softmax(2)

@@ -178,7 +178,7 @@ def _columns(path: str, row: list[str]) -> tuple[int, int] | None:
     texts = [at for at, cell in enumerate(header) if cell in _TEXTS]
     if len(names) == len(texts) == 1:
         return names[0], texts[0]
-    if len(row) in (0, 2):
+    if not row or (len(row) == 2 and header[0] not in _NAMES):
         return None
     raise DatasetInvalid(
         path,
