@@ -33,7 +33,7 @@ _BATCHES_PER_CHUNK = 4  # what a thread takes at once, as `infer` does
 def evaluate(
     model: Path,
     data: tuple[str, ...],
-    kind: str | None,
+    kind: Any,
     json_path: Path | None,
     html_path: Path | None,
     batch: int,
@@ -68,7 +68,7 @@ def evaluate(
     for path in (json_path, html_path):
         if path is not None and not path.parent.is_dir():  # better known before a long run than after it
             raise OutputUnwritable(path, f"{path.parent} is not a folder")
-    datasets = {spec: open_dataset(spec, kind) for spec in data}
+    datasets = {spec: open_dataset(spec, kind=kind) for spec in data}
     if model.suffix == ".onnx":
         backend: Backend = open_backend(model)
         workers = cpus()

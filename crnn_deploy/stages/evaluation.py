@@ -129,7 +129,7 @@ class Evaluation:
 
     def table(self) -> str:
         """The report as lines of text."""
-        lines = [f"{'':24}  images   exact    95 % interval   alphanumeric      CER   1-NED"]
+        lines = [f"{'':24}  images    exact      95 % interval  alphanumeric      CER   1-NED"]
         lines.append(_row("all", self.overall))
         if len(self.by_group) > 1:
             lines += [
@@ -138,7 +138,7 @@ class Evaluation:
         lines += [_row(f"length {n}", part) for n, part in self.by_length.items()]
         lines += [_row(f"width {n - WIDTH_STEP + 1}-{n}", part) for n, part in self.by_width.items()]
         common = [
-            f"{truth or 'nothing'!r} as {prediction or 'nothing'!r} {count}"
+            f"{_shown(truth)} as {_shown(prediction)} {count}"
             for (truth, prediction), count in list(self.confusions.items())[:_TABLE_CONFUSIONS]
         ]
         if common:
@@ -155,11 +155,15 @@ class Evaluation:
         return "\n".join(lines)
 
 
+def _shown(character: str) -> str:
+    return repr(character) if character else "nothing"
+
+
 def _row(name: str, part: Score) -> str:
     low, high = wilson(part.exact, part.images)
     return (
-        f"{name:24}  {part.images:6}  {part.accuracy:6.2%}  {low:6.2%} -{high:7.2%}"
-        f"  {part.alphanumeric_accuracy:13.2%}  {part.cer:7.2%}  {part.one_minus_ned:6.4f}"
+        f"{name:24}  {part.images:6}  {part.accuracy:7.2%}  {low:7.2%} -{high:8.2%}"
+        f"  {part.alphanumeric_accuracy:12.2%}  {part.cer:7.2%}  {part.one_minus_ned:6.4f}"
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from pathlib import PurePath
 from typing import Any
 
 import cv2
@@ -15,6 +16,7 @@ from crnn_deploy.stages.evaluation import BINS, WIDTH_STEP, Evaluation, Mistake,
 __all__ = ["render"]
 
 _CONFUSIONS = 30  # rows of the table
+_CHARACTERS = 60  # outside the alphabet, named
 
 Segment = tuple[str, bool]  # part of a text, and whether it differs from the other one
 
@@ -32,11 +34,13 @@ def render(evaluation: Evaluation, provenance: Provenance) -> str:
     return template.render(
         evaluation=evaluation,
         provenance=provenance,
+        name=PurePath(provenance.model).name,
         interval=lambda part: wilson(part.exact, part.images),
         by_length=_bars({str(length): part for length, part in evaluation.by_length.items()}),
         by_width=_bars({f"{w - WIDTH_STEP + 1}-{w}": part for w, part in evaluation.by_width.items()}),
         confidence=_histogram(evaluation),
         confusions=list(evaluation.confusions.items())[:_CONFUSIONS],
+        outside=list(evaluation.outside_characters.items())[:_CHARACTERS],
         worst=[
             ("Farthest from the truth", [_row(mistake) for mistake in evaluation.most_edits]),
             ("Most confident and wrong", [_row(mistake) for mistake in evaluation.most_confident]),
