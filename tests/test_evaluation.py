@@ -302,7 +302,7 @@ def command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     noise = [rng.integers(0, 256, (32, 40 + i), np.uint8) for i in range(11)]
     known = {
         "good": Listed([Sample(image, "12", f"{i}") for i, image in enumerate(noise)]),
-        "bad": Listed([Sample(noise[0], "3", "0"), Sample(b"", "4", os_name)]),
+        "bad": Listed([Sample(noise[0], "3", "0"), Sample(b"", "4", NOT_UTF8)]),
         "empty": Listed([]),
     }
     monkeypatch.setattr(datasets, "open_dataset", lambda spec, kind: known[spec], raising=False)
@@ -314,7 +314,7 @@ def command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     return invoke
 
 
-os_name = "caf\udce9.png"  # as os.fsdecode gives a name that is not UTF-8
+NOT_UTF8 = "caf\udce9.png"  # as os.fsdecode gives a name that is not UTF-8
 
 
 def test_command(command: Any, tiny_onnx: Path) -> None:
@@ -337,7 +337,7 @@ def test_command_with_failed_images(command: Any, tiny_onnx: Path) -> None:
     assert (result.exit_code, result.stderr) == (1, "1 of 13 images failed\n")
     assert [line.split()[:2] for line in result.stdout.splitlines()[2:4]] == [["good", "11"], ["bad", "2"]]
     assert "could not be read" in Page(Path("f.html").read_text(encoding="utf-8")).text
-    assert json.loads(Path("f.json").read_text(encoding="utf-8"))["failures"][0]["name"] == os_name
+    assert json.loads(Path("f.json").read_text(encoding="utf-8"))["failures"][0]["name"] == NOT_UTF8
 
 
 @pytest.mark.parametrize(
@@ -347,6 +347,7 @@ def test_command_with_failed_images(command: Any, tiny_onnx: Path) -> None:
         (("tiny", "empty"), "empty holds no images"),
         (("absent.onnx", "good"), "no model file at absent.onnx"),
         (("tiny", "good", "--html", "no/f.html"), "cannot write no/f.html: no is not a folder"),
+        (("tiny", "good", "--json", "."), "cannot write .: a folder"),
         (("tiny",), "Missing argument"),
     ],
 )

@@ -63,11 +63,14 @@ def evaluate(
     from crnn_deploy.records import OutputUnwritable
     from crnn_deploy.stages.evaluation import Provenance
     from crnn_deploy.stages.evaluation import evaluate as run
-    from crnn_deploy.stages.evaluation_report import render
 
+    if html_path is not None:
+        from crnn_deploy.stages.evaluation_report import render
     for path in (json_path, html_path):
-        if path is not None and not path.parent.is_dir():  # better known before a long run than after it
-            raise OutputUnwritable(path, f"{path.parent} is not a folder")
+        if path is None:
+            continue
+        if path.is_dir() or not path.parent.is_dir():  # better known before a long run than after it
+            raise OutputUnwritable(path, "a folder" if path.is_dir() else f"{path.parent} is not a folder")
     datasets = {spec: open_dataset(spec, kind=kind) for spec in data}
     if model.suffix == ".onnx":
         backend: Backend = open_backend(model)
