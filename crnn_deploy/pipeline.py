@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import signal
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -14,9 +15,14 @@ from typing import Protocol
 from crnn_deploy.ctc import Text
 from crnn_deploy.errors import CrnnDeployError
 
-__all__ = ["ReadFailed", "Reader", "Result", "Stop", "read_in_order"]
+__all__ = ["ReadFailed", "Reader", "Result", "Stop", "cpus", "read_in_order"]
 
 Result = tuple[str, Text | CrnnDeployError]  # the path of an image and what was read in it
+
+
+def cpus() -> int:
+    """CPUs that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Reader(Protocol):

@@ -16,7 +16,7 @@ LAYERS = (
     {"errors"},
     {"manifest", "sources"},
     {"recipes", "alphabets", "vocabularies"},
-    {"image_header", "ctc", "batching"},
+    {"image_header", "ctc", "batching", "metrics"},
     {"image"},
     {"backends"},
     {"recognizer"},
@@ -35,7 +35,8 @@ ROOMS = {
     "safetensors": ("stages/",),
     "onnx": ("stages/",),
     "onnxscript": ("stages/",),
-    "rapidfuzz": ("stages/",),
+    "rapidfuzz": ("metrics.py", "stages/"),
+    "jinja2": ("stages/evaluation_report.py",),
     "lmdb": ("datasets/",),
     "matplotlib": ("datasets/",),
     "onnxruntime": ("backends/ort.py",),
@@ -128,10 +129,11 @@ def test_a_command_imports_only_click_and_errors_before_it_runs(name: str) -> No
             "from crnn_deploy.datasets import check, labels, lmdb_file, open_dataset, pack",
             ("lmdb", "matplotlib", "torch", "onnx", "PIL"),
         ),
+        ("import crnn_deploy.stages.evaluation_report", ("torch", "onnx", "onnxruntime")),
         ("import crnn_deploy", ("numpy", "cv2", "click")),
         ("import crnn_deploy.cli.main", ("numpy", "cv2", "onnxruntime")),
     ],
-    ids=["recognizer", "ort", "datasets", "package", "cli"],
+    ids=["recognizer", "ort", "datasets", "evaluation", "package", "cli"],
 )
 def test_what_a_run_does_not_import(code: str, absent: tuple[str, ...]) -> None:
     check = f"import sys\n{code}\nprint([name for name in {absent!r} if name in sys.modules])"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -74,7 +73,7 @@ def infer(
         raise click.UsageError("--resume needs the file to go on with: -o FILE")
 
     from crnn_deploy import records, sources
-    from crnn_deploy.pipeline import Stop, read_in_order
+    from crnn_deploy.pipeline import Stop, cpus, read_in_order
     from crnn_deploy.recognizer import Recognizer
 
     form = records.FORMATS[format_name](show_chars=show_chars)
@@ -99,7 +98,7 @@ def infer(
             recognizer,
             stop.until(path for path in sources.find(paths, listed) if not done.take(path)),
             chunk=batch * _BATCHES_PER_CHUNK,
-            workers=workers or _cpus(),
+            workers=workers or cpus(),
             stopped=stop,
         )
         stack.enter_context(closing(results))
@@ -123,8 +122,3 @@ def infer(
         raise KeyboardInterrupt
     if failed:
         raise click.exceptions.Exit(1)
-
-
-def _cpus() -> int:
-    """CPUs that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -16,6 +16,7 @@ _COMMANDS = {
     "infer": "crnn_deploy.cli.infer:infer",
     "export": "crnn_deploy.cli.export:export",
     "verify": "crnn_deploy.cli.verify:verify",
+    "evaluate": "crnn_deploy.cli.evaluate:evaluate",
     "inspect": "crnn_deploy.cli.inspect:inspect_command",
     "describe": "crnn_deploy.cli.describe:describe",
     "dataset": "crnn_deploy.cli.dataset:dataset",

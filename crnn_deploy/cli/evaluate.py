@@ -1,0 +1,104 @@
+"""`crnn-deploy evaluate`: how well a model reads labelled images."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import click
+
+from crnn_deploy.cli.options import checkpoint_options, settings_of
+
+__all__ = ["evaluate"]
+
+_BATCHES_PER_CHUNK = 4  # what a thread takes at once, as `infer` does
+
+
+@click.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("data", metavar="DATA...", nargs=-1, required=True)
+@click.option("--kind", metavar="KIND", help="What DATA is.  [default: told by what is there]")
+@click.option(
+    "--json", "json_path", metavar="FILE", type=click.Path(path_type=Path), help="Write all figures here."
+)
+@click.option(
+    "--html", "html_path", metavar="FILE", type=click.Path(path_type=Path), help="Write a page with images."
+)
+@click.option(
+    "--batch", type=click.IntRange(min=1), default=8, show_default=True, help="Most images that run together."
+)
+@checkpoint_options
+def evaluate(
+    model: Path,
+    data: tuple[str, ...],
+    kind: Any,
+    json_path: Path | None,
+    html_path: Path | None,
+    batch: int,
+    **source: Any,
+) -> None:
+    """Read labelled images with MODEL, a checkpoint or an .onnx file, and compare with their labels.
+
+    Each DATA is a dataset and gets figures of its own. Exact match, match of lower-case letters and digits
+    alone, character error rate (CER) and 1-NED, with counts: over all, by dataset, by length of the text and
+    by width of the network's input. An image that cannot be read counts as wrong.
+
+    \b
+    crnn-deploy evaluate plates.onnx plates/labels.txt --html plates.html
+    crnn-deploy evaluate netCRNN.pth test.lmdb own.csv --json figures.json --alphabet chars.txt
+
+    Exit code: 0, 1 when an image could not be read, 2 for bad usage, 130 when stopped by Ctrl-C.
+    """
+    if len(set(data)) < len(data):
+        raise click.UsageError("a DATA is named twice")
+
+    import json
+
+    from crnn_deploy.backends import Backend, open_backend
+    from crnn_deploy.datasets import open_dataset
+    from crnn_deploy.pipeline import cpus
+    from crnn_deploy.recognizer import Recognizer
+    from crnn_deploy.records import OutputUnwritable
+    from crnn_deploy.stages.evaluation import Provenance
+    from crnn_deploy.stages.evaluation import evaluate as run
+
+    if html_path is not None:
+        from crnn_deploy.stages.evaluation_report import render
+    for path in (json_path, html_path):
+        if path is None:
+            continue
+        if path.is_dir() or not path.parent.is_dir():  # better known before a long run than after it
+            raise OutputUnwritable(path, "a folder" if path.is_dir() else f"{path.parent} is not a folder")
+    datasets = {spec: open_dataset(spec, kind=kind) for spec in data}
+    if model.suffix == ".onnx":
+        backend: Backend = open_backend(model)
+        workers = cpus()
+    else:
+        from crnn_deploy.stages.reference import open_reference
+
+        backend = open_reference(model, settings_of(**source))
+        workers = 1  # PyTorch has threads of its own
+    provenance = Provenance.of(model, backend.manifest)
+    bar = click.progressbar(
+        length=sum(map(len, datasets.values())),
+        label="evaluate",
+        file=sys.stderr,
+        show_pos=True,
+        hidden=not sys.stderr.isatty(),
+    )
+    with closing(Recognizer(backend, batch=batch)) as recognizer, bar:
+        evaluation = run(
+            recognizer, datasets, chunk=batch * _BATCHES_PER_CHUNK, workers=workers, progress=bar.update
+        )
+    click.echo(evaluation.table())
+    if json_path is not None:
+        plain = {"provenance": vars(provenance), **evaluation.to_plain()}
+        json_path.write_text(json.dumps(plain, indent=1) + "\n", encoding="utf-8")
+    if html_path is not None:
+        # half of a surrogate pair, from a file name that is not text, becomes a reference to it
+        html_path.write_text(render(evaluation, provenance), encoding="utf-8", errors="xmlcharrefreplace")
+    if evaluation.failed:
+        click.echo(f"{evaluation.failed} of {evaluation.overall.images} images failed", err=True)
+        raise click.exceptions.Exit(1)
