@@ -212,7 +212,7 @@ class Manifest:
 
     def to_json(self) -> str:
         plain = asdict(self)
-        plain["filters"] = [{"filter": name, **asdict(f)} for f in self.filters for name in [_filter_name(f)]]
+        plain["filters"] = [filter_to_plain(f) for f in self.filters]
         return json.dumps({"schema": SCHEMA, **plain}, ensure_ascii=False)
 
     @classmethod
@@ -280,8 +280,10 @@ def _need_text(name: str, values: Iterable[Any]) -> None:
             raise ManifestInvalid(f"{name} holds {value!r}, half of a surrogate pair") from error
 
 
-def _filter_name(item: Filter) -> str:
-    return next(name for name, kind in _FILTERS.items() if isinstance(item, kind))
+def filter_to_plain(item: Filter) -> dict[str, Any]:
+    """What `filter_from_plain` reads."""
+    name = next(name for name, kind in _FILTERS.items() if isinstance(item, kind))
+    return {"filter": name, **asdict(item)}
 
 
 def filter_from_plain(plain: Mapping[str, Any]) -> Filter:

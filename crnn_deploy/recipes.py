@@ -7,6 +7,7 @@ that are not built in are TOML files with the same fields (`export/` has example
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +16,7 @@ from crnn_deploy import vocabularies
 from crnn_deploy.errors import CrnnDeployError, ManifestInvalid
 from crnn_deploy.manifest import Color, Filter, Interpolation, WidthRule, filter_from_plain
 
-__all__ = ["RECIPES", "Recipe", "RecipeInvalid", "find_recipe"]
+__all__ = ["RECIPES", "Recipe", "RecipeInvalid", "find_recipe", "recipe_from_plain"]
 
 
 class RecipeInvalid(CrnnDeployError, ValueError):
@@ -183,8 +184,13 @@ def find_recipe(name_or_file: str) -> Recipe:
         raise RecipeInvalid(f"no recipe file at {path}") from error
     except (OSError, ValueError) as error:
         raise RecipeInvalid(f"{path} is not a TOML recipe: {error}") from error
+    return recipe_from_plain(plain, path)
+
+
+def recipe_from_plain(plain: Mapping[str, Any], path: Path) -> Recipe:
+    """A recipe from the fields of its TOML form; `path` is where they stand. Raises RecipeInvalid."""
     try:
-        return _from_plain(plain, path)
+        return _from_plain(dict(plain), path)
     except (RecipeInvalid, ManifestInvalid, TypeError, ValueError) as error:
         raise RecipeInvalid(f"{path}: {error}") from error
 

@@ -19,6 +19,7 @@ _COMMANDS = {
     "evaluate": "crnn_deploy.cli.evaluate:evaluate",
     "inspect": "crnn_deploy.cli.inspect:inspect_command",
     "describe": "crnn_deploy.cli.describe:describe",
+    "train": "crnn_deploy.cli.train:train",
     "dataset": "crnn_deploy.cli.dataset:dataset",
 }
 _INTERRUPTED = 130  # 128 + SIGINT, as shells have it

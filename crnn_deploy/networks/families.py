@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from crnn_deploy.networks.clovaai import FourStage, resnet, vgg
+from crnn_deploy.networks.compact import CompactCRNN
 from crnn_deploy.networks.crnn import CRNN
 from crnn_deploy.networks.doctr import DoctrCRNN, vgg16_bn
 from crnn_deploy.networks.gitycc import GitYccCRNN
@@ -105,6 +106,17 @@ def _build_doctr(state: StateDict, convolutions: nn.Sequential) -> nn.Module:
     )
 
 
+def _build_compact(state: StateDict) -> nn.Module:
+    widths = [state[f"features.{at}.0.weight"].shape[0] for at in (0, 1, 3, 6, 10)]
+    return CompactCRNN(
+        height=16 * state["features.10.0.weight"].shape[2],
+        channels=state["features.0.0.weight"].shape[1],
+        classes=state["classifier.weight"].shape[0],
+        hidden=state["sequence.weight_hh_l0"].shape[1],
+        widths=widths,
+    )
+
+
 def _has(state: StateDict, *keys: str) -> bool:
     return state.keys() >= set(keys)
 
@@ -130,6 +142,13 @@ FAMILIES: tuple[Family, ...] = (
         matches=lambda s: _has(s, "cnn.conv6.weight", "rnn.0.rnn.weight_ih_l0", "rnn.1.embedding.weight"),
         build=_build_crnn,
         classes=_classes("rnn.1.embedding.weight"),
+    ),
+    Family(
+        name="compact",
+        recipe="paper",
+        matches=lambda s: _has(s, "features.10.0.weight", "sequence.weight_hh_l0", "classifier.weight"),
+        build=lambda s, _: _build_compact(s),
+        classes=_classes("classifier.weight"),
     ),
     Family(
         name="mmocr",

@@ -57,6 +57,7 @@ class Checkpoint:
     sha256: str  # of the file
     alphabet: tuple[str, ...] | None  # as saved beside the weights
     leaky_relu: bool | None  # as saved beside the weights
+    recipe: Mapping[str, Any] | None  # as this toolkit's training saves it
 
     def variants(self) -> Iterator[dict[str, Tensor]]:
         """The weights under every name that is left when wrappers' prefixes are taken off, as saved first."""
@@ -82,6 +83,7 @@ def load(path: Path) -> Checkpoint:
         state={name: value.float() if value.is_floating_point() else value for name, value in state.items()},
         sha256=digest,
         alphabet=_alphabet(config),
+        recipe=config["recipe"] if isinstance(config.get("recipe"), Mapping) else None,
         leaky_relu=next((bool(config[name]) for name in _ACTIVATIONS if name in config), None),
     )
 

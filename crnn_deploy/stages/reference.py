@@ -19,7 +19,7 @@ from crnn_deploy.errors import AlphabetMismatch, CrnnDeployError
 from crnn_deploy.manifest import Manifest, StepRule, WidthRule
 from crnn_deploy.networks.activation import infer_leaky_relu
 from crnn_deploy.networks.families import FAMILIES, recognise
-from crnn_deploy.recipes import RECIPES, Recipe, find_recipe
+from crnn_deploy.recipes import RECIPES, Recipe, find_recipe, recipe_from_plain
 from crnn_deploy.stages.checkpoint import Checkpoint, CheckpointUnreadable, load
 
 __all__ = [
@@ -58,6 +58,8 @@ def open_reference(path: Path, settings: Settings) -> ReferenceBackend:
     """
     checkpoint = load(path)
     recipe = find_recipe(settings.recipe) if settings.recipe else None
+    if recipe is None and checkpoint.recipe is not None:
+        recipe = recipe_from_plain(checkpoint.recipe, path)
     spec = settings.model or (recipe.model if recipe else None)
     if spec:
         if recipe is None:

@@ -1,0 +1,46 @@
+"""`crnn-deploy train`: a CRNN from images and a YAML file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+__all__ = ["train"]
+
+
+@click.command()
+@click.option(
+    "--config", "path", metavar="FILE.yaml", required=True, type=click.Path(path_type=Path), help="What to do."
+)
+@click.option(
+    "--set",
+    "changes",
+    metavar="KEY=VALUE",
+    multiple=True,
+    help="Change a key of the file, such as optimizer.lr=0.001 or train.0.path=own.lmdb; may be repeated.",
+)
+@click.option("--resume", is_flag=True, help="Go on with what is in the run's folder, as if never stopped.")
+def train(path: Path, changes: tuple[str, ...], resume: bool) -> None:
+    """Train a CRNN.
+
+    Checkpoints go to the run's folder (`out`): best.pth by validation, last.pth to resume from; both are read
+    by export and evaluate. Ctrl-C and SIGTERM end the step, save and stop.
+
+    \b
+    crnn-deploy train --config training/own.yaml --set train.0.path=crops/labels.txt
+    crnn-deploy train --config training/own.yaml --resume
+    torchrun --nproc-per-node 2 -m crnn_deploy train --config training/default.yaml
+
+    Exit code: 0 at the last step, 130 when stopped by a signal, 2 for a bad configuration or bad data.
+    """
+    from crnn_deploy.training.config import read_config
+    from crnn_deploy.training.loop import train as run
+
+    config = read_config(path, changes)
+    outcome = run(config, resume=resume)
+    for name, score in outcome.scores.items():
+        click.echo(f"{name}: exact {score.exact} of {score.images} ({score.accuracy:.2%}), CER {score.cer:.2%}")
+    if outcome.stopped:
+        click.echo(f"stopped after step {outcome.step} of {config.steps}; --resume goes on", err=True)
+        raise KeyboardInterrupt

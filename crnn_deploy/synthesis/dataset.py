@@ -1,0 +1,47 @@
+"""Drawn text images as a dataset: image `i` of a seed is the same in every process and on every day."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from crnn_deploy.datasets import Sample
+from crnn_deploy.synthesis.renderer import Renderer
+from crnn_deploy.synthesis.texts import TextSource
+
+__all__ = ["Polarity", "SyntheticDataset"]
+
+Polarity = Literal["dark-on-light", "light-on-dark", "both"]
+_CLEAN = 0.15  # of augmented images, as clean as the clean ones
+_WEAKEST = 0.3  # strength of the others' faults, to 1
+
+
+@dataclass(frozen=True)
+class SyntheticDataset:
+    """Images drawn when they are asked for.
+
+    The same fonts, word lists and versions of NumPy, OpenCV and Pillow are needed for the same images.
+    """
+
+    texts: TextSource
+    renderer: Renderer
+    seed: int
+    augmented: bool = True  # with the faults of cameras, scanners and screens
+    polarity: Polarity = "both"
+    size: int = sys.maxsize
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitem__(self, index: int) -> Sample:
+        if not 0 <= index < self.size:
+            raise IndexError(index)
+        rng = np.random.default_rng((self.seed, index))
+        text = self.texts.draw(rng)
+        strength = rng.uniform(_WEAKEST, 1.0) if self.augmented and rng.random() > _CLEAN else 0.0
+        inverted = rng.random() < {"dark-on-light": 0.0, "light-on-dark": 1.0, "both": 0.5}[self.polarity]
+        image = self.renderer.render(text, rng, strength=strength, inverted=inverted)
+        return Sample(image, text, f"drawn {self.seed}/{index}")

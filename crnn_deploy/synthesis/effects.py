@@ -1,0 +1,79 @@
+"""What happens to an image on its way: the faults of a camera, in their order."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["augmented", "photographed"]
+
+_NOISE = 2**20  # numbers in the pool that noise is cut from
+_SMALLEST = 20  # pixels of height from which the resolution may be lowered
+
+
+def photographed(image: NDArray[np.float32], rng: np.random.Generator, strength: float) -> NDArray[np.uint8]:
+    """Blur, low resolution, noise, gamma and JPEG, each at random.
+
+    image: (H, W) or (H, W, 3), 0-255
+    strength: of all of them, 0 to 1
+    """
+    height, width = image.shape[:2]
+    if rng.random() < 0.45 * strength:
+        image = _array(cv2.GaussianBlur(image, (0, 0), rng.uniform(0.3, 0.045 * height * strength + 0.35)))
+    elif rng.random() < 0.15 * strength:
+        length = max(2, round(rng.uniform(0.03, 0.11) * height))
+        kernel = np.zeros((length, length), np.float32)
+        kernel[length // 2] = 1 / length
+        image = _array(cv2.filter2D(image, -1, kernel if rng.random() < 0.6 else kernel.T))
+    if rng.random() < 0.25 * strength and height > _SMALLEST:
+        share = rng.uniform(max(0.4, 14 / height), 0.9)
+        small = max(4, round(width * share)), max(10, round(height * share))
+        shrunk = cv2.resize(image, small, interpolation=cv2.INTER_AREA)
+        image = _array(cv2.resize(shrunk, (width, height), interpolation=cv2.INTER_LINEAR))
+    if rng.random() < 0.5 * strength and image.size < _NOISE:
+        start = int(rng.integers(_NOISE - image.size))
+        noise = _noise()[start : start + image.size].reshape(image.shape)
+        image = image + noise * np.float32(rng.uniform(0.5, 14.0) * strength)
+    if rng.random() < 0.2 * strength:
+        image = 255 * (np.clip(image, 0, 255) / 255) ** np.float32(rng.uniform(0.6, 1.6))
+    pixels = np.clip(image, 0, 255).astype(np.uint8)
+    if rng.random() < 0.4 * strength:
+        quality = int(rng.integers(20, 90))
+        encoded = cv2.imencode(".jpg", pixels, (cv2.IMWRITE_JPEG_QUALITY, quality))[1]
+        decoded = cv2.imdecode(encoded, cv2.IMREAD_GRAYSCALE if pixels.ndim == 2 else cv2.IMREAD_COLOR)
+        assert decoded is not None
+        pixels = _array(decoded)
+    return pixels
+
+
+def augmented(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
+    """A labelled image as another camera might have seen it: cut, slanted, lit and photographed otherwise.
+
+    image: (H, W) grey or (H, W, 3) BGR
+    """
+    strength = rng.uniform(0.0, 1.0)
+    height, width = image.shape[:2]
+    corners = np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float32)
+    moved = corners + rng.normal(0, 0.03 * strength * height, (4, 2)).clip(-0.08 * height, 0.08 * height)
+    moved[:, 0] += rng.normal(0, 0.1) * strength * (corners[:, 1] - height / 2)
+    stretched = max(2, round(width * rng.uniform(1 - 0.12 * strength, 1 + 0.12 * strength)))
+    moved[:, 0] *= stretched / width
+    matrix = cv2.getPerspectiveTransform(corners, moved.astype(np.float32))
+    warped = cv2.warpPerspective(image, matrix, (stretched, height), borderMode=cv2.BORDER_REPLICATE)
+    contrast = rng.uniform(1 - 0.5 * strength, 1 + 0.3 * strength)
+    lit = (warped.astype(np.float32) - 128) * contrast + 128 + rng.normal(0, 20) * strength
+    return photographed(lit.astype(np.float32), rng, strength)
+
+
+@cache
+def _noise() -> NDArray[np.float32]:
+    return np.random.default_rng(0).standard_normal(_NOISE, np.float32)
+
+
+def _array(image: Any) -> Any:
+    """OpenCV's images are typed too widely."""
+    return image

@@ -1,0 +1,109 @@
+"""A line of text as a coverage mask, set glyph by glyph from an atlas that fills as it is used."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from crnn_deploy.synthesis.fonts import Face
+
+__all__ = ["Line", "Run", "set_line"]
+
+_FONTS = 4096  # open at a time, each with its glyphs
+_KERNING_SIZE = 64  # pixels of em it is measured at
+_MARGIN = 2  # pixels around the ink of a mask
+
+
+@dataclass(frozen=True)
+class Run:
+    """Characters of one face, size and spacing."""
+
+    text: str
+    face: Face
+    size: int  # pixels of em
+    spacing: float = 0.0  # added after each character, in em
+    raised: float = 0.0  # above the baseline, in em
+
+
+@dataclass(frozen=True)
+class Line:
+    """Text as it was set."""
+
+    mask: NDArray[np.uint8]  # (H, W) coverage, 0-255, a margin of 2 pixels around the ink
+    em: int  # pixels of the largest run
+
+
+class _Font:
+    """An open face of one size, and its glyphs drawn so far."""
+
+    def __init__(self, face: Face, size: int) -> None:
+        self._font = ImageFont.truetype(face.path, size, face.index, layout_engine=ImageFont.Layout.BASIC)
+        self._glyphs: dict[str, tuple[NDArray[np.uint8], int, int, float]] = {}
+
+    def glyph(self, character: str) -> tuple[NDArray[np.uint8], int, int, float]:
+        """Coverage, its left edge from the pen, its top from the baseline, and the advance."""
+        if (found := self._glyphs.get(character)) is None:
+            left, top, right, bottom = (round(v) for v in self._font.getbbox(character, anchor="ls"))
+            image = Image.new("L", (max(0, right - left), max(0, bottom - top)))
+            if image.width and image.height:
+                ImageDraw.Draw(image).text((-left, -top), character, 255, self._font, anchor="ls")
+            found = np.asarray(image), left, top, self._font.getlength(character)
+            self._glyphs[character] = found
+        return found
+
+
+class _Kerning(dict[str, float]):
+    """What the pen moves between two characters of a face beyond the first one's advance, in em."""
+
+    def __init__(self, face: Face) -> None:
+        super().__init__()
+        self._font = ImageFont.truetype(
+            face.path, _KERNING_SIZE, face.index, layout_engine=ImageFont.Layout.BASIC
+        )
+
+    def __missing__(self, pair: str) -> float:
+        both = self._font.getlength(pair) - self._font.getlength(pair[0]) - self._font.getlength(pair[1])
+        self[pair] = both / _KERNING_SIZE
+        return self[pair]
+
+
+@lru_cache(maxsize=_FONTS)
+def _font(face: Face, size: int) -> _Font:
+    return _Font(face, size)
+
+
+@lru_cache(maxsize=_FONTS)
+def _kerning(face: Face) -> _Kerning:
+    return _Kerning(face)
+
+
+def set_line(runs: Sequence[Run]) -> Line | None:
+    """Set runs one after the other on a baseline; None where they leave no ink."""
+    placed: list[tuple[NDArray[np.uint8], int, int]] = []
+    pen = 0.0
+    for run in runs:
+        font, kerning = _font(run.face, run.size), _kerning(run.face)
+        raised = round(run.raised * run.size)
+        for at, character in enumerate(run.text):
+            if at:
+                pen += kerning[run.text[at - 1 : at + 1]] * run.size
+            mask, left, top, advance = font.glyph(character)
+            if mask.size:
+                placed.append((mask, round(pen) + left, top - raised))
+            pen += advance + run.spacing * run.size
+    if not placed:
+        return None
+    left = min(x for _, x, _ in placed) - _MARGIN
+    top = min(y for _, _, y in placed) - _MARGIN
+    right = max(x + mask.shape[1] for mask, x, _ in placed) + _MARGIN
+    bottom = max(y + mask.shape[0] for mask, _, y in placed) + _MARGIN
+    canvas = np.zeros((bottom - top, right - left), np.uint8)
+    for mask, x, y in placed:
+        window = canvas[y - top : y - top + mask.shape[0], x - left : x - left + mask.shape[1]]
+        np.maximum(window, mask, out=window)
+    return Line(canvas, max(run.size for run in runs))

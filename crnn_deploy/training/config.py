@@ -1,0 +1,183 @@
+"""What a training is told: one YAML file, checked before anything runs.
+
+Every key is explained where it stands; `training/` in the repository has files to start from.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
+
+from crnn_deploy.datasets import Kind
+from crnn_deploy.errors import CrnnDeployError
+from crnn_deploy.synthesis.dataset import Polarity
+from crnn_deploy.synthesis.fonts import FOLDERS, Split, Tier
+
+__all__ = [
+    "AlphabetConfig",
+    "Config",
+    "ConfigInvalid",
+    "DataConfig",
+    "NetworkConfig",
+    "OptimizerConfig",
+    "ScheduleConfig",
+    "StartConfig",
+    "SyntheticConfig",
+    "read_config",
+]
+
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class ConfigInvalid(CrnnDeployError, ValueError):
+    """A training configuration that cannot be used."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class AlphabetConfig(_Section):
+    """The characters in class order, the blank left out; one of the three."""
+
+    string: str | None = None  # the characters themselves
+    file: Path | None = None  # UTF-8: one line of characters, or one token a line
+    characters: Path | None = None  # a 360CC character file, whose line 0 is the blank
+
+
+class NetworkConfig(_Section):
+    """A network of random weights; not read where training starts from a checkpoint."""
+
+    name: Literal["crnn", "compact"] = "crnn"  # the paper's VGG, or convolutions for CPUs
+    scale: PositiveFloat = 1.0  # of all its channels: 1, 0.5, 0.25
+    hidden: PositiveInt = 256  # LSTM units per direction
+    leaky_relu: bool = False  # of the paper's
+
+
+class StartConfig(_Section):
+    """Training that starts from a checkpoint of any family that `export` reads."""
+
+    checkpoint: Path
+    recipe: str | None = None  # of the checkpoint, as `export --recipe`
+    freeze_cnn: bool = False  # neither weights nor batch norm's statistics of the convolutions change
+
+
+class SyntheticConfig(_Section):
+    """Images drawn on the fly."""
+
+    kinds: dict[str, PositiveFloat]  # how often each kind of text is drawn: word, number, code, address, line, random
+    split: Split = "train"  # of words and fonts
+    augmented: bool = True  # with the faults of cameras, scanners and screens
+    polarity: Polarity = "both"
+    fonts: Tier = "latin"
+    folders: tuple[Path, ...] = FOLDERS  # where fonts are looked for
+    size: PositiveInt | None = None  # images; none: without end
+
+
+class DataConfig(_Section):
+    """Labelled images: on disk, or drawn."""
+
+    path: str | None = None  # as `dataset check DATA`
+    kind: Kind | None = None
+    images: str | None = None
+    characters: str | None = None
+    synthetic: SyntheticConfig | None = None
+    weight: PositiveFloat = 1.0  # share of the training images among all sources
+    part: tuple[Share, Share] = (0.0, 1.0)  # of the images, told by a hash of their bytes; equal images stay together
+
+
+class OptimizerConfig(_Section):
+    """As torch.optim has it."""
+
+    name: Literal["adam", "adamw", "rmsprop", "sgd", "adadelta"] = "adamw"
+    lr: PositiveFloat = 1e-3
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0  # of SGD and RMSprop
+    betas: tuple[Share, Share] = (0.9, 0.999)  # of Adam and AdamW
+    rho: Share = 0.9  # of Adadelta
+
+
+class ScheduleConfig(_Section):
+    """The learning rate over the steps, as a factor of the optimiser's."""
+
+    name: Literal["constant", "step", "multistep", "onecycle", "cosine", "trapezoid"] = "constant"
+    warmup: Annotated[int, Field(ge=0)] = 0  # steps from 0 to the full rate
+    every: PositiveInt = 1  # step: steps between two falls
+    at: tuple[int, ...] = ()  # multistep: steps of the falls
+    gamma: PositiveFloat = 0.1  # step, multistep: factor of each fall
+    decay: Share = 0.2  # trapezoid: last share of the steps, over which the rate falls to 0
+
+
+class Config(_Section):
+    """A training run."""
+
+    out: Path  # folder of checkpoints, logs and samples
+    alphabet: AlphabetConfig | None = None  # none: that of the checkpoint to start from, or of the recipe
+    ignore_case: bool = False  # texts are lowered before they become labels
+    recipe: str = "paper"  # preprocessing, blank and width rule: a name or a TOML file
+    network: NetworkConfig = NetworkConfig()
+    start: StartConfig | None = None
+    train: tuple[DataConfig, ...] = Field(min_length=1)
+    validation: dict[str, DataConfig] = {}  # noqa: RUF012 - pydantic copies defaults
+    augment: bool = False  # vary images on disk: crop, slant, contrast, blur, noise
+    seed: int = 0
+    steps: PositiveInt  # of the optimiser, in all
+    batch: PositiveInt = 64  # images of a step, in each process
+    window: PositiveInt = 32  # batches that are sorted by width together
+    workers: Annotated[int, Field(ge=0)] = 0  # processes that read or draw images; 0: the training process itself
+    optimizer: OptimizerConfig = OptimizerConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    clip: PositiveFloat | None = 5.0  # of the gradient's norm
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.999  # decay of the averaged weights; 0: none
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"  # of the convolutions and products; fp16 needs a GPU
+    threads: PositiveInt = 1  # of each process on a CPU
+    log_every: PositiveInt = 100  # steps
+    validate_every: PositiveInt = 1000
+    save_every: PositiveInt = 1000  # `last.pth`
+    keep_every: PositiveInt | None = None  # a file of its own
+
+
+def read_config(path: Path, changes: tuple[str, ...] = ()) -> Config:
+    """The configuration of a YAML file, with `key=value` changes, such as `optimizer.lr=0.01`.
+
+    Raises ConfigInvalid, which names the key.
+    """
+    try:
+        plain = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ConfigInvalid(f"no configuration at {path}") from error
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigInvalid(f"{path} is not a YAML file: {reason}") from error
+    if not isinstance(plain, dict):
+        raise ConfigInvalid(f"{path} holds no keys; see the files in training/")
+    for change in changes:
+        _apply(plain, change)
+    try:
+        return Config.model_validate(plain)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+        raise ConfigInvalid(f"{path}: {key}: {first['msg']}{more}") from error
+
+
+def _apply(plain: dict[str, Any], change: str) -> None:
+    """Set one dotted key; the value is YAML."""
+    key, equals, text = change.partition("=")
+    if not equals:
+        raise ConfigInvalid(f"--set {change}: it is written key=value, such as optimizer.lr=0.01")
+    *parents, last = key.strip().split(".")
+    inner: Any = plain
+    for name in parents:
+        inner = inner[int(name)] if isinstance(inner, list) and name.isdigit() else inner.setdefault(name, {})
+        if not isinstance(inner, dict | list):
+            raise ConfigInvalid(f"--set {change}: {name} holds a value, not keys")
+    value = yaml.safe_load(text)
+    if isinstance(inner, list):
+        inner[int(last)] = value
+    else:
+        inner[last] = value

@@ -1,0 +1,229 @@
+"""Training images: where they come from, and how they become batches of one width.
+
+The stream of samples is a function of the seed and the position alone, so that a run which resumes at a step
+sees what an uninterrupted one would have seen, whatever the number of workers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cache, lru_cache
+from itertools import islice
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils import data
+
+from crnn_deploy import ctc, image
+from crnn_deploy.datasets import Dataset, Sample, open_dataset
+from crnn_deploy.errors import CrnnDeployError
+from crnn_deploy.manifest import Manifest
+from crnn_deploy.synthesis.dataset import SyntheticDataset
+from crnn_deploy.synthesis.effects import augmented
+from crnn_deploy.synthesis.fonts import Face, scan
+from crnn_deploy.synthesis.renderer import Renderer
+from crnn_deploy.synthesis.texts import TextSource, read_words
+from crnn_deploy.training.config import Config, DataConfig, SyntheticConfig
+
+__all__ = ["Batch", "Stream", "TrainingDataInvalid", "batches_from", "faces_of", "open_source"]
+
+
+class TrainingDataInvalid(CrnnDeployError, ValueError):
+    """Images that cannot be trained on."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images of one width and their labels."""
+
+    images: Tensor  # (N, C, H, W) float32
+    labels: Tensor  # (all labels,) int64, one image after the other
+    lengths: Tensor  # (N,) int64, labels of each image
+    texts: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Some:
+    """Some of a dataset's samples."""
+
+    whole: Dataset
+    indices: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> Sample:
+        return self.whole[int(self.indices[index])]
+
+
+def open_source(source: DataConfig, alphabet: Sequence[str], seed: int) -> Dataset:
+    """The images of one source.
+
+    seed: of drawn images
+    Raises TrainingDataInvalid, what `open_dataset` raises, FontsMissing, CharactersNotCovered.
+    """
+    if source.synthetic is not None:
+        return _drawn(source.synthetic, alphabet, seed)
+    if source.path is None:
+        raise TrainingDataInvalid("a source of images has either `path` or `synthetic`")
+    found = open_dataset(source.path, kind=source.kind, images=source.images, characters=source.characters)
+    low, high = source.part
+    if (low, high) == (0, 1):
+        return found
+    inside = [i for i in range(len(found)) if low <= _place(found[i]) < high]
+    if not inside:
+        raise TrainingDataInvalid(f"{source.path} has no images in the part from {low} to {high}")
+    return _Some(found, np.array(inside, np.int64))
+
+
+def _drawn(config: SyntheticConfig, alphabet: Sequence[str], seed: int) -> SyntheticDataset:
+    faces = [face for face in faces_of(config) if face.split == config.split]
+    if not faces:
+        raise TrainingDataInvalid(f"no font here belongs to the split {config.split!r}")
+    return SyntheticDataset(
+        texts=TextSource(alphabet, read_words(config.split), config.kinds),
+        renderer=Renderer(faces, alphabet),
+        seed=seed,
+        augmented=config.augmented,
+        polarity=config.polarity,
+        size=config.size or sys.maxsize,
+    )
+
+
+def faces_of(config: SyntheticConfig) -> list[Face]:
+    """Every face of the tier and folders, of both splits."""
+    return _scanned(config.fonts, config.folders)
+
+
+_scanned = cache(scan)
+
+
+def _place(sample: Sample) -> float:
+    """Where an image stands between 0 and 1: by its bytes, so that equal images stay together."""
+    source = sample.image
+    content = image.load(source) if isinstance(source, str) else source
+    digest = hashlib.sha256(content if isinstance(content, bytes) else image.read(source).tobytes()).digest()
+    return int.from_bytes(digest[:6], "big") / 2**48
+
+
+class Stream(data.Dataset[list[Batch]]):
+    """Endless batches: item `w` is one window of them, sorted by width together, in random order.
+
+    sources: datasets and their weights
+    manifest: how images are prepared, and the alphabet of their texts
+    rank, world: this process of how many
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[tuple[Dataset, float]],
+        manifest: Manifest,
+        config: Config,
+        *,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        for dataset, _ in sources:
+            if not len(dataset):
+                raise TrainingDataInvalid("a source of training images is empty")
+        self._datasets = [dataset for dataset, _ in sources]
+        self._counts = _shares([weight for _, weight in sources], config.batch * config.window * world)
+        self._manifest = manifest
+        self._window, self._seed = config.window, config.seed
+        self._augment, self._ignore_case = config.augment, config.ignore_case
+        self._rank, self._world = rank, world
+        self._order = lru_cache(maxsize=2 * len(sources))(self._permutation)
+
+    def __getitem__(self, window: int) -> list[Batch]:
+        """Raises TrainingDataInvalid where too few samples of the window can be used."""
+        prepared = sorted(self._samples(window), key=lambda item: item[0].shape[1] / item[0].shape[0])
+        if len(prepared) < self._window:
+            raise TrainingDataInvalid(
+                f"of {sum(self._counts)} training images only {len(prepared)} can be read, have no character "
+                "outside the alphabet and enough time steps for their text; see crnn-deploy dataset check"
+            )
+        cuts = np.linspace(0, len(prepared), self._window + 1).round().astype(int).tolist()
+        batches = [self._batch(prepared[a:b]) for a, b in zip(cuts[:-1], cuts[1:], strict=True)]
+        order = np.random.default_rng((self._seed, window)).permutation(self._window)
+        return [batches[i] for i in order]
+
+    def _samples(self, window: int) -> Iterator[tuple[NDArray[np.uint8], str, list[int]]]:
+        """Pixels, text and labels of this process's usable samples."""
+        at, manifest = 0, self._manifest
+        for source, (dataset, count) in enumerate(zip(self._datasets, self._counts, strict=True)):
+            drawn = isinstance(dataset, SyntheticDataset)
+            for position in range(window * count, (window + 1) * count):
+                at += 1
+                if at % self._world != self._rank:
+                    continue
+                sample = dataset[self._index(source, position)]
+                try:
+                    labels = ctc.encode(
+                        sample.text, manifest.alphabet, manifest.blank, ignore_case=self._ignore_case
+                    )
+                    pixels = image.read(sample.image)
+                except CrnnDeployError:  # told by `dataset check`; a window of too many ends the training
+                    continue
+                if self._augment and not drawn:
+                    pixels = augmented(pixels, np.random.default_rng((self._seed, source, position)))
+                width = manifest.width.bucket(*pixels.shape[:2], manifest.height)
+                if labels and ctc.steps_needed(labels) <= manifest.steps(width):
+                    yield pixels, sample.text, labels
+
+    def _index(self, source: int, position: int) -> int:
+        """Every image once, in another order in each epoch; drawn ones in their own."""
+        size = len(self._datasets[source])
+        if size > 2**31:
+            return position
+        epoch, at = divmod(position, size)
+        return int(self._order(source, epoch % 2**32)[at])
+
+    def _permutation(self, source: int, epoch: int) -> NDArray[np.int64]:
+        rng = np.random.default_rng((self._seed, source, epoch))
+        return rng.permutation(len(self._datasets[source]))
+
+    def _batch(self, items: Sequence[tuple[NDArray[np.uint8], str, list[int]]]) -> Batch:
+        """Images at the width of the widest one."""
+        manifest, rule = self._manifest, self._manifest.width
+        width = max(rule.bucket(*pixels.shape[:2], manifest.height) for pixels, _, _ in items)
+        at_width = replace(manifest, width=replace(rule, minimum=width, maximum=width))
+        images = np.stack([image.prepare(pixels, at_width) for pixels, _, _ in items])
+        return Batch(
+            images=torch.from_numpy(images),
+            labels=torch.tensor([label for _, _, labels in items for label in labels]),
+            lengths=torch.tensor([len(labels) for _, _, labels in items]),
+            texts=tuple(text for _, text, _ in items),
+        )
+
+
+def _shares(weights: Sequence[float], total: int) -> list[int]:
+    """How many of `total` each weight gets: at least one each, by largest remainders."""
+    exact = np.array(weights) * (total / sum(weights))
+    counts = np.maximum(np.floor(exact).astype(int), 1)
+    for i in np.argsort(np.floor(exact) - exact)[: max(0, total - int(counts.sum()))]:
+        counts[i] += 1
+    return [int(count) for count in counts]
+
+
+def batches_from(stream: Stream, step: int, steps: int, window: int, workers: int) -> Iterator[Batch]:
+    """The batches of steps `step` to `steps`."""
+    first, last = step // window, -(-steps // window)
+    windows = data.DataLoader(
+        stream,
+        batch_size=None,
+        sampler=range(first, last),
+        num_workers=workers,
+        collate_fn=_as_it_is,
+        prefetch_factor=1 if workers else None,
+    )
+    every = (batch for batches in windows for batch in batches)
+    return islice(every, step % window, None)
+
+
+def _as_it_is(batches: list[Batch]) -> list[Batch]:
+    return batches

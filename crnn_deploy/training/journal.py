@@ -1,0 +1,111 @@
+"""What a training says while it runs: a progress bar, lines on stderr, TensorBoard."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from torch.utils.tensorboard import SummaryWriter
+
+from crnn_deploy.metrics import Score
+
+__all__ = ["Journal", "Reading"]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One image as it is read so far."""
+
+    pixels: NDArray[np.uint8] | None  # (H, W) or (H, W, 3) BGR; None: it could not be read
+    truth: str
+    raw: str  # frame by frame
+    text: str  # runs merged, blanks dropped
+
+
+class Journal:
+    """A training's voice. A progress bar where stderr is a terminal, plain lines where it is not.
+
+    folder: TensorBoard's files go to `folder/tensorboard`
+    """
+
+    def __init__(self, folder: Path, steps: int, done: int) -> None:
+        console = Console(file=sys.stderr)
+        self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=done)
+        self._progress = Progress(
+            *(BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()),
+            TextColumn("{task.fields[said]}"),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._task = self._progress.add_task("train", total=steps, completed=done, said="")
+        self._steps = steps
+        self._since, self._done = time.perf_counter(), done
+
+    def __enter__(self) -> Journal:
+        self._progress.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
+        self._progress.stop()
+        self._writer.close()
+
+    def learned(self, step: int, loss: float, rate: float) -> None:
+        """After every `log_every` steps: the mean loss and the learning rate."""
+        now = time.perf_counter()
+        speed = (step - self._done) / max(now - self._since, 1e-9)
+        self._since, self._done = now, step
+        self._writer.add_scalar("loss", loss, step)
+        self._writer.add_scalar("learning rate", rate, step)
+        self._writer.add_scalar("steps per second", speed, step)
+        said = f"loss {loss:.4f}  rate {rate:.2e}  {speed:.2f} steps/s"
+        self._progress.update(self._task, completed=step, said=said)
+        self._say(f"step {step}/{self._steps}  {said}")
+
+    def validated(self, step: int, name: str, score: Score) -> None:
+        """After a validation, for each dataset."""
+        self._writer.add_scalar(f"exact/{name}", score.accuracy, step)
+        self._writer.add_scalar(f"CER/{name}", score.cer, step)
+        said = f"step {step}  {name}: exact {score.exact}/{score.images} = {score.accuracy:.2%}, CER {score.cer:.2%}"
+        if self._progress.disable:
+            self._say(said)
+        else:
+            self._progress.console.print(said, highlight=False, markup=False)
+
+    def read(self, step: int, name: str, readings: Sequence[Reading]) -> None:
+        """Some images beside what was read in them."""
+        rows = ["| truth | read | frame by frame |", "| --- | --- | --- |"]
+        rows += [f"| {_code(r.truth)} | {_code(r.text)} | {_code(r.raw)} |" for r in readings]
+        self._writer.add_text(f"samples/{name}", "\n".join(rows), step)
+        shown = [r.pixels for r in readings if r.pixels is not None]
+        if shown:
+            self._writer.add_image(f"samples/{name}", _sheet(shown), step, dataformats="HW")
+
+    def _say(self, line: str) -> None:
+        if self._progress.disable:
+            print(line, file=sys.stderr, flush=True)
+
+
+def _code(text: str) -> str:
+    """As Markdown code, whatever stands in it."""
+    return f"`{text}`" if text and not set("`|") & set(text) else text.replace("|", "\\|").replace("`", "\\`")
+
+
+def _sheet(images: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    """Images of one height below one another, (H, W) grey."""
+    rows = []
+    for pixels in images:
+        gray = cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY) if pixels.ndim == 3 else pixels
+        rows.append(cv2.resize(gray, (max(1, gray.shape[1] * 32 // gray.shape[0]), 32)))
+    sheet = np.full((34 * len(rows), max(row.shape[1] for row in rows)), 128, np.uint8)
+    for at, row in enumerate(rows):
+        sheet[34 * at : 34 * at + 32, : row.shape[1]] = row
+    return sheet

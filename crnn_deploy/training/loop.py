@@ -1,0 +1,272 @@
+"""The training loop."""
+
+from __future__ import annotations
+
+import os
+import signal
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import Tensor, distributed, nn
+from torch.nn.functional import ctc_loss
+from torch.nn.parallel import DistributedDataParallel
+
+from crnn_deploy.datasets import Dataset
+from crnn_deploy.errors import CrnnDeployError
+from crnn_deploy.metrics import Score
+from crnn_deploy.synthesis.fonts import write_font_manifest
+from crnn_deploy.training import state
+from crnn_deploy.training.config import Config
+from crnn_deploy.training.data import Batch, Stream, batches_from, faces_of, open_source
+from crnn_deploy.training.journal import Journal
+from crnn_deploy.training.model import Model, build, train_mode
+from crnn_deploy.training.optimize import Average, factor, optimizer_of
+from crnn_deploy.training.validate import validate
+
+__all__ = ["Outcome", "RunExists", "train"]
+
+
+class RunExists(CrnnDeployError, FileExistsError):
+    """A folder that holds another training."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(f"{path} holds a training already; go on with it (--resume), or name another `out`")
+
+
+class PrecisionImpossible(CrnnDeployError, ValueError):
+    """A number format that this machine does not train in."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a training ended."""
+
+    step: int  # steps done in all
+    stopped: bool  # by a signal, before its last step
+    scores: Mapping[str, Score]  # of the last validation
+
+
+@dataclass
+class _Stop:
+    """Remembers that SIGINT or SIGTERM came, so that the step is finished and saved; a second one ends at once."""
+
+    requested: bool = False
+    _before: dict[signal.Signals, Any] = field(default_factory=dict)
+
+    def __enter__(self) -> _Stop:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._before[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        self.requested = True
+        for handled in self._before:
+            signal.signal(handled, signal.SIG_DFL)
+
+
+def train(config: Config, *, resume: bool = False) -> Outcome:
+    """Train until the last step or a signal. Under torchrun, every process calls it.
+
+    Raises RunExists, ResumeImpossible, PrecisionImpossible, and what opening data and checkpoints raises.
+    """
+    with ExitStack() as stack:
+        rank, world, device = stack.enter_context(_processes(config))
+        if config.precision == "fp16" and device.type != "cuda":
+            raise PrecisionImpossible("fp16 trains on a GPU alone; on a CPU take bf16 or fp32")
+        last = config.out / state.LAST
+        if last.exists() and not resume:
+            raise RunExists(config.out)
+        torch.manual_seed(config.seed)
+        model = build(config)
+        sources = [
+            (open_source(source, model.manifest.alphabet, config.seed + 1 + at), source.weight)
+            for at, source in enumerate(config.train)
+        ]
+        stream = Stream(sources, model.manifest, config, rank=rank, world=world)
+        validation = {
+            name: open_source(source, model.manifest.alphabet, _validation_seed(name))
+            for name, source in config.validation.items()
+            if rank == 0
+        }
+        run = _Run(config, model, stream, device, rank, world)
+        if resume:
+            run.resume(last)
+        if rank == 0:
+            config.out.mkdir(parents=True, exist_ok=True)
+            _write_fonts(config)
+            run.journal = stack.enter_context(Journal(config.out, config.steps, run.step))
+        stop = stack.enter_context(_Stop())
+        return run.go(validation, stop)
+
+
+class _Run:
+    def __init__(
+        self, config: Config, model: Model, stream: Stream, device: torch.device, rank: int, world: int
+    ) -> None:
+        self.config, self.model, self.stream = config, model, stream
+        self.device, self.rank, self.world = device, rank, world
+        self.journal: Journal | None = None
+        self.step, self.best = 0, -1.0
+        # the layout in which convolutions are fastest, on CPUs and GPUs
+        model.module.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.average = Average(model.weights, config.ema) if config.ema else None
+        self.optimizer = optimizer_of(model.module, config.optimizer)
+        self.scaler = torch.amp.GradScaler("cuda", enabled=config.precision == "fp16")
+        self.module: nn.Module = model.module
+        if world > 1:
+            self.module = DistributedDataParallel(
+                model.module, device_ids=[device] if device.type == "cuda" else None
+            )
+
+    def resume(self, path: Path) -> None:
+        self.step, self.best = state.load(
+            path,
+            self.model.weights,
+            self.average.state if self.average else None,
+            self.optimizer,
+            self.scaler,
+            self.config,
+            self.world,
+        )
+
+    def go(self, validation: Mapping[str, Dataset], stop: _Stop) -> Outcome:
+        config = self.config
+        freeze = config.start is not None and config.start.freeze_cnn
+        train_mode(self.model.module, freeze)
+        scores: dict[str, Score] = {}
+        losses: list[Tensor] = []
+        batches = batches_from(self.stream, self.step, config.steps, config.window, config.workers)
+        stopped = False
+        while self.step < config.steps and not stopped:
+            rate = config.optimizer.lr * factor(config.schedule, self.step, config.steps)
+            losses.append(self._learn(next(batches), rate))
+            self.step += 1
+            stopped = self._agreed(stop.requested)
+            ended = stopped or self.step == config.steps
+            if self.rank != 0:
+                losses.clear()
+                continue
+            assert self.journal is not None
+            if self.step % config.log_every == 0 or ended:
+                self.journal.learned(self.step, float(torch.stack(losses).mean()), rate)
+                losses.clear()
+            if validation and (self.step % config.validate_every == 0 or self.step == config.steps):
+                with self._averaged():
+                    scores = validate(self.model, validation, self.device, self.step, self.journal)
+                train_mode(self.model.module, freeze)
+                accuracy = sum(score.accuracy for score in scores.values()) / len(scores)
+                if accuracy > self.best:
+                    self.best = accuracy
+                    self._save_weights("best.pth")
+            if config.keep_every and self.step % config.keep_every == 0:
+                self._save_weights(f"step-{self.step:07}.pth")
+            if self.step % config.save_every == 0 or ended:
+                self._save_training()
+        return Outcome(self.step, stopped, scores)
+
+    def _learn(self, batch: Batch, rate: float) -> Tensor:
+        """One step of the optimiser; its loss."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        images = batch.images.to(self.device, memory_format=torch.channels_last, non_blocking=True)
+        with self._cast():
+            logits = self.module(images)
+        log_probs = logits.float().log_softmax(2).transpose(0, 1)  # (T, N, classes)
+        steps, images_in_batch = log_probs.shape[:2]
+        loss = ctc_loss(
+            log_probs,
+            batch.labels.to(self.device),
+            torch.full((images_in_batch,), steps),
+            batch.lengths,
+            blank=self.model.manifest.blank,
+            zero_infinity=True,
+        )
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(loss).backward()
+        if self.config.clip is not None:
+            self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.module.parameters(), self.config.clip)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        if self.average is not None:
+            self.average.update(self.model.weights, self.step)
+        return loss.detach()
+
+    def _cast(self) -> AbstractContextManager[Any]:
+        if self.config.precision == "fp32":
+            return nullcontext()
+        dtype = torch.bfloat16 if self.config.precision == "bf16" else torch.float16
+        return torch.autocast(self.device.type, dtype=dtype)
+
+    def _agreed(self, requested: bool) -> bool:
+        """Whether any process was told to stop."""
+        if self.world == 1:
+            return requested
+        flag = torch.tensor([float(requested)], device=self.device)
+        distributed.all_reduce(flag)
+        return bool(flag.item())
+
+    def _averaged(self) -> AbstractContextManager[None]:
+        return self.average.swapped(self.model.weights) if self.average else nullcontext()
+
+    def _average_state(self) -> dict[str, Tensor] | None:
+        return self.average.state if self.average else None
+
+    def _save_weights(self, name: str) -> None:
+        state.save_weights(
+            self.config.out / name, self.model.weights, self.model.manifest, self._average_state()
+        )
+
+    def _save_training(self) -> None:
+        state.save_training(
+            self.config.out / state.LAST,
+            self.model.weights,
+            self.model.manifest,
+            self._average_state(),
+            self.optimizer,
+            self.scaler,
+            self.config,
+            step=self.step,
+            best=self.best,
+            world=self.world,
+        )
+
+
+@contextmanager
+def _processes(config: Config) -> Iterator[tuple[int, int, torch.device]]:
+    """Rank, number of processes, and this process's device; set up as torchrun says."""
+    torch.set_num_threads(config.threads)
+    device = torch.device("cpu")
+    if torch.cuda.is_available():
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+        torch.cuda.set_device(device)
+    if "RANK" not in os.environ:
+        yield 0, 1, device
+        return
+    distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield distributed.get_rank(), distributed.get_world_size(), device
+    finally:
+        distributed.destroy_process_group()
+
+
+def _validation_seed(name: str) -> int:
+    """Of drawn images: the same for a name in every training."""
+    return zlib.crc32(name.encode())
+
+
+def _write_fonts(config: Config) -> None:
+    drawn = [source.synthetic for source in (*config.train, *config.validation.values()) if source.synthetic]
+    faces = {face for synthetic in drawn for face in faces_of(synthetic)}
+    if faces:
+        write_font_manifest(sorted(faces, key=lambda face: face.path), config.out / "fonts.json")

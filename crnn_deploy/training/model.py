@@ -1,0 +1,114 @@
+"""The network that is trained: new, or from a checkpoint, with the alphabet that it shall read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import nn
+
+from crnn_deploy.alphabets import AlphabetInvalid, check_alphabet, read_alphabet
+from crnn_deploy.datasets.labels import characters_alphabet
+from crnn_deploy.errors import CrnnDeployError
+from crnn_deploy.manifest import Manifest
+from crnn_deploy.networks.compact import COMPACT_WIDTHS, CompactCRNN
+from crnn_deploy.networks.crnn import CRNN, PAPER_WIDTHS
+from crnn_deploy.recipes import find_recipe
+from crnn_deploy.stages.reference import Settings, open_reference, reference_of
+from crnn_deploy.training.config import AlphabetConfig, Config, NetworkConfig
+
+__all__ = ["HeadNotFound", "Model", "build"]
+
+
+class HeadNotFound(CrnnDeployError, ValueError):
+    """A network whose last layer cannot be fitted to another alphabet."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """A network and how images reach it."""
+
+    module: nn.Module  # images (N, C, H, W) -> logits (N, T, classes)
+    weights: nn.Module  # the same, or what it wraps: its state dict has the names of its family
+    manifest: Manifest
+
+
+def build(config: Config) -> Model:
+    """The network that a training starts with.
+
+    Raises AlphabetInvalid, RecipeInvalid, HeadNotFound, and what opening a checkpoint raises.
+    """
+    alphabet = None if config.alphabet is None else _alphabet(config.alphabet)
+    if config.start is None:
+        recipe = find_recipe(config.recipe)
+        alphabet = alphabet or recipe.alphabet
+        if alphabet is None:
+            raise AlphabetInvalid(f"neither `alphabet` nor the recipe {recipe.name} names characters")
+        channels = 1 if recipe.color == "gray" else 3
+        module = _network(config.network, recipe.height, channels, len(alphabet) + 1)
+        opened = reference_of(module, recipe, alphabet, {})
+        return Model(opened.module, module, opened.manifest)
+    opened = open_reference(config.start.checkpoint, Settings(config.start.recipe))
+    manifest = opened.manifest
+    if alphabet is not None and alphabet != manifest.alphabet:
+        manifest = _with_alphabet(opened.module, manifest, alphabet)
+    if config.start.freeze_cnn:
+        for layer in _convolutions(opened.module):
+            layer.requires_grad_(False)
+    inner = opened.module.get_submodule("module") if hasattr(opened.module, "order") else opened.module
+    return Model(opened.module, inner, manifest)
+
+
+def train_mode(module: nn.Module, freeze_cnn: bool) -> None:
+    """Training mode; batch norm of frozen convolutions keeps its statistics."""
+    module.train()
+    if freeze_cnn:
+        for layer in _convolutions(module):
+            layer.eval()
+
+
+def _convolutions(module: nn.Module) -> list[nn.Module]:
+    return [layer for layer in module.modules() if isinstance(layer, nn.Conv2d | nn.BatchNorm2d)]
+
+
+def _alphabet(config: AlphabetConfig) -> tuple[str, ...]:
+    given = [name for name in ("string", "file", "characters") if getattr(config, name) is not None]
+    if len(given) != 1:
+        raise AlphabetInvalid(f"`alphabet` takes one of string, file and characters, not {given or 'none'}")
+    if config.string is not None:
+        return check_alphabet(tuple(config.string), "the configuration")
+    if config.file is not None:
+        return read_alphabet(config.file)
+    return characters_alphabet(str(config.characters))
+
+
+def _network(config: NetworkConfig, height: int, channels: int, classes: int) -> nn.Module:
+    if config.name == "compact":
+        widths = [max(8, round(width * config.scale)) for width in COMPACT_WIDTHS]
+        return CompactCRNN(height, channels, classes, config.hidden, widths=widths)
+    widths = [max(1, round(width * config.scale)) for width in PAPER_WIDTHS]
+    return CRNN(height, channels, classes, config.hidden, leaky_relu=config.leaky_relu, widths=widths)
+
+
+def _with_alphabet(module: nn.Module, manifest: Manifest, alphabet: tuple[str, ...]) -> Manifest:
+    """Give the network a last layer for another alphabet; characters of both keep their weights."""
+    heads = [
+        (name, layer)
+        for name, layer in module.named_modules()
+        if isinstance(layer, nn.Linear) and layer.out_features == manifest.classes
+    ]
+    if not heads:
+        raise HeadNotFound("the network ends in no linear layer over its classes; it cannot take another alphabet")
+    name, old = heads[-1]
+    blank = 0 if manifest.blank == 0 else len(alphabet)
+    before = (*manifest.alphabet[: manifest.blank], None, *manifest.alphabet[manifest.blank :])
+    after = (*alphabet[:blank], None, *alphabet[blank:])
+    new = nn.Linear(old.in_features, len(after), bias=old.bias is not None)
+    with torch.no_grad():
+        for row, token in enumerate(after):
+            if token in before:
+                new.weight[row] = old.weight[before.index(token)]
+                if old.bias is not None:
+                    new.bias[row] = old.bias[before.index(token)]
+    module.set_submodule(name, new)
+    return replace(manifest, alphabet=alphabet, blank=blank)

@@ -1,0 +1,121 @@
+"""What a training keeps: weights to export, and all that a resumed run needs to go on as if never stopped."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from crnn_deploy.errors import CrnnDeployError
+from crnn_deploy.manifest import Manifest, filter_to_plain
+from crnn_deploy.training.config import Config
+
+__all__ = ["LAST", "ResumeImpossible", "load", "save_training", "save_weights"]
+
+LAST = "last.pth"
+_FORMAT = 1
+# what may not change: the position in the stream of images would mean another image
+_FIXED = ("seed", "batch", "window", "train", "network", "start", "alphabet", "recipe", "ema", "precision")
+
+
+class ResumeImpossible(CrnnDeployError, ValueError):
+    """A training that cannot go on from what is there."""
+
+
+def save_weights(path: Path, module: nn.Module, manifest: Manifest, average: Mapping[str, Tensor] | None) -> None:
+    """Write weights, alphabet and input rule, as `export --checkpoint` reads them; atomically."""
+    _save(path, _weights(module, manifest, average))
+
+
+def save_training(
+    path: Path,
+    module: nn.Module,
+    manifest: Manifest,
+    average: Mapping[str, Tensor] | None,
+    optimizer: Optimizer,
+    scaler: torch.amp.GradScaler,
+    config: Config,
+    *,
+    step: int,
+    best: float,
+    world: int,
+) -> None:
+    """Write the whole state of a training after `step` steps; atomically."""
+    training = {
+        "format": _FORMAT,
+        "step": step,
+        "best": best,
+        "world": world,
+        "optimizer": optimizer.state_dict(),
+        "scaler": scaler.state_dict(),
+        "rng": torch.get_rng_state(),
+        "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "config": config.model_dump_json(),
+    }
+    _save(path, {**_weights(module, manifest, average), "training": training})
+
+
+def load(
+    path: Path,
+    module: nn.Module,
+    average: dict[str, Tensor] | None,
+    optimizer: Optimizer,
+    scaler: torch.amp.GradScaler,
+    config: Config,
+    world: int,
+) -> tuple[int, float]:
+    """Restore a training; its step and its best accuracy so far. Raises ResumeImpossible."""
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        training = content["training"]
+        before = Config.model_validate_json(training["config"])
+    except FileNotFoundError as error:
+        raise ResumeImpossible(f"there is nothing to resume at {path}") from error
+    except Exception as error:  # torch raises a bit of everything
+        raise ResumeImpossible(f"{path} is not the state of a training, or a truncated one") from error
+    changed = [name for name in _FIXED if getattr(before, name) != getattr(config, name)]
+    changed += ["the number of processes"] if training["world"] != world else []
+    if changed:
+        raise ResumeImpossible(f"{path} was trained with another {', '.join(changed)}; start a new run (out)")
+    module.load_state_dict(content["state_dict"])
+    if average is not None:
+        for name, value in content["state_dict_ema"].items():
+            average[name].copy_(value)
+    optimizer.load_state_dict(training["optimizer"])
+    scaler.load_state_dict(training["scaler"])
+    torch.set_rng_state(training["rng"])
+    if torch.cuda.is_available() and training["cuda_rng"]:
+        torch.cuda.set_rng_state_all(training["cuda_rng"])
+    return training["step"], training["best"]
+
+
+def _weights(module: nn.Module, manifest: Manifest, average: Mapping[str, Tensor] | None) -> dict[str, Any]:
+    names = ("color", "height", "mean", "std", "interpolation")
+    recipe = {name: getattr(manifest, name) for name in names}
+    recipe |= {
+        "about": "as trained",
+        "blank": "first" if manifest.blank == 0 else "last",
+        "width": asdict(manifest.width),
+        "leaky_relu": any(isinstance(layer, nn.LeakyReLU) for layer in module.modules()),
+        "filters": [filter_to_plain(item) for item in manifest.filters],
+    }
+    weights = {"state_dict": module.state_dict(), "alphabet": list(manifest.alphabet), "recipe": recipe}
+    return weights if average is None else {"state_dict_ema": dict(average), **weights}
+
+
+def _save(path: Path, content: Mapping[str, Any]) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with temporary.open("wb") as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

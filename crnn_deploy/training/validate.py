@@ -1,0 +1,75 @@
+"""How well the network reads so far, by the road that `infer` takes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from crnn_deploy import ctc, image
+from crnn_deploy.ctc import Frames, Text
+from crnn_deploy.datasets import Dataset, Sample
+from crnn_deploy.errors import CrnnDeployError
+from crnn_deploy.metrics import Score, score
+from crnn_deploy.recognizer import Recognizer
+from crnn_deploy.training.journal import Journal, Reading
+from crnn_deploy.training.model import Model
+
+__all__ = ["validate"]
+
+_CHUNK = 512  # images held at a time
+_BATCH = 64
+_SHOWN = 8  # readings of each dataset in the journal
+
+
+class _Live:
+    """The network as it is now, as a backend."""
+
+    def __init__(self, model: Model, device: torch.device) -> None:
+        self.manifest = model.manifest
+        self._module = model.module.eval()
+        self._device = device
+
+    def run(self, images: NDArray[np.float32]) -> Frames:
+        batch = torch.from_numpy(images).to(self._device, memory_format=torch.channels_last)
+        with torch.inference_mode():
+            return Frames.from_logits(self._module(batch).float().cpu().numpy())
+
+    def close(self) -> None:
+        pass
+
+
+def validate(
+    model: Model, datasets: Mapping[str, Dataset], device: torch.device, step: int, journal: Journal
+) -> dict[str, Score]:
+    """Read every image of every dataset; leaves the module in evaluation mode."""
+    backend = _Live(model, device)
+    recognizer = Recognizer(backend, batch=_BATCH)
+    scores = {}
+    for name, dataset in datasets.items():
+        total = Score()
+        for start in range(0, len(dataset), _CHUNK):
+            samples = [dataset[i] for i in range(start, min(start + _CHUNK, len(dataset)))]
+            texts = recognizer.try_read([sample.image for sample in samples])
+            total += score(
+                (sample.text, text.text if isinstance(text, Text) else None)
+                for sample, text in zip(samples, texts, strict=True)
+            )
+            if start == 0:
+                journal.read(step, name, [_reading(backend, sample) for sample in samples[:_SHOWN]])
+        scores[name] = total
+        journal.validated(step, name, total)
+    return scores
+
+
+def _reading(backend: _Live, sample: Sample) -> Reading:
+    manifest = backend.manifest
+    try:
+        pixels = image.read(sample.image)
+    except CrnnDeployError as error:
+        return Reading(None, sample.text, str(error), "")
+    [indices] = backend.run(image.prepare(pixels, manifest)[None]).indices.tolist()
+    raw = ctc.raw_decode(indices, manifest.alphabet, manifest.blank)
+    return Reading(pixels, sample.text, raw, ctc.decode_indices(indices, manifest.alphabet, manifest.blank))
