@@ -152,6 +152,17 @@ _TABLE = (
     _DOCTR,
     replace(_DOCTR, name="doctr-mobilenet-small", family="doctr-mobilenet-small"),
     replace(_DOCTR, name="doctr-mobilenet-large", family="doctr-mobilenet-large"),
+    Recipe(
+        name="paddleocr",
+        about="github.com/PaddlePaddle/PaddleOCR tools/infer/predict_rec.py, PP-OCRv3 and later, and RapidOCR: "
+        "BGR, height 48, width in proportion, grey on the right up to 320; for describe",
+        blank="first",
+        color="bgr",
+        height=48,
+        width=WidthRule(320, 3200, fit="pad", pad=127.5, rounding="ceil"),
+        mean=(0.5, 0.5, 0.5),
+        std=(0.5, 0.5, 0.5),
+    ),
     _easyocr("english-g2", vocabularies.EASYOCR_ENGLISH_G2),
     _easyocr("latin-g2", vocabularies.EASYOCR_LATIN_G2),
     _easyocr("cyrillic-g2", vocabularies.EASYOCR_CYRILLIC_G2),

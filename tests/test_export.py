@@ -333,7 +333,7 @@ def test_flops_of_the_paper_network(tmp_path: Path) -> None:
     recurrent = 2 * 26 * 2 * 4 * 256 * ((512 + 256) + (256 + 256))
     linear = 2 * 26 * 512 * (256 + 37)
     expected = convolutions + recurrent + linear
-    assert flops(load_onnx(path), reference.manifest, 100) == expected
+    assert flops(load_onnx(path), reference.manifest, [100]) == {100: expected}
     facts = inspect(path, Settings())
     assert facts["flops"]["100 px"] == f"{expected / 1e9:.3f} G"
     assert facts["parameters"] == pytest.approx(8_331_000, abs=5_000)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import onnx
@@ -18,7 +17,7 @@ from crnn_deploy.errors import AlphabetMismatch, ModelUnreadable
 from crnn_deploy.manifest import Manifest
 from crnn_deploy.recipes import Recipe, find_recipe
 from crnn_deploy.stages.export import attach_manifest, replacing
-from crnn_deploy.stages.inspection import load_onnx
+from crnn_deploy.stages.inspection import load_onnx, session_of
 from crnn_deploy.stages.reference import ModelInvalid, step_rule
 
 __all__ = ["describe"]
@@ -104,10 +103,7 @@ def _with_free_batch(model: onnx.ModelProto) -> Any:
     del model.graph.value_info[:]  # shapes that speak of the frozen one
     for output in model.graph.output:
         output.type.tensor_type.ClearField("shape")
-    with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder) / "free.onnx"
-        onnx.save(model, copy)
-        return open_session(copy, threads=1)
+    return session_of(model)
 
 
 def _check_batch(
