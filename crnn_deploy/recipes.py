@@ -154,8 +154,8 @@ _TABLE = (
     replace(_DOCTR, name="doctr-mobilenet-large", family="doctr-mobilenet-large"),
     Recipe(
         name="paddleocr",
-        about="github.com/PaddlePaddle/PaddleOCR tools/infer/predict_rec.py, PP-OCRv3 and later, and RapidOCR: "
-        "BGR, height 48, width in proportion, grey on the right up to 320; for describe",
+        about="github.com/PaddlePaddle/PaddleOCR tools/infer/predict_rec.py (PP-OCRv3, v4; RapidOCR), for "
+        "`describe`: BGR, height 48, width in proportion, grey on the right up to 320",
         blank="first",
         color="bgr",
         height=48,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,9 @@ from crnn_deploy.backends.ort import OrtBackend
 from crnn_deploy.cli.main import main
 from crnn_deploy.networks.crnn import CRNN
 from crnn_deploy.recipes import RECIPES
+from crnn_deploy.recognizer import Recognizer
 
+DATA = Path(__file__).parents[2] / "shared" / "data"
 DIGITS = "0123456789"
 
 
@@ -122,9 +125,20 @@ def test_inspect(checkpoint: Path, model: Path) -> None:
 
 
 def foreign(
-    path: Path, characters: str | None, *, softmax: bool, layout: str = "NTC", classes: int = 5
+    path: Path,
+    characters: str | None,
+    *,
+    softmax: bool,
+    layout: str = "NTC",
+    classes: int = 5,
+    batch: int | str = "n",
+    last: str = "Identity",
 ) -> Path:
-    """A CTC model as other exporters write it: 3 x 48 x width, no manifest."""
+    """A CTC model as other exporters write it: 3 x 48 x width, no manifest.
+
+    last: what becomes of the output (N, T, C): nothing; a Reshape to the declared batch, and for Frozen to the
+        time steps of width 48; or Sub, its mean over the batch taken off
+    """
     rng = np.random.default_rng(0)
     weights: dict[str, Any] = {
         "kernel": rng.normal(0, 0.3, (classes, 3, 48, 8)).astype(np.float32),
@@ -142,10 +156,18 @@ def foreign(
             perm={"NTC": [0, 1, 2], "TNC": [1, 0, 2], "NCT": [0, 2, 1]}[layout],
         ),
     ]
+    if last in ("Reshape", "Frozen"):
+        weights["shape"] = np.array([batch, -1 if last == "Reshape" else 6, classes], np.int64)
+        nodes[-1].output[0] = "free"
+        nodes.append(helper.make_node("Reshape", ["free", "shape"], ["out"]))
+    elif last == "Sub":
+        nodes[-1].output[0] = "free"
+        nodes.append(helper.make_node("ReduceMean", ["free"], ["mean"], axes=[0]))
+        nodes.append(helper.make_node("Sub", ["free", "mean"], ["out"]))
     graph = helper.make_graph(
         nodes,
         "foreign",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3, 48, "w"])],
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [batch, 3, 48, "w"])],
         [helper.make_tensor_value_info("out", TensorProto.FLOAT, [None, None, None])],
         [numpy_helper.from_array(value, name) for name, value in weights.items()],
     )
@@ -219,6 +241,50 @@ def test_describe_refuses(
     result = run("describe", path, "--recipe", recipe, *arguments, "-o", tmp_path / "out.onnx")
     assert result.exit_code == 2 and all(part in result.stderr for part in expected), result.stderr
     assert not (tmp_path / "out.onnx").exists()
+
+
+@pytest.mark.parametrize("batch", [1, 2, 6])
+def test_describe_frees_a_batch_that_is_only_declared(batch: int, recipe: Path, tmp_path: Path) -> None:
+    fixed = foreign(tmp_path / "fixed.onnx", None, softmax=True, batch=batch)
+    free = foreign(tmp_path / "free.onnx", None, softmax=True)
+    frames = []
+    for path in (fixed, free):
+        out = path.with_suffix(".out.onnx")
+        result = run("describe", path, "--recipe", recipe, "--alphabet-string", "abcd", "-o", out)
+        assert result.exit_code == 0, result.output
+        images = np.random.default_rng(1).normal(0, 1, (4, 3, 48, 160)).astype(np.float32)
+        frames.append(OrtBackend(out).run(images))
+    np.testing.assert_array_equal(frames[0].probabilities, frames[1].probabilities)
+
+
+@pytest.mark.parametrize(
+    ("batch", "last"),
+    [(1, "Reshape"), (2, "Reshape"), (1, "Frozen"), (2, "Frozen"), ("n", "Sub"), (2, "Sub")],
+)
+def test_describe_refuses_a_graph_that_joins_images(
+    batch: int | str, last: str, recipe: Path, tmp_path: Path
+) -> None:
+    path = foreign(tmp_path / "rec.onnx", None, softmax=False, batch=batch, last=last)
+    out = tmp_path / "out.onnx"
+    result = run("describe", path, "--recipe", recipe, "--alphabet-string", "abcd", "-o", out)
+    assert result.exit_code == 2 and "otherwise in a batch than alone" in result.stderr, result.stderr
+    assert len(result.stderr.splitlines()) == 1 and not out.exists()
+
+
+def test_the_recogniser_of_rapidocr(tmp_path: Path) -> None:
+    """PP-OCRv4 as its wheel carries it, told by its own characters, on words that were read by eye."""
+    rapidocr = importlib.util.find_spec("rapidocr_onnxruntime")
+    if rapidocr is None or rapidocr.origin is None or not DATA.exists():
+        pytest.skip("needs pip install rapidocr_onnxruntime, and the shared images")
+    model = Path(rapidocr.origin).parent / "models" / "ch_PP-OCRv4_rec_infer.onnx"
+    result = run("describe", model, "--recipe", "paddleocr", "-o", tmp_path / "out.onnx")
+    assert result.exit_code == 0, result.output
+    labels = (DATA / "scene_words_demo" / "labels.tsv").read_text(encoding="utf-8").splitlines()
+    truth = dict(line.split("\t") for line in labels)
+    texts = Recognizer.load(tmp_path / "out.onnx").read([DATA / "scene_words_demo" / name for name in truth])
+    assert sum(text.text == label for text, label in zip(texts, truth.values(), strict=True)) >= 13
+    facts = json.loads(run("inspect", tmp_path / "out.onnx", "--json").stdout)
+    assert facts["parameters"] > 2_000_000 and facts["alphabet"].startswith("6624 characters")
 
 
 def test_no_manifest_names_describe(tmp_path: Path) -> None:

@@ -313,6 +313,30 @@ def test_parity_finds_what_was_changed(exported: tuple[Path, ReferenceBackend]) 
     assert "FAILED" in report.table() and "margin" in report.table()
 
 
+@pytest.mark.parametrize("broken", ["candidate", "reference", "both"])
+def test_parity_fails_on_nan(broken: str, exported: tuple[Path, ReferenceBackend]) -> None:
+    _, sound = exported
+    other = ReferenceBackend(small_crnn().eval(), sound.manifest)
+    with torch.no_grad():
+        other.module.rnn[1].embedding.bias[5] = float("nan")  # type: ignore[index,union-attr]
+    rng = np.random.default_rng(2)
+    images = [drawn_images(sound.manifest, 2, width, rng) for width in (120, 140)]
+    reference = sound if broken == "candidate" else other
+    candidate = sound if broken == "reference" else other
+    report = compare(reference, candidate, images)
+    assert not report.passed and np.isnan(report.max_delta)
+    assert "FAILED" in report.table() and "put out NaN" in report.table()
+
+
+def test_parity_says_why_a_candidate_did_not_run(exported: tuple[Path, ReferenceBackend]) -> None:
+    path, reference = exported
+    other = OrtBackend(path)
+    other.manifest = replace(other.manifest, steps=StepRule(8, 0))
+    report = compare(reference, other, [drawn_images(reference.manifest, 2, 120, np.random.default_rng(2))])
+    assert not report.passed and report.max_delta == float("inf")
+    assert "the graph gives (2, 31, 11)" in report.table()
+
+
 def test_flops_of_the_paper_network(tmp_path: Path) -> None:
     """1.36 GFLOP outside the recurrent layers at 100 px, counted by hand."""
     reference = reference_of(CRNN(32, 1, 37), RECIPES["paper"], RECIPES["paper"].alphabet or (), {})

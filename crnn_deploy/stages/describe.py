@@ -113,24 +113,25 @@ def _check_batch(
     axis: int,
     path: Path,
 ) -> None:
-    """Refuse a graph that reads an image otherwise alone than in a batch, or in no batch but its own."""
-    count = max(_BATCH, len(images))
-    many = np.resize(images, (count, *images.shape[1:]))
+    """Refuse a graph that reads an image otherwise alone than in batches of its own size and of others.
+
+    together: what the graph as it came makes of `images`
+    axis: the batch's in the output
+    """
+    refusal = ModelInvalid(
+        f"{path} reads an image otherwise in a batch than alone; export it again with a dynamic batch axis and "
+        "without operators that join the images of a batch"
+    )
+    more = np.resize(images, (max(_BATCH, len(images)), *images.shape[1:]))
     try:
-        all_of_them = run(many)
-        rows = [run(image[None]) for image in many]
+        alone = np.concatenate([run(image[None]) for image in more], axis)
+        both = (together, alone.take(range(len(images)), axis)), (run(more), alone)
     except ModelUnreadable as error:
-        raise ModelInvalid(
-            f"{path} runs on batches of {len(images)} alone; export it again with a dynamic batch axis"
-        ) from error
-    alone = np.concatenate(rows, axis)
+        raise refusal from error
     tolerance = _CLOSE * float(np.abs(alone).max())
-    for batch, expected in ((all_of_them, alone), (together, alone.take(range(len(images)), axis))):
+    for batch, expected in both:
         if batch.shape != expected.shape or not np.allclose(batch, expected, rtol=0, atol=tolerance):
-            raise ModelInvalid(
-                f"{path} reads an image otherwise in a batch than alone; export it again so that no operator "
-                "joins the images of a batch"
-            )
+            raise refusal
 
 
 def _paddle_characters(model: onnx.ModelProto, sample: NDArray[np.float32]) -> tuple[str, ...] | None:

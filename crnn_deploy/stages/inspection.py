@@ -47,9 +47,7 @@ def inspect(path: Path, settings: Settings) -> dict[str, Any]:
             "format": "ONNX",
             "opset": {entry.domain or "onnx": entry.version for entry in model.opset_import},
             "operators": dict(Counter(node.op_type for node in model.graph.node).most_common()),
-            "parameters": sum(
-                math.prod(t.dims) for t in model.graph.initializer if t.data_type != onnx.TensorProto.INT64
-            ),
+            "parameters": _parameters(model),
         }
         any_width = bool(model.graph.input[0].type.tensor_type.shape.dim[3].dim_param)
         cost = flops(model, manifest, _widths(manifest, any_width))
@@ -91,6 +89,13 @@ def manifest_of(model: onnx.ModelProto) -> Manifest | None:
     """The manifest in a model's metadata. Raises ManifestInvalid."""
     text = next((entry.value for entry in model.metadata_props if entry.key == METADATA_KEY), None)
     return None if text is None else Manifest.from_json(text)
+
+
+def _parameters(model: onnx.ModelProto) -> int:
+    """Numbers in the graph but for whole ones, which are shapes; some exporters make weights constants."""
+    constants = [node.attribute[0].t for node in model.graph.node if node.op_type == "Constant"]
+    whole = (onnx.TensorProto.INT32, onnx.TensorProto.INT64)
+    return sum(math.prod(t.dims) for t in (*model.graph.initializer, *constants) if t.data_type not in whole)
 
 
 def session_of(model: onnx.ModelProto) -> Any:
