@@ -62,11 +62,11 @@ LARGEST_LOGIT = 5.0
 def random_checkpoint(recipe: Recipe, alphabet: tuple[str, ...], path: Path) -> None:
     """Save random weights of a recipe's network that are as alive as trained ones.
 
-    With the published initialisations the signal fades: logits that hardly vary prove little. Here convolutions
-    are He's (arXiv 1502.01852), recurrences Xavier's and orthogonal, and batch norm has random scales and the
-    statistics of drawn images. A residual branch joins its shortcut at a fifth of the scale: with equal parts
-    a deep random network magnifies fp32's rounding a thousandfold, in PyTorch as in ONNX Runtime. The last layer
-    is scaled to logits of at most 5 on the drawn images.
+    With the published initialisations the signal fades: logits that hardly vary prove little. Here
+    convolutions are He's (arXiv 1502.01852), recurrences Xavier's and orthogonal, and batch norm has random
+    scales and the statistics of drawn images. A residual branch joins its shortcut at a fifth of the scale:
+    with equal parts a deep random network magnifies fp32's rounding a thousandfold, in PyTorch as in ONNX
+    Runtime. The last layer is scaled to logits of at most 5 on the drawn images.
     """
     assert recipe.family is not None
     torch.manual_seed(0)

@@ -119,8 +119,8 @@ def _check_batch(
     axis: the batch's in the output
     """
     refusal = ModelInvalid(
-        f"{path} reads an image otherwise in a batch than alone; export it again with a dynamic batch axis and "
-        "without operators that join the images of a batch"
+        f"{path} reads an image otherwise in a batch than alone; export it again with a dynamic batch axis, "
+        "and no operator that joins the images of a batch"
     )
     more = np.resize(images, (max(_BATCH, len(images)), *images.shape[1:]))
     try:
