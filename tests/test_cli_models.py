@@ -44,6 +44,29 @@ def model(checkpoint: Path) -> Path:
     return checkpoint.with_suffix(".onnx")
 
 
+@pytest.mark.parametrize(
+    ("saved", "recipe", "expected"),
+    [
+        ({}, None, "ReLU (the published default; for LeakyReLU give a recipe with leaky_relu = true)"),
+        ({"opt": {"leakyRelu": True}}, None, "LeakyReLU (saved beside the weights)"),
+        ({"opt": {"leakyRelu": False}}, "leaky_relu = true", "LeakyReLU (recipe own)"),
+    ],
+)
+def test_export_says_which_activation_it_took_and_why(
+    saved: dict[str, Any], recipe: str | None, expected: str, checkpoint: Path, tmp_path: Path
+) -> None:
+    state = torch.load(checkpoint, weights_only=True)
+    torch.save({"state_dict": state, **saved}, tmp_path / "x.pth")
+    arguments = ["--checkpoint", tmp_path / "x.pth", "--alphabet-string", DIGITS]
+    if recipe is not None:
+        (tmp_path / "own.toml").write_text(f'base = "paper"\n{recipe}\n')
+        arguments += ["--recipe", tmp_path / "own.toml"]
+    result = run("export", *arguments)
+    assert result.exit_code == 0, result.output
+    assert f"\nactivation: {expected}\n" in result.stdout
+    assert ("LeakyRelu" in run("inspect", tmp_path / "x.onnx").stdout) == expected.startswith("Leaky")
+
+
 def test_list_recipes() -> None:
     result = run("export", "--list-recipes")
     assert result.exit_code == 0
@@ -136,8 +159,8 @@ def foreign(
 ) -> Path:
     """A CTC model as other exporters write it: 3 x 48 x width, no manifest.
 
-    last: what becomes of the output (N, T, C): nothing; a Reshape to the declared batch, and for Frozen to the
-        time steps of width 48; or Sub, its mean over the batch taken off
+    last: what becomes of the output (N, T, C): nothing; a Reshape to the declared batch, and for Frozen to
+        the time steps of width 48; or Sub, its mean over the batch taken off
     """
     rng = np.random.default_rng(0)
     weights: dict[str, Any] = {

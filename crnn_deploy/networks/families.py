@@ -30,6 +30,7 @@ class Family:
         [StateDict, bool], nn.Module
     ]  # (state dict, leaky_relu) -> module, images -> (N, T, classes)
     classes: Callable[[StateDict], int]  # number of classes, blank included
+    leaky: bool = False  # whether it is published with ReLU and with LeakyReLU
 
 
 def _widths(state: StateDict, prefix: str) -> list[int]:
@@ -130,6 +131,7 @@ FAMILIES: tuple[Family, ...] = (
         matches=lambda s: _has(s, "cnn.conv6.weight", "rnn.0.rnn.weight_ih_l0", "rnn.1.embedding.weight"),
         build=_build_crnn,
         classes=_classes("rnn.1.embedding.weight"),
+        leaky=True,
     ),
     Family(
         name="mmocr",
@@ -137,6 +139,7 @@ FAMILIES: tuple[Family, ...] = (
         matches=lambda s: _has(s, "backbone.cnn.conv6.weight", "decoder.decoder.1.embedding.weight"),
         build=_build_mmocr,
         classes=_classes("decoder.decoder.1.embedding.weight"),
+        leaky=True,
     ),
     Family(
         name="gitycc",
@@ -146,6 +149,7 @@ FAMILIES: tuple[Family, ...] = (
         ),
         build=_build_gitycc,
         classes=_classes("dense.weight"),
+        leaky=True,
     ),
     Family(
         name="easyocr-g2",
