@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -40,7 +42,12 @@ MANIFEST = Manifest(
 )
 
 
-def save(path: Path, metadata: str | None, shape=("batch", 1, 3, "width"), kind=TensorProto.FLOAT) -> Path:
+def save(
+    path: Path,
+    metadata: str | None,
+    shape: Sequence[int | str] = ("batch", 1, 3, "width"),
+    kind: TensorProto.DataType = TensorProto.FLOAT,
+) -> Path:
     """A network whose logits are the columns of the image, so an image of height 3 has 3 classes."""
     shape_out = [shape[0], shape[3], shape[2]]
     graph = helper.make_graph(
@@ -98,7 +105,7 @@ def test_metadata_that_is_no_text_is_refused(tmp_path: Path) -> None:
     ],
     ids=["channels", "height", "width", "type"],
 )
-def test_an_input_that_the_manifest_contradicts_is_refused(tmp_path: Path, graph) -> None:
+def test_an_input_that_the_manifest_contradicts_is_refused(tmp_path: Path, graph: dict[str, Any]) -> None:
     if graph.get("shape", (0, 1))[1] == 3:  # three channels cannot be squeezed away
         path = tmp_path / "m.onnx"
         value = helper.make_tensor_value_info("images", TensorProto.FLOAT, list(graph["shape"]))
