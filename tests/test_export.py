@@ -16,9 +16,11 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from crnn_deploy import ctc
 from crnn_deploy.alphabets import AlphabetInvalid, read_alphabet
 from crnn_deploy.backends.ort import OrtBackend
 from crnn_deploy.backends.reference import ReferenceBackend
+from crnn_deploy.ctc import Frames
 from crnn_deploy.errors import AlphabetMismatch, CrnnDeployError, VerdictFailed
 from crnn_deploy.manifest import Manifest, StepRule, WidthRule
 from crnn_deploy.networks.crnn import CRNN
@@ -26,7 +28,7 @@ from crnn_deploy.recipes import RECIPES
 from crnn_deploy.stages.checkpoint import CheckpointNotFound, CheckpointUnreadable, load
 from crnn_deploy.stages.export import ExportFailed, export
 from crnn_deploy.stages.inspection import flops, inspect, load_onnx, manifest_of
-from crnn_deploy.stages.onnx_graph import ExportImpossible
+from crnn_deploy.stages.onnx_graph import ExportImpossible, baked_constants
 from crnn_deploy.stages.parity import compare, drawn_images
 from crnn_deploy.stages.reference import ModelInvalid, Settings, open_reference, reference_of
 
@@ -209,6 +211,37 @@ def test_a_wrong_graph_is_not_written(tmp_path: Path) -> None:
     assert failure.value.report.max_delta > 1e-4
     assert path.read_bytes() == b"what was there before"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_scan_finds_sizes_of_the_traced_input(exported: tuple[Path, ReferenceBackend]) -> None:
+    model = load_onnx(exported[0])
+    traced = {"batch": 7, "width": 151, "time steps": 38}
+    assert baked_constants(model, traced) == []
+    last = model.graph.output[0].name
+    shapes = {"as an initializer": [7, -1, 11], "as a node": [-1, 38, 11], "free": [0, -1, 11]}
+    for name, shape in shapes.items():
+        tensor = onnx.numpy_helper.from_array(np.array(shape), name)
+        if name == "as a node":
+            model.graph.node.append(onnx.helper.make_node("Constant", [], [name], value=tensor))
+        else:
+            model.graph.initializer.append(tensor)
+        model.graph.node.append(onnx.helper.make_node("Reshape", [last, name], [f"out {name}"], name=name))
+    assert baked_constants(model, traced) == [
+        "Reshape as an initializer: 7 = batch",
+        "Reshape as a node: 38 = time steps",
+    ]
+
+
+@pytest.mark.parametrize(("blank", "index"), [("first", 0), ("last", 10)])
+def test_the_blank_is_first_or_last(blank: Any, index: int, tmp_path: Path) -> None:
+    path = save(small_crnn().state_dict(), tmp_path / "x.pth")
+    reference = open_reference(path, Settings(alphabet=DIGITS, blank=blank))
+    assert reference.manifest.blank == index
+    logits = torch.full((1, 3, 11), -9.0)
+    logits[0, :, 1] = 9.0
+    frames = Frames.from_logits(logits.numpy())
+    [text] = ctc.decode(frames, reference.manifest.alphabet, reference.manifest.blank, [(1.0, 3)])
+    assert text.text == ("0" if blank == "first" else "1")
 
 
 def test_a_layer_that_onnx_cannot_hold_is_named(tmp_path: Path) -> None:

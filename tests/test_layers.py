@@ -122,10 +122,17 @@ def test_a_command_imports_only_click_and_errors_before_it_runs(name: str) -> No
             "assert 'onnxruntime' in sys.modules",
             ("torch", "onnx", "onnxscript"),
         ),
+        (
+            "import contextlib, io; from crnn_deploy.cli.main import main\n"
+            "with contextlib.redirect_stdout(io.StringIO()) as shown:\n"
+            "    main(['export', '--list-recipes'], standalone_mode=False)\n"
+            "assert 'crnn.pytorch' in shown.getvalue()",
+            ("torch", "onnx", "onnxruntime"),
+        ),
         ("import crnn_deploy", ("numpy", "cv2", "click")),
         ("import crnn_deploy.cli.main", ("numpy", "cv2", "onnxruntime")),
     ],
-    ids=["recognizer", "ort", "package", "cli"],
+    ids=["recognizer", "ort", "recipes", "package", "cli"],
 )
 def test_what_a_run_does_not_import(code: str, absent: tuple[str, ...]) -> None:
     check = f"import sys\n{code}\nprint([name for name in {absent!r} if name in sys.modules])"

@@ -252,9 +252,19 @@ def test_two_distributions_of_onnx_runtime_are_refused(tmp_path: Path) -> None:
     assert "\n" not in line
 
 
-def test_no_onnx_runtime_names_the_extra(tmp_path: Path) -> None:
+INFER = """
+from crnn_deploy.cli.main import main
+try:
+    main(["infer", "--model", sys.argv[1], sys.argv[1]], prog_name="crnn-deploy")
+except SystemExit as end:
+    assert end.code == 2
+"""
+
+
+@pytest.mark.parametrize("code", [OPEN, "import sys; sys.stderr = sys.stdout" + INFER], ids=["API", "infer"])
+def test_no_onnx_runtime_names_the_extra(code: str, tmp_path: Path) -> None:
     model = save(tmp_path / "m.onnx", MANIFEST.to_json())
-    line = said(BLOCK + OPEN, model)
+    line = said(BLOCK + code, model)
     assert "pip install 'crnn-deploy[cpu]'" in line
     assert "\n" not in line
 
