@@ -32,7 +32,7 @@ def test_every_recipe_is_proven_and_stands_in_the_readme() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     table = [line.split("|") for line in readme.splitlines() if line.startswith("| ")]
     shown = {
-        name.removesuffix(" (trained)").strip(): float(cells[-2])
+        name.replace("(trained)", "").strip(): float(cells[-2])
         for cells in table
         if len(cells) == 7 and "e-0" in cells[-2]
         for name in cells[1].split(",")
