@@ -18,7 +18,7 @@ from crnn_deploy.manifest import Manifest
 from crnn_deploy.recipes import Recipe, find_recipe
 from crnn_deploy.stages.export import attach_manifest, replacing
 from crnn_deploy.stages.inspection import load_onnx, session_of
-from crnn_deploy.stages.reference import ModelInvalid, step_rule
+from crnn_deploy.stages.reference import ModelInvalid, far_widths, step_rule
 
 __all__ = ["describe"]
 
@@ -181,4 +181,4 @@ def _normalise_output(model: onnx.ModelProto, order: tuple[int, int, int], proba
 
 def _probed(recipe: Recipe) -> list[int]:
     low = recipe.width.minimum
-    return [low] if recipe.width.fixed else [*range(low, low + _PROBES)]
+    return [low] if recipe.width.fixed else [*range(low, low + _PROBES), *far_widths(recipe.width, 5)]
