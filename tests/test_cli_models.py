@@ -114,6 +114,24 @@ def test_verify_fails_on_other_weights(checkpoint: Path, model: Path, tmp_path: 
     assert run("verify", model, model, "--tolerance", "0").exit_code == 0
 
 
+def test_verify_fails_on_nan_and_says_so(checkpoint: Path, model: Path, tmp_path: Path) -> None:
+    state = torch.load(checkpoint, weights_only=True)
+    state["rnn.1.embedding.bias"][3] = float("nan")
+    torch.save(state, tmp_path / "nan.pth")
+    result = run("verify", model, tmp_path / "nan.pth", "--json", tmp_path / "report.json")
+    assert result.exit_code == 1
+    assert "FAILED" in result.stdout and "the candidate put out NaN" in result.stdout
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(constant)
+
+    facts = json.loads((tmp_path / "report.json").read_text(), parse_constant=refuse)
+    assert not facts["passed"] and facts["max_delta"] is None
+    result = run("export", "--checkpoint", tmp_path / "nan.pth", "--alphabet-string", DIGITS)
+    assert result.exit_code == 1 and "put out NaN" in result.stdout
+    assert not (tmp_path / "nan.onnx").exists()
+
+
 def test_verify_refuses_models_that_do_not_compare(model: Path, tmp_path: Path) -> None:
     changed = onnx.load(model)
     entry = changed.metadata_props[0]
