@@ -34,8 +34,9 @@ class Frames:
         indices = logits.argmax(axis=2)
         best = np.take_along_axis(logits, indices[:, :, None], axis=2)
         total = np.empty(indices.shape, np.float32)
-        for row, image in enumerate(logits):  # one image at a time: the sum's rounding must not depend on N
-            np.exp(image - best[row]).sum(axis=1, out=total[row])
+        with np.errstate(invalid="ignore"):  # infinity less infinity: the probability is NaN, and says so
+            for row, image in enumerate(logits):  # one at a time: the sum's rounding must not depend on N
+                np.exp(image - best[row]).sum(axis=1, out=total[row])
         return cls(indices, np.reciprocal(total), logits)
 
 

@@ -17,6 +17,8 @@ __all__ = [
     "ManifestMissing",
     "ModelNotFound",
     "ModelUnreadable",
+    "ReadFailed",
+    "RunFailed",
     "VerdictFailed",
 ]
 
@@ -77,6 +79,20 @@ class CharacterUnknown(CrnnDeployError, ValueError):
 
     def __init__(self, character: str, text: str) -> None:
         super().__init__(f"the alphabet has no {character!r} (in {text!r})")
+
+
+class RunFailed(CrnnDeployError, RuntimeError):
+    """A model that fails while it runs, or puts out what its manifest does not say."""
+
+    def __init__(self, path: Path, shape: tuple[int, ...], reason: str) -> None:
+        super().__init__(f"{path} fails on images of shape {shape}: {reason}")
+
+
+class ReadFailed(CrnnDeployError, RuntimeError):
+    """An image in which no text can be read though it is one."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(f"{path if path.isprintable() else repr(path)}: {reason}")
 
 
 class BackendMissing(CrnnDeployError, ImportError):

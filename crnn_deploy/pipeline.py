@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import signal
 from collections import deque
@@ -13,9 +12,9 @@ from types import FrameType, TracebackType
 from typing import Protocol
 
 from crnn_deploy.ctc import Text
-from crnn_deploy.errors import CrnnDeployError
+from crnn_deploy.errors import CrnnDeployError, ReadFailed
 
-__all__ = ["ReadFailed", "Reader", "Result", "Stop", "cpus", "read_in_order"]
+__all__ = ["Reader", "Result", "Stop", "cpus", "read_in_order"]
 
 Result = tuple[str, Text | CrnnDeployError]  # the path of an image and what was read in it
 
@@ -29,13 +28,6 @@ class Reader(Protocol):
     """What is used of a Recognizer; called from several threads at once."""
 
     def try_read(self, images: Sequence[str], /) -> Sequence[Text | CrnnDeployError]: ...
-
-
-class ReadFailed(CrnnDeployError, RuntimeError):
-    """An image that failed in a way nobody foresaw."""
-
-    def __init__(self, path: str, reason: str) -> None:
-        super().__init__(f"{path if path.isprintable() else repr(path)}: {reason}")
 
 
 def read_in_order(
@@ -73,19 +65,13 @@ def read_in_order(
 
 def _read(reader: Reader, paths: list[str]) -> list[Result]:
     try:
-        return [
-            (path, _checked(path, text)) for path, text in zip(paths, reader.try_read(paths), strict=True)
-        ]
+        return list(zip(paths, reader.try_read(paths), strict=True))
     except Exception as error:
         if len(paths) == 1:
-            return [(paths[0], ReadFailed(paths[0], f"unexpected {type(error).__name__}: {error}"))]
+            known = isinstance(error, CrnnDeployError)
+            reason = str(error) if known else f"unexpected {type(error).__name__}: {error}"
+            return [(paths[0], ReadFailed(paths[0], reason))]
         return [result for path in paths for result in _read(reader, [path])]  # the others are not to blame
-
-
-def _checked(path: str, result: Text | CrnnDeployError) -> Text | CrnnDeployError:
-    if isinstance(result, Text) and math.isnan(result.confidence):
-        return ReadFailed(path, "the network put out NaN")
-    return result
 
 
 class Stop:

@@ -40,7 +40,7 @@ class Recipe:
     std: tuple[float, ...] = (0.5,)  # per channel
     interpolation: Interpolation = "linear"  # names without a prefix are OpenCV's
     filters: tuple[Filter, ...] = ()  # applied to the grey image at its original size
-    leaky_relu: bool | None = None  # slope 0.2 in place of ReLU; None: told from the checkpoint
+    leaky_relu: bool | None = None  # slope 0.2 in place of ReLU; None: as saved beside the weights, or ReLU
     folder: Path = field(default=Path(), compare=False)  # where the recipe's file lies
 
 
@@ -153,6 +153,17 @@ _TABLE = (
     _DOCTR,
     replace(_DOCTR, name="doctr-mobilenet-small", family="doctr-mobilenet-small"),
     replace(_DOCTR, name="doctr-mobilenet-large", family="doctr-mobilenet-large"),
+    Recipe(
+        name="paddleocr",
+        about="github.com/PaddlePaddle/PaddleOCR tools/infer/predict_rec.py (PP-OCRv3, v4; RapidOCR), for "
+        "`describe`: BGR, height 48, width in proportion, grey on the right up to 320",
+        blank="first",
+        color="bgr",
+        height=48,
+        width=WidthRule(320, 3200, fit="pad", pad=127.5, rounding="ceil"),
+        mean=(0.5, 0.5, 0.5),
+        std=(0.5, 0.5, 0.5),
+    ),
     _easyocr("english-g2", vocabularies.EASYOCR_ENGLISH_G2),
     _easyocr("latin-g2", vocabularies.EASYOCR_LATIN_G2),
     _easyocr("cyrillic-g2", vocabularies.EASYOCR_CYRILLIC_G2),

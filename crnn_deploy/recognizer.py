@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from os import PathLike
+from os import PathLike, fsdecode
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ from crnn_deploy import ctc, image
 from crnn_deploy.backends import Backend, open_backend
 from crnn_deploy.batching import batches
 from crnn_deploy.ctc import Text
-from crnn_deploy.errors import CrnnDeployError
+from crnn_deploy.errors import CrnnDeployError, ReadFailed
 from crnn_deploy.manifest import Manifest
 
 __all__ = ["Recognizer"]
@@ -51,7 +51,8 @@ class Recognizer:
     def read(self, images: Iterable[image.Source]) -> list[Text]:
         """Text of each image, in order: paths, encoded bytes, uint8 arrays (grey or BGR) or PIL images.
 
-        Raises ImageNotFound or ImageUnreadable for the first image that cannot be read.
+        Raises ImageNotFound, ImageUnreadable or ReadFailed for the first image that cannot be read, RunFailed
+        where the model cannot run.
         """
         results = self.try_read(list(images))
         for result in results:
@@ -60,7 +61,10 @@ class Recognizer:
         return [result for result in results if isinstance(result, Text)]
 
     def try_read(self, images: Sequence[image.Source]) -> list[Text | CrnnDeployError]:
-        """As `read`, but an image that cannot be read gives its error and the others are read."""
+        """As `read`, but an image that cannot be read gives its error and the others are read.
+
+        Raises RunFailed.
+        """
         results: dict[int, Text | CrnnDeployError] = {}
         scales: dict[int, tuple[float, int]] = {}
         for batch in batches(self._prepared(images, results, scales), self._batch):
@@ -71,7 +75,10 @@ class Recognizer:
                 self.manifest.blank,
                 [(scales[i][0] / frames.indices.shape[1], scales[i][1]) for i in batch.indices],
             )
-            results.update(zip(batch.indices, texts, strict=True))
+            for i, text, probabilities in zip(batch.indices, texts, frames.probabilities, strict=True):
+                results[i] = text
+                if not np.isfinite(probabilities).all():
+                    results[i] = ReadFailed(_name(images[i]), "the network puts out NaN for it")
         return [results[i] for i in range(len(images))]
 
     def _prepared(
@@ -97,3 +104,7 @@ class Recognizer:
 
     def close(self) -> None:
         self._backend.close()
+
+
+def _name(source: image.Source) -> str:
+    return fsdecode(source) if isinstance(source, str | PathLike) else f"<{type(source).__name__}>"

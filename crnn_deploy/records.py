@@ -7,6 +7,7 @@ Records are bytes from here on: a file name need not be text, so it goes out as 
 from __future__ import annotations
 
 import csv
+import errno
 import hashlib
 import io
 import json
@@ -20,6 +21,11 @@ import numpy as np
 
 from crnn_deploy.ctc import Char, Text
 from crnn_deploy.errors import CrnnDeployError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 __all__ = [
     "COLUMNS",
@@ -268,7 +274,8 @@ def open_output(path: Path, form: Format, *, resume: bool) -> tuple[BinaryIO, Do
     """A file to append records to, and the paths it has already.
 
     Without `resume` the file must be new. With it, a file that is there is read through, and a record at its
-    end that a killed run has not finished is cut off.
+    end that a killed run has not finished is cut off. No other run may write to the file until it is closed
+    (where the system has advisory locks).
     Raises OutputExists, OutputUnwritable, OutputMismatch.
     """
     kept = resume and path.exists()
@@ -279,6 +286,7 @@ def open_output(path: Path, form: Format, *, resume: bool) -> tuple[BinaryIO, Do
     except OSError as error:
         raise OutputUnwritable(path, error.strerror or str(error)) from None
     try:
+        _lock(stream, path)
         written = _Written(path, form, stream if kept else io.BytesIO())
         done = Done(written)
         if kept:
@@ -290,6 +298,18 @@ def open_output(path: Path, form: Format, *, resume: bool) -> tuple[BinaryIO, Do
         stream.close()
         raise
     return stream, done
+
+
+def _lock(stream: BinaryIO, path: Path) -> None:
+    if fcntl is None:
+        return
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise OutputUnwritable(path, "another run is writing to it") from None
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.ENOTSUP):  # not every file system has locks
+            raise OutputUnwritable(path, error.strerror or str(error)) from None
 
 
 class _Written:
@@ -312,8 +332,10 @@ class _Written:
                 raise OutputMismatch(self.path, 1, self.form)
             self.end += len(data)
             data = b""
-        # a torn beginning may be cut off, a file of another kind must not be
-        if not self.end and not (data.startswith(self.form.opening) or self.form.opening.startswith(data)):
+        # a torn beginning may be cut off, a file of another kind must not be; text has nothing to know it by
+        opening = self.form.opening
+        torn = opening and (data.startswith(opening) or opening.startswith(data))
+        if data and not self.end and not torn:
             raise OutputMismatch(self.path, 1, self.form)
 
     def _path(self, data: bytes, number: int) -> str:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from crnn_deploy.batching import batches
 
@@ -29,7 +31,7 @@ def test_every_image_is_in_one_batch_of_its_width(widths: list[int], size: int) 
 def test_a_full_batch_leaves_before_the_next_image_is_asked_for() -> None:
     asked: list[int] = []
 
-    def images():
+    def images() -> Iterator[tuple[int, NDArray[np.float32]]]:
         for index, width in enumerate([4, 8, 4, 8]):
             asked.append(index)
             yield index, np.zeros((1, 2, width), np.float32)

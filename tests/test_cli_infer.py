@@ -344,6 +344,19 @@ def test_help_imports_nothing_heavy(args: list[str]) -> None:
         assert all(f"\n  {name} " in shown for name in ("infer", "export", "verify", "inspect", "describe"))
 
 
+def test_a_whole_run_imports_neither_torch_nor_onnx(tmp_path: Path, tiny_onnx: Path) -> None:
+    cv2.imwrite(str(tmp_path / "a.png"), np.full((32, 100), 200, np.uint8))
+    program = (
+        "import sys; from crnn_deploy.cli.main import main\n"
+        "main(['infer', '--model', sys.argv[1], sys.argv[2]], standalone_mode=False)\n"
+        "print(*sorted({'torch', 'onnx', 'onnxscript', 'onnxruntime', 'PIL'} & set(sys.modules)))"
+    )
+    command = [sys.executable, "-c", program, str(tiny_onnx), str(tmp_path / "a.png")]
+    shown = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert shown.splitlines()[0].startswith(f"{tmp_path / 'a.png'}\t")
+    assert shown.splitlines()[1:] == ["onnxruntime"]
+
+
 def test_version_is_that_of_the_package() -> None:
     try:
         version = metadata.version("crnn-deploy")

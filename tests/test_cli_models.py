@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,9 @@ from crnn_deploy.backends.ort import OrtBackend
 from crnn_deploy.cli.main import main
 from crnn_deploy.networks.crnn import CRNN
 from crnn_deploy.recipes import RECIPES
+from crnn_deploy.recognizer import Recognizer
 
+DATA = Path(__file__).parents[2] / "shared" / "data"
 DIGITS = "0123456789"
 
 
@@ -39,6 +42,29 @@ def model(checkpoint: Path) -> Path:
     assert result.exit_code == 0, result.output
     assert "PASSED" in result.stdout and "11 classes" in result.stdout
     return checkpoint.with_suffix(".onnx")
+
+
+@pytest.mark.parametrize(
+    ("saved", "recipe", "expected"),
+    [
+        ({}, None, "ReLU (the published default; for LeakyReLU give a recipe with leaky_relu = true)"),
+        ({"opt": {"leakyRelu": True}}, None, "LeakyReLU (saved beside the weights)"),
+        ({"opt": {"leakyRelu": False}}, "leaky_relu = true", "LeakyReLU (recipe own)"),
+    ],
+)
+def test_export_says_which_activation_it_took_and_why(
+    saved: dict[str, Any], recipe: str | None, expected: str, checkpoint: Path, tmp_path: Path
+) -> None:
+    state = torch.load(checkpoint, weights_only=True)
+    torch.save({"state_dict": state, **saved}, tmp_path / "x.pth")
+    arguments = ["--checkpoint", tmp_path / "x.pth", "--alphabet-string", DIGITS]
+    if recipe is not None:
+        (tmp_path / "own.toml").write_text(f'base = "paper"\n{recipe}\n')
+        arguments += ["--recipe", tmp_path / "own.toml"]
+    result = run("export", *arguments)
+    assert result.exit_code == 0, result.output
+    assert f"\nactivation: {expected}\n" in result.stdout
+    assert ("LeakyRelu" in run("inspect", tmp_path / "x.onnx").stdout) == expected.startswith("Leaky")
 
 
 def test_list_recipes() -> None:
@@ -88,6 +114,24 @@ def test_verify_fails_on_other_weights(checkpoint: Path, model: Path, tmp_path: 
     assert run("verify", model, model, "--tolerance", "0").exit_code == 0
 
 
+def test_verify_fails_on_nan_and_says_so(checkpoint: Path, model: Path, tmp_path: Path) -> None:
+    state = torch.load(checkpoint, weights_only=True)
+    state["rnn.1.embedding.bias"][3] = float("nan")
+    torch.save(state, tmp_path / "nan.pth")
+    result = run("verify", model, tmp_path / "nan.pth", "--json", tmp_path / "report.json")
+    assert result.exit_code == 1
+    assert "FAILED" in result.stdout and "the candidate put out NaN" in result.stdout
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(constant)
+
+    facts = json.loads((tmp_path / "report.json").read_text(), parse_constant=refuse)
+    assert not facts["passed"] and facts["max_delta"] is None
+    result = run("export", "--checkpoint", tmp_path / "nan.pth", "--alphabet-string", DIGITS)
+    assert result.exit_code == 1 and "put out NaN" in result.stdout
+    assert not (tmp_path / "nan.onnx").exists()
+
+
 def test_verify_refuses_models_that_do_not_compare(model: Path, tmp_path: Path) -> None:
     changed = onnx.load(model)
     entry = changed.metadata_props[0]
@@ -122,9 +166,20 @@ def test_inspect(checkpoint: Path, model: Path) -> None:
 
 
 def foreign(
-    path: Path, characters: str | None, *, softmax: bool, layout: str = "NTC", classes: int = 5
+    path: Path,
+    characters: str | None,
+    *,
+    softmax: bool,
+    layout: str = "NTC",
+    classes: int = 5,
+    batch: int | str = "n",
+    last: str = "Identity",
 ) -> Path:
-    """A CTC model as other exporters write it: 3 x 48 x width, no manifest."""
+    """A CTC model as other exporters write it: 3 x 48 x width, no manifest.
+
+    last: what becomes of the output (N, T, C): nothing; a Reshape to the declared batch, and for Frozen to
+        the time steps of width 48; or Sub, its mean over the batch taken off
+    """
     rng = np.random.default_rng(0)
     weights: dict[str, Any] = {
         "kernel": rng.normal(0, 0.3, (classes, 3, 48, 8)).astype(np.float32),
@@ -142,10 +197,18 @@ def foreign(
             perm={"NTC": [0, 1, 2], "TNC": [1, 0, 2], "NCT": [0, 2, 1]}[layout],
         ),
     ]
+    if last in ("Reshape", "Frozen"):
+        weights["shape"] = np.array([batch, -1 if last == "Reshape" else 6, classes], np.int64)
+        nodes[-1].output[0] = "free"
+        nodes.append(helper.make_node("Reshape", ["free", "shape"], ["out"]))
+    elif last == "Sub":
+        nodes[-1].output[0] = "free"
+        nodes.append(helper.make_node("ReduceMean", ["free"], ["mean"], axes=[0]))
+        nodes.append(helper.make_node("Sub", ["free", "mean"], ["out"]))
     graph = helper.make_graph(
         nodes,
         "foreign",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3, 48, "w"])],
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [batch, 3, 48, "w"])],
         [helper.make_tensor_value_info("out", TensorProto.FLOAT, [None, None, None])],
         [numpy_helper.from_array(value, name) for name, value in weights.items()],
     )
@@ -219,6 +282,50 @@ def test_describe_refuses(
     result = run("describe", path, "--recipe", recipe, *arguments, "-o", tmp_path / "out.onnx")
     assert result.exit_code == 2 and all(part in result.stderr for part in expected), result.stderr
     assert not (tmp_path / "out.onnx").exists()
+
+
+@pytest.mark.parametrize("batch", [1, 2, 6])
+def test_describe_frees_a_batch_that_is_only_declared(batch: int, recipe: Path, tmp_path: Path) -> None:
+    fixed = foreign(tmp_path / "fixed.onnx", None, softmax=True, batch=batch)
+    free = foreign(tmp_path / "free.onnx", None, softmax=True)
+    frames = []
+    for path in (fixed, free):
+        out = path.with_suffix(".out.onnx")
+        result = run("describe", path, "--recipe", recipe, "--alphabet-string", "abcd", "-o", out)
+        assert result.exit_code == 0, result.output
+        images = np.random.default_rng(1).normal(0, 1, (4, 3, 48, 160)).astype(np.float32)
+        frames.append(OrtBackend(out).run(images))
+    np.testing.assert_array_equal(frames[0].probabilities, frames[1].probabilities)
+
+
+@pytest.mark.parametrize(
+    ("batch", "last"),
+    [(1, "Reshape"), (2, "Reshape"), (1, "Frozen"), (2, "Frozen"), ("n", "Sub"), (2, "Sub")],
+)
+def test_describe_refuses_a_graph_that_joins_images(
+    batch: int | str, last: str, recipe: Path, tmp_path: Path
+) -> None:
+    path = foreign(tmp_path / "rec.onnx", None, softmax=False, batch=batch, last=last)
+    out = tmp_path / "out.onnx"
+    result = run("describe", path, "--recipe", recipe, "--alphabet-string", "abcd", "-o", out)
+    assert result.exit_code == 2 and "otherwise in a batch than alone" in result.stderr, result.stderr
+    assert len(result.stderr.splitlines()) == 1 and not out.exists()
+
+
+def test_the_recogniser_of_rapidocr(tmp_path: Path) -> None:
+    """PP-OCRv4 as its wheel carries it, told by its own characters, on words that were read by eye."""
+    rapidocr = importlib.util.find_spec("rapidocr_onnxruntime")
+    if rapidocr is None or rapidocr.origin is None or not DATA.exists():
+        pytest.skip("needs pip install rapidocr_onnxruntime, and the shared images")
+    model = Path(rapidocr.origin).parent / "models" / "ch_PP-OCRv4_rec_infer.onnx"
+    result = run("describe", model, "--recipe", "paddleocr", "-o", tmp_path / "out.onnx")
+    assert result.exit_code == 0, result.output
+    labels = (DATA / "scene_words_demo" / "labels.tsv").read_text(encoding="utf-8").splitlines()
+    truth = dict(line.split("\t") for line in labels)
+    texts = Recognizer.load(tmp_path / "out.onnx").read([DATA / "scene_words_demo" / name for name in truth])
+    assert sum(text.text == label for text, label in zip(texts, truth.values(), strict=True)) >= 13
+    facts = json.loads(run("inspect", tmp_path / "out.onnx", "--json").stdout)
+    assert facts["parameters"] > 2_000_000 and facts["alphabet"].startswith("6624 characters")
 
 
 def test_no_manifest_names_describe(tmp_path: Path) -> None:

@@ -16,9 +16,11 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from crnn_deploy import ctc
 from crnn_deploy.alphabets import AlphabetInvalid, read_alphabet
 from crnn_deploy.backends.ort import OrtBackend
 from crnn_deploy.backends.reference import ReferenceBackend
+from crnn_deploy.ctc import Frames
 from crnn_deploy.errors import AlphabetMismatch, CrnnDeployError, VerdictFailed
 from crnn_deploy.manifest import Manifest, StepRule, WidthRule
 from crnn_deploy.networks.crnn import CRNN
@@ -26,7 +28,7 @@ from crnn_deploy.recipes import RECIPES
 from crnn_deploy.stages.checkpoint import CheckpointNotFound, CheckpointUnreadable, load
 from crnn_deploy.stages.export import ExportFailed, export
 from crnn_deploy.stages.inspection import flops, inspect, load_onnx, manifest_of
-from crnn_deploy.stages.onnx_graph import ExportImpossible
+from crnn_deploy.stages.onnx_graph import ExportImpossible, baked_constants
 from crnn_deploy.stages.parity import compare, drawn_images
 from crnn_deploy.stages.reference import ModelInvalid, Settings, open_reference, reference_of
 
@@ -211,6 +213,37 @@ def test_a_wrong_graph_is_not_written(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_the_scan_finds_sizes_of_the_traced_input(exported: tuple[Path, ReferenceBackend]) -> None:
+    model = load_onnx(exported[0])
+    traced = {"batch": 7, "width": 151, "time steps": 38}
+    assert baked_constants(model, traced) == []
+    last = model.graph.output[0].name
+    shapes = {"as an initializer": [7, -1, 11], "as a node": [-1, 38, 11], "free": [0, -1, 11]}
+    for name, shape in shapes.items():
+        tensor = onnx.numpy_helper.from_array(np.array(shape), name)
+        if name == "as a node":
+            model.graph.node.append(onnx.helper.make_node("Constant", [], [name], value=tensor))
+        else:
+            model.graph.initializer.append(tensor)
+        model.graph.node.append(onnx.helper.make_node("Reshape", [last, name], [f"out {name}"], name=name))
+    assert baked_constants(model, traced) == [
+        "Reshape as an initializer: 7 = batch",
+        "Reshape as a node: 38 = time steps",
+    ]
+
+
+@pytest.mark.parametrize(("blank", "index"), [("first", 0), ("last", 10)])
+def test_the_blank_is_first_or_last(blank: Any, index: int, tmp_path: Path) -> None:
+    path = save(small_crnn().state_dict(), tmp_path / "x.pth")
+    reference = open_reference(path, Settings(alphabet=DIGITS, blank=blank))
+    assert reference.manifest.blank == index
+    logits = torch.full((1, 3, 11), -9.0)
+    logits[0, :, 1] = 9.0
+    frames = Frames.from_logits(logits.numpy())
+    [text] = ctc.decode(frames, reference.manifest.alphabet, reference.manifest.blank, [(1.0, 3)])
+    assert text.text == ("0" if blank == "first" else "1")
+
+
 def test_a_layer_that_onnx_cannot_hold_is_named(tmp_path: Path) -> None:
     module: Any = Recurrent(nn.LSTM(6, 9))
     module.layer = nn.LSTM(6, 9, bias=False)
@@ -313,6 +346,30 @@ def test_parity_finds_what_was_changed(exported: tuple[Path, ReferenceBackend]) 
     assert "FAILED" in report.table() and "margin" in report.table()
 
 
+@pytest.mark.parametrize("broken", ["candidate", "reference", "both"])
+def test_parity_fails_on_nan(broken: str, exported: tuple[Path, ReferenceBackend]) -> None:
+    _, sound = exported
+    other = ReferenceBackend(small_crnn().eval(), sound.manifest)
+    with torch.no_grad():
+        other.module.rnn[1].embedding.bias[5] = float("nan")  # type: ignore[index,union-attr]
+    rng = np.random.default_rng(2)
+    images = [drawn_images(sound.manifest, 2, width, rng) for width in (120, 140)]
+    reference = sound if broken == "candidate" else other
+    candidate = sound if broken == "reference" else other
+    report = compare(reference, candidate, images)
+    assert not report.passed and np.isnan(report.max_delta)
+    assert "FAILED" in report.table() and "put out NaN" in report.table()
+
+
+def test_parity_says_why_a_candidate_did_not_run(exported: tuple[Path, ReferenceBackend]) -> None:
+    path, reference = exported
+    other = OrtBackend(path)
+    other.manifest = replace(other.manifest, steps=StepRule(8, 0))
+    report = compare(reference, other, [drawn_images(reference.manifest, 2, 120, np.random.default_rng(2))])
+    assert not report.passed and report.max_delta == float("inf")
+    assert "the graph gives (2, 31, 11)" in report.table()
+
+
 def test_flops_of_the_paper_network(tmp_path: Path) -> None:
     """1.36 GFLOP outside the recurrent layers at 100 px, counted by hand."""
     reference = reference_of(CRNN(32, 1, 37), RECIPES["paper"], RECIPES["paper"].alphabet or (), {})
@@ -333,7 +390,7 @@ def test_flops_of_the_paper_network(tmp_path: Path) -> None:
     recurrent = 2 * 26 * 2 * 4 * 256 * ((512 + 256) + (256 + 256))
     linear = 2 * 26 * 512 * (256 + 37)
     expected = convolutions + recurrent + linear
-    assert flops(load_onnx(path), reference.manifest, 100) == expected
+    assert flops(load_onnx(path), reference.manifest, [100]) == {100: expected}
     facts = inspect(path, Settings())
     assert facts["flops"]["100 px"] == f"{expected / 1e9:.3f} G"
     assert facts["parameters"] == pytest.approx(8_331_000, abs=5_000)

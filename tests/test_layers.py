@@ -22,8 +22,10 @@ LAYERS = (
     {"recognizer"},
     {"pipeline", "records"},
     {"datasets"},
+    {"synthesis"},
     {"networks"},
     {"stages"},
+    {"training"},
     {"cli"},
     {"__init__", "__main__"},
 )
@@ -31,18 +33,23 @@ LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
 
 # who may import a library, as prefixes of paths below the package
 ROOMS = {
-    "torch": ("stages/", "networks/", "backends/reference.py"),
+    "torch": ("stages/", "networks/", "training/", "backends/reference.py"),
     "safetensors": ("stages/",),
     "onnx": ("stages/",),
     "onnxscript": ("stages/",),
     "rapidfuzz": ("metrics.py", "stages/"),
     "jinja2": ("stages/evaluation_report.py",),
     "lmdb": ("datasets/",),
-    "matplotlib": ("datasets/",),
+    "matplotlib": ("datasets/", "synthesis/fonts.py"),
+    "PIL": ("synthesis/",),
+    "fontTools": ("synthesis/fonts.py",),
+    "pydantic": ("training/config.py",),
+    "yaml": ("training/config.py",),
+    "rich": ("training/journal.py",),
     "onnxruntime": ("backends/ort.py",),
     "click": ("cli/",),
-    "crnn_deploy.networks": ("networks/", "stages/"),
-    "crnn_deploy.stages": ("stages/", "cli/"),
+    "crnn_deploy.networks": ("networks/", "stages/", "training/"),
+    "crnn_deploy.stages": ("stages/", "training/", "cli/"),
 }
 
 FILES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))
@@ -130,10 +137,17 @@ def test_a_command_imports_only_click_and_errors_before_it_runs(name: str) -> No
             ("lmdb", "matplotlib", "torch", "onnx", "PIL"),
         ),
         ("import crnn_deploy.stages.evaluation_report", ("torch", "onnx", "onnxruntime")),
+        (
+            "import contextlib, io; from crnn_deploy.cli.main import main\n"
+            "with contextlib.redirect_stdout(io.StringIO()) as shown:\n"
+            "    main(['export', '--list-recipes'], standalone_mode=False)\n"
+            "assert 'crnn.pytorch' in shown.getvalue()",
+            ("torch", "onnx", "onnxruntime"),
+        ),
         ("import crnn_deploy", ("numpy", "cv2", "click")),
         ("import crnn_deploy.cli.main", ("numpy", "cv2", "onnxruntime")),
     ],
-    ids=["recognizer", "ort", "datasets", "evaluation", "package", "cli"],
+    ids=["recognizer", "ort", "datasets", "evaluation", "recipes", "package", "cli"],
 )
 def test_what_a_run_does_not_import(code: str, absent: tuple[str, ...]) -> None:
     check = f"import sys\n{code}\nprint([name for name in {absent!r} if name in sys.modules])"

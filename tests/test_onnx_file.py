@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -43,15 +44,15 @@ def inline(name: str = "i") -> TensorProto:
     return helper.make_tensor(name, TensorProto.INT64, [1], [0])
 
 
-def graph_of(*nodes: NodeProto, **parts) -> GraphProto:
+def graph_of(*nodes: NodeProto, **parts: Any) -> GraphProto:
     return GraphProto(name="g", node=nodes, **parts)
 
 
-def model_of(*nodes: NodeProto, functions=(), **parts) -> ModelProto:
+def model_of(*nodes: NodeProto, functions: Sequence[FunctionProto] = (), **parts: Any) -> ModelProto:
     return ModelProto(ir_version=8, graph=graph_of(*nodes, **parts), functions=functions)
 
 
-def constant(**attributes) -> NodeProto:
+def constant(**attributes: Any) -> NodeProto:
     return helper.make_node("Constant", [], ["c"], **attributes)
 
 
@@ -59,7 +60,7 @@ def condition(branch: GraphProto) -> NodeProto:
     return helper.make_node("If", ["x"], ["y"], then_branch=branch, else_branch=graph_of())
 
 
-def function(*nodes: NodeProto, **parts) -> FunctionProto:
+def function(*nodes: NodeProto, **parts: Any) -> FunctionProto:
     return FunctionProto(name="f", domain="own", node=nodes, **parts)
 
 

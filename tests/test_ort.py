@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,6 +25,7 @@ from crnn_deploy.errors import (  # noqa: E402
     ManifestMissing,
     ModelNotFound,
     ModelUnreadable,
+    RunFailed,
 )
 from crnn_deploy.manifest import METADATA_KEY, Manifest, StepRule, WidthRule  # noqa: E402
 
@@ -39,7 +42,12 @@ MANIFEST = Manifest(
 )
 
 
-def save(path: Path, metadata: str | None, shape=("batch", 1, 3, "width"), kind=TensorProto.FLOAT) -> Path:
+def save(
+    path: Path,
+    metadata: str | None,
+    shape: Sequence[int | str] = ("batch", 1, 3, "width"),
+    kind: TensorProto.DataType = TensorProto.FLOAT,
+) -> Path:
     """A network whose logits are the columns of the image, so an image of height 3 has 3 classes."""
     shape_out = [shape[0], shape[3], shape[2]]
     graph = helper.make_graph(
@@ -97,7 +105,7 @@ def test_metadata_that_is_no_text_is_refused(tmp_path: Path) -> None:
     ],
     ids=["channels", "height", "width", "type"],
 )
-def test_an_input_that_the_manifest_contradicts_is_refused(tmp_path: Path, graph) -> None:
+def test_an_input_that_the_manifest_contradicts_is_refused(tmp_path: Path, graph: dict[str, Any]) -> None:
     if graph.get("shape", (0, 1))[1] == 3:  # three channels cannot be squeezed away
         path = tmp_path / "m.onnx"
         value = helper.make_tensor_value_info("images", TensorProto.FLOAT, list(graph["shape"]))
@@ -130,6 +138,57 @@ def test_an_alphabet_that_does_not_fit_the_classes_is_refused(tmp_path: Path) ->
 def test_outputs_that_the_manifest_contradicts_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelUnreadable, match=r"\['indices', 'probabilities'\].*\['logits'\]"):
         open_backend(save(tmp_path / "m.onnx", replace(MANIFEST, output="argmax").to_json()))
+
+
+def test_a_batch_that_the_graph_fixes_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelUnreadable, match="batches of 1 alone; crnn-deploy describe"):
+        open_backend(save(tmp_path / "m.onnx", MANIFEST.to_json(), (1, 1, 3, "width")))
+
+
+def test_time_steps_that_the_manifest_contradicts_end_the_run(tmp_path: Path) -> None:
+    wrong = replace(MANIFEST, steps=StepRule(2, 0))
+    backend = open_backend(save(tmp_path / "m.onnx", wrong.to_json()))
+    with pytest.raises(RunFailed, match=r"\(2, 4, 3\), the graph gives \(2, 8, 3\)"):
+        backend.run(np.zeros((2, 1, 3, 8), np.float32))
+
+
+def test_classes_that_only_a_run_tells_are_checked(tmp_path: Path) -> None:
+    wrong = replace(MANIFEST, alphabet=("a", "b", "c"))
+    path = save(tmp_path / "m.onnx", wrong.to_json(), ("batch", 1, "height", "width"))
+    with pytest.raises(RunFailed, match=r"\(1, 8, 4\), the graph gives \(1, 8, 3\)"):
+        open_backend(path).run(np.zeros((1, 1, 3, 8), np.float32))
+
+
+def test_what_onnx_runtime_says_while_running_is_one_line(tmp_path: Path) -> None:
+    backend = open_backend(save(tmp_path / "m.onnx", MANIFEST.to_json()))
+    with pytest.raises(RunFailed, match=r"m\.onnx fails on images of shape \(1, 2, 3, 8\)") as caught:
+        backend.run(np.zeros((1, 2, 3, 8), np.float32))
+    assert isinstance(caught.value, RuntimeError) and "\n" not in str(caught.value)
+
+
+def test_a_class_beyond_the_alphabet_ends_the_run(tmp_path: Path) -> None:
+    graph = helper.make_graph(
+        [
+            helper.make_node("Squeeze", ["images", "axes"], ["probabilities"]),
+            helper.make_node("Cast", ["probabilities"], ["indices"], to=TensorProto.INT64),
+        ],
+        "argmax",
+        [helper.make_tensor_value_info("images", TensorProto.FLOAT, ["batch", 1, 1, "width"])],
+        [
+            helper.make_tensor_value_info("indices", TensorProto.INT64, ["batch", "width"]),
+            helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["batch", "width"]),
+        ],
+        [numpy_helper.from_array(np.array([1, 2]), "axes")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    manifest = replace(MANIFEST, height=1, output="argmax")
+    helper.set_model_props(model, {METADATA_KEY: manifest.to_json()})
+    onnx.save(model, tmp_path / "m.onnx")
+    backend = open_backend(tmp_path / "m.onnx")
+    assert backend.run(np.full((1, 1, 1, 8), 2, np.float32)).indices.tolist() == [[2] * 8]
+    for wrong in (3, -1):
+        with pytest.raises(RunFailed, match="class"):
+            backend.run(np.full((1, 1, 1, 8), wrong, np.float32))
 
 
 def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
@@ -193,9 +252,19 @@ def test_two_distributions_of_onnx_runtime_are_refused(tmp_path: Path) -> None:
     assert "\n" not in line
 
 
-def test_no_onnx_runtime_names_the_extra(tmp_path: Path) -> None:
+INFER = """
+from crnn_deploy.cli.main import main
+try:
+    main(["infer", "--model", sys.argv[1], sys.argv[1]], prog_name="crnn-deploy")
+except SystemExit as end:
+    assert end.code == 2
+"""
+
+
+@pytest.mark.parametrize("code", [OPEN, "import sys; sys.stderr = sys.stdout" + INFER], ids=["API", "infer"])
+def test_no_onnx_runtime_names_the_extra(code: str, tmp_path: Path) -> None:
     model = save(tmp_path / "m.onnx", MANIFEST.to_json())
-    line = said(BLOCK + OPEN, model)
+    line = said(BLOCK + code, model)
     assert "pip install 'crnn-deploy[cpu]'" in line
     assert "\n" not in line
 

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crnn_deploy.ctc import Text
-from crnn_deploy.errors import CrnnDeployError
-from crnn_deploy.pipeline import ReadFailed, read_in_order
+from crnn_deploy.errors import CrnnDeployError, ReadFailed
+from crnn_deploy.pipeline import read_in_order
 
 
 class Reader:
@@ -117,15 +117,6 @@ def test_a_reader_that_loses_an_image_is_found_out() -> None:
     ]
     assert [path for path, _ in results] == list("abcdefg")
     assert all(isinstance(result, Text) for _, result in results)  # read again, one by one
-
-
-def test_a_confidence_that_is_no_number_is_an_error() -> None:
-    class NotANumber(Reader):
-        def try_read(self, images: Sequence[str], /) -> list[Text | CrnnDeployError]:
-            return [Text("x", float("nan"), ()) for _ in images]
-
-    [[(_, result)]] = read_in_order(NotANumber(), ["a"], chunk=2, workers=1)
-    assert isinstance(result, ReadFailed) and "NaN" in str(result)
 
 
 def test_once_stopped_what_has_begun_is_finished_and_the_rest_dropped() -> None:

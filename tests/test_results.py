@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
-RESULTS = sorted((Path(__file__).parents[1] / "benchmarks" / "results").glob("*.json"))
+from crnn_deploy.recipes import RECIPES
+
+ROOT = Path(__file__).parents[1]
+RESULTS = sorted((ROOT / "benchmarks" / "results").glob("*.json"))
 
 
 @pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.stem)
@@ -18,3 +21,24 @@ def test_a_result_says_where_it_comes_from(path: Path) -> None:
     assert result["machine"] and result["versions"]["crnn-deploy"]
     rows = [value for value in result.values() if isinstance(value, dict) and value is not result["versions"]]
     assert rows
+
+
+def test_every_recipe_is_proven_and_stands_in_the_readme() -> None:
+    [path] = (path for path in RESULTS if path.stem.startswith("export_parity--"))
+    result = json.loads(path.read_text(encoding="utf-8"))
+    built_in = {recipe.name for recipe in RECIPES.values() if recipe.family is not None}
+    names = built_in | {file.stem for file in (ROOT / "export").glob("*.toml") if file.stem != "template"}
+    assert names <= result.keys()
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    table = [line.split("|") for line in readme.splitlines() if line.startswith("| ")]
+    shown = {
+        name.replace("(trained)", "").strip(): float(cells[-2])
+        for cells in table
+        if len(cells) == 7 and "e-0" in cells[-2]
+        for name in cells[1].split(",")
+    }
+    assert shown.keys() == names
+    for name in names:
+        row = result[name]
+        assert row["passed"] and row["flips"] == row["text_changes"] == 0 and row["images"] >= 12
+        assert row["max_delta"] <= shown[name] * 1.05  # shown with two digits

@@ -22,7 +22,10 @@ class Backend(Protocol):
     def manifest(self) -> Manifest: ...
 
     def run(self, images: NDArray[np.float32]) -> Frames:
-        """Images (N, C, H, W), prepared as the manifest says, to what the network says of each frame."""
+        """Images (N, C, H, W), prepared as the manifest says, to what the network says of each frame.
+
+        Raises RunFailed.
+        """
         ...
 
     def close(self) -> None: ...

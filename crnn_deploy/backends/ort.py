@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from crnn_deploy.backends.onnx_file import check_self_contained
 from crnn_deploy.ctc import Frames
-from crnn_deploy.errors import AlphabetMismatch, BackendMissing, ManifestMissing, ModelUnreadable
+from crnn_deploy.errors import AlphabetMismatch, BackendMissing, ManifestMissing, ModelUnreadable, RunFailed
 from crnn_deploy.manifest import METADATA_KEY, Manifest, WidthRule
 
 if TYPE_CHECKING:
@@ -54,6 +54,11 @@ class OrtBackend:
                 f"W from {manifest.width.minimum} to {manifest.width.maximum}, "
                 f"the graph takes {[(node.type, node.shape) for node in inputs]}",
             )
+        if isinstance(shape[0], int):
+            raise ModelUnreadable(
+                self._path,
+                f"its graph runs on batches of {shape[0]} alone; crnn-deploy describe frees it if it can",
+            )
         names = [node.name for node in outputs]
         expected = ["indices", "probabilities"]
         if manifest.output == "argmax" and names != expected:
@@ -63,10 +68,23 @@ class OrtBackend:
             raise AlphabetMismatch(len(manifest.alphabet), classes)
 
     def run(self, images: NDArray[np.float32]) -> Frames:
-        outputs = self._session.run(None, {self._input: images})
-        if self.manifest.output == "argmax":
-            return Frames(np.asarray(outputs[0], np.int64), np.asarray(outputs[1], np.float32))
-        return Frames.from_logits(np.asarray(outputs[0], np.float32))
+        try:
+            outputs = self._session.run(None, {self._input: images})
+        except Exception as error:  # ONNX Runtime's exceptions share no base class
+            raise RunFailed(self._path, images.shape, _reason(error)) from error
+        manifest, first = self.manifest, np.asarray(outputs[0])
+        expected: tuple[int, ...] = (len(images), manifest.steps(images.shape[3]))
+        if manifest.output != "argmax":
+            expected += (manifest.classes,)
+        if first.shape != expected:
+            reason = f"its manifest promises an output of shape {expected}, the graph gives {first.shape}"
+            raise RunFailed(self._path, images.shape, reason)
+        if manifest.output != "argmax":
+            return Frames.from_logits(first.astype(np.float32, copy=False))
+        if first.size and not 0 <= first.min() <= first.max() < manifest.classes:
+            reason = f"it puts out class {first.max()} of {manifest.classes}"
+            raise RunFailed(self._path, images.shape, reason)
+        return Frames(first.astype(np.int64, copy=False), np.asarray(outputs[1], np.float32))
 
     def close(self) -> None:
         del self._session
@@ -88,8 +106,11 @@ def open_session(path: Path, *, threads: int) -> onnxruntime.InferenceSession:
     try:
         return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's exceptions share no base class
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ModelUnreadable(path, f"ONNX Runtime cannot load it: {reason}") from error
+        raise ModelUnreadable(path, f"ONNX Runtime cannot load it: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
 
 
 def _import_onnxruntime() -> ModuleType:

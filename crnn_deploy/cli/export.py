@@ -78,3 +78,5 @@ def export(checkpoint: Path, path: Path | None, output: Any, **source: Any) -> N
         f"{path}: {manifest.source['family']}, recipe {manifest.source['recipe']}, "
         f"{manifest.classes} classes, {manifest.channels} x {manifest.height} x {size}, any batch"
     )
+    if "activation" in manifest.source:
+        click.echo(f"activation: {manifest.source['activation']}")

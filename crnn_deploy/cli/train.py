@@ -10,9 +10,7 @@ __all__ = ["train"]
 
 
 @click.command()
-@click.option(
-    "--config", "path", metavar="FILE.yaml", required=True, type=click.Path(path_type=Path), help="What to do."
-)
+@click.option("--config", "path", metavar="FILE.yaml", required=True, type=click.Path(path_type=Path))
 @click.option(
     "--set",
     "changes",
@@ -40,7 +38,9 @@ def train(path: Path, changes: tuple[str, ...], resume: bool) -> None:
     config = read_config(path, changes)
     outcome = run(config, resume=resume)
     for name, score in outcome.scores.items():
-        click.echo(f"{name}: exact {score.exact} of {score.images} ({score.accuracy:.2%}), CER {score.cer:.2%}")
+        click.echo(
+            f"{name}: exact {score.exact} of {score.images} ({score.accuracy:.2%}), CER {score.cer:.2%}"
+        )
     if outcome.stopped:
         click.echo(f"stopped after step {outcome.step} of {config.steps}; --resume goes on", err=True)
         raise KeyboardInterrupt

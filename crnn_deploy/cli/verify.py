@@ -47,6 +47,8 @@ def verify(
     if json_path is not None:
         import json
 
-        json_path.write_text(json.dumps(report.to_plain(), indent=1) + "\n", encoding="utf-8")
+        # NaN and infinity are no JSON
+        plain = json.loads(json.dumps(report.to_plain()), parse_constant=lambda _: None)
+        json_path.write_text(json.dumps(plain, indent=1) + "\n", encoding="utf-8")
     if not report.passed:
         raise click.exceptions.Exit(1)

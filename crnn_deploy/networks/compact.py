@@ -79,7 +79,11 @@ class CompactCRNN(nn.Module):
         self.height = height
         a, b, c, d, e = widths
         self.features = nn.Sequential(
-            *(_Convolution(channels, a, stride=(2, 2)), _Convolution(a, b, stride=(2, 2)), _Convolution(b, b)),
+            *(
+                _Convolution(channels, a, stride=(2, 2)),
+                _Convolution(a, b, stride=(2, 2)),
+                _Convolution(b, b),
+            ),
             *(_Convolution(b, c, stride=(2, 1)), _Separable(c), _Separable(c)),
             *(_Convolution(c, d, stride=(2, 1)), _Separable(d), _Separable(d), _Separable(d)),
             _Convolution(d, e, kernel=(height // 16, 1)),

@@ -31,6 +31,7 @@ class Family:
         [StateDict, bool], nn.Module
     ]  # (state dict, leaky_relu) -> module, images -> (N, T, classes)
     classes: Callable[[StateDict], int]  # number of classes, blank included
+    leaky: bool = False  # whether it is published with ReLU and with LeakyReLU
 
 
 def _widths(state: StateDict, prefix: str) -> list[int]:
@@ -142,6 +143,7 @@ FAMILIES: tuple[Family, ...] = (
         matches=lambda s: _has(s, "cnn.conv6.weight", "rnn.0.rnn.weight_ih_l0", "rnn.1.embedding.weight"),
         build=_build_crnn,
         classes=_classes("rnn.1.embedding.weight"),
+        leaky=True,
     ),
     Family(
         name="compact",
@@ -156,6 +158,7 @@ FAMILIES: tuple[Family, ...] = (
         matches=lambda s: _has(s, "backbone.cnn.conv6.weight", "decoder.decoder.1.embedding.weight"),
         build=_build_mmocr,
         classes=_classes("decoder.decoder.1.embedding.weight"),
+        leaky=True,
     ),
     Family(
         name="gitycc",
@@ -165,6 +168,7 @@ FAMILIES: tuple[Family, ...] = (
         ),
         build=_build_gitycc,
         classes=_classes("dense.weight"),
+        leaky=True,
     ),
     Family(
         name="easyocr-g2",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,15 +14,16 @@ from onnx import TensorProto, helper
 from crnn_deploy.alphabets import AlphabetInvalid, check_alphabet
 from crnn_deploy.backends.ort import OrtBackend, open_session
 from crnn_deploy.errors import AlphabetMismatch, ModelUnreadable
-from crnn_deploy.manifest import Manifest, StepRule
+from crnn_deploy.manifest import Manifest
 from crnn_deploy.recipes import Recipe, find_recipe
 from crnn_deploy.stages.export import attach_manifest, replacing
-from crnn_deploy.stages.inspection import load_onnx
-from crnn_deploy.stages.reference import ModelInvalid, step_rule
+from crnn_deploy.stages.inspection import load_onnx, session_of
+from crnn_deploy.stages.reference import ModelInvalid, far_widths, step_rule
 
 __all__ = ["describe"]
 
-_BATCH = 3
+_BATCH = 3  # images probed together
+_CLOSE = 1e-3  # an image's scores alone and in a batch, relative to the largest
 _PROBES = 40
 _SMALLEST = 1e-30  # probability whose logarithm is still a float
 
@@ -43,26 +45,32 @@ def describe(
     name = session.get_inputs()[0].name
     if len(session.get_inputs()) != 1:
         raise ModelInvalid(f"{foreign} has {len(session.get_inputs())} inputs; a CTC recogniser has one")
+    fixed = next((size for size in session.get_inputs()[0].shape[:1] if isinstance(size, int)), None)
+    channels = 1 if recipe.color == "gray" else 3
 
-    def run(batch: int, width: int) -> NDArray[np.float32]:
-        channels = 1 if recipe.color == "gray" else 3
-        images = np.random.default_rng(0).random((batch, channels, recipe.height, width), np.float32)
+    def run(images: NDArray[np.float32]) -> NDArray[np.float32]:
         try:
             return np.asarray(session.run(None, {name: images})[0])
         except Exception as error:  # ONNX Runtime's exceptions share no base class
             raise ModelUnreadable(
                 foreign,
-                f"it does not run on ({batch}, {channels}, {recipe.height}, {width}): choose the "
-                f"recipe's height, color and [width] to fit ({str(error).splitlines()[0][:120]})",
+                f"it does not run on {images.shape}: choose the recipe's height, color and [width] to fit "
+                f"({str(error).splitlines()[0][:120]})",
             ) from error
 
-    batch = _batch_size(session.get_inputs()[0].shape)
-    sample = run(batch, recipe.width.minimum)
+    def noise(batch: int, width: int) -> NDArray[np.float32]:
+        return np.random.default_rng(0).random((batch, channels, recipe.height, width), np.float32)
+
+    images = noise(fixed or _BATCH, recipe.width.minimum)
+    sample = run(images)
     tokens = alphabet or _paddle_characters(model, sample) or recipe.alphabet
     if tokens is None:
         raise AlphabetInvalid(f"{foreign} names no characters; pass --alphabet FILE")
     tokens = check_alphabet(tokens, "the model")
-    order = _order(sample, batch, len(tokens) + 1)
+    order = _order(sample, len(images), len(tokens) + 1)
+    if fixed:
+        session = _with_free_batch(model)
+    _check_batch(run, images, sample, order[0], foreign)
     sample = sample.transpose(order)
     probabilities = bool((sample >= 0).all() and np.allclose(sample.sum(axis=2), 1, atol=1e-3))
     _normalise_output(model, order, probabilities)
@@ -75,7 +83,7 @@ def describe(
         mean=recipe.mean,
         std=recipe.std,
         interpolation=recipe.interpolation,
-        steps=_steps(run, recipe, order, batch),
+        steps=step_rule({w: run(noise(1, w)).transpose(order).shape[1] for w in _probed(recipe)}),
         output="log-probs" if probabilities else "logits",
         filters=recipe.filters,
         source={"recipe": recipe.name, "family": "foreign ONNX"},
@@ -84,13 +92,46 @@ def describe(
     with replacing(path) as temporary:
         onnx.save(model, temporary)
         backend = OrtBackend(temporary)
-        backend.run(np.zeros((batch, manifest.channels, manifest.height, manifest.width.minimum), np.float32))
+        backend.run(images)
         backend.close()
     return manifest
 
 
-def _batch_size(shape: list[Any]) -> int:
-    return shape[0] if isinstance(shape[0], int) and shape[0] > 0 else _BATCH
+def _with_free_batch(model: onnx.ModelProto) -> Any:
+    """A session of the model once the batch that its exporter declared is taken out of it."""
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "batch"
+    del model.graph.value_info[:]  # shapes that speak of the frozen one
+    for output in model.graph.output:
+        output.type.tensor_type.ClearField("shape")
+    return session_of(model)
+
+
+def _check_batch(
+    run: Callable[[NDArray[np.float32]], NDArray[np.float32]],
+    images: NDArray[np.float32],
+    together: NDArray[np.float32],
+    axis: int,
+    path: Path,
+) -> None:
+    """Refuse a graph that reads an image otherwise alone than in batches of its own size and of others.
+
+    together: what the graph as it came makes of `images`
+    axis: the batch's in the output
+    """
+    refusal = ModelInvalid(
+        f"{path} reads an image otherwise in a batch than alone; export it again with a dynamic batch axis, "
+        "and no operator that joins the images of a batch"
+    )
+    more = np.resize(images, (max(_BATCH, len(images)), *images.shape[1:]))
+    try:
+        alone = np.concatenate([run(image[None]) for image in more], axis)
+        both = (together, alone.take(range(len(images)), axis)), (run(more), alone)
+    except ModelUnreadable as error:
+        raise refusal from error
+    tolerance = _CLOSE * float(np.abs(alone).max())
+    for batch, expected in both:
+        if batch.shape != expected.shape or not np.allclose(batch, expected, rtol=0, atol=tolerance):
+            raise refusal
 
 
 def _paddle_characters(model: onnx.ModelProto, sample: NDArray[np.float32]) -> tuple[str, ...] | None:
@@ -138,7 +179,6 @@ def _normalise_output(model: onnx.ModelProto, order: tuple[int, int, int], proba
     graph.output.append(helper.make_tensor_value_info(last, TensorProto.FLOAT, [None, None, None]))
 
 
-def _steps(run: Any, recipe: Recipe, order: tuple[int, int, int], batch: int) -> StepRule:
+def _probed(recipe: Recipe) -> list[int]:
     low = recipe.width.minimum
-    widths = [low] if recipe.width.fixed else [*range(low, low + _PROBES)]
-    return step_rule({width: run(batch, width).transpose(order).shape[1] for width in widths})
+    return [low] if recipe.width.fixed else [*range(low, low + _PROBES), *far_widths(recipe.width, 5)]

@@ -24,10 +24,9 @@ from rapidfuzz.distance import Levenshtein
 from crnn_deploy import image
 from crnn_deploy.ctc import Text
 from crnn_deploy.datasets import Dataset
-from crnn_deploy.errors import CrnnDeployError
+from crnn_deploy.errors import CrnnDeployError, ReadFailed
 from crnn_deploy.manifest import Manifest
 from crnn_deploy.metrics import Score, score, wilson
-from crnn_deploy.pipeline import ReadFailed
 from crnn_deploy.recognizer import Recognizer
 
 __all__ = ["DataEmpty", "Evaluation", "Failure", "Mistake", "Provenance", "evaluate"]

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import hashlib
 import math
+import tempfile
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import torch
 from torch import nn
 
 from crnn_deploy.backends.onnx_file import check_self_contained
+from crnn_deploy.backends.ort import open_session
 from crnn_deploy.backends.reference import ReferenceBackend
 from crnn_deploy.errors import ManifestMissing, ModelNotFound, ModelUnreadable
 from crnn_deploy.manifest import METADATA_KEY, Manifest
 from crnn_deploy.stages.reference import Settings, accepts_any_width, open_reference
 
-__all__ = ["flops", "inspect", "load_onnx", "manifest_of"]
+__all__ = ["flops", "inspect", "load_onnx", "manifest_of", "session_of"]
 
 _WIDTHS = (32, 100, 160, 320)
 _SAMPLE = 40  # characters of the alphabet shown
@@ -43,12 +47,10 @@ def inspect(path: Path, settings: Settings) -> dict[str, Any]:
             "format": "ONNX",
             "opset": {entry.domain or "onnx": entry.version for entry in model.opset_import},
             "operators": dict(Counter(node.op_type for node in model.graph.node).most_common()),
-            "parameters": sum(
-                math.prod(t.dims) for t in model.graph.initializer if t.data_type != onnx.TensorProto.INT64
-            ),
+            "parameters": _parameters(model),
         }
         any_width = bool(model.graph.input[0].type.tensor_type.shape.dim[3].dim_param)
-        cost = {w: flops(model, manifest, w) for w in _widths(manifest, any_width)}
+        cost = flops(model, manifest, _widths(manifest, any_width))
     else:
         reference = open_reference(path, settings)
         manifest = reference.manifest
@@ -89,35 +91,51 @@ def manifest_of(model: onnx.ModelProto) -> Manifest | None:
     return None if text is None else Manifest.from_json(text)
 
 
-def flops(model: onnx.ModelProto, manifest: Manifest, width: int) -> int:
-    """Floating-point operations of convolutions, matrix products and recurrent layers for one image."""
-    sized = onnx.ModelProto()
-    sized.CopyFrom(model)
-    del sized.graph.value_info[:]
-    dims = sized.graph.input[0].type.tensor_type.shape.dim
-    for dim, size in zip(dims, (1, manifest.channels, manifest.height, width), strict=True):
-        dim.Clear()
-        dim.dim_value = size
-    for output in sized.graph.output:
-        output.type.tensor_type.ClearField("shape")
-    graph = onnx.shape_inference.infer_shapes(sized, data_prop=True).graph
-    shapes = {
-        v.name: [d.dim_value for d in v.type.tensor_type.shape.dim]
-        for v in (*graph.value_info, *graph.input, *graph.output)
-    }
-    shapes |= {t.name: list(t.dims) for t in graph.initializer}
-    total = 0
-    for node in graph.node:
-        if node.op_type == "Conv":
-            total += 2 * math.prod(shapes[node.output[0]]) * math.prod(shapes[node.input[1]][1:])
-        elif node.op_type in ("MatMul", "Gemm"):
-            inner = shapes[node.input[0]]
-            transposed = any(a.name == "transA" and a.i for a in node.attribute)
-            total += 2 * math.prod(shapes[node.output[0]]) * inner[-2 if transposed else -1]
-        elif node.op_type in ("LSTM", "GRU"):
-            weights = math.prod(shapes[node.input[1]]) + math.prod(shapes[node.input[2]])
-            total += 2 * weights * shapes[node.input[0]][0]
-    return total
+def _parameters(model: onnx.ModelProto) -> int:
+    """Numbers in the graph but for whole ones, which are shapes; some exporters make weights constants."""
+    constants = [node.attribute[0].t for node in model.graph.node if node.op_type == "Constant"]
+    whole = (onnx.TensorProto.INT32, onnx.TensorProto.INT64)
+    return sum(math.prod(t.dims) for t in (*model.graph.initializer, *constants) if t.data_type not in whole)
+
+
+def session_of(model: onnx.ModelProto) -> Any:
+    """An ONNX Runtime session of a model in memory. Raises ModelUnreadable."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        onnx.save(model, path)
+        return open_session(path, threads=1)
+
+
+def flops(model: onnx.ModelProto, manifest: Manifest, widths: Sequence[int]) -> dict[int, int]:
+    """For each width: operations of convolutions, matrix products and recurrent layers for one image.
+
+    The model is run, since shape inference stops at a shape that the graph computes.
+    """
+    nodes = [n for n in model.graph.node if n.op_type in ("Conv", "MatMul", "Gemm", "LSTM", "GRU")]
+    names = sorted({name for n in nodes for name in (*n.input[:3], n.output[0]) if name})
+    probed = onnx.ModelProto()
+    probed.CopyFrom(model)
+    del probed.graph.output[:]
+    probed.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in names)
+    session = session_of(probed)
+    [images] = session.get_inputs()
+    counts = {}
+    for width in widths:
+        zeros = np.zeros((1, manifest.channels, manifest.height, width), np.float32)
+        outputs = session.run(None, {images.name: zeros})
+        shapes = {name: array.shape for name, array in zip(names, outputs, strict=True)}
+        counts[width] = sum(_node_flops(node, shapes) for node in nodes)
+    return counts
+
+
+def _node_flops(node: onnx.NodeProto, shapes: Mapping[str, tuple[int, ...]]) -> int:
+    first, second, output = shapes[node.input[0]], shapes[node.input[1]], shapes[node.output[0]]
+    if node.op_type == "Conv":
+        return 2 * math.prod(output) * math.prod(second[1:])
+    if node.op_type in ("MatMul", "Gemm"):
+        transposed = any(a.name == "transA" and a.i for a in node.attribute)
+        return 2 * math.prod(output) * first[-2 if transposed else -1]
+    return 2 * first[0] * (math.prod(second) + math.prod(shapes[node.input[2]]))
 
 
 def _module_flops(reference: ReferenceBackend, width: int) -> int:

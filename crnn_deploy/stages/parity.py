@@ -14,6 +14,7 @@ from rapidfuzz.distance import Levenshtein
 from crnn_deploy import ctc
 from crnn_deploy.backends import Backend
 from crnn_deploy.ctc import Frames
+from crnn_deploy.errors import RunFailed
 from crnn_deploy.manifest import Manifest
 
 __all__ = ["Case", "ParityReport", "compare", "drawn_images"]
@@ -50,6 +51,7 @@ class Case:
     text_changes: int  # images whose text differs, those left out whose only flips are ties
     edits: int  # edit distance of all texts
     characters: int  # of the reference's texts
+    error: str | None = None  # why there is nothing to compare
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,8 @@ class ParityReport:
 
     @property
     def max_delta(self) -> float:
-        return max((case.max_delta for case in self.cases), default=0.0)
+        """NaN where one of them is."""
+        return float(np.max([0.0, *(case.max_delta for case in self.cases)]))
 
     @property
     def images(self) -> int:
@@ -108,6 +111,7 @@ class ParityReport:
             f"  {len(c.flips) - c.ties:12}  {c.ties:4}  {c.text_changes:13}"
             for c in self.cases
         ]
+        lines += [f"batch {c.batch} width {c.width}: {c.error}" for c in self.cases if c.error is not None]
         flips = [flip for case in self.cases for flip in case.flips]
         lines += [
             f"flip: batch {f.batch} width {f.width} image {f.image} frame {f.frame}: "
@@ -144,8 +148,12 @@ def compare(
 
 def _compare_batch(reference: Backend, candidate: Backend, images: NDArray[np.float32]) -> Case:
     batch, width = images.shape[0], images.shape[3]
-    expected, actual = reference.run(images), candidate.run(images)
+    expected = reference.run(images)
     steps = expected.indices.shape[1]
+    try:
+        actual = candidate.run(images)
+    except RunFailed as error:
+        return Case(batch, width, steps, 0.0, float("inf"), (), 0, batch, 0, 0, str(error))
     if actual.indices.shape != expected.indices.shape:
         return Case(batch, width, steps, 0.0, float("inf"), (), 0, batch, 0, 0)
     flips = tuple(
@@ -163,6 +171,11 @@ def _compare_batch(reference: Backend, candidate: Backend, images: NDArray[np.fl
     tied = {flip.image for flip in flips if flip.margin < TIE}
     tied -= {flip.image for flip in flips if flip.margin >= TIE}
     pairs = list(zip(_texts(expected, reference.manifest), _texts(actual, candidate.manifest), strict=True))
+    silent = [
+        name
+        for name, frames in (("the reference", expected), ("the candidate", actual))
+        if not np.isfinite(frames.probabilities).all()
+    ]
     return Case(
         batch=batch,
         width=width,
@@ -174,6 +187,7 @@ def _compare_batch(reference: Backend, candidate: Backend, images: NDArray[np.fl
         text_changes=sum(a != b for image, (a, b) in enumerate(pairs) if image not in tied),
         edits=sum(Levenshtein.distance(a, b) for a, b in pairs),
         characters=sum(len(a) for a, _ in pairs),
+        error=f"{' and '.join(silent)} put out NaN" if silent else None,
     )
 
 

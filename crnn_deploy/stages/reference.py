@@ -17,7 +17,6 @@ from crnn_deploy.alphabets import AlphabetInvalid, check_alphabet
 from crnn_deploy.backends.reference import ReferenceBackend
 from crnn_deploy.errors import AlphabetMismatch, CrnnDeployError
 from crnn_deploy.manifest import Manifest, StepRule, WidthRule
-from crnn_deploy.networks.activation import infer_leaky_relu
 from crnn_deploy.networks.families import FAMILIES, recognise
 from crnn_deploy.recipes import RECIPES, Recipe, find_recipe, recipe_from_plain
 from crnn_deploy.stages.checkpoint import Checkpoint, CheckpointUnreadable, load
@@ -64,16 +63,16 @@ def open_reference(path: Path, settings: Settings) -> ReferenceBackend:
     if spec:
         if recipe is None:
             raise ModelInvalid("--model needs a --recipe FILE.toml that says how its input is prepared")
-        module, family = _own_module(spec, checkpoint, recipe.folder), "own"
+        module, told = _own_module(spec, checkpoint, recipe.folder), {"family": "own"}
     else:
-        module, family, recipe = _family_module(checkpoint, recipe)
+        module, told, recipe = _family_module(checkpoint, recipe)
     alphabet = settings.alphabet or checkpoint.alphabet or recipe.alphabet
     if alphabet is None:
         raise AlphabetInvalid(
             f"neither {path} nor the recipe {recipe.name} holds an alphabet; "
             f"pass --alphabet FILE. {recipe.about}"
         )
-    source = {"checkpoint_sha256": checkpoint.sha256, "family": family, "recipe": recipe.name}
+    source = {"checkpoint_sha256": checkpoint.sha256, **told, "recipe": recipe.name}
     source["torch"] = torch.__version__
     return reference_of(
         module,
@@ -144,7 +143,7 @@ def far_widths(rule: WidthRule, count: int) -> list[int]:
     return [round(rule.minimum * ratio**i) for i in range(count)]
 
 
-def _family_module(checkpoint: Checkpoint, recipe: Recipe | None) -> tuple[nn.Module, str, Recipe]:
+def _family_module(checkpoint: Checkpoint, recipe: Recipe | None) -> tuple[nn.Module, dict[str, str], Recipe]:
     for state in checkpoint.variants():
         if (family := recognise(state)) is not None:
             break
@@ -158,21 +157,27 @@ def _family_module(checkpoint: Checkpoint, recipe: Recipe | None) -> tuple[nn.Mo
         )
     if recipe is None:
         recipe = RECIPES[family.recipe]
-    leaky = next(
-        (
-            known
-            for known in (recipe.leaky_relu, checkpoint.leaky_relu, infer_leaky_relu(state))
-            if known is not None
-        ),
-        False,  # as crnn.pytorch's default
-    )
+    told = {"family": family.name}
+    leaky = False
+    if family.leaky:
+        leaky, why = _leaky_relu(recipe, checkpoint)
+        told["activation"] = f"{'LeakyReLU' if leaky else 'ReLU'} ({why})"
     try:
         module = family.build(state, leaky)
     except (KeyError, IndexError) as error:
         reason = f"it looks like {family.name}, but {error} is missing or of another shape"
         raise CheckpointUnreadable(checkpoint.path, reason) from error
     _load_state(module, state, checkpoint.path)
-    return module, family.name, replace(recipe, height=getattr(module, "height", recipe.height))
+    return module, told, replace(recipe, height=getattr(module, "height", recipe.height))
+
+
+def _leaky_relu(recipe: Recipe, checkpoint: Checkpoint) -> tuple[bool, str]:
+    """Whether the activation is LeakyReLU, and what says so; the weights themselves do not."""
+    if recipe.leaky_relu is not None:
+        return recipe.leaky_relu, f"recipe {recipe.name}"
+    if checkpoint.leaky_relu is not None:
+        return checkpoint.leaky_relu, "saved beside the weights"
+    return False, "the published default; for LeakyReLU give a recipe with leaky_relu = true"
 
 
 def _own_module(spec: str, checkpoint: Checkpoint, folder: Path) -> nn.Module:

@@ -39,7 +39,8 @@ def photographed(image: NDArray[np.float32], rng: np.random.Generator, strength:
         noise = _noise()[start : start + image.size].reshape(image.shape)
         image = image + noise * np.float32(rng.uniform(0.5, 14.0) * strength)
     if rng.random() < 0.2 * strength:
-        image = 255 * (np.clip(image, 0, 255) / 255) ** np.float32(rng.uniform(0.6, 1.6))
+        gamma = np.float32(rng.uniform(0.6, 1.6))
+        image = np.float32(255) * (np.clip(image, 0, 255) / np.float32(255)) ** gamma
     pixels = np.clip(image, 0, 255).astype(np.uint8)
     if rng.random() < 0.4 * strength:
         quality = int(rng.integers(20, 90))

@@ -1,8 +1,8 @@
 """Which fonts of this machine can draw text, and which of them are held out to test with.
 
-A font is taken when its letters look like letters: symbol fonts claim ASCII too, and small capitals draw other
-letters than they are asked for. Fonts that descend from one design (a *lineage*) are all trained on or all
-held out.
+A font is taken when its letters look like letters: symbol fonts claim ASCII too, and small capitals draw
+other letters than they are asked for. Fonts that descend from one design (a *lineage*) are all trained on or
+all held out.
 """
 
 from __future__ import annotations

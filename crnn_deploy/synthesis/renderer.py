@@ -135,10 +135,12 @@ class Renderer:
             matrix[1] += matrix[2] * height * rng.choice((-1.0, 1.0)) * rng.uniform(0.92, 1.1)
             other = cv2.warpPerspective(line.mask, matrix, (width, height), flags=cv2.INTER_LINEAR)
             alpha = np.maximum(alpha, other[:, ::-1])
-        return alpha.astype(np.float32) / 255
+        return alpha.astype(np.float32) / np.float32(255)
 
     @staticmethod
-    def _slanted(corners: NDArray[np.float32], rng: np.random.Generator, strength: float) -> NDArray[np.float32]:
+    def _slanted(
+        corners: NDArray[np.float32], rng: np.random.Generator, strength: float
+    ) -> NDArray[np.float32]:
         """How the corners move for italics and for a line that climbs or falls."""
         center = corners.mean(axis=0)
         high = float(corners[2, 1] - corners[0, 1])
@@ -185,7 +187,10 @@ class Renderer:
     def _shade(shape: tuple[int, ...], rng: np.random.Generator, amount: float) -> Gray:
         """Light that falls off to one side."""
         corners = rng.uniform(-amount, amount, (2, 2)).astype(np.float32)
-        return cv2.resize(corners, shape[::-1], interpolation=cv2.INTER_LINEAR)
+        shade: Gray = cv2.resize(corners, shape[::-1], interpolation=cv2.INTER_LINEAR).astype(
+            np.float32, copy=False
+        )
+        return shade
 
     @staticmethod
     def _texture(shape: tuple[int, ...], rng: np.random.Generator, amount: float) -> Gray:

@@ -10,16 +10,18 @@ import hashlib
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Literal, get_args
 
 import numpy as np
 
 from crnn_deploy.errors import CrnnDeployError
 from crnn_deploy.synthesis.fonts import Split
 
-__all__ = ["KINDS", "WORD_LISTS", "TextSource", "TextsImpossible", "read_words"]
+__all__ = ["KINDS", "WORD_LISTS", "TextKind", "TextSource", "TextsImpossible", "read_words"]
 
 WORD_LISTS = (Path("/usr/share/dict/american-english"), Path("/usr/share/dict/british-english"))
-KINDS = ("word", "number", "code", "address", "line", "random")  # what a text may be
+TextKind = Literal["word", "number", "code", "address", "line", "random"]
+KINDS = get_args(TextKind)
 _HELD_OUT = 10  # one word in so many
 _LONGEST_WORD = 18  # characters
 _LONGEST_LINE = 36  # characters
@@ -32,7 +34,10 @@ _ACCENTED = {
 _CURRENCIES = "$€£¥¢"
 _MARKS = ",.;:!?"
 _BRACKETS = ("()", "[]", "{}", '""', "''", "«»", "<>", "**", "__")
-_SYLLABLES = ("ba co di fu ga he ji ko lu ma ne pi qua ro sy tu va wo xe zy str ing tion ster ble nd").split()
+_SYLLABLES = (
+    *("ba", "co", "di", "fu", "ga", "he", "ji", "ko", "lu", "ma", "ne", "pi", "qua", "ro", "sy", "tu", "va"),
+    *("wo", "xe", "zy", "str", "ing", "tion", "ster", "ble", "nd"),
+)
 
 
 class TextsImpossible(CrnnDeployError, ValueError):
@@ -75,15 +80,17 @@ class TextSource:
     weights: how often each kind of `KINDS` is drawn
     """
 
-    def __init__(self, alphabet: Sequence[str], words: Sequence[str], weights: Mapping[str, float]) -> None:
+    def __init__(
+        self, alphabet: Sequence[str], words: Sequence[str], weights: Mapping[TextKind, float]
+    ) -> None:
         self._alphabet = frozenset(alphabet)
         self._words = words
-        self._kinds = [kind for kind in KINDS if weights.get(kind, 0) > 0]
+        self._kinds: list[TextKind] = [kind for kind in KINDS if weights.get(kind, 0) > 0]
         total = sum(weights[kind] for kind in self._kinds)
         self._weights = [weights[kind] / total for kind in self._kinds]
         visible = sorted(character for character in self._alphabet if not character.isspace())
         self._visible = [character for character in visible if len(character) == 1]
-        self._makers: dict[str, Callable[[np.random.Generator], str]] = {
+        self._makers: dict[TextKind, Callable[[np.random.Generator], str]] = {
             "word": self._punctuated_word,
             "number": self._number,
             "code": self._code,
@@ -103,7 +110,7 @@ class TextSource:
         raise TextsImpossible(kind)
 
     def _word(self, rng: np.random.Generator) -> str:
-        word = self._words[rng.integers(len(self._words))]
+        word = self._words[int(rng.integers(len(self._words)))]
         case = rng.random()
         if case < 0.45:
             word = word.lower()
@@ -133,8 +140,7 @@ class TextSource:
         if shape < 0.88:
             return word + _MARKS[rng.integers(len(_MARKS))]
         if shape < 0.93:
-            opening, closing = _BRACKETS[rng.integers(len(_BRACKETS))]
-            return opening + word + closing
+            return word.join(_BRACKETS[rng.integers(len(_BRACKETS))])
         if shape < 0.96:
             return word + ("'s" if word[-1:].islower() else "'S")
         return word + "-/&+_"[rng.integers(5)] + self._word(rng)
@@ -186,7 +192,9 @@ class TextSource:
         for _ in range(rng.integers(1, 4)):
             kind = int(rng.integers(3))
             characters = (letters, digits, letters + digits)[kind]
-            groups.append("".join(characters[i] for i in rng.integers(0, len(characters), rng.integers(1, 6))))
+            groups.append(
+                "".join(characters[i] for i in rng.integers(0, len(characters), rng.integers(1, 6)))
+            )
         return ("", "-", " ", "/", ".")[rng.integers(5)].join(groups)
 
     def _address(self, rng: np.random.Generator) -> str:
@@ -210,7 +218,7 @@ class TextSource:
             if rng.random() < 0.12:
                 part = self._number(rng)
             else:
-                part = self._words[rng.integers(len(self._words))]
+                part = self._words[int(rng.integers(len(self._words)))]
                 if rng.random() < 0.06:
                     part = self._accented(part, rng)
                 if style < 0.15:
@@ -221,8 +229,7 @@ class TextSource:
             if mark < 0.12:
                 part += _MARKS[rng.integers(len(_MARKS))]
             elif mark < 0.15:
-                opening, closing = _BRACKETS[rng.integers(len(_BRACKETS))]
-                part = opening + part + closing
+                part = part.join(_BRACKETS[rng.integers(len(_BRACKETS))])
             elif mark < 0.17:
                 part += " " + "-&+/|=*"[rng.integers(7)]
             if parts and sum(map(len, parts)) + len(parts) + len(part) > _LONGEST_LINE:
@@ -232,7 +239,9 @@ class TextSource:
 
     def _random(self, rng: np.random.Generator) -> str:
         """Characters of the alphabet, each as likely as the other; a space between some."""
-        chosen = [self._visible[i] for i in rng.integers(0, len(self._visible), rng.integers(1, _LONGEST_RANDOM))]
+        chosen = [
+            self._visible[i] for i in rng.integers(0, len(self._visible), rng.integers(1, _LONGEST_RANDOM))
+        ]
         if " " in self._alphabet and len(chosen) > 4 and rng.random() < 0.3:
             chosen[int(rng.integers(1, len(chosen) - 1))] = " "
         return "".join(chosen)

@@ -15,6 +15,7 @@ from crnn_deploy.datasets import Kind
 from crnn_deploy.errors import CrnnDeployError
 from crnn_deploy.synthesis.dataset import Polarity
 from crnn_deploy.synthesis.fonts import FOLDERS, Split, Tier
+from crnn_deploy.synthesis.texts import TextKind
 
 __all__ = [
     "AlphabetConfig",
@@ -68,7 +69,7 @@ class StartConfig(_Section):
 class SyntheticConfig(_Section):
     """Images drawn on the fly."""
 
-    kinds: dict[str, PositiveFloat]  # how often each kind of text is drawn: word, number, code, address, line, random
+    kinds: dict[TextKind, PositiveFloat]  # how often each kind of text is drawn
     split: Split = "train"  # of words and fonts
     augmented: bool = True  # with the faults of cameras, scanners and screens
     polarity: Polarity = "both"
@@ -86,7 +87,10 @@ class DataConfig(_Section):
     characters: str | None = None
     synthetic: SyntheticConfig | None = None
     weight: PositiveFloat = 1.0  # share of the training images among all sources
-    part: tuple[Share, Share] = (0.0, 1.0)  # of the images, told by a hash of their bytes; equal images stay together
+    part: tuple[Share, Share] = (
+        0.0,
+        1.0,
+    )  # told by a hash of the image, so equal ones stay together
 
 
 class OptimizerConfig(_Section):
@@ -121,13 +125,13 @@ class Config(_Section):
     network: NetworkConfig = NetworkConfig()
     start: StartConfig | None = None
     train: tuple[DataConfig, ...] = Field(min_length=1)
-    validation: dict[str, DataConfig] = {}  # noqa: RUF012 - pydantic copies defaults
+    validation: dict[str, DataConfig] = {}
     augment: bool = False  # vary images on disk: crop, slant, contrast, blur, noise
     seed: int = 0
     steps: PositiveInt  # of the optimiser, in all
     batch: PositiveInt = 64  # images of a step, in each process
     window: PositiveInt = 32  # batches that are sorted by width together
-    workers: Annotated[int, Field(ge=0)] = 0  # processes that read or draw images; 0: the training process itself
+    workers: Annotated[int, Field(ge=0)] = 0  # processes that read or draw images; 0: the trainer itself
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     clip: PositiveFloat | None = 5.0  # of the gradient's norm

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache
-from itertools import islice
+from itertools import islice, pairwise
 
 import numpy as np
 import torch
@@ -148,7 +148,7 @@ class Stream(data.Dataset[list[Batch]]):
                 "outside the alphabet and enough time steps for their text; see crnn-deploy dataset check"
             )
         cuts = np.linspace(0, len(prepared), self._window + 1).round().astype(int).tolist()
-        batches = [self._batch(prepared[a:b]) for a, b in zip(cuts[:-1], cuts[1:], strict=True)]
+        batches = [self._batch(prepared[a:b]) for a, b in pairwise(cuts)]
         order = np.random.default_rng((self._seed, window)).permutation(self._window)
         return [batches[i] for i in order]
 
@@ -171,7 +171,7 @@ class Stream(data.Dataset[list[Batch]]):
                     continue
                 if self._augment and not drawn:
                     pixels = augmented(pixels, np.random.default_rng((self._seed, source, position)))
-                width = manifest.width.bucket(*pixels.shape[:2], manifest.height)
+                width = _bucket(pixels, manifest)
                 if labels and ctc.steps_needed(labels) <= manifest.steps(width):
                     yield pixels, sample.text, labels
 
@@ -190,7 +190,7 @@ class Stream(data.Dataset[list[Batch]]):
     def _batch(self, items: Sequence[tuple[NDArray[np.uint8], str, list[int]]]) -> Batch:
         """Images at the width of the widest one."""
         manifest, rule = self._manifest, self._manifest.width
-        width = max(rule.bucket(*pixels.shape[:2], manifest.height) for pixels, _, _ in items)
+        width = max(_bucket(pixels, manifest) for pixels, _, _ in items)
         at_width = replace(manifest, width=replace(rule, minimum=width, maximum=width))
         images = np.stack([image.prepare(pixels, at_width) for pixels, _, _ in items])
         return Batch(
@@ -199,6 +199,10 @@ class Stream(data.Dataset[list[Batch]]):
             lengths=torch.tensor([len(labels) for _, _, labels in items]),
             texts=tuple(text for _, text, _ in items),
         )
+
+
+def _bucket(pixels: NDArray[np.uint8], manifest: Manifest) -> int:
+    return manifest.width.bucket(pixels.shape[0], pixels.shape[1], manifest.height)
 
 
 def _shares(weights: Sequence[float], total: int) -> list[int]:

@@ -13,7 +13,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from torch.utils.tensorboard import SummaryWriter
 
 from crnn_deploy.metrics import Score
@@ -74,7 +81,8 @@ class Journal:
         """After a validation, for each dataset."""
         self._writer.add_scalar(f"exact/{name}", score.accuracy, step)
         self._writer.add_scalar(f"CER/{name}", score.cer, step)
-        said = f"step {step}  {name}: exact {score.exact}/{score.images} = {score.accuracy:.2%}, CER {score.cer:.2%}"
+        exact = f"exact {score.exact}/{score.images} = {score.accuracy:.2%}"
+        said = f"step {step}  {name}: {exact}, CER {score.cer:.2%}"
         if self._progress.disable:
             self._say(said)
         else:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-import signal
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
@@ -20,6 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 from crnn_deploy.datasets import Dataset
 from crnn_deploy.errors import CrnnDeployError
 from crnn_deploy.metrics import Score
+from crnn_deploy.pipeline import Stop
 from crnn_deploy.synthesis.fonts import write_font_manifest
 from crnn_deploy.training import state
 from crnn_deploy.training.config import Config
@@ -29,7 +28,7 @@ from crnn_deploy.training.model import Model, build, train_mode
 from crnn_deploy.training.optimize import Average, factor, optimizer_of
 from crnn_deploy.training.validate import validate
 
-__all__ = ["Outcome", "RunExists", "train"]
+__all__ = ["Outcome", "PrecisionImpossible", "RunExists", "train"]
 
 
 class RunExists(CrnnDeployError, FileExistsError):
@@ -50,28 +49,6 @@ class Outcome:
     step: int  # steps done in all
     stopped: bool  # by a signal, before its last step
     scores: Mapping[str, Score]  # of the last validation
-
-
-@dataclass
-class _Stop:
-    """Remembers that SIGINT or SIGTERM came, so that the step is finished and saved; a second one ends at once."""
-
-    requested: bool = False
-    _before: dict[signal.Signals, Any] = field(default_factory=dict)
-
-    def __enter__(self) -> _Stop:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._before[number] = signal.signal(number, self._handle)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _handle(self, number: int, frame: FrameType | None) -> None:
-        self.requested = True
-        for handled in self._before:
-            signal.signal(handled, signal.SIG_DFL)
 
 
 def train(config: Config, *, resume: bool = False) -> Outcome:
@@ -105,7 +82,7 @@ def train(config: Config, *, resume: bool = False) -> Outcome:
             config.out.mkdir(parents=True, exist_ok=True)
             _write_fonts(config)
             run.journal = stack.enter_context(Journal(config.out, config.steps, run.step))
-        stop = stack.enter_context(_Stop())
+        stop = stack.enter_context(Stop())
         return run.go(validation, stop)
 
 
@@ -139,7 +116,7 @@ class _Run:
             self.world,
         )
 
-    def go(self, validation: Mapping[str, Dataset], stop: _Stop) -> Outcome:
+    def go(self, validation: Mapping[str, Dataset], stop: Stop) -> Outcome:
         config = self.config
         freeze = config.start is not None and config.start.freeze_cnn
         train_mode(self.model.module, freeze)
@@ -151,7 +128,7 @@ class _Run:
             rate = config.optimizer.lr * factor(config.schedule, self.step, config.steps)
             losses.append(self._learn(next(batches), rate))
             self.step += 1
-            stopped = self._agreed(stop.requested)
+            stopped = self._agreed(stop())
             ended = stopped or self.step == config.steps
             if self.rank != 0:
                 losses.clear()
@@ -192,7 +169,7 @@ class _Run:
             zero_infinity=True,
         )
         self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(loss).backward()
+        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         if self.config.clip is not None:
             self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.module.parameters(), self.config.clip)

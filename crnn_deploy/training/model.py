@@ -98,7 +98,9 @@ def _with_alphabet(module: nn.Module, manifest: Manifest, alphabet: tuple[str, .
         if isinstance(layer, nn.Linear) and layer.out_features == manifest.classes
     ]
     if not heads:
-        raise HeadNotFound("the network ends in no linear layer over its classes; it cannot take another alphabet")
+        raise HeadNotFound(
+            "the network ends in no linear layer over its classes; it cannot take another alphabet"
+        )
     name, old = heads[-1]
     blank = 0 if manifest.blank == 0 else len(alphabet)
     before = (*manifest.alphabet[: manifest.blank], None, *manifest.alphabet[manifest.blank :])

@@ -28,7 +28,9 @@ class ResumeImpossible(CrnnDeployError, ValueError):
     """A training that cannot go on from what is there."""
 
 
-def save_weights(path: Path, module: nn.Module, manifest: Manifest, average: Mapping[str, Tensor] | None) -> None:
+def save_weights(
+    path: Path, module: nn.Module, manifest: Manifest, average: Mapping[str, Tensor] | None
+) -> None:
     """Write weights, alphabet and input rule, as `export --checkpoint` reads them; atomically."""
     _save(path, _weights(module, manifest, average))
 
