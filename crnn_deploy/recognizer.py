@@ -15,6 +15,7 @@ from crnn_deploy.batching import batches
 from crnn_deploy.ctc import Text
 from crnn_deploy.errors import CrnnDeployError, ReadFailed
 from crnn_deploy.manifest import Manifest
+from crnn_deploy.models import DEFAULT
 
 __all__ = ["Recognizer"]
 
@@ -24,14 +25,17 @@ class Recognizer:
 
     The text and confidence of an image do not depend, in a single bit, on what else is read with it.
 
-    >>> recognizer = Recognizer.load("model.onnx")
-    >>> [text] = recognizer.read(["word.png"])
+    backend: the network; by default the package's own model, which reads printed Latin text
+    batch: most images that run together
+
+    >>> [text] = Recognizer().read(["word.png"])
+    >>> [text] = Recognizer.load("model.onnx").read(["word.png"])
     """
 
-    def __init__(self, backend: Backend, *, batch: int = 8) -> None:
+    def __init__(self, backend: Backend | None = None, *, batch: int = 8) -> None:
         if batch < 1:
             raise ValueError(f"batch is {batch}; at least one image must run at a time")
-        self._backend = backend
+        self._backend = open_backend(DEFAULT) if backend is None else backend
         self._batch = batch
 
     @classmethod

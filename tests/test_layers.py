@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parents[1] / "crnn_deploy"
 
 # from the bottom up; a module may import its own layer and those below it
 LAYERS = (
-    {"errors"},
+    {"errors", "models"},
     {"manifest", "sources"},
     {"recipes", "alphabets", "vocabularies"},
     {"image_header", "ctc", "batching", "metrics"},

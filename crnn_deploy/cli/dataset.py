@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from contextlib import closing
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from crnn_deploy.cli.options import alphabet_of, data_options, open_data
+
+if TYPE_CHECKING:
+    from crnn_deploy.datasets import Sample
 
 __all__ = ["dataset"]
 
@@ -18,7 +23,7 @@ _CLEAR_LINE = "\r\033[K"  # of the progress bar
 
 @click.group()
 def dataset() -> None:
-    """Check and pack labelled images.
+    """Check, pack and look at labelled images, and list the fonts that images are drawn with.
 
     DATA is an LMDB, a file of labels (CSV, TSV, labels.json, or lines of a name and a text) or a folder that
     holds one.
@@ -159,3 +164,60 @@ def pack(data: str, output: Path, resume: bool, **source: Any) -> None:
     click.echo(f"{output}: {packed.written} samples")
     if packed.failed:
         raise click.exceptions.Exit(1)
+
+
+@dataset.command()
+@click.argument("data", metavar="DATA|CONFIG.yaml")
+@data_options
+@click.option("-o", "--output", metavar="FILE.png", required=True, type=click.Path(path_type=Path))
+@click.option(
+    "--count", type=click.IntRange(min=1, max=2000), default=120, show_default=True, help="Images shown."
+)
+def preview(data: str, output: Path, count: int, **source: Any) -> None:
+    """Show images over their labels, as one picture.
+
+    DATA shows its first images; the configuration of a training shows what that training sees, images that
+    are drawn on the fly among them, varied as they will be.
+
+    \b
+    crnn-deploy dataset preview training/default.yaml -o sheet.png
+    crnn-deploy dataset preview train.lmdb -o sheet.png --count 40
+    """
+    import cv2
+
+    from crnn_deploy.records import OutputUnwritable
+    from crnn_deploy.synthesis.fonts import scan
+    from crnn_deploy.training.preview import contact_sheet
+
+    if data.endswith((".yaml", ".yml")):
+        from crnn_deploy.training.config import read_config
+        from crnn_deploy.training.preview import training_samples
+
+        samples: Iterator[Sample] = islice(training_samples(read_config(Path(data))), count)
+    else:
+        opened = open_data(data, **source)
+        samples = (opened[i] for i in range(min(count, len(opened))))
+    encoded = cv2.imencode(".png", contact_sheet(samples, scan("cjk")))[1]
+    try:
+        output.write_bytes(encoded.tobytes())
+    except OSError as error:
+        raise OutputUnwritable(output, error.strerror or str(error)) from error
+
+
+@dataset.command()
+@click.option("--tier", type=click.Choice(["latin", "cjk"]), default="latin", show_default=True)
+@click.option("--packages", is_flag=True, help="List Debian packages to install instead.")
+def fonts(tier: Any, packages: bool) -> None:
+    """List the fonts that images are drawn with: family, style, design, and whether it is held out.
+
+    \b
+    crnn-deploy dataset fonts
+    apt-get install $(crnn-deploy dataset fonts --tier cjk --packages)
+    """
+    from crnn_deploy.synthesis import fonts as module
+
+    if packages:
+        click.echo(" ".join(module.packages(tier)))
+        return
+    for face in module.scan(tier):
+        click.echo(f"{face.split}\t{face.lineage}\t{face.family}\t{face.style}\t{face.path}")

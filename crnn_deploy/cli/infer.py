@@ -17,7 +17,10 @@ _CLEAR_LINE = "\r\033[K"  # of the progress bar
 @click.command()
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True)
 @click.option(
-    "--model", metavar="FILE", required=True, type=click.Path(path_type=Path), help="An .onnx file."
+    "--model",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="An .onnx file.  [default: the package's own, for printed Latin text]",
 )
 @click.option(
     "--format",
@@ -45,7 +48,7 @@ _CLEAR_LINE = "\r\033[K"  # of the progress bar
 @click.option("--resume", is_flag=True, help="Go on with the file of -o: skip the images it has already.")
 def infer(
     paths: tuple[str, ...],
-    model: Path,
+    model: Path | None,
     format_name: str,
     output: Path | None,
     batch: int,
@@ -61,7 +64,7 @@ def infer(
     cannot be read gives a record that says why, and the run goes on.
 
     \b
-    crnn-deploy infer --model plates.onnx crops/
+    crnn-deploy infer crops/
     crnn-deploy infer --model plates.onnx --format jsonl -o texts.jsonl crops/
     crnn-deploy infer --model plates.onnx --format jsonl -o texts.jsonl --resume crops/
     find crops -name '*.png' | crnn-deploy infer --model plates.onnx -
@@ -73,6 +76,7 @@ def infer(
         raise click.UsageError("--resume needs the file to go on with: -o FILE")
 
     from crnn_deploy import records, sources
+    from crnn_deploy.models import DEFAULT
     from crnn_deploy.pipeline import Stop, cpus, read_in_order
     from crnn_deploy.recognizer import Recognizer
 
@@ -81,7 +85,7 @@ def infer(
     listed = sys.stdin.buffer if sources.STDIN in paths else ()
     count = failed = 0
     with ExitStack() as stack:
-        recognizer = stack.enter_context(closing(Recognizer.load(model, batch=batch)))
+        recognizer = stack.enter_context(closing(Recognizer.load(model or DEFAULT, batch=batch)))
         if output is None:
             stream, done = sys.stdout.buffer, records.Done()
             stream.write(form.header)

@@ -33,7 +33,7 @@ class CharactersNotCovered(CrnnDeployError, ValueError):
         shown = " ".join(characters[:20]) + (" ..." if len(characters) > 20 else "")
         super().__init__(
             f"no font here draws {len(characters)} characters of the alphabet: {shown}; install more fonts "
-            f"(crnn-deploy dataset fonts --packages cjk lists packages)"
+            f"(crnn-deploy dataset fonts --tier cjk --packages)"
         )
 
 

@@ -30,7 +30,15 @@ from crnn_deploy.synthesis.renderer import Renderer
 from crnn_deploy.synthesis.texts import TextSource, read_words
 from crnn_deploy.training.config import Config, DataConfig, SyntheticConfig
 
-__all__ = ["Batch", "Stream", "TrainingDataInvalid", "batches_from", "faces_of", "open_source"]
+__all__ = [
+    "Batch",
+    "Stream",
+    "TrainingDataInvalid",
+    "batches_from",
+    "faces_of",
+    "open_source",
+    "open_sources",
+]
 
 
 class TrainingDataInvalid(CrnnDeployError, ValueError):
@@ -79,6 +87,14 @@ def open_source(source: DataConfig, alphabet: Sequence[str], seed: int) -> Datas
     if not inside:
         raise TrainingDataInvalid(f"{source.path} has no images in the part from {low} to {high}")
     return _Some(found, np.array(inside, np.int64))
+
+
+def open_sources(config: Config, alphabet: Sequence[str]) -> list[tuple[Dataset, float]]:
+    """Every source of training images, and its weight. Raises what `open_source` raises."""
+    return [
+        (open_source(source, alphabet, config.seed + 1 + at), source.weight)
+        for at, source in enumerate(config.train)
+    ]
 
 
 def _drawn(config: SyntheticConfig, alphabet: Sequence[str], seed: int) -> SyntheticDataset:
@@ -141,7 +157,7 @@ class Stream(data.Dataset[list[Batch]]):
 
     def __getitem__(self, window: int) -> list[Batch]:
         """Raises TrainingDataInvalid where too few samples of the window can be used."""
-        prepared = sorted(self._samples(window), key=lambda item: item[0].shape[1] / item[0].shape[0])
+        prepared = sorted(self.samples(window), key=lambda item: item[0].shape[1] / item[0].shape[0])
         if len(prepared) < self._window:
             raise TrainingDataInvalid(
                 f"of {sum(self._counts)} training images only {len(prepared)} can be read, have no character "
@@ -152,7 +168,7 @@ class Stream(data.Dataset[list[Batch]]):
         order = np.random.default_rng((self._seed, window)).permutation(self._window)
         return [batches[i] for i in order]
 
-    def _samples(self, window: int) -> Iterator[tuple[NDArray[np.uint8], str, list[int]]]:
+    def samples(self, window: int) -> Iterator[tuple[NDArray[np.uint8], str, list[int]]]:
         """Pixels, text and labels of this process's usable samples."""
         at, manifest = 0, self._manifest
         for source, (dataset, count) in enumerate(zip(self._datasets, self._counts, strict=True)):
