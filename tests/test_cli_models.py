@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -333,3 +335,24 @@ def test_no_manifest_names_describe(tmp_path: Path) -> None:
     for arguments in (("inspect", path), ("verify", path, path), ("infer", "--model", path, path)):
         result = run(*arguments)
         assert result.exit_code == 2 and "crnn-deploy describe" in result.stderr, result.stderr
+
+
+@pytest.mark.parametrize(
+    ("library", "arguments", "extra"),
+    [
+        ("pydantic", ["train", "--config", "any.yaml"], "train"),
+        ("PIL", ["dataset", "fonts"], "train"),
+        ("onnx", ["inspect", "any.onnx"], "export"),
+        ("rapidfuzz", ["evaluate", "any.onnx", "labels.txt"], "evaluate"),
+    ],
+)
+def test_a_missing_extra_is_named(library: str, arguments: list[str], extra: str) -> None:
+    code = (
+        f"import sys; sys.modules[{library!r}] = None\n"
+        f"from crnn_deploy.cli.main import main; main({arguments!r})"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == [
+        f"Error: this command needs {library}; run pip install 'crnn-deploy[{extra}]'"
+    ]

@@ -305,7 +305,7 @@ def command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
         "bad": Listed([Sample(noise[0], "3", "0"), Sample(b"", "4", NOT_UTF8)]),
         "empty": Listed([]),
     }
-    monkeypatch.setattr(datasets, "open_dataset", lambda spec, kind: known[spec], raising=False)
+    monkeypatch.setattr(datasets, "open_dataset", lambda spec, **options: known[spec])
     monkeypatch.chdir(tmp_path)
 
     def invoke(*args: str | Path) -> Result:
@@ -364,7 +364,7 @@ def test_a_published_plate_reader_on_its_test_set(
     rows = (DATA / "plates_cn" / "labels.tsv").read_text(encoding="utf-8").splitlines()
     plates = [(DATA / "plates_cn" / file, text) for file, text in (row.split("\t") for row in rows)]
     samples = [Sample(path, text, path.name) for path, text in plates if path.exists()]
-    monkeypatch.setattr(datasets, "open_dataset", lambda spec, kind: Listed(samples), raising=False)
+    monkeypatch.setattr(datasets, "open_dataset", lambda spec, **options: Listed(samples))
     checkpoint = DATA / "checkpoints" / "lprnet_cn" / "Final_LPRNet_model.pth"
     recipe = ROOT / "export" / "lprnet_cn.toml"
     result = command(checkpoint, "plates", "--recipe", recipe, "--json", "f.json", "--html", "f.html")

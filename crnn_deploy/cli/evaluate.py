@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from crnn_deploy.cli.options import checkpoint_options, settings_of
+from crnn_deploy.cli.options import checkpoint_options, data_options, open_data, settings_of
 
 __all__ = ["evaluate"]
 
@@ -19,7 +19,7 @@ _BATCHES_PER_CHUNK = 4  # what a thread takes at once, as `infer` does
 @click.command()
 @click.argument("model", type=click.Path(path_type=Path))
 @click.argument("data", metavar="DATA...", nargs=-1, required=True)
-@click.option("--kind", metavar="KIND", help="What DATA is.  [default: told by what is there]")
+@data_options
 @click.option(
     "--json", "json_path", metavar="FILE", type=click.Path(path_type=Path), help="Write all figures here."
 )
@@ -34,6 +34,8 @@ def evaluate(
     model: Path,
     data: tuple[str, ...],
     kind: Any,
+    images: str | None,
+    characters: str | None,
     json_path: Path | None,
     html_path: Path | None,
     batch: int,
@@ -57,7 +59,6 @@ def evaluate(
     import json
 
     from crnn_deploy.backends import Backend, open_backend
-    from crnn_deploy.datasets import open_dataset
     from crnn_deploy.pipeline import cpus
     from crnn_deploy.recognizer import Recognizer
     from crnn_deploy.records import OutputUnwritable
@@ -71,7 +72,7 @@ def evaluate(
             continue
         if path.is_dir() or not path.parent.is_dir():  # better known before a long run than after it
             raise OutputUnwritable(path, "a folder" if path.is_dir() else f"{path.parent} is not a folder")
-    datasets = {spec: open_dataset(spec, kind=kind) for spec in data}
+    datasets = {spec: open_data(spec, kind, images, characters) for spec in data}
     if model.suffix == ".onnx":
         backend: Backend = open_backend(model)
         workers = cpus()

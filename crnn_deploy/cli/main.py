@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from crnn_deploy.errors import CrnnDeployError
+from crnn_deploy.errors import CrnnDeployError, LibraryMissing
 
 __all__ = ["main"]
 
@@ -21,6 +21,11 @@ _COMMANDS = {
     "describe": "crnn_deploy.cli.describe:describe",
     "train": "crnn_deploy.cli.train:train",
     "dataset": "crnn_deploy.cli.dataset:dataset",
+}
+_EXTRAS = {  # which extra brings a library
+    **dict.fromkeys(("onnx", "onnxscript", "safetensors", "torch"), "export"),
+    **dict.fromkeys(("jinja2", "rapidfuzz"), "evaluate"),
+    **dict.fromkeys(("PIL", "fontTools", "pydantic", "rich", "tensorboard", "yaml"), "train"),
 }
 _INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
@@ -74,12 +79,18 @@ class _Group(click.Group):
         except Exception as error:
             if ctx.meta.get("debug"):
                 traceback.print_exception(error)
+            if isinstance(error, ModuleNotFoundError) and (extra := _EXTRAS.get(_library(error))):
+                error = LibraryMissing("this command", _library(error), extra)
             message, exit_code = str(error), getattr(error, "exit_code", 1)
             if not isinstance(error, CrnnDeployError | OSError):  # a full disk is nobody's bug
                 kind = type(error).__name__
                 message = f"unexpected {kind}: {message}; run again with --debug for the traceback"
             click.echo(f"Error: {' '.join(message.splitlines())}", err=True)
             ctx.exit(exit_code)
+
+
+def _library(error: ModuleNotFoundError) -> str:
+    return (error.name or "").partition(".")[0]
 
 
 @click.group(cls=_Group, params=[_debug_option()], context_settings={"help_option_names": ["-h", "--help"]})
