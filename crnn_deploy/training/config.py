@@ -9,7 +9,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    field_validator,
+)
 
 from crnn_deploy.datasets import Kind
 from crnn_deploy.errors import CrnnDeployError
@@ -92,6 +100,13 @@ class DataConfig(_Section):
         1.0,
     )  # told by a hash of the image, so equal ones stay together
 
+    @field_validator("part")
+    @classmethod
+    def _part_is_a_range(cls, part: tuple[float, float]) -> tuple[float, float]:
+        if part[0] >= part[1]:
+            raise ValueError(f"from {part[0]} to {part[1]} is no range")
+        return part
+
 
 class OptimizerConfig(_Section):
     """As torch.optim has it."""
@@ -170,18 +185,20 @@ def read_config(path: Path, changes: tuple[str, ...] = ()) -> Config:
 
 
 def _apply(plain: dict[str, Any], change: str) -> None:
-    """Set one dotted key; the value is YAML."""
+    """Set one dotted key; the value is YAML. Raises ConfigInvalid."""
     key, equals, text = change.partition("=")
     if not equals:
         raise ConfigInvalid(f"--set {change}: it is written key=value, such as optimizer.lr=0.01")
     *parents, last = key.strip().split(".")
     inner: Any = plain
-    for name in parents:
-        inner = inner[int(name)] if isinstance(inner, list) and name.isdigit() else inner.setdefault(name, {})
-        if not isinstance(inner, dict | list):
-            raise ConfigInvalid(f"--set {change}: {name} holds a value, not keys")
-    value = yaml.safe_load(text)
-    if isinstance(inner, list):
-        inner[int(last)] = value
-    else:
-        inner[last] = value
+    try:
+        value = yaml.safe_load(text)
+        for name in parents:
+            if isinstance(inner, dict) and inner.get(name) is None:
+                inner[name] = {}
+            inner = inner[int(name) if isinstance(inner, list) else name]
+        inner[int(last) if isinstance(inner, list) else last] = value
+    except yaml.YAMLError as error:
+        raise ConfigInvalid(f"--set {change}: the value is not YAML") from error
+    except (IndexError, TypeError, ValueError) as error:
+        raise ConfigInvalid(f"--set {change}: there is no such key; lists are counted from 0") from error

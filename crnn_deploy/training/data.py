@@ -240,6 +240,7 @@ def batches_from(stream: Stream, step: int, steps: int, window: int, workers: in
         num_workers=workers,
         collate_fn=_as_it_is,
         prefetch_factor=1 if workers else None,
+        generator=torch.Generator(),  # or each start would draw a seed from the generator of the training
     )
     every = (batch for batches in windows for batch in batches)
     return islice(every, step % window, None)
