@@ -30,6 +30,7 @@ from crnn_deploy.networks.mobilenet import mobilenet_v3_small
 from crnn_deploy.recognizer import Recognizer
 from crnn_deploy.stages.export import export
 from crnn_deploy.stages.reference import Settings, open_reference
+from crnn_deploy.stages.verify import verify
 from crnn_deploy.training import state
 from crnn_deploy.training.config import Config, ConfigInvalid, ScheduleConfig, read_config
 from crnn_deploy.training.data import Stream, TrainingDataInvalid, open_source, open_sources
@@ -279,11 +280,11 @@ def test_a_tiny_network_learns_and_its_export_reads_the_same(tmp_path: Path, lab
         augment=False,
         network={"name": "compact", "scale": 0.25, "hidden": 32},
         recipe=str(ROOT / "training" / "latin.toml"),
-        steps=220,
+        steps=400,
         batch=10,
         window=2,
         optimizer={"name": "adamw", "lr": 0.01},
-        validate_every=220,
+        validate_every=400,
     )
     outcome = train(config)
     assert outcome.scores["own"].exact == 20, outcome.scores
@@ -292,6 +293,10 @@ def test_a_tiny_network_learns_and_its_export_reads_the_same(tmp_path: Path, lab
     assert reference.manifest.width == build(config).manifest.width
     result = export(reference, tmp_path / "model.onnx")
     assert result.report.passed
+    compared = verify(
+        tmp_path / "run" / "best.pth", result.path, Settings(), images=str(labels.parent), tolerance=1e-4
+    )
+    assert compared.passed and compared.images == 20
     dataset = open_dataset(str(labels))
     recognizer = Recognizer.load(tmp_path / "model.onnx")
     assert [t.text for t in recognizer.read([s.image for s in map(dataset.__getitem__, range(20))])] == [

@@ -15,6 +15,7 @@ from crnn_deploy.backends.reference import ReferenceBackend
 from crnn_deploy.batching import batches
 from crnn_deploy.errors import CrnnDeployError
 from crnn_deploy.manifest import Manifest
+from crnn_deploy.recipes import RECIPES
 from crnn_deploy.stages.parity import ParityReport, compare, drawn_images
 from crnn_deploy.stages.reference import Settings, open_reference
 
@@ -64,8 +65,9 @@ def _open_checkpoint(path: Path, settings: Settings, other: Backend | None) -> B
     if other is None:
         return open_reference(path, settings)
     manifest = other.manifest
+    built_in = manifest.source.get("recipe") in RECIPES  # others stand in a file, or in the checkpoint itself
     known = Settings(
-        recipe=settings.recipe or manifest.source.get("recipe"),
+        recipe=settings.recipe or (manifest.source["recipe"] if built_in else None),
         model=settings.model,
         alphabet=settings.alphabet or manifest.alphabet,
         blank=settings.blank or ("first" if manifest.blank == 0 else "last"),
