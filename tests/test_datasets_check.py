@@ -21,7 +21,7 @@ from crnn_deploy.cli.main import main
 from crnn_deploy.datasets import Sample
 from crnn_deploy.datasets.check import Report, check, steps_of
 from crnn_deploy.manifest import StepRule, WidthRule
-from crnn_deploy.recipes import RECIPES
+from crnn_deploy.recipes import RECIPES, find_recipe
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 FREE = WidthRule(4, 1600)
@@ -117,6 +117,8 @@ def test_labels_too_long_for_their_image() -> None:
 
 
 def test_every_built_in_recipe_has_the_time_steps_of_its_family() -> None:
+    latin = find_recipe(str(Path(__file__).parents[1] / "training" / "latin.toml"))
+    assert tuple(map(steps_of(latin), (32, 33, 100, 257))) == TIME_STEPS["compact"]
     for recipe in RECIPES.values():
         if recipe.family is not None:
             assert tuple(map(steps_of(recipe), (32, 33, 100, 257))) == TIME_STEPS[recipe.family]

@@ -19,6 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from crnn_deploy.networks.compact import COMPACT_WIDTHS, CompactCRNN
 from crnn_deploy.networks.crnn import CRNN, HeightInvalid
 from crnn_deploy.networks.families import FAMILIES, recognise
 from crnn_deploy.networks.gitycc import GitYccCRNN
@@ -26,7 +27,8 @@ from crnn_deploy.recipes import RECIPES
 
 PUBLISHED = Path(__file__).parent / "published"
 LOGITS: list[dict[str, Any]] = json.loads((PUBLISHED / "logits.json").read_text())
-NAMES = [family.name for family in FAMILIES]
+OWN = "compact"  # this project's own network, which nobody else publishes
+NAMES = [family.name for family in FAMILIES if family.name != OWN]
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -108,6 +110,7 @@ def test_logits_are_those_of_the_upstream_module(entry: dict[str, Any]) -> None:
 TIME_STEPS = {  # at widths 32, 33, 100 and 257
     "crnn": (9, 9, 26, 65),
     "mmocr": (9, 9, 26, 65),
+    "compact": (8, 9, 25, 65),
     "gitycc": (7, 7, 24, 63),
     "clovaai-vgg": (7, 7, 24, 63),
     "clovaai-resnet": (9, 9, 26, 65),
@@ -166,6 +169,45 @@ def test_a_crnn_of_any_size_is_built_from_its_shapes(
     assert module.height == height
 
 
+@given(
+    height=st.sampled_from([16, 32, 48, 64]),
+    channels=st.sampled_from([1, 3]),
+    classes=st.integers(2, 40),
+    hidden=st.integers(1, 9),
+    widths=st.lists(st.integers(1, 6), min_size=5, max_size=5),
+    width=st.integers(1, 70),
+)
+@settings(max_examples=25, deadline=None)
+def test_a_compact_network_of_any_size_is_built_from_its_shapes(
+    height: int, channels: int, classes: int, hidden: int, widths: list[int], width: int
+) -> None:
+    saved = CompactCRNN(height, channels, classes, hidden, widths=widths).eval()
+    assert [family.name for family in FAMILIES if family.matches(saved.state_dict())] == [OWN]
+    module = load(saved.state_dict())
+    images = torch.rand(2, channels, height, width)
+    with torch.inference_mode():
+        logits = module(images)
+        assert torch.equal(logits, saved(images))
+    assert logits.shape == (2, (width + 3) // 4, classes)
+    assert module.height == height
+    [family] = [family for family in FAMILIES if family.name == OWN]
+    assert family.classes(saved.state_dict()) == classes
+
+
+def test_the_compact_network_has_the_parameters_and_time_steps_counted_by_hand() -> None:
+    a, b, c, d, e = COMPACT_WIDTHS
+    norm = 2  # weight and bias of each channel
+    convolutions = 9 * (a + a * b + b * b + b * c + c * d) + 2 * d * e + norm * (a + b + b + c + d + e)
+    separable = sum(n * (25 * w + w * w + 2 * norm * w) for n, w in ((2, c), (3, d)))
+    recurrent = 2 * 4 * 128 * (e + 128 + 2)
+    module = CompactCRNN(32, 1, 37).eval()
+    found = sum(parameter.numel() for parameter in module.parameters())
+    assert found == convolutions + separable + recurrent + 37 * (2 * 128 + 1)
+    with torch.inference_mode():
+        steps = tuple(module(torch.zeros(1, 1, 32, width)).shape[1] for width in (32, 33, 100, 257))
+    assert steps == TIME_STEPS[OWN]
+
+
 @pytest.mark.parametrize("height", [32, 48, 64])
 def test_gitycc_tells_its_height_from_the_columns(height: int) -> None:
     saved = GitYccCRNN(height, 3, 11, 5, 7, widths=(2, 2, 3, 3, 4, 4, 4))
@@ -176,8 +218,9 @@ def test_gitycc_tells_its_height_from_the_columns(height: int) -> None:
 
 @pytest.mark.parametrize("height", [0, 8, 20, 33])
 def test_a_crnn_refuses_a_height_that_leaves_more_than_one_row(height: int) -> None:
-    with pytest.raises(HeightInvalid, match=f"multiple of 16, not {height}"):
-        CRNN(height, 1, 37)
+    for network in (CRNN, CompactCRNN):
+        with pytest.raises(HeightInvalid, match=f"multiple of 16, not {height}"):
+            network(height, 1, 37)
 
 
 def test_weights_saved_before_pytorch_counted_batches_load() -> None:

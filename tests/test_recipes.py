@@ -54,6 +54,8 @@ def test_a_built_in_recipe_is_whole(recipe: Recipe) -> None:
 
 def test_an_alphabet_tells_the_recipes_of_a_family_apart() -> None:
     for family in FAMILIES:
+        if family.name == "compact":  # trained by this toolkit alone: its checkpoints hold their recipe
+            continue
         known = [r for r in RECIPES.values() if r.family == family.name and r.alphabet is not None]
         assert known, family.name
         if family.name.startswith("easyocr"):

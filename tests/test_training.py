@@ -1,4 +1,4 @@
-"""Training: exact resumption, data, schedules, finetuning, and what a configuration may say."""
+"""Training: that it learns, that a resumed run is the uninterrupted one, and that bad input is told apart."""
 
 from __future__ import annotations
 
@@ -7,479 +7,787 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
-from itertools import pairwise
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import cv2
-import matplotlib
 import numpy as np
 import pytest
 import torch
 import yaml
-from hypothesis import given
+from click.testing import CliRunner
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from matplotlib import get_data_path
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.optim import lr_scheduler
 
-from crnn_deploy.datasets import open_dataset
-from crnn_deploy.manifest import Manifest
+from crnn_deploy import Recognizer
+from crnn_deploy.cli.main import main
+from crnn_deploy.datasets import Sample, open_dataset
+from crnn_deploy.manifest import Manifest, StepRule, WidthRule
 from crnn_deploy.networks.crnn import CRNN
-from crnn_deploy.networks.doctr import DoctrCRNN
+from crnn_deploy.networks.doctr import DoctrCRNN, vgg16_bn
 from crnn_deploy.networks.gitycc import GitYccCRNN
-from crnn_deploy.networks.mobilenet import mobilenet_v3_small
-from crnn_deploy.recognizer import Recognizer
+from crnn_deploy.stages.evaluation import evaluate
 from crnn_deploy.stages.export import export
 from crnn_deploy.stages.reference import Settings, open_reference
-from crnn_deploy.stages.verify import verify
-from crnn_deploy.training import state
-from crnn_deploy.training.config import Config, ConfigInvalid, ScheduleConfig, read_config
-from crnn_deploy.training.data import Stream, TrainingDataInvalid, open_source, open_sources
+from crnn_deploy.training import loop, state
+from crnn_deploy.training.config import Config, ConfigInvalid, DataConfig, ScheduleConfig, read_config
+from crnn_deploy.training.data import Stream, TrainingDataInvalid, open_source
 from crnn_deploy.training.loop import PrecisionImpossible, RunExists, train
-from crnn_deploy.training.model import build
-from crnn_deploy.training.optimize import factor
+from crnn_deploy.training.model import build, train_mode
+from crnn_deploy.training.optimize import factor, optimizer_of
+from crnn_deploy.training.state import ResumeImpossible
 
 ROOT = Path(__file__).parents[1]
+FONTS = get_data_path()  # matplotlib's, which every machine has
 DIGITS = "0123456789"
-FONTS = str(Path(matplotlib.get_data_path()) / "fonts" / "ttf")
-TINY: dict[str, Any] = {"name": "crnn", "scale": 0.0625, "hidden": 8}
-DRAWN: dict[str, Any] = {
-    "synthetic": {"kinds": {"number": 1, "random": 1}, "folders": [FONTS], "augmented": True}
-}
+RECIPE = """
+blank = "first"
+color = "gray"
+height = 16
+[width]
+minimum = 32
+maximum = 160
+multiple = 8
+"""
 
 
-def draw(path: Path, text: str, width: int) -> None:
-    """An image of digits, of the width asked for."""
-    image = np.full((32, width, 3), 230, np.uint8)
-    for at, digit in enumerate(text):
-        place = (4 + at * (width - 8) // len(text), 24)
-        cv2.putText(image, digit, place, cv2.FONT_HERSHEY_SIMPLEX, 0.8, (20, 20, 20), 2)
-    cv2.imwrite(str(path), image)
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
 
 
-@pytest.fixture(scope="module")
-def labels(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twenty images of one to five digits and their labels."""
-    folder = tmp_path_factory.mktemp("digits")
-    rng = np.random.default_rng(0)
+def drawn(text: str, height: int = 20) -> NDArray[np.uint8]:
+    """Dark digits on light."""
+    image = np.full((height, 8 + 12 * len(text)), 230, np.uint8)
+    cv2.putText(image, text, (4, height - 4), cv2.FONT_HERSHEY_SIMPLEX, 0.5, 20, 1, cv2.LINE_AA)
+    return image
+
+
+def write_labels(folder: Path, texts: Sequence[str]) -> Path:
+    """Images on disk and their labels."""
+    folder.mkdir(exist_ok=True)
     lines = []
-    for i in range(20):
-        text = "".join(rng.permutation(list(DIGITS))[: 1 + i % 5])
-        draw(folder / f"{i}.png", text, 40 + 20 * len(text) + i)
-        lines.append(f"{i}.png {text}\n")
-    path = folder / "labels.txt"
-    path.write_text("".join(lines), encoding="utf-8")
-    return path
+    for at, text in enumerate(texts):
+        cv2.imwrite(str(folder / f"{at}.png"), drawn(text))
+        lines.append(f"{at}.png {text}\n")
+    (folder / "labels.txt").write_text("".join(lines))
+    return folder / "labels.txt"
 
 
-def config_of(out: Path, labels: Path, **changes: Any) -> Config:
-    plain: dict[str, Any] = {
-        "out": str(out),
+TEXTS = ["7", "42", "315", "8800", "96", "1234", "50", "607", "19", "2468", "31", "75"]
+
+
+@pytest.fixture
+def plain(tmp_path: Path) -> dict[str, Any]:
+    """A training of a tiny network on a dozen images, as its YAML file has it."""
+    (tmp_path / "tiny.toml").write_text(RECIPE)
+    return {
+        "out": str(tmp_path / "run"),
         "alphabet": {"string": DIGITS},
-        "recipe": "paper",
-        "network": TINY,
-        "train": [{"path": str(labels)}],
-        "validation": {"own": {"path": str(labels)}},
-        "augment": True,
+        "recipe": str(tmp_path / "tiny.toml"),
+        "network": {"name": "compact", "scale": 0.34, "hidden": 8},
+        "train": [{"path": str(write_labels(tmp_path / "images", TEXTS))}],
         "steps": 7,
-        "batch": 4,
+        "batch": 3,
         "window": 3,
-        "ema": 0.9,
-        "schedule": {"name": "onecycle"},
-        "validate_every": 3,
-        "save_every": 100,
+        "optimizer": {"name": "adamw", "lr": 0.01},
+        "log_every": 4,
     }
-    return Config.model_validate(plain | changes)
 
 
-def content(out: Path) -> dict[str, Any]:
-    loaded: dict[str, Any] = torch.load(out / state.LAST, weights_only=True)
-    return loaded
+SYNTHETIC = {"synthetic": {"kinds": {"number": 1, "random": 1}, "folders": [FONTS]}}
 
 
-def differences(one: Any, other: Any, path: str = "") -> list[str]:
-    """Where two saved states differ, to the bit; what names the run itself is passed over."""
-    if path in (".training.config",):
-        return []
-    if isinstance(one, torch.Tensor):
-        return [] if torch.equal(one, other) else [path]
-    if isinstance(one, dict):
-        found = [] if one.keys() == other.keys() else [path]
-        return found + [d for key in one for d in differences(one[key], other[key], f"{path}.{key}")]
-    if isinstance(one, list | tuple):
-        found = [] if len(one) == len(other) else [path]
-        return found + [
-            d
-            for i, (a, b) in enumerate(zip(one, other, strict=True))
-            for d in differences(a, b, f"{path}.{i}")
-        ]
-    return [] if one == other else [path]
+def config_of(plain: Mapping[str, Any], **changes: Any) -> Config:
+    return Config.model_validate({**plain, **changes})
 
 
-@pytest.mark.parametrize("source", ["on disk", "drawn"])
-@pytest.mark.parametrize("optimizer", ["adamw", "rmsprop"])
+def last_of(out: str | Path) -> dict[str, Any]:
+    content: dict[str, Any] = torch.load(Path(out) / "last.pth", weights_only=True)
+    del content["training"]["config"]  # it names the folder
+    return content
+
+
+def differences(a: Any, b: Any, at: str = "") -> list[str]:
+    """Where two nests of values differ in a single bit."""
+    if isinstance(a, Tensor):
+        return [] if a.dtype == b.dtype and torch.equal(a, b) else [at]
+    if isinstance(a, Mapping):
+        if list(a) != list(b):
+            return [at]
+        return [found for key in a for found in differences(a[key], b[key], f"{at}/{key}")]
+    if isinstance(a, list | tuple):
+        if len(a) != len(b):
+            return [at]
+        return [d for i, (x, y) in enumerate(zip(a, b, strict=True)) for d in differences(x, y, f"{at}/{i}")]
+    return [] if a == b else [at]
+
+
+class StopAfter:
+    """Stands in for the signal handler: a signal comes during the step with this number."""
+
+    def __init__(self, step: int) -> None:
+        self.left = step
+
+    def __enter__(self) -> StopAfter:
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def __call__(self) -> bool:
+        self.left -= 1
+        return self.left <= 0
+
+
+# --- resuming ---
+
+
+@pytest.mark.parametrize("source", ["disk", "drawn"])
 def test_a_resumed_run_equals_an_uninterrupted_one(
-    tmp_path: Path, labels: Path, monkeypatch: pytest.MonkeyPatch, source: str, optimizer: str
+    source: str, plain: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    changes: dict[str, Any] = {"optimizer": {"name": optimizer, "momentum": 0.5}}
+    validation = {"same": plain["train"][0]}
+    shared = {**plain, "augment": True, "validation": validation, "validate_every": 3}
     if source == "drawn":
-        changes["train"] = [DRAWN, {"path": str(labels), "weight": 0.5}]
-    train(config_of(tmp_path / "whole", labels, **changes))
+        shared["train"] = [SYNTHETIC]
+    train(config_of(shared, out=tmp_path / "whole"))
+    expected = last_of(tmp_path / "whole")
+    assert expected["training"]["step"] == 7 and expected["training"]["best"] >= 0
 
-    parts = config_of(tmp_path / "parts", labels, **changes, save_every=1)
-    saved = state.save_training
-
-    def save_and_stop(*arguments: Any, **named: Any) -> None:
-        saved(*arguments, **named)
-        if named["step"] in (2, 4):  # in the middle of the first window, and of the second
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    monkeypatch.setattr(state, "save_training", save_and_stop)
-    stops = [train(parts).step]
-    while stops[-1] < parts.steps:
-        stops.append(train(parts, resume=True).step)
-    assert len(stops) == 3
-    assert differences(content(tmp_path / "whole"), content(tmp_path / "parts")) == []
-
-
-def test_workers_change_nothing(tmp_path: Path, labels: Path) -> None:
-    train(config_of(tmp_path / "none", labels, steps=4))
-    train(config_of(tmp_path / "two", labels, steps=4, workers=2))
-    assert differences(content(tmp_path / "none"), content(tmp_path / "two")) == []
+    for workers in (0, 1):
+        config = config_of(shared, out=tmp_path / f"parts{workers}", workers=workers)
+        for stop in (2, 3):  # in the middle of a window, then of another
+            with monkeypatch.context() as patched:
+                patched.setattr(loop, "Stop", lambda stop=stop: StopAfter(stop))
+                outcome = train(config, resume=stop != 2)
+            assert outcome.stopped
+        assert outcome.step == 5
+        torch.manual_seed(99)  # of another process
+        assert train(config, resume=True).step == 7
+        found = last_of(config.out)
+        assert differences(found, expected) == []
+        names = sorted(path.name for path in config.out.iterdir() if path.name != "tensorboard")
+        assert names == ["best.pth", *(["fonts.json"] if source == "drawn" else []), "last.pth"]
 
 
-def command(config: Path, *arguments: str) -> list[str]:
-    return [sys.executable, "-m", "crnn_deploy", "train", "--config", str(config), *arguments]
+def test_the_comparison_of_checkpoints_finds_one_bit() -> None:
+    a = {"x": [torch.zeros(3), {"y": 1.0}]}
+    assert differences(a, {"x": [torch.zeros(3), {"y": 1.0}]}) == []
+    assert differences(a, {"x": [torch.tensor([0, 0, 1e-45]), {"y": 1.0}]}) == ["/x/0"]
+    assert differences(a, {"x": [torch.zeros(3), {"y": 1.5}]}) == ["/x/1/y"]
 
 
-def test_sigterm_saves_and_resume_goes_on(tmp_path: Path, labels: Path) -> None:
-    config = tmp_path / "run.yaml"
-    plain = json.loads(config_of(tmp_path / "run", labels, steps=5000, log_every=1).model_dump_json())
-    config.write_text(yaml.safe_dump(plain), encoding="utf-8")
-    process = subprocess.Popen(command(config), stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+def command(path: Path, *more: str) -> list[str]:
+    return [sys.executable, "-m", "crnn_deploy", "train", "--config", str(path), *more]
+
+
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+
+
+@pytest.mark.parametrize(("number", "workers"), [(signal.SIGTERM, 1), (signal.SIGINT, 0)])
+def test_a_signal_saves_and_resume_goes_on(
+    number: signal.Signals, workers: int, plain: dict[str, Any], tmp_path: Path
+) -> None:
+    """The signal goes to the whole group, as of `timeout` and Ctrl-C, so the workers get it too."""
+    path = tmp_path / "own.yaml"
+    path.write_text(yaml.safe_dump({**plain, "steps": 100_000, "log_every": 1, "workers": workers}))
+    process = subprocess.Popen(
+        command(path), stderr=subprocess.PIPE, text=True, env=ENVIRONMENT, start_new_session=True
+    )
     assert process.stderr is not None
     for line in process.stderr:
-        if line.startswith("step 5/"):
-            process.send_signal(signal.SIGTERM)
+        if line.startswith("step 2/"):
+            os.killpg(process.pid, number)
             break
-    _, rest = process.communicate(timeout=120)
-    assert process.returncode == 130, rest
-    assert "--resume goes on" in rest
-    step = content(tmp_path / "run")["training"]["step"]
-    assert 5 <= step < 5000
-    again = subprocess.run(command(config), capture_output=True, text=True, timeout=120)
-    assert again.returncode == 2 and again.stderr.count("\n") == 1 and "--resume" in again.stderr
-    on = command(config, "--resume", "--set", f"steps={step + 2}")
-    done = subprocess.run(on, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("own: exact ")
-    assert content(tmp_path / "run")["training"]["step"] == step + 2
+    rest = process.stderr.read()
+    assert process.wait(60) == 130, rest
+    assert "--resume goes on" in rest and "Traceback" not in rest
+    step = last_of(plain["out"])["training"]["step"]
+    assert f"stopped after step {step} of 100000" in rest and step >= 2
+
+    path.write_text(yaml.safe_dump({**plain, "steps": step + 2, "workers": workers}))
+    result = CliRunner().invoke(main, ["train", "--config", str(path), "--resume"])
+    assert result.exit_code == 0 and last_of(plain["out"])["training"]["step"] == step + 2
 
 
-def test_two_processes_keep_equal_weights(tmp_path: Path, labels: Path) -> None:
-    config = tmp_path / "run.yaml"
-    plain = json.loads(config_of(tmp_path / "run", labels, steps=4).model_dump_json())
-    config.write_text(yaml.safe_dump(plain), encoding="utf-8")
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    arguments = command(config)[1:]
-    done = subprocess.run([*launch, *arguments], capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-2000:]
-    saved = content(tmp_path / "run")["training"]
-    assert (saved["world"], saved["step"]) == (2, 4)
-
-
-def test_processes_share_a_window_and_no_sample(tmp_path: Path, labels: Path) -> None:
-    config = config_of(tmp_path, labels, augment=False)
-    model = build(config)
-    sources = open_sources(config, model.manifest.alphabet)
-
-    def texts(rank: int, world: int) -> Counter[str]:
-        stream = Stream(sources, model.manifest, config, rank=rank, world=world)
-        return Counter(text for _, text, _ in stream.samples(0))
-
-    both = texts(0, 2) + texts(1, 2)
-    assert sum(texts(0, 2).values()) == sum(texts(1, 2).values()) == config.batch * config.window
-    whole = Stream(sources, model.manifest, config_of(tmp_path, labels, augment=False, batch=8))
-    assert both == Counter(text for _, text, _ in whole.samples(0))
-
-
-def test_every_image_once_an_epoch_in_another_order(tmp_path: Path, labels: Path) -> None:
-    config = config_of(tmp_path, labels, augment=False)
-    model = build(config)
-    stream = Stream(open_sources(config, model.manifest.alphabet), model.manifest, config)
-    dataset = open_dataset(str(labels))
-    everything = Counter(dataset[i].text for i in range(len(dataset)))
-    drawn = [text for window in range(5) for _, text, _ in stream.samples(window)]  # 60 = 3 x 20
-    epochs = [drawn[:20], drawn[20:40], drawn[40:]]
-    assert all(Counter(epoch) == everything for epoch in epochs)
-    assert epochs[0] != epochs[1] != epochs[2]
-
-
-def test_a_batch_is_as_wide_as_its_widest_image(tmp_path: Path, labels: Path) -> None:
-    config = config_of(tmp_path, labels, augment=False)
-    model = build(config)
-    stream = Stream(open_sources(config, model.manifest.alphabet), model.manifest, config)
-    own = {
-        text: model.manifest.width.bucket(pixels.shape[0], pixels.shape[1], model.manifest.height)
-        for pixels, text, _ in stream.samples(0)
-    }
-    batches = stream[0]
-    assert len(batches) == config.window
-    assert Counter(text for batch in batches for text in batch.texts) == Counter(own.keys())
-    widths = [batch.images.shape[3] for batch in batches]
-    assert all(batch.images.shape[3] == max(own[text] for text in batch.texts) for batch in batches)
-    ordered = sorted(batches, key=lambda batch: batch.images.shape[3])
-    for narrow, wide in pairwise(ordered):
-        assert max(own[t] for t in narrow.texts) <= min(own[t] for t in wide.texts)
-    assert len(set(widths)) > 1
-    for batch in batches:
-        assert batch.lengths.tolist() == [len(text) for text in batch.texts]
-        assert batch.labels.tolist() == [1 + DIGITS.index(c) for text in batch.texts for c in text]
-
-
-def test_unusable_samples_are_left_out(tmp_path: Path, labels: Path) -> None:
-    folder = tmp_path / "data"
-    folder.mkdir()
-    draw(folder / "good.png", "12", 80)
-    draw(folder / "narrow.png", "1", 12)
-    (folder / "broken.png").write_bytes(b"no image")
-    lines = ["good.png 12", "good.png 1a", "broken.png 3", "narrow.png 1111111111111111111111111111111"]
-    path = folder / "labels.txt"
-    path.write_text("\n".join(lines), encoding="utf-8")
-    config = config_of(tmp_path, path, augment=False, batch=4, window=1)
-    model = build(config)
-    stream = Stream(open_sources(config, model.manifest.alphabet), model.manifest, config)
-    assert [text for _, text, _ in stream.samples(0)] == ["12"]
-    with pytest.raises(TrainingDataInvalid, match="dataset check") as error:
-        train(config_of(tmp_path / "run", path, batch=2, window=2))
-    assert "\n" not in str(error.value)
-
-
-def test_parts_of_a_dataset_share_no_image(labels: Path, tmp_path: Path) -> None:
-    twice = tmp_path / "labels.txt"  # equal images under two names
-    entries = [line.split(" ") for line in labels.read_text(encoding="utf-8").splitlines()]
-    lines = []
-    for name, text in entries:
-        for copy in ("a", "b"):
-            (tmp_path / f"{copy}{name}").write_bytes((labels.parent / name).read_bytes())
-            lines.append(f"{copy}{name} {text}")
-    twice.write_text("\n".join(lines), encoding="utf-8")
-    config = config_of(tmp_path, twice)
-    seen = []
-    for part in ((0.0, 0.6), (0.6, 1.0)):
-        source = config.train[0].model_copy(update={"part": part})
-        dataset = open_source(source, DIGITS, 0)
-        seen.append({Path(str(dataset[i].image)).read_bytes() for i in range(len(dataset))})
-    assert not seen[0] & seen[1]
-    assert len(seen[0] | seen[1]) == 20 and min(map(len, seen)) > 2
-
-
-def test_a_tiny_network_learns_and_its_export_reads_the_same(tmp_path: Path, labels: Path) -> None:
-    config = config_of(
-        tmp_path / "run",
-        labels,
-        augment=False,
-        network={"name": "compact", "scale": 0.25, "hidden": 32},
-        recipe=str(ROOT / "training" / "latin.toml"),
-        steps=400,
-        batch=10,
-        window=2,
-        optimizer={"name": "adamw", "lr": 0.01},
-        validate_every=400,
-    )
-    outcome = train(config)
-    assert outcome.scores["own"].exact == 20, outcome.scores
-    reference = open_reference(tmp_path / "run" / "best.pth", Settings())  # neither recipe nor alphabet given
-    assert reference.manifest.alphabet == tuple(DIGITS)
-    assert reference.manifest.width == build(config).manifest.width
-    result = export(reference, tmp_path / "model.onnx")
-    assert result.report.passed
-    compared = verify(
-        tmp_path / "run" / "best.pth", result.path, Settings(), images=str(labels.parent), tolerance=1e-4
-    )
-    assert compared.passed and compared.images == 20
-    dataset = open_dataset(str(labels))
-    recognizer = Recognizer.load(tmp_path / "model.onnx")
-    assert [t.text for t in recognizer.read([s.image for s in map(dataset.__getitem__, range(20))])] == [
-        dataset[i].text for i in range(20)
-    ]
-
-
-NETWORKS = {
-    "crnn.pytorch": lambda: CRNN(32, 1, 11, hidden=8, widths=(4, 4, 8, 8, 8, 8, 8)),
-    "gitycc": lambda: GitYccCRNN(32, 1, 11, mapped=8, hidden=8, widths=(4, 4, 8, 8, 8, 8, 8)),
-    "doctr-mobilenet-small": lambda: DoctrCRNN(mobilenet_v3_small(3), 576, 8, 11),
-}
-
-
-@pytest.mark.parametrize("recipe", NETWORKS)
-@pytest.mark.parametrize("blank", ["first", "last"])
-def test_another_alphabet_keeps_the_rows_of_shared_characters(
-    tmp_path: Path, labels: Path, recipe: str, blank: str
+def test_a_save_that_breaks_off_leaves_the_old_file(
+    plain: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    torch.manual_seed(0)
-    checkpoint = tmp_path / "old.pth"
-    torch.save(NETWORKS[recipe]().state_dict() | {}, checkpoint)
-    rules = tmp_path / "rules.toml"
-    rules.write_text(f'base = "{recipe}"\nalphabet = "{DIGITS}"\nblank = "{blank}"\n', encoding="utf-8")
-    start = {"checkpoint": str(checkpoint), "recipe": str(rules)}
-    config = config_of(tmp_path / "run", labels, start=start, alphabet={"string": "98x7"})
-    old = open_reference(checkpoint, Settings(str(rules)))
-    new = build(config)
-    assert new.manifest.alphabet == ("9", "8", "x", "7")
-    assert new.manifest.blank == (0 if blank == "first" else 4)
+    config = config_of(plain, steps=2)
+    train(config)
+    before = (config.out / "last.pth").read_bytes()
 
-    def rows(module: torch.nn.Module, manifest: Manifest) -> dict[str, tuple[list[float], float]]:
-        head = [m for m in module.modules() if isinstance(m, torch.nn.Linear)][-1]
-        tokens = [*manifest.alphabet[: manifest.blank], "blank", *manifest.alphabet[manifest.blank :]]
-        return {
-            token: (head.weight[i].detach().tolist(), float(head.bias[i].detach()))
-            for i, token in enumerate(tokens)
-        }
+    def broken(content: object, file: Any) -> None:
+        file.write(b"half of it")
+        raise OSError("no space left on device")
 
-    before, after = rows(old.module, old.manifest), rows(new.module, new.manifest)
-    assert {token for token in after if after[token] == before.get(token)} == {"blank", "7", "8", "9"}
+    monkeypatch.setattr(state.torch, "save", broken)
+    with pytest.raises(OSError, match="no space"):
+        train(config_of(plain, steps=4), resume=True)
+    assert (config.out / "last.pth").read_bytes() == before
+    assert not [path for path in config.out.iterdir() if path.name.startswith(".")]
 
 
-def test_frozen_convolutions_do_not_move(tmp_path: Path, labels: Path) -> None:
-    train(config_of(tmp_path / "first", labels))
-    start = {"checkpoint": str(tmp_path / "first" / "last.pth"), "freeze_cnn": True}
-    before = build(config_of(tmp_path / "x", labels, start=start, alphabet=None)).weights.state_dict()
-    train(config_of(tmp_path / "second", labels, start=start, alphabet=None, ema=0.0))
-    after = content(tmp_path / "second")["state_dict"]
-    moved = {name for name in after if not torch.equal(after[name], before[name])}
-    assert moved and not any(name.startswith("cnn.") for name in moved)
-    assert any(name.startswith("rnn.1.embedding") for name in moved)
-    assert any("running_mean" in name for name in after)
-
-
-SCHEDULERS = {
-    "step": (
-        ScheduleConfig(name="step", every=7, gamma=0.5),
-        lambda o, n: torch.optim.lr_scheduler.StepLR(o, 7, 0.5),
-    ),
-    "multistep": (
-        ScheduleConfig(name="multistep", at=(5, 20), gamma=0.2),
-        lambda o, n: torch.optim.lr_scheduler.MultiStepLR(o, [5, 20], 0.2),
-    ),
-    "cosine": (
-        ScheduleConfig(name="cosine"),
-        lambda o, n: torch.optim.lr_scheduler.CosineAnnealingLR(o, n),
-    ),
-    "onecycle": (
-        ScheduleConfig(name="onecycle"),
-        lambda o, n: torch.optim.lr_scheduler.OneCycleLR(o, 1.0, n, cycle_momentum=False),
-    ),
-}
-
-
-@pytest.mark.parametrize("name", SCHEDULERS)
-@pytest.mark.parametrize("steps", [40, 101])
-def test_schedules_are_pytorchs(name: str, steps: int) -> None:
-    config, scheduler_of = SCHEDULERS[name]
-    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], 1.0)
-    scheduler = scheduler_of(optimizer, steps)
-    for step in range(steps):
-        assert factor(config, step, steps) == pytest.approx(optimizer.param_groups[0]["lr"], abs=1e-4)
-        optimizer.step()
-        scheduler.step()
-
-
-@given(
-    st.sampled_from(["constant", "step", "multistep", "onecycle", "cosine", "trapezoid"]),
-    st.integers(1, 3000),
-    st.integers(0, 500),
-    st.floats(0, 1),
-)
-def test_a_factor_lies_between_0_and_1(name: Any, steps: int, warmup: int, decay: float) -> None:
-    config = ScheduleConfig(name=name, warmup=warmup, decay=decay, every=10, at=(3, 50))
-    for step in {0, steps // 2, steps - 1}:
-        assert 0 <= factor(config, step, steps) <= 1
-    if name == "trapezoid" and decay * steps > 10 and not warmup:
-        assert factor(config, steps - 1, steps) <= 1 / 10
-        assert factor(config, 0, steps) == 1 or decay > 1 - 1 / steps
-
-
-BAD: dict[str, tuple[tuple[str, ...], str]] = {
-    "a misspelt key": (("optimiser.lr=1",), "optimiser"),
-    "a wrong value": (("optimizer.lr=fast",), "optimizer.lr"),
-    "a negative number": (("steps=-1",), "steps"),
-    "not a number": (("optimizer.lr=.nan",), "optimizer.lr"),
-    "an unknown schedule": (("schedule.name=magic",), "schedule.name"),
-    "no equals sign": (("steps",), "steps"),
-    "no such entry": (("train.7.path=x",), "train.7"),
-    "a name for a number": (("train.first.path=x",), "train.first"),
-    "keys below a value": (("seed.inner=1",), "seed"),
-    "broken YAML": (("steps=[1",), "steps"),
-    "a part upside down": (("train.0.part=[0.8, 0.2]",), "part"),
-}
-
-
-@pytest.mark.parametrize("case", BAD)
-def test_a_bad_configuration_names_its_key(tmp_path: Path, labels: Path, case: str) -> None:
-    path = tmp_path / "run.yaml"
-    plain = json.loads(config_of(tmp_path / "run", labels).model_dump_json())
-    path.write_text(yaml.safe_dump(plain), encoding="utf-8")
-    changes, key = BAD[case]
-    with pytest.raises(ConfigInvalid) as error:
-        read_config(path, changes)
-    assert key in str(error.value) and "\n" not in str(error.value)
-
-
-def test_changes_reach_nested_keys(tmp_path: Path, labels: Path) -> None:
-    path = tmp_path / "run.yaml"
-    plain = json.loads(config_of(tmp_path / "run", labels).model_dump_json())
-    path.write_text(yaml.safe_dump(plain), encoding="utf-8")
-    changed = read_config(path, ("optimizer.lr=0.5", "train.0.part=[0.2, 0.7]", "start.checkpoint=a b.pth"))
-    assert changed.optimizer.lr == 0.5
-    assert changed.train[0].part == (0.2, 0.7)
-    assert changed.start is not None and changed.start.checkpoint == Path("a b.pth")
-
-
-@pytest.mark.parametrize("content", ["", "- a list\n", "out: [1\n", "\x00"])
-def test_a_file_that_is_no_configuration(tmp_path: Path, content: str) -> None:
-    path = tmp_path / "run.yaml"
-    path.write_text(content, encoding="utf-8")
-    with pytest.raises(ConfigInvalid) as error:
-        read_config(path)
-    assert str(path) in str(error.value) and "\n" not in str(error.value)
-
-
-def test_another_training_is_not_overwritten_or_resumed(tmp_path: Path, labels: Path) -> None:
-    config = config_of(tmp_path / "run", labels, steps=3)
-    with pytest.raises(state.ResumeImpossible, match="nothing to resume"):
+def test_what_cannot_go_on(plain: dict[str, Any], tmp_path: Path) -> None:
+    config = config_of(plain, steps=1)
+    with pytest.raises(ResumeImpossible, match="nothing to resume"):
         train(config, resume=True)
     train(config)
     with pytest.raises(RunExists, match="--resume"):
         train(config)
-    with pytest.raises(state.ResumeImpossible, match="batch"):
-        train(config_of(tmp_path / "run", labels, steps=6, batch=5), resume=True)
-    last = tmp_path / "run" / state.LAST
-    last.write_bytes(last.read_bytes()[:5000])
-    with pytest.raises(state.ResumeImpossible, match="truncated"):
-        train(config_of(tmp_path / "run", labels, steps=6), resume=True)
+    for changes, named in (
+        ({"batch": 4}, "batch"),
+        ({"seed": 1, "window": 4}, "seed, window"),
+        ({"augment": True}, "augment"),
+        ({"optimizer": {"name": "sgd", "lr": 0.01}}, "optimizer"),
+        ({"alphabet": {"string": DIGITS[::-1]}}, "alphabet"),
+        ({"network": {"name": "compact", "scale": 0.5}}, "network"),
+    ):
+        with pytest.raises(ResumeImpossible, match=f"another {named};"):
+            train(config_of(plain, steps=2, **changes), resume=True)
+    slower = {"name": "adamw", "lr": 0.001}
+    assert train(config_of(plain, steps=2, optimizer=slower), resume=True).step == 2
+    last = config.out / "last.pth"
+    whole = last.read_bytes()
+    for content in (whole[: len(whole) // 2], b"", b"another file"):
+        last.write_bytes(content)
+        with pytest.raises(ResumeImpossible, match="truncated"):
+            train(config, resume=True)
 
 
-def test_precisions(tmp_path: Path, labels: Path) -> None:
-    assert train(config_of(tmp_path / "bf16", labels, steps=1, precision="bf16")).step == 1
-    if not torch.cuda.is_available():
-        with pytest.raises(PrecisionImpossible):
-            train(config_of(tmp_path / "fp16", labels, precision="fp16"))
-
-
-def test_a_failed_save_leaves_the_old_file(
-    tmp_path: Path, labels: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    config = config_of(tmp_path / "run", labels, steps=2, validation={})
+def test_an_alphabet_file_that_changed_is_another_training(plain: dict[str, Any], tmp_path: Path) -> None:
+    path = tmp_path / "alphabet.txt"
+    path.write_text(DIGITS)
+    config = config_of(plain, steps=1, alphabet={"file": str(path)})
     train(config)
-    before = (tmp_path / "run" / state.LAST).read_bytes()
+    path.write_text(DIGITS[::-1])
+    with pytest.raises(ResumeImpossible, match="another alphabet;"):
+        train(config, resume=True)
 
-    def fail(content: object, file: Any) -> None:
-        file.write(b"half of it")
-        raise OSError("disk full")
 
-    monkeypatch.setattr(torch, "save", fail)
-    with pytest.raises(OSError, match="disk full"):
-        train(config_of(tmp_path / "run", labels, steps=3, validation={}), resume=True)
-    assert (tmp_path / "run" / state.LAST).read_bytes() == before
-    assert [p.name for p in (tmp_path / "run").iterdir() if p.suffix == ".pth"] == [state.LAST]
-    assert not list((tmp_path / "run").glob(".*"))
+# --- several processes ---
+
+RANKS = """
+import json, os, sys
+from pathlib import Path
+import torch
+from crnn_deploy.training import loop
+from crnn_deploy.training.config import read_config
+from crnn_deploy.training.data import Stream, open_source
+built = []
+build = loop.build
+loop.build = lambda config: built.append(build(config)) or built[-1]
+config = read_config(Path(sys.argv[1]))
+outcome = loop.train(config)
+[model] = built
+rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+source = open_source(config.train[0], model.manifest.alphabet, 0)
+window = Stream([(source, 1.0)], model.manifest, config, rank=rank, world=world)[0]
+weights = {name: value.tolist() for name, value in model.weights.named_parameters()}
+told = {"step": outcome.step, "texts": [t for batch in window for t in batch.texts], "weights": weights}
+Path(sys.argv[2], f"{rank}.json").write_text(json.dumps(told))
+"""
+
+
+def test_two_processes_train_one_network(plain: dict[str, Any], tmp_path: Path) -> None:
+    path, script = tmp_path / "own.yaml", tmp_path / "ranks.py"
+    script.write_text(RANKS)
+    network = {"name": "compact", "scale": 0.2, "hidden": 4}
+    texts = [str(100 + i) for i in range(12)]  # one window of two processes is the whole dataset
+    source = {"path": str(write_labels(tmp_path / "two", texts))}
+    path.write_text(
+        yaml.safe_dump(
+            {
+                **plain,
+                "network": network,
+                "train": [source],
+                "batch": 2,
+                "window": 3,
+                "validation": {"v": source},
+            }
+        )
+    )
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [*launcher, str(script), str(path), str(tmp_path)], capture_output=True, text=True, env=ENVIRONMENT
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2))
+    assert first["step"] == second["step"] == 7
+    assert first["weights"] == second["weights"]
+    assert last_of(plain["out"])["training"]["world"] == 2
+    assert len(first["texts"]) == len(second["texts"]) == 6
+    assert sorted(first["texts"] + second["texts"]) == texts
+    with pytest.raises(ResumeImpossible, match="number of processes"):
+        train(read_config(path), resume=True)
+
+
+# --- learning ---
+
+
+@pytest.fixture(scope="module")
+def learned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A run that learned eight images by heart, and their labels."""
+    folder = tmp_path_factory.mktemp("learned")
+    (folder / "tiny.toml").write_text(RECIPE)
+    labels = write_labels(folder / "images", TEXTS[:8])
+    plain = {
+        "out": folder / "run",
+        "alphabet": {"string": DIGITS},
+        "recipe": str(folder / "tiny.toml"),
+        "network": {"name": "compact", "scale": 0.5, "hidden": 24},
+        "train": [{"path": str(labels)}],
+        "validation": {"same": {"path": str(labels)}},
+        "steps": 160,
+        "batch": 8,
+        "window": 2,
+        "optimizer": {"name": "adam", "lr": 0.01},
+        "schedule": {"name": "onecycle"},
+        "ema": 0.9,
+        "validate_every": 40,
+    }
+    outcome = train(Config.model_validate(plain))
+    assert outcome.scores["same"].exact == 8
+    return folder / "run", labels
+
+
+def test_a_network_learns_and_is_exported_and_read(learned: tuple[Path, Path], tmp_path: Path) -> None:
+    run, labels = learned
+    reference = open_reference(run / "best.pth", Settings())  # neither recipe nor alphabet
+    assert reference.manifest.alphabet == tuple(DIGITS)
+    assert (reference.manifest.height, reference.manifest.width) == (16, WidthRule(32, 160, 8))
+    assert reference.manifest.steps == StepRule(4, 3)
+    assert export(reference, tmp_path / "x.onnx").report.passed
+    recognizer = Recognizer.load(tmp_path / "x.onnx")
+    images = [labels.parent / f"{at}.png" for at in range(8)]
+    assert [text.text for text in recognizer.read(images)] == TEXTS[:8]
+
+
+def test_validation_scores_as_evaluate_does(learned: tuple[Path, Path], tmp_path: Path) -> None:
+    """On other digits, of which the network reads some right and some wrong."""
+    run, _ = learned
+    labels = write_labels(tmp_path / "others", [*TEXTS[:4], *TEXTS[8:], "99", "880"])
+    plain = torch.load(run / "last.pth", weights_only=True)["training"]["config"]
+    config = Config.model_validate_json(plain)
+    changes = {"out": tmp_path / "run", "steps": 1, "validation": {"others": DataConfig(path=str(labels))}}
+    start = {"checkpoint": str(run / "best.pth")}
+    slow = config.optimizer.model_copy(update={"lr": 1e-3})
+    config = Config.model_validate({**config.model_dump(), **changes, "start": start, "optimizer": slow})
+    inside = train(config).scores["others"]
+    export(open_reference(tmp_path / "run" / "best.pth", Settings()), tmp_path / "x.onnx")
+    outside = evaluate(
+        Recognizer.load(tmp_path / "x.onnx"), {"others": open_dataset(str(labels))}, chunk=8, workers=1
+    )
+    assert inside == outside.overall
+    assert inside.images == 10 and 0 < inside.exact < 10
+
+
+def test_truths_are_lowered_where_labels_are(
+    learned: tuple[Path, Path], plain: dict[str, Any], tmp_path: Path
+) -> None:
+    """Or the best network would be that of the images whose truth is lower-case by chance."""
+    labels = write_labels(tmp_path / "upper", ["AB"])
+    upper = {"path": str(labels)}
+    config = config_of(
+        {**plain, "train": [upper]}, alphabet={"string": "ab"}, ignore_case=True, validation={"same": upper},
+        steps=60, window=1, batch=1, ema=0.5, validate_every=60,
+    )  # fmt: skip
+    assert train(config).scores["same"].exact == 1
+
+
+# --- starting from a checkpoint ---
+
+
+def crnn_pytorch() -> nn.Module:
+    return CRNN(32, 1, 11, hidden=6, widths=(4, 4, 4, 4, 8, 8, 8))
+
+
+def doctr() -> nn.Module:
+    return DoctrCRNN(vgg16_bn(3), 512, 4, 11)
+
+
+def gitycc() -> nn.Module:
+    return GitYccCRNN(32, 1, 11, 5, 6, widths=(4, 4, 4, 4, 8, 8, 8))
+
+
+@pytest.mark.parametrize(
+    ("network", "head", "recipe", "blank"),
+    [
+        (crnn_pytorch, "rnn.1.embedding", "crnn.pytorch", "first"),
+        (doctr, "linear", "doctr-vgg16", "last"),
+        (gitycc, "dense", "gitycc", "first"),
+    ],
+)
+def test_another_alphabet_keeps_the_rows_of_shared_characters(
+    network: Any, head: str, recipe: str, blank: str, plain: dict[str, Any], tmp_path: Path
+) -> None:
+    old = network()
+    checkpoint = tmp_path / "old.pth"
+    torch.save({"state_dict": old.state_dict(), "alphabet": DIGITS}, checkpoint)
+    own = "9x3é0"
+    start = {"checkpoint": str(checkpoint), "recipe": recipe}
+    model = build(config_of(plain, start=start, alphabet={"string": own}))
+    assert model.manifest.alphabet == tuple(own)
+    assert model.manifest.blank == (0 if blank == "first" else len(own))
+    before, after = old.get_submodule(head), model.weights.get_submodule(head)
+    assert isinstance(before, nn.Linear) and isinstance(after, nn.Linear)
+    assert after.out_features == len(own) + 1
+    shift = int(blank == "first")
+    rows = {own.index(c) + shift: DIGITS.index(c) + shift for c in "930"}
+    rows[model.manifest.blank] = 0 if blank == "first" else 10
+    for new, was in rows.items():
+        assert torch.equal(after.weight[new], before.weight[was])
+        assert torch.equal(after.bias[new], before.bias[was])
+    kept, given = model.weights.state_dict(), old.state_dict()
+    assert all(torch.equal(kept[name], given[name]) for name in given if not name.startswith(head))
+    channels, width = model.manifest.channels, model.manifest.width.minimum
+    logits = model.module(torch.zeros(1, channels, model.manifest.height, width))
+    assert logits.shape == (1, model.manifest.steps(width), len(own) + 1)
+
+
+def test_a_frozen_cnn_does_not_move_in_a_single_bit(plain: dict[str, Any], tmp_path: Path) -> None:
+    old = crnn_pytorch()
+    for buffer in old.buffers():
+        if buffer.dtype == torch.float32:
+            buffer.uniform_(0.5, 1.5)
+    torch.save(old.state_dict(), tmp_path / "old.pth")
+    recipe = tmp_path / "own.toml"
+    recipe.write_text('base = "paper"\nalphabet = "0123456789"\n')
+    start = {"checkpoint": str(tmp_path / "old.pth"), "recipe": str(recipe), "freeze_cnn": True}
+    validation = {"same": plain["train"][0]}
+    config = config_of(
+        plain, start=start, alphabet=None, steps=4, validation=validation, validate_every=2,
+        optimizer={"name": "adamw", "lr": 0.01, "weight_decay": 0.1},
+    )  # fmt: skip
+    train(config)
+    content, before = last_of(config.out), old.state_dict()
+    for weights in (content["state_dict"], content["state_dict_ema"]):
+        changed = {name for name in before if not torch.equal(before[name], weights[name])}
+        assert changed == {name for name in before if name.startswith("rnn.")}
+
+
+# --- optimisers and schedules ---
+
+
+def torch_schedule(make: Any, steps: int) -> list[float]:
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    scheduler = make(optimizer)
+    rates = []
+    for _ in range(steps):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    return rates
+
+
+@pytest.mark.parametrize("steps", [1, 7, 100])
+@pytest.mark.parametrize(
+    ("schedule", "reference"),
+    [
+        (
+            ScheduleConfig(name="step", every=3, gamma=0.5),
+            lambda o, n: lr_scheduler.StepLR(o, 3, 0.5),
+        ),
+        (
+            ScheduleConfig(name="multistep", at=(2, 5, 60), gamma=0.3),
+            lambda o, n: lr_scheduler.MultiStepLR(o, [2, 5, 60], 0.3),
+        ),
+        (ScheduleConfig(name="onecycle"), lambda o, n: lr_scheduler.OneCycleLR(o, 1.0, total_steps=n)),
+        (ScheduleConfig(name="cosine"), lambda o, n: lr_scheduler.CosineAnnealingLR(o, n)),
+        (ScheduleConfig(name="constant"), lambda o, n: lr_scheduler.ConstantLR(o, 1.0)),
+    ],
+    ids=["step", "multistep", "onecycle", "cosine", "constant"],
+)
+def test_the_rate_is_that_of_torch(schedule: ScheduleConfig, reference: Any, steps: int) -> None:
+    if schedule.name == "onecycle" and steps == 1:
+        pytest.skip("PyTorch divides by zero")
+    expected = torch_schedule(lambda optimizer: reference(optimizer, steps), steps)
+    found = [factor(schedule, step, steps) for step in range(steps)]
+    # PyTorch's OneCycleLR ends at 4e-6 of its top, this one at 0
+    assert found == pytest.approx(expected, abs=5e-6 if schedule.name == "onecycle" else 1e-9)
+
+
+@given(
+    name=st.sampled_from(["constant", "step", "multistep", "onecycle", "cosine", "trapezoid"]),
+    warmup=st.integers(0, 50),
+    steps=st.integers(1, 200),
+    at=st.lists(st.integers(0, 200), max_size=3),
+    gamma=st.floats(0.01, 1),
+    decay=st.floats(0, 1),
+    place=st.floats(0, 1, exclude_max=True),
+)
+def test_a_rate_is_a_share_of_the_full_one(
+    name: Any, warmup: int, steps: int, at: list[int], gamma: float, decay: float, place: float
+) -> None:
+    schedule = ScheduleConfig(name=name, warmup=warmup, at=tuple(at), gamma=gamma, decay=decay)
+    assert 0 <= factor(schedule, int(place * steps), steps) <= 1
+    if name == "trapezoid" and decay * steps >= 1:
+        assert factor(schedule, steps - 1, steps) <= 1 / (decay * steps) + 1e-12
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw", "rmsprop", "sgd", "adadelta"])
+def test_every_optimiser_is_torchs_and_decays_matrices_alone(name: str, plain: dict[str, Any]) -> None:
+    kinds = {"adam": "Adam", "adamw": "AdamW", "rmsprop": "RMSprop", "sgd": "SGD", "adadelta": "Adadelta"}
+    module = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Linear(2, 2))
+    module[2].weight.requires_grad_(False)
+    settings = {"name": name, "lr": 0.5, "weight_decay": 0.1}
+    optimizer = optimizer_of(module, config_of(plain, optimizer=settings).optimizer)
+    assert type(optimizer).__name__ == kinds[name]
+    decayed, others = optimizer.param_groups
+    assert [p.shape for p in decayed["params"]] == [module[0].weight.shape]
+    assert len(others["params"]) == 4
+    assert (decayed["weight_decay"], others["weight_decay"]) == (0.1, 0)
+    assert decayed["lr"] == 0.5
+
+
+# --- configuration ---
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        (("optimizer.lr=-1",), "optimizer.lr"),
+        (("optimizer.lr=.nan",), "optimizer.lr"),
+        (("optimizer.lr=.inf",), "optimizer.lr"),
+        (("optimizer.betas=[0.9, 1]",), "optimizer.betas.1"),
+        (("optimizer.name=lion",), "optimizer.name"),
+        (("optimiser.lr=1",), "optimiser"),
+        (("train.0.part=[0.5, 0.5]",), "train.0.part"),
+        (("train.0.part=[0.9, 0.1]",), "train.0.part"),
+        (("train.0.part=[0.1, .nan]",), "train.0.part"),
+        (("train.0.path=null",), "train.0: .*either `path` or `synthetic`"),
+        (("train.0.synthetic.kinds.word=1",), "train.0: .*either `path` or `synthetic`"),
+        (("train.0={synthetic: {kinds: {}}}",), "train.0.synthetic.kinds"),
+        (("train.0={synthetic: {kinds: {verse: 1}}}",), "train.0.synthetic.kinds.verse"),
+        (("train=[]",), "train"),
+        (("steps=0",), "steps"),
+        (("seed=-1",), "seed"),
+        (("batch=1.5", "steps=x"), r"(batch|steps): .*\(and 1 more\)"),
+        (("ema=1",), "ema"),
+        (("train.1.path=x",), "train is a list of 1"),
+        (("train.-1.path=x",), "train is a list of 1"),
+        (("train.first.path=x",), "train is a list of 1"),
+        (("train.7=x",), "train is a list of 1"),
+        (("steps.many=1",), "steps holds a value"),
+        (("out.0.x=1",), "out holds a value"),
+        (("steps=[1",), "steps=.*not YAML"),
+        (("steps=2020-99-99",), "steps=.*not YAML"),
+        (("steps",), "key=value"),
+        (("=5",), "key=value"),
+        (("a..b=5",), "key=value"),
+    ],
+)
+def test_what_is_wrong_is_named_in_one_line(
+    changes: tuple[str, ...], named: str, plain: dict[str, Any], tmp_path: Path
+) -> None:
+    path = tmp_path / "own.yaml"
+    path.write_text(yaml.safe_dump(plain))
+    with pytest.raises(ConfigInvalid, match=named):
+        read_config(path, changes)
+    arguments = [argument for change in changes for argument in ("--set", change)]
+    result = CliRunner().invoke(main, ["train", "--config", str(path), *arguments])
+    assert result.exit_code != 0
+    assert result.stdout == "" and len(result.stderr.splitlines()) == 1
+    assert result.stderr.startswith("Error: ") and "unexpected" not in result.stderr
+
+
+@pytest.mark.parametrize("content", [b"", b"[1, 2]", b"a: [", b"a: \xff", b"a: 2020-99-99", b"just words"])
+def test_a_file_that_is_no_configuration(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "own.yaml"
+    with pytest.raises(ConfigInvalid, match="no configuration at"):
+        read_config(path)
+    path.write_bytes(content)
+    with pytest.raises(ConfigInvalid, match=r"own\.yaml (is not a YAML file|holds no keys)"):
+        read_config(path)
+
+
+def test_keys_are_set_at_any_depth(plain: dict[str, Any], tmp_path: Path) -> None:
+    path = tmp_path / "own.yaml"
+    path.write_text(yaml.safe_dump(plain))
+    config = read_config(
+        path, ("optimizer.lr=1e-4", "train.0.part=[0, 0.5]", "schedule.name=step", "clip=null", "out=a=b")
+    )
+    assert config.optimizer.lr == 1e-4 and config.optimizer.name == "adamw"
+    assert config.train[0].part == (0, 0.5) and config.train[0].path == plain["train"][0]["path"]
+    assert config.schedule.name == "step" and config.clip is None and config.out == Path("a=b")
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "training").glob("*.yaml")), ids=lambda path: path.name)
+def test_every_configuration_of_the_project_is_valid(path: Path) -> None:
+    read_config(path)
+
+
+# --- data ---
+
+
+@dataclass(frozen=True)
+class Listed:
+    samples: Sequence[Sample]
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> Sample:
+        return self.samples[index]
+
+
+MANIFEST = Manifest(
+    *(tuple(DIGITS), 0, "gray", 8, WidthRule(16, 64, 4), (0.5,), (0.5,), "linear"), StepRule(4, 3)
+)
+
+
+def stream_of(samples: Sequence[Sample], **changes: Any) -> Stream:
+    plain = {"out": "x", "train": [{"path": "x"}], "steps": 1, "batch": 2, "window": 2}
+    rank, world = changes.pop("rank", 0), changes.pop("world", 1)
+    config = Config.model_validate({**plain, **changes})
+    return Stream([(Listed(samples), 1.0)], MANIFEST, config, rank=rank, world=world)
+
+
+def numbered(count: int, height: int = 8, width: int = 24) -> list[Sample]:
+    return [Sample(np.full((height, width), i, np.uint8), f"{i:02}", str(i)) for i in range(count)]
+
+
+@given(st.integers(1, 30), st.integers(1, 4), st.integers(1, 4), st.integers(1, 3), st.integers(0, 2**32 - 1))
+@settings(deadline=None, max_examples=40)
+def test_every_image_comes_once_in_an_epoch(
+    count: int, batch: int, window: int, world: int, seed: int
+) -> None:
+    samples = numbered(count)
+    changes = {"batch": batch, "window": window, "seed": seed, "world": world}
+    streams = [stream_of(samples, rank=rank, **changes) for rank in range(world)]
+    windows, epochs = 0, 3
+    seen: Counter[str] = Counter()
+    while windows * batch * window * world < epochs * count:
+        for stream in streams:
+            batches = stream[windows]
+            assert [len(one.texts) for one in batches] == [batch] * window
+            seen.update(text for one in batches for text in one.texts)
+        windows += 1
+        done = windows * batch * window * world
+        # by the positions that are through, each image came as often as there are whole epochs, or once more
+        assert all(done // count <= seen[s.text] <= -(-done // count) for s in samples)
+
+
+def test_epochs_are_in_different_orders() -> None:
+    stream = stream_of(numbered(40), batch=1, window=1)
+    first, second = ([stream[at + start][0].texts[0] for at in range(40)] for start in (0, 40))
+    assert first != second and sorted(first) == sorted(second)
+    other = stream_of(numbered(40), batch=1, window=1, seed=1)
+    assert [other[at][0].texts[0] for at in range(40)] != first
+
+
+@given(st.lists(st.integers(4, 90), min_size=6, max_size=20), st.integers(1, 4), st.integers(1, 3))
+@settings(deadline=None, max_examples=40)
+def test_a_batch_is_as_wide_as_its_widest_image_asks(widths: list[int], batch: int, window: int) -> None:
+    samples = [
+        Sample(np.full((8, width), i, np.uint8), DIGITS[i % 10], str(i)) for i, width in enumerate(widths)
+    ]
+    stream = stream_of([Sample(s.image, "1", s.name) for s in samples], batch=batch, window=window)
+    for one in stream[0]:
+        shown = ((one.images[:, 0, 0, 0] * 0.5 + 0.5) * 255).round().int().tolist()  # which images these are
+        asked = [MANIFEST.width.bucket(8, widths[i], 8) for i in shown]
+        assert one.images.shape == (len(one.texts), 1, 8, max(asked))
+
+
+def test_labels_stand_beside_their_images() -> None:
+    for one in stream_of(numbered(20), batch=3, window=3)[0]:
+        shown = ((one.images[:, 0, 0, 0] * 0.5 + 0.5) * 255).round().int().tolist()
+        assert list(one.texts) == [f"{i:02}" for i in shown]
+        assert one.lengths.tolist() == [2] * len(shown)
+        digits = "".join(DIGITS[label - 1] for label in one.labels.tolist())
+        assert digits == "".join(one.texts)
+
+
+def test_what_cannot_be_trained_on_is_left_out() -> None:
+    bad = [
+        Sample(b"no image", "1", "unreadable"),
+        Sample("/absent.png", "1", "absent"),
+        Sample(np.zeros((8, 24), np.uint8), "1x", "unknown"),
+        Sample(np.zeros((8, 24), np.uint8), "", "empty"),
+        Sample(np.zeros((8, 24), np.uint8), "1234567", "seven in six steps"),
+        Sample(np.zeros((8, 24), np.uint8), "11233", "five and two blanks in six steps"),
+    ]
+    good = [
+        Sample(np.zeros((8, 24), np.uint8), "123456", "six"),
+        Sample(np.zeros((8, 24), np.uint8), "11234", "five and a blank"),
+    ]
+    stream = stream_of([*bad, *good], batch=4, window=2)
+    texts = [text for one in stream[0] for text in one.texts]
+    assert sorted(texts) == ["11234", "123456"]
+    with pytest.raises(TrainingDataInvalid, match=r"of 8 training images only 1 can be .* dataset check"):
+        _ = stream_of([*bad, bad[0], good[0]], batch=4, window=2)[0]
+    with pytest.raises(TrainingDataInvalid, match="empty"):
+        stream_of([])
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_unusable_data_ends_in_one_line(workers: int, plain: dict[str, Any], tmp_path: Path) -> None:
+    path = tmp_path / "own.yaml"
+    unknown = {**plain, "alphabet": {"string": "abc"}, "workers": workers}
+    impossible = {"synthetic": {"kinds": {"word": 1}, "folders": [FONTS]}}
+    for content, told in (
+        (unknown, "of 9 training images only 0"),
+        ({**plain, "train": [impossible], "workers": workers}, "cannot write texts of kind 'word'"),
+    ):
+        path.write_text(yaml.safe_dump({**content, "out": str(tmp_path / f"{len(told)}")}))
+        result = CliRunner().invoke(main, ["train", "--config", str(path)])
+        [line] = result.stderr.splitlines()
+        assert line.startswith("Error: ") and told in line and "Traceback" not in line
+        assert "unexpected" not in line and result.exit_code != 0
+
+
+def test_parts_are_disjoint_and_whole_and_skip_what_is_broken(tmp_path: Path) -> None:
+    labels = write_labels(tmp_path / "images", [f"{i}" for i in range(40)] + ["0", "1"])  # two repeat
+    (labels.parent / "7.png").unlink()
+    parts = [(0.0, 0.3), (0.3, 0.8), (0.8, 1.0)]
+    found = [open_source(DataConfig(path=str(labels), part=part), DIGITS, 0) for part in parts]
+    texts = [[part[i].text for i in range(len(part))] for part in found]
+    assert sorted(t for part in texts for t in part) == sorted([*map(str, range(40)), "0", "1"])
+    assert all(len(part) >= 4 for part in texts)
+    for text in "01":  # equal images stay together
+        assert sorted(part.count(text) for part in texts) == [0, 0, 2]
+
+
+# --- number formats ---
+
+
+def test_bf16_takes_a_step(plain: dict[str, Any]) -> None:
+    config = config_of(plain, steps=1, precision="bf16")
+    train(config)
+    weights = last_of(config.out)["state_dict"]
+    start = build(config).weights.state_dict()
+    assert all(value.dtype != torch.bfloat16 and value.isfinite().all() for value in weights.values())
+    assert not torch.equal(weights["classifier.weight"], start["classifier.weight"])
+
+
+def test_fp16_needs_a_gpu(plain: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(PrecisionImpossible, match="fp16 trains on a GPU alone; on a CPU take bf16"):
+        train(config_of(plain, precision="fp16"))
+    assert not Path(plain["out"]).exists()
+
+
+def test_frozen_layers_stay_in_evaluation_mode() -> None:
+    module = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.LSTM(2, 2))
+    train_mode(module, True)
+    assert [layer.training for layer in module] == [False, False, True]
+    train_mode(module, False)
+    assert all(layer.training for layer in module)
+
+
+def test_kept_checkpoints(plain: dict[str, Any]) -> None:
+    config = config_of(plain, steps=5, keep_every=2)
+    started = time.time()
+    train(config)
+    names = [path.name for path in sorted(config.out.glob("*.pth"))]
+    assert names == ["last.pth", "step-0000002.pth", "step-0000004.pth"]
+    assert all(path.stat().st_mtime >= started - 1 for path in config.out.glob("*.pth"))
+    assert open_reference(config.out / names[1], Settings()).manifest.alphabet == tuple(DIGITS)

@@ -26,6 +26,7 @@ _ROWS = 16  # of the histogram, at most
 _BAR = 40  # characters
 
 _STEPS = {  # time steps of the families in crnn_deploy.networks that differ from the paper's network
+    "compact": StepRule(4, 3),
     "gitycc": StepRule(4, -4),
     "clovaai-vgg": StepRule(4, -4),
     "easyocr-g2": StepRule(4, -4),

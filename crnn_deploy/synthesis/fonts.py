@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import struct
+import sys
 import tomllib
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -76,7 +78,8 @@ def packages(tier: Tier) -> list[str]:
 
 
 def scan(tier: Tier = "latin", folders: Sequence[Path] = FOLDERS) -> list[Face]:
-    """Every usable face below the folders, sorted by path; matplotlib's own fonts where there is none.
+    """Every usable face below the folders, sorted by path; matplotlib's own fonts where there is none,
+    which it says on stderr.
 
     tier: `latin` leaves the fonts for Chinese, Japanese and Korean out, `cjk` takes all
 
@@ -91,9 +94,19 @@ def scan(tier: Tier = "latin", folders: Sequence[Path] = FOLDERS) -> list[Face]:
                 f"no fonts in {', '.join(map(str, folders))}; install some, such as: apt-get install "
                 f"{' '.join(packages('latin')[:4])}"
             ) from error
+        _say_fallback(tuple(folders))
         faces = [face for path in sorted(Path(get_data_path()).rglob("*.ttf")) for face in _faces(path)]
     cjk = _table()["split"]["cjk"]
     return [face for face in faces if tier == "cjk" or face.lineage not in cjk]
+
+
+@cache
+def _say_fallback(folders: tuple[Path, ...]) -> None:
+    """Once, and not for each set of images."""
+    print(
+        f"no fonts in {', '.join(map(str, folders))}: drawing with the few inside matplotlib",
+        file=sys.stderr,
+    )
 
 
 def write_font_manifest(faces: Sequence[Face], path: Path) -> None:
@@ -111,11 +124,13 @@ def _faces(path: Path) -> Iterator[Face]:
     try:
         fonts = TTCollection(path, lazy=True).fonts if path.suffix.lower() == ".ttc" else [TTFont(path)]
         tables = [(font["name"], frozenset(font.getBestCmap() or ())) for font in fonts]
-    except (TTLibError, OSError, KeyError, AssertionError):
-        return  # not a font, whatever its name says
+        letters = {ord(c) for c in _PROBES}
+        usable = [letters <= known and _draws_letters(path, at) for at, (_, known) in enumerate(tables)]
+    except (TTLibError, OSError, LookupError, ValueError, AssertionError, struct.error):
+        return  # not a font, whatever its name says, or a broken one
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     for index, (names, characters) in enumerate(tables):
-        if {ord(c) for c in _PROBES} <= characters and _draws_letters(path, index):
+        if usable[index]:
             yield _face(path, index, names, characters, digest)
 
 

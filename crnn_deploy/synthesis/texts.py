@@ -87,7 +87,7 @@ class TextSource:
         self._words = words
         self._kinds: list[TextKind] = [kind for kind in KINDS if weights.get(kind, 0) > 0]
         total = sum(weights[kind] for kind in self._kinds)
-        self._weights = [weights[kind] / total for kind in self._kinds]
+        self._bounds = np.cumsum([weights[kind] / total for kind in self._kinds])[:-1]
         visible = sorted(character for character in self._alphabet if not character.isspace())
         self._visible = [character for character in visible if len(character) == 1]
         self._makers: dict[TextKind, Callable[[np.random.Generator], str]] = {
@@ -102,7 +102,7 @@ class TextSource:
 
     def draw(self, rng: np.random.Generator) -> str:
         """A text: no space at its ends, no two spaces together. Raises TextsImpossible."""
-        kind = self._kinds[int(np.searchsorted(np.cumsum(self._weights), rng.random()))]
+        kind = self._kinds[int(np.searchsorted(self._bounds, rng.random()))]
         for _ in range(_TRIES):
             text = " ".join(self._makers[kind](rng).split())
             if text and self._alphabet.issuperset(text):
@@ -239,6 +239,8 @@ class TextSource:
 
     def _random(self, rng: np.random.Generator) -> str:
         """Characters of the alphabet, each as likely as the other; a space between some."""
+        if not self._visible:
+            return ""
         chosen = [
             self._visible[i] for i in rng.integers(0, len(self._visible), rng.integers(1, _LONGEST_RANDOM))
         ]

@@ -17,6 +17,7 @@ from pydantic import (
     PositiveInt,
     ValidationError,
     field_validator,
+    model_validator,
 )
 
 from crnn_deploy.datasets import Kind
@@ -39,6 +40,7 @@ __all__ = [
 ]
 
 Share = Annotated[float, Field(ge=0, le=1)]
+Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
 class ConfigInvalid(CrnnDeployError, ValueError):
@@ -46,7 +48,7 @@ class ConfigInvalid(CrnnDeployError, ValueError):
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class AlphabetConfig(_Section):
@@ -77,7 +79,7 @@ class StartConfig(_Section):
 class SyntheticConfig(_Section):
     """Images drawn on the fly."""
 
-    kinds: dict[TextKind, PositiveFloat]  # how often each kind of text is drawn
+    kinds: dict[TextKind, PositiveFloat] = Field(min_length=1)  # how often each kind of text is drawn
     split: Split = "train"  # of words and fonts
     augmented: bool = True  # with the faults of cameras, scanners and screens
     polarity: Polarity = "both"
@@ -102,10 +104,16 @@ class DataConfig(_Section):
 
     @field_validator("part")
     @classmethod
-    def _part_is_a_range(cls, part: tuple[float, float]) -> tuple[float, float]:
+    def _ascending(cls, part: tuple[float, float]) -> tuple[float, float]:
         if part[0] >= part[1]:
-            raise ValueError(f"from {part[0]} to {part[1]} is no range")
+            raise ValueError("a part goes from a lower share to a higher one, such as [0.0, 0.9]")
         return part
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> DataConfig:
+        if (self.path is None) == (self.synthetic is None):
+            raise ValueError("a source of images has either `path` or `synthetic`")
+        return self
 
 
 class OptimizerConfig(_Section):
@@ -114,8 +122,8 @@ class OptimizerConfig(_Section):
     name: Literal["adam", "adamw", "rmsprop", "sgd", "adadelta"] = "adamw"
     lr: PositiveFloat = 1e-3
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0  # of SGD and RMSprop
-    betas: tuple[Share, Share] = (0.9, 0.999)  # of Adam and AdamW
+    momentum: Decay = 0.0  # of SGD and RMSprop
+    betas: tuple[Decay, Decay] = (0.9, 0.999)  # of Adam and AdamW
     rho: Share = 0.9  # of Adadelta
 
 
@@ -142,7 +150,7 @@ class Config(_Section):
     train: tuple[DataConfig, ...] = Field(min_length=1)
     validation: dict[str, DataConfig] = {}
     augment: bool = False  # vary images on disk: crop, slant, contrast, blur, noise
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     steps: PositiveInt  # of the optimiser, in all
     batch: PositiveInt = 64  # images of a step, in each process
     window: PositiveInt = 32  # batches that are sorted by width together
@@ -150,7 +158,7 @@ class Config(_Section):
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     clip: PositiveFloat | None = 5.0  # of the gradient's norm
-    ema: Annotated[float, Field(ge=0, lt=1)] = 0.999  # decay of the averaged weights; 0: none
+    ema: Decay = 0.999  # decay of the averaged weights; 0: none
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"  # of the convolutions and products; fp16 needs a GPU
     threads: PositiveInt = 1  # of each process on a CPU
     log_every: PositiveInt = 100  # steps
@@ -168,7 +176,7 @@ def read_config(path: Path, changes: tuple[str, ...] = ()) -> Config:
         plain = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ConfigInvalid(f"no configuration at {path}") from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, yaml.YAMLError) as error:  # ValueError: not UTF-8, or no such date
         reason = " ".join(str(error).split())
         raise ConfigInvalid(f"{path} is not a YAML file: {reason}") from error
     if not isinstance(plain, dict):
@@ -187,18 +195,30 @@ def read_config(path: Path, changes: tuple[str, ...] = ()) -> Config:
 def _apply(plain: dict[str, Any], change: str) -> None:
     """Set one dotted key; the value is YAML. Raises ConfigInvalid."""
     key, equals, text = change.partition("=")
-    if not equals:
+    names = key.strip().split(".")
+    if not equals or not all(names):
         raise ConfigInvalid(f"--set {change}: it is written key=value, such as optimizer.lr=0.01")
-    *parents, last = key.strip().split(".")
-    inner: Any = plain
     try:
         value = yaml.safe_load(text)
-        for name in parents:
-            if isinstance(inner, dict) and inner.get(name) is None:
-                inner[name] = {}
-            inner = inner[int(name) if isinstance(inner, list) else name]
-        inner[int(last) if isinstance(inner, list) else last] = value
-    except yaml.YAMLError as error:
-        raise ConfigInvalid(f"--set {change}: the value is not YAML") from error
-    except (IndexError, TypeError, ValueError) as error:
-        raise ConfigInvalid(f"--set {change}: there is no such key; lists are counted from 0") from error
+    except (ValueError, yaml.YAMLError) as error:
+        raise ConfigInvalid(
+            f"--set {change}: the value is not YAML: {' '.join(str(error).split())}"
+        ) from error
+    inner: Any = plain
+    for at, name in enumerate(names):
+        last = at == len(names) - 1
+        if isinstance(inner, list):
+            if not (name.isdecimal() and int(name) < len(inner)):
+                above = ".".join(names[:at])
+                raise ConfigInvalid(f"--set {change}: {above} is a list of {len(inner)}, counted from 0")
+            position: Any = int(name)
+        elif isinstance(inner, dict):
+            position = name
+        else:
+            raise ConfigInvalid(f"--set {change}: {'.'.join(names[:at])} holds a value, not keys")
+        if last:
+            inner[position] = value
+        elif isinstance(inner, dict):
+            inner = inner.setdefault(name, {})
+        else:
+            inner = inner[position]

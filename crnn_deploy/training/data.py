@@ -7,6 +7,7 @@ sees what an uninterrupted one would have seen, whatever the number of workers.
 from __future__ import annotations
 
 import hashlib
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -77,13 +78,12 @@ def open_source(source: DataConfig, alphabet: Sequence[str], seed: int) -> Datas
     """
     if source.synthetic is not None:
         return _drawn(source.synthetic, alphabet, seed)
-    if source.path is None:
-        raise TrainingDataInvalid("a source of images has either `path` or `synthetic`")
+    assert source.path is not None
     found = open_dataset(source.path, kind=source.kind, images=source.images, characters=source.characters)
     low, high = source.part
     if (low, high) == (0, 1):
         return found
-    inside = [i for i in range(len(found)) if low <= _place(found[i]) < high]
+    inside = [i for i in range(len(found)) if low <= _place(found, i) < high]
     if not inside:
         raise TrainingDataInvalid(f"{source.path} has no images in the part from {low} to {high}")
     return _Some(found, np.array(inside, np.int64))
@@ -119,10 +119,16 @@ def faces_of(config: SyntheticConfig) -> list[Face]:
 _scanned = cache(scan)
 
 
-def _place(sample: Sample) -> float:
-    """Where an image stands between 0 and 1: by its bytes, so that equal images stay together."""
-    source = sample.image
-    content = image.load(source) if isinstance(source, str) else source
+def _place(dataset: Dataset, index: int) -> float:
+    """Where an image stands between 0 and 1: by its bytes, so that equal images stay together.
+
+    One that cannot be read stands at 0; it is left out wherever it stands.
+    """
+    try:
+        source = dataset[index].image
+        content = image.load(source) if isinstance(source, str) else source
+    except CrnnDeployError:
+        return 0.0
     digest = hashlib.sha256(content if isinstance(content, bytes) else image.read(source).tobytes()).digest()
     return int.from_bytes(digest[:6], "big") / 2**48
 
@@ -177,13 +183,15 @@ class Stream(data.Dataset[list[Batch]]):
                 at += 1
                 if at % self._world != self._rank:
                     continue
-                sample = dataset[self._index(source, position)]
                 try:
+                    sample = dataset[self._index(source, position)]
                     labels = ctc.encode(
                         sample.text, manifest.alphabet, manifest.blank, ignore_case=self._ignore_case
                     )
                     pixels = image.read(sample.image)
                 except CrnnDeployError:  # told by `dataset check`; a window of too many ends the training
+                    if drawn:
+                        raise
                     continue
                 if self._augment and not drawn:
                     pixels = augmented(pixels, np.random.default_rng((self._seed, source, position)))
@@ -231,20 +239,46 @@ def _shares(weights: Sequence[float], total: int) -> list[int]:
 
 
 def batches_from(stream: Stream, step: int, steps: int, window: int, workers: int) -> Iterator[Batch]:
-    """The batches of steps `step` to `steps`."""
+    """The batches of steps `step` to `steps`. Raises TrainingDataInvalid, whatever the stream raised."""
     first, last = step // window, -(-steps // window)
     windows = data.DataLoader(
-        stream,
+        _Windows(stream),
         batch_size=None,
         sampler=range(first, last),
         num_workers=workers,
         collate_fn=_as_it_is,
         prefetch_factor=1 if workers else None,
-        generator=torch.Generator(),  # or each start would draw a seed from the generator of the training
+        worker_init_fn=_ignore_signals,
+        generator=torch.Generator(),  # its own: a resumed run must not draw from the trainer's once more
     )
-    every = (batch for batches in windows for batch in batches)
+    every = (batch for batches in windows for batch in _sound(batches))
     return islice(every, step % window, None)
 
 
-def _as_it_is(batches: list[Batch]) -> list[Batch]:
+class _Windows(data.Dataset["list[Batch] | str"]):
+    """A stream whose errors leave a worker process as their message, which DataLoader would rewrite."""
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+
+    def __getitem__(self, window: int) -> list[Batch] | str:
+        try:
+            return self._stream[window]
+        except CrnnDeployError as error:
+            return str(error)
+
+
+def _sound(batches: list[Batch] | str) -> list[Batch]:
+    if isinstance(batches, str):
+        raise TrainingDataInvalid(batches)
     return batches
+
+
+def _as_it_is(batches: list[Batch] | str) -> list[Batch] | str:
+    return batches
+
+
+def _ignore_signals(_: int) -> None:
+    """Of a worker: a signal to the whole group stops the trainer, and the trainer stops its workers."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)

@@ -106,6 +106,7 @@ class _Run:
         self.step, self.best = state.load(
             path,
             self.model.weights,
+            self.model.manifest,
             self.average.state if self.average else None,
             self.optimizer,
             self.scaler,
@@ -136,7 +137,10 @@ class _Run:
                 losses.clear()
             if validation and (self.step % config.validate_every == 0 or self.step == config.steps):
                 with self._averaged():
-                    scores = validate(self.model, validation, self.device, self.step, self.journal)
+                    scores = validate(
+                        *(self.model, validation, self.device, self.step, self.journal),
+                        ignore_case=config.ignore_case,
+                    )
                 train_mode(self.model.module, freeze)
                 accuracy = sum(score.accuracy for score in scores.values()) / len(scores)
                 if accuracy > self.best:

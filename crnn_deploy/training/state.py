@@ -19,9 +19,11 @@ from crnn_deploy.training.config import Config
 __all__ = ["LAST", "ResumeImpossible", "load", "save_training", "save_weights"]
 
 LAST = "last.pth"
-_FORMAT = 1
 # what may not change: the position in the stream of images would mean another image
-_FIXED = ("seed", "batch", "window", "train", "network", "start", "alphabet", "recipe", "ema", "precision")
+_FIXED = (
+    *("seed", "batch", "window", "train", "augment", "ignore_case"),
+    *("network", "start", "alphabet", "recipe", "optimizer", "ema", "precision"),
+)
 
 
 class ResumeImpossible(CrnnDeployError, ValueError):
@@ -50,7 +52,6 @@ def save_training(
 ) -> None:
     """Write the whole state of a training after `step` steps; atomically."""
     training = {
-        "format": _FORMAT,
         "step": step,
         "best": best,
         "world": world,
@@ -66,6 +67,7 @@ def save_training(
 def load(
     path: Path,
     module: nn.Module,
+    manifest: Manifest,
     average: dict[str, Tensor] | None,
     optimizer: Optimizer,
     scaler: torch.amp.GradScaler,
@@ -76,12 +78,14 @@ def load(
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
         training = content["training"]
+        alphabet = tuple(content["alphabet"])
         before = Config.model_validate_json(training["config"])
     except FileNotFoundError as error:
         raise ResumeImpossible(f"there is nothing to resume at {path}") from error
     except Exception as error:  # torch raises a bit of everything
         raise ResumeImpossible(f"{path} is not the state of a training, or a truncated one") from error
-    changed = [name for name in _FIXED if getattr(before, name) != getattr(config, name)]
+    changed = [name for name in _FIXED if _fixed(before, name) != _fixed(config, name)]
+    changed += ["alphabet"] if alphabet != manifest.alphabet and "alphabet" not in changed else []
     changed += ["the number of processes"] if training["world"] != world else []
     if changed:
         raise ResumeImpossible(f"{path} was trained with another {', '.join(changed)}; start a new run (out)")
@@ -95,6 +99,11 @@ def load(
     if torch.cuda.is_available() and training["cuda_rng"]:
         torch.cuda.set_rng_state_all(training["cuda_rng"])
     return training["step"], training["best"]
+
+
+def _fixed(config: Config, name: str) -> Any:
+    """A key's value; of the optimiser's all but the learning rate, which is set anew at each step."""
+    return config.optimizer.model_copy(update={"lr": 1.0}) if name == "optimizer" else getattr(config, name)
 
 
 def _weights(module: nn.Module, manifest: Manifest, average: Mapping[str, Tensor] | None) -> dict[str, Any]:

@@ -42,9 +42,18 @@ class _Live:
 
 
 def validate(
-    model: Model, datasets: Mapping[str, Dataset], device: torch.device, step: int, journal: Journal
+    model: Model,
+    datasets: Mapping[str, Dataset],
+    device: torch.device,
+    step: int,
+    journal: Journal,
+    *,
+    ignore_case: bool,
 ) -> dict[str, Score]:
-    """Read every image of every dataset; leaves the module in evaluation mode."""
+    """Read every image of every dataset; leaves the module in evaluation mode.
+
+    ignore_case: truths are lowered, as the labels were
+    """
     backend = _Live(model, device)
     recognizer = Recognizer(backend, batch=_BATCH)
     scores = {}
@@ -54,7 +63,10 @@ def validate(
             samples = [dataset[i] for i in range(start, min(start + _CHUNK, len(dataset)))]
             texts = recognizer.try_read([sample.image for sample in samples])
             total += score(
-                (sample.text, text.text if isinstance(text, Text) else None)
+                (
+                    sample.text.lower() if ignore_case else sample.text,
+                    text.text if isinstance(text, Text) else None,
+                )
                 for sample, text in zip(samples, texts, strict=True)
             )
             if start == 0:
