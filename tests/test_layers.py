@@ -41,7 +41,7 @@ ROOMS = {
     "jinja2": ("stages/evaluation_report.py",),
     "lmdb": ("datasets/",),
     "matplotlib": ("datasets/", "synthesis/fonts.py"),
-    "PIL": ("synthesis/",),
+    "PIL": ("synthesis/", "training/preview.py"),
     "fontTools": ("synthesis/fonts.py",),
     "pydantic": ("training/config.py",),
     "yaml": ("training/config.py",),
