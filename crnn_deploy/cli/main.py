@@ -15,6 +15,7 @@ __all__ = ["main"]
 _COMMANDS = {
     "infer": "crnn_deploy.cli.infer:infer",
     "export": "crnn_deploy.cli.export:export",
+    "build-engine": "crnn_deploy.cli.build_engine:build_engine",
     "verify": "crnn_deploy.cli.verify:verify",
     "evaluate": "crnn_deploy.cli.evaluate:evaluate",
     "inspect": "crnn_deploy.cli.inspect:inspect_command",
