@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).parents[1] / "crnn_deploy"
 LAYERS = (
     {"errors", "models", "driver"},
     {"manifest", "sources"},
-    {"engine_file"},
+    {"engine_file", "doctor"},
     {"recipes", "alphabets", "vocabularies"},
     {"image_header", "ctc", "batching", "metrics"},
     {"image"},
@@ -42,7 +42,7 @@ ROOMS = {
     "jinja2": ("stages/evaluation_report.py",),
     "lmdb": ("datasets/",),
     "matplotlib": ("datasets/", "synthesis/fonts.py"),
-    "PIL": ("synthesis/",),
+    "PIL": ("synthesis/", "training/preview.py"),
     "fontTools": ("synthesis/fonts.py",),
     "pydantic": ("training/config.py",),
     "yaml": ("training/config.py",),
@@ -156,10 +156,11 @@ def test_a_command_imports_only_click_and_errors_before_it_runs(name: str) -> No
             "except FileNotFoundError: pass",
             ("torch", "onnx", "onnxruntime", "tensorrt", "tensorrt_rtx"),
         ),
+        ("import crnn_deploy.doctor", ("numpy", "cv2", "click", "torch", "onnxruntime")),
         ("import crnn_deploy", ("numpy", "cv2", "click")),
         ("import crnn_deploy.cli.main", ("numpy", "cv2", "onnxruntime")),
     ],
-    ids=["recognizer", "ort", "datasets", "evaluation", "recipes", "engine", "package", "cli"],
+    ids=["recognizer", "ort", "datasets", "evaluation", "recipes", "engine", "doctor", "package", "cli"],
 )
 def test_what_a_run_does_not_import(code: str, absent: tuple[str, ...]) -> None:
     check = f"import sys\n{code}\nprint([name for name in {absent!r} if name in sys.modules])"

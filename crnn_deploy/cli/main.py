@@ -20,6 +20,7 @@ _COMMANDS = {
     "evaluate": "crnn_deploy.cli.evaluate:evaluate",
     "inspect": "crnn_deploy.cli.inspect:inspect_command",
     "describe": "crnn_deploy.cli.describe:describe",
+    "doctor": "crnn_deploy.cli.doctor:doctor",
     "train": "crnn_deploy.cli.train:train",
     "dataset": "crnn_deploy.cli.dataset:dataset",
 }
