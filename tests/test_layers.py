@@ -13,8 +13,9 @@ PACKAGE = Path(__file__).parents[1] / "crnn_deploy"
 
 # from the bottom up; a module may import its own layer and those below it
 LAYERS = (
-    {"errors", "models"},
+    {"errors", "models", "driver"},
     {"manifest", "sources"},
+    {"engine_file", "doctor"},
     {"recipes", "alphabets", "vocabularies"},
     {"image_header", "ctc", "batching", "metrics"},
     {"image"},
@@ -47,6 +48,11 @@ ROOMS = {
     "yaml": ("training/config.py",),
     "rich": ("training/journal.py",),
     "onnxruntime": ("backends/ort.py",),
+    "tensorrt": ("backends/trt.py",),
+    "tensorrt_rtx": ("backends/trt.py",),
+    "pycuda": ("cuda.py",),
+    "cuda": ("cuda.py",),
+    "ml_dtypes": ("stages/",),
     "click": ("cli/",),
     "crnn_deploy.networks": ("networks/", "stages/", "training/"),
     "crnn_deploy.stages": ("stages/", "training/", "cli/"),
@@ -144,10 +150,17 @@ def test_a_command_imports_only_click_and_errors_before_it_runs(name: str) -> No
             "assert 'crnn.pytorch' in shown.getvalue()",
             ("torch", "onnx", "onnxruntime"),
         ),
+        (
+            "from crnn_deploy.backends.trt import open_engine; from pathlib import Path\n"
+            "try: open_engine(Path('absent.engine'))\n"
+            "except FileNotFoundError: pass",
+            ("torch", "onnx", "onnxruntime", "tensorrt", "tensorrt_rtx"),
+        ),
+        ("import crnn_deploy.doctor", ("numpy", "cv2", "click", "torch", "onnxruntime")),
         ("import crnn_deploy", ("numpy", "cv2", "click")),
         ("import crnn_deploy.cli.main", ("numpy", "cv2", "onnxruntime")),
     ],
-    ids=["recognizer", "ort", "datasets", "evaluation", "recipes", "package", "cli"],
+    ids=["recognizer", "ort", "datasets", "evaluation", "recipes", "engine", "doctor", "package", "cli"],
 )
 def test_what_a_run_does_not_import(code: str, absent: tuple[str, ...]) -> None:
     check = f"import sys\n{code}\nprint([name for name in {absent!r} if name in sys.modules])"

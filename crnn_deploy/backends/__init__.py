@@ -12,7 +12,9 @@ from crnn_deploy.ctc import Frames
 from crnn_deploy.errors import ModelNotFound, ModelUnreadable
 from crnn_deploy.manifest import Manifest
 
-__all__ = ["Backend", "open_backend"]
+__all__ = ["SUFFIXES", "Backend", "open_backend"]
+
+SUFFIXES = (".onnx", ".engine")  # of model files that `open_backend` knows
 
 
 class Backend(Protocol):
@@ -34,7 +36,7 @@ class Backend(Protocol):
 def open_backend(path: Path, *, threads: int = 1) -> Backend:
     """The backend for a model file, told by its suffix.
 
-    Raises ModelNotFound, ModelUnreadable, ManifestMissing.
+    Raises ModelNotFound, ModelUnreadable, ManifestMissing; of an engine, what `trt.open_engine` raises.
     """
     if not path.is_file():
         raise ModelNotFound(path)
@@ -42,6 +44,12 @@ def open_backend(path: Path, *, threads: int = 1) -> Backend:
         from crnn_deploy.backends.ort import OrtBackend
 
         return OrtBackend(path, threads=threads)
+    if path.suffix == ".engine":
+        from crnn_deploy.backends.trt import open_engine
+
+        return open_engine(path)
     raise ModelUnreadable(
-        path, "not an .onnx file; a checkpoint becomes one with: crnn-deploy export --checkpoint FILE"
+        path,
+        "neither an .onnx nor an .engine file; a checkpoint becomes an .onnx file with: "
+        "crnn-deploy export --checkpoint FILE",
     )

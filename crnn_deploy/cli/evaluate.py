@@ -58,7 +58,7 @@ def evaluate(
 
     import json
 
-    from crnn_deploy.backends import Backend, open_backend
+    from crnn_deploy.backends import SUFFIXES, Backend, open_backend
     from crnn_deploy.pipeline import cpus
     from crnn_deploy.recognizer import Recognizer
     from crnn_deploy.records import OutputUnwritable
@@ -73,7 +73,7 @@ def evaluate(
         if path.is_dir() or not path.parent.is_dir():  # better known before a long run than after it
             raise OutputUnwritable(path, "a folder" if path.is_dir() else f"{path.parent} is not a folder")
     datasets = {spec: open_data(spec, kind, images, characters) for spec in data}
-    if model.suffix == ".onnx":
+    if model.suffix in SUFFIXES:
         backend: Backend = open_backend(model)
         workers = cpus()
     else:

@@ -17,7 +17,9 @@ __all__ = ["inspect_command"]
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 @checkpoint_options
 def inspect_command(file: Path, as_json: bool, **source: Any) -> None:
-    """Show what FILE, a checkpoint or an .onnx file, is: alphabet, input, operators, parameters, FLOPs."""
+    """Show what FILE is, a checkpoint, an .onnx file or an .engine.
+
+    Alphabet and input; operators, parameters and FLOPs; or of an engine builder, precisions and profiles."""
     from crnn_deploy.stages.inspection import inspect
 
     facts = inspect(file, settings_of(**source))

@@ -15,10 +15,12 @@ __all__ = ["main"]
 _COMMANDS = {
     "infer": "crnn_deploy.cli.infer:infer",
     "export": "crnn_deploy.cli.export:export",
+    "build-engine": "crnn_deploy.cli.build_engine:build_engine",
     "verify": "crnn_deploy.cli.verify:verify",
     "evaluate": "crnn_deploy.cli.evaluate:evaluate",
     "inspect": "crnn_deploy.cli.inspect:inspect_command",
     "describe": "crnn_deploy.cli.describe:describe",
+    "doctor": "crnn_deploy.cli.doctor:doctor",
     "train": "crnn_deploy.cli.train:train",
     "dataset": "crnn_deploy.cli.dataset:dataset",
 }

@@ -19,6 +19,7 @@ from torch import nn
 from crnn_deploy.backends.onnx_file import check_self_contained
 from crnn_deploy.backends.ort import open_session
 from crnn_deploy.backends.reference import ReferenceBackend
+from crnn_deploy.engine_file import check_bytes, read_sidecar
 from crnn_deploy.errors import ManifestMissing, ModelNotFound, ModelUnreadable
 from crnn_deploy.manifest import METADATA_KEY, Manifest
 from crnn_deploy.stages.reference import Settings, accepts_any_width, open_reference
@@ -30,12 +31,17 @@ _SAMPLE = 40  # characters of the alphabet shown
 
 
 def inspect(path: Path, settings: Settings) -> dict[str, Any]:
-    """Facts of a checkpoint or an ONNX file, ready for JSON; FLOPs are per image, a multiply-add counts 2.
+    """Facts of a checkpoint, an ONNX file or an engine, ready for JSON.
+
+    FLOPs are per image, a multiply-add counts 2. Of an engine it is what its sidecar says; its bytes are held
+    against it.
 
     Raises what opening the file raises.
     """
     if not path.is_file():
         raise ModelNotFound(path)
+    if path.suffix == ".engine":
+        return _engine_facts(path)
     with path.open("rb") as file:
         facts: dict[str, Any] = {"file": str(path), "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
     if path.suffix == ".onnx":
@@ -67,6 +73,35 @@ def inspect(path: Path, settings: Settings) -> dict[str, Any]:
         | _manifest_facts(manifest)
         | {"flops": {f"{w} px": f"{n / 1e9:.3f} G" for w, n in cost.items()}}
     )
+
+
+def _engine_facts(path: Path) -> dict[str, Any]:
+    engine = read_sidecar(path)
+    check_bytes(engine, path)
+    built = ", ".join(
+        f"{name} {value}"
+        for name, value in (("GPU", engine.gpu), ("driver", engine.driver), ("CUDA", engine.cuda))
+        if value is not None
+    )
+    origin = (
+        "read back from the engine" if engine.layers_from == "engine" else "by the network's tensor types"
+    )
+    return {
+        "file": str(path),
+        "sha256": engine.engine_sha256,
+        "format": "TensorRT engine",
+        "bytes": engine.engine_bytes,
+        "onnx sha256": engine.onnx_sha256,
+        "builder": f"{engine.builder} {engine.builder_version}, {engine.system}",
+        "built on": built or "a machine without a GPU",
+        "targets": ", ".join(engine.targets) or (engine.gpu or "what the builder takes by itself"),
+        "precision": engine.precision,
+        "kept in fp32": list(engine.kept_fp32),
+        "layers": f"{engine.shares()} ({origin})",
+        "profiles": [f"batch {p.batch}, width {p.width}" for p in engine.profiles],
+        "build seconds": engine.build_seconds,
+        "rebuild": engine.command,
+    } | _manifest_facts(engine.manifest)
 
 
 def load_onnx(path: Path) -> onnx.ModelProto:

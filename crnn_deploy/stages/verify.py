@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crnn_deploy import image, sources
-from crnn_deploy.backends import Backend, open_backend
+from crnn_deploy.backends import SUFFIXES, Backend, open_backend
 from crnn_deploy.backends.reference import ReferenceBackend
 from crnn_deploy.batching import batches
 from crnn_deploy.errors import CrnnDeployError
@@ -38,8 +38,8 @@ def verify(
     Raises NotComparable and what opening a model raises.
     """
     # an ONNX file says how it is fed; a checkpoint beside it takes that over
-    first = open_backend(reference) if reference.suffix == ".onnx" else None
-    second = open_backend(candidate) if candidate.suffix == ".onnx" else None
+    first = open_backend(reference) if reference.suffix in SUFFIXES else None
+    second = open_backend(candidate) if candidate.suffix in SUFFIXES else None
     first = first or _open_checkpoint(reference, settings, second)
     second = second or _open_checkpoint(candidate, settings, first)
     ours, theirs = first.manifest, second.manifest

@@ -1,0 +1,207 @@
+"""`crnn-deploy build-engine`: an ONNX file becomes a TensorRT engine."""
+
+from __future__ import annotations
+
+import sys
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from crnn_deploy.engine_file import Range
+    from crnn_deploy.pipeline import Stop
+
+__all__ = ["build_engine"]
+
+_TICKS = 1000  # of the progress bar
+
+
+def _range(_: click.Context, param: click.Parameter, value: str | None) -> Range | None:
+    """MIN,OPT,MAX."""
+    if value is None:
+        return None
+    from crnn_deploy.engine_file import Range
+
+    try:
+        low, tuned, high = map(int, value.split(","))
+        return Range(low, tuned, high)
+    except ValueError as error:
+        raise click.BadParameter(f"{value!r} is not MIN,OPT,MAX with 1 <= MIN <= OPT <= MAX") from error
+
+
+@click.command("build-engine")
+@click.argument("model", metavar="MODEL.onnx", type=click.Path(path_type=Path))
+@click.option(
+    "-o", "path", metavar="FILE.engine", type=click.Path(path_type=Path), help="[default: beside it]"
+)
+@click.option("--fp32", "precision", flag_value="fp32", default="fp32", help="As the model is.  [default]")
+@click.option("--fp16", "precision", flag_value="fp16", help="Half precision, checked before it is built.")
+@click.option("--bf16", "precision", flag_value="bf16", help="bfloat16: coarser, and does not overflow.")
+@click.option(
+    "--int8", "precision", flag_value="int8", help="A quantised model, its Q/DQ nodes as they stand."
+)
+@click.option(
+    "--keep-fp32",
+    metavar="PATTERN",
+    multiple=True,
+    help="ONNX nodes that stay fp32 in half precision, by name or operator: LSTM, 'node_conv2d*'.",
+)
+@click.option(
+    "--no-ladder", is_flag=True, help="Fail where half precision changes the text; try nothing safer."
+)
+@click.option(
+    "--builder",
+    type=click.Choice(["auto", "tensorrt", "tensorrt-rtx"]),
+    default="auto",
+    show_default=True,
+    help="auto: TensorRT where it is installed, else TensorRT for RTX.",
+)
+@click.option(
+    "--widths", metavar="MIN,OPT,MAX", callback=_range, help="Pixels.  [default: all of the model's rule]"
+)
+@click.option("--batch", metavar="MIN,OPT,MAX", callback=_range, help="Images.  [default: 1,8,32]")
+@click.option(
+    "--profiles", type=click.IntRange(min=1), help="Ranges of widths.  [default: one for each doubling]"
+)
+@click.option("--target", "targets", metavar="sm_XX", multiple=True, help="GPU to build for (tensorrt-rtx).")
+@click.option(
+    "--timing-cache",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Read and kept: the next build is faster.",
+)
+@click.option(
+    "--workspace", metavar="MIB", type=click.IntRange(min=1), help="Most memory of a layer for itself."
+)
+@click.option("--optimization-level", type=click.IntRange(0, 5), help="TensorRT's; higher builds longer.")
+def build_engine(
+    model: Path,
+    path: Path | None,
+    precision: Any,
+    keep_fp32: tuple[str, ...],
+    no_ladder: bool,
+    builder: Any,
+    widths: Range | None,
+    batch: Range | None,
+    profiles: int | None,
+    targets: tuple[str, ...],
+    timing_cache: Path | None,
+    workspace: int | None,
+    optimization_level: int | None,
+) -> None:
+    """Build a TensorRT engine from an ONNX file that `export` or `describe` wrote.
+
+    Half precision is checked on the CPU first, tensor by tensor rounded: where it overflows or changes
+    confident texts, the next rung is tried: recurrent layers and head in fp32, then bf16, then fp32. The
+    engine is a plain plan; FILE.engine.json beside it says how to feed it, and what it is.
+
+    \b
+    crnn-deploy build-engine model.onnx --fp16
+    crnn-deploy build-engine model.onnx --fp16 --widths 100,160,320 --batch 1,8,64 -o small.engine
+    crnn-deploy build-engine model.onnx --bf16 --builder tensorrt-rtx --target sm_89 --target sm_120
+
+    Exit code: 0, 1 when a check or the build fails, 2 for bad input, 130 when stopped by Ctrl-C; a file is
+    written only with 0.
+    """
+    from crnn_deploy.errors import ModelUnreadable
+    from crnn_deploy.pipeline import Stop
+
+    path = path or model.with_suffix(".engine")
+    if path.suffix != ".engine":
+        raise ModelUnreadable(path, "the engine's name ends in .engine")
+    with ExitStack() as stack:
+        # before torch and TensorRT are imported: an exception within their C++ ends Python on the spot
+        stop = stack.enter_context(Stop())
+
+        from crnn_deploy.stages import ladder
+        from crnn_deploy.stages.engine import BATCH, Settings
+        from crnn_deploy.stages.engine import build_engine as run
+
+        settings = Settings(
+            precision=precision,
+            builder=builder,
+            widths=widths,
+            batch=batch or BATCH,
+            profiles=profiles,
+            targets=targets,
+            timing_cache=timing_cache,
+            workspace=workspace,
+            optimization_level=optimization_level,
+            keep_fp32=keep_fp32,
+            ladder=not no_ladder,
+        )
+        bars = _Bars(stack, stop, 2 * ladder.IMAGES)
+        result = run(
+            model,
+            path,
+            settings,
+            arguments=_arguments(),
+            checked=bars.checked,
+            progress=bars.built,
+            stopped=stop,
+        )
+    if result.rungs:
+        click.echo(ladder.table(result.rungs))
+    engine = result.engine
+    click.echo(f"layers: {engine.shares()}, by the network's tensor types")
+    for profile in engine.profiles:
+        click.echo(f"profile: batch {profile.batch}, width {profile.width}")
+    where = ", ".join(engine.targets) or engine.gpu or "the builder's own choice of GPUs"
+    click.echo(
+        f"{path}: {engine.precision}, {engine.engine_bytes / 1e6:.1f} MB, {engine.builder} "
+        f"{engine.builder_version} for {where}, built in {engine.build_seconds} s"
+    )
+
+
+class _Bars:
+    """A bar for the check on the CPU and one for the build, on stderr when that is a terminal."""
+
+    def __init__(self, stack: ExitStack, stop: Stop, images: int) -> None:
+        hidden = not sys.stderr.isatty()
+        self._stack, self._stop = stack, stop
+        self._checking = click.progressbar(length=images, label="check", file=sys.stderr, hidden=hidden)
+        self._building = click.progressbar(
+            length=_TICKS, label="build", file=sys.stderr, hidden=hidden, show_eta=False, item_show_func=str
+        )
+        self._start: float | None = None
+
+    def checked(self, images: int) -> None:
+        if self._stop():
+            raise KeyboardInterrupt
+        self._checking.update(images)
+
+    def built(self, share: float, phase: str) -> None:
+        if self._start is None:
+            if self._checking.pos:
+                self._checking.render_finish()
+            self._stack.enter_context(self._building)
+            self._start = time.monotonic()
+        elapsed = time.monotonic() - self._start
+        step = max(0, round(share * _TICKS) - self._building.pos)
+        self._building.update(step, f"{elapsed:.0f} s, {phase}")
+
+
+def _arguments() -> tuple[str, ...]:
+    """What the user gave, to say how the engine is built again."""
+    context = click.get_current_context()
+    given = []
+    for parameter in context.command.params:
+        value = context.params.get(parameter.name or "")
+        source = context.get_parameter_source(parameter.name or "")
+        if source is not click.core.ParameterSource.COMMANDLINE:
+            continue
+        if isinstance(parameter, click.Argument):
+            given.append(str(value))
+        elif isinstance(parameter, click.Option) and parameter.is_flag:
+            if value is True or value == parameter.flag_value:
+                given.append(parameter.opts[-1])
+        else:
+            for item in value if isinstance(value, tuple) else (value,):
+                given += [
+                    parameter.opts[-1] if parameter.opts[-1].startswith("-") else parameter.opts[0],
+                    str(item),
+                ]
+    return tuple(given)

@@ -1,0 +1,27 @@
+"""`crnn-deploy doctor`: what works on this machine."""
+
+from __future__ import annotations
+
+import click
+
+__all__ = ["doctor"]
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+def doctor(as_json: bool) -> None:
+    """Show which libraries and GPUs are usable here, which commands work, and what installs the rest.
+
+    Exit code: 0 when `infer` works, else 1.
+    """
+    from crnn_deploy.doctor import examine
+
+    diagnosis = examine()
+    if as_json:
+        import json
+
+        click.echo(json.dumps(diagnosis.to_plain(), indent=1))
+    else:
+        click.echo(diagnosis.table())
+    if not diagnosis.healthy:
+        raise click.exceptions.Exit(1)

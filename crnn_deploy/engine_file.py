@@ -1,0 +1,275 @@
+"""An engine's sidecar, FILE.engine.json: what was built, from what, for what; and whether it runs here.
+
+The engine itself is a plain TensorRT plan, so other tools load it; what this toolkit must know stands beside
+it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import shlex
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from crnn_deploy.driver import Gpu
+from crnn_deploy.errors import CrnnDeployError, ManifestInvalid, ModelNotFound
+from crnn_deploy.manifest import Manifest
+
+__all__ = [
+    "BuilderName",
+    "EngineChanged",
+    "EngineFile",
+    "EngineStale",
+    "Layer",
+    "LayersFrom",
+    "Precision",
+    "Profile",
+    "Range",
+    "SidecarInvalid",
+    "SidecarMissing",
+    "check_bytes",
+    "check_gpu",
+    "check_library",
+    "digest",
+    "read_sidecar",
+    "sidecar_of",
+    "system",
+]
+
+SCHEMA = 1
+
+BuilderName = Literal["tensorrt", "tensorrt-rtx"]
+Precision = Literal["fp32", "fp16", "bf16", "int8"]
+LayersFrom = Literal["network", "engine"]
+
+
+class SidecarMissing(CrnnDeployError, FileNotFoundError):
+    """An engine without the file that says how to feed it."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(
+            f"{path} has no sidecar {sidecar_of(path).name} beside it; copy it along, "
+            f"or build again: crnn-deploy build-engine MODEL.onnx -o {path}"
+        )
+
+
+class SidecarInvalid(CrnnDeployError, ValueError):
+    """A sidecar that this version cannot read."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"{path}: {reason}; build again: crnn-deploy build-engine MODEL.onnx -o FILE.engine")
+
+
+class EngineChanged(CrnnDeployError, ValueError):
+    """An engine that is not the file its sidecar was written for."""
+
+    def __init__(self, path: Path, reason: str, command: str) -> None:
+        super().__init__(f"{path}: {reason}; refused. Build again: {command}")
+
+
+class EngineStale(CrnnDeployError, RuntimeError):
+    """An engine that was built for another library, system or GPU."""
+
+    def __init__(self, path: Path, what: str, built: str, here: str, command: str) -> None:
+        super().__init__(f"{path} was built for {what} {built}, here is {here}; build again: {command}")
+
+
+@dataclass(frozen=True)
+class Range:
+    """Sizes of one axis: the engine takes all from smallest to largest and is tuned for one."""
+
+    minimum: int
+    optimum: int
+    maximum: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.minimum <= self.optimum <= self.maximum:
+            raise ValueError(f"{self} is not MIN,OPT,MAX with 1 <= MIN <= OPT <= MAX")
+
+    def __str__(self) -> str:
+        return f"{self.minimum},{self.optimum},{self.maximum}"
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Input sizes that one optimisation profile of an engine serves."""
+
+    batch: Range  # images
+    width: Range  # pixels
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer that computes: moves, casts, constants and shapes left out."""
+
+    name: str
+    kind: str  # as TensorRT calls it, CONVOLUTION
+    precision: Precision
+
+
+@dataclass(frozen=True)
+class EngineFile:
+    """What is known of one engine."""
+
+    manifest: Manifest  # its width rule is the one that the profiles cover
+    engine_sha256: str
+    engine_bytes: int
+    onnx_sha256: str
+    builder: BuilderName
+    builder_version: str  # of the library, which loads no plan of another version
+    system: str  # operating system and architecture, as Linux x86_64
+    cuda: str | None  # newest CUDA that the driver served where it was built
+    driver: str | None  # version
+    gpu: str | None  # name of the GPU it was built on, if any
+    compute_capability: str | None  # of that GPU, as "9.0"
+    targets: tuple[
+        str, ...
+    ]  # GPUs that were asked for, as sm_80; empty: the GPU above, or the builder's default
+    precision: Precision
+    kept_fp32: tuple[str, ...]  # ONNX nodes left in fp32 in a half precision engine
+    layers: tuple[Layer, ...]
+    layers_from: LayersFrom  # network: tensor types before the build; engine: read back from it
+    profiles: tuple[Profile, ...]
+    build_seconds: float
+    crnn_deploy: str  # version
+    arguments: tuple[str, ...]  # of `crnn-deploy build-engine`, to build it again
+
+    @property
+    def command(self) -> str:
+        """The command that builds it again."""
+        return shlex.join(("crnn-deploy", "build-engine", *self.arguments))
+
+    def counts(self) -> dict[Precision, int]:
+        """Computing layers by precision, the most frequent first."""
+        return dict(Counter(layer.precision for layer in self.layers).most_common())
+
+    def shares(self) -> str:
+        """As `fp16 45 of 50 (90 %), fp32 5 of 50 (10 %)`."""
+        total = len(self.layers)
+        return ", ".join(f"{p} {n} of {total} ({n / total:.0%})" for p, n in self.counts().items())
+
+    def to_json(self) -> str:
+        plain = {"schema": SCHEMA, **asdict(self), "manifest": json.loads(self.manifest.to_json())}
+        return json.dumps(plain, ensure_ascii=False, indent=1) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str, path: Path) -> EngineFile:
+        """Read `to_json`'s text. path: its file, for messages. Raises SidecarInvalid, ManifestInvalid."""
+        try:
+            plain: dict[str, Any] = json.loads(text)
+            schema = plain.pop("schema")
+        except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
+            raise SidecarInvalid(path, "it is not the JSON object that build-engine writes") from error
+        if schema != SCHEMA:
+            raise SidecarInvalid(path, f"its schema is {schema!r}, this version reads {SCHEMA}")
+        names = {f.name for f in fields(cls)}
+        if differing := sorted(names.symmetric_difference(plain)):
+            raise SidecarInvalid(path, f"fields missing or unknown: {', '.join(differing)}")
+        _check_types(plain, path)
+        try:
+            return cls(
+                **{
+                    **plain,
+                    "manifest": Manifest.from_json(json.dumps(plain["manifest"])),
+                    "layers": tuple(Layer(**layer) for layer in plain["layers"]),
+                    "profiles": tuple(
+                        Profile(Range(**p.pop("batch")), Range(**p.pop("width")), **p)
+                        for p in plain["profiles"]
+                    ),
+                    "targets": tuple(plain["targets"]),
+                    "kept_fp32": tuple(plain["kept_fp32"]),
+                    "arguments": tuple(plain["arguments"]),
+                }
+            )
+        except ManifestInvalid:
+            raise
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise SidecarInvalid(path, f"{type(error).__name__}: {error}") from error
+
+
+_TEXTS = ("engine_sha256", "onnx_sha256", "builder_version", "system", "crnn_deploy")
+_TEXTS_OR_NONE = ("cuda", "driver", "gpu", "compute_capability")
+_LISTS_OF_TEXT = ("targets", "kept_fp32", "arguments")
+_CHOICES = {"builder": BuilderName, "precision": Precision, "layers_from": LayersFrom}
+
+
+def _check_types(plain: Mapping[str, Any], path: Path) -> None:
+    wrong = [name for name in _TEXTS if not isinstance(plain[name], str)]
+    wrong += [name for name in _TEXTS_OR_NONE if not isinstance(plain[name], str | None)]
+    wrong += [
+        name
+        for name in _LISTS_OF_TEXT
+        if not isinstance(plain[name], list) or not all(isinstance(item, str) for item in plain[name])
+    ]
+    wrong += [name for name, choices in _CHOICES.items() if plain[name] not in get_args(choices)]
+    wrong += [name for name in ("layers", "profiles") if not isinstance(plain[name], list) or not plain[name]]
+    if not isinstance(plain["engine_bytes"], int) or not isinstance(plain["build_seconds"], int | float):
+        wrong.append("engine_bytes or build_seconds")
+    if wrong:
+        raise SidecarInvalid(path, f"it holds no valid {', '.join(wrong)}")
+
+
+def sidecar_of(path: Path) -> Path:
+    """Where an engine's sidecar stands."""
+    return path.with_name(f"{path.name}.json")
+
+
+def read_sidecar(path: Path) -> EngineFile:
+    """The sidecar of an engine. Raises ModelNotFound, SidecarMissing, SidecarInvalid, ManifestInvalid."""
+    if not path.is_file():
+        raise ModelNotFound(path)
+    sidecar = sidecar_of(path)
+    try:
+        text = sidecar.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise SidecarMissing(path) from error
+    except UnicodeDecodeError as error:
+        raise SidecarInvalid(sidecar, "it is not UTF-8") from error
+    return EngineFile.from_json(text, sidecar)
+
+
+def digest(data: bytes) -> str:
+    """SHA-256 in hexadecimal digits."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def system() -> str:
+    """Operating system and architecture; a plan belongs to both."""
+    return f"{platform.system()} {platform.machine()}"
+
+
+def check_bytes(engine: EngineFile, path: Path) -> bytes:
+    """The plan, when it is the one that the sidecar was written for. Raises EngineChanged."""
+    data = path.read_bytes()
+    if len(data) != engine.engine_bytes:
+        reason = f"it has {len(data)} bytes of {engine.engine_bytes}"
+        raise EngineChanged(path, reason, engine.command)
+    if digest(data) != engine.engine_sha256:
+        raise EngineChanged(path, "its bytes are not those its sidecar was written for", engine.command)
+    return data
+
+
+def check_library(engine: EngineFile, path: Path, version: str) -> None:
+    """Hold an engine against the version of its builder's library and the system here. Raises EngineStale."""
+    if engine.system != system():
+        raise EngineStale(path, "the system", engine.system, system(), engine.command)
+    if engine.builder_version != version:
+        raise EngineStale(path, f"{engine.builder} version", engine.builder_version, version, engine.command)
+
+
+def check_gpu(engine: EngineFile, path: Path, gpu: Gpu) -> None:
+    """Hold an engine against the GPU here. Raises EngineStale."""
+    if engine.targets:
+        if gpu.target not in engine.targets:
+            built, here = ", ".join(engine.targets), f"{gpu.target} ({gpu.name})"
+            raise EngineStale(path, "the targets", built, here, engine.command)
+    elif engine.builder == "tensorrt":  # TensorRT for RTX compiles for the GPU when it loads the plan
+        built = f"{engine.gpu} (compute capability {engine.compute_capability})"
+        here = f"{gpu.name} (compute capability {gpu.compute_capability})"
+        if built != here:
+            raise EngineStale(path, "the GPU", built, here, engine.command)
