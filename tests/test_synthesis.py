@@ -59,7 +59,8 @@ def digest(images: SyntheticDataset) -> str:
     found = hashlib.sha256()
     for index in (7, 0, 3, 10**9):
         sample = images[index]
-        found.update(f"{sample.text} {np.shape(sample.image)}".encode() + np.asarray(sample.image).tobytes())
+        assert isinstance(sample.image, np.ndarray)
+        found.update(f"{sample.text} {sample.image.shape}".encode() + sample.image.tobytes())
     return found.hexdigest()
 
 
@@ -269,7 +270,8 @@ def ink_shape(image: NDArray[np.uint8]) -> NDArray[np.float32]:
     ink = float(np.median(image)) - image.astype(np.float32)
     left, top, width, height = cv2.boundingRect((ink > 0.4 * ink.max()).astype(np.uint8))
     box = ink[top : top + height, left : left + width]
-    return cv2.GaussianBlur(cv2.resize(box, (192, 24), interpolation=cv2.INTER_AREA), (0, 0), 1.0)
+    scaled = cv2.resize(box, (192, 24), interpolation=cv2.INTER_AREA)
+    return np.asarray(cv2.GaussianBlur(scaled, (0, 0), 1.0), np.float32)
 
 
 def likeness(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:

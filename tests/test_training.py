@@ -229,7 +229,7 @@ def test_a_save_that_breaks_off_leaves_the_old_file(
         file.write(b"half of it")
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(state.torch, "save", broken)
+    monkeypatch.setattr(torch, "save", broken)
     with pytest.raises(OSError, match="no space"):
         train(config_of(plain, steps=4), resume=True)
     assert (config.out / "last.pth").read_bytes() == before
