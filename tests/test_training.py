@@ -37,7 +37,7 @@ from crnn_deploy.networks.gitycc import GitYccCRNN
 from crnn_deploy.stages.evaluation import evaluate
 from crnn_deploy.stages.export import export
 from crnn_deploy.stages.reference import Settings, open_reference
-from crnn_deploy.training import loop, state
+from crnn_deploy.training import loop
 from crnn_deploy.training.config import Config, ConfigInvalid, DataConfig, ScheduleConfig, read_config
 from crnn_deploy.training.data import Stream, TrainingDataInvalid, open_source
 from crnn_deploy.training.loop import PrecisionImpossible, RunExists, train

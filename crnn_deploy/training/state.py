@@ -33,8 +33,8 @@ class ResumeImpossible(CrnnDeployError, ValueError):
 def save_weights(
     path: Path, module: nn.Module, manifest: Manifest, average: Mapping[str, Tensor] | None
 ) -> None:
-    """Write weights, alphabet and input rule, as `export --checkpoint` reads them; atomically."""
-    _save(path, _weights(module, manifest, average))
+    """Write weights, averaged ones where there are any, alphabet and input rule; atomically."""
+    _save(path, {"state_dict": average or module.state_dict(), **_told(module, manifest)})
 
 
 def save_training(
@@ -61,7 +61,10 @@ def save_training(
         "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
         "config": config.model_dump_json(),
     }
-    _save(path, {**_weights(module, manifest, average), "training": training})
+    weights = {"state_dict": module.state_dict()}
+    if average is not None:
+        weights["state_dict_ema"] = dict(average)
+    _save(path, {**weights, **_told(module, manifest), "training": training})
 
 
 def load(
@@ -106,7 +109,8 @@ def _fixed(config: Config, name: str) -> Any:
     return config.optimizer.model_copy(update={"lr": 1.0}) if name == "optimizer" else getattr(config, name)
 
 
-def _weights(module: nn.Module, manifest: Manifest, average: Mapping[str, Tensor] | None) -> dict[str, Any]:
+def _told(module: nn.Module, manifest: Manifest) -> dict[str, Any]:
+    """What weights alone do not say: alphabet and input rule."""
     names = ("color", "height", "mean", "std", "interpolation")
     recipe = {name: getattr(manifest, name) for name in names}
     recipe |= {
@@ -116,8 +120,7 @@ def _weights(module: nn.Module, manifest: Manifest, average: Mapping[str, Tensor
         "leaky_relu": any(isinstance(layer, nn.LeakyReLU) for layer in module.modules()),
         "filters": [filter_to_plain(item) for item in manifest.filters],
     }
-    weights = {"state_dict": module.state_dict(), "alphabet": list(manifest.alphabet), "recipe": recipe}
-    return weights if average is None else {"state_dict_ema": dict(average), **weights}
+    return {"alphabet": list(manifest.alphabet), "recipe": recipe}
 
 
 def _save(path: Path, content: Mapping[str, Any]) -> None:
