@@ -166,6 +166,14 @@ class Config(_Section):
     save_every: PositiveInt = 1000  # `last.pth`
     keep_every: PositiveInt | None = None  # a file of its own
 
+    @field_validator("validation")
+    @classmethod
+    def _validation_ends(cls, validation: dict[str, DataConfig]) -> dict[str, DataConfig]:
+        for name, source in validation.items():
+            if source.synthetic is not None and source.synthetic.size is None:
+                raise ValueError(f"{name}: drawn images without a size have no end")
+        return validation
+
 
 def read_config(path: Path, changes: tuple[str, ...] = ()) -> Config:
     """The configuration of a YAML file, with `key=value` changes, such as `optimizer.lr=0.01`.

@@ -48,7 +48,13 @@ def build(config: Config) -> Model:
         module = _network(config.network, recipe.height, channels, len(alphabet) + 1)
         opened = reference_of(module, recipe, alphabet, {})
         return Model(opened.module, module, opened.manifest)
-    opened = open_reference(config.start.checkpoint, Settings(config.start.recipe))
+    try:
+        opened = open_reference(config.start.checkpoint, Settings(config.start.recipe))
+    except AlphabetInvalid:
+        if alphabet is None:
+            raise
+        # neither checkpoint nor recipe names characters, so these must be the ones it was trained with
+        opened = open_reference(config.start.checkpoint, Settings(config.start.recipe, alphabet=alphabet))
     manifest = opened.manifest
     if alphabet is not None and alphabet != manifest.alphabet:
         manifest = _with_alphabet(opened.module, manifest, alphabet)
