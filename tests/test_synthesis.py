@@ -8,6 +8,8 @@ import subprocess
 import sys
 import unicodedata
 from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -22,7 +24,7 @@ from PIL import Image, ImageDraw, ImageFont
 from crnn_deploy.synthesis.dataset import Polarity, SyntheticDataset
 from crnn_deploy.synthesis.effects import augmented
 from crnn_deploy.synthesis.fonts import FOLDERS, Face, scan, write_font_manifest
-from crnn_deploy.synthesis.glyphs import Run, set_line
+from crnn_deploy.synthesis.glyphs import Line, Run, set_line
 from crnn_deploy.synthesis.renderer import CharactersNotCovered, Renderer
 from crnn_deploy.synthesis.texts import KINDS, TextsImpossible, TextSource, read_words
 
@@ -309,3 +311,25 @@ def test_augmentation_keeps_height_and_kind(height: int, width: int, color: bool
     assert found.dtype == np.uint8 and found.ndim == image.ndim and found.shape[0] == height
     assert 0.8 * width - 2 <= found.shape[1] <= 1.2 * width + 2
     assert np.array_equal(found, augmented(image, np.random.default_rng(seed)))
+
+
+def test_each_character_is_drawn_with_a_face_that_has_it(sans: Face, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three scripts, no face that has two of them: a face is never asked for what it cannot draw."""
+
+    def only(characters: str) -> Face:
+        return replace(sans, lineage=characters, characters=frozenset(map(ord, characters)))
+
+    asked: list[Run] = []
+
+    def spy(runs: Sequence[Run]) -> Line | None:
+        asked.extend(runs)
+        return set_line(runs)
+
+    monkeypatch.setattr("crnn_deploy.synthesis.renderer.set_line", spy)
+    text = "abЖβЖ βa"
+    renderer = Renderer([only("ab"), only("Ж"), only("β")], text)
+    for seed in range(40):
+        asked.clear()
+        renderer.render(text, np.random.default_rng(seed), strength=seed % 2)
+        assert "".join(run.text for run in asked) == text
+        assert all(run.face.covers(run.text) for run in asked)

@@ -92,7 +92,10 @@ class Renderer:
             smaller = changing and at > 0 and rng.random() < 0.4
             more = rng.uniform(0, 0.1) if changing else 0.0
             raised = rng.uniform(0, 0.15) if changing else 0.0
-            runs.append(Run(part, own, _SIZES[at - smaller], spacing + more, raised))
+            pieces = [(part, own)] if own.covers(part) else [(c, self._face(c, rng)) for c in part]
+            runs += [
+                Run(piece, drawn, _SIZES[at - smaller], spacing + more, raised) for piece, drawn in pieces
+            ]
         line = set_line(runs)
         assert line is not None, text
         return line
