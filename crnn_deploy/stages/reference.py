@@ -22,6 +22,7 @@ from crnn_deploy.recipes import RECIPES, Recipe, find_recipe, recipe_from_plain
 from crnn_deploy.stages.checkpoint import Checkpoint, CheckpointUnreadable, load
 
 __all__ = [
+    "BatchFirst",
     "ModelInvalid",
     "Settings",
     "accepts_any_width",
@@ -241,7 +242,7 @@ def _fit_channels(module: nn.Module, recipe: Recipe) -> Recipe:
     return replace(recipe, color="gray", mean=recipe.mean[:1], std=recipe.std[:1])
 
 
-class _BatchFirst(nn.Module):
+class BatchFirst(nn.Module):
     """Another module's output as (N, T, classes)."""
 
     def __init__(self, module: nn.Module, order: tuple[int, ...]) -> None:
@@ -274,7 +275,7 @@ def _batch_first(module: nn.Module, recipe: Recipe, classes: int) -> nn.Module:
             f"the layout of the output {shape} is ambiguous (as many time steps as classes); "
             "give the recipe another [width], or let the factory put out (N, T, classes)"
         )
-    return module if orders[0] == (0, 1, 2) else _BatchFirst(module, orders[0]).eval()
+    return module if orders[0] == (0, 1, 2) else BatchFirst(module, orders[0]).eval()
 
 
 def _run(module: nn.Module, recipe: Recipe, batch: int, width: int) -> Tensor:

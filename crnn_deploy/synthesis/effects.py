@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
 
 import cv2
 import numpy as np
@@ -23,17 +22,18 @@ def photographed(image: NDArray[np.float32], rng: np.random.Generator, strength:
     """
     height, width = image.shape[:2]
     if rng.random() < 0.45 * strength:
-        image = _array(cv2.GaussianBlur(image, (0, 0), rng.uniform(0.3, 0.045 * height * strength + 0.35)))
+        sigma = rng.uniform(0.3, 0.045 * height * strength + 0.35)
+        image = np.asarray(cv2.GaussianBlur(image, (0, 0), sigma), np.float32)
     elif rng.random() < 0.15 * strength:
         length = max(2, round(rng.uniform(0.03, 0.11) * height))
         kernel = np.zeros((length, length), np.float32)
         kernel[length // 2] = 1 / length
-        image = _array(cv2.filter2D(image, -1, kernel if rng.random() < 0.6 else kernel.T))
+        image = np.asarray(cv2.filter2D(image, -1, kernel if rng.random() < 0.6 else kernel.T), np.float32)
     if rng.random() < 0.25 * strength and height > _SMALLEST:
         share = rng.uniform(max(0.4, 14 / height), 0.9)
         small = max(4, round(width * share)), max(10, round(height * share))
         shrunk = cv2.resize(image, small, interpolation=cv2.INTER_AREA)
-        image = _array(cv2.resize(shrunk, (width, height), interpolation=cv2.INTER_LINEAR))
+        image = np.asarray(cv2.resize(shrunk, (width, height), interpolation=cv2.INTER_LINEAR), np.float32)
     if rng.random() < 0.5 * strength and image.size < _NOISE:
         start = int(rng.integers(_NOISE - image.size))
         noise = _noise()[start : start + image.size].reshape(image.shape)
@@ -47,7 +47,7 @@ def photographed(image: NDArray[np.float32], rng: np.random.Generator, strength:
         encoded = cv2.imencode(".jpg", pixels, (cv2.IMWRITE_JPEG_QUALITY, quality))[1]
         decoded = cv2.imdecode(encoded, cv2.IMREAD_GRAYSCALE if pixels.ndim == 2 else cv2.IMREAD_COLOR)
         assert decoded is not None
-        pixels = _array(decoded)
+        pixels = np.asarray(decoded, np.uint8)
     return pixels
 
 
@@ -73,8 +73,3 @@ def augmented(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.
 @cache
 def _noise() -> NDArray[np.float32]:
     return np.random.default_rng(0).standard_normal(_NOISE, np.float32)
-
-
-def _array(image: Any) -> Any:
-    """OpenCV's images are typed too widely."""
-    return image

@@ -14,7 +14,7 @@ from crnn_deploy.manifest import Manifest
 from crnn_deploy.networks.compact import COMPACT_WIDTHS, CompactCRNN
 from crnn_deploy.networks.crnn import CRNN, PAPER_WIDTHS
 from crnn_deploy.recipes import find_recipe
-from crnn_deploy.stages.reference import Settings, open_reference, reference_of
+from crnn_deploy.stages.reference import BatchFirst, Settings, open_reference, reference_of
 from crnn_deploy.training.config import AlphabetConfig, Config, NetworkConfig
 
 __all__ = ["HeadNotFound", "Model", "build"]
@@ -61,7 +61,7 @@ def build(config: Config) -> Model:
     if config.start.freeze_cnn:
         for layer in _convolutions(opened.module):
             layer.requires_grad_(False)
-    inner = opened.module.get_submodule("module") if hasattr(opened.module, "order") else opened.module
+    inner = opened.module.module if isinstance(opened.module, BatchFirst) else opened.module
     return Model(opened.module, inner, manifest)
 
 
