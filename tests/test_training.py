@@ -529,15 +529,17 @@ def test_the_rate_is_that_of_torch(schedule: ScheduleConfig, reference: Any, ste
     name=st.sampled_from(["constant", "step", "multistep", "onecycle", "cosine", "trapezoid"]),
     warmup=st.integers(0, 50),
     steps=st.integers(1, 200),
-    at=st.lists(st.integers(0, 200), max_size=3),
+    every=st.integers(1, 200),
+    at=st.lists(st.integers(0, 200), min_size=1, max_size=3),
     gamma=st.floats(0.01, 1),
     decay=st.floats(0, 1),
     place=st.floats(0, 1, exclude_max=True),
 )
 def test_a_rate_is_a_share_of_the_full_one(
-    name: Any, warmup: int, steps: int, at: list[int], gamma: float, decay: float, place: float
+    name: Any, warmup: int, steps: int, every: int, at: list[int], gamma: float, decay: float, place: float
 ) -> None:
-    schedule = ScheduleConfig(name=name, warmup=warmup, at=tuple(at), gamma=gamma, decay=decay)
+    warmup = 0 if name == "onecycle" else warmup
+    schedule = ScheduleConfig(name=name, warmup=warmup, every=every, at=tuple(at), gamma=gamma, decay=decay)
     assert 0 <= factor(schedule, int(place * steps), steps) <= 1
     if name == "trapezoid" and decay * steps >= 1:
         assert factor(schedule, steps - 1, steps) <= 1 / (decay * steps) + 1e-12
@@ -582,6 +584,11 @@ def test_every_optimiser_is_torchs_and_decays_matrices_alone(name: str, plain: d
         (("seed=-1",), "seed"),
         (("batch=1.5", "steps=x"), r"(batch|steps): .*\(and 1 more\)"),
         (("ema=1",), "ema"),
+        (("alphabet.file=x.txt",), "alphabet: .*string and file"),
+        (("alphabet={}",), "alphabet: .*not none"),
+        (("schedule.name=step",), "schedule: .*`every`"),
+        (("schedule.name=multistep",), "schedule: .*`at`"),
+        (("schedule={name: onecycle, warmup: 5}",), "schedule: .*`warmup`"),
         (("train.1.path=x",), "train is a list of 1"),
         (("train.-1.path=x",), "train is a list of 1"),
         (("train.first.path=x",), "train is a list of 1"),
@@ -623,11 +630,11 @@ def test_keys_are_set_at_any_depth(plain: dict[str, Any], tmp_path: Path) -> Non
     path = tmp_path / "own.yaml"
     path.write_text(yaml.safe_dump(plain))
     config = read_config(
-        path, ("optimizer.lr=1e-4", "train.0.part=[0, 0.5]", "schedule.name=step", "clip=null", "out=a=b")
+        path, ("optimizer.lr=1e-4", "train.0.part=[0, 0.5]", "schedule.name=cosine", "clip=null", "out=a=b")
     )
     assert config.optimizer.lr == 1e-4 and config.optimizer.name == "adamw"
     assert config.train[0].part == (0, 0.5) and config.train[0].path == plain["train"][0]["path"]
-    assert config.schedule.name == "step" and config.clip is None and config.out == Path("a=b")
+    assert config.schedule.name == "cosine" and config.clip is None and config.out == Path("a=b")
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "training").glob("*.yaml")), ids=lambda path: path.name)

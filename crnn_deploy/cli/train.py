@@ -36,6 +36,9 @@ def train(path: Path, changes: tuple[str, ...], resume: bool) -> None:
     from crnn_deploy.training.loop import train as run
 
     config = read_config(path, changes)
+    unread = sorted({"network", "recipe"} & config.model_fields_set) if config.start is not None else []
+    if unread:
+        click.echo(f"not read, since start.checkpoint brings its own: {', '.join(unread)}", err=True)
     outcome = run(config, resume=resume)
     for name, score in outcome.scores.items():
         click.echo(
