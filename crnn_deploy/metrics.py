@@ -15,7 +15,7 @@ from typing import Any
 
 from rapidfuzz.distance import Levenshtein
 
-__all__ = ["Z", "Score", "alphanumeric", "score", "wilson"]
+__all__ = ["Score", "Z", "alphanumeric", "score", "wilson"]
 
 Z = 1.959963984540054  # of the standard normal distribution, two-sided 95 %
 
@@ -124,7 +124,7 @@ def wilson(successes: int, trials: int) -> tuple[float, float]:
     """95 % score interval of a proportion (Wilson 1927), within 0-1; (0, 1) of no trials."""
     if not trials:
         return 0.0, 1.0
-    share, z2 = successes / trials, Z * _Z
+    share, z2 = successes / trials, Z * Z
     center = (share + z2 / (2 * trials)) / (1 + z2 / trials)
     reach = Z * math.sqrt(share * (1 - share) / trials + z2 / (4 * trials * trials)) / (1 + z2 / trials)
     low = 0.0 if successes == 0 else center - reach  # exactly there, but for rounding

@@ -19,7 +19,7 @@ from crnn_deploy.stages.inspection import session_of
 from crnn_deploy.stages.parity import drawn_images
 from crnn_deploy.stages.precision import LARGEST, PEAK, Half, cast, from_first_recurrence, matching, rounded
 from crnn_deploy.stages.reference import far_widths
-from crnn_deploy.stages.verdict import Verdict, judge, readings
+from crnn_deploy.stages.verdict import Reading, Verdict, judge, readings
 
 __all__ = [
     "IMAGES",
@@ -162,10 +162,12 @@ def half_report(
         max_delta=max(float(np.abs(_values(one) - _values(other)).max()) for one, other in pairs),
         scale=max(0.0 if one.logits is None else float(np.abs(one.logits).max()) for one in expected),
         flips=sum(int((one.indices != other.indices).sum()) for one, other in pairs),
-        verdict=judge(
-            *([r for one in frames for r in readings(one, manifest)] for frames in (expected, actual))
-        ),
+        verdict=judge(_readings(expected, manifest), _readings(actual, manifest)),
     )
+
+
+def _readings(frames: Sequence[Frames], manifest: Manifest) -> list[Reading]:
+    return [reading for one in frames for reading in readings(one, manifest)]
 
 
 def table(rungs: Sequence[Rung]) -> str:

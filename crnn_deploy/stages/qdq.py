@@ -1,15 +1,15 @@
 """An ONNX model with QuantizeLinear and DequantizeLinear around what runs in int8.
 
-Per-channel symmetric weights, activations with one scale a tensor and zero point 0: what TensorRT takes, and what
-ONNX Runtime turns into integer kernels. Own placement, because onnxruntime.quantization (1.32) leaves residual
-additions and the convolutions before them in float where activations are symmetric.
+Per-channel symmetric weights, activations with one scale a tensor and zero point 0: what TensorRT takes and ONNX
+Runtime turns into integer kernels. Own placement, because the same nodes are chosen in sensitivity, search and
+quantisation-aware training, and because onnxruntime.quantization (1.32) keeps the ReLUs in symmetric uint8.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import onnx
@@ -201,13 +201,15 @@ def _quantize(
             dropped.add(name)
             read[name] = read[relu.input[0]]
             continue
-        levels, zero = _INT8, np.array(0, np.int8)
+        levels: int = _INT8
+        zero: NDArray[Any] = np.array(0, np.int8)
         if activations == "uint8":
-            levels, zero = (_UINT8, np.uint8(0)) if source in positive else (_INT8, np.uint8(_INT8 + 1))
+            levels = _UINT8 if source in positive else _INT8
+            zero = np.array(0 if source in positive else _INT8 + 1, np.uint8)
         scale = np.float32((ranges[source] or 1.0) / levels)
         new += [
             numpy_helper.from_array(np.asarray(scale), f"{name}_scale"),
-            numpy_helper.from_array(np.asarray(zero), f"{name}_zero"),
+            numpy_helper.from_array(zero, f"{name}_zero"),
         ]
         pairs[name] = _pair(name, read[name])
     nodes = [node for value in model.graph.input for node in pairs.get(value.name, [])]
@@ -237,7 +239,11 @@ def _quantize_weight(node: onnx.NodeProto, graph: _Graph, new: list[onnx.TensorP
     axis = 0 if node.op_type == "Conv" else 1
     name = f"{node.output[0]}_weight"
     levels, scale = quantized_weight(numpy_helper.to_array(graph.constants[node.input[1]]), axis)
-    parts = {"quantized": levels, "scale": scale, "zero": np.zeros(scale.shape, np.int8)}
+    parts: dict[str, NDArray[Any]] = {
+        "quantized": levels,
+        "scale": scale,
+        "zero": np.zeros(scale.shape, np.int8),
+    }
     new += [numpy_helper.from_array(array, f"{name}_{part}") for part, array in parts.items()]
     node.input[1] = f"{name}_dequantized"
     inputs = [f"{name}_{part}" for part in parts]

@@ -1,8 +1,8 @@
-"""Does a candidate read the text that its reference reads? Counted on whole strings, each figure with its interval.
+"""Does a candidate read the text that its reference reads? Whole strings are counted, with intervals.
 
-Without labels a change of a string is neither better nor worse. What counts is whether the reference was sure of
-it: of the strings whose weakest frame it gave more than 0.8, none of 3,000 changed in an INT8 model that lost no
-accuracy, while 3-10 % of all strings did, all of them ones that it was unsure of.
+Without labels a change of a string is neither better nor worse. What counts is whether the reference was sure
+of it: of the strings whose weakest frame it gave more than 0.8, none of 3,000 changed in an INT8 model that lost
+no accuracy, while 3-10 % of all strings did, all of them ones that it was unsure of.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from crnn_deploy.backends import Backend
 from crnn_deploy.batching import Batch
 from crnn_deploy.ctc import Frames
 from crnn_deploy.manifest import Manifest
-from crnn_deploy.metrics import Z, Score, score, wilson
+from crnn_deploy.metrics import Score, Z, score, wilson
 
 __all__ = [
     "CONFIDENT",
@@ -31,6 +31,7 @@ __all__ = [
     "Reading",
     "Verdict",
     "judge",
+    "margin_change",
     "read",
     "readings",
 ]
@@ -175,7 +176,8 @@ class Verdict:
     def line(self) -> str:
         """The answer and the checks that it comes from."""
         checks = "; ".join(
-            f"{c.name} {c.value:.3%} (95 %: {c.interval[0]:.3%} to {c.interval[1]:.3%}, allowed {c.allowed:.3%})"
+            f"{c.name} {c.value:.3%} (95 %: {c.interval[0]:.3%} to {c.interval[1]:.3%}, "
+            f"allowed {c.allowed:.3%})"
             for c in self.checks
             if c.answer == self.answer or self.answer == "PASSED"
         )
@@ -188,13 +190,13 @@ def judge(
     candidate: Sequence[Reading],
     truths: Sequence[str] | None = None,
     *,
-    budget: Budget = Budget(),  # noqa: B008  (frozen)
+    budget: Budget = Budget(),
 ) -> Verdict:
     """Compare two models' readings of the same images in the same order.
 
-    A check is PASSED where the whole 95 % interval of its figure is within the budget, FAILED where the whole of it
-    is beyond, and there are NOT ENOUGH IMAGES to tell where the budget lies inside. A candidate that puts out NaN
-    for an image has changed it.
+    A check is PASSED where the whole 95 % interval of its figure is within the budget, FAILED where all of it is
+    beyond, and there are NOT ENOUGH IMAGES to tell where the budget lies inside. A candidate that puts out NaN for
+    an image has changed it.
     """
     changes = []
     for at, (mine, theirs) in enumerate(zip(reference, candidate, strict=True)):
@@ -278,6 +280,14 @@ def _margin_at_flips(mine: Reading, theirs: Reading) -> float:
     if mine.indices.shape != theirs.indices.shape:
         return math.nan
     return float(mine.margins[mine.indices != theirs.indices].min(initial=math.inf))
+
+
+def margin_change(reference: Sequence[Reading], candidate: Sequence[Reading]) -> float:
+    """Mean |change| of the difference of the two best logits, over all frames; NaN without logits."""
+    changes = [
+        np.abs(mine.margins - theirs.margins) for mine, theirs in zip(reference, candidate, strict=True)
+    ]
+    return float(np.concatenate(changes).mean())
 
 
 def readings(frames: Frames, manifest: Manifest) -> list[Reading]:
