@@ -156,7 +156,7 @@ def _compare(
     batches = list(batched(held_back, backend.manifest, BATCH))
     reference = read(backend, batches, progress=progress)
     backend.close()
-    results = {}
+    results: dict[str, dict[str, float]] = {}
     for method in METHODS:
         candidate = read(backend_of(qdq.insert(source, ranges[method])), batches, progress=progress)
         verdict = judge(reference, candidate)

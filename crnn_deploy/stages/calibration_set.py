@@ -1,4 +1,4 @@
-"""Which images an INT8 calibration sees: every width of the runtime, nothing cropped or tiled, nothing twice."""
+"""Which images an INT8 calibration sees: all widths of the runtime, nothing cropped or tiled, nothing twice."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def of_folder(spec: str) -> Iterator[Found]:
 
 
 def rendered(alphabet: Sequence[str], size: int) -> Iterator[Found]:
-    """Images drawn with the words and fonts of training: words, numbers and lines, half of them with faults."""
+    """Images drawn with the words and fonts of training: words, numbers, lines, half of them with faults."""
     renderer = Renderer([face for face in scan() if face.split == "train"], tuple(alphabet))
     texts = TextSource(tuple(alphabet), read_words("train"), {"word": 2, "number": 1, "line": 1})
     halves = [SyntheticDataset(texts, renderer, _SEED, flag, "both", size) for flag in (False, True)]
@@ -67,8 +67,8 @@ def draw(
 ) -> tuple[tuple[Drawn, ...], tuple[Drawn, ...]]:
     """A set of at most `samples` images and half as many that are held back to compare methods on.
 
-    Every width gets an equal share, as far as it has images; within a width the order is that of the hashes, so
-    a set depends on what the images are and not on their names. progress: called with 1 for each image
+    Every width gets an equal share, as far as it has images; within a width the order is that of the hashes,
+    so a set depends on what the images are and not on their names. progress: called with 1 for each image
     Raises CalibrationImpossible.
     """
     by_width: dict[int, list[Drawn]] = {}
@@ -87,11 +87,11 @@ def draw(
         ).hexdigest()
         if digest not in seen:
             seen.add(digest)
-            width = manifest.width.bucket(*pixels.shape[:2], manifest.height)
+            width = manifest.width.bucket(pixels.shape[0], pixels.shape[1], manifest.height)
             by_width.setdefault(width, []).append(Drawn(name, digest, width, source))
     if len(errors) > _UNREADABLE * (len(errors) + len(seen)):
         raise CalibrationImpossible(
-            f"{len(errors)} of the images cannot be read, {len(seen)} distinct ones can; the first: {errors[0]}"
+            f"{len(errors)} images cannot be read, {len(seen)} distinct ones can; the first: {errors[0]}"
         )
     if len(seen) < FEWEST:
         raise CalibrationImpossible(

@@ -1,8 +1,8 @@
 """An ONNX model with QuantizeLinear and DequantizeLinear around what runs in int8.
 
-Per-channel symmetric weights, activations with one scale a tensor and zero point 0: what TensorRT takes and ONNX
-Runtime turns into integer kernels. Own placement, because the same nodes are chosen in sensitivity, search and
-quantisation-aware training, and because onnxruntime.quantization (1.32) keeps the ReLUs in symmetric uint8.
+Per-channel symmetric weights, activations with one scale a tensor and zero point 0: what TensorRT takes and
+ONNX Runtime turns into integer kernels. Own placement, because sensitivity, search and quantisation-aware
+training choose the same nodes, and onnxruntime.quantization keeps the ReLUs of symmetric activations.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Does a candidate read the text that its reference reads? Whole strings are counted, with intervals.
 
 Without labels a change of a string is neither better nor worse. What counts is whether the reference was sure
-of it: of the strings whose weakest frame it gave more than 0.8, none of 3,000 changed in an INT8 model that lost
-no accuracy, while 3-10 % of all strings did, all of them ones that it was unsure of.
+of it: of the strings whose weakest frame it gave more than 0.8, none of 3,000 changed in an INT8 model that
+lost no accuracy, while 3-10 % of all strings did, all of them ones that it was unsure of.
 """
 
 from __future__ import annotations
@@ -194,9 +194,9 @@ def judge(
 ) -> Verdict:
     """Compare two models' readings of the same images in the same order.
 
-    A check is PASSED where the whole 95 % interval of its figure is within the budget, FAILED where all of it is
-    beyond, and there are NOT ENOUGH IMAGES to tell where the budget lies inside. A candidate that puts out NaN for
-    an image has changed it.
+    A check is PASSED where the whole 95 % interval of its figure is within the budget, FAILED where all of it
+    is beyond, and there are NOT ENOUGH IMAGES to tell where the budget lies inside. A candidate that puts out
+    NaN for an image has changed it.
     """
     changes = []
     for at, (mine, theirs) in enumerate(zip(reference, candidate, strict=True)):
