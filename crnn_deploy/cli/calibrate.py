@@ -70,6 +70,6 @@ def calibrate(model: Path, images: str | None, method: Any, samples: int, path: 
     widths = len({one["width"] for one in scales.images})
     drawn_by = "drawn, since no IMAGES were given" if scales.rendered else "of the images given"
     click.echo(
-        f"{path}: {len(scales.ranges)} ranges, {scales.method}, {len(scales.images)} images of {widths} widths, "
-        f"{drawn_by}"
+        f"{path}: {len(scales.ranges)} ranges, {scales.method}, "
+        f"{len(scales.images)} images of {widths} widths, {drawn_by}"
     )

@@ -112,7 +112,11 @@ def quantize(
             labelled = open_data(data, kind, images, characters)
         proof = proof_images(model, data, labelled, samples)
         bar = click.progressbar(
-            length=None, label="read", file=sys.stderr, show_pos=True, hidden=not sys.stderr.isatty()
+            length=2 * len(proof.sources),  # more where layers go back to float
+            label="quantize",
+            file=sys.stderr,
+            show_pos=True,
+            hidden=not sys.stderr.isatty(),
         )
         refusal = None
         with bar:

@@ -1,4 +1,4 @@
-"""Which images an INT8 calibration sees: all widths of the runtime, nothing cropped or tiled, nothing twice."""
+"""Which images an INT8 calibration sees: all widths of the runtime, nothing cropped, nothing twice."""
 
 from __future__ import annotations
 

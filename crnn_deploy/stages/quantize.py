@@ -122,7 +122,7 @@ def quantize(
     variants = [search.variant(())]
     sensitivity: list[Sensitivity] = []
     kept: list[str] = []
-    while not (answer := _answer(variants[-1], target)) == "passed":
+    while (answer := _answer(variants[-1], target)) != "passed":
         verdict = variants[-1].verdict
         sensitivity = sensitivity or search.sensitivity()
         result = Quantization(tuple(variants), tuple(sensitivity), activations, tuple(search.reference))
@@ -207,7 +207,7 @@ class _Search:
 
 
 def speed_ratio(reference: Backend, candidate: Backend, batches: Sequence[Batch]) -> float:
-    """Images per CPU-second of the candidate, of the reference's: interleaved, median of process CPU times."""
+    """Images per CPU-second of the candidate by those of the reference: interleaved, the median ratio."""
     some = batches[:: max(1, len(batches) // 16)]
     ratios = []
     for _ in range(_ROUNDS):
