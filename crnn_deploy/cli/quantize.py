@@ -63,7 +63,7 @@ def _share(_: click.Context, param: click.Parameter, value: str) -> float:
     help="gpu: this CPU's speed is no gate.",
 )
 @click.option(
-    "--samples", type=click.IntRange(min=1), default=5000, show_default=True, help="Drawn without DATA."
+    "--samples", type=click.IntRange(min=1), default=10_000, show_default=True, help="Drawn without DATA."
 )
 @click.option(
     "--json", "json_path", metavar="FILE", type=click.Path(path_type=Path), help="Write all figures here."

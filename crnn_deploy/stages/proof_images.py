@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from crnn_deploy import image, sources
 from crnn_deploy.backends import open_backend
 from crnn_deploy.batching import Batch, batches
-from crnn_deploy.datasets import Dataset
+from crnn_deploy.datasets import Dataset, Sample
 from crnn_deploy.errors import CrnnDeployError
 from crnn_deploy.synthesis.dataset import SyntheticDataset
 from crnn_deploy.synthesis.fonts import scan
@@ -38,7 +38,22 @@ def held_out(alphabet: Sequence[str], size: int) -> Dataset:
     """Words, numbers and lines in words and fonts that no training saw, half of them with faults."""
     renderer = Renderer([face for face in scan() if face.split == "held-out"], tuple(alphabet))
     texts = TextSource(tuple(alphabet), read_words("held-out"), {"word": 3, "number": 1, "line": 1})
-    return SyntheticDataset(texts, renderer, _SEED, True, "both", size)
+    clean, faulty = (SyntheticDataset(texts, renderer, _SEED, flag, "both", size) for flag in (False, True))
+    return _Alternating(clean, faulty)
+
+
+@dataclass(frozen=True)
+class _Alternating:
+    """Images of two datasets in turn."""
+
+    even: Dataset
+    odd: Dataset
+
+    def __len__(self) -> int:
+        return len(self.even)
+
+    def __getitem__(self, index: int) -> Sample:
+        return (self.odd if index % 2 else self.even)[index]
 
 
 def proof_images(model: Path, spec: str | None, labelled: Dataset | None, samples: int) -> ProofImages:

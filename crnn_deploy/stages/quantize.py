@@ -126,7 +126,7 @@ def quantize(
         verdict = variants[-1].verdict
         sensitivity = sensitivity or search.sensitivity()
         result = Quantization(tuple(variants), tuple(sensitivity), activations, tuple(search.reference))
-        if verdict.answer == "NOT ENOUGH IMAGES":
+        if not verdict.confident_flips.count and verdict.checks[0].answer == "NOT ENOUGH IMAGES":
             raise Refused(f"there are not enough images to tell; {verdict.line()}", result)
         if answer == "slow":
             raise Refused(
