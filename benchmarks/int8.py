@@ -1,12 +1,12 @@
 """INT8 against its bars: text on held-out rendered images and on real ones, and speed.
 
-    python benchmarks/int8.py [--model FILE.onnx] [--scales FILE] [--activations uint8] [--checkpoint FILE.pth]
-        [--images 5000] [--data DIR ...] [--json FILE]
+    python benchmarks/int8.py [--model FILE.onnx] [--scales FILE] [--activations uint8]
+        [--checkpoint FILE.pth] [--images 5000] [--data DIR ...] [--json FILE]
 
-One run: calibrates where no --scales are given, quantises the convolutions and products, and measures strings
-changed, batch invariance, images per CPU-second of float, INT8 and PyTorch eager (--checkpoint, batch 1), and the
-precision of each convolution that TensorRT for RTX sees. Without --activations both kinds are measured. Needs the
-extras [cpu,evaluate,export,train].
+One run: calibrates where no --scales are given, quantises the convolutions and products, and measures
+strings changed, batch invariance, CPU-seconds of float, INT8 and PyTorch eager (--checkpoint, batch 1), and the
+precision of each convolution in TensorRT for RTX. Without --activations both kinds are measured. Needs
+the extras [cpu,evaluate,export,train].
 """
 
 from __future__ import annotations
@@ -119,7 +119,8 @@ def main() -> None:
         },
         "model": {"name": arguments.model.name, "sha256": scales.model_sha256, "method": scales.method},
     }
-    for kind in [arguments.activations] if arguments.activations else ["int8", "uint8"]:
+    kinds: list[qdq.Activations] = [arguments.activations] if arguments.activations else ["int8", "uint8"]
+    for kind in kinds:
         model = qdq.insert(source, scales.ranges, keep_float=arguments.keep_float, activations=kind)
         candidate = backend_of(model)
         row: dict[str, Any] = {"kept_float": arguments.keep_float}

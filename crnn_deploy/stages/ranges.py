@@ -39,7 +39,10 @@ class Ranges:
         minmax: the largest there is; percentile: 99.999 %; mse: the least squared error of 7-bit levels;
         entropy: the least Kullback-Leibler divergence (Migacz, GTC 2017), as ONNX Runtime searches for it
         """
-        find = {"minmax": _largest, "percentile": _percentile, "entropy": self._entropy, "mse": _least_error}
+        if method == "minmax":  # the outermost bin may miss the largest value by a rounding
+            found = self._collector.histogram_dict.items()
+            return {name: float(max(-low, high)) for name, (_, _, low, high) in found}
+        find = {"percentile": _percentile, "entropy": self._entropy, "mse": _least_error}
         return {name: find[method](counts, edges) for name, (counts, edges) in self._histograms()}
 
     def coarse(self, bins: int) -> dict[str, tuple[float, tuple[int, ...]]]:
@@ -81,10 +84,6 @@ class Ranges:
         around = np.linspace(-edges[-1], edges[-1], len(both) + 1)
         found = self._collector.get_entropy_threshold((both, around, *around[[0, -1]], edges[-1]), _LEVELS)
         return float(np.max(np.abs(found)))
-
-
-def _largest(counts: NDArray[Any], edges: NDArray[Any]) -> float:
-    return float(edges[np.flatnonzero(counts)[-1] + 1])
 
 
 def _percentile(counts: NDArray[Any], edges: NDArray[Any]) -> float:
