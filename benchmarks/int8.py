@@ -3,10 +3,10 @@
     python benchmarks/int8.py [--model FILE.onnx] [--scales FILE] [--activations uint8]
         [--checkpoint FILE.pth] [--images 5000] [--data DIR ...] [--json FILE]
 
-One run: calibrates where no --scales are given, quantises the convolutions and products, and measures
-strings changed, batch invariance, CPU-seconds of float, INT8 and PyTorch eager (--checkpoint, batch 1), and the
-precision of each convolution in TensorRT for RTX. Without --activations both kinds are measured. Needs
-the extras [cpu,evaluate,export,train].
+One run: calibrates where no --scales are given, quantises the convolutions and products, and measures strings
+changed, batch invariance, CPU-seconds of float, INT8 and PyTorch eager (--checkpoint, batch 1), and how many
+convolutions TensorRT for RTX sees in each precision. Without --activations both kinds are measured. Needs the
+extras [cpu,evaluate,export,train].
 """
 
 from __future__ import annotations

@@ -215,3 +215,27 @@ def test_tensorrt_sees_int8_at_every_quantised_convolution(scales: Path, tiny_on
         layers = Network(trt, qdq.insert(source, ranges, keep_float=kept)).layers()
         found = [layer.precision for layer in layers if layer.kind == "CONVOLUTION"]
         assert found.count("int8") == 7 - len(kept) and len(found) == 7
+
+
+def test_fake_quantisation_computes_what_the_file_computes() -> None:
+    """A convolution of the training's kind against the rounded weights of a file and rounded inputs."""
+    import torch
+    from torch import nn
+
+    from crnn_deploy.training.fake_quantization import fake_quantize
+
+    torch.manual_seed(0)
+    layer = nn.Sequential(nn.Conv2d(3, 4, 3))
+    before = {name: value.clone() for name, value in layer.state_dict().items()}
+    images = torch.randn(2, 3, 8, 9)
+    fake_quantize(layer)
+    assert layer.state_dict().keys() == before.keys()
+    result = layer(images)
+    levels, scale = qdq.quantized_weight(before["0.weight"].numpy(), 0)
+    step = images.abs().max() / 127
+    weight = torch.from_numpy(levels * scale[:, None, None, None])
+    expected = nn.functional.conv2d((images / step).round() * step, weight, before["0.bias"])
+    torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-5)
+    result.square().mean().backward()
+    gradient = layer[0].weight.grad
+    assert gradient is not None and gradient.abs().max() > 0

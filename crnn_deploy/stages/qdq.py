@@ -117,6 +117,7 @@ def insert(
     *,
     keep_float: Collection[str] = (),
     activations: Activations = "int8",
+    weight_level: int = WEIGHT_LEVEL,
 ) -> onnx.ModelProto:
     """A quantised copy; metadata stays.
 
@@ -124,24 +125,27 @@ def insert(
     keep_float: outputs of the `candidates` that stay float
     activations: uint8 is for CPUs alone: tensors without negative values get all 255 levels, and their ReLU
         goes into the convolution. TensorRT takes int8 alone.
+    weight_level: largest level of a weight; above 63 a CPU without VNNI overflows
     """
     result = onnx.ModelProto()
     result.CopyFrom(model)
     graph = _Graph.of(result.graph)
     chosen = [name for name in candidates(model) if name not in keep_float]
     scaled = _scaled_tensors(result, graph, chosen)
-    _quantize(result, graph, chosen, scaled, ranges, activations)
+    _quantize(result, graph, chosen, scaled, ranges, activations, weight_level)
     onnx.checker.check_model(result, full_check=True)
     return result
 
 
-def quantized_weight(weight: NDArray[np.float32], axis: int) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+def quantized_weight(
+    weight: NDArray[np.float32], axis: int, level: int = WEIGHT_LEVEL
+) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
     """Levels of a weight and its scale by channel; a channel of zeros has scale 1."""
     others = tuple(i for i in range(weight.ndim) if i != axis)
     largest = np.abs(weight).max(axis=others)
-    scale = np.where(largest > 0, largest / WEIGHT_LEVEL, 1).astype(np.float32)
+    scale = np.where(largest > 0, largest / level, 1).astype(np.float32)
     shape = [-1 if i == axis else 1 for i in range(weight.ndim)]
-    levels = np.clip(np.rint(weight / scale.reshape(shape)), -WEIGHT_LEVEL, WEIGHT_LEVEL)
+    levels = np.clip(np.rint(weight / scale.reshape(shape)), -level, level)
     return levels.astype(np.int8), scale
 
 
@@ -189,6 +193,7 @@ def _quantize(
     scaled: Mapping[str, str],
     ranges: Mapping[str, float],
     activations: Activations,
+    weight_level: int,
 ) -> None:
     positive = {name for name, node in graph.makers.items() if node.op_type == "Relu"}
     new: list[onnx.TensorProto] = []
@@ -221,7 +226,7 @@ def _quantize(
         for at, name in enumerate(node.input):
             node.input[at] = read.get(name, name)
         if node.output[0] in chosen:
-            nodes.append(_quantize_weight(node, graph, new))
+            nodes.append(_quantize_weight(node, graph, new, weight_level))
         nodes.append(node)
         for name in node.output:
             nodes += pairs.get(name, [])
@@ -234,11 +239,15 @@ def _quantize(
     del model.graph.value_info[:]
 
 
-def _quantize_weight(node: onnx.NodeProto, graph: _Graph, new: list[onnx.TensorProto]) -> onnx.NodeProto:
+def _quantize_weight(
+    node: onnx.NodeProto, graph: _Graph, new: list[onnx.TensorProto], weight_level: int
+) -> onnx.NodeProto:
     """Let a node read its weight from a DequantizeLinear, which is returned."""
     axis = 0 if node.op_type == "Conv" else 1
     name = f"{node.output[0]}_weight"
-    levels, scale = quantized_weight(numpy_helper.to_array(graph.constants[node.input[1]]), axis)
+    levels, scale = quantized_weight(
+        numpy_helper.to_array(graph.constants[node.input[1]]), axis, weight_level
+    )
     parts: dict[str, NDArray[Any]] = {
         "quantized": levels,
         "scale": scale,
