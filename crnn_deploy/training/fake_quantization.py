@@ -1,7 +1,7 @@
 """Training with the rounding of INT8 in the forward pass, in the convolutions that `quantize` quantises.
 
-Weights are rounded by channel as `stages.qdq` rounds them; batch norm, which the export folds into them, scales
-a channel's weights and their rounding alike. Inputs are rounded to the range of their batch, which needs no
+Weights are rounded by channel as `stages.qdq` does; batch norm, which the export folds into them, scales a
+channel's weights and their rounding alike. Inputs are rounded to the range of their batch, which needs no
 state, so a resumed training stays exact. Gradients pass through the rounding (Bengio and others, arXiv
 1308.3432).
 """
