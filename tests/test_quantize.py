@@ -239,3 +239,41 @@ def test_fake_quantisation_computes_what_the_file_computes() -> None:
     result.square().mean().backward()
     gradient = next(layer.parameters()).grad
     assert gradient is not None and gradient.abs().max() > 0
+
+
+def test_the_models_int8_file_reads_the_examples_and_its_scales_are_its_own() -> None:
+    from crnn_deploy.models import DEFAULT
+
+    root = Path(__file__).parents[1]
+    assert read_scales(root / "calibration" / "latin.scales.json", DEFAULT).rendered
+    floating, quantised = (
+        run(
+            "infer", "--precision", precision, "--batch", "4", "--workers", "1", root / "examples" / "images"
+        ).stdout
+        for precision in ("fp32", "int8")
+    )
+    assert floating and floating == quantised
+    refused = run("infer", "--precision", "int8", "--model", DEFAULT, root / "examples" / "images")
+    assert refused.exit_code == 2 and "--model names a file" in refused.stderr
+
+
+def test_layers_that_hurt_go_back_to_float_until_the_budget_holds(tmp_path: Path) -> None:
+    """One tensor's range clips nearly all of it, so the layers at it cannot be quantised and the others can."""
+    from crnn_deploy.models import DEFAULT
+
+    root = Path(__file__).parents[1]
+    plain = json.loads((root / "calibration" / "latin.scales.json").read_text())
+    plain["ranges"]["relu_1"] *= 0.02
+    (tmp_path / "clipped.json").write_text(json.dumps(plain))
+    result = run(
+        *("quantize", DEFAULT, root / "examples" / "images", "--scales", tmp_path / "clipped.json"),
+        *("--target", "gpu", "--confidence", 0, "--max-confident-flips", "35%"),
+        *("--json", tmp_path / "r.json", "-o", tmp_path / "out.onnx"),
+    )
+    assert result.exit_code == 0, result.output
+    found = json.loads((tmp_path / "r.json").read_text())
+    first, *_, last = found["variants"]
+    assert first["verdict"]["answer"] == "FAILED" and last["verdict"]["answer"] == "PASSED"
+    worst = [one["layer"] for one in found["sensitivity"]]
+    assert last["kept_float"] == worst[: len(last["kept_float"])] and len(last["kept_float"]) < len(worst)
+    assert {"getitem_3", "getitem_6"} <= set(last["kept_float"])  # what makes relu_1 and what reads it
