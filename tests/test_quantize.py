@@ -258,7 +258,7 @@ def test_the_models_int8_file_reads_the_examples_and_its_scales_are_its_own() ->
 
 
 def test_layers_that_hurt_go_back_to_float_until_the_budget_holds(tmp_path: Path) -> None:
-    """One tensor's range clips nearly all of it, so the layers at it cannot be quantised and the others can."""
+    """One tensor's range clips nearly all of it: the layers at it cannot be quantised, the others can."""
     from crnn_deploy.models import DEFAULT
 
     root = Path(__file__).parents[1]

@@ -1,4 +1,4 @@
-"""The verdict on strings, against counting by hand and SciPy's published intervals."""
+"""The verdict on strings, against counting by hand and Wilson's closed form."""
 
 from __future__ import annotations
 
