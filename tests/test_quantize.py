@@ -277,3 +277,9 @@ def test_layers_that_hurt_go_back_to_float_until_the_budget_holds(tmp_path: Path
     worst = [one["layer"] for one in found["sensitivity"]]
     assert last["kept_float"] == worst[: len(last["kept_float"])] and len(last["kept_float"]) < len(worst)
     assert {"getitem_3", "getitem_6"} <= set(last["kept_float"])  # what makes relu_1 and what reads it
+
+
+def test_finetuning_for_int8_needs_a_float_checkpoint(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text("{out: run, steps: 1, train: [{synthetic: {kinds: {word: 1}}}]}")
+    result = run("train", "--config", tmp_path / "c.yaml", "--qat")
+    assert result.exit_code == 2 and "start.checkpoint" in result.stderr and not (tmp_path / "run").exists()
