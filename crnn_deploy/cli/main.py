@@ -29,7 +29,7 @@ _COMMANDS = {
 _EXTRAS = {  # which extra brings a library
     **dict.fromkeys(("onnx", "onnxscript", "safetensors", "torch"), "export"),
     **dict.fromkeys(("jinja2", "rapidfuzz"), "evaluate"),
-    **dict.fromkeys(("PIL", "fontTools", "pydantic", "rich", "tensorboard", "yaml"), "train"),
+    **dict.fromkeys(("PIL", "fontTools", "matplotlib", "pydantic", "rich", "tensorboard", "yaml"), "train"),
 }
 _INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 

@@ -101,11 +101,12 @@ def quantize(
 
         from crnn_deploy.stages.calibrate import read_scales
         from crnn_deploy.stages.proof_images import proof_images
-        from crnn_deploy.stages.quantization_report import render
         from crnn_deploy.stages.quantize import Refused
         from crnn_deploy.stages.quantize import quantize as run
         from crnn_deploy.stages.verdict import Budget
 
+        if html_path is not None:  # before the long run: its libraries may be missing
+            from crnn_deploy.stages.quantization_report import render
         scales = read_scales(scales_path, model)
         labelled = None
         if data is not None and (kind is not None or not Path(data).is_dir() or images is not None):
