@@ -166,6 +166,9 @@ class Config(_Section):
     start: StartConfig | None = None
     train: tuple[DataConfig, ...] = Field(min_length=1)
     validation: dict[str, DataConfig] = {}
+    qat: PositiveInt | None = (
+        None  # finetune for INT8: largest level of the weights, which `quantize` takes as 63
+    )
     augment: bool = False  # vary images on disk: crop, slant, contrast, blur, noise
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     steps: PositiveInt  # of the optimiser, in all
@@ -182,6 +185,12 @@ class Config(_Section):
     validate_every: PositiveInt = 1000
     save_every: PositiveInt = 1000  # `last.pth`
     keep_every: PositiveInt | None = None  # a file of its own
+
+    @model_validator(mode="after")
+    def _qat_finetunes(self) -> Config:
+        if self.qat is not None and self.start is None:
+            raise ValueError("qat finetunes: name the float checkpoint as start.checkpoint")
+        return self
 
     @field_validator("validation")
     @classmethod
