@@ -10,7 +10,6 @@ import click
 
 __all__ = ["infer"]
 
-_BATCHES_PER_CHUNK = 4  # what a thread takes at once; more gains nothing and delays Ctrl-C
 _CLEAR_LINE = "\r\033[K"  # of the progress bar
 
 
@@ -101,7 +100,7 @@ def infer(
         results = read_in_order(
             recognizer,
             stop.until(path for path in sources.find(paths, listed) if not done.take(path)),
-            chunk=batch * _BATCHES_PER_CHUNK,
+            batch=batch,
             workers=workers or cpus(),
             stopped=stop,
         )
