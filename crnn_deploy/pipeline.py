@@ -21,6 +21,7 @@ from crnn_deploy.errors import CrnnDeployError, ReadFailed, RunFailed
 __all__ = ["Reader", "Result", "Stop", "cpus", "read_in_order"]
 
 _BATCHES_IN_WINDOW = 64  # of words in buckets of 4 pixels, 5 of 6 batches are full then
+_BATCHES_GIVEN = 4  # images in so many batches are given at once: each time costs a write
 _MOST_COLUMNS = 2**16  # of images that wait for others, 8 MiB of grey 32-pixel lines
 
 Result = tuple[str, Text | CrnnDeployError]  # the path of an image and what was read in it
@@ -57,7 +58,7 @@ def read_in_order(
     window: int | None = None,
     stopped: Callable[[], bool] = lambda: False,
 ) -> Generator[list[Result], None, None]:
-    """Results of all paths in their order, as many at a time as are done.
+    """Results of all paths in their order, some batches at a time.
 
     `workers` threads load and prepare images and run batches of one width. An image waits until its batch is
     full or until `window` images (by default 64 times `batch`) were drawn from `paths` and not yet yielded;
@@ -84,11 +85,13 @@ class _Window(Generic[Image]):
         self._groups: Groups[_Item[Image]] = Groups(batch)
         self._full: deque[list[_Item[Image]]] = deque()
         self._done: dict[int, Text | CrnnDeployError] = {}
+        self._ready: list[Result] = []  # in order, to be given next
 
     def results(
         self, pool: ThreadPoolExecutor, ahead: int, stopped: Callable[[], bool]
     ) -> Generator[list[Result], None, None]:
         """All results in order; the pool always has `ahead` tasks, as long as there are that many."""
+        least = min(_BATCHES_GIVEN * self._batch, self._size)
         finished: SimpleQueue[Future[_Outcome[Image]]] = SimpleQueue()
         submitted: set[Future[_Outcome[Image]]] = set()
         while True:
@@ -99,14 +102,18 @@ class _Window(Generic[Image]):
             if stopped():
                 submitted -= {future for future in submitted if future.cancel()}
             if not submitted:
-                return
+                break
             future = finished.get()
             if future.cancelled():
                 continue
             submitted.remove(future)
             self._take(future.result())
-            if given := self._in_order():
-                yield given
+            self._move_on()
+            if len(self._ready) >= least:
+                yield self._ready
+                self._ready = []
+        if self._ready:
+            yield self._ready
 
     def _next_task(self) -> Callable[[], _Outcome[Image]] | None:
         """What a thread does next: run a full batch, else prepare images, else run one that is not full."""
@@ -132,13 +139,11 @@ class _Window(Generic[Image]):
             if batch := self._groups.add(item.image.columns, item):
                 self._full.append(batch)
 
-    def _in_order(self) -> list[Result]:
-        """The results that come next and are done."""
-        given: list[Result] = []
+    def _move_on(self) -> None:
+        """Results that come next and are done become ready to be given."""
         while (result := self._done.pop(self._given, None)) is not None:
-            given.append((self._paths.pop(self._given), result))
+            self._ready.append((self._paths.pop(self._given), result))
             self._given += 1
-        return given
 
 
 class _Item(NamedTuple, Generic[Image]):

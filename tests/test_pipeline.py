@@ -104,7 +104,7 @@ def test_inputs_are_drawn_on_a_window_ahead_only(delay: float) -> None:
 
 
 def test_images_of_a_width_find_each_other_across_the_window() -> None:
-    """Twenty widths in turn: a batch of 4 spans 61 images, so nearly all are full; a window of 20 fills none."""
+    """Twenty widths in turn: a batch of 4 spans 61 images; a window of 20 fills none."""
     paths = ["x" * (1 + number % 20) for number in range(800)]
     reader = Reader()
     assert [
@@ -175,25 +175,20 @@ def test_a_reader_that_loses_an_image_is_found_out() -> None:
 
 
 def test_once_stopped_what_has_begun_is_finished_and_the_rest_dropped() -> None:
-    begun, release, stopped = threading.Semaphore(0), threading.Event(), False
+    both, stopped = threading.Barrier(2, timeout=10), threading.Event()
 
     class Held(Reader):
         def read_batch(self, images: Sequence[Word], /) -> list[Text | CrnnDeployError]:
-            begun.release()
-            release.wait(10)
+            if not stopped.is_set():
+                both.wait()
+                stopped.set()
             return super().read_batch(images)
 
-    def paths() -> Iterator[str]:
-        nonlocal stopped
-        yield from map(str, range(6))
-        assert begun.acquire(timeout=10) and begun.acquire(timeout=10)
-        stopped = True
-        threading.Timer(0.1, release.set).start()
-
-    reader = Held()  # two threads have begun a batch each when the input ends; no third one is begun
-    results = spelled(read_in_order(reader, paths(), batch=3, workers=2, stopped=lambda: stopped))
-    assert results == [(str(number), str(number)) for number in range(6)]
-    assert len(reader.sizes) == 2
+    paths = ["x"] * 900
+    reader = Held()  # two threads are within a batch each when it is stopped; each may begin one more task
+    results = spelled(read_in_order(reader, paths, batch=3, workers=2, stopped=stopped.is_set))
+    assert results == [("x", "X")] * sum(reader.sizes)
+    assert 2 <= len(reader.sizes) <= 4
 
 
 def test_what_is_dropped_leaves_no_gap() -> None:
