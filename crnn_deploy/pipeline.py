@@ -91,7 +91,7 @@ class _Window(Generic[Image]):
         self, pool: ThreadPoolExecutor, ahead: int, stopped: Callable[[], bool]
     ) -> Generator[list[Result], None, None]:
         """All results in order; the pool always has `ahead` tasks, as long as there are that many."""
-        least = min(_BATCHES_GIVEN * self._batch, self._size)
+        least = min(_BATCHES_GIVEN * self._batch, self._size // 4)
         finished: SimpleQueue[Future[_Outcome[Image]]] = SimpleQueue()
         submitted: set[Future[_Outcome[Image]]] = set()
         while True:
@@ -109,7 +109,7 @@ class _Window(Generic[Image]):
             submitted.remove(future)
             self._take(future.result())
             self._move_on()
-            if len(self._ready) >= least:
+            if len(self._ready) >= max(1, least):
                 yield self._ready
                 self._ready = []
         if self._ready:
@@ -121,10 +121,9 @@ class _Window(Generic[Image]):
             return partial(_run, self._reader, self._full.popleft())
         if (
             not self._exhausted
-            and self._drawn - self._given < self._size
+            and (room := self._size - len(self._paths) - len(self._ready)) > 0
             and self._groups.columns < _MOST_COLUMNS
         ):
-            room = self._size - (self._drawn - self._given)
             some = list(enumerate(islice(self._remaining, min(self._batch, room)), self._drawn))
             if some:
                 self._drawn += len(some)
