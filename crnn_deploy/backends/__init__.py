@@ -43,7 +43,7 @@ def open_backend(path: Path, *, threads: int = 1) -> Backend:
     if path.suffix == ".onnx":
         from crnn_deploy.backends.ort import OrtBackend
 
-        return OrtBackend(path, threads=threads)
+        return OrtBackend(path, threads=threads, cached=True)
     if path.suffix == ".engine":
         from crnn_deploy.backends.trt import open_engine
 

@@ -30,9 +30,10 @@ _ENTRY_KEY, _ENTRY_VALUE = 1, 2
 _DEEPEST = 64
 
 
-def check_self_contained(path: Path) -> None:
+def check_self_contained(path: Path) -> bool:
     """Refuse external data outside the model's folder (by path, symbolic or hard link) and EPContext nodes.
 
+    Whether weights lie in other files of that folder.
     Raises ModelUnreadable.
     """
     try:
@@ -47,6 +48,7 @@ def check_self_contained(path: Path) -> None:
         raise ModelUnreadable(path, "not an ONNX file, or a truncated one") from error
     for location in locations:
         _check_location(path, location)
+    return bool(locations)
 
 
 def _check_location(path: Path, location: str) -> None:
