@@ -41,7 +41,7 @@ ROOMS = {
     "rapidfuzz": ("metrics.py", "stages/"),
     "jinja2": ("stages/evaluation_report.py",),
     "lmdb": ("datasets/",),
-    "matplotlib": ("datasets/", "synthesis/fonts.py"),
+    "matplotlib": ("datasets/", "synthesis/fonts.py", "stages/benchmark_plot.py"),
     "PIL": ("synthesis/", "training/preview.py"),
     "fontTools": ("synthesis/fonts.py",),
     "pydantic": ("training/config.py",),

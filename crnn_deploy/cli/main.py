@@ -18,6 +18,7 @@ _COMMANDS = {
     "build-engine": "crnn_deploy.cli.build_engine:build_engine",
     "verify": "crnn_deploy.cli.verify:verify",
     "evaluate": "crnn_deploy.cli.evaluate:evaluate",
+    "benchmark": "crnn_deploy.cli.benchmark:benchmark",
     "inspect": "crnn_deploy.cli.inspect:inspect_command",
     "describe": "crnn_deploy.cli.describe:describe",
     "doctor": "crnn_deploy.cli.doctor:doctor",
@@ -27,7 +28,7 @@ _COMMANDS = {
 _EXTRAS = {  # which extra brings a library
     **dict.fromkeys(("onnx", "onnxscript", "safetensors", "torch"), "export"),
     **dict.fromkeys(("jinja2", "rapidfuzz"), "evaluate"),
-    **dict.fromkeys(("PIL", "fontTools", "pydantic", "rich", "tensorboard", "yaml"), "train"),
+    **dict.fromkeys(("PIL", "fontTools", "matplotlib", "pydantic", "rich", "tensorboard", "yaml"), "train"),
 }
 _INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
