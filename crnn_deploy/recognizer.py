@@ -6,12 +6,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from os import PathLike, fsdecode
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from crnn_deploy import ctc, image
-from crnn_deploy.backends import Backend, open_backend
+from crnn_deploy.backends import Backend, Engine, open_backend
 from crnn_deploy.batching import Groups
 from crnn_deploy.ctc import Text
 from crnn_deploy.errors import CrnnDeployError, ReadFailed
@@ -55,14 +56,26 @@ class Recognizer:
         self._batch = batch
 
     @classmethod
-    def load(cls, path: str | PathLike[str], *, batch: int = 8, threads: int = 1) -> Recognizer:
+    def load(
+        cls,
+        path: str | PathLike[str],
+        *,
+        batch: int = 8,
+        threads: int = 1,
+        engine: Engine | Literal["auto"] = "onnxruntime",
+    ) -> Recognizer:
         """A recogniser from a model file.
 
         batch: most images that run together
         threads: threads inside one run
+        engine: the library that runs an .onnx file; auto takes the fastest here (`engines.choose`)
         Raises ModelNotFound, ModelUnreadable, ManifestMissing, ManifestInvalid, BackendMissing.
         """
-        return cls(open_backend(Path(path), threads=threads), batch=batch)
+        if engine == "auto":
+            from crnn_deploy.engines import choose
+
+            engine = choose(Path(path)).engine
+        return cls(open_backend(Path(path), threads=threads, engine=engine), batch=batch)
 
     @property
     def manifest(self) -> Manifest:

@@ -61,7 +61,7 @@ class Reader:
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Runs `infer` with Reader as its model, in a folder of its own that has images/{a,bad,dim}.png."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(recognizer.Recognizer, "load", lambda path, batch: Reader())
+    monkeypatch.setattr(recognizer.Recognizer, "load", lambda path, batch, engine: Reader())
     for name in ("a.png", "bad.png", "dim.png"):
         (tmp_path / "images" / name).parent.mkdir(exist_ok=True)
         (tmp_path / "images" / name).touch()
@@ -201,7 +201,7 @@ def test_resume_reads_what_is_missing_and_nothing_twice(
 
 
 def test_an_unexpected_error_is_one_line_unless_debug(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(path: Path, batch: int) -> Reader:
+    def broken(path: Path, batch: int, engine: str) -> Reader:
         raise RuntimeError("no\nluck")
 
     monkeypatch.setattr(recognizer.Recognizer, "load", broken)
@@ -232,7 +232,7 @@ class Reader:
         time.sleep({delay} * len(images))
         return [Text(image.path, 0.5, ()) for image in images]
     def close(self): ...
-recognizer.Recognizer.load = lambda path, batch: Reader()
+recognizer.Recognizer.load = lambda path, batch, engine: Reader()
 from crnn_deploy.cli.main import main
 main(prog_name="crnn-deploy")
 """

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from crnn_deploy import cache
 from crnn_deploy.backends.onnx_file import check_self_contained
+from crnn_deploy.backends.outputs import frames_of
 from crnn_deploy.ctc import Frames
 from crnn_deploy.errors import AlphabetMismatch, BackendMissing, ManifestMissing, ModelUnreadable, RunFailed
 from crnn_deploy.manifest import METADATA_KEY, Manifest, WidthRule
@@ -77,19 +78,7 @@ class OrtBackend:
             outputs = self._session.run(None, {self._input: images})
         except Exception as error:  # ONNX Runtime's exceptions share no base class
             raise RunFailed(self._path, images.shape, _reason(error)) from error
-        manifest, first = self.manifest, np.asarray(outputs[0])
-        expected: tuple[int, ...] = (len(images), manifest.steps(images.shape[3]))
-        if manifest.output != "argmax":
-            expected += (manifest.classes,)
-        if first.shape != expected:
-            reason = f"its manifest promises an output of shape {expected}, the graph gives {first.shape}"
-            raise RunFailed(self._path, images.shape, reason)
-        if manifest.output != "argmax":
-            return Frames.from_logits(first.astype(np.float32, copy=False))
-        if first.size and not 0 <= first.min() <= first.max() < manifest.classes:
-            reason = f"it puts out class {first.max()} of {manifest.classes}"
-            raise RunFailed(self._path, images.shape, reason)
-        return Frames(first.astype(np.int64, copy=False), np.asarray(outputs[1], np.float32))
+        return frames_of(outputs, images, self.manifest, self._path)
 
     def close(self) -> None:
         del self._session

@@ -88,9 +88,9 @@ def benchmark(
             raise click.UsageError("no model takes any of these --widths (crnn-deploy inspect tells which)")
         first = threads[0]
         stages = {str(m): core.measure_stages(backends[str(m), first], files) for m in models}
-        peak = core.measure_peak()
+        memory, peak = core.peak_memory(), core.measure_peak()
         counted = {str(m): core.operations(m, backends[str(m), first].manifest, widths) for m in models}
-    report = core.Report(cells, stages, peak, counted, core.peak_memory())
+    report = core.Report(cells, stages, peak, counted, memory)
     if plot is not None:
         from crnn_deploy.stages.benchmark_plot import draw
 

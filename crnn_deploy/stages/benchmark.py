@@ -1,8 +1,8 @@
 """How fast a model is here: latency and throughput over batches and widths, and where an image's time goes.
 
-Shared by `crnn-deploy benchmark` and the scripts in benchmarks/. What is compared runs in one process, round by
-round in turn, after a round that warms up. CPU-seconds are those of the whole process, so that a loaded machine
-disturbs them less than the clock.
+Shared by `crnn-deploy benchmark` and the scripts in benchmarks/. What is compared runs in one process, round
+by round in turn, after a round that warms up. CPU-seconds are those of the whole process, so that a loaded
+machine disturbs them less than the clock.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from typing import Any, Literal
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from crnn_deploy import ctc, image
 from crnn_deploy.backends import Backend
+from crnn_deploy.batching import batches
 from crnn_deploy.manifest import Manifest
 from crnn_deploy.pipeline import cpus
 
@@ -147,7 +147,7 @@ def interleaved(tasks: Mapping[str, Callable[[], object]], rounds: int) -> dict[
 
 def measure_grid(
     backends: Mapping[tuple[str, int], Backend],
-    batches: Sequence[int],
+    sizes: Sequence[int],
     widths: Sequence[int],
     rounds: int,
     progress: Callable[[], object] = lambda: None,
@@ -160,7 +160,7 @@ def measure_grid(
     clock: dict[tuple[str, int, int, int], list[float]] = {}
     used: dict[tuple[str, int, int, int], list[float]] = {}
     for width in widths:
-        for batch in batches:
+        for batch in sizes:
             for at in range(rounds + 1):  # the first one warms up
                 for (name, threads), backend in backends.items():
                     manifest = backend.manifest
@@ -200,27 +200,19 @@ def measure_stages(backend: Backend, files: Sequence[Path | bytes], batch: int =
         spent[stage] += time.process_time() - start
         return result
 
-    for _ in range(2):  # the first time warms up
-        spent = dict.fromkeys(spent, 0.0)
-        encoded = timed("read", lambda: [f if isinstance(f, bytes) else image.load(str(f)) for f in files])
-        pixels = timed("decode", lambda: [image.decode(data, "<bytes>") for data in encoded])
-        ready = timed("preprocess", lambda: [image.prepare(one, manifest) for one in pixels])
-        groups: dict[int, list[NDArray[np.float32]]] = {}
-        for one in ready:
-            groups.setdefault(one.shape[2], []).append(one)
-        stacks = [
-            np.stack(group[at : at + batch])
-            for group in groups.values()
-            for at in range(0, len(group), batch)
-        ]
-        frames = timed("infer", lambda: [backend.run(stack) for stack in stacks])
-        timed(
-            "ctc",
-            lambda: [
-                ctc.decode(one, manifest.alphabet, manifest.blank, [(1.0, 1)] * len(one.indices))
-                for one in frames
-            ],
-        )
+    backend.run(np.zeros((1, manifest.channels, manifest.height, manifest.width.minimum), np.float32))
+    encoded = timed("read", lambda: [f if isinstance(f, bytes) else image.load(str(f)) for f in files])
+    pixels = timed("decode", lambda: [image.decode(data, "<bytes>") for data in encoded])
+    ready = timed("preprocess", lambda: [image.prepare(one, manifest) for one in pixels])
+    stacks = [found.images for found in batches(enumerate(ready), batch)]
+    frames = timed("infer", lambda: [backend.run(stack) for stack in stacks])
+    timed(
+        "ctc",
+        lambda: [
+            ctc.decode(one, manifest.alphabet, manifest.blank, [(1.0, 1)] * len(one.indices))
+            for one in frames
+        ],
+    )
     return Stages(**{name: value / len(files) * 1e3 for name, value in spent.items()})
 
 
@@ -248,7 +240,7 @@ def peak_memory() -> float:
     import resource
 
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return most / (2**20 if sys.platform == "darwin" else 2**10)
+    return float(most) / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 def _cpu_of(task: Callable[[], object]) -> float:
