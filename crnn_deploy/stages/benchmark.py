@@ -96,7 +96,7 @@ class Stages:
 
     @property
     def total(self) -> float:
-        return sum(asdict(self).values())
+        return float(sum(asdict(self).values()))
 
 
 def header(suite: str) -> dict[str, Any]:
