@@ -4,11 +4,42 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Batch", "batches"]
+__all__ = ["Batch", "Groups", "batches"]
+
+Item = TypeVar("Item")
+
+
+class Groups(Generic[Item]):
+    """Items that wait for others of their width, at most `size` to a batch."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._waiting: dict[int, list[Item]] = {}  # in the order of each group's first item
+        self.columns = 0  # pixels, the widths of all that wait together
+
+    def __bool__(self) -> bool:
+        return bool(self._waiting)
+
+    def add(self, width: int, item: Item) -> list[Item] | None:
+        """The batch that this item fills, if it does."""
+        group = self._waiting.setdefault(width, [])
+        group.append(item)
+        self.columns += width
+        return self._pop(width) if len(group) == self._size else None
+
+    def pop_oldest(self) -> list[Item]:
+        """The batch, not full, of the item that has waited longest."""
+        return self._pop(next(iter(self._waiting)))
+
+    def _pop(self, width: int) -> list[Item]:
+        group = self._waiting.pop(width)
+        self.columns -= width * len(group)
+        return group
 
 
 @dataclass(frozen=True)
@@ -21,14 +52,12 @@ class Batch:
 
 def batches(images: Iterable[tuple[int, NDArray[np.float32]]], size: int) -> Iterator[Batch]:
     """Group prepared images (index, (C, H, W)) by width into batches of at most `size`."""
-    waiting: dict[int, list[tuple[int, NDArray[np.float32]]]] = {}
-    for index, image in images:
-        group = waiting.setdefault(image.shape[2], [])
-        group.append((index, image))
-        if len(group) == size:
-            yield _batch(waiting.pop(image.shape[2]))
-    for group in waiting.values():
-        yield _batch(group)
+    groups: Groups[tuple[int, NDArray[np.float32]]] = Groups(size)
+    for item in images:
+        if group := groups.add(item[1].shape[2], item):
+            yield _batch(group)
+    while groups:
+        yield _batch(groups.pop_oldest())
 
 
 def _batch(group: list[tuple[int, NDArray[np.float32]]]) -> Batch:

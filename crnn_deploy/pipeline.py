@@ -7,14 +7,22 @@ import signal
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
 from itertools import islice
+from queue import SimpleQueue
 from types import FrameType, TracebackType
-from typing import Protocol
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
+from crnn_deploy.batching import Groups
 from crnn_deploy.ctc import Text
-from crnn_deploy.errors import CrnnDeployError, ReadFailed
+from crnn_deploy.errors import CrnnDeployError, ReadFailed, RunFailed
 
 __all__ = ["Reader", "Result", "Stop", "cpus", "read_in_order"]
+
+_BATCHES_IN_WINDOW = 64  # of words in buckets of 4 pixels, 5 of 6 batches are full then
+_BATCHES_GIVEN = 4  # images in so many batches are given at once: each time costs a write
+_MOST_COLUMNS = 2**16  # of images that wait for others, 8 MiB of grey 32-pixel lines
 
 Result = tuple[str, Text | CrnnDeployError]  # the path of an image and what was read in it
 
@@ -24,54 +32,163 @@ def cpus() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-class Reader(Protocol):
+class Sized(Protocol):
+    """An image as the network takes it."""
+
+    @property
+    def columns(self) -> int: ...  # pixels, its width
+
+
+Image = TypeVar("Image", bound=Sized)
+
+
+class Reader(Protocol[Image]):
     """What is used of a Recognizer; called from several threads at once."""
 
-    def try_read(self, images: Sequence[str], /) -> Sequence[Text | CrnnDeployError]: ...
+    def prepare(self, source: str, /) -> Image: ...
+    def read_batch(self, images: Sequence[Image], /) -> Sequence[Text | CrnnDeployError]: ...
 
 
 def read_in_order(
-    reader: Reader,
+    reader: Reader[Image],
     paths: Iterable[str],
     *,
-    chunk: int,
+    batch: int,
     workers: int,
+    window: int | None = None,
     stopped: Callable[[], bool] = lambda: False,
 ) -> Generator[list[Result], None, None]:
-    """Results of all paths in their order, at most `chunk` at a time.
+    """Results of all paths in their order, some batches at a time.
 
-    `workers` threads read a chunk each. `paths` is drawn on only as far as two chunks for each worker ahead
-    of what was yielded. An image that cannot be read gives its error. Once `stopped()` is true, chunks that
-    no thread has begun are dropped.
+    `workers` threads load and prepare images and run batches of one width. An image waits until its batch is
+    full or until `window` images (by default 64 times `batch`) were drawn from `paths` and not yet yielded;
+    then the batch of the one that has waited longest runs as it is. An image that cannot be read gives its
+    error.
+    Once `stopped()` is true, what no thread has begun is dropped, and the results end before the first gap.
     """
-    waiting: deque[Future[list[Result]]] = deque()
-    remaining = iter(paths)
     pool = ThreadPoolExecutor(workers)
     try:
-        while some := list(islice(remaining, chunk)):
-            waiting.append(pool.submit(_read, reader, some))
-            while waiting and (len(waiting) >= 2 * workers or waiting[0].done()):
-                yield waiting.popleft().result()
-        while waiting:
-            if stopped():
-                for future in reversed(waiting):  # threads begin them in order, so what is left is unbroken
-                    future.cancel()
-            if waiting[0].cancelled():
-                break
-            yield waiting.popleft().result()
+        images = _Window(reader, paths, batch, window or _BATCHES_IN_WINDOW * batch)
+        yield from images.results(pool, 2 * workers, stopped)
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _read(reader: Reader, paths: list[str]) -> list[Result]:
+class _Window(Generic[Image]):
+    """The images between the input and the output: drawn, prepared, grouped, read."""
+
+    def __init__(self, reader: Reader[Image], paths: Iterable[str], batch: int, size: int) -> None:
+        self._reader, self._remaining, self._batch, self._size = reader, iter(paths), batch, size
+        self._paths: dict[int, str] = {}  # of all that was drawn and not yet given, by place in the input
+        self._drawn = self._given = 0
+        self._exhausted = False
+        self._groups: Groups[_Item[Image]] = Groups(batch)
+        self._full: deque[list[_Item[Image]]] = deque()
+        self._done: dict[int, Text | CrnnDeployError] = {}
+        self._ready: list[Result] = []  # in order, to be given next
+
+    def results(
+        self, pool: ThreadPoolExecutor, ahead: int, stopped: Callable[[], bool]
+    ) -> Generator[list[Result], None, None]:
+        """All results in order; the pool always has `ahead` tasks, as long as there are that many."""
+        least = min(_BATCHES_GIVEN * self._batch, self._size // 4)
+        finished: SimpleQueue[Future[_Outcome[Image]]] = SimpleQueue()
+        submitted: set[Future[_Outcome[Image]]] = set()
+        while True:
+            while len(submitted) < ahead and not stopped() and (task := self._next_task()) is not None:
+                future = pool.submit(task)
+                submitted.add(future)
+                future.add_done_callback(finished.put)
+            if stopped():
+                submitted -= {future for future in submitted if future.cancel()}
+            if not submitted:
+                break
+            future = finished.get()
+            if future.cancelled():
+                continue
+            submitted.remove(future)
+            self._take(future.result())
+            self._move_on()
+            if len(self._ready) >= max(1, least):
+                yield self._ready
+                self._ready = []
+        if self._ready:
+            yield self._ready
+
+    def _next_task(self) -> Callable[[], _Outcome[Image]] | None:
+        """What a thread does next: run a full batch, else prepare images, else run one that is not full."""
+        if self._full:
+            return partial(_run, self._reader, self._full.popleft())
+        if (
+            not self._exhausted
+            and (room := self._size - len(self._paths) - len(self._ready)) > 0
+            and self._groups.columns < _MOST_COLUMNS
+        ):
+            some = list(enumerate(islice(self._remaining, min(self._batch, room)), self._drawn))
+            if some:
+                self._drawn += len(some)
+                self._paths.update(some)
+                return partial(_prepare, self._reader, some)
+            self._exhausted = True
+        return partial(_run, self._reader, self._groups.pop_oldest()) if self._groups else None
+
+    def _take(self, outcome: _Outcome[Image]) -> None:
+        self._done.update(outcome.results)
+        for item in outcome.prepared:
+            if batch := self._groups.add(item.image.columns, item):
+                self._full.append(batch)
+
+    def _move_on(self) -> None:
+        """Results that come next and are done become ready to be given."""
+        while (result := self._done.pop(self._given, None)) is not None:
+            self._ready.append((self._paths.pop(self._given), result))
+            self._given += 1
+
+
+class _Item(NamedTuple, Generic[Image]):
+    """A prepared image."""
+
+    place: int  # in the input
+    path: str
+    image: Image
+
+
+@dataclass(frozen=True)
+class _Outcome(Generic[Image]):
+    """What a thread has done: images read or failed, by place in the input, and images prepared."""
+
+    results: dict[int, Text | CrnnDeployError]
+    prepared: Sequence[_Item[Image]] = ()
+
+
+def _prepare(reader: Reader[Image], paths: list[tuple[int, str]]) -> _Outcome[Image]:
+    failed: dict[int, Text | CrnnDeployError] = {}
+    prepared: list[_Item[Image]] = []
+    for index, path in paths:
+        try:
+            prepared.append(_Item(index, path, reader.prepare(path)))
+        except Exception as error:
+            failed[index] = _failure(path, error)
+    return _Outcome(failed, prepared)
+
+
+def _run(reader: Reader[Image], batch: list[_Item[Image]]) -> _Outcome[Image]:
     try:
-        return list(zip(paths, reader.try_read(paths), strict=True))
+        texts = reader.read_batch([item.image for item in batch])
+        return _Outcome(dict(zip((item.place for item in batch), texts, strict=True)))
     except Exception as error:
-        if len(paths) == 1:
-            known = isinstance(error, CrnnDeployError)
-            reason = str(error) if known else f"unexpected {type(error).__name__}: {error}"
-            return [(paths[0], ReadFailed(paths[0], reason))]
-        return [result for path in paths for result in _read(reader, [path])]  # the others are not to blame
+        if len(batch) == 1:
+            return _Outcome({batch[0].place: _failure(batch[0].path, error)})
+        alone = [_run(reader, [item]).results for item in batch]  # the others are not to blame
+        return _Outcome({index: text for results in alone for index, text in results.items()})
+
+
+def _failure(path: str, error: Exception) -> CrnnDeployError:
+    """The record of an image that cost its batch; an error that names the image stands as it is."""
+    if isinstance(error, CrnnDeployError) and not isinstance(error, RunFailed):
+        return error
+    known = isinstance(error, CrnnDeployError)
+    return ReadFailed(path, str(error) if known else f"unexpected {type(error).__name__}: {error}")
 
 
 class Stop:

@@ -2,22 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from os import PathLike, fsdecode
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from crnn_deploy import ctc, image
-from crnn_deploy.backends import Backend, open_backend
-from crnn_deploy.batching import batches
+from crnn_deploy.backends import Backend, Engine, open_backend
+from crnn_deploy.batching import Groups
 from crnn_deploy.ctc import Text
 from crnn_deploy.errors import CrnnDeployError, ReadFailed
 from crnn_deploy.manifest import Manifest
 from crnn_deploy.models import DEFAULT
 
-__all__ = ["Recognizer"]
+__all__ = ["Prepared", "Recognizer"]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """An image as the network takes it, and what it takes to place its characters."""
+
+    pixels: NDArray[np.float32]  # (C, H, W)
+    name: str  # for messages
+    span: float  # pixels of the original that the network's whole input spans
+    width: int  # pixels, of the original
+
+    @property
+    def columns(self) -> int:
+        """Width of the network's input; images of equal columns can run together."""
+        return int(self.pixels.shape[2])
 
 
 class Recognizer:
@@ -39,14 +56,26 @@ class Recognizer:
         self._batch = batch
 
     @classmethod
-    def load(cls, path: str | PathLike[str], *, batch: int = 8, threads: int = 1) -> Recognizer:
+    def load(
+        cls,
+        path: str | PathLike[str],
+        *,
+        batch: int = 8,
+        threads: int = 1,
+        engine: Engine | Literal["auto"] = "onnxruntime",
+    ) -> Recognizer:
         """A recogniser from a model file.
 
         batch: most images that run together
         threads: threads inside one run
+        engine: the library that runs an .onnx file; auto takes the fastest here (`engines.choose`)
         Raises ModelNotFound, ModelUnreadable, ManifestMissing, ManifestInvalid, BackendMissing.
         """
-        return cls(open_backend(Path(path), threads=threads), batch=batch)
+        if engine == "auto":
+            from crnn_deploy.engines import choose
+
+            engine = choose(Path(path)).engine
+        return cls(open_backend(Path(path), threads=threads, engine=engine), batch=batch)
 
     @property
     def manifest(self) -> Manifest:
@@ -70,41 +99,46 @@ class Recognizer:
         Raises RunFailed.
         """
         results: dict[int, Text | CrnnDeployError] = {}
-        scales: dict[int, tuple[float, int]] = {}
-        for batch in batches(self._prepared(images, results, scales), self._batch):
-            frames = self._backend.run(batch.images)
-            texts = ctc.decode(
-                frames,
-                self.manifest.alphabet,
-                self.manifest.blank,
-                [(scales[i][0] / frames.indices.shape[1], scales[i][1]) for i in batch.indices],
-            )
-            for i, text, probabilities in zip(batch.indices, texts, frames.probabilities, strict=True):
-                results[i] = text
-                if not np.isfinite(probabilities).all():
-                    results[i] = ReadFailed(_name(images[i]), "the network puts out NaN for it")
-        return [results[i] for i in range(len(images))]
+        groups: Groups[tuple[int, Prepared]] = Groups(self._batch)
 
-    def _prepared(
-        self,
-        images: Sequence[image.Source],
-        errors: dict[int, Text | CrnnDeployError],
-        scales: dict[int, tuple[float, int]],
-    ) -> Iterator[tuple[int, NDArray[np.float32]]]:
+        def run(batch: list[tuple[int, Prepared]]) -> None:
+            texts = self.read_batch([prepared for _, prepared in batch])
+            results.update(zip((index for index, _ in batch), texts, strict=True))
+
         for index, source in enumerate(images):
             try:
-                pixels = image.read(source)
-                prepared = image.prepare(pixels, self.manifest)
+                prepared = self.prepare(source)
             except CrnnDeployError as error:
-                errors[index] = error
-                continue
-            width = pixels.shape[1]
-            # the network's whole input spans this many of the image's own pixels
-            scales[index] = (
-                prepared.shape[2] * width / image.content_width(pixels.shape, self.manifest),
-                width,
-            )
-            yield index, prepared
+                results[index] = error
+            else:
+                if batch := groups.add(prepared.columns, (index, prepared)):
+                    run(batch)
+        while groups:
+            run(groups.pop_oldest())
+        return [results[index] for index in range(len(images))]
+
+    def prepare(self, source: image.Source) -> Prepared:
+        """An image as the network takes it. Raises ImageNotFound, ImageUnreadable."""
+        pixels = image.read(source)
+        prepared = image.prepare(pixels, self.manifest)
+        width = pixels.shape[1]
+        span = prepared.shape[2] * width / image.content_width(pixels.shape, self.manifest)
+        return Prepared(prepared, _name(source), span, width)
+
+    def read_batch(self, images: Sequence[Prepared]) -> list[Text | CrnnDeployError]:
+        """Text of images of one width; ReadFailed for one that the network cannot read. Raises RunFailed."""
+        frames = self._backend.run(np.stack([prepared.pixels for prepared in images]))
+        steps = frames.indices.shape[1]
+        texts: list[Text | CrnnDeployError] = []
+        texts += ctc.decode(
+            frames,
+            self.manifest.alphabet,
+            self.manifest.blank,
+            [(prepared.span / steps, prepared.width) for prepared in images],
+        )
+        for at in np.flatnonzero(~np.isfinite(frames.probabilities).all(axis=1)).tolist():
+            texts[at] = ReadFailed(images[at].name, "the network puts out NaN for it")
+        return texts
 
     def close(self) -> None:
         self._backend.close()

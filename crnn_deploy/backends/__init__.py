@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +12,9 @@ from crnn_deploy.ctc import Frames
 from crnn_deploy.errors import ModelNotFound, ModelUnreadable
 from crnn_deploy.manifest import Manifest
 
-__all__ = ["SUFFIXES", "Backend", "open_backend"]
+__all__ = ["SUFFIXES", "Backend", "Engine", "open_backend"]
+
+Engine = Literal["onnxruntime", "openvino"]
 
 SUFFIXES = (".onnx", ".engine")  # of model files that `open_backend` knows
 
@@ -33,17 +35,22 @@ class Backend(Protocol):
     def close(self) -> None: ...
 
 
-def open_backend(path: Path, *, threads: int = 1) -> Backend:
+def open_backend(path: Path, *, threads: int = 1, engine: Engine = "onnxruntime") -> Backend:
     """The backend for a model file, told by its suffix.
 
+    engine: the library that runs an .onnx file
     Raises ModelNotFound, ModelUnreadable, ManifestMissing; of an engine, what `trt.open_engine` raises.
     """
     if not path.is_file():
         raise ModelNotFound(path)
+    if path.suffix == ".onnx" and engine == "openvino":
+        from crnn_deploy.backends.openvino import OpenVinoBackend
+
+        return OpenVinoBackend(path, threads=threads)
     if path.suffix == ".onnx":
         from crnn_deploy.backends.ort import OrtBackend
 
-        return OrtBackend(path, threads=threads)
+        return OrtBackend(path, threads=threads, cached=True)
     if path.suffix == ".engine":
         from crnn_deploy.backends.trt import open_engine
 

@@ -13,12 +13,12 @@ from pathlib import Path
 
 from crnn_deploy.errors import ModelUnreadable
 
-__all__ = ["check_self_contained"]
+__all__ = ["check_self_contained", "read_metadata"]
 
 _Field = tuple[int, int | memoryview]
 
 # field numbers of onnx.proto
-_MODEL_GRAPH, _MODEL_FUNCTIONS = 7, 25
+_MODEL_GRAPH, _MODEL_METADATA, _MODEL_FUNCTIONS = 7, 14, 25
 _GRAPH_NODE, _GRAPH_INITIALIZER, _GRAPH_SPARSE = 1, 5, 15
 _FUNCTION_NODE, _FUNCTION_DEFAULT = 7, 11
 _NODE_OP_TYPE, _NODE_ATTRIBUTE = 4, 5
@@ -30,9 +30,10 @@ _ENTRY_KEY, _ENTRY_VALUE = 1, 2
 _DEEPEST = 64
 
 
-def check_self_contained(path: Path) -> None:
+def check_self_contained(path: Path) -> bool:
     """Refuse external data outside the model's folder (by path, symbolic or hard link) and EPContext nodes.
 
+    Whether weights lie in other files of that folder.
     Raises ModelUnreadable.
     """
     try:
@@ -47,6 +48,22 @@ def check_self_contained(path: Path) -> None:
         raise ModelUnreadable(path, "not an ONNX file, or a truncated one") from error
     for location in locations:
         _check_location(path, location)
+    return bool(locations)
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """The file's metadata, as text under text. Raises ModelUnreadable."""
+    found: dict[str, str] = {}
+    try:
+        for number, value in _fields(memoryview(path.read_bytes())):
+            if number == _MODEL_METADATA and isinstance(value, memoryview):
+                entry = dict(_fields(value))
+                found[_bytes(entry.get(_ENTRY_KEY)).decode()] = _bytes(entry.get(_ENTRY_VALUE)).decode()
+    except UnicodeDecodeError as error:
+        raise ModelUnreadable(path, "its metadata is not UTF-8") from error
+    except (OSError, IndexError, ValueError) as error:
+        raise ModelUnreadable(path, "not an ONNX file, or a truncated one") from error
+    return found
 
 
 def _check_location(path: Path, location: str) -> None:

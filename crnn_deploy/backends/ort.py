@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
+import tempfile
+from contextlib import suppress
 from importlib import import_module, metadata
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from crnn_deploy import cache
 from crnn_deploy.backends.onnx_file import check_self_contained
+from crnn_deploy.backends.outputs import frames_of
 from crnn_deploy.ctc import Frames
 from crnn_deploy.errors import AlphabetMismatch, BackendMissing, ManifestMissing, ModelUnreadable, RunFailed
 from crnn_deploy.manifest import METADATA_KEY, Manifest, WidthRule
@@ -25,11 +30,12 @@ class OrtBackend:
     """An ONNX file with a manifest, run by ONNX Runtime.
 
     threads: intra-op threads; results do not depend on it
+    cached: whether the optimised graph is kept in the user's cache folder for the next time
     Raises BackendMissing, ModelUnreadable, AlphabetMismatch, ManifestMissing, ManifestInvalid.
     """
 
-    def __init__(self, path: Path, *, threads: int = 1) -> None:
-        self._session = open_session(path, threads=threads)
+    def __init__(self, path: Path, *, threads: int = 1, cached: bool = False) -> None:
+        self._session = open_session(path, threads=threads, cached=cached)
         try:
             text = self._session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
         except UnicodeDecodeError as error:
@@ -72,19 +78,7 @@ class OrtBackend:
             outputs = self._session.run(None, {self._input: images})
         except Exception as error:  # ONNX Runtime's exceptions share no base class
             raise RunFailed(self._path, images.shape, _reason(error)) from error
-        manifest, first = self.manifest, np.asarray(outputs[0])
-        expected: tuple[int, ...] = (len(images), manifest.steps(images.shape[3]))
-        if manifest.output != "argmax":
-            expected += (manifest.classes,)
-        if first.shape != expected:
-            reason = f"its manifest promises an output of shape {expected}, the graph gives {first.shape}"
-            raise RunFailed(self._path, images.shape, reason)
-        if manifest.output != "argmax":
-            return Frames.from_logits(first.astype(np.float32, copy=False))
-        if first.size and not 0 <= first.min() <= first.max() < manifest.classes:
-            reason = f"it puts out class {first.max()} of {manifest.classes}"
-            raise RunFailed(self._path, images.shape, reason)
-        return Frames(first.astype(np.int64, copy=False), np.asarray(outputs[1], np.float32))
+        return frames_of(outputs, images, self.manifest, self._path)
 
     def close(self) -> None:
         del self._session
@@ -95,18 +89,51 @@ def _fits(size: int, rule: int | WidthRule) -> bool:
     return size == rule if isinstance(rule, int) else rule.minimum == size == rule.maximum
 
 
-def open_session(path: Path, *, threads: int) -> onnxruntime.InferenceSession:
-    """An ONNX Runtime session on the CPU. Raises BackendMissing, ModelUnreadable."""
+def open_session(path: Path, *, threads: int, cached: bool = False) -> onnxruntime.InferenceSession:
+    """An ONNX Runtime session on the CPU.
+
+    cached: whether ONNX Runtime's optimised graph is kept for the next time (see `crnn_deploy.cache`)
+    Raises BackendMissing, ModelUnreadable.
+    """
     ort = _import_onnxruntime()
-    check_self_contained(path)
+    outside = check_self_contained(path)
+    options = _options(ort, threads)
+    try:
+        if not cached or outside:
+            return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        return _open_cached(ort, path, options)
+    except Exception as error:  # ONNX Runtime's exceptions share no base class
+        raise ModelUnreadable(path, f"ONNX Runtime cannot load it: {_reason(error)}") from error
+
+
+def _open_cached(ort: Any, path: Path, options: Any) -> onnxruntime.InferenceSession:
+    """A session of the optimised graph in the cache, which is put there first where it is not.
+
+    The graph depends on the file's bytes, on ONNX Runtime and on the CPU, whose instructions decide how its
+    weights are laid out, so these make the key.
+    """
+    with open(path, "rb") as file:
+        content = hashlib.file_digest(file, "sha256").hexdigest()
+    key = hashlib.sha256(f"{content} {ort.__version__} {cache.fingerprint()}".encode()).hexdigest()
+    if (graph := cache.load(f"{key}.onnx")) is not None:
+        unchanged = _options(ort, options.intra_op_num_threads)
+        unchanged.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        with suppress(Exception):  # a graph that does not load is made again
+            return ort.InferenceSession(graph, unchanged, providers=["CPUExecutionProvider"])
+    with tempfile.TemporaryDirectory() as folder:
+        written = Path(folder) / "optimised.onnx"
+        options.optimized_model_filepath = str(written)
+        session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        cache.store(f"{key}.onnx", written.read_bytes())
+    return session
+
+
+def _options(ort: Any, threads: int) -> Any:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    try:
-        return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # ONNX Runtime's exceptions share no base class
-        raise ModelUnreadable(path, f"ONNX Runtime cannot load it: {_reason(error)}") from error
+    options.log_severity_level = 4  # of an optimised graph it warns that it fits this CPU alone
+    return options
 
 
 def _reason(error: Exception) -> str:

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
 __all__ = ["doctor"]
 
 
 @click.command()
+@click.option(
+    "--model", metavar="FILE", type=click.Path(path_type=Path), help="Say which engine runs it, and why."
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
-def doctor(as_json: bool) -> None:
+def doctor(model: Path | None, as_json: bool) -> None:
     """Show which libraries and GPUs are usable here, which commands work, and what installs the rest.
 
     Exit code: 0 when `infer` works, else 1.
     """
+    if model is not None:
+        from crnn_deploy.engines import choose
+
+        click.echo(choose(model).why())
+        return
     from crnn_deploy.doctor import examine
 
     diagnosis = examine()

@@ -5,12 +5,12 @@ from __future__ import annotations
 import sys
 from contextlib import ExitStack, closing
 from pathlib import Path
+from typing import Any
 
 import click
 
 __all__ = ["infer"]
 
-_BATCHES_PER_CHUNK = 4  # what a thread takes at once; more gains nothing and delays Ctrl-C
 _CLEAR_LINE = "\r\033[K"  # of the progress bar
 
 
@@ -43,6 +43,13 @@ _CLEAR_LINE = "\r\033[K"  # of the progress bar
 @click.option(
     "--batch", type=click.IntRange(min=1), default=8, show_default=True, help="Most images that run together."
 )
+@click.option(
+    "--engine",
+    type=click.Choice(["auto", "onnxruntime", "openvino"]),
+    default="onnxruntime",
+    show_default=True,
+    help="Runs an .onnx file; auto: the fastest here (crnn-deploy doctor --model FILE says why).",
+)
 @click.option("--workers", type=click.IntRange(min=1), help="Threads.  [default: one for each CPU]")
 @click.option(
     "--min-confidence",
@@ -60,6 +67,7 @@ def infer(
     format_name: str,
     output: Path | None,
     batch: int,
+    engine: Any,
     workers: int | None,
     min_confidence: float,
     show_chars: bool,
@@ -96,7 +104,9 @@ def infer(
     listed = sys.stdin.buffer if sources.STDIN in paths else ()
     count = failed = 0
     with ExitStack() as stack:
-        recognizer = stack.enter_context(closing(Recognizer.load(model or default, batch=batch)))
+        recognizer = stack.enter_context(
+            closing(Recognizer.load(model or default, batch=batch, engine=engine))
+        )
         if output is None:
             stream, done = sys.stdout.buffer, records.Done()
             stream.write(form.header)
@@ -112,7 +122,7 @@ def infer(
         results = read_in_order(
             recognizer,
             stop.until(path for path in sources.find(paths, listed) if not done.take(path)),
-            chunk=batch * _BATCHES_PER_CHUNK,
+            batch=batch,
             workers=workers or cpus(),
             stopped=stop,
         )

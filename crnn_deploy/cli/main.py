@@ -20,6 +20,7 @@ _COMMANDS = {
     "quantize": "crnn_deploy.cli.quantize:quantize",
     "verify": "crnn_deploy.cli.verify:verify",
     "evaluate": "crnn_deploy.cli.evaluate:evaluate",
+    "benchmark": "crnn_deploy.cli.benchmark:benchmark",
     "inspect": "crnn_deploy.cli.inspect:inspect_command",
     "describe": "crnn_deploy.cli.describe:describe",
     "doctor": "crnn_deploy.cli.doctor:doctor",

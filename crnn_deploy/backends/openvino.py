@@ -1,0 +1,72 @@
+"""OpenVINO on the CPU."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crnn_deploy.backends.onnx_file import check_self_contained, read_metadata
+from crnn_deploy.backends.outputs import frames_of
+from crnn_deploy.ctc import Frames
+from crnn_deploy.errors import BackendMissing, ManifestMissing, ModelUnreadable, RunFailed
+from crnn_deploy.manifest import METADATA_KEY, Manifest
+
+__all__ = ["OpenVinoBackend"]
+
+
+class OpenVinoBackend:
+    """An ONNX file with a manifest, run by OpenVINO in fp32.
+
+    threads: threads inside one run
+    Raises BackendMissing, ModelUnreadable, ManifestMissing, ManifestInvalid.
+    """
+
+    def __init__(self, path: Path, *, threads: int = 1) -> None:
+        try:
+            openvino: Any = import_module("openvino")
+        except (ImportError, OSError) as error:
+            raise BackendMissing(
+                f"OpenVINO is not usable here ({error}); run pip install 'crnn-deploy[openvino]'"
+            ) from error
+        check_self_contained(path)
+        text = read_metadata(path).get(METADATA_KEY)
+        if text is None:
+            raise ManifestMissing(path)
+        self.manifest = Manifest.from_json(text)
+        settings = {
+            **{"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1},
+            "ENABLE_CPU_PINNING": False,  # else every worker's run is pinned to the same core
+        }
+        try:
+            self._model: Any = openvino.Core().compile_model(str(path), "CPU", settings)
+        except RuntimeError as error:
+            raise ModelUnreadable(path, f"OpenVINO cannot load it: {_reason(error)}") from error
+        self._path = path
+        self._idle: SimpleQueue[Any] = SimpleQueue()  # a request serves one thread at a time
+
+    def run(self, images: NDArray[np.float32]) -> Frames:
+        try:
+            request = self._idle.get_nowait()
+        except Empty:
+            request = self._model.create_infer_request()
+        try:
+            results = request.infer([np.ascontiguousarray(images)])
+            outputs = [np.array(results[at]) for at in range(len(self._model.outputs))]
+        except RuntimeError as error:
+            raise RunFailed(self._path, images.shape, _reason(error)) from error
+        finally:
+            self._idle.put(request)
+        return frames_of(outputs, images, self.manifest, self._path)
+
+    def close(self) -> None:
+        del self._idle, self._model
+
+
+def _reason(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__

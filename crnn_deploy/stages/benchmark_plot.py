@@ -1,0 +1,41 @@
+"""What `crnn-deploy benchmark` measured as a picture (matplotlib)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from crnn_deploy.errors import CrnnDeployError
+from crnn_deploy.stages.benchmark import Report
+
+__all__ = ["PlotUnwritable", "draw"]
+
+
+class PlotUnwritable(CrnnDeployError, OSError):
+    """A picture that cannot be written."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"cannot write {path}: {reason}")
+
+
+def draw(report: Report, path: Path) -> None:
+    """Images per CPU-second over the width, a line for each model, batch and number of threads.
+
+    The suffix tells the format. Raises PlotUnwritable.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    axes = figure.subplots()
+    series: dict[tuple[str, int, int], list[tuple[int, float]]] = {}
+    for cell in report.cells:
+        point = cell.width, 1e3 / cell.cpu_ms_per_image.median
+        series.setdefault((cell.model, cell.batch, cell.threads), []).append(point)
+    for (model, batch, threads), points in series.items():
+        label = f"{Path(model).name}, batch {batch}, {threads} threads"
+        axes.plot(*zip(*sorted(points), strict=True), marker="o", label=label)
+    axes.set(xlabel="width (pixels)", ylabel="images per CPU-second", ylim=(0, None))
+    axes.legend()
+    try:
+        figure.savefig(path)
+    except (OSError, ValueError) as error:  # a folder that is not there, a format that it does not know
+        raise PlotUnwritable(path, str(error)) from error
