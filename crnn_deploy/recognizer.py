@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crnn_deploy import ctc, image
-from crnn_deploy.backends import Backend, open_backend
+from crnn_deploy.backends import Backend, Device, open_backend
 from crnn_deploy.batching import batches
 from crnn_deploy.ctc import Text
 from crnn_deploy.errors import CrnnDeployError, ReadFailed
@@ -39,14 +39,17 @@ class Recognizer:
         self._batch = batch
 
     @classmethod
-    def load(cls, path: str | PathLike[str], *, batch: int = 8, threads: int = 1) -> Recognizer:
+    def load(
+        cls, path: str | PathLike[str], *, batch: int = 8, threads: int = 1, device: Device = "cpu"
+    ) -> Recognizer:
         """A recogniser from a model file.
 
         batch: most images that run together
         threads: threads inside one run
+        device: where an ONNX file runs; cuda is ONNX Runtime's CUDA provider
         Raises ModelNotFound, ModelUnreadable, ManifestMissing, ManifestInvalid, BackendMissing.
         """
-        return cls(open_backend(Path(path), threads=threads), batch=batch)
+        return cls(open_backend(Path(path), threads=threads, device=device), batch=batch)
 
     @property
     def manifest(self) -> Manifest:

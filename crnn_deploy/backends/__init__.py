@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,8 +12,9 @@ from crnn_deploy.ctc import Frames
 from crnn_deploy.errors import ModelNotFound, ModelUnreadable
 from crnn_deploy.manifest import Manifest
 
-__all__ = ["SUFFIXES", "Backend", "open_backend"]
+__all__ = ["SUFFIXES", "Backend", "Device", "open_backend"]
 
+Device = Literal["cpu", "cuda"]
 SUFFIXES = (".onnx", ".engine")  # of model files that `open_backend` knows
 
 
@@ -33,8 +34,10 @@ class Backend(Protocol):
     def close(self) -> None: ...
 
 
-def open_backend(path: Path, *, threads: int = 1) -> Backend:
+def open_backend(path: Path, *, threads: int = 1, device: Device = "cpu") -> Backend:
     """The backend for a model file, told by its suffix.
+
+    device: where an ONNX file runs; an engine runs on the GPU
 
     Raises ModelNotFound, ModelUnreadable, ManifestMissing; of an engine, what `trt.open_engine` raises.
     """
@@ -43,7 +46,7 @@ def open_backend(path: Path, *, threads: int = 1) -> Backend:
     if path.suffix == ".onnx":
         from crnn_deploy.backends.ort import OrtBackend
 
-        return OrtBackend(path, threads=threads)
+        return OrtBackend(path, threads=threads, device=device)
     if path.suffix == ".engine":
         from crnn_deploy.backends.trt import open_engine
 

@@ -1,11 +1,11 @@
-"""ONNX Runtime on the CPU."""
+"""ONNX Runtime, on the CPU or through its CUDA provider."""
 
 from __future__ import annotations
 
 from importlib import import_module, metadata
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,16 +20,19 @@ if TYPE_CHECKING:
 
 __all__ = ["OrtBackend", "open_session"]
 
+_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+
 
 class OrtBackend:
     """An ONNX file with a manifest, run by ONNX Runtime.
 
     threads: intra-op threads; results do not depend on it
+    device: cuda is refused where ONNX Runtime would quietly take the CPU
     Raises BackendMissing, ModelUnreadable, AlphabetMismatch, ManifestMissing, ManifestInvalid.
     """
 
-    def __init__(self, path: Path, *, threads: int = 1) -> None:
-        self._session = open_session(path, threads=threads)
+    def __init__(self, path: Path, *, threads: int = 1, device: Literal["cpu", "cuda"] = "cpu") -> None:
+        self._session = open_session(path, threads=threads, device=device)
         try:
             text = self._session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
         except UnicodeDecodeError as error:
@@ -95,18 +98,35 @@ def _fits(size: int, rule: int | WidthRule) -> bool:
     return size == rule if isinstance(rule, int) else rule.minimum == size == rule.maximum
 
 
-def open_session(path: Path, *, threads: int) -> onnxruntime.InferenceSession:
-    """An ONNX Runtime session on the CPU. Raises BackendMissing, ModelUnreadable."""
+def open_session(
+    path: Path, *, threads: int, device: Literal["cpu", "cuda"] = "cpu"
+) -> onnxruntime.InferenceSession:
+    """An ONNX Runtime session. Raises BackendMissing, ModelUnreadable."""
     ort = _import_onnxruntime()
     check_self_contained(path)
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
+    provider = _PROVIDERS[device]
+    if provider not in ort.get_available_providers():
+        raise BackendMissing(
+            "this ONNX Runtime has no CUDA provider; run pip uninstall -y onnxruntime, "
+            "then pip install 'crnn-deploy[gpu]'"
+        )
+    if device == "cuda" and hasattr(ort, "preload_dlls"):
+        ort.preload_dlls()  # CUDA and cuDNN from pip's packages
     try:
-        return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        session = ort.InferenceSession(str(path), options, providers=[provider])
     except Exception as error:  # ONNX Runtime's exceptions share no base class
         raise ModelUnreadable(path, f"ONNX Runtime cannot load it: {_reason(error)}") from error
+    used = session.get_providers()
+    if provider not in used:
+        raise BackendMissing(
+            f"ONNX Runtime's CUDA provider does not start and would leave {path} to {', '.join(used)}; its CUDA "
+            "or cuDNN libraries or the driver are missing, see crnn-deploy doctor; or take --device cpu"
+        )
+    return session
 
 
 def _reason(error: Exception) -> str:
