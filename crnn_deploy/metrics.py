@@ -15,9 +15,9 @@ from typing import Any
 
 from rapidfuzz.distance import Levenshtein
 
-__all__ = ["Score", "alphanumeric", "score", "wilson"]
+__all__ = ["Score", "Z", "alphanumeric", "score", "wilson"]
 
-_Z = 1.959963984540054  # of the standard normal distribution, two-sided 95 %
+Z = 1.959963984540054  # of the standard normal distribution, two-sided 95 %
 
 
 @dataclass(frozen=True)
@@ -124,9 +124,9 @@ def wilson(successes: int, trials: int) -> tuple[float, float]:
     """95 % score interval of a proportion (Wilson 1927), within 0-1; (0, 1) of no trials."""
     if not trials:
         return 0.0, 1.0
-    share, z2 = successes / trials, _Z * _Z
+    share, z2 = successes / trials, Z * Z
     center = (share + z2 / (2 * trials)) / (1 + z2 / trials)
-    reach = _Z * math.sqrt(share * (1 - share) / trials + z2 / (4 * trials * trials)) / (1 + z2 / trials)
+    reach = Z * math.sqrt(share * (1 - share) / trials + z2 / (4 * trials * trials)) / (1 + z2 / trials)
     low = 0.0 if successes == 0 else center - reach  # exactly there, but for rounding
     high = 1.0 if successes == trials else center + reach
     return low, high

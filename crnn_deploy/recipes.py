@@ -40,7 +40,7 @@ class Recipe:
     std: tuple[float, ...] = (0.5,)  # per channel
     interpolation: Interpolation = "linear"  # names without a prefix are OpenCV's
     filters: tuple[Filter, ...] = ()  # applied to the grey image at its original size
-    leaky_relu: bool | None = None  # slope 0.2 in place of ReLU; None: as saved beside the weights, or ReLU
+    leaky_relu: bool | None = None  # slope 0.2 in place of ReLU; None: as the checkpoint tells, or ReLU
     folder: Path = field(default=Path(), compare=False)  # where the recipe's file lies
 
 

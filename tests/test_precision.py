@@ -228,7 +228,8 @@ def test_the_verdict_counts_confident_texts() -> None:
     assert report_of(same, same).passed and report_of(same, same, 65504).passed
     assert not report_of(same, same, 65520).passed and not report_of(same, same, float("nan")).passed
     report = report_of(same, one_other)
-    assert (report.flips, report.texts_changed, report.confident, report.confident_changed) == (1, 1, 100, 1)
+    assert (report.flips, report.verdict.flips.count) == (1, 1)
+    assert (report.verdict.confident_flips.count, report.verdict.confident_flips.images) == (1, 100)
     assert not report.passed
     # the same change of a text that the model was unsure of, and then too many of them
     unsure = frames(0.5, *same.indices.tolist())

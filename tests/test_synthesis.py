@@ -211,7 +211,9 @@ def test_without_fonts_those_of_matplotlib_are_taken_which_is_said_once(
     told = capsys.readouterr()
     assert told.out == "" and told.err.count("\n") == 1
     assert "matplotlib" in told.err and str(tmp_path / "none") in told.err
-    assert found[0] == found[1] == faces
+    assert found[0] == found[1]
+    assert [face.path for face in found[0]] == [face.path for face in faces]
+    assert {face.lineage for face in found[0] if face.split == "held-out"} == {"times"}  # STIX
     assert {face.family for face in faces} >= {"DejaVu Sans", "DejaVu Serif", "DejaVu Sans Mono"}
 
 

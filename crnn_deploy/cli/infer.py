@@ -23,6 +23,13 @@ _CLEAR_LINE = "\r\033[K"  # of the progress bar
     help="An .onnx file.  [default: the package's own, for printed Latin text]",
 )
 @click.option(
+    "--precision",
+    type=click.Choice(["fp32", "int8"]),
+    default="fp32",
+    show_default=True,
+    help="Of the package's own model.",
+)
+@click.option(
     "--format",
     "format_name",
     type=click.Choice(["text", "tsv", "jsonl", "csv"]),
@@ -49,6 +56,7 @@ _CLEAR_LINE = "\r\033[K"  # of the progress bar
 def infer(
     paths: tuple[str, ...],
     model: Path | None,
+    precision: str,
     format_name: str,
     output: Path | None,
     batch: int,
@@ -74,18 +82,21 @@ def infer(
     """
     if resume and output is None:
         raise click.UsageError("--resume needs the file to go on with: -o FILE")
+    if precision != "fp32" and model is not None:
+        raise click.UsageError("--precision picks a file of the package's own model; --model names a file")
 
     from crnn_deploy import records, sources
-    from crnn_deploy.models import DEFAULT
+    from crnn_deploy.models import DEFAULT, DEFAULT_INT8
     from crnn_deploy.pipeline import Stop, cpus, read_in_order
     from crnn_deploy.recognizer import Recognizer
 
+    default = DEFAULT if precision == "fp32" else DEFAULT_INT8
     form = records.FORMATS[format_name](show_chars=show_chars)
     sources.check(paths)
     listed = sys.stdin.buffer if sources.STDIN in paths else ()
     count = failed = 0
     with ExitStack() as stack:
-        recognizer = stack.enter_context(closing(Recognizer.load(model or DEFAULT, batch=batch)))
+        recognizer = stack.enter_context(closing(Recognizer.load(model or default, batch=batch)))
         if output is None:
             stream, done = sys.stdout.buffer, records.Done()
             stream.write(form.header)

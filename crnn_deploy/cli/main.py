@@ -16,6 +16,8 @@ _COMMANDS = {
     "infer": "crnn_deploy.cli.infer:infer",
     "export": "crnn_deploy.cli.export:export",
     "build-engine": "crnn_deploy.cli.build_engine:build_engine",
+    "calibrate": "crnn_deploy.cli.calibrate:calibrate",
+    "quantize": "crnn_deploy.cli.quantize:quantize",
     "verify": "crnn_deploy.cli.verify:verify",
     "evaluate": "crnn_deploy.cli.evaluate:evaluate",
     "inspect": "crnn_deploy.cli.inspect:inspect_command",
@@ -27,7 +29,7 @@ _COMMANDS = {
 _EXTRAS = {  # which extra brings a library
     **dict.fromkeys(("onnx", "onnxscript", "safetensors", "torch"), "export"),
     **dict.fromkeys(("jinja2", "rapidfuzz"), "evaluate"),
-    **dict.fromkeys(("PIL", "fontTools", "pydantic", "rich", "tensorboard", "yaml"), "train"),
+    **dict.fromkeys(("PIL", "fontTools", "matplotlib", "pydantic", "rich", "tensorboard", "yaml"), "train"),
 }
 _INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 

@@ -19,7 +19,8 @@ __all__ = ["train"]
     help="Change a key of the file, such as optimizer.lr=0.001 or train.0.path=own.lmdb; may be repeated.",
 )
 @click.option("--resume", is_flag=True, help="Go on with what is in the run's folder, as if never stopped.")
-def train(path: Path, changes: tuple[str, ...], resume: bool) -> None:
+@click.option("--qat", is_flag=True, help="Finetune for INT8: round as `quantize` will (docs/int8.md).")
+def train(path: Path, changes: tuple[str, ...], resume: bool, qat: bool) -> None:
     """Train a CRNN.
 
     Checkpoints go to the run's folder (`out`): best.pth by validation, last.pth to resume from; both are read
@@ -35,7 +36,14 @@ def train(path: Path, changes: tuple[str, ...], resume: bool) -> None:
     from crnn_deploy.training.config import read_config
     from crnn_deploy.training.loop import train as run
 
+    if qat:
+        from crnn_deploy.stages.qdq import WEIGHT_LEVEL
+
+        changes = (*changes, f"qat={WEIGHT_LEVEL}")
     config = read_config(path, changes)
+    unread = sorted({"network", "recipe"} & config.model_fields_set) if config.start is not None else []
+    if unread:
+        click.echo(f"not read, since start.checkpoint brings its own: {', '.join(unread)}", err=True)
     outcome = run(config, resume=resume)
     for name, score in outcome.scores.items():
         click.echo(

@@ -17,14 +17,14 @@ import torch
 from torch import nn
 
 from crnn_deploy.backends.onnx_file import check_self_contained
-from crnn_deploy.backends.ort import open_session
+from crnn_deploy.backends.ort import OrtBackend, open_session
 from crnn_deploy.backends.reference import ReferenceBackend
 from crnn_deploy.engine_file import check_bytes, read_sidecar
 from crnn_deploy.errors import ManifestMissing, ModelNotFound, ModelUnreadable
 from crnn_deploy.manifest import METADATA_KEY, Manifest
 from crnn_deploy.stages.reference import Settings, accepts_any_width, open_reference
 
-__all__ = ["flops", "inspect", "load_onnx", "manifest_of", "session_of"]
+__all__ = ["backend_of", "flops", "inspect", "load_onnx", "manifest_of", "session_of"]
 
 _WIDTHS = (32, 100, 160, 320)
 _SAMPLE = 40  # characters of the alphabet shown
@@ -139,6 +139,14 @@ def session_of(model: onnx.ModelProto) -> Any:
         path = Path(folder) / "model.onnx"
         onnx.save(model, path)
         return open_session(path, threads=1)
+
+
+def backend_of(model: onnx.ModelProto) -> OrtBackend:
+    """A backend of a model with a manifest in memory. Raises what OrtBackend raises."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        onnx.save(model, path)
+        return OrtBackend(path)
 
 
 def flops(model: onnx.ModelProto, manifest: Manifest, widths: Sequence[int]) -> dict[int, int]:

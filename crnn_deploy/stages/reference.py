@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +19,7 @@ from crnn_deploy.errors import AlphabetMismatch, CrnnDeployError
 from crnn_deploy.manifest import Manifest, StepRule, WidthRule
 from crnn_deploy.networks.families import FAMILIES, recognise
 from crnn_deploy.recipes import RECIPES, Recipe, find_recipe, recipe_from_plain
+from crnn_deploy.stages.activation import leaky_relu
 from crnn_deploy.stages.checkpoint import Checkpoint, CheckpointUnreadable, load
 
 __all__ = [
@@ -158,26 +159,36 @@ def _family_module(checkpoint: Checkpoint, recipe: Recipe | None) -> tuple[nn.Mo
         )
     if recipe is None:
         recipe = RECIPES[family.recipe]
+
+    def build(leaky_relu: bool) -> nn.Module:
+        try:
+            module = family.build(state, leaky_relu)
+        except (KeyError, IndexError) as error:
+            reason = f"it looks like {family.name}, but {error} is missing or of another shape"
+            raise CheckpointUnreadable(checkpoint.path, reason) from error
+        _load_state(module, state, checkpoint.path)
+        return module
+
     told = {"family": family.name}
     leaky = False
     if family.leaky:
-        leaky, why = _leaky_relu(recipe, checkpoint)
+        leaky, why = _leaky_relu(build, recipe, checkpoint)
         told["activation"] = f"{'LeakyReLU' if leaky else 'ReLU'} ({why})"
-    try:
-        module = family.build(state, leaky)
-    except (KeyError, IndexError) as error:
-        reason = f"it looks like {family.name}, but {error} is missing or of another shape"
-        raise CheckpointUnreadable(checkpoint.path, reason) from error
-    _load_state(module, state, checkpoint.path)
+    module = build(leaky)
     return module, told, replace(recipe, height=getattr(module, "height", recipe.height))
 
 
-def _leaky_relu(recipe: Recipe, checkpoint: Checkpoint) -> tuple[bool, str]:
-    """Whether the activation is LeakyReLU, and what says so; the weights themselves do not."""
+def _leaky_relu(
+    build: Callable[[bool], nn.Module], recipe: Recipe, checkpoint: Checkpoint
+) -> tuple[bool, str]:
+    """Whether the activation is LeakyReLU, and what says so."""
     if recipe.leaky_relu is not None:
         return recipe.leaky_relu, f"recipe {recipe.name}"
     if checkpoint.leaky_relu is not None:
         return checkpoint.leaky_relu, "saved beside the weights"
+    leaky = leaky_relu(build, recipe)
+    if leaky is not None:
+        return leaky, "told by batch norm's means"
     return False, "the published default; for LeakyReLU give a recipe with leaky_relu = true"
 
 

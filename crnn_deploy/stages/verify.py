@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,16 +13,26 @@ from crnn_deploy import image, sources
 from crnn_deploy.backends import SUFFIXES, Backend, open_backend
 from crnn_deploy.backends.reference import ReferenceBackend
 from crnn_deploy.batching import batches
+from crnn_deploy.ctc import Frames
 from crnn_deploy.errors import CrnnDeployError
 from crnn_deploy.manifest import Manifest
 from crnn_deploy.recipes import RECIPES
 from crnn_deploy.stages.parity import ParityReport, compare, drawn_images
 from crnn_deploy.stages.reference import Settings, open_reference
+from crnn_deploy.stages.verdict import Reading, Verdict, judge, readings
 
-__all__ = ["NotComparable", "verify"]
+__all__ = ["NotComparable", "Verification", "verify"]
 
 _BATCH = 8
 _CASES = 12
+
+
+@dataclass(frozen=True)
+class Verification:
+    """Two models on the same images: number by number, and string by string."""
+
+    parity: ParityReport
+    verdict: Verdict | None  # None of drawn images, which hold no text to speak of
 
 
 class NotComparable(CrnnDeployError, ValueError):
@@ -30,8 +40,13 @@ class NotComparable(CrnnDeployError, ValueError):
 
 
 def verify(
-    reference: Path, candidate: Path, settings: Settings, *, images: str | None, tolerance: float
-) -> ParityReport:
+    reference: Path,
+    candidate: Path,
+    settings: Settings,
+    *,
+    images: str | None,
+    tolerance: float,
+) -> Verification:
     """Compare two models, each a checkpoint or an ONNX file.
 
     images: a folder, file or glob; None draws images
@@ -56,9 +71,28 @@ def verify(
         buckets = ours.width.buckets()
         widths = [buckets[i * (len(buckets) - 1) // (_CASES - 1)] for i in range(_CASES)]
         inputs = (drawn_images(ours, 1 + i % _BATCH, width, rng) for i, width in enumerate(widths))
-        return compare(first, second, inputs, tolerance=tolerance)
+        return Verification(compare(first, second, inputs, tolerance=tolerance), None)
     sources.check((images,))
-    return compare(first, second, _read(images, ours), tolerance=tolerance)
+    recorders = _Recorder(first), _Recorder(second)
+    parity = compare(*recorders, _read(images, ours), tolerance=tolerance)
+    return Verification(parity, judge(recorders[0].read, recorders[1].read))
+
+
+class _Recorder:
+    """A backend whose readings are kept, so that one run serves both comparisons."""
+
+    def __init__(self, backend: Backend) -> None:
+        self.manifest = backend.manifest
+        self.read: list[Reading] = []
+        self._backend = backend
+
+    def run(self, images: NDArray[np.float32]) -> Frames:
+        frames = self._backend.run(images)
+        self.read += readings(frames, self.manifest)
+        return frames
+
+    def close(self) -> None:
+        self._backend.close()
 
 
 def _open_checkpoint(path: Path, settings: Settings, other: Backend | None) -> Backend:

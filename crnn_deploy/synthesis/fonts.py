@@ -13,7 +13,7 @@ import struct
 import sys
 import tomllib
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -95,7 +95,12 @@ def scan(tier: Tier = "latin", folders: Sequence[Path] = FOLDERS) -> list[Face]:
                 f"{' '.join(packages('latin')[:4])}"
             ) from error
         _say_fallback(tuple(folders))
-        faces = [face for path in sorted(Path(get_data_path()).rglob("*.ttf")) for face in _faces(path)]
+        held_out = _table()["split"]["fallback-held-out"]
+        faces = [
+            replace(face, split="held-out" if face.lineage in held_out else "train")
+            for path in sorted(Path(get_data_path()).rglob("*.ttf"))
+            for face in _faces(path)
+        ]
     cjk = _table()["split"]["cjk"]
     return [face for face in faces if tier == "cjk" or face.lineage not in cjk]
 

@@ -58,6 +58,13 @@ class AlphabetConfig(_Section):
     file: Path | None = None  # UTF-8: one line of characters, or one token a line
     characters: Path | None = None  # a 360CC character file, whose line 0 is the blank
 
+    @model_validator(mode="after")
+    def _one_origin(self) -> AlphabetConfig:
+        given = [name for name in ("string", "file", "characters") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(f"takes one of string, file and characters, not {' and '.join(given) or 'none'}")
+        return self
+
 
 class NetworkConfig(_Section):
     """A network of random weights; not read where training starts from a checkpoint."""
@@ -132,10 +139,20 @@ class ScheduleConfig(_Section):
 
     name: Literal["constant", "step", "multistep", "onecycle", "cosine", "trapezoid"] = "constant"
     warmup: Annotated[int, Field(ge=0)] = 0  # steps from 0 to the full rate
-    every: PositiveInt = 1  # step: steps between two falls
+    every: PositiveInt | None = None  # step: steps between two falls
     at: tuple[int, ...] = ()  # multistep: steps of the falls
     gamma: PositiveFloat = 0.1  # step, multistep: factor of each fall
     decay: Share = 0.2  # trapezoid: last share of the steps, over which the rate falls to 0
+
+    @model_validator(mode="after")
+    def _whole(self) -> ScheduleConfig:
+        if self.name == "step" and self.every is None:
+            raise ValueError("the schedule `step` needs `every`, the steps between two falls")
+        if self.name == "multistep" and not self.at:
+            raise ValueError("the schedule `multistep` needs `at`, the steps of its falls")
+        if self.name == "onecycle" and self.warmup:
+            raise ValueError("the schedule `onecycle` has a warmup of its own; leave `warmup` out")
+        return self
 
 
 class Config(_Section):
@@ -149,6 +166,9 @@ class Config(_Section):
     start: StartConfig | None = None
     train: tuple[DataConfig, ...] = Field(min_length=1)
     validation: dict[str, DataConfig] = {}
+    qat: PositiveInt | None = (
+        None  # finetune for INT8: largest level of the weights, which `quantize` takes as 63
+    )
     augment: bool = False  # vary images on disk: crop, slant, contrast, blur, noise
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     steps: PositiveInt  # of the optimiser, in all
@@ -165,6 +185,12 @@ class Config(_Section):
     validate_every: PositiveInt = 1000
     save_every: PositiveInt = 1000  # `last.pth`
     keep_every: PositiveInt | None = None  # a file of its own
+
+    @model_validator(mode="after")
+    def _qat_finetunes(self) -> Config:
+        if self.qat is not None and self.start is None:
+            raise ValueError("qat finetunes: name the float checkpoint as start.checkpoint")
+        return self
 
     @field_validator("validation")
     @classmethod

@@ -100,7 +100,10 @@ def open_sources(config: Config, alphabet: Sequence[str]) -> list[tuple[Dataset,
 def _drawn(config: SyntheticConfig, alphabet: Sequence[str], seed: int) -> SyntheticDataset:
     faces = [face for face in faces_of(config) if face.split == config.split]
     if not faces:
-        raise TrainingDataInvalid(f"no font here belongs to the split {config.split!r}")
+        raise TrainingDataInvalid(
+            f"no font here belongs to the split {config.split!r}; install those that "
+            f"`crnn-deploy dataset fonts --tier {config.fonts} --packages` lists"
+        )
     return SyntheticDataset(
         texts=TextSource(alphabet, read_words(config.split), config.kinds),
         renderer=Renderer(faces, alphabet),

@@ -23,6 +23,7 @@ from crnn_deploy.synthesis.fonts import write_font_manifest
 from crnn_deploy.training import state
 from crnn_deploy.training.config import Config
 from crnn_deploy.training.data import Batch, Stream, batches_from, faces_of, open_source, open_sources
+from crnn_deploy.training.fake_quantization import fake_quantize
 from crnn_deploy.training.journal import Journal
 from crnn_deploy.training.model import Model, build, train_mode
 from crnn_deploy.training.optimize import Average, factor, optimizer_of
@@ -65,6 +66,8 @@ def train(config: Config, *, resume: bool = False) -> Outcome:
             raise RunExists(config.out)
         torch.manual_seed(config.seed)
         model = build(config)
+        if config.qat is not None:
+            fake_quantize(model.module, weight_level=config.qat)
         sources = open_sources(config, model.manifest.alphabet)
         stream = Stream(sources, model.manifest, config, rank=rank, world=world)
         validation = {

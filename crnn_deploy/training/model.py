@@ -78,9 +78,6 @@ def _convolutions(module: nn.Module) -> list[nn.Module]:
 
 
 def _alphabet(config: AlphabetConfig) -> tuple[str, ...]:
-    given = [name for name in ("string", "file", "characters") if getattr(config, name) is not None]
-    if len(given) != 1:
-        raise AlphabetInvalid(f"`alphabet` takes one of string, file and characters, not {given or 'none'}")
     if config.string is not None:
         return check_alphabet(tuple(config.string), "the configuration")
     if config.file is not None:

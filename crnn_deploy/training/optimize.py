@@ -51,6 +51,7 @@ def factor(config: ScheduleConfig, step: int, steps: int) -> float:
         case "constant":
             return warm
         case "step":
+            assert config.every is not None
             return warm * config.gamma ** (step // config.every)
         case "multistep":
             return warm * config.gamma ** sum(step >= at for at in config.at)

@@ -15,7 +15,7 @@ from crnn_deploy.datasets import Sample
 from crnn_deploy.errors import CrnnDeployError
 from crnn_deploy.synthesis.fonts import Face
 from crnn_deploy.training.config import Config
-from crnn_deploy.training.data import Stream, open_sources
+from crnn_deploy.training.data import Stream, TrainingDataInvalid, open_sources
 from crnn_deploy.training.model import build
 
 __all__ = ["contact_sheet", "training_samples"]
@@ -51,11 +51,19 @@ def contact_sheet(samples: Iterable[Sample], faces: list[Face]) -> NDArray[np.ui
 
 
 def training_samples(config: Config) -> Iterator[Sample]:
-    """What a training sees, image by image, without end. Raises what opening its data raises."""
+    """What a training sees, image by image, without end.
+
+    Raises TrainingDataInvalid, and what opening its data raises.
+    """
     manifest = build(config).manifest
     stream = Stream(open_sources(config, manifest.alphabet), manifest, config)
     for window in count():
-        yield from (Sample(pixels, text, "") for pixels, text, _ in stream.samples(window))
+        found = 0
+        for pixels, text, _ in stream.samples(window):
+            found += 1
+            yield Sample(pixels, text, "")
+        if not found:
+            raise TrainingDataInvalid("no training image can be used; see crnn-deploy dataset check")
 
 
 def _cell(sample: Sample, faces: list[Face]) -> NDArray[np.uint8]:

@@ -22,7 +22,7 @@ LAST = "last.pth"
 # what may not change: the position in the stream of images would mean another image
 _FIXED = (
     *("seed", "batch", "window", "train", "augment", "ignore_case"),
-    *("network", "start", "alphabet", "recipe", "optimizer", "ema", "precision"),
+    *("network", "start", "alphabet", "recipe", "optimizer", "ema", "precision", "qat"),
 )
 
 

@@ -1,0 +1,87 @@
+"""Quantisation-aware finetuning where quantisation after training fails: weights of 4 bits.
+
+    python benchmarks/qat.py [--steps 300] [--images 1000] [--json FILE]
+
+The default model's convolutions get weights of 15 levels; then it is finetuned with the same rounding on
+drawn images and quantised again in the same way. Each reads the same held-out drawn images.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import tempfile
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from crnn_deploy.stages import calibration_set, qdq
+from crnn_deploy.stages.calibrate import calibrate
+from crnn_deploy.stages.export import export
+from crnn_deploy.stages.inspection import backend_of, load_onnx
+from crnn_deploy.stages.proof_images import proof_images
+from crnn_deploy.stages.reference import Settings, open_reference
+from crnn_deploy.stages.verdict import judge, read
+from crnn_deploy.training.config import Config
+from crnn_deploy.training.loop import train
+
+CHECKPOINT = Path(__file__).parents[1] / "training" / "default.pth"
+LEVEL = 7  # of 4-bit weights
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--images", type=int, default=1000)
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        drawn = {"kinds": {"word": 3, "number": 1, "line": 1}}
+        config = Config.model_validate(
+            {
+                "out": f"{folder}/run",
+                "start": {"checkpoint": CHECKPOINT},
+                "qat": LEVEL,
+                "train": [{"synthetic": drawn}],
+                "steps": arguments.steps,
+                "batch": 32,
+                "window": 8,
+                "optimizer": {"lr": 5e-4},
+                "schedule": {"name": "cosine", "warmup": 20},
+                "ema": 0.98,
+            }
+        )
+        train(config)
+        results: dict[str, Any] = {
+            "suite": "qat",
+            "machine": f"{platform.machine()}, {len(os.sched_getaffinity(0))} CPUs",
+            "device": "cpu",
+            "versions": {n: metadata.version(n) for n in ("crnn-deploy", "numpy", "onnxruntime", "torch")},
+            "steps": arguments.steps,
+        }
+        checkpoints = {"after training": CHECKPOINT, "quantisation-aware": Path(folder) / "run" / "last.pth"}
+        reference = None
+        for name, checkpoint in checkpoints.items():
+            path = Path(folder) / f"{name}.onnx"
+            floating = open_reference(checkpoint, Settings())
+            export(floating, path)
+            found = calibration_set.rendered(floating.manifest.alphabet, 400)
+            images, held_back = calibration_set.draw(found, floating.manifest, 256)
+            scales = calibrate(path, images, held_back, "mse", Path(folder) / "scales.json", rendered=True)
+            proof = proof_images(path, None, None, arguments.images)
+            source = load_onnx(path)
+            reference = reference or read(backend_of(source), proof.batches)  # the float default model
+            model = qdq.insert(source, scales.ranges, weight_level=LEVEL)
+            verdict = judge(reference, read(backend_of(model), proof.batches), proof.truths)
+            results[name] = {k: v for k, v in verdict.to_plain().items() if k != "changes"}
+            print(f"{name}:\n{verdict.table()}", flush=True)
+    if arguments.json:
+        arguments.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,75 @@
+"""`crnn-deploy calibrate`: the ranges of a model's activations, for INT8."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+__all__ = ["calibrate"]
+
+
+@click.command()
+@click.argument("model", metavar="MODEL.onnx", type=click.Path(path_type=Path))
+@click.argument("images", metavar="[IMAGES]", required=False)
+@click.option(
+    "--method",
+    type=click.Choice(["minmax", "percentile", "entropy", "mse", "auto"]),
+    default="auto",
+    show_default=True,
+    help="How much of the ranges is covered; auto: what changes least on images held back.",
+)
+@click.option(
+    "--samples", type=click.IntRange(min=1), default=512, show_default=True, help="Most images used."
+)
+@click.option("-o", "path", metavar="SCALES.json", type=click.Path(path_type=Path), required=True)
+def calibrate(model: Path, images: str | None, method: Any, samples: int, path: Path) -> None:
+    """Measure how large the activations of MODEL get on IMAGES, a folder, file or glob.
+
+    Images are drawn by width, an equal share each, and run as they are in the batches of `infer`. Without
+    IMAGES, text is drawn. Ctrl-C stops; the same command goes on.
+
+    \b
+    crnn-deploy calibrate model.onnx crops/ -o scales.json
+    crnn-deploy quantize model.onnx crops/ --scales scales.json -o model.int8.onnx
+    """
+    from crnn_deploy.pipeline import Stop
+
+    with Stop() as stop:
+        from crnn_deploy.backends import open_backend
+        from crnn_deploy.stages import calibration_set
+        from crnn_deploy.stages.calibrate import calibrate as run
+
+        backend = open_backend(model)
+        manifest = backend.manifest
+        backend.close()
+        if images is None:
+            found = calibration_set.rendered(manifest.alphabet, 3 * samples)
+        else:
+            found = calibration_set.of_folder(images)
+        drawn, held_back = calibration_set.draw(found, manifest, samples)
+        bar = click.progressbar(
+            length=len(drawn) + (5 * len(held_back) if method == "auto" else 0),
+            label="calibrate",
+            file=sys.stderr,
+            show_pos=True,
+            hidden=not sys.stderr.isatty(),
+        )
+        with bar:
+            scales = run(
+                *(model, drawn, held_back, method, path),
+                rendered=images is None,
+                progress=bar.update,
+                stopped=stop,
+            )
+    for name, figures in scales.compared.items():
+        shown = ", ".join(f"{figure} {value:.4g}" for figure, value in figures.items())
+        click.echo(f"{name}: {shown} (of {len(held_back)} images held back)")
+    widths = len({one["width"] for one in scales.images})
+    drawn_by = "drawn, since no IMAGES were given" if scales.rendered else "of the images given"
+    click.echo(
+        f"{path}: {len(scales.ranges)} ranges, {scales.method}, "
+        f"{len(scales.images)} images of {widths} widths, {drawn_by}"
+    )

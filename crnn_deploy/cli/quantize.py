@@ -1,0 +1,146 @@
+"""`crnn-deploy quantize`: a model in INT8, or the reason why not."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from crnn_deploy.cli.options import data_options, open_data
+
+__all__ = ["quantize"]
+
+
+def _share(_: click.Context, param: click.Parameter, value: str) -> float:
+    """`0.1%` or `0.1pt`, both hundredths."""
+    try:
+        share = float(value.removesuffix("%").removesuffix("pt")) / 100
+        if not 0 <= share <= 1:
+            raise ValueError
+    except ValueError as error:
+        raise click.BadParameter(f"{value!r} is not a percentage such as 0.1%") from error
+    return share
+
+
+@click.command()
+@click.argument("model", metavar="MODEL.onnx", type=click.Path(path_type=Path))
+@click.argument("data", metavar="[DATA]", required=False)
+@data_options
+@click.option(
+    "--scales", "scales_path", metavar="SCALES.json", type=click.Path(path_type=Path), required=True
+)
+@click.option(
+    "--max-confident-flips",
+    "confident_flips",
+    callback=_share,
+    default="0.1%",
+    show_default=True,
+    help="Share of the strings the float model is sure of that may change.",
+)
+@click.option(
+    "--confidence",
+    type=click.FloatRange(0, 1),
+    default=0.8,
+    show_default=True,
+    help="It is sure where its weakest frame is above this.",
+)
+@click.option("--max-accuracy-loss", "accuracy_loss", callback=_share, default="0.2pt", show_default=True)
+@click.option("--max-cer-increase", "cer_increase", callback=_share, default="0.05pt", show_default=True)
+@click.option(
+    "--activations",
+    type=click.Choice(["int8", "uint8"]),
+    default="int8",
+    show_default=True,
+    help="uint8: for CPUs alone, faster without VNNI; TensorRT takes int8.",
+)
+@click.option(
+    "--target",
+    type=click.Choice(["cpu", "gpu"]),
+    default="cpu",
+    show_default=True,
+    help="gpu: this CPU's speed is no gate.",
+)
+@click.option(
+    "--samples", type=click.IntRange(min=1), default=10_000, show_default=True, help="Drawn without DATA."
+)
+@click.option(
+    "--json", "json_path", metavar="FILE", type=click.Path(path_type=Path), help="Write all figures here."
+)
+@click.option(
+    "--html", "html_path", metavar="FILE", type=click.Path(path_type=Path), help="Write a page with images."
+)
+@click.option("-o", "path", metavar="OUT.int8.onnx", type=click.Path(path_type=Path), required=True)
+def quantize(
+    model: Path,
+    data: str | None,
+    kind: Any,
+    images: str | None,
+    characters: str | None,
+    scales_path: Path,
+    activations: Any,
+    target: Any,
+    samples: int,
+    json_path: Path | None,
+    html_path: Path | None,
+    path: Path,
+    **budget: float,
+) -> None:
+    """Write MODEL in INT8 if its text holds and it is faster; else say why not.
+
+    DATA is a folder of images, or a labelled dataset; without it, labelled text is drawn in fonts and words
+    that no training saw. The layers that hurt the text most go back to float until the budget holds.
+
+    Exit code: 0, 1 when refused (nothing is written then), 2 for bad input.
+    """
+    from crnn_deploy.pipeline import Stop
+
+    with Stop() as stop:
+        import json
+
+        from crnn_deploy.stages.calibrate import read_scales
+        from crnn_deploy.stages.proof_images import proof_images
+        from crnn_deploy.stages.quantize import Refused
+        from crnn_deploy.stages.quantize import quantize as run
+        from crnn_deploy.stages.verdict import Budget
+
+        if html_path is not None:  # before the long run: its libraries may be missing
+            from crnn_deploy.stages.quantization_report import render
+        scales = read_scales(scales_path, model)
+        labelled = None
+        if data is not None and (kind is not None or not Path(data).is_dir() or images is not None):
+            labelled = open_data(data, kind, images, characters)
+        proof = proof_images(model, data, labelled, samples)
+        bar = click.progressbar(
+            length=2 * len(proof.sources),  # more where layers go back to float
+            label="quantize",
+            file=sys.stderr,
+            show_pos=True,
+            hidden=not sys.stderr.isatty(),
+        )
+        refusal = None
+        with bar:
+            try:
+                result = run(
+                    *(model, scales, proof.batches, proof.truths, path),
+                    budget=Budget(**budget),
+                    activations=activations,
+                    target=target,
+                    progress=bar.update,
+                    stopped=stop,
+                )
+            except Refused as error:
+                refusal, result = error, error.result
+    if json_path is not None:
+        plain = {
+            "scales": {"method": scales.method, "images_sha256": scales.images_sha256},
+            **result.to_plain(),
+        }
+        json_path.write_text(json.dumps(plain, indent=1) + "\n", encoding="utf-8")
+    if html_path is not None:
+        html_path.write_text(render(result, scales, proof), encoding="utf-8", errors="xmlcharrefreplace")
+    click.echo(result.table())
+    if refusal is not None:
+        raise refusal
+    click.echo(f"{path}: {result.chosen.name}, {result.chosen.speed:.2f} x the float model on this machine")

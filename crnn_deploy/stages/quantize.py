@@ -1,0 +1,221 @@
+"""A float model to INT8, kept only when it reads the same text and is faster, in one run on one machine."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any, Literal
+
+import numpy as np
+import onnx
+
+from crnn_deploy.backends import Backend
+from crnn_deploy.backends.ort import OrtBackend
+from crnn_deploy.batching import Batch
+from crnn_deploy.errors import ManifestMissing, VerdictFailed
+from crnn_deploy.stages import qdq
+from crnn_deploy.stages.calibrate import Scales
+from crnn_deploy.stages.export import replacing
+from crnn_deploy.stages.inspection import backend_of, load_onnx, manifest_of
+from crnn_deploy.stages.verdict import Budget, Reading, Verdict, judge, margin_change, read
+
+__all__ = ["Quantization", "Refused", "Sensitivity", "Variant", "quantize", "speed_ratio"]
+
+_ROUNDS = 9  # of the speed's comparison
+_SCREEN = 256  # images on which layers are compared
+
+Target = Literal["cpu", "gpu"]
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """What quantising one layer alone does."""
+
+    layer: str  # its output
+    operator: str
+    flips: int  # strings changed of the first images
+    confident_flips: int
+    margin_change: float  # mean |change| of the difference of the two best logits
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A model that was measured."""
+
+    name: str
+    kept_float: tuple[str, ...]  # outputs of layers that stay float
+    verdict: Verdict
+    speed: float  # images per CPU-second as a ratio to the float model in the same run
+
+    def to_plain(self) -> dict[str, Any]:
+        plain = {"name": self.name, "kept_float": self.kept_float, "speed": round(self.speed, 3)}
+        return plain | {"verdict": self.verdict.to_plain()}
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """What was tried; the last variant is the one that was written, or refused."""
+
+    variants: tuple[Variant, ...]
+    sensitivity: tuple[Sensitivity, ...]  # the layer that hurts most first
+    activations: qdq.Activations
+    reference: tuple[Reading, ...]
+
+    @property
+    def chosen(self) -> Variant:
+        return self.variants[-1]
+
+    def to_plain(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        return {
+            "activations": self.activations,
+            "weights": "int8, per channel, 7 bits",
+            "variants": [variant.to_plain() for variant in self.variants],
+            "sensitivity": [vars(one) for one in self.sensitivity],
+        }
+
+    def table(self) -> str:
+        """The variants as lines of text, the last with all its figures."""
+        lines = [f"{v.name}: {v.speed:.2f} x float, {v.verdict.line()}" for v in self.variants]
+        return "\n".join([*lines, self.chosen.verdict.table()])
+
+
+class Refused(VerdictFailed):
+    """No variant is both within the budget and faster; nothing was written."""
+
+    def __init__(self, reason: str, result: Quantization) -> None:
+        super().__init__(f"no INT8 model was written: {reason}")
+        self.result = result
+
+
+def quantize(
+    model: Path,
+    scales: Scales,
+    batches: Sequence[Batch],
+    truths: Sequence[str] | None,
+    path: Path,
+    *,
+    budget: Budget,
+    activations: qdq.Activations = "int8",
+    target: Target = "cpu",
+    progress: Callable[[int], object] = lambda images: None,
+    stopped: Callable[[], bool] = lambda: False,
+) -> Quantization:
+    """Write the Q/DQ model that changes the least layers back to float and passes both gates, atomically.
+
+    batches: of all images, for the verdict; truths: their texts by index, None without labels
+    target: gpu leaves the speed gate out, since this machine's CPU says nothing of it
+    progress: called with the number of images of each batch that was read
+    Raises Refused, QuantizationImpossible, and what opening the model raises; KeyboardInterrupt.
+    """
+    source = load_onnx(model)
+    manifest = manifest_of(source)
+    if manifest is None:
+        raise ManifestMissing(model)
+    qdq.check_float(source)
+    search = _Search(
+        source, OrtBackend(model), scales, batches, truths, budget, activations, progress, stopped
+    )
+    variants = [search.variant(())]
+    sensitivity: list[Sensitivity] = []
+    kept: list[str] = []
+    while (answer := _answer(variants[-1], target)) != "passed":
+        verdict = variants[-1].verdict
+        sensitivity = sensitivity or search.sensitivity()
+        result = Quantization(tuple(variants), tuple(sensitivity), activations, tuple(search.reference))
+        if not verdict.confident_flips.count and verdict.checks[0].answer == "NOT ENOUGH IMAGES":
+            raise Refused(f"there are not enough images to tell; {verdict.line()}", result)
+        if answer == "slow":
+            raise Refused(
+                f"at {variants[-1].speed:.2f} x the float model it is not faster on this machine"
+                + (f" with {len(kept)} layers back in float, which the budget asks for" if kept else ""),
+                result,
+            )
+        if len(kept) == len(sensitivity):
+            raise Refused("even with all layers in float the budget does not hold", result)
+        # the layers that hurt most go back to float, twice as many at each try
+        kept = [one.layer for one in sensitivity[: max(1, 2 * len(kept))]]
+        variants.append(search.variant(tuple(kept)))
+    sensitivity = sensitivity or search.sensitivity()
+    with replacing(path) as temporary:
+        onnx.save(search.quantized(kept), temporary)
+    return Quantization(tuple(variants), tuple(sensitivity), activations, tuple(search.reference))
+
+
+def _answer(variant: Variant, target: Target) -> Literal["passed", "failed", "slow"]:
+    if not variant.verdict.passed:
+        return "failed" if variant.speed > 1 or target == "gpu" else "slow"
+    return "passed" if variant.speed > 1 or target == "gpu" else "slow"
+
+
+class _Search:
+    def __init__(
+        self,
+        source: onnx.ModelProto,
+        floating: Backend,
+        scales: Scales,
+        batches: Sequence[Batch],
+        truths: Sequence[str] | None,
+        budget: Budget,
+        activations: qdq.Activations,
+        progress: Callable[[int], object],
+        stopped: Callable[[], bool],
+    ) -> None:
+        self._source, self._floating, self._scales = source, floating, scales
+        self._batches, self._truths, self._budget = batches, truths, budget
+        self._activations, self._progress, self._stopped = activations, progress, stopped
+        self.reference = self._read(floating, batches)
+
+    def quantized(self, kept: Sequence[str]) -> onnx.ModelProto:
+        return qdq.insert(self._source, self._scales.ranges, keep_float=kept, activations=self._activations)
+
+    def variant(self, kept: tuple[str, ...]) -> Variant:
+        backend = backend_of(self.quantized(kept))
+        verdict = judge(self.reference, self._read(backend, self._batches), self._truths, budget=self._budget)
+        speed = speed_ratio(self._floating, backend, self._batches)
+        name = f"{self._activations}, {len(kept)} layers float" if kept else self._activations
+        return Variant(name, kept, verdict, speed)
+
+    def sensitivity(self) -> list[Sensitivity]:
+        """Every layer quantised alone, on the first images; the one that hurts most first."""
+        layers = qdq.candidates(self._source)
+        operators = {node.output[0]: node.op_type for node in self._source.graph.node}
+        few = list(self._batches)
+        while len(few) > 1 and sum(len(batch.indices) for batch in few) > _SCREEN:
+            few = few[::2]
+        order = [at for batch in few for at in batch.indices]
+        few = [Batch(b.images, tuple(order.index(at) for at in b.indices)) for b in few]
+        reference = [self.reference[at] for at in order]
+        found = []
+        for layer in layers:
+            backend = backend_of(self.quantized([other for other in layers if other != layer]))
+            candidate = self._read(backend, few)
+            verdict = judge(reference, candidate, budget=self._budget)
+            flips, sure = verdict.flips.count, verdict.confident_flips.count
+            found.append(
+                Sensitivity(layer, operators[layer], flips, sure, margin_change(reference, candidate))
+            )
+        return sorted(found, key=lambda one: (-one.confident_flips, -one.flips, -one.margin_change))
+
+    def _read(self, backend: Backend, batches: Sequence[Batch]) -> list[Reading]:
+        if self._stopped():
+            raise KeyboardInterrupt
+        return read(backend, batches, progress=self._progress)
+
+
+def speed_ratio(reference: Backend, candidate: Backend, batches: Sequence[Batch]) -> float:
+    """Images per CPU-second of the candidate by those of the reference: interleaved, the median ratio."""
+    some = batches[:: max(1, len(batches) // 16)]
+    ratios = []
+    for _ in range(_ROUNDS):
+        seconds = []
+        for backend in (reference, candidate):
+            start = time.process_time()
+            for batch in some:
+                backend.run(np.ascontiguousarray(batch.images))
+            seconds.append(time.process_time() - start)
+        ratios.append(seconds[0] / seconds[1])
+    return median(ratios)

@@ -1,0 +1,120 @@
+"""The stream of batches that a training sees."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from crnn_deploy.datasets import Sample
+from crnn_deploy.manifest import Manifest, StepRule, WidthRule
+from crnn_deploy.training.config import Config
+from crnn_deploy.training.data import Stream, TrainingDataInvalid
+
+DIGITS = "0123456789"
+
+
+@dataclass(frozen=True)
+class Listed:
+    samples: Sequence[Sample]
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> Sample:
+        return self.samples[index]
+
+
+MANIFEST = Manifest(
+    *(tuple(DIGITS), 0, "gray", 8, WidthRule(16, 64, 4), (0.5,), (0.5,), "linear"), StepRule(4, 3)
+)
+
+
+def stream_of(samples: Sequence[Sample], **changes: Any) -> Stream:
+    plain = {"out": "x", "train": [{"path": "x"}], "steps": 1, "batch": 2, "window": 2}
+    rank, world = changes.pop("rank", 0), changes.pop("world", 1)
+    config = Config.model_validate({**plain, **changes})
+    return Stream([(Listed(samples), 1.0)], MANIFEST, config, rank=rank, world=world)
+
+
+def numbered(count: int, height: int = 8, width: int = 24) -> list[Sample]:
+    return [Sample(np.full((height, width), i, np.uint8), f"{i:02}", str(i)) for i in range(count)]
+
+
+@given(st.integers(1, 30), st.integers(1, 4), st.integers(1, 4), st.integers(1, 3), st.integers(0, 2**32 - 1))
+@settings(deadline=None, max_examples=40)
+def test_every_image_comes_once_in_an_epoch(
+    count: int, batch: int, window: int, world: int, seed: int
+) -> None:
+    samples = numbered(count)
+    changes = {"batch": batch, "window": window, "seed": seed, "world": world}
+    streams = [stream_of(samples, rank=rank, **changes) for rank in range(world)]
+    windows, epochs = 0, 3
+    seen: Counter[str] = Counter()
+    while windows * batch * window * world < epochs * count:
+        for stream in streams:
+            batches = stream[windows]
+            assert [len(one.texts) for one in batches] == [batch] * window
+            seen.update(text for one in batches for text in one.texts)
+        windows += 1
+        done = windows * batch * window * world
+        # by the positions that are through, each image came as often as there are whole epochs, or once more
+        assert all(done // count <= seen[s.text] <= -(-done // count) for s in samples)
+
+
+def test_epochs_are_in_different_orders() -> None:
+    stream = stream_of(numbered(40), batch=1, window=1)
+    first, second = ([stream[at + start][0].texts[0] for at in range(40)] for start in (0, 40))
+    assert first != second and sorted(first) == sorted(second)
+    other = stream_of(numbered(40), batch=1, window=1, seed=1)
+    assert [other[at][0].texts[0] for at in range(40)] != first
+
+
+@given(st.lists(st.integers(4, 90), min_size=6, max_size=20), st.integers(1, 4), st.integers(1, 3))
+@settings(deadline=None, max_examples=40)
+def test_a_batch_is_as_wide_as_its_widest_image_asks(widths: list[int], batch: int, window: int) -> None:
+    samples = [
+        Sample(np.full((8, width), i, np.uint8), DIGITS[i % 10], str(i)) for i, width in enumerate(widths)
+    ]
+    stream = stream_of([Sample(s.image, "1", s.name) for s in samples], batch=batch, window=window)
+    for one in stream[0]:
+        shown = ((one.images[:, 0, 0, 0] * 0.5 + 0.5) * 255).round().int().tolist()  # which images these are
+        asked = [MANIFEST.width.bucket(8, widths[i], 8) for i in shown]
+        assert one.images.shape == (len(one.texts), 1, 8, max(asked))
+
+
+def test_labels_stand_beside_their_images() -> None:
+    for one in stream_of(numbered(20), batch=3, window=3)[0]:
+        shown = ((one.images[:, 0, 0, 0] * 0.5 + 0.5) * 255).round().int().tolist()
+        assert list(one.texts) == [f"{i:02}" for i in shown]
+        assert one.lengths.tolist() == [2] * len(shown)
+        digits = "".join(DIGITS[label - 1] for label in one.labels.tolist())
+        assert digits == "".join(one.texts)
+
+
+def test_what_cannot_be_trained_on_is_left_out() -> None:
+    bad = [
+        Sample(b"no image", "1", "unreadable"),
+        Sample("/absent.png", "1", "absent"),
+        Sample(np.zeros((8, 24), np.uint8), "1x", "unknown"),
+        Sample(np.zeros((8, 24), np.uint8), "", "empty"),
+        Sample(np.zeros((8, 24), np.uint8), "1234567", "seven in six steps"),
+        Sample(np.zeros((8, 24), np.uint8), "11233", "five and two blanks in six steps"),
+    ]
+    good = [
+        Sample(np.zeros((8, 24), np.uint8), "123456", "six"),
+        Sample(np.zeros((8, 24), np.uint8), "11234", "five and a blank"),
+    ]
+    stream = stream_of([*bad, *good], batch=4, window=2)
+    texts = [text for one in stream[0] for text in one.texts]
+    assert sorted(texts) == ["11234", "123456"]
+    with pytest.raises(TrainingDataInvalid, match=r"of 8 training images only 1 can be .* dataset check"):
+        _ = stream_of([*bad, bad[0], good[0]], batch=4, window=2)[0]
+    with pytest.raises(TrainingDataInvalid, match="empty"):
+        stream_of([])
