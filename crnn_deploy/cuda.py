@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from importlib import import_module
 from typing import Any, Protocol
@@ -52,11 +52,9 @@ class Stream(Protocol):
 
     def synchronize(self) -> None: ...
 
-    def begin_capture(self) -> None:
-        """What is queued from here on is recorded, not run."""
+    def record(self, work: Callable[[], None]) -> Graph | None:
+        """What `work` queues here, recorded and not run; None where the library cannot."""
         ...
-
-    def end_capture(self) -> Graph: ...
 
 
 class Cuda(Protocol):
@@ -143,19 +141,8 @@ class _PyCudaStream:
     def synchronize(self) -> None:
         self._stream.synchronize()
 
-    def begin_capture(self) -> None:
-        self._stream.begin_capture(self._driver.capture_mode.THREAD_LOCAL)
-
-    def end_capture(self) -> Graph:
-        return _PyCudaGraph(self._stream.end_capture().instance(), self._stream)
-
-
-class _PyCudaGraph:
-    def __init__(self, executable: Any, stream: Any) -> None:
-        self._executable, self._stream = executable, stream
-
-    def launch(self) -> None:
-        self._executable.launch(self._stream)
+    def record(self, work: Callable[[], None]) -> Graph | None:
+        return None  # PyCUDA 2026.1 has no graphs
 
 
 class _CudaBindings:
@@ -185,7 +172,7 @@ class _CudaBindings:
         address = int(_call(self._driver.cuMemHostAlloc, size, 0))
         block = (ctypes.c_uint8 * size).from_address(address)
         weakref.finalize(block, self._driver.cuMemFreeHost, address)
-        return np.frombuffer(block, np.uint8)
+        return np.frombuffer(memoryview(block), np.uint8)
 
 
 class _BoundMemory:
@@ -211,12 +198,14 @@ class _BoundStream:
     def synchronize(self) -> None:
         _call(self._driver.cuStreamSynchronize, self._stream)
 
-    def begin_capture(self) -> None:
+    def record(self, work: Callable[[], None]) -> Graph | None:
         mode = self._driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
         _call(self._driver.cuStreamBeginCapture, self._stream, mode)
-
-    def end_capture(self) -> Graph:
-        return _BoundGraph(self._driver, _call(self._driver.cuStreamEndCapture, self._stream), self._stream)
+        try:
+            work()
+        finally:
+            graph = _call(self._driver.cuStreamEndCapture, self._stream)
+        return _BoundGraph(self._driver, graph, self._stream)
 
 
 class _BoundGraph:

@@ -22,9 +22,9 @@ fi
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
-# every function that the header declares, by the name that it has in the library (cuMemAlloc is cuMemAlloc_v2)
+# every function that the headers declare, by the name that it has in the library (cuMemAlloc is cuMemAlloc_v2)
 mkdir "$work/stub"
-echo '#include <cuda.h>' | "${CXX:-g++}" -x c++ -E -P -I"$root/include" - |
+printf '#include <%s>\n' cuda.h cudaProfiler.h | "${CXX:-g++}" -x c++ -E -P -I"$root/include" - |
     grep -oE '\bcu[A-Z][A-Za-z0-9_]* *\(' | tr -d ' (' | sort -u |
     sed 's/.*/void &(void) {}/' >"$work/stub/cuda.c"
 "${CC:-gcc}" -shared -fPIC -Wl,-soname,libcuda.so.1 -o "$work/stub/libcuda.so" "$work/stub/cuda.c"

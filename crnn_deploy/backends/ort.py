@@ -123,8 +123,8 @@ def open_session(
     used = session.get_providers()
     if provider not in used:
         raise BackendMissing(
-            f"ONNX Runtime's CUDA provider does not start and would leave {path} to {', '.join(used)}; its CUDA "
-            "or cuDNN libraries or the driver are missing, see crnn-deploy doctor; or take --device cpu"
+            f"ONNX Runtime's CUDA provider does not start and would leave {path} to {', '.join(used)}; its "
+            "CUDA or cuDNN libraries or the driver are missing, see crnn-deploy doctor; or take --device cpu"
         )
     return session
 

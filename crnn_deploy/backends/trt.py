@@ -187,7 +187,7 @@ class _Output:
 
 
 class _Worker:
-    """Stream, contexts, buffers and graphs of one thread at a time; nothing is allocated for a shape known."""
+    """Stream, contexts, buffers and graphs of one thread at a time; a known shape allocates nothing."""
 
     def __init__(self, backend: TrtBackend, profile: int) -> None:
         self._backend, self._profile = backend, profile
@@ -283,11 +283,10 @@ class _Worker:
         self._capturable = bool(capturable(self._stream.handle))
         if not self._capturable:
             return None
-        self._stream.begin_capture()
-        try:
-            self._queue(context, shape, staged, results)
-        finally:
-            graph = self._stream.end_capture()
+        graph = self._stream.record(lambda: self._queue(context, shape, staged, results))
+        if graph is None:
+            self._capturable = False
+            return None
         self._graphs[shape] = graph, context
         if len(self._graphs) > _GRAPHS:
             self._graphs.popitem(last=False)
