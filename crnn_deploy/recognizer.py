@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crnn_deploy import ctc, image
-from crnn_deploy.backends import Backend, Engine, open_backend
+from crnn_deploy.backends import Backend, Device, Engine, open_backend
 from crnn_deploy.batching import Groups
 from crnn_deploy.ctc import Text
 from crnn_deploy.errors import CrnnDeployError, ReadFailed
@@ -63,19 +63,22 @@ class Recognizer:
         batch: int = 8,
         threads: int = 1,
         engine: Engine | Literal["auto"] = "onnxruntime",
+        device: Device = "cpu",
     ) -> Recognizer:
         """A recogniser from a model file.
 
         batch: most images that run together
         threads: threads inside one run
         engine: the library that runs an .onnx file; auto takes the fastest here (`engines.choose`)
+        device: where ONNX Runtime runs an .onnx file; cuda is its CUDA provider
         Raises ModelNotFound, ModelUnreadable, ManifestMissing, ManifestInvalid, BackendMissing.
         """
         if engine == "auto":
             from crnn_deploy.engines import choose
 
             engine = choose(Path(path)).engine
-        return cls(open_backend(Path(path), threads=threads, engine=engine), batch=batch)
+        opened = open_backend(Path(path), threads=threads, engine=engine, device=device)
+        return cls(opened, batch=batch)
 
     @property
     def manifest(self) -> Manifest:

@@ -61,7 +61,7 @@ class Reader:
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Runs `infer` with Reader as its model, in a folder of its own that has images/{a,bad,dim}.png."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(recognizer.Recognizer, "load", lambda path, batch, engine: Reader())
+    monkeypatch.setattr(recognizer.Recognizer, "load", lambda path, **settings: Reader())
     for name in ("a.png", "bad.png", "dim.png"):
         (tmp_path / "images" / name).parent.mkdir(exist_ok=True)
         (tmp_path / "images" / name).touch()
@@ -232,7 +232,7 @@ class Reader:
         time.sleep({delay} * len(images))
         return [Text(image.path, 0.5, ()) for image in images]
     def close(self): ...
-recognizer.Recognizer.load = lambda path, batch, engine: Reader()
+recognizer.Recognizer.load = lambda path, **settings: Reader()
 from crnn_deploy.cli.main import main
 main(prog_name="crnn-deploy")
 """

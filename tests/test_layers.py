@@ -18,7 +18,7 @@ LAYERS = (
     {"engine_file", "doctor"},
     {"recipes", "alphabets", "vocabularies"},
     {"image_header", "ctc", "batching", "metrics"},
-    {"image"},
+    {"image", "cuda"},
     {"backends"},
     {"engines"},
     {"recognizer"},

@@ -21,6 +21,7 @@ from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 from crnn_deploy.backends import open_backend  # noqa: E402
 from crnn_deploy.errors import (  # noqa: E402
     AlphabetMismatch,
+    BackendMissing,
     ManifestInvalid,
     ManifestMissing,
     ModelNotFound,
@@ -271,3 +272,26 @@ def test_no_onnx_runtime_names_the_extra(code: str, tmp_path: Path) -> None:
 
 def test_the_installation_of_this_machine_is_usable(tmp_path: Path) -> None:
     assert said(OPEN, save(tmp_path / "m.onnx", MANIFEST.to_json())) == ""
+
+
+def test_a_cuda_provider_that_is_absent_or_falls_back_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import onnxruntime
+
+    path = save(tmp_path / "model.onnx", MANIFEST.to_json())
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    with pytest.raises(BackendMissing, match=r"has no CUDA provider; run pip uninstall -y onnxruntime, then"):
+        open_backend(path, device="cuda")
+    monkeypatch.setattr(
+        onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    )
+    monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: None, raising=False)
+    session = onnxruntime.InferenceSession
+    monkeypatch.setattr(  # what ONNX Runtime does where CUDA does not load: it says so and takes the CPU
+        onnxruntime,
+        "InferenceSession",
+        lambda path, options, providers: session(path, options, providers=["CPUExecutionProvider"]),
+    )
+    with pytest.raises(BackendMissing, match=r"would leave .* to CPUExecutionProvider.*take --device cpu"):
+        open_backend(path, device="cuda")

@@ -12,10 +12,11 @@ from crnn_deploy.ctc import Frames
 from crnn_deploy.errors import ModelNotFound, ModelUnreadable
 from crnn_deploy.manifest import Manifest
 
-__all__ = ["SUFFIXES", "Backend", "Engine", "open_backend"]
+__all__ = ["SUFFIXES", "Backend", "Device", "Engine", "open_backend"]
 
 Engine = Literal["onnxruntime", "openvino"]
 
+Device = Literal["cpu", "cuda"]
 SUFFIXES = (".onnx", ".engine")  # of model files that `open_backend` knows
 
 
@@ -35,10 +36,14 @@ class Backend(Protocol):
     def close(self) -> None: ...
 
 
-def open_backend(path: Path, *, threads: int = 1, engine: Engine = "onnxruntime") -> Backend:
+def open_backend(
+    path: Path, *, threads: int = 1, engine: Engine = "onnxruntime", device: Device = "cpu"
+) -> Backend:
     """The backend for a model file, told by its suffix.
 
     engine: the library that runs an .onnx file
+    device: where ONNX Runtime runs an .onnx file; an .engine runs on the GPU
+
     Raises ModelNotFound, ModelUnreadable, ManifestMissing; of an engine, what `trt.open_engine` raises.
     """
     if not path.is_file():
@@ -50,7 +55,7 @@ def open_backend(path: Path, *, threads: int = 1, engine: Engine = "onnxruntime"
     if path.suffix == ".onnx":
         from crnn_deploy.backends.ort import OrtBackend
 
-        return OrtBackend(path, threads=threads, cached=True)
+        return OrtBackend(path, threads=threads, device=device, cached=device == "cpu")
     if path.suffix == ".engine":
         from crnn_deploy.backends.trt import open_engine
 

@@ -1,4 +1,4 @@
-"""ONNX Runtime on the CPU."""
+"""ONNX Runtime, on the CPU or through its CUDA provider."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import suppress
 from importlib import import_module, metadata
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,17 +25,27 @@ if TYPE_CHECKING:
 
 __all__ = ["OrtBackend", "open_session"]
 
+_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+
 
 class OrtBackend:
     """An ONNX file with a manifest, run by ONNX Runtime.
 
     threads: intra-op threads; results do not depend on it
+    device: cuda is refused where ONNX Runtime would quietly take the CPU
     cached: whether the optimised graph is kept in the user's cache folder for the next time
     Raises BackendMissing, ModelUnreadable, AlphabetMismatch, ManifestMissing, ManifestInvalid.
     """
 
-    def __init__(self, path: Path, *, threads: int = 1, cached: bool = False) -> None:
-        self._session = open_session(path, threads=threads, cached=cached)
+    def __init__(
+        self,
+        path: Path,
+        *,
+        threads: int = 1,
+        device: Literal["cpu", "cuda"] = "cpu",
+        cached: bool = False,
+    ) -> None:
+        self._session = open_session(path, threads=threads, device=device, cached=cached)
         try:
             text = self._session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
         except UnicodeDecodeError as error:
@@ -89,21 +99,39 @@ def _fits(size: int, rule: int | WidthRule) -> bool:
     return size == rule if isinstance(rule, int) else rule.minimum == size == rule.maximum
 
 
-def open_session(path: Path, *, threads: int, cached: bool = False) -> onnxruntime.InferenceSession:
-    """An ONNX Runtime session on the CPU.
+def open_session(
+    path: Path, *, threads: int, device: Literal["cpu", "cuda"] = "cpu", cached: bool = False
+) -> onnxruntime.InferenceSession:
+    """An ONNX Runtime session.
 
-    cached: whether ONNX Runtime's optimised graph is kept for the next time (see `crnn_deploy.cache`)
+    cached: whether ONNX Runtime's optimised graph for the CPU is kept for the next time (see
+        `crnn_deploy.cache`)
     Raises BackendMissing, ModelUnreadable.
     """
     ort = _import_onnxruntime()
     outside = check_self_contained(path)
+    provider = _PROVIDERS[device]
+    if provider not in ort.get_available_providers():
+        raise BackendMissing(
+            "this ONNX Runtime has no CUDA provider; run pip uninstall -y onnxruntime, "
+            "then pip install 'crnn-deploy[gpu]'"
+        )
+    if device == "cuda" and hasattr(ort, "preload_dlls"):
+        ort.preload_dlls()  # CUDA and cuDNN from pip's packages
     options = _options(ort, threads)
     try:
-        if not cached or outside:
-            return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        return _open_cached(ort, path, options)
+        if cached and not outside and device == "cpu":
+            return _open_cached(ort, path, options)
+        session = ort.InferenceSession(str(path), options, providers=[provider])
     except Exception as error:  # ONNX Runtime's exceptions share no base class
         raise ModelUnreadable(path, f"ONNX Runtime cannot load it: {_reason(error)}") from error
+    used = session.get_providers()
+    if provider not in used:
+        raise BackendMissing(
+            f"ONNX Runtime's CUDA provider does not start and would leave {path} to {', '.join(used)}; its "
+            "CUDA or cuDNN libraries or the driver are missing, see crnn-deploy doctor; or take --device cpu"
+        )
+    return session
 
 
 def _open_cached(ort: Any, path: Path, options: Any) -> onnxruntime.InferenceSession:

@@ -41,7 +41,7 @@ def evaluate(
     batch: int,
     **source: Any,
 ) -> None:
-    """Read labelled images with MODEL, a checkpoint or an .onnx file, and compare with their labels.
+    """Read labelled images with MODEL, a checkpoint, an .onnx or .engine file, and compare with their labels.
 
     Each DATA is a dataset and gets figures of its own. Exact match, match of lower-case letters and digits
     alone, character error rate (CER) and 1-NED, with counts: over all, by dataset, by length of the text and

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 
@@ -20,7 +20,7 @@ _CLEAR_LINE = "\r\033[K"  # of the progress bar
     "--model",
     metavar="FILE",
     type=click.Path(path_type=Path),
-    help="An .onnx file.  [default: the package's own, for printed Latin text]",
+    help="An .onnx or .engine file.  [default: the package's own, for printed Latin text]",
 )
 @click.option(
     "--precision",
@@ -28,6 +28,13 @@ _CLEAR_LINE = "\r\033[K"  # of the progress bar
     default="fp32",
     show_default=True,
     help="Of the package's own model.",
+)
+@click.option(
+    "--device",
+    type=click.Choice(["cpu", "cuda"]),
+    default="cpu",
+    show_default=True,
+    help="Where an .onnx file runs; an .engine file runs on the GPU.",
 )
 @click.option(
     "--format",
@@ -64,6 +71,7 @@ def infer(
     paths: tuple[str, ...],
     model: Path | None,
     precision: str,
+    device: Literal["cpu", "cuda"],
     format_name: str,
     output: Path | None,
     batch: int,
@@ -105,7 +113,7 @@ def infer(
     count = failed = 0
     with ExitStack() as stack:
         recognizer = stack.enter_context(
-            closing(Recognizer.load(model or default, batch=batch, engine=engine))
+            closing(Recognizer.load(model or default, batch=batch, engine=engine, device=device))
         )
         if output is None:
             stream, done = sys.stdout.buffer, records.Done()

@@ -39,9 +39,9 @@ def verify(
 ) -> None:
     """Compare CANDIDATE with REFERENCE: logits, every frame's argmax, text.
 
-    Each is a checkpoint or an .onnx file. A checkpoint takes its input rule from the other file where that is
-    an .onnx file. Exit code 1 beyond the tolerance; with --text, where more than 0.1 % of the strings that
-    REFERENCE is sure of change, or the images are too few to tell.
+    Each is a checkpoint, an .onnx or an .engine file. A checkpoint takes its input rule from the other file
+    where that has one. Exit code 1 beyond the tolerance; with --text, where more than 0.1 % of the strings
+    that REFERENCE is sure of change, or the images are too few to tell.
     """
     if text and images is None:
         raise click.UsageError("--text needs --images: drawn ones hold no text to speak of")

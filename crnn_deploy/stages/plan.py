@@ -7,11 +7,11 @@ is taken by its name, since the values differ between versions.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cache
 from typing import Any
 
 import onnx
 
+from crnn_deploy.backends.trt import logger
 from crnn_deploy.engine_file import Layer, Precision, Profile
 from crnn_deploy.errors import CrnnDeployError
 
@@ -48,7 +48,7 @@ class Network:
 
     def __init__(self, trt: Any, model: onnx.ModelProto) -> None:
         self._trt = trt
-        self._log = _logger(trt)
+        self._log = logger(trt)
         self._log.errors.clear()
         builder = trt.Builder(self._log)
         data = model.SerializeToString()
@@ -194,22 +194,6 @@ class Network:
 def _strongly_typed(trt: Any) -> int:
     """The flag's bit moved between TensorRT 10 and 11; its name did not."""
     return 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
-
-
-@cache
-def _logger(trt: Any) -> Any:
-    """The one logger of a library, which keeps the first that it is given. Only errors are kept."""
-
-    class Log(trt.ILogger):  # type: ignore[misc]
-        def __init__(self) -> None:
-            trt.ILogger.__init__(self)
-            self.errors: list[str] = []
-
-        def log(self, severity: Any, message: str) -> None:
-            if severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR):
-                self.errors.append(message)
-
-    return Log()
 
 
 def _monitor(trt: Any, progress: Progress, stopped: Callable[[], bool]) -> Any:

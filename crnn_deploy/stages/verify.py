@@ -47,7 +47,7 @@ def verify(
     images: str | None,
     tolerance: float,
 ) -> Verification:
-    """Compare two models, each a checkpoint or an ONNX file.
+    """Compare two models, each a checkpoint, an ONNX file or an engine.
 
     images: a folder, file or glob; None draws images
     Raises NotComparable and what opening a model raises.
