@@ -218,27 +218,33 @@ def test_tensorrt_sees_int8_at_every_quantised_convolution(scales: Path, tiny_on
 
 
 def test_fake_quantisation_computes_what_the_file_computes() -> None:
-    """A convolution of the training's kind against the rounded weights of a file and rounded inputs."""
+    """The default model in training for INT8 against ONNX Runtime, which runs the Q/DQ graph node by node."""
+    import onnxruntime
     import torch
-    from torch import nn
 
+    from crnn_deploy.models import DEFAULT
+    from crnn_deploy.stages.reference import Settings, open_reference
     from crnn_deploy.training.fake_quantization import fake_quantize
 
-    torch.manual_seed(0)
-    layer = nn.Sequential(nn.Conv2d(3, 4, 3))
-    before = {name: value.clone() for name, value in layer.state_dict().items()}
-    images = torch.randn(2, 3, 8, 9)
-    fake_quantize(layer)
-    assert layer.state_dict().keys() == before.keys()
-    result = layer(images)
-    levels, scale = qdq.quantized_weight(before["0.weight"].numpy(), 0)
-    step = images.abs().max() / 127
-    weight = torch.from_numpy(levels * scale[:, None, None, None])
-    expected = nn.functional.conv2d((images / step).round() * step, weight, before["0.bias"])
-    torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-5)
-    result.square().mean().backward()
-    gradient = next(layer.parameters()).grad
-    assert gradient is not None and gradient.abs().max() > 0
+    root = Path(__file__).parents[1]
+    source = load_onnx(DEFAULT)
+    ranges = read_scales(root / "calibration" / "latin.scales.json", DEFAULT).ranges
+    module = open_reference(root / "training" / "default.pth", Settings()).module
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    images = np.random.default_rng(0).normal(0, 0.5, (2, 1, 32, 100)).astype(np.float32)
+    plain = onnxruntime.SessionOptions()
+    plain.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    graph = qdq.insert(source, ranges, weight_level=7).SerializeToString()
+    [expected] = onnxruntime.InferenceSession(graph, plain).run(["logits"], {"images": images})
+    fake_quantize(module, source, ranges, weight_level=7)
+    assert module.state_dict().keys() == before.keys()
+    logits = module(torch.from_numpy(images))
+    # a value between two levels may be rounded the other way after sums in another order
+    error = np.abs(logits.detach().numpy() - expected)
+    assert np.median(error) < 1e-4 and error.max() < 0.1 * np.abs(expected).max()
+    assert np.abs(backend_of(source).run(images).logits - expected).mean() > 0.1  # the rounding is felt
+    module.train()(torch.from_numpy(images)).square().mean().backward()
+    assert all(value.grad is not None and value.grad.abs().max() > 0 for value in module.parameters())
 
 
 def test_the_models_int8_file_reads_the_examples_and_its_scales_are_its_own() -> None:
