@@ -18,6 +18,7 @@ from crnn_deploy.batching import Batch
 from crnn_deploy.errors import ManifestMissing, VerdictFailed
 from crnn_deploy.stages import qdq
 from crnn_deploy.stages.calibrate import Scales
+from crnn_deploy.stages.dynamic_lstm import with_dynamic_lstm
 from crnn_deploy.stages.export import replacing
 from crnn_deploy.stages.inspection import backend_of, load_onnx, manifest_of
 from crnn_deploy.stages.verdict import Budget, Reading, Verdict, judge, margin_change, read
@@ -28,6 +29,7 @@ _ROUNDS = 9  # of the speed's comparison
 _SCREEN = 256  # images on which layers are compared
 
 Target = Literal["cpu", "gpu"]
+Lstm = Literal["float", "dynamic"]
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,7 @@ def quantize(
     *,
     budget: Budget,
     activations: qdq.Activations = "int8",
+    lstm: Lstm = "float",
     target: Target = "cpu",
     progress: Callable[[int], object] = lambda images: None,
     stopped: Callable[[], bool] = lambda: False,
@@ -107,6 +110,7 @@ def quantize(
     """Write the Q/DQ model that changes the least layers back to float and passes both gates, atomically.
 
     batches: of all images, for the verdict; truths: their texts by index, None without labels
+    lstm: dynamic is for CPUs alone, and lets one image run at a time (see `dynamic_lstm`)
     target: gpu leaves the speed gate out, since this machine's CPU says nothing of it
     progress: called with the number of images of each batch that was read
     Raises Refused, QuantizationImpossible, and what opening the model raises; KeyboardInterrupt.
@@ -117,7 +121,7 @@ def quantize(
         raise ManifestMissing(model)
     qdq.check_float(source)
     search = _Search(
-        source, OrtBackend(model), scales, batches, truths, budget, activations, progress, stopped
+        source, OrtBackend(model), scales, batches, truths, budget, activations, lstm, progress, stopped
     )
     variants = [search.variant(())]
     sensitivity: list[Sensitivity] = []
@@ -161,22 +165,29 @@ class _Search:
         truths: Sequence[str] | None,
         budget: Budget,
         activations: qdq.Activations,
+        lstm: Lstm,
         progress: Callable[[int], object],
         stopped: Callable[[], bool],
     ) -> None:
         self._source, self._floating, self._scales = source, floating, scales
         self._batches, self._truths, self._budget = batches, truths, budget
-        self._activations, self._progress, self._stopped = activations, progress, stopped
+        self._activations, self._lstm = activations, lstm
+        self._progress, self._stopped = progress, stopped
         self.reference = self._read(floating, batches)
 
     def quantized(self, kept: Sequence[str]) -> onnx.ModelProto:
+        model = self._with_layers(kept)
+        return with_dynamic_lstm(model) if self._lstm == "dynamic" else model
+
+    def _with_layers(self, kept: Sequence[str]) -> onnx.ModelProto:
         return qdq.insert(self._source, self._scales.ranges, keep_float=kept, activations=self._activations)
 
     def variant(self, kept: tuple[str, ...]) -> Variant:
         backend = backend_of(self.quantized(kept))
         verdict = judge(self.reference, self._read(backend, self._batches), self._truths, budget=self._budget)
         speed = speed_ratio(self._floating, backend, self._batches)
-        name = f"{self._activations}, {len(kept)} layers float" if kept else self._activations
+        name = self._activations + (", LSTM dynamic int8" if self._lstm == "dynamic" else "")
+        name += f", {len(kept)} layers float" if kept else ""
         return Variant(name, kept, verdict, speed)
 
     def sensitivity(self) -> list[Sensitivity]:
@@ -191,7 +202,7 @@ class _Search:
         reference = [self.reference[at] for at in order]
         found = []
         for layer in layers:
-            backend = backend_of(self.quantized([other for other in layers if other != layer]))
+            backend = backend_of(self._with_layers([other for other in layers if other != layer]))
             candidate = self._read(backend, few)
             verdict = judge(reference, candidate, budget=self._budget)
             flips, sure = verdict.flips.count, verdict.confident_flips.count

@@ -29,28 +29,28 @@ from crnn_deploy.stages.calibrate import probe
 from crnn_deploy.stages.export import export
 from crnn_deploy.stages.inspection import load_onnx, manifest_of
 from crnn_deploy.stages.ranges import Ranges
-from crnn_deploy.training.model import Model
 
 __all__ = ["fake_quantize", "quantization_aware"]
 
 _LOWEST, _HIGHEST = -128, 127  # levels of activations
 
 
-def quantization_aware(model: Model, images: Iterable[Tensor], weight_level: int) -> None:
+def quantization_aware(reference: ReferenceBackend, images: Iterable[Tensor], weight_level: int) -> None:
     """Let a float network round as its INT8 file will, in place; its state keeps its names.
 
+    reference: the network, on the CPU
     images: batches (N, C, H, W) that the ranges of the activations are measured on, once
     weight_level: largest level of a weight
     Raises ExportFailed, ExportImpossible, QuantizationImpossible.
     """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "float.onnx"
-        export(ReferenceBackend(model.module, model.manifest), path)
+        export(reference, path)
         source = load_onnx(path)
     ranges, values = Ranges(), probe(source)
     for batch in images:
         ranges.add(values(batch.contiguous().numpy()))
-    fake_quantize(model.module, source, ranges.of("mse"), weight_level=weight_level)
+    fake_quantize(reference.module, source, ranges.of("mse"), weight_level=weight_level)
 
 
 def fake_quantize(
