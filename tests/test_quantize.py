@@ -31,7 +31,7 @@ def run(*arguments: object) -> Result:
     return CliRunner().invoke(main, [str(argument) for argument in arguments])
 
 
-def write_images(folder: Path, count: int = 64, width: int | None = None) -> Path:
+def write_images(folder: Path, count: int = 48, width: int | None = None) -> Path:
     rng = np.random.default_rng(0)
     folder.mkdir()
     for at in range(count):
@@ -175,14 +175,35 @@ def test_a_written_model_and_its_report(scales: Path, tiny_onnx: Path, images: P
     assert result.exit_code == 0, result.output
     plain = json.loads((tmp_path / "r.json").read_text())
     assert len(plain["sensitivity"]) == len(qdq.candidates(load_onnx(tiny_onnx)))
+    half = plain["fp16_emulated"]["strings_changed"]
+    assert (
+        half["images"] > 0 and half["share"] <= plain["variants"][-1]["verdict"]["strings_changed"]["share"]
+    )
     page = (tmp_path / "r.html").read_text()
-    assert "<h1>PASSED" in page and page.count("data:image/png") >= 3
+    assert "<h1>PASSED" in page and "fp16, emulated" in page and page.count("data:image/png") >= 3
     again = run("quantize", out, images, "--scales", scales, "-o", tmp_path / "no.onnx")
     assert again.exit_code == 2 and len(again.stderr.splitlines()) == 1
     again = run("calibrate", out, images, "-o", tmp_path / "no.json")
     assert again.exit_code == 2 and "quantised already" in again.stderr
     judged = run("verify", tiny_onnx, out, "--images", images, "--text")
     assert judged.exit_code == 1 and "not enough images to tell" in judged.stdout
+
+
+def test_labels_count_what_is_right(tmp_path: Path) -> None:
+    """Labelled with what the model reads, every image is right, so no label went to another image."""
+    from crnn_deploy import Recognizer
+    from crnn_deploy.models import DEFAULT
+
+    paths = sorted((Path(__file__).parents[1] / "examples" / "images").glob("*.png"))
+    rows = [f"{path}\t{text.text}\n" for path, text in zip(paths, Recognizer().read(paths), strict=True)]
+    assert len(set(rows)) == len(paths) > 3
+    labels = tmp_path / "labels.tsv"
+    labels.write_text("".join(rows), encoding="utf-8")
+    result = run("verify", DEFAULT, DEFAULT, "--labels", labels)
+    assert result.exit_code == 0, result.output
+    assert f"exact: {len(rows)} -> {len(rows)} of {len(rows)}" in result.stdout
+    both = run("verify", DEFAULT, DEFAULT, "--labels", labels, "--images", tmp_path)
+    assert both.exit_code == 2 and "exclude each other" in both.stderr
 
 
 def test_a_refusal_writes_nothing(scales: Path, tiny_onnx: Path, images: Path, tmp_path: Path) -> None:
