@@ -337,3 +337,20 @@ def test_finetuning_for_int8_needs_a_float_checkpoint(tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_text("{out: run, steps: 1, train: [{synthetic: {kinds: {word: 1}}}]}")
     result = run("train", "--config", tmp_path / "c.yaml", "--qat")
     assert result.exit_code == 2 and "start.checkpoint" in result.stderr and not (tmp_path / "run").exists()
+
+
+def test_finetuning_for_int8_writes_an_ordinary_checkpoint(tmp_path: Path) -> None:
+    import torch
+
+    from crnn_deploy.stages.checkpoint import load
+
+    start = Path(__file__).parents[1] / "training" / "default.pth"
+    (tmp_path / "c.yaml").write_text(
+        f"{{out: {tmp_path / 'run'}, start: {{checkpoint: {start}}}, steps: 1, batch: 2, window: 1, ema: 0,"
+        " train: [{synthetic: {kinds: {word: 1}}}]}"
+    )
+    result = run("train", "--config", tmp_path / "c.yaml", "--qat")
+    assert result.exit_code == 0, result.output
+    before, after = load(start).state, load(tmp_path / "run" / "last.pth").state
+    assert before.keys() == after.keys() and all(after[name].shape == before[name].shape for name in before)
+    assert not torch.equal(before["classifier.weight"], after["classifier.weight"])
