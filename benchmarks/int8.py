@@ -5,8 +5,8 @@
 
 One run: calibrates where no --scales are given, quantises the convolutions and products, and measures strings
 changed, batch invariance, CPU-seconds of float, INT8 and PyTorch eager (--checkpoint, batch 1), and how many
-convolutions TensorRT for RTX sees in each precision. Without --activations both kinds are measured. Needs the
-extras [cpu,evaluate,export,train].
+convolutions TensorRT for RTX sees in each precision. Without --activations both kinds are measured, and uint8
+with the LSTM in dynamic int8, which runs one image at a time. Needs the extras [cpu,evaluate,export,train].
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from crnn_deploy.batching import Batch
 from crnn_deploy.models import DEFAULT
 from crnn_deploy.stages import calibration_set, qdq
 from crnn_deploy.stages.calibrate import calibrate, read_scales
+from crnn_deploy.stages.dynamic_lstm import with_dynamic_lstm
 from crnn_deploy.stages.inspection import backend_of, load_onnx
 from crnn_deploy.stages.proof_images import proof_images
 from crnn_deploy.stages.quantize import speed_ratio
@@ -119,9 +120,13 @@ def main() -> None:
         },
         "model": {"name": arguments.model.name, "sha256": scales.model_sha256, "method": scales.method},
     }
-    kinds: list[qdq.Activations] = [arguments.activations] if arguments.activations else ["int8", "uint8"]
-    for kind in kinds:
-        model = qdq.insert(source, scales.ranges, keep_float=arguments.keep_float, activations=kind)
+    kinds: dict[str, qdq.Activations] = {"int8": "int8", "uint8": "uint8", "uint8, LSTM dynamic": "uint8"}
+    for kind, activations in kinds.items():
+        if arguments.activations not in (None, activations):
+            continue
+        model = qdq.insert(source, scales.ranges, keep_float=arguments.keep_float, activations=activations)
+        if kind.endswith("LSTM dynamic"):
+            model = with_dynamic_lstm(model)
         candidate = backend_of(model)
         row: dict[str, Any] = {"kept_float": arguments.keep_float}
         for name, proof in proofs.items():

@@ -170,6 +170,7 @@ class Manifest:
     output: OutputKind = "logits"  # what the graph puts out
     filters: tuple[Filter, ...] = ()  # applied to the grey image at its original size
     source: Mapping[str, str] = field(default_factory=dict)  # where the weights came from
+    max_batch: int | None = None  # images that may run together where a kernel's result depends on it
 
     def __post_init__(self) -> None:
         _need_whole(blank=self.blank, height=self.height)
@@ -188,6 +189,10 @@ class Manifest:
             raise ManifestInvalid(f"unknown color {self.color!r} or interpolation {self.interpolation!r}")
         if self.output not in get_args(OutputKind):
             raise ManifestInvalid(f"unknown output {self.output!r}")
+        if self.max_batch is not None:
+            _need_whole(max_batch=self.max_batch)
+            if self.max_batch < 1:
+                raise ManifestInvalid(f"max_batch {self.max_batch}")
         if self.height < 1:
             raise ManifestInvalid(f"height {self.height}")
         if len(self.mean) != self.channels or len(self.std) != self.channels:
@@ -213,6 +218,8 @@ class Manifest:
     def to_json(self) -> str:
         plain = asdict(self)
         plain["filters"] = [filter_to_plain(f) for f in self.filters]
+        if self.max_batch is None:
+            del plain["max_batch"]  # earlier versions know no such key
         return json.dumps({"schema": SCHEMA, **plain}, ensure_ascii=False)
 
     @classmethod

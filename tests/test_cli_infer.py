@@ -201,7 +201,7 @@ def test_resume_reads_what_is_missing_and_nothing_twice(
 
 
 def test_an_unexpected_error_is_one_line_unless_debug(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(path: Path, batch: int, engine: str) -> Reader:
+    def broken(path: Path, **settings: object) -> Reader:
         raise RuntimeError("no\nluck")
 
     monkeypatch.setattr(recognizer.Recognizer, "load", broken)

@@ -51,7 +51,7 @@ ROOMS = {
     "pydantic": ("training/config.py",),
     "yaml": ("training/config.py",),
     "rich": ("training/journal.py",),
-    "onnxruntime": ("backends/ort.py", "stages/ranges.py"),
+    "onnxruntime": ("backends/ort.py", "stages/dynamic_lstm.py", "stages/ranges.py"),
     "openvino": ("backends/openvino.py",),
     "tensorrt": ("backends/trt.py",),
     "tensorrt_rtx": ("backends/trt.py",),

@@ -50,14 +50,18 @@ def width_rules(draw: st.DrawFn) -> WidthRule:
     last=st.booleans(),
     width=width_rules(),
     stride=st.integers(1, 8),
+    together=st.none() | st.integers(1, 99),
 )
-def test_json_round_trip(alphabet: list[str], last: bool, width: WidthRule, stride: int) -> None:
+def test_json_round_trip(
+    alphabet: list[str], last: bool, width: WidthRule, stride: int, together: int | None
+) -> None:
     manifest = replace(
         VALID,
         alphabet=tuple(alphabet),
         blank=len(alphabet) if last else 0,
         width=width,
         steps=StepRule(stride, stride),
+        max_batch=together,
     )
     assert Manifest.from_json(manifest.to_json()) == manifest
 
@@ -94,6 +98,8 @@ def test_a_chain_of_strided_layers_is_one_rule(layers: list[tuple[int, int, int]
 
 
 WRONG: list[dict[str, Any]] = [
+    {"max_batch": 0},
+    {"max_batch": 1.5},
     {"alphabet": ()},
     {"alphabet": ("a", "a")},
     {"alphabet": ("a", "")},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ def run(*arguments: object) -> Result:
     return CliRunner().invoke(main, [str(argument) for argument in arguments])
 
 
-def write_images(folder: Path, count: int = 64, width: int | None = None) -> Path:
+def write_images(folder: Path, count: int = 48, width: int | None = None) -> Path:
     rng = np.random.default_rng(0)
     folder.mkdir()
     for at in range(count):
@@ -132,6 +133,32 @@ def test_a_quantised_model(activations: Any, scales: Path, tiny_onnx: Path) -> N
     assert expected is not None and 0 < np.abs(together - expected).max() < 0.2 * np.abs(expected).max()
 
 
+def test_an_lstm_in_int8_reads_an_image_alone_as_among_others(scales: Path, tiny_onnx: Path) -> None:
+    from crnn_deploy import Recognizer
+    from crnn_deploy.stages.dynamic_lstm import with_dynamic_lstm
+
+    source = load_onnx(tiny_onnx)
+    convolutions = qdq.insert(source, read_scales(scales, tiny_onnx).ranges)
+    model = with_dynamic_lstm(convolutions)
+    assert {node.op_type for node in model.graph.node} >= {"DynamicQuantizeLSTM", "Conv"}
+    manifest = manifest_of(model)
+    assert manifest is not None and manifest.max_batch == 1
+    assert replace(manifest, max_batch=None) == manifest_of(source)
+    batch = np.random.default_rng(0).normal(0, 0.5, (5, 1, 32, 132)).astype(np.float32)
+    batch[1:] *= 3  # in a batch, the first image's scales would be those of the others
+    backend = backend_of(model)
+    together = backend.run(batch).logits
+    assert together is not None
+    for image, logits in zip(batch, together, strict=True):
+        alone = backend.run(image[None]).logits
+        assert alone is not None
+        np.testing.assert_array_equal(alone[0], logits)
+    expected = backend_of(convolutions).run(batch).logits
+    assert expected is not None and 0 < np.abs(together - expected).max() < 0.1 * np.abs(expected).max()
+    pixels = list(np.random.default_rng(0).integers(0, 256, (5, 32, 132), np.uint8))
+    assert Recognizer(backend, batch=8).read(pixels) == [Recognizer(backend).read([one])[0] for one in pixels]
+
+
 def test_with_every_layer_in_float_nothing_changes(scales: Path, tiny_onnx: Path) -> None:
     source = load_onnx(tiny_onnx)
     ranges = read_scales(scales, tiny_onnx).ranges
@@ -148,14 +175,35 @@ def test_a_written_model_and_its_report(scales: Path, tiny_onnx: Path, images: P
     assert result.exit_code == 0, result.output
     plain = json.loads((tmp_path / "r.json").read_text())
     assert len(plain["sensitivity"]) == len(qdq.candidates(load_onnx(tiny_onnx)))
+    half = plain["fp16_emulated"]["strings_changed"]
+    assert (
+        half["images"] > 0 and half["share"] <= plain["variants"][-1]["verdict"]["strings_changed"]["share"]
+    )
     page = (tmp_path / "r.html").read_text()
-    assert "<h1>PASSED" in page and page.count("data:image/png") >= 3
+    assert "<h1>PASSED" in page and "fp16, emulated" in page and page.count("data:image/png") >= 3
     again = run("quantize", out, images, "--scales", scales, "-o", tmp_path / "no.onnx")
     assert again.exit_code == 2 and len(again.stderr.splitlines()) == 1
     again = run("calibrate", out, images, "-o", tmp_path / "no.json")
     assert again.exit_code == 2 and "quantised already" in again.stderr
     judged = run("verify", tiny_onnx, out, "--images", images, "--text")
     assert judged.exit_code == 1 and "not enough images to tell" in judged.stdout
+
+
+def test_labels_count_what_is_right(tmp_path: Path) -> None:
+    """Labelled with what the model reads, every image is right, so no label went to another image."""
+    from crnn_deploy import Recognizer
+    from crnn_deploy.models import DEFAULT
+
+    paths = sorted((Path(__file__).parents[1] / "examples" / "images").glob("*.png"))
+    rows = [f"{path}\t{text.text}\n" for path, text in zip(paths, Recognizer().read(paths), strict=True)]
+    assert len(set(rows)) == len(paths) > 3
+    labels = tmp_path / "labels.tsv"
+    labels.write_text("".join(rows), encoding="utf-8")
+    result = run("verify", DEFAULT, DEFAULT, "--labels", labels)
+    assert result.exit_code == 0, result.output
+    assert f"exact: {len(rows)} -> {len(rows)} of {len(rows)}" in result.stdout
+    both = run("verify", DEFAULT, DEFAULT, "--labels", labels, "--images", tmp_path)
+    assert both.exit_code == 2 and "exclude each other" in both.stderr
 
 
 def test_a_refusal_writes_nothing(scales: Path, tiny_onnx: Path, images: Path, tmp_path: Path) -> None:
@@ -218,27 +266,33 @@ def test_tensorrt_sees_int8_at_every_quantised_convolution(scales: Path, tiny_on
 
 
 def test_fake_quantisation_computes_what_the_file_computes() -> None:
-    """A convolution of the training's kind against the rounded weights of a file and rounded inputs."""
+    """The default model in training for INT8 against ONNX Runtime, which runs the Q/DQ graph node by node."""
+    import onnxruntime
     import torch
-    from torch import nn
 
-    from crnn_deploy.training.fake_quantization import fake_quantize
+    from crnn_deploy.models import DEFAULT
+    from crnn_deploy.stages.fake_quantization import fake_quantize
+    from crnn_deploy.stages.reference import Settings, open_reference
 
-    torch.manual_seed(0)
-    layer = nn.Sequential(nn.Conv2d(3, 4, 3))
-    before = {name: value.clone() for name, value in layer.state_dict().items()}
-    images = torch.randn(2, 3, 8, 9)
-    fake_quantize(layer)
-    assert layer.state_dict().keys() == before.keys()
-    result = layer(images)
-    levels, scale = qdq.quantized_weight(before["0.weight"].numpy(), 0)
-    step = images.abs().max() / 127
-    weight = torch.from_numpy(levels * scale[:, None, None, None])
-    expected = nn.functional.conv2d((images / step).round() * step, weight, before["0.bias"])
-    torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-5)
-    result.square().mean().backward()
-    gradient = next(layer.parameters()).grad
-    assert gradient is not None and gradient.abs().max() > 0
+    root = Path(__file__).parents[1]
+    source = load_onnx(DEFAULT)
+    ranges = read_scales(root / "calibration" / "latin.scales.json", DEFAULT).ranges
+    module = open_reference(root / "training" / "default.pth", Settings()).module
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    images = np.random.default_rng(0).normal(0, 0.5, (2, 1, 32, 100)).astype(np.float32)
+    plain = onnxruntime.SessionOptions()
+    plain.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    graph = qdq.insert(source, ranges, weight_level=7).SerializeToString()
+    [expected] = onnxruntime.InferenceSession(graph, plain).run(["logits"], {"images": images})
+    fake_quantize(module, source, ranges, weight_level=7)
+    assert module.state_dict().keys() == before.keys()
+    logits = module(torch.from_numpy(images))
+    # a value between two levels may be rounded the other way after sums in another order
+    error = np.abs(logits.detach().numpy() - expected)
+    assert np.median(error) < 1e-4 and error.max() < 0.1 * np.abs(expected).max()
+    assert np.abs(backend_of(source).run(images).logits - expected).mean() > 0.1  # the rounding is felt
+    module.train()(torch.from_numpy(images)).square().mean().backward()
+    assert all(value.grad is not None and value.grad.abs().max() > 0 for value in module.parameters())
 
 
 def test_the_models_int8_file_reads_the_examples_and_its_scales_are_its_own() -> None:
@@ -283,3 +337,20 @@ def test_finetuning_for_int8_needs_a_float_checkpoint(tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_text("{out: run, steps: 1, train: [{synthetic: {kinds: {word: 1}}}]}")
     result = run("train", "--config", tmp_path / "c.yaml", "--qat")
     assert result.exit_code == 2 and "start.checkpoint" in result.stderr and not (tmp_path / "run").exists()
+
+
+def test_finetuning_for_int8_writes_an_ordinary_checkpoint(tmp_path: Path) -> None:
+    import torch
+
+    from crnn_deploy.stages.checkpoint import load
+
+    start = Path(__file__).parents[1] / "training" / "default.pth"
+    (tmp_path / "c.yaml").write_text(
+        f"{{out: {tmp_path / 'run'}, start: {{checkpoint: {start}}}, steps: 1, batch: 2, window: 1, ema: 0,"
+        " train: [{synthetic: {kinds: {word: 1}}}]}"
+    )
+    result = run("train", "--config", tmp_path / "c.yaml", "--qat")
+    assert result.exit_code == 0, result.output
+    before, after = load(start).state, load(tmp_path / "run" / "last.pth").state
+    assert before.keys() == after.keys() and all(after[name].shape == before[name].shape for name in before)
+    assert not torch.equal(before["classifier.weight"], after["classifier.weight"])

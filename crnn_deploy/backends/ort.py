@@ -84,10 +84,15 @@ class OrtBackend:
             raise AlphabetMismatch(len(manifest.alphabet), classes)
 
     def run(self, images: NDArray[np.float32]) -> Frames:
+        size = self.manifest.max_batch or max(1, len(images))
         try:
-            outputs = self._session.run(None, {self._input: images})
+            runs = [
+                self._session.run(None, {self._input: images[at : at + size]})
+                for at in range(0, max(1, len(images)), size)
+            ]
         except Exception as error:  # ONNX Runtime's exceptions share no base class
             raise RunFailed(self._path, images.shape, _reason(error)) from error
+        outputs = runs[0] if len(runs) == 1 else [np.concatenate(parts) for parts in zip(*runs, strict=True)]
         return frames_of(outputs, images, self.manifest, self._path)
 
     def close(self) -> None:

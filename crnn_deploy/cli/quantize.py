@@ -56,6 +56,13 @@ def _share(_: click.Context, param: click.Parameter, value: str) -> float:
     help="uint8: for CPUs alone, faster without VNNI; TensorRT takes int8.",
 )
 @click.option(
+    "--lstm",
+    type=click.Choice(["float", "dynamic"]),
+    default="float",
+    show_default=True,
+    help="dynamic: in int8 for CPUs alone, one image at a time.",
+)
+@click.option(
     "--target",
     type=click.Choice(["cpu", "gpu"]),
     default="cpu",
@@ -80,6 +87,7 @@ def quantize(
     characters: str | None,
     scales_path: Path,
     activations: Any,
+    lstm: Any,
     target: Any,
     samples: int,
     json_path: Path | None,
@@ -94,6 +102,8 @@ def quantize(
 
     Exit code: 0, 1 when refused (nothing is written then), 2 for bad input.
     """
+    if lstm == "dynamic" and target == "gpu":
+        raise click.UsageError("--lstm dynamic is for CPUs alone; leave it or --target gpu out")
     from crnn_deploy.pipeline import Stop
 
     with Stop() as stop:
@@ -126,6 +136,7 @@ def quantize(
                     *(model, scales, proof.batches, proof.truths, path),
                     budget=Budget(**budget),
                     activations=activations,
+                    lstm=lstm,
                     target=target,
                     progress=bar.update,
                     stopped=stop,

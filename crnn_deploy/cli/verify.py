@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from crnn_deploy.cli.options import checkpoint_options, settings_of
+from crnn_deploy.cli.options import checkpoint_options, open_data, settings_of
 
 __all__ = ["verify"]
 
@@ -16,6 +16,7 @@ __all__ = ["verify"]
 @click.argument("reference", type=click.Path(path_type=Path))
 @click.argument("candidate", type=click.Path(path_type=Path))
 @click.option("--images", metavar="DIR", help="Images to read; without, drawn characters and noise.")
+@click.option("--labels", metavar="DATA", help="A labelled dataset in their place.")
 @click.option(
     "--tolerance",
     type=click.FloatRange(min=0),
@@ -26,12 +27,13 @@ __all__ = ["verify"]
 @click.option(
     "--json", "json_path", metavar="FILE", type=click.Path(path_type=Path), help="Write the report here."
 )
-@click.option("--text", is_flag=True, help="With --images: the strings decide, not the logits.")
+@click.option("--text", is_flag=True, help="With --images or --labels: the strings decide, not the logits.")
 @checkpoint_options
 def verify(
     reference: Path,
     candidate: Path,
     images: str | None,
+    labels: str | None,
     tolerance: float,
     json_path: Path | None,
     text: bool,
@@ -41,14 +43,20 @@ def verify(
 
     Each is a checkpoint, an .onnx or an .engine file. A checkpoint takes its input rule from the other file
     where that has one. Exit code 1 beyond the tolerance; with --text, where more than 0.1 % of the strings
-    that REFERENCE is sure of change, or the images are too few to tell.
+    that REFERENCE is sure of change, or exact accuracy or CER of labelled images is worse by more than
+    `quantize` allows, or the images are too few to tell.
     """
-    if text and images is None:
-        raise click.UsageError("--text needs --images: drawn ones hold no text to speak of")
+    if images is not None and labels is not None:
+        raise click.UsageError("--images and --labels exclude each other")
+    if text and images is None and labels is None:
+        raise click.UsageError("--text needs --images or --labels: drawn images hold no text to speak of")
 
     from crnn_deploy.stages.verify import verify as run
 
-    report = run(reference, candidate, settings_of(**source), images=images, tolerance=tolerance)
+    labelled = None if labels is None else open_data(labels, None, None, None)
+    report = run(
+        *(reference, candidate, settings_of(**source)), images=images, labelled=labelled, tolerance=tolerance
+    )
     click.echo(report.parity.table())
     if report.verdict is not None:
         click.echo(report.verdict.table())

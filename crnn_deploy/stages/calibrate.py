@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 
 from crnn_deploy.backends.ort import OrtBackend
 from crnn_deploy.errors import CrnnDeployError, ManifestMissing
@@ -23,7 +24,7 @@ from crnn_deploy.stages.inspection import backend_of, load_onnx, manifest_of, se
 from crnn_deploy.stages.ranges import METHODS, Method, Ranges
 from crnn_deploy.stages.verdict import judge, margin_change, read
 
-__all__ = ["BATCH", "Scales", "ScalesInvalid", "calibrate", "read_scales"]
+__all__ = ["BATCH", "Scales", "ScalesInvalid", "calibrate", "probe", "read_scales"]
 
 BATCH = 8  # as `infer` has it
 _SCHEMA = 1
@@ -96,22 +97,14 @@ def calibrate(
     if manifest is None:
         raise ManifestMissing(model)
     qdq.check_float(source)
-    names = qdq.measured(source)
     key = hashlib.sha256(f"{_digest(model)} {[one.sha256 for one in images]}".encode()).hexdigest()
     part = path.with_name(f"{path.name}.part")
     collected = Ranges()
     done = collected.load(part, key)
-    probe = onnx.ModelProto()
-    probe.CopyFrom(source)
-    del probe.graph.output[:]
-    fed = probe.graph.input[0].name
-    wanted = [name for name in names if name != fed]
-    probe.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in wanted)
-    session = session_of(probe)
+    run = probe(source)
     for at, batch in enumerate(batched(images, manifest, BATCH)):
         if at >= done:
-            values = dict(zip(wanted, session.run(wanted, {fed: batch.images}), strict=True))
-            values |= {fed: batch.images} if fed in names else {}
+            values = run(batch.images)
             for name, array in values.items():
                 if not np.isfinite(array).all():
                     raise CalibrationImpossible(
@@ -142,6 +135,24 @@ def calibrate(
         temporary.write_text(scales.to_json(), encoding="utf-8")
     part.unlink(missing_ok=True)
     return scales
+
+
+def probe(source: onnx.ModelProto) -> Callable[[NDArray[np.float32]], dict[str, NDArray[np.float32]]]:
+    """A run of images (N, C, H, W) that gives the tensors whose ranges are asked for."""
+    names = qdq.measured(source)
+    inner = onnx.ModelProto()
+    inner.CopyFrom(source)
+    del inner.graph.output[:]
+    fed = inner.graph.input[0].name
+    wanted = [name for name in names if name != fed]
+    inner.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in wanted)
+    session = session_of(inner)
+
+    def run(images: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+        values = dict(zip(wanted, session.run(wanted, {fed: images}), strict=True))
+        return values | ({fed: images} if fed in names else {})
+
+    return run
 
 
 def _compare(

@@ -21,10 +21,12 @@ from crnn_deploy.errors import CrnnDeployError
 __all__ = [
     "WEIGHT_LEVEL",
     "Activations",
+    "Layer",
     "QuantizationImpossible",
     "candidates",
     "check_float",
     "insert",
+    "layers",
     "measured",
     "quantized_weight",
 ]
@@ -40,6 +42,17 @@ _POOLS = ("MaxPool",)  # give what they take, so a scale passes through them
 
 class QuantizationImpossible(CrnnDeployError, ValueError):
     """A model that has nothing to quantise, or is quantised already."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A node that is quantised, told by its output."""
+
+    output: str
+    operator: str
+    weight: str
+    reads: str  # the tensor whose range its input has: before poolings
+    settled: str | None  # the tensor whose range its result has: behind a ReLU; None where it stays float
 
 
 @dataclass(frozen=True)
@@ -96,15 +109,33 @@ def candidates(model: onnx.ModelProto) -> list[str]:
     return found
 
 
+def layers(model: onnx.ModelProto) -> list[Layer]:
+    """The `candidates` and what is measured of each."""
+    graph = _Graph.of(model.graph)
+    found = []
+    for output in candidates(model):
+        node = graph.makers[output]
+        settled = graph.settled(node) if node.op_type == "Conv" else None
+        found.append(
+            Layer(
+                output,
+                node.op_type,
+                node.input[1],
+                _source(graph, node.input[0]),
+                None if settled in graph.outputs else settled,
+            )
+        )
+    return found
+
+
 def measured(model: onnx.ModelProto) -> list[str]:
     """The tensors whose ranges `insert` asks for."""
     graph = _Graph.of(model.graph)
     names: dict[str, None] = {}
-    for output in candidates(model):
-        node = graph.makers[output]
-        names[_source(graph, node.input[0])] = None
-        if node.op_type == "Conv":
-            names[graph.settled(node)] = None
+    for layer in layers(model):
+        names[layer.reads] = None
+        if layer.settled is not None:
+            names[layer.settled] = None
     for node in model.graph.node:
         if _is_sum(node, graph):
             names[graph.settled(node)] = None

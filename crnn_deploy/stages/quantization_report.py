@@ -49,6 +49,9 @@ def _front(result: Quantization) -> str:
         axes.annotate(variant.name, (variant.speed, 100 * variant.verdict.flips.share))
     axes.scatter(1, 0)
     axes.annotate("fp32", (1, 0))
+    if result.fp16 is not None:  # a CPU emulates it and cannot tell its speed
+        axes.axhline(100 * result.fp16.flips.share, linestyle=":", label="fp16, emulated, without a speed")
+        axes.legend()
     axes.set_xlabel("images per CPU-second, x float")
     axes.set_ylabel("strings changed (%)")
     return _inline(figure)

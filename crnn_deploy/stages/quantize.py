@@ -18,8 +18,10 @@ from crnn_deploy.batching import Batch
 from crnn_deploy.errors import ManifestMissing, VerdictFailed
 from crnn_deploy.stages import qdq
 from crnn_deploy.stages.calibrate import Scales
+from crnn_deploy.stages.dynamic_lstm import with_dynamic_lstm
 from crnn_deploy.stages.export import replacing
 from crnn_deploy.stages.inspection import backend_of, load_onnx, manifest_of
+from crnn_deploy.stages.precision import CastImpossible, cast, rounded
 from crnn_deploy.stages.verdict import Budget, Reading, Verdict, judge, margin_change, read
 
 __all__ = ["Quantization", "Refused", "Sensitivity", "Variant", "quantize", "speed_ratio"]
@@ -28,6 +30,7 @@ _ROUNDS = 9  # of the speed's comparison
 _SCREEN = 256  # images on which layers are compared
 
 Target = Literal["cpu", "gpu"]
+Lstm = Literal["float", "dynamic"]
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,7 @@ class Quantization:
     sensitivity: tuple[Sensitivity, ...]  # the layer that hurts most first
     activations: qdq.Activations
     reference: tuple[Reading, ...]
+    fp16: Verdict | None  # of the first images, emulated; None where it cannot be cast to
 
     @property
     def chosen(self) -> Variant:
@@ -75,6 +79,7 @@ class Quantization:
             "weights": "int8, per channel, 7 bits",
             "variants": [variant.to_plain() for variant in self.variants],
             "sensitivity": [vars(one) for one in self.sensitivity],
+            "fp16_emulated": None if self.fp16 is None else self.fp16.to_plain(),
         }
 
     def table(self) -> str:
@@ -100,6 +105,7 @@ def quantize(
     *,
     budget: Budget,
     activations: qdq.Activations = "int8",
+    lstm: Lstm = "float",
     target: Target = "cpu",
     progress: Callable[[int], object] = lambda images: None,
     stopped: Callable[[], bool] = lambda: False,
@@ -107,6 +113,7 @@ def quantize(
     """Write the Q/DQ model that changes the least layers back to float and passes both gates, atomically.
 
     batches: of all images, for the verdict; truths: their texts by index, None without labels
+    lstm: dynamic is for CPUs alone, and lets one image run at a time (see `dynamic_lstm`)
     target: gpu leaves the speed gate out, since this machine's CPU says nothing of it
     progress: called with the number of images of each batch that was read
     Raises Refused, QuantizationImpossible, and what opening the model raises; KeyboardInterrupt.
@@ -117,7 +124,7 @@ def quantize(
         raise ManifestMissing(model)
     qdq.check_float(source)
     search = _Search(
-        source, OrtBackend(model), scales, batches, truths, budget, activations, progress, stopped
+        source, OrtBackend(model), scales, batches, truths, budget, activations, lstm, progress, stopped
     )
     variants = [search.variant(())]
     sensitivity: list[Sensitivity] = []
@@ -125,7 +132,7 @@ def quantize(
     while (answer := _answer(variants[-1], target)) != "passed":
         verdict = variants[-1].verdict
         sensitivity = sensitivity or search.sensitivity()
-        result = Quantization(tuple(variants), tuple(sensitivity), activations, tuple(search.reference))
+        result = search.result(variants, sensitivity)
         if not verdict.confident_flips.count and verdict.checks[0].answer == "NOT ENOUGH IMAGES":
             raise Refused(f"there are not enough images to tell; {verdict.line()}", result)
         if answer == "slow":
@@ -142,7 +149,7 @@ def quantize(
     sensitivity = sensitivity or search.sensitivity()
     with replacing(path) as temporary:
         onnx.save(search.quantized(kept), temporary)
-    return Quantization(tuple(variants), tuple(sensitivity), activations, tuple(search.reference))
+    return search.result(variants, sensitivity)
 
 
 def _answer(variant: Variant, target: Target) -> Literal["passed", "failed", "slow"]:
@@ -161,37 +168,39 @@ class _Search:
         truths: Sequence[str] | None,
         budget: Budget,
         activations: qdq.Activations,
+        lstm: Lstm,
         progress: Callable[[int], object],
         stopped: Callable[[], bool],
     ) -> None:
         self._source, self._floating, self._scales = source, floating, scales
         self._batches, self._truths, self._budget = batches, truths, budget
-        self._activations, self._progress, self._stopped = activations, progress, stopped
+        self._activations, self._lstm = activations, lstm
+        self._progress, self._stopped = progress, stopped
         self.reference = self._read(floating, batches)
 
     def quantized(self, kept: Sequence[str]) -> onnx.ModelProto:
+        model = self._with_layers(kept)
+        return with_dynamic_lstm(model) if self._lstm == "dynamic" else model
+
+    def _with_layers(self, kept: Sequence[str]) -> onnx.ModelProto:
         return qdq.insert(self._source, self._scales.ranges, keep_float=kept, activations=self._activations)
 
     def variant(self, kept: tuple[str, ...]) -> Variant:
         backend = backend_of(self.quantized(kept))
         verdict = judge(self.reference, self._read(backend, self._batches), self._truths, budget=self._budget)
         speed = speed_ratio(self._floating, backend, self._batches)
-        name = f"{self._activations}, {len(kept)} layers float" if kept else self._activations
+        name = self._activations + (", LSTM dynamic int8" if self._lstm == "dynamic" else "")
+        name += f", {len(kept)} layers float" if kept else ""
         return Variant(name, kept, verdict, speed)
 
     def sensitivity(self) -> list[Sensitivity]:
         """Every layer quantised alone, on the first images; the one that hurts most first."""
         layers = qdq.candidates(self._source)
         operators = {node.output[0]: node.op_type for node in self._source.graph.node}
-        few = list(self._batches)
-        while len(few) > 1 and sum(len(batch.indices) for batch in few) > _SCREEN:
-            few = few[::2]
-        order = [at for batch in few for at in batch.indices]
-        few = [Batch(b.images, tuple(order.index(at) for at in b.indices)) for b in few]
-        reference = [self.reference[at] for at in order]
+        few, reference = self._few()
         found = []
         for layer in layers:
-            backend = backend_of(self.quantized([other for other in layers if other != layer]))
+            backend = backend_of(self._with_layers([other for other in layers if other != layer]))
             candidate = self._read(backend, few)
             verdict = judge(reference, candidate, budget=self._budget)
             flips, sure = verdict.flips.count, verdict.confident_flips.count
@@ -199,6 +208,30 @@ class _Search:
                 Sensitivity(layer, operators[layer], flips, sure, margin_change(reference, candidate))
             )
         return sorted(found, key=lambda one: (-one.confident_flips, -one.flips, -one.margin_change))
+
+    def result(self, variants: Sequence[Variant], sensitivity: Sequence[Sensitivity]) -> Quantization:
+        return Quantization(
+            *(tuple(variants), tuple(sensitivity), self._activations, tuple(self.reference)), self._fp16()
+        )
+
+    def _fp16(self) -> Verdict | None:
+        """What half precision changes on the first images, told by a float32 graph that rounds as it does."""
+        try:
+            model = rounded(cast(self._source, "fp16"))
+        except CastImpossible:
+            return None
+        del model.graph.output[-1]  # the peak
+        few, reference = self._few()
+        return judge(reference, self._read(backend_of(model), few), budget=self._budget)
+
+    def _few(self) -> tuple[list[Batch], list[Reading]]:
+        """Some batches of all widths, their images counted from 0, and what the float model reads in them."""
+        few = list(self._batches)
+        while len(few) > 1 and sum(len(batch.indices) for batch in few) > _SCREEN:
+            few = few[::2]
+        order = [at for batch in few for at in batch.indices]
+        few = [Batch(b.images, tuple(order.index(at) for at in b.indices)) for b in few]
+        return few, [self.reference[at] for at in order]
 
     def _read(self, backend: Backend, batches: Sequence[Batch]) -> list[Reading]:
         if self._stopped():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from crnn_deploy.backends import SUFFIXES, Backend, open_backend
 from crnn_deploy.backends.reference import ReferenceBackend
 from crnn_deploy.batching import batches
 from crnn_deploy.ctc import Frames
+from crnn_deploy.datasets import Dataset
 from crnn_deploy.errors import CrnnDeployError
 from crnn_deploy.manifest import Manifest
 from crnn_deploy.recipes import RECIPES
@@ -45,11 +46,13 @@ def verify(
     settings: Settings,
     *,
     images: str | None,
+    labelled: Dataset | None = None,
     tolerance: float,
 ) -> Verification:
     """Compare two models, each a checkpoint, an ONNX file or an engine.
 
-    images: a folder, file or glob; None draws images
+    images: a folder, file or glob; without it and `labelled`, images are drawn
+    labelled: images and their texts, which the verdict then counts right and wrong strings by
     Raises NotComparable and what opening a model raises.
     """
     # an ONNX file says how it is fed; a checkpoint beside it takes that over
@@ -66,16 +69,24 @@ def verify(
             )
     if ours.output == "argmax" != theirs.output:
         raise NotComparable(f"{reference} gives no logits to compare with; name it second")
-    if images is None:
+    if images is None and labelled is None:
         rng = np.random.default_rng(1)
         buckets = ours.width.buckets()
         widths = [buckets[i * (len(buckets) - 1) // (_CASES - 1)] for i in range(_CASES)]
         inputs = (drawn_images(ours, 1 + i % _BATCH, width, rng) for i, width in enumerate(widths))
         return Verification(compare(first, second, inputs, tolerance=tolerance), None)
-    sources.check((images,))
+    found: Iterable[image.Source]
+    if labelled is not None:
+        found = (labelled[at].image for at in range(len(labelled)))
+    else:
+        assert images is not None
+        sources.check((images,))
+        found = sources.find((images,), ())
     recorders = _Recorder(first), _Recorder(second)
-    parity = compare(*recorders, _read(images, ours), tolerance=tolerance)
-    return Verification(parity, judge(recorders[0].read, recorders[1].read))
+    order: list[int] = []  # in which the images are read
+    parity = compare(*recorders, _read(found, ours, order), tolerance=tolerance)
+    truths = None if labelled is None else [labelled[at].text for at in order]
+    return Verification(parity, judge(recorders[0].read, recorders[1].read, truths))
 
 
 class _Recorder:
@@ -110,10 +121,12 @@ def _open_checkpoint(path: Path, settings: Settings, other: Backend | None) -> B
     return ReferenceBackend(backend.module, replace(manifest, output="logits", steps=backend.manifest.steps))
 
 
-def _read(images: str, manifest: Manifest) -> Iterator[NDArray[np.float32]]:
-    paths = sources.find((images,), ())
-    prepared = ((i, image.prepare(image.read(path), manifest)) for i, path in enumerate(paths))
+def _read(
+    found: Iterable[image.Source], manifest: Manifest, order: list[int]
+) -> Iterator[NDArray[np.float32]]:
+    prepared = ((i, image.prepare(image.read(source), manifest)) for i, source in enumerate(found))
     for batch in batches(prepared, _BATCH):
+        order.extend(batch.indices)
         yield batch.images
 
 

@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,21 +16,24 @@ from torch import Tensor, distributed, nn
 from torch.nn.functional import ctc_loss
 from torch.nn.parallel import DistributedDataParallel
 
+from crnn_deploy.backends.reference import ReferenceBackend
 from crnn_deploy.datasets import Dataset
 from crnn_deploy.errors import CrnnDeployError
 from crnn_deploy.metrics import Score
 from crnn_deploy.pipeline import Stop
+from crnn_deploy.stages.fake_quantization import quantization_aware
 from crnn_deploy.synthesis.fonts import write_font_manifest
 from crnn_deploy.training import state
 from crnn_deploy.training.config import Config
 from crnn_deploy.training.data import Batch, Stream, batches_from, faces_of, open_source, open_sources
-from crnn_deploy.training.fake_quantization import fake_quantize
 from crnn_deploy.training.journal import Journal
 from crnn_deploy.training.model import Model, build, train_mode
 from crnn_deploy.training.optimize import Average, factor, optimizer_of
 from crnn_deploy.training.validate import validate
 
 __all__ = ["Outcome", "PrecisionImpossible", "RunExists", "train"]
+
+_MEASURED = 16  # batches, of the ranges of activations before a training for INT8
 
 
 class RunExists(CrnnDeployError, FileExistsError):
@@ -66,9 +70,12 @@ def train(config: Config, *, resume: bool = False) -> Outcome:
             raise RunExists(config.out)
         torch.manual_seed(config.seed)
         model = build(config)
-        if config.qat is not None:
-            fake_quantize(model.module, weight_level=config.qat)
         sources = open_sources(config, model.manifest.alphabet)
+        if config.qat is not None:
+            # on the images of the first process, so that all have the same ranges
+            first = batches_from(Stream(sources, model.manifest, config), 0, _MEASURED, config.window, 0)
+            reference = ReferenceBackend(model.module, model.manifest)
+            quantization_aware(reference, (batch.images for batch in islice(first, _MEASURED)), config.qat)
         stream = Stream(sources, model.manifest, config, rank=rank, world=world)
         validation = {
             name: open_source(source, model.manifest.alphabet, _validation_seed(name))
