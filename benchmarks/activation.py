@@ -11,13 +11,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +28,7 @@ from crnn_deploy.networks.gitycc import GitYccCRNN
 from crnn_deploy.networks.mmocr import MmocrCRNN
 from crnn_deploy.recipes import find_recipe
 from crnn_deploy.stages.activation import distances, leaky_relu
+from crnn_deploy.stages.benchmark import header
 from crnn_deploy.stages.checkpoint import load
 
 SMALL = tuple(width // 8 for width in PAPER_WIDTHS)
@@ -140,18 +138,7 @@ def main() -> None:
     silent = sum(row["told"] == "nothing" for row in rows.values())
     print(f"of {len(rows)}: {right} told, {len(rows) - right - silent} mistaken, {silent} not told")
     if options.json is not None:
-        result = {
-            "suite": "activation",
-            "machine": f"{platform.machine()}, {os.cpu_count()} CPUs",
-            "device": "cpu",
-            "versions": {
-                "crnn-deploy": metadata.version("crnn-deploy"),
-                "torch": torch.__version__,
-                "python": platform.python_version(),
-            },
-            "steps": options.steps,
-            **rows,
-        }
+        result = {**header("activation"), "steps": options.steps, **rows}
         options.json.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 

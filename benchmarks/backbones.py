@@ -11,15 +11,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -31,6 +27,7 @@ from crnn_deploy.networks.crnn import CRNN, PAPER_WIDTHS
 from crnn_deploy.networks.doctr import DoctrCRNN
 from crnn_deploy.networks.mobilenet import mobilenet_v3_small
 from crnn_deploy.recipes import RECIPES
+from crnn_deploy.stages.benchmark import header
 from crnn_deploy.stages.export import export
 from crnn_deploy.stages.inspection import flops, load_onnx
 from crnn_deploy.stages.reference import reference_of
@@ -64,13 +61,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     alphabet = tuple(chr(0x4E00 + i) for i in range(arguments.classes - 1))
-    results: dict[str, Any] = {
-        "suite": "backbones",
-        "machine": f"{platform.machine()}, {len(os.sched_getaffinity(0))} CPUs",
-        "device": "cpu",
-        "versions": {n: metadata.version(n) for n in ("crnn-deploy", "numpy", "onnxruntime", "torch")},
-        "input": {"width": arguments.width, "height": 32, "classes": arguments.classes},
-    }
+    results = header("backbones")
+    results["input"] = {"width": arguments.width, "height": 32, "classes": arguments.classes}
     backends = {}
     with tempfile.TemporaryDirectory() as folder:
         for at, (name, (recipe, build)) in enumerate(NETWORKS.items()):

@@ -11,16 +11,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import sys
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from crnn_deploy.recognizer import Recognizer
+from crnn_deploy.stages.benchmark import header
 
 
 def compare(model: Path, cases: int) -> dict[str, Any]:
@@ -54,12 +52,7 @@ def main() -> int:
     parser.add_argument("--cases", type=int, default=300)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    results: dict[str, Any] = {
-        "suite": "batch_invariance",
-        "machine": f"{platform.machine()}, {os.cpu_count()} CPUs",
-        "device": "cpu",
-        "versions": {n: metadata.version(n) for n in ("crnn-deploy", "numpy", "onnxruntime")},
-    }
+    results = header("batch_invariance")
     different = 0
     for model in arguments.models:
         row = results[model.stem] = compare(model, arguments.cases)

@@ -12,15 +12,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 from crnn_deploy.datasets import Dataset, open_dataset
 from crnn_deploy.models import DEFAULT
 from crnn_deploy.recognizer import Recognizer
+from crnn_deploy.stages.benchmark import header
 from crnn_deploy.stages.evaluation import Provenance, evaluate
 from crnn_deploy.synthesis.dataset import Polarity, SyntheticDataset
 from crnn_deploy.synthesis.fonts import scan
@@ -70,16 +68,11 @@ def main() -> None:
         evaluation = evaluate(recognizer, sets, chunk=256)
         provenance = Provenance.of(arguments.model, recognizer.manifest)
     print(evaluation.table())
-    results: dict[str, Any] = {
-        "suite": "default_model",
-        "machine": f"{platform.machine()}, {len(os.sched_getaffinity(0))} CPUs",
-        "device": "cpu",
-        "versions": dict(provenance.versions),
-        "model": {
-            "name": arguments.model.name,
-            "sha256": provenance.sha256,
-            "source": dict(provenance.source),
-        },
+    results = header("default_model")
+    results["model"] = {
+        "name": arguments.model.name,
+        "sha256": provenance.sha256,
+        "source": dict(provenance.source),
     }
     for name, score in evaluation.by_group.items():
         results[name] = score.to_plain()

@@ -14,11 +14,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import tempfile
 from collections.abc import Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +33,7 @@ from crnn_deploy.manifest import Manifest
 from crnn_deploy.models import DEFAULT
 from crnn_deploy.networks.crnn import CRNN
 from crnn_deploy.recipes import RECIPES
+from crnn_deploy.stages.benchmark import header
 from crnn_deploy.stages.engine import Settings, build_engine
 from crnn_deploy.stages.export import export
 from crnn_deploy.stages.inspection import load_onnx, manifest_of, session_of
@@ -142,16 +140,8 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=2000)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    results: dict[str, Any] = {
-        "suite": "engines",
-        "machine": f"{platform.machine()}, {len(os.sched_getaffinity(0))} CPUs",
-        "device": "cpu",
-        "versions": {
-            name: metadata.version(name)
-            for name in ("crnn-deploy", "tensorrt-rtx", "onnx", "onnxruntime", "torch")
-        },
-        "half precision of the default model": half_precision(arguments.images),
-    }
+    results = header("engines")
+    results["half precision of the default model"] = half_precision(arguments.images)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for network, path in models(folder).items():

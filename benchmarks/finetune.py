@@ -12,17 +12,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import tempfile
 import time
-from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 from crnn_deploy.datasets import Dataset, open_dataset
 from crnn_deploy.metrics import Score
 from crnn_deploy.recognizer import Recognizer
+from crnn_deploy.stages.benchmark import header
 from crnn_deploy.stages.evaluation import evaluate
 from crnn_deploy.stages.reference import Settings, open_reference
 from crnn_deploy.training.config import Config, DataConfig, read_config
@@ -50,12 +47,7 @@ def main() -> None:
     )
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    results: dict[str, Any] = {
-        "suite": "finetune",
-        "machine": f"{platform.machine()}, {len(os.sched_getaffinity(0))} CPUs",
-        "device": "cpu",
-        "versions": {n: metadata.version(n) for n in ("crnn-deploy", "numpy", "torch")},
-    }
+    results = header("finetune")
     before = open_reference(CHECKPOINT, Settings()).manifest.alphabet
     for entry in arguments.data:
         name, path = entry.split("=", 1)

@@ -12,18 +12,18 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
 import time
-from importlib import metadata
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
+
+from crnn_deploy.stages.benchmark import header
 
 
 def make_images(folder: Path, count: int) -> None:
@@ -94,13 +94,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=100_000)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    results: dict[str, Any] = {
-        "suite": "infer_stream",
-        "machine": f"{platform.machine()}, {len(os.sched_getaffinity(0))} CPUs",
-        "device": "cpu",
-        "versions": {n: metadata.version(n) for n in ("crnn-deploy", "numpy", "onnxruntime")},
-    }
-    results["versions"] |= {"opencv": cv2.__version__, "python": platform.python_version()}
+    results = header("infer_stream")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for model in (

@@ -11,14 +11,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import tempfile
-from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 from crnn_deploy.stages import calibration_set, qdq
+from crnn_deploy.stages.benchmark import header
 from crnn_deploy.stages.calibrate import calibrate
 from crnn_deploy.stages.export import export
 from crnn_deploy.stages.inspection import backend_of, load_onnx
@@ -57,14 +54,8 @@ def main() -> None:
             }
         )
         train(config)
-        results: dict[str, Any] = {
-            "suite": "qat",
-            "machine": f"{platform.machine()}, {len(os.sched_getaffinity(0))} CPUs",
-            "device": "cpu",
-            "versions": {n: metadata.version(n) for n in ("crnn-deploy", "numpy", "onnxruntime", "torch")},
-            "steps": arguments.steps,
-            "weight_level": arguments.level,
-        }
+        results = header("qat")
+        results |= {"steps": arguments.steps, "weight_level": arguments.level}
         checkpoints = {"after training": CHECKPOINT, "quantisation-aware": Path(folder) / "run" / "last.pth"}
         reference = None
         for name, checkpoint in checkpoints.items():

@@ -10,7 +10,6 @@ import hashlib
 import json
 import time
 from collections.abc import Mapping
-from contextlib import closing
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -35,8 +34,8 @@ class Choice:
     """The engine for a model on this machine, and why."""
 
     engine: Engine
-    milliseconds: Mapping[str, float]  # CPU time of an image, by engine, the median of the trial's rounds
-    refused: Mapping[str, str]  # why an engine was not considered
+    milliseconds: Mapping[Engine, float]  # CPU time of an image, by engine, the median of the trial's rounds
+    refused: Mapping[Engine, str]  # why an engine was not considered
 
     def why(self) -> str:
         """One line."""
@@ -67,8 +66,8 @@ def choose(path: Path) -> Choice:
 
 
 def _measure(path: Path) -> Choice:
-    opened: dict[str, Backend] = {"onnxruntime": open_backend(path)}
-    refused: dict[str, str] = {}
+    opened: dict[Engine, Backend] = {"onnxruntime": open_backend(path)}
+    refused: dict[Engine, str] = {}
     trial = _trial(opened["onnxruntime"].manifest)
     expected = [opened["onnxruntime"].run(images).indices for images in trial]
     for engine in get_args(Engine)[1:]:
@@ -80,13 +79,13 @@ def _measure(path: Path) -> Choice:
                     np.concatenate(alone), indices
                 ):
                     refused[engine] = "it reads frames otherwise than ONNX Runtime"
-                    del opened[engine]
+                    opened.pop(engine).close()
                     break
         except BackendMissing:
             refused[engine] = "not installed"
         except CrnnDeployError as error:
             refused[engine] = str(error)
-    spent: dict[str, list[float]] = {engine: [] for engine in opened}
+    spent: dict[Engine, list[float]] = {engine: [] for engine in opened}
     if len(opened) > 1:
         for at in range(_ROUNDS + 1):  # the first one warms up
             for engine, backend in opened.items():
@@ -96,11 +95,10 @@ def _measure(path: Path) -> Choice:
                 if at:
                     spent[engine].append((time.process_time() - start) / len(trial) / _BATCH * 1e3)
     for backend in opened.values():
-        with closing(backend):
-            pass
+        backend.close()
     times = {engine: float(np.median(values)) for engine, values in spent.items() if values}
-    best = min(times, key=lambda engine: times[engine], default="onnxruntime")
-    return Choice("openvino" if best == "openvino" else "onnxruntime", times, refused)
+    best: Engine = min(times, key=lambda engine: times[engine], default="onnxruntime")
+    return Choice(best, times, refused)
 
 
 def _trial(manifest: Manifest) -> list[NDArray[np.float32]]:

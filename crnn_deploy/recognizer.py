@@ -69,14 +69,14 @@ class Recognizer:
 
         batch: most images that run together
         threads: threads inside one run
-        engine: the library that runs an .onnx file; auto takes the fastest here (`engines.choose`)
+        engine: the library that runs an .onnx file; auto takes the fastest CPU one here (`engines.choose`)
         device: where ONNX Runtime runs an .onnx file; cuda is its CUDA provider
         Raises ModelNotFound, ModelUnreadable, ManifestMissing, ManifestInvalid, BackendMissing.
         """
         if engine == "auto":
             from crnn_deploy.engines import choose
 
-            engine = choose(Path(path)).engine
+            engine = choose(Path(path)).engine if device == "cpu" else "onnxruntime"
         opened = open_backend(Path(path), threads=threads, engine=engine, device=device)
         return cls(opened, batch=batch)
 

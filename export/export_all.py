@@ -11,13 +11,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import sys
 import tempfile
 import time
 from collections.abc import Callable
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +30,7 @@ from crnn_deploy.networks.gitycc import GitYccCRNN
 from crnn_deploy.networks.mmocr import MmocrCRNN
 from crnn_deploy.networks.mobilenet import InvertedResidual, mobilenet_v3_large, mobilenet_v3_small
 from crnn_deploy.recipes import RECIPES, Recipe
+from crnn_deploy.stages.benchmark import header
 from crnn_deploy.stages.export import export
 from crnn_deploy.stages.parity import drawn_images
 from crnn_deploy.stages.reference import Settings, open_reference, reference_of
@@ -131,17 +129,6 @@ def prove(checkpoint: Path, settings: Settings, out: Path) -> dict[str, Any]:
     }
 
 
-def _environment() -> dict[str, Any]:
-    packages = ("crnn-deploy", "numpy", "onnx", "onnxruntime", "torch")
-    versions = {name: metadata.version(name) for name in packages}
-    return {
-        "suite": "export_parity",
-        "machine": f"{platform.machine()}, {os.cpu_count()} CPUs",
-        "device": "cpu",
-        "versions": {**versions, "python": platform.python_version()},
-    }
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -190,7 +177,9 @@ def main() -> int:
         "at 14 sizes that were not traced"
     )
     if arguments.json:
-        arguments.json.write_text(json.dumps({**_environment(), **rows}, indent=1) + "\n", encoding="utf-8")
+        arguments.json.write_text(
+            json.dumps({**header("export_parity"), **rows}, indent=1) + "\n", encoding="utf-8"
+        )
     return 0 if rows and passed == len(rows) else 1
 
 

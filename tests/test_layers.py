@@ -40,7 +40,7 @@ ROOMS = {
     "onnx": ("stages/",),
     "onnxscript": ("stages/",),
     "rapidfuzz": ("metrics.py", "stages/"),
-    "jinja2": ("stages/evaluation_report.py", "stages/quantization_report.py"),
+    "jinja2": ("stages/page.py",),
     "lmdb": ("datasets/",),
     "matplotlib": (
         *("datasets/", "synthesis/fonts.py"),

@@ -10,9 +10,11 @@ import pytest
 from click.testing import CliRunner
 
 from crnn_deploy import cache
+from crnn_deploy.backends import open_backend
 from crnn_deploy.backends.ort import OrtBackend
 from crnn_deploy.cli.main import main
 from crnn_deploy.engines import choose
+from crnn_deploy.errors import BackendMissing
 
 
 @pytest.fixture(autouse=True)
@@ -78,6 +80,13 @@ def test_a_choice_of_engine_is_remembered_and_explained(tiny_onnx: Path, folder:
     assert len(list(folder.glob("*.json"))) == 1
     shown = CliRunner().invoke(main, ["doctor", "--model", str(tiny_onnx)])
     assert shown.exit_code == 0 and shown.stdout == first.why() + "\n"
+    plain = CliRunner().invoke(main, ["doctor", "--json", "--model", str(tiny_onnx)]).stdout
+    assert json.loads(plain)["engine"] == first.engine
+
+
+def test_a_device_that_the_engine_does_not_serve_is_refused(tiny_onnx: Path) -> None:
+    with pytest.raises(BackendMissing, match="OpenVINO runs on the CPU"):
+        open_backend(tiny_onnx, engine="openvino", device="cuda")
 
 
 def test_openvino_reads_as_onnx_runtime_does(tiny_onnx: Path) -> None:

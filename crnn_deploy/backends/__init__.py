@@ -9,13 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crnn_deploy.ctc import Frames
-from crnn_deploy.errors import ModelNotFound, ModelUnreadable
+from crnn_deploy.errors import BackendMissing, ModelNotFound, ModelUnreadable
 from crnn_deploy.manifest import Manifest
 
 __all__ = ["SUFFIXES", "Backend", "Device", "Engine", "open_backend"]
 
 Engine = Literal["onnxruntime", "openvino"]
-
 Device = Literal["cpu", "cuda"]
 SUFFIXES = (".onnx", ".engine")  # of model files that `open_backend` knows
 
@@ -44,18 +43,21 @@ def open_backend(
     engine: the library that runs an .onnx file
     device: where ONNX Runtime runs an .onnx file; an .engine runs on the GPU
 
-    Raises ModelNotFound, ModelUnreadable, ManifestMissing; of an engine, what `trt.open_engine` raises.
+    Raises ModelNotFound, ModelUnreadable, ManifestMissing, BackendMissing; of an engine, what
+    `trt.open_engine` raises.
     """
     if not path.is_file():
         raise ModelNotFound(path)
     if path.suffix == ".onnx" and engine == "openvino":
+        if device != "cpu":
+            raise BackendMissing(f"OpenVINO runs on the CPU here; for {device} take the engine onnxruntime")
         from crnn_deploy.backends.openvino import OpenVinoBackend
 
         return OpenVinoBackend(path, threads=threads)
     if path.suffix == ".onnx":
         from crnn_deploy.backends.ort import OrtBackend
 
-        return OrtBackend(path, threads=threads, device=device, cached=device == "cpu")
+        return OrtBackend(path, threads=threads, device=device, cached=True)
     if path.suffix == ".engine":
         from crnn_deploy.backends.trt import open_engine
 

@@ -8,12 +8,13 @@ from contextlib import suppress
 from importlib import import_module, metadata
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from crnn_deploy import cache
+from crnn_deploy.backends import Device
 from crnn_deploy.backends.onnx_file import check_self_contained
 from crnn_deploy.backends.outputs import frames_of
 from crnn_deploy.ctc import Frames
@@ -33,7 +34,7 @@ class OrtBackend:
 
     threads: intra-op threads; results do not depend on it
     device: cuda is refused where ONNX Runtime would quietly take the CPU
-    cached: whether the optimised graph is kept in the user's cache folder for the next time
+    cached: whether the optimised graph for the CPU is kept in the user's cache folder for the next time
     Raises BackendMissing, ModelUnreadable, AlphabetMismatch, ManifestMissing, ManifestInvalid.
     """
 
@@ -42,7 +43,7 @@ class OrtBackend:
         path: Path,
         *,
         threads: int = 1,
-        device: Literal["cpu", "cuda"] = "cpu",
+        device: Device = "cpu",
         cached: bool = False,
     ) -> None:
         self._session = open_session(path, threads=threads, device=device, cached=cached)
@@ -105,7 +106,7 @@ def _fits(size: int, rule: int | WidthRule) -> bool:
 
 
 def open_session(
-    path: Path, *, threads: int, device: Literal["cpu", "cuda"] = "cpu", cached: bool = False
+    path: Path, *, threads: int, device: Device = "cpu", cached: bool = False
 ) -> onnxruntime.InferenceSession:
     """An ONNX Runtime session.
 

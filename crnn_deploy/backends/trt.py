@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crnn_deploy import driver
+from crnn_deploy.backends.outputs import frames_of
 from crnn_deploy.ctc import Frames
 from crnn_deploy.cuda import Cuda, Graph, open_cuda
 from crnn_deploy.engine_file import (
@@ -121,13 +122,7 @@ class TrtBackend:
         except self._cuda.failures as error:
             raise RunFailed(self._path, images.shape, str(error)) from error
         outputs = [np.concatenate(output) for output in zip(*parts, strict=True)]
-        if manifest.output != "argmax":
-            return Frames.from_logits(outputs[0])
-        indices = outputs[0].astype(np.int64)
-        if indices.size and not 0 <= indices.min() <= indices.max() < manifest.classes:
-            reason = f"it puts out class {indices.max()} of {manifest.classes}"
-            raise RunFailed(self._path, images.shape, reason)
-        return Frames(indices, outputs[1])
+        return frames_of(outputs, images, manifest, self._path)
 
     def layers(self) -> tuple[Layer, ...]:
         """The layers that compute, as the engine inspector reads them back from the engine."""

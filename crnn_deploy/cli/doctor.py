@@ -22,7 +22,14 @@ def doctor(model: Path | None, as_json: bool) -> None:
     if model is not None:
         from crnn_deploy.engines import choose
 
-        click.echo(choose(model).why())
+        choice = choose(model)
+        if as_json:
+            import json
+            from dataclasses import asdict
+
+            click.echo(json.dumps(asdict(choice)))
+        else:
+            click.echo(choice.why())
         return
     from crnn_deploy.doctor import examine
 

@@ -35,7 +35,6 @@ __all__ = [
     "Stages",
     "draw_images",
     "header",
-    "interleaved",
     "measure_grid",
     "measure_peak",
     "measure_stages",
@@ -101,7 +100,10 @@ class Stages:
 
 def header(suite: str) -> dict[str, Any]:
     """How every results file begins: the question, the machine and the versions."""
-    names = ("crnn-deploy", "numpy", "onnxruntime", "opencv-python", "openvino", "torch")
+    names = (
+        *("crnn-deploy", "numpy", "onnx", "onnxruntime", "opencv-python", "openvino"),
+        *("tensorrt-rtx", "torch"),
+    )
     versions = {"python": platform.python_version()}
     for name in names:
         try:
@@ -131,18 +133,6 @@ def draw_images(distribution: Distribution, count: int, seed: int = 0) -> list[b
         )
         files.append(cv2.imencode(".jpg", pixels)[1].tobytes())
     return files
-
-
-def interleaved(tasks: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, Spread]:
-    """CPU-seconds of each task, all of them in turn in every round; the first round warms up."""
-    seconds: dict[str, list[float]] = {name: [] for name in tasks}
-    for at in range(rounds + 1):
-        for name, task in tasks.items():
-            start = time.process_time()
-            task()
-            if at:
-                seconds[name].append(time.process_time() - start)
-    return {name: Spread.of(values) for name, values in seconds.items()}
 
 
 def measure_grid(

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import base64
 from pathlib import PurePath
 from typing import Any
 
-import cv2
-import jinja2
 from rapidfuzz.distance import Levenshtein
 
 from crnn_deploy.metrics import Score, wilson
 from crnn_deploy.stages.evaluation import BINS, WIDTH_STEP, Evaluation, Mistake, Provenance
+from crnn_deploy.stages.page import inline_pixels, template
 
 __all__ = ["render"]
 
@@ -23,15 +21,7 @@ Segment = tuple[str, bool]  # part of a text, and whether it differs from the ot
 
 def render(evaluation: Evaluation, provenance: Provenance) -> str:
     """The page as text; labels, names and predictions in it are escaped, images are inline PNG."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("crnn_deploy.stages"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    template = environment.get_template("evaluation.html.j2")
-    return template.render(
+    return template("evaluation.html.j2").render(
         evaluation=evaluation,
         provenance=provenance,
         name=PurePath(provenance.model).name,
@@ -77,10 +67,9 @@ def _histogram(evaluation: Evaluation) -> list[dict[str, Any]]:
 
 
 def _row(mistake: Mistake) -> dict[str, Any]:
-    encoded = cv2.imencode(".png", mistake.pixels)[1].tobytes()
     truth, prediction = _marked(mistake.truth, mistake.prediction)
     return {
-        "image": f"data:image/png;base64,{base64.b64encode(encoded).decode()}",
+        "image": inline_pixels(mistake.pixels),
         "truth": truth,
         "prediction": prediction,
         "mistake": mistake,

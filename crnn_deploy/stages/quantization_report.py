@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import base64
 import io
 from typing import Any
 
-import cv2
-import jinja2
 from matplotlib.figure import Figure
 
 from crnn_deploy import image
 from crnn_deploy.stages.calibrate import Scales
+from crnn_deploy.stages.page import inline, inline_pixels, template
 from crnn_deploy.stages.proof_images import ProofImages
 from crnn_deploy.stages.quantize import Quantization
 
@@ -23,21 +21,14 @@ _WORST = 6  # histograms
 
 def render(result: Quantization, scales: Scales, proof: ProofImages) -> str:
     """The page as text: front, sensitivity, histograms, changed strings with their images."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("crnn_deploy.stages"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     changes = result.chosen.verdict.changes[:_SHOWN]
-    return environment.get_template("quantization.html.j2").render(
+    return template("quantization.html.j2").render(
         result=result,
         scales=scales,
         front=_front(result),
         bars=_bars(result),
         histograms=_histograms(scales),
-        changes=[(change, _png(proof.sources[change.image])) for change in changes],
+        changes=[(change, inline_pixels(image.read(proof.sources[change.image]))) for change in changes],
     )
 
 
@@ -86,9 +77,4 @@ def _histograms(scales: Scales) -> str:
 def _inline(figure: Any) -> str:
     stream = io.BytesIO()
     figure.savefig(stream, format="png")
-    return f"data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()}"
-
-
-def _png(source: image.Source) -> str:
-    encoded = cv2.imencode(".png", image.read(source))[1].tobytes()
-    return f"data:image/png;base64,{base64.b64encode(encoded).decode()}"
+    return inline(stream.getvalue())
