@@ -5,7 +5,7 @@
 From random weights: the compact network, docTR's crnn_mobilenet_v3_small (whose published weights are not
 used, since they were trained on other images) and the paper's VGG at a quarter of its channels. Words and
 numbers of 62 characters, training fonts and words; then held-out ones, 2,000 images a set. What they cost is
-in backbones.py. Half an hour for two networks side by side on two cores. Needs the extras
+in backbones.py. About 45 minutes on two cores. Needs the extras
 [cpu,evaluate,train] and the fonts and word lists of the tier `latin`.
 """
 
