@@ -36,8 +36,8 @@ from crnn_deploy.recipes import RECIPES
 from crnn_deploy.stages.benchmark import header
 from crnn_deploy.stages.engine import Settings, build_engine
 from crnn_deploy.stages.export import export
+from crnn_deploy.stages.fidelity import fidelity
 from crnn_deploy.stages.inspection import load_onnx, manifest_of, session_of
-from crnn_deploy.stages.ladder import half_report
 from crnn_deploy.stages.precision import LARGEST, PEAK, Half, cast, from_first_recurrence, rounded
 from crnn_deploy.stages.reference import reference_of
 
@@ -77,7 +77,7 @@ def built(model: Path, precision: Precision, folder: Path) -> dict[str, Any]:
         "profiles": [f"batch {p.batch}, width {p.width}" for p in engine.profiles],
         "seconds": engine.build_seconds,
         "bytes": engine.engine_bytes,
-        "checked": {r.name: r.report.line() for r in result.rungs if r.report is not None},
+        "checked": {r.name: r.rounded.line() for r in result.rungs if r.rounded is not None},
     }
 
 
@@ -117,7 +117,7 @@ def half_precision(count: int) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, (half, keep) in rungs.items():
         actual, peak = run(rounded(cast(model, half, keep_fp32=keep)), inputs)
-        report = half_report(expected, actual, manifest, peak=peak, largest=LARGEST[half])
+        report = fidelity(expected, actual, manifest, manifest, peak=peak, largest=LARGEST[half])
         found[name] = {
             "images": report.images,
             "frames": report.frames,

@@ -101,9 +101,9 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "scales.json"
             scales = calibrate(arguments.model, drawn, held_back, "auto", path, rendered=True)
-    proofs = {"rendered": proof_images(arguments.model, None, None, arguments.images)}
+    proofs = {"rendered": proof_images(floating.manifest, None, None, arguments.images)}
     proofs |= {
-        Path(spec).parent.name: proof_images(arguments.model, spec, None, 0) for spec in arguments.data
+        Path(spec).parent.name: proof_images(floating.manifest, spec, None, 0) for spec in arguments.data
     }
     references = {name: read(floating, proof.batches) for name, proof in proofs.items()}
     some = list(proofs["rendered"].batches[:: max(1, len(proofs["rendered"].batches) // 24)])

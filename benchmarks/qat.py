@@ -65,7 +65,7 @@ def main() -> None:
             found = calibration_set.rendered(floating.manifest.alphabet, 400)
             images, held_back = calibration_set.draw(found, floating.manifest, 256)
             scales = calibrate(path, images, held_back, "mse", Path(folder) / "scales.json", rendered=True)
-            proof = proof_images(path, None, None, arguments.images)
+            proof = proof_images(floating.manifest, None, None, arguments.images)
             source = load_onnx(path)
             reference = reference or read(backend_of(source), proof.batches)  # the float default model
             model = qdq.insert(source, scales.ranges, weight_level=arguments.level)

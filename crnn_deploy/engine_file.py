@@ -11,7 +11,7 @@ import json
 import platform
 import shlex
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -37,6 +37,7 @@ __all__ = [
     "check_library",
     "digest",
     "read_sidecar",
+    "serves",
     "sidecar_of",
     "system",
 ]
@@ -135,6 +136,7 @@ class EngineFile:
     layers: tuple[Layer, ...]
     layers_from: LayersFrom  # network: tensor types before the build; engine: read back from it
     profiles: tuple[Profile, ...]
+    verified: str | None  # what the check after the build found; None where no GPU could load the engine
     build_seconds: float
     crnn_deploy: str  # version
     arguments: tuple[str, ...]  # of `crnn-deploy build-engine`, to build it again
@@ -193,7 +195,7 @@ class EngineFile:
 
 
 _TEXTS = ("engine_sha256", "onnx_sha256", "builder_version", "system", "crnn_deploy")
-_TEXTS_OR_NONE = ("cuda", "driver", "gpu", "compute_capability")
+_TEXTS_OR_NONE = ("cuda", "driver", "gpu", "compute_capability", "verified")
 _LISTS_OF_TEXT = ("targets", "kept_fp32", "arguments")
 _CHOICES = {"builder": BuilderName, "precision": Precision, "layers_from": LayersFrom}
 
@@ -262,13 +264,19 @@ def check_library(engine: EngineFile, path: Path, version: str) -> None:
         raise EngineStale(path, f"{engine.builder} version", engine.builder_version, version, engine.command)
 
 
+def serves(targets: Sequence[str], gpu: Gpu) -> bool:
+    """Whether an engine for these GPUs, or for none in particular, may run on this one."""
+    return not targets or gpu.target in targets
+
+
 def check_gpu(engine: EngineFile, path: Path, gpu: Gpu) -> None:
     """Hold an engine against the GPU here. Raises EngineStale."""
-    if engine.targets:
-        if gpu.target not in engine.targets:
-            built, here = ", ".join(engine.targets), f"{gpu.target} ({gpu.name})"
-            raise EngineStale(path, "the targets", built, here, engine.command)
-    elif engine.builder == "tensorrt":  # TensorRT for RTX compiles for the GPU when it loads the plan
+    if not serves(engine.targets, gpu):
+        built, here = ", ".join(engine.targets), f"{gpu.target} ({gpu.name})"
+        raise EngineStale(path, "the targets", built, here, engine.command)
+    if (
+        not engine.targets and engine.builder == "tensorrt"
+    ):  # TensorRT for RTX compiles for the GPU when it loads the plan
         built = f"{engine.gpu} (compute capability {engine.compute_capability})"
         here = f"{gpu.name} (compute capability {gpu.compute_capability})"
         if built != here:

@@ -16,8 +16,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from crnn_deploy.ctc import Frames
 from crnn_deploy.manifest import Manifest, StepRule, WidthRule
+from crnn_deploy.stages.fidelity import Fidelity, Proof, fidelity
 from crnn_deploy.stages.inspection import load_onnx, manifest_of, session_of
-from crnn_deploy.stages.ladder import HalfReport, PrecisionFailed, climb, half_report, table
+from crnn_deploy.stages.ladder import PrecisionFailed, climb, table
 from crnn_deploy.stages.precision import LARGEST, CastImpossible, Half, cast, from_first_recurrence, rounded
 
 HALVES: dict[Half, Any] = {"fp16": np.float16, "bf16": ml_dtypes.bfloat16}
@@ -187,26 +188,28 @@ def test_an_overflow_is_found_and_the_ladder_climbed(tiny: onnx.ModelProto) -> N
     """Activations beyond 65504 between two layers that undo each other: the function stays the same."""
     manifest = manifest_of(tiny)
     assert manifest is not None
-    _, tried = climb(tiny, manifest, "fp16")
-    assert [rung.name for rung in tried] == ["fp16"] and tried[0].report is not None
-    assert tried[0].report.passed and 0.1 < tried[0].report.peak < 100
+    _, tried = climb(tiny, Proof(tiny, manifest), "fp16")
+    assert [rung.name for rung in tried] == ["fp16"] and tried[0].rounded is not None
+    assert tried[0].rounded.passed and 0.1 < tried[0].rounded.peak < 100
 
     loud = scaled(tiny, **{"conv0": 1e6, "conv1.weight": 1e-6})
-    model, tried = climb(loud, manifest, "fp16")
-    assert [rung.half for rung in tried] == ["fp16", "fp16", "bf16"]
-    assert [rung.report.overflow for rung in tried if rung.report] == [True, True, False]
+    model, tried = climb(loud, Proof(loud, manifest), "fp16")
+    assert [rung.precision for rung in tried] == ["fp16", "fp16", "bf16"]
+    assert [rung.rounded.overflow for rung in tried if rung.rounded] == [True, True, False]
     assert TensorProto.BFLOAT16 in kinds(model).values()
-    assert "overflow" in table(tried) and table(tried).endswith("chosen: bf16 (checked on the CPU)")
+    assert "overflow" in table(tried, None)
+    assert table(tried, None).endswith("chosen: bf16 (checked on the CPU)")
     with pytest.raises(PrecisionFailed, match="overflow"):
-        climb(loud, manifest, "fp16", ladder=False)
+        climb(loud, Proof(loud, manifest), "fp16", ladder=False)
 
 
 def test_an_overflow_after_the_recurrence_keeps_half_precision_before_it(tiny: onnx.ModelProto) -> None:
     manifest = manifest_of(tiny)
     assert manifest is not None
     head = [node for node in tiny.graph.node if node.op_type == "MatMul"][-1]
-    model, tried = climb(scaled(tiny, **{head.input[1]: 1e6}), manifest, "fp16")
-    assert [rung.half for rung in tried] == ["fp16", "fp16"]
+    loud = scaled(tiny, **{head.input[1]: 1e6})
+    model, tried = climb(loud, Proof(loud, manifest), "fp16")
+    assert [rung.precision for rung in tried] == ["fp16", "fp16"]
     assert set(tried[-1].kept_fp32) == set(from_first_recurrence(tiny))
     assert {kinds(model)[name] for name in kinds(model) if name.startswith("rnn") and "join" not in name} == {
         TensorProto.FLOAT
@@ -220,8 +223,8 @@ def test_the_verdict_counts_confident_texts() -> None:
         indices = np.array(rows, np.int64)
         return Frames(indices, np.full(indices.shape, sure, np.float32))
 
-    def report_of(one: Frames, other: Frames, peak: float = 7.0) -> HalfReport:
-        return half_report([one], [other], manifest, peak=peak, largest=LARGEST["fp16"])
+    def report_of(one: Frames, other: Frames, peak: float = 7.0) -> Fidelity:
+        return fidelity([one], [other], manifest, manifest, peak=peak, largest=LARGEST["fp16"])
 
     same = frames(0.9, *([[1, 2]] * 100))
     one_other = frames(0.9, [1, 1], *([[1, 2]] * 99))

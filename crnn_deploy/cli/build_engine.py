@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from crnn_deploy.cli.options import checkpoint_options, settings_of
+
 if TYPE_CHECKING:
     from crnn_deploy.engine_file import Range
     from crnn_deploy.pipeline import Stop
@@ -77,6 +79,15 @@ def _range(_: click.Context, param: click.Parameter, value: str | None) -> Range
     "--workspace", metavar="MIB", type=click.IntRange(min=1), help="Most memory of a layer for itself."
 )
 @click.option("--optimization-level", type=click.IntRange(0, 5), help="TensorRT's; higher builds longer.")
+@click.option("--argmax", is_flag=True, help="Put out each frame's best class alone: less crosses the bus.")
+@click.option("--images", metavar="PATH", help="Folder, file or glob for the checks, beside drawn images.")
+@click.option(
+    "--checkpoint",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="The checks compare with it in PyTorch.  [default: with MODEL.onnx, which `export` checked so]",
+)
+@checkpoint_options
 def build_engine(
     model: Path,
     path: Path | None,
@@ -91,12 +102,17 @@ def build_engine(
     timing_cache: Path | None,
     workspace: int | None,
     optimization_level: int | None,
+    argmax: bool,
+    images: str | None,
+    checkpoint: Path | None,
+    **source: Any,
 ) -> None:
     """Build a TensorRT engine from an ONNX file that `export` or `describe` wrote.
 
-    Half precision is checked on the CPU first, tensor by tensor rounded: where it overflows or changes
-    confident texts, the next rung is tried: recurrent layers and head in fp32, then bf16, then fp32. The
-    engine is a plain plan; FILE.engine.json beside it says how to feed it, and what it is.
+    Half precision is checked on the CPU first, tensor by tensor rounded; where a GPU is here, the engine is
+    then checked on it. Where one overflows or changes confident texts, the next rung is tried: recurrent
+    layers and head in fp32, then bf16, then fp32. The engine is a plain plan; FILE.engine.json beside it says
+    how to feed it, and what it is.
 
     \b
     crnn-deploy build-engine model.onnx --fp16
@@ -116,9 +132,10 @@ def build_engine(
         # before torch and TensorRT are imported: an exception within their C++ ends Python on the spot
         stop = stack.enter_context(Stop())
 
-        from crnn_deploy.stages import ladder
         from crnn_deploy.stages.engine import BATCH, Settings
         from crnn_deploy.stages.engine import build_engine as run
+        from crnn_deploy.stages.fidelity import DRAWN
+        from crnn_deploy.stages.ladder import table
 
         settings = Settings(
             precision=precision,
@@ -132,8 +149,12 @@ def build_engine(
             optimization_level=optimization_level,
             keep_fp32=keep_fp32,
             ladder=not no_ladder,
+            argmax=argmax,
+            images=images,
+            checkpoint=checkpoint,
+            source=settings_of(**source),
         )
-        bars = _Bars(stack, stop, 2 * ladder.IMAGES)
+        bars = _Bars(stack, stop, 2 * DRAWN)
         result = run(
             model,
             path,
@@ -143,10 +164,10 @@ def build_engine(
             progress=bars.built,
             stopped=stop,
         )
-    if result.rungs:
-        click.echo(ladder.table(result.rungs))
+    click.echo(table(result.rungs, result.gpu))
     engine = result.engine
-    click.echo(f"layers: {engine.shares()}, by the network's tensor types")
+    origin = "the engine's inspector" if engine.layers_from == "engine" else "the network's tensor types"
+    click.echo(f"layers: {engine.shares()}, by {origin}")
     for profile in engine.profiles:
         click.echo(f"profile: batch {profile.batch}, width {profile.width}")
     where = ", ".join(engine.targets) or engine.gpu or "the builder's own choice of GPUs"

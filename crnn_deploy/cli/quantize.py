@@ -110,6 +110,7 @@ def quantize(
         import json
 
         from crnn_deploy.stages.calibrate import read_scales
+        from crnn_deploy.stages.inspection import manifest_in
         from crnn_deploy.stages.proof_images import proof_images
         from crnn_deploy.stages.quantize import Refused
         from crnn_deploy.stages.quantize import quantize as run
@@ -121,7 +122,7 @@ def quantize(
         labelled = None
         if data is not None and (kind is not None or not Path(data).is_dir() or images is not None):
             labelled = open_data(data, kind, images, characters)
-        proof = proof_images(model, data, labelled, samples)
+        proof = proof_images(manifest_in(model), data, labelled, samples)
         bar = click.progressbar(
             length=2 * len(proof.sources),  # more where layers go back to float
             label="quantize",

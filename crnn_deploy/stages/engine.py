@@ -5,34 +5,42 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 
 from crnn_deploy import driver
 from crnn_deploy.backends.ort import OrtBackend
-from crnn_deploy.backends.trt import import_tensorrt
+from crnn_deploy.backends.trt import TrtBackend, import_tensorrt
+from crnn_deploy.cuda import open_cuda
 from crnn_deploy.engine_file import (
     BuilderName,
     EngineFile,
     Precision,
     Range,
     digest,
+    serves,
     sidecar_of,
     system,
 )
 from crnn_deploy.errors import BackendMissing, ManifestMissing, RunFailed
 from crnn_deploy.manifest import Manifest
+from crnn_deploy.stages.argmax import with_argmax
 from crnn_deploy.stages.export import replacing
+from crnn_deploy.stages.fidelity import Fidelity, Proof
 from crnn_deploy.stages.inspection import load_onnx, manifest_of
 from crnn_deploy.stages.ladder import Rung, climb
 from crnn_deploy.stages.plan import Network, Progress, Unsupported
 from crnn_deploy.stages.precision import CastImpossible, matching
 from crnn_deploy.stages.profiles import ProfileInvalid, covered, profiles_of
+from crnn_deploy.stages.proof_images import proof_images
+from crnn_deploy.stages.reference import Settings as CheckpointSettings
+from crnn_deploy.stages.verify import open_checkpoint
 
 __all__ = ["BATCH", "EngineBuild", "Settings", "build_engine"]
 
@@ -56,7 +64,11 @@ class Settings:
     workspace: int | None = None  # MiB
     optimization_level: int | None = None  # TensorRT's, 0-5
     keep_fp32: tuple[str, ...] = ()  # patterns of node names or operators
-    ladder: bool = True  # whether a safer precision is taken when the check of a half one fails
+    ladder: bool = True  # whether a safer precision is taken when the check of one fails
+    argmax: bool = False  # whether the engine puts out index and probability of each frame's best class
+    images: str | None = None  # folder, file or glob: read by the checks beside drawn ones
+    checkpoint: Path | None = None  # in PyTorch, what the checks compare with; None: the model itself
+    source: CheckpointSettings = field(default_factory=CheckpointSettings)  # how it is opened
 
 
 @dataclass(frozen=True)
@@ -65,7 +77,8 @@ class EngineBuild:
 
     path: Path
     engine: EngineFile
-    rungs: tuple[Rung, ...]  # precisions that were checked on the CPU, the chosen one last; empty: none was
+    rungs: tuple[Rung, ...]  # precisions that were tried, the chosen one last
+    gpu: str | None  # name of the one on which engines were checked
 
 
 def build_engine(
@@ -80,11 +93,14 @@ def build_engine(
 ) -> EngineBuild:
     """Build a strongly typed engine from an ONNX file with a manifest and write it with its sidecar.
 
+    Where a GPU is that loads the engine, it must read there as the model does, or the next rung is built.
+
     arguments: of the command line, for the command that builds it again
-    checked: called with the number of images of each batch that the check on the CPU has read
+    checked: called with the number of images of each batch that a check has read
     progress: called throughout the build; stopped: asked throughout it
-    Raises what opening the model raises; BackendMissing, CastImpossible, ProfileInvalid, Unsupported,
-    PrecisionFailed, BuildFailed; KeyboardInterrupt where it was stopped. Nothing is written then.
+    Raises what opening the model, the checkpoint and the images raises; BackendMissing, CastImpossible,
+    ProfileInvalid, Unsupported, PrecisionFailed, BuildFailed, RunFailed; KeyboardInterrupt where it was
+    stopped. Nothing is written then.
     """
     if stopped():
         raise KeyboardInterrupt
@@ -102,28 +118,12 @@ def build_engine(
     _check_graph(source, settings.precision)
     _check_recurrence(source, settings, builder, trt.__version__)
     _check_narrowest(model, manifest)
-    typed, rungs = _typed(source, manifest, settings, checked)
-    chosen: Precision = rungs[-1].half or "fp32" if rungs else settings.precision
-    kept = rungs[-1].kept_fp32 if rungs else ()
-    cache = settings.timing_cache
-    start = time.perf_counter()
-    network = Network(trt, typed)
-    plan, cache_after = network.build(
-        profiles,
-        targets=settings.targets,
-        workspace=settings.workspace,
-        optimization_level=settings.optimization_level,
-        timing_cache=None if cache is None else cache.read_bytes() if cache.exists() else b"",
-        progress=progress,
-        stopped=stopped,
-    )
-    seconds = time.perf_counter() - start
     found = driver.probe()
     gpu = found.gpus[0] if found.gpus else None
-    engine = EngineFile(
-        manifest=manifest,
-        engine_sha256=digest(plan),
-        engine_bytes=len(plan),
+    bare = EngineFile(
+        manifest=replace(manifest, output="argmax") if settings.argmax else manifest,
+        engine_sha256="",
+        engine_bytes=0,
         onnx_sha256=hashlib.sha256(model.read_bytes()).hexdigest(),
         builder=builder,
         builder_version=trt.__version__,
@@ -133,20 +133,111 @@ def build_engine(
         gpu=None if gpu is None else gpu.name,
         compute_capability=None if gpu is None else gpu.compute_capability,
         targets=settings.targets,
-        precision=chosen,
-        kept_fp32=kept,
-        layers=network.layers(),
+        precision=settings.precision,
+        kept_fp32=(),
+        layers=(),
         layers_from="network",
         profiles=profiles,
-        build_seconds=round(seconds, 2),
+        verified=None,
+        build_seconds=0.0,
         crnn_deploy=metadata.version("crnn-deploy"),
         arguments=arguments or (str(model), f"--{settings.precision}", "-o", str(path)),
     )
-    _write(path, plan, engine)
-    if cache is not None:
-        with replacing(cache) as temporary:
-            temporary.write_bytes(cache_after)
-    return EngineBuild(path, engine, rungs)
+    proof = _proof(source, manifest, settings, checked)
+    building = _Building(trt, bare, settings, path, proof, progress, stopped)
+    if gpu is not None and serves(settings.targets, gpu):
+        building.gpu = gpu.name
+    _, rungs = climb(
+        source,
+        proof,
+        settings.precision,
+        keep_fp32=settings.keep_fp32,
+        ladder=settings.ladder,
+        build=building.build,
+    )
+    _write(path, building.plan, building.engine)
+    if settings.timing_cache is not None:
+        with replacing(settings.timing_cache) as temporary:
+            temporary.write_bytes(building.timing_cache)
+    return EngineBuild(path, building.engine, rungs, building.gpu)
+
+
+class _Building:
+    """Builds the engine of one rung after another; the last one stands."""
+
+    gpu: str | None = None  # name of the one that runs the engines here
+
+    def __init__(
+        self,
+        trt: Any,
+        bare: EngineFile,
+        settings: Settings,
+        path: Path,
+        proof: Proof,
+        progress: Progress,
+        stopped: Callable[[], bool],
+    ) -> None:
+        self._trt, self._settings, self._path, self._proof = trt, settings, path, proof
+        self._progress, self._stopped = progress, stopped
+        self.plan, self.engine = b"", bare
+        cache = settings.timing_cache
+        self.timing_cache = cache.read_bytes() if cache is not None and cache.exists() else b""
+
+    def build(self, model: onnx.ModelProto, rung: Rung) -> Fidelity | None:
+        """Build a rung's model, and where a GPU is here see what the engine reads."""
+        settings = self._settings
+        start = time.perf_counter()
+        network = Network(self._trt, with_argmax(model) if settings.argmax else model)
+        self.plan, self.timing_cache = network.build(
+            self.engine.profiles,
+            targets=settings.targets,
+            workspace=settings.workspace,
+            optimization_level=settings.optimization_level,
+            timing_cache=None if settings.timing_cache is None else self.timing_cache,
+            progress=self._progress,
+            stopped=self._stopped,
+        )
+        self.engine = replace(
+            self.engine,
+            engine_sha256=digest(self.plan),
+            engine_bytes=len(self.plan),
+            precision=rung.precision,
+            kept_fp32=rung.kept_fp32,
+            layers=network.layers(),
+            layers_from="network",
+            verified=None,
+            build_seconds=round(time.perf_counter() - start, 2),
+        )
+        return None if self.gpu is None else self._verify()
+
+    def _verify(self) -> Fidelity:
+        backend = TrtBackend(self._trt, self.plan, self.engine, self._path, open_cuda())
+        try:
+            layers = backend.layers()
+            found = self._proof.check(self._proof.read(backend), backend.manifest)
+        finally:
+            backend.close()
+        against = "the ONNX file" if self._settings.checkpoint is None else "PyTorch"
+        self.engine = replace(
+            self.engine,
+            layers=layers or self.engine.layers,
+            layers_from="engine" if layers else "network",
+            verified=f"{found.line()}; against {against}, on {self.gpu}",
+        )
+        return found
+
+
+def _proof(
+    source: onnx.ModelProto, manifest: Manifest, settings: Settings, checked: Callable[[int], object]
+) -> Proof:
+    images: list[NDArray[np.float32]] = []
+    if settings.images is not None:
+        found = proof_images(manifest, settings.images, None, 0)
+        images = [batch.images for batch in found.batches]
+    reference = None
+    if settings.checkpoint is not None:
+        reference = open_checkpoint(settings.checkpoint, settings.source, manifest)
+    return Proof(source, manifest, images=images, reference=reference, progress=checked)
 
 
 def _library(wanted: Literal["auto"] | BuilderName) -> tuple[BuilderName, Any]:
@@ -218,21 +309,6 @@ def _check_narrowest(model: Path, manifest: Manifest) -> None:
         raise ProfileInvalid(f"nothing is left at width {width}, the smallest asked for: {error}") from error
     finally:
         backend.close()
-
-
-def _typed(
-    source: onnx.ModelProto, manifest: Manifest, settings: Settings, checked: Callable[[int], object]
-) -> tuple[onnx.ModelProto, tuple[Rung, ...]]:
-    if settings.precision not in ("fp16", "bf16"):
-        return source, ()
-    return climb(
-        source,
-        manifest,
-        settings.precision,
-        keep_fp32=settings.keep_fp32,
-        ladder=settings.ladder,
-        progress=checked,
-    )
 
 
 def _write(path: Path, plan: bytes, engine: EngineFile) -> None:

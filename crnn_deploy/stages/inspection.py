@@ -24,7 +24,7 @@ from crnn_deploy.errors import ManifestMissing, ModelNotFound, ModelUnreadable
 from crnn_deploy.manifest import METADATA_KEY, Manifest
 from crnn_deploy.stages.reference import Settings, accepts_any_width, open_reference
 
-__all__ = ["backend_of", "flops", "inspect", "load_onnx", "manifest_of", "session_of"]
+__all__ = ["backend_of", "flops", "inspect", "load_onnx", "manifest_in", "manifest_of", "session_of"]
 
 _WIDTHS = (32, 100, 160, 320)
 _SAMPLE = 40  # characters of the alphabet shown
@@ -98,6 +98,7 @@ def _engine_facts(path: Path) -> dict[str, Any]:
         "precision": engine.precision,
         "kept in fp32": list(engine.kept_fp32),
         "layers": f"{engine.shares()} ({origin})",
+        "verified": engine.verified or "no: the machine that built it had no GPU that loads it",
         "profiles": [f"batch {p.batch}, width {p.width}" for p in engine.profiles],
         "build seconds": engine.build_seconds,
         "rebuild": engine.command,
@@ -124,6 +125,13 @@ def manifest_of(model: onnx.ModelProto) -> Manifest | None:
     """The manifest in a model's metadata. Raises ManifestInvalid."""
     text = next((entry.value for entry in model.metadata_props if entry.key == METADATA_KEY), None)
     return None if text is None else Manifest.from_json(text)
+
+
+def manifest_in(path: Path) -> Manifest:
+    """The manifest of an ONNX file. Raises what `load_onnx` raises, ManifestMissing, ManifestInvalid."""
+    if (manifest := manifest_of(load_onnx(path))) is None:
+        raise ManifestMissing(path)
+    return manifest
 
 
 def _parameters(model: onnx.ModelProto) -> int:

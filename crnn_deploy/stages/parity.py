@@ -17,7 +17,7 @@ from crnn_deploy.ctc import Frames
 from crnn_deploy.errors import RunFailed
 from crnn_deploy.manifest import Manifest
 
-__all__ = ["Case", "ParityReport", "compare", "drawn_images"]
+__all__ = ["Case", "ParityReport", "compare", "drawn_images", "max_delta"]
 
 TIE = 1e-5  # a top-2 margin that rounding in fp32 may turn; a frame below it has no argmax to speak of
 TOLERANCE = 1e-4  # of logits in fp32
@@ -181,7 +181,7 @@ def _compare_batch(reference: Backend, candidate: Backend, images: NDArray[np.fl
         width=width,
         steps=steps,
         scale=0.0 if expected.logits is None else float(np.abs(expected.logits).max()),
-        max_delta=_max_delta(expected, actual, reference.manifest, candidate.manifest),
+        max_delta=max_delta(expected, actual, reference.manifest, candidate.manifest),
         flips=flips,
         ties=sum(flip.margin < TIE for flip in flips),
         text_changes=sum(a != b for image, (a, b) in enumerate(pairs) if image not in tied),
@@ -191,7 +191,10 @@ def _compare_batch(reference: Backend, candidate: Backend, images: NDArray[np.fl
     )
 
 
-def _max_delta(expected: Frames, actual: Frames, ours: Manifest, theirs: Manifest) -> float:
+def max_delta(expected: Frames, actual: Frames, ours: Manifest, theirs: Manifest) -> float:
+    """Largest |delta| of logits; of log-probabilities where one puts these out, and of the best class's
+    probability where one puts out that alone.
+    """
     if expected.logits is None or actual.logits is None:
         return float(np.abs(expected.probabilities - actual.probabilities).max())
     if ours.output == theirs.output:

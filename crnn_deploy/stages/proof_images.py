@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from crnn_deploy import image, sources
-from crnn_deploy.backends import open_backend
 from crnn_deploy.batching import Batch, batches
 from crnn_deploy.datasets import Dataset, Sample
 from crnn_deploy.errors import CrnnDeployError
+from crnn_deploy.manifest import Manifest
 from crnn_deploy.synthesis.dataset import SyntheticDataset
 from crnn_deploy.synthesis.fonts import scan
 from crnn_deploy.synthesis.renderer import Renderer
@@ -56,14 +55,12 @@ class _Alternating:
         return (self.odd if index % 2 else self.even)[index]
 
 
-def proof_images(model: Path, spec: str | None, labelled: Dataset | None, samples: int) -> ProofImages:
+def proof_images(manifest: Manifest, spec: str | None, labelled: Dataset | None, samples: int) -> ProofImages:
     """Images of a dataset; or of a folder, file or glob; or, without either, `samples` drawn ones.
 
-    Raises what opening the model raises, PathNotFound, ImagesMissing.
+    manifest: how they are prepared
+    Raises PathNotFound, ImagesMissing.
     """
-    backend = open_backend(model)
-    manifest = backend.manifest
-    backend.close()
     if labelled is None and spec is None:
         labelled = held_out(manifest.alphabet, samples)
     truths: list[str] | None = None if labelled is None else []

@@ -22,7 +22,7 @@ from crnn_deploy.stages.parity import ParityReport, compare, drawn_images
 from crnn_deploy.stages.reference import Settings, open_reference
 from crnn_deploy.stages.verdict import Reading, Verdict, judge, readings
 
-__all__ = ["NotComparable", "Verification", "verify"]
+__all__ = ["NotComparable", "Verification", "open_checkpoint", "verify"]
 
 _BATCH = 8
 _CASES = 12
@@ -58,8 +58,8 @@ def verify(
     # an ONNX file says how it is fed; a checkpoint beside it takes that over
     first = open_backend(reference) if reference.suffix in SUFFIXES else None
     second = open_backend(candidate) if candidate.suffix in SUFFIXES else None
-    first = first or _open_checkpoint(reference, settings, second)
-    second = second or _open_checkpoint(candidate, settings, first)
+    first = first or open_checkpoint(reference, settings, None if second is None else second.manifest)
+    second = second or open_checkpoint(candidate, settings, first.manifest)
     ours, theirs = first.manifest, second.manifest
     for name in ("alphabet", "blank", "color", "height", "steps"):
         if getattr(ours, name) != getattr(theirs, name):
@@ -106,10 +106,13 @@ class _Recorder:
         self._backend.close()
 
 
-def _open_checkpoint(path: Path, settings: Settings, other: Backend | None) -> Backend:
-    if other is None:
+def open_checkpoint(path: Path, settings: Settings, manifest: Manifest | None) -> Backend:
+    """A checkpoint in PyTorch, fed as another model's manifest says where there is one.
+
+    Raises what `open_reference` raises.
+    """
+    if manifest is None:
         return open_reference(path, settings)
-    manifest = other.manifest
     built_in = manifest.source.get("recipe") in RECIPES  # others stand in a file, or in the checkpoint itself
     known = Settings(
         recipe=settings.recipe or (manifest.source["recipe"] if built_in else None),
