@@ -59,7 +59,10 @@ def engine(tiny_onnx: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("engine") / "tiny fp16.engine"
     result = run("build-engine", tiny_onnx, "--fp16", *SMALL, "--profiles", 2, "-o", path)
     assert result.exit_code == 0, result.output
-    assert "fp16: PASSED" in result.stdout and "layers: fp16 50 of 50 (100%)" in result.stdout
+    assert (
+        "fp16, rounded on the CPU: PASSED" in result.stdout
+        and "layers: fp16 50 of 50 (100%)" in result.stdout
+    )
     return path
 
 
@@ -93,6 +96,14 @@ def test_the_rebuild_command_builds_the_same(engine: Path) -> None:
     assert {path.name for path in engine.parent.iterdir()} == {
         *(engine.name, sidecar_of(engine).name, target.name, sidecar_of(target).name)
     }
+
+
+def test_argmax_in_the_engine(tiny_onnx: Path, tmp_path: Path) -> None:
+    path = tmp_path / "x.engine"
+    assert run("build-engine", tiny_onnx, "--fp16", "--argmax", *SMALL, "-o", path).exit_code == 0
+    built = read_sidecar(path)
+    assert built.manifest.output == "argmax"
+    assert {"TOPK", "SOFTMAX"} <= {layer.kind for layer in built.layers}
 
 
 def test_precision_by_layer(tiny_onnx: Path, tmp_path: Path) -> None:
@@ -320,6 +331,38 @@ def test_an_engine_that_does_not_load_says_why(
 
 
 @NO_GPU
+def test_a_stale_engine_is_built_again_where_that_is_asked_for(
+    copy: Path, tiny_onnx: Path, tmp_path: Path
+) -> None:
+    """Built again in its place; that no GPU is here to run it is said after that."""
+    examples = Path(__file__).parents[1] / "examples"
+    before = read_sidecar(copy)
+    _edit(builder_version="1.4.0.76")(copy)
+    command = ("infer", "--model", copy, "--rebuild", "auto", examples)
+    result = run(*command)
+    assert result.exit_code == 2, result.stderr
+    assert "needs an NVIDIA GPU" in result.stderr and not result.stdout
+    assert (
+        "was built for tensorrt-rtx version 1.4.0.76" in result.stderr
+        and "building it again" in result.stderr
+    )
+    after = read_sidecar(copy)
+    assert (after.builder_version, after.precision) == (before.builder_version, "fp16")
+    assert after.profiles == before.profiles and str(copy) in after.arguments
+
+    _tamper(copy)
+    assert run(*command[:4], "never", examples).stderr.count("refused. Build again") == 1
+    assert "building it again" in run(*command).stderr
+    assert digest(copy.read_bytes()) == read_sidecar(copy).engine_sha256
+
+    other = tmp_path / tiny_onnx.name
+    _edit(onnx_sha256="0" * 64, builder_version="1.4.0.76")(copy)
+    assert f"{tiny_onnx} is not the file" in run(*command).stderr
+    arguments = [str(other.with_name("gone.onnx")) if a == str(tiny_onnx) else a for a in after.arguments]
+    _edit(arguments=arguments)(copy)
+    assert "gone.onnx is not the file" in run(*command).stderr
+
+
 def test_the_driver_is_asked_before_any_runtime(copy: Path) -> None:
     """In a process of its own: a TensorRT runtime without a driver takes the process with it."""
     code = (

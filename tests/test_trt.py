@@ -7,6 +7,7 @@ wrong text or as an error.
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +22,6 @@ import onnxruntime as ort
 import pytest
 from click.testing import CliRunner, Result
 from numpy.typing import NDArray
-from onnx import TensorProto, helper
 
 from crnn_deploy import Recognizer, driver
 from crnn_deploy.backends import open_backend, trt
@@ -32,8 +32,8 @@ from crnn_deploy.cuda import CudaFailed
 from crnn_deploy.driver import Driver, Gpu
 from crnn_deploy.engine_file import EngineFile, Layer, Profile, Range, digest, sidecar_of, system
 from crnn_deploy.errors import ModelUnreadable, RunFailed
-from crnn_deploy.manifest import METADATA_KEY, Manifest
 from crnn_deploy.models import DEFAULT
+from crnn_deploy.stages.argmax import with_argmax
 
 PROFILES = (
     Profile(Range(1, 2, 4), Range(100, 120, 140)),
@@ -182,6 +182,13 @@ class PaperEngine:
     def get_tensor_mode(self, name: str) -> str:
         return "in" if name == self.names[0] else "out"
 
+    def create_engine_inspector(self) -> PaperEngine:
+        return self
+
+    def get_engine_information(self, form: str) -> str:
+        tensor = {"Name": "x", "Format/Datatype": "Half"}
+        return json.dumps({"Layers": [{"Name": "all", "LayerType": "gemm", "Outputs": [tensor]}]})
+
     def create_execution_context(self) -> PaperContext:
         self.cuda.calls.append("context")
         return PaperContext(self)
@@ -201,6 +208,9 @@ class PaperTrt:
     class TensorIOMode:
         INPUT = "in"
 
+    class LayerInformationFormat:
+        JSON = "json"
+
     nptype = staticmethod(lambda kind: kind)
 
     def __init__(self, cuda: PaperCuda) -> None:
@@ -219,30 +229,6 @@ class PaperTrt:
             return None
         self.engines.append(engine)
         return engine
-
-
-def with_argmax(source: Path, path: Path) -> Path:
-    """The same network, with indexes and probabilities as its outputs."""
-    model = onnx.load(source)
-    [logits] = model.graph.output
-    model.graph.node.extend(
-        [
-            helper.make_node("ArgMax", [logits.name], ["indices"], axis=2, keepdims=0),
-            helper.make_node("Softmax", [logits.name], ["shares"], axis=2),
-            helper.make_node("ReduceMax", ["shares"], ["probabilities"], axes=[2], keepdims=0)
-            if model.opset_import[0].version < 18
-            else helper.make_node("ReduceMax", ["shares", "last"], ["probabilities"], keepdims=0),
-        ]
-    )
-    model.graph.initializer.append(helper.make_tensor("last", TensorProto.INT64, [1], [2]))
-    del model.graph.output[:]
-    for name, kind in (("indices", TensorProto.INT64), ("probabilities", TensorProto.FLOAT)):
-        model.graph.output.append(helper.make_tensor_value_info(name, kind, ["N", "T"]))
-    for entry in model.metadata_props:
-        if entry.key == METADATA_KEY:
-            entry.value = replace(Manifest.from_json(entry.value), output="argmax").to_json()
-    onnx.save(model, path)
-    return path
 
 
 def write_engine(source: Path, path: Path, profiles: tuple[Profile, ...] = PROFILES) -> EngineFile:
@@ -270,6 +256,7 @@ def write_engine(source: Path, path: Path, profiles: tuple[Profile, ...] = PROFI
         layers=(Layer("all", "ALL", "fp32"),),
         layers_from="network",
         profiles=profiles,
+        verified=None,
         build_seconds=0.0,
         crnn_deploy="0",
         arguments=("tiny.onnx", "-o", str(path)),
@@ -391,7 +378,8 @@ def test_a_run_that_tensorrt_refuses(cuda: PaperCuda, engine: Path) -> None:
 
 
 def test_argmax_outputs(cuda: PaperCuda, tiny_onnx: Path, tmp_path: Path) -> None:
-    source, path = with_argmax(tiny_onnx, tmp_path / "argmax.onnx"), tmp_path / "argmax.engine"
+    source, path = tmp_path / "argmax.onnx", tmp_path / "argmax.engine"
+    onnx.save(with_argmax(onnx.load(tiny_onnx)), source)
     write_engine(source, path)
     frames, expected = open_backend(path).run(images(3, 120)), OrtBackend(tiny_onnx).run(images(3, 120))
     same(frames, expected)

@@ -32,7 +32,7 @@ from crnn_deploy.engine_file import (
 )
 from crnn_deploy.errors import BackendMissing, ModelUnreadable, RunFailed
 
-__all__ = ["TrtBackend", "import_tensorrt", "logger", "open_engine"]
+__all__ = ["TrtBackend", "check_engine", "import_tensorrt", "logger", "open_engine"]
 
 _MODULES: dict[BuilderName, str] = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 _WORKERS = 2  # of a profile: one computes while another's results are taken; each holds memory on the GPU
@@ -57,22 +57,30 @@ def import_tensorrt(builder: BuilderName) -> Any:
         ) from error
 
 
-def open_engine(path: Path) -> TrtBackend:
-    """Hold an engine against its sidecar, the library and the GPU here, then load it.
+def check_engine(path: Path) -> tuple[EngineFile, bytes]:
+    """Hold an engine against its sidecar, the library and the GPU here. Its sidecar and its plan.
 
-    The driver is asked before any runtime is made: without one, a runtime ends the process.
     Raises ModelNotFound, SidecarMissing, SidecarInvalid, ManifestInvalid, EngineChanged, EngineStale,
-    BackendMissing, ModelUnreadable.
+    BackendMissing.
     """
     engine = read_sidecar(path)
     plan = check_bytes(engine, path)
-    trt = import_tensorrt(engine.builder)
-    check_library(engine, path, trt.__version__)
+    check_library(engine, path, import_tensorrt(engine.builder).__version__)
     found = driver.probe()
     if found.problem is not None:
         raise BackendMissing(f"{path} needs an NVIDIA GPU: {found.problem}; run crnn-deploy doctor")
     check_gpu(engine, path, found.gpus[0])
-    return TrtBackend(trt, plan, engine, path, open_cuda())
+    return engine, plan
+
+
+def open_engine(path: Path) -> TrtBackend:
+    """Load an engine that `check_engine` lets pass.
+
+    The driver is asked before any runtime is made: without one, a runtime ends the process.
+    Raises what `check_engine` raises, ModelUnreadable.
+    """
+    engine, plan = check_engine(path)
+    return TrtBackend(import_tensorrt(engine.builder), plan, engine, path, open_cuda())
 
 
 class TrtBackend:

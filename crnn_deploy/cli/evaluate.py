@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from crnn_deploy.cli.options import checkpoint_options, data_options, open_data, settings_of
+from crnn_deploy.cli.rebuild import rebuild_option, up_to_date
 
 __all__ = ["evaluate"]
 
@@ -29,6 +30,7 @@ _BATCHES_PER_CHUNK = 4  # what a thread takes at once, as `infer` does
 @click.option(
     "--batch", type=click.IntRange(min=1), default=8, show_default=True, help="Most images that run together."
 )
+@rebuild_option
 @checkpoint_options
 def evaluate(
     model: Path,
@@ -39,6 +41,7 @@ def evaluate(
     json_path: Path | None,
     html_path: Path | None,
     batch: int,
+    rebuild: str,
     **source: Any,
 ) -> None:
     """Read labelled images with MODEL, a checkpoint, an .onnx or .engine file, and compare with their labels.
@@ -74,7 +77,7 @@ def evaluate(
             raise OutputUnwritable(path, "a folder" if path.is_dir() else f"{path.parent} is not a folder")
     datasets = {spec: open_data(spec, kind, images, characters) for spec in data}
     if model.suffix in SUFFIXES:
-        backend: Backend = open_backend(model)
+        backend: Backend = open_backend(up_to_date(model, rebuild))
         workers = cpus()
     else:
         from crnn_deploy.stages.reference import open_reference

@@ -9,6 +9,8 @@ from typing import Any, Literal
 
 import click
 
+from crnn_deploy.cli.rebuild import rebuild_option, up_to_date
+
 __all__ = ["infer"]
 
 _CLEAR_LINE = "\r\033[K"  # of the progress bar
@@ -57,6 +59,7 @@ _CLEAR_LINE = "\r\033[K"  # of the progress bar
     show_default=True,
     help="Runs an .onnx file; auto: the fastest here (crnn-deploy doctor --model FILE says why).",
 )
+@rebuild_option
 @click.option("--workers", type=click.IntRange(min=1), help="Threads.  [default: one for each CPU]")
 @click.option(
     "--min-confidence",
@@ -76,6 +79,7 @@ def infer(
     output: Path | None,
     batch: int,
     engine: Any,
+    rebuild: str,
     workers: int | None,
     min_confidence: float,
     show_chars: bool,
@@ -106,14 +110,14 @@ def infer(
     from crnn_deploy.pipeline import Stop, cpus, read_in_order
     from crnn_deploy.recognizer import Recognizer
 
-    default = DEFAULT if precision == "fp32" else DEFAULT_INT8
     form = records.FORMATS[format_name](show_chars=show_chars)
     sources.check(paths)
+    model = up_to_date(model or (DEFAULT if precision == "fp32" else DEFAULT_INT8), rebuild)
     listed = sys.stdin.buffer if sources.STDIN in paths else ()
     count = failed = 0
     with ExitStack() as stack:
         recognizer = stack.enter_context(
-            closing(Recognizer.load(model or default, batch=batch, engine=engine, device=device))
+            closing(Recognizer.load(model, batch=batch, engine=engine, device=device))
         )
         if output is None:
             stream, done = sys.stdout.buffer, records.Done()

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from crnn_deploy.cli.options import checkpoint_options, open_data, settings_of
+from crnn_deploy.cli.rebuild import rebuild_option, up_to_date
 
 __all__ = ["verify"]
 
@@ -28,6 +29,7 @@ __all__ = ["verify"]
     "--json", "json_path", metavar="FILE", type=click.Path(path_type=Path), help="Write the report here."
 )
 @click.option("--text", is_flag=True, help="With --images or --labels: the strings decide, not the logits.")
+@rebuild_option
 @checkpoint_options
 def verify(
     reference: Path,
@@ -37,6 +39,7 @@ def verify(
     tolerance: float,
     json_path: Path | None,
     text: bool,
+    rebuild: str,
     **source: Any,
 ) -> None:
     """Compare CANDIDATE with REFERENCE: logits, every frame's argmax, text.
@@ -55,7 +58,10 @@ def verify(
 
     labelled = None if labels is None else open_data(labels, None, None, None)
     report = run(
-        *(reference, candidate, settings_of(**source)), images=images, labelled=labelled, tolerance=tolerance
+        *(up_to_date(reference, rebuild), up_to_date(candidate, rebuild), settings_of(**source)),
+        images=images,
+        labelled=labelled,
+        tolerance=tolerance,
     )
     click.echo(report.parity.table())
     if report.verdict is not None:
