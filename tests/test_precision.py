@@ -170,18 +170,6 @@ def test_scales_of_a_resize_and_constants_in_nodes() -> None:
 def test_what_cannot_be_cast_says_why(tiny: onnx.ModelProto) -> None:
     with pytest.raises(CastImpossible, match=r"'GRU\*'.*LSTM"):
         cast(tiny, "fp16", keep_fp32=["GRU*"])
-    scale = np.float32(0.1)
-    quantised = model_of(
-        [
-            helper.make_node("QuantizeLinear", ["x", "s"], ["q"]),
-            helper.make_node("DequantizeLinear", ["q", "s"], ["y"]),
-        ],
-        {"x": [2]},
-        {"y": (TensorProto.FLOAT, 1)},
-        s=scale,
-    )
-    with pytest.raises(CastImpossible, match="--int8"):
-        cast(quantised, "fp16")
 
 
 def test_an_overflow_is_found_and_the_ladder_climbed(tiny: onnx.ModelProto) -> None:

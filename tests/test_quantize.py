@@ -16,9 +16,11 @@ from click.testing import CliRunner, Result
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from onnx import numpy_helper
+from onnx import TensorProto, numpy_helper
 
+from crnn_deploy.backends.ort import OrtBackend
 from crnn_deploy.cli.main import main
+from crnn_deploy.engine_file import read_sidecar
 from crnn_deploy.stages import calibration_set, qdq
 from crnn_deploy.stages.calibrate import read_scales
 from crnn_deploy.stages.inspection import backend_of, load_onnx, manifest_of
@@ -179,6 +181,7 @@ def test_a_written_model_and_its_report(scales: Path, tiny_onnx: Path, images: P
     assert (
         half["images"] > 0 and half["share"] <= plain["variants"][-1]["verdict"]["strings_changed"]["share"]
     )
+    assert "OpenVINO" in str(plain["openvino_bf16"])  # what it does, or why it is not measured
     page = (tmp_path / "r.html").read_text()
     assert "<h1>PASSED" in page and "fp16, emulated" in page and page.count("data:image/png") >= 3
     again = run("quantize", out, images, "--scales", scales, "-o", tmp_path / "no.onnx")
@@ -263,6 +266,34 @@ def test_tensorrt_sees_int8_at_every_quantised_convolution(scales: Path, tiny_on
         layers = Network(trt, qdq.insert(source, ranges, keep_float=kept)).layers()
         found = [layer.precision for layer in layers if layer.kind == "CONVOLUTION"]
         assert found.count("int8") == 7 - len(kept) and len(found) == 7
+
+
+def test_the_rest_in_half_precision_is_built_as_it_stands(
+    scales: Path, tiny_onnx: Path, images: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX is not installed")
+    path = tmp_path / "half.int8.onnx"
+    command = ("quantize", tiny_onnx, images, "--scales", scales, *LOOSE, "-o", path, "--rest", "fp16")
+    assert "add --target gpu" in run(*command).stderr and not path.exists()
+    written = run(*command, "--target", "gpu")
+    assert written.exit_code == 0 and "the rest fp16" in written.stdout, written.output
+    model = load_onnx(path)
+    assert model.opset_import[0].version >= 19
+    kinds = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
+    steps = {kinds[node.input[1]] for node in model.graph.node if node.op_type.endswith("eLinear")}
+    assert steps == {TensorProto.FLOAT16}  # scales
+    backend, batch = OrtBackend(path), np.random.default_rng(0).uniform(-1, 1, (2, 1, 32, 120))
+    logits = backend.run(batch.astype(np.float32)).logits
+    single = backend_of(qdq.insert(load_onnx(tiny_onnx), read_scales(scales, tiny_onnx).ranges))
+    expected = single.run(batch.astype(np.float32)).logits
+    assert logits is not None and expected is not None
+    assert 0 < np.abs(logits - expected).max() < 0.05 * np.abs(expected).max()
+    engine = tmp_path / "half.engine"
+    built = run("build-engine", path, "--int8", "--widths", "100,160,200", "-o", engine)
+    assert built.exit_code == 0, built.output
+    layers = read_sidecar(engine).layers
+    assert [layer.precision for layer in layers if layer.kind == "CONVOLUTION"] == ["int8"] * 7
+    assert {layer.precision for layer in layers} == {"int8", "fp16"}
 
 
 def test_fake_quantisation_computes_what_the_file_computes() -> None:
@@ -354,3 +385,25 @@ def test_finetuning_for_int8_writes_an_ordinary_checkpoint(tmp_path: Path) -> No
     before, after = load(start).state, load(tmp_path / "run" / "last.pth").state
     assert before.keys() == after.keys() and all(after[name].shape == before[name].shape for name in before)
     assert not torch.equal(before["classifier.weight"], after["classifier.weight"])
+
+
+def test_a_resumed_finetuning_for_int8_equals_an_uninterrupted_one(tmp_path: Path) -> None:
+    """The ranges are those of the start again, not of the weights that were trained since."""
+    import torch
+
+    from crnn_deploy.stages.checkpoint import load
+
+    start = Path(__file__).parents[1] / "training" / "default.pth"
+    (tmp_path / "c.yaml").write_text(
+        f"{{start: {{checkpoint: {start}}}, batch: 2, window: 1, ema: 0, optimizer: {{lr: 0.01}},"
+        " train: [{synthetic: {kinds: {word: 1}}}]}"
+    )
+    command = ("train", "--config", tmp_path / "c.yaml", "--qat")
+    whole = run(*command, "--set", f"out={tmp_path / 'whole'}", "--set", "steps=3")
+    assert whole.exit_code == 0, whole.output
+    parts = (*command, "--set", f"out={tmp_path / 'parts'}")
+    assert run(*parts, "--set", "steps=1").exit_code == 0
+    went_on = run(*parts, "--set", "steps=3", "--resume")
+    assert went_on.exit_code == 0, went_on.output
+    expected, found = (load(tmp_path / name / "last.pth").state for name in ("whole", "parts"))
+    assert all(torch.equal(found[name], expected[name]) for name in expected)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,13 +20,14 @@ __all__ = ["OpenVinoBackend"]
 
 
 class OpenVinoBackend:
-    """An ONNX file with a manifest, run by OpenVINO in fp32.
+    """An ONNX file with a manifest, run by OpenVINO.
 
     threads: threads inside one run
+    precision: bf16 needs a CPU with its instructions: on others OpenVINO would take fp32 without a word
     Raises BackendMissing, ModelUnreadable, ManifestMissing, ManifestInvalid.
     """
 
-    def __init__(self, path: Path, *, threads: int = 1) -> None:
+    def __init__(self, path: Path, *, threads: int = 1, precision: Literal["fp32", "bf16"] = "fp32") -> None:
         try:
             openvino: Any = import_module("openvino")
         except (ImportError, OSError) as error:
@@ -38,14 +39,20 @@ class OpenVinoBackend:
         if text is None:
             raise ManifestMissing(path)
         self.manifest = Manifest.from_json(text)
+        hint = {"fp32": "f32", "bf16": "bf16"}[precision]
         settings = {
-            **{"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1},
+            **{"INFERENCE_PRECISION_HINT": hint, "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1},
             "ENABLE_CPU_PINNING": False,  # else every worker's run is pinned to the same core
         }
         try:
             self._model: Any = openvino.Core().compile_model(str(path), "CPU", settings)
         except RuntimeError as error:
             raise ModelUnreadable(path, f"OpenVINO cannot load it: {_reason(error)}") from error
+        taken = self._model.get_property("INFERENCE_PRECISION_HINT").get_type_name()
+        if taken != hint:
+            raise BackendMissing(
+                f"OpenVINO has no {precision} on this CPU: asked for {hint}, it takes {taken}"
+            )
         self._path = path
         self._idle: SimpleQueue[Any] = SimpleQueue()  # a request serves one thread at a time
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from crnn_deploy.cli.options import data_options, open_data
+
+if TYPE_CHECKING:
+    from crnn_deploy.pipeline import Stop
 
 __all__ = ["quantize"]
 
@@ -63,6 +66,13 @@ def _share(_: click.Context, param: click.Parameter, value: str) -> float:
     help="dynamic: in int8 for CPUs alone, one image at a time.",
 )
 @click.option(
+    "--rest",
+    type=click.Choice(["fp32", "fp16"]),
+    default="fp32",
+    show_default=True,
+    help="Of what stays float; fp16: for GPUs alone (opset 19).",
+)
+@click.option(
     "--target",
     type=click.Choice(["cpu", "gpu"]),
     default="cpu",
@@ -88,6 +98,7 @@ def quantize(
     scales_path: Path,
     activations: Any,
     lstm: Any,
+    rest: Any,
     target: Any,
     samples: int,
     json_path: Path | None,
@@ -104,11 +115,14 @@ def quantize(
     """
     if lstm == "dynamic" and target == "gpu":
         raise click.UsageError("--lstm dynamic is for CPUs alone; leave it or --target gpu out")
+    if rest == "fp16" and target == "cpu":
+        raise click.UsageError("--rest fp16 is for GPUs alone; add --target gpu")
     from crnn_deploy.pipeline import Stop
 
     with Stop() as stop:
         import json
 
+        from crnn_deploy import sources
         from crnn_deploy.stages.calibrate import read_scales
         from crnn_deploy.stages.inspection import manifest_in
         from crnn_deploy.stages.proof_images import proof_images
@@ -122,14 +136,14 @@ def quantize(
         labelled = None
         if data is not None and (kind is not None or not Path(data).is_dir() or images is not None):
             labelled = open_data(data, kind, images, characters)
-        proof = proof_images(manifest_in(model), data, labelled, samples)
-        bar = click.progressbar(
-            length=2 * len(proof.sources),  # more where layers go back to float
-            label="quantize",
-            file=sys.stderr,
-            show_pos=True,
-            hidden=not sys.stderr.isatty(),
-        )
+        manifest = manifest_in(model)
+        if labelled is not None:
+            total = len(labelled)
+        else:
+            total = samples if data is None else sum(1 for _ in sources.find((data,), ()))
+        with _bar(total, "images") as bar:
+            proof = proof_images(manifest, data, labelled, samples, progress=lambda n: _step(bar, n, stop))
+        bar = _bar(2 * len(proof.sources), "quantize")  # more where layers go back to float
         refusal = None
         with bar:
             try:
@@ -138,6 +152,7 @@ def quantize(
                     budget=Budget(**budget),
                     activations=activations,
                     lstm=lstm,
+                    rest=rest,
                     target=target,
                     progress=bar.update,
                     stopped=stop,
@@ -156,3 +171,16 @@ def quantize(
     if refusal is not None:
         raise refusal
     click.echo(f"{path}: {result.chosen.name}, {result.chosen.speed:.2f} x the float model on this machine")
+
+
+def _bar(length: int, label: str) -> Any:
+    """A progress bar on stderr when that is a terminal."""
+    return click.progressbar(
+        length=length, label=label, file=sys.stderr, show_pos=True, hidden=not sys.stderr.isatty()
+    )
+
+
+def _step(bar: Any, images: int, stop: Stop) -> None:
+    if stop():
+        raise KeyboardInterrupt
+    bar.update(images)

@@ -17,7 +17,7 @@ from crnn_deploy.manifest import Manifest
 from crnn_deploy.synthesis.dataset import SyntheticDataset
 from crnn_deploy.synthesis.fonts import scan
 from crnn_deploy.synthesis.renderer import Renderer
-from crnn_deploy.synthesis.texts import TextSource, read_words
+from crnn_deploy.synthesis.texts import TextSource, read_words, writable
 
 __all__ = ["FEWEST", "CalibrationImpossible", "Drawn", "batched", "draw", "of_folder", "rendered"]
 
@@ -52,7 +52,9 @@ def of_folder(spec: str) -> Iterator[Found]:
 def rendered(alphabet: Sequence[str], size: int) -> Iterator[Found]:
     """Images drawn with the words and fonts of training: words, numbers, lines, half of them with faults."""
     renderer = Renderer([face for face in scan() if face.split == "train"], tuple(alphabet))
-    texts = TextSource(tuple(alphabet), read_words("train"), {"word": 2, "number": 1, "line": 1})
+    words = read_words("train")
+    kinds = writable(alphabet, words, {"word": 2, "number": 1, "line": 1})
+    texts = TextSource(alphabet, words, kinds)
     halves = [SyntheticDataset(texts, renderer, _SEED, flag, "both", size) for flag in (False, True)]
     for at in range(size):
         yield f"rendered {at}", halves[at % 2][at].image

@@ -34,6 +34,7 @@ PEAK = "largest_magnitude"  # output of a `rounded` graph
 _TYPES: dict[Half, int] = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
 _ARRAYS: dict[int, Any] = {TensorProto.FLOAT16: np.float16, TensorProto.BFLOAT16: ml_dtypes.bfloat16}
 _BF16_OPSET = 22  # the first in which Conv, pooling and LSTM take bfloat16
+_HALF_SCALES_OPSET = 19  # the first in which QuantizeLinear and DequantizeLinear have float16 scales
 _RECURRENT = ("LSTM", "GRU", "RNN")
 # what is asked of probabilities and of the likeliest class needs every bit that is left
 _ALWAYS_FP32 = ("Softmax", "LogSoftmax", "ArgMax", "ReduceMax", "TopK")
@@ -48,11 +49,14 @@ def cast(model: onnx.ModelProto, half: Half, *, keep_fp32: Sequence[str] = ()) -
     """A copy whose float32 tensors are half precision, but for its inputs, its outputs and what is kept.
 
     keep_fp32: nodes that stay float32, as patterns (`*`, `?`) of their names or operators
-    The manifest and all other metadata stay. Softmax and what takes a maximum stay float32.
+    The manifest and all other metadata stay. Softmax and what takes a maximum stay float32. Of a quantised
+    model it is the rest that is cast, with the scales.
     Raises CastImpossible, where a pattern matches nothing too.
     """
-    if half == "bf16" and _opset(model) < _BF16_OPSET:
-        converted = version_converter.convert_version(model, _BF16_OPSET)
+    quantised = any(node.op_type == "QuantizeLinear" for node in model.graph.node)
+    opset = _BF16_OPSET if half == "bf16" else _HALF_SCALES_OPSET if quantised else 0
+    if _opset(model) < opset:
+        converted = version_converter.convert_version(model, opset)
     else:
         converted = onnx.ModelProto()
         converted.CopyFrom(model)
@@ -202,8 +206,6 @@ class _Cast:
         self._replace(self.nodes)
 
     def _check(self, node: onnx.NodeProto) -> None:
-        if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
-            raise CastImpossible("the model is quantised already; build it with --int8")
         if any(a.type in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS) for a in node.attribute):
             raise CastImpossible(f"{node.name} ({node.op_type}) holds a graph of its own; build with --fp32")
 

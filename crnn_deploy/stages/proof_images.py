@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +16,7 @@ from crnn_deploy.manifest import Manifest
 from crnn_deploy.synthesis.dataset import SyntheticDataset
 from crnn_deploy.synthesis.fonts import scan
 from crnn_deploy.synthesis.renderer import Renderer
-from crnn_deploy.synthesis.texts import TextSource, read_words
+from crnn_deploy.synthesis.texts import TextSource, read_words, writable
 
 __all__ = ["BATCH", "ProofImages", "held_out", "proof_images"]
 
@@ -36,7 +36,9 @@ class ProofImages:
 def held_out(alphabet: Sequence[str], size: int) -> Dataset:
     """Words, numbers and lines in words and fonts that no training saw, half of them with faults."""
     renderer = Renderer([face for face in scan() if face.split == "held-out"], tuple(alphabet))
-    texts = TextSource(tuple(alphabet), read_words("held-out"), {"word": 3, "number": 1, "line": 1})
+    words = read_words("held-out")
+    kinds = writable(alphabet, words, {"word": 3, "number": 1, "line": 1})
+    texts = TextSource(alphabet, words, kinds)
     clean, faulty = (SyntheticDataset(texts, renderer, _SEED, flag, "both", size) for flag in (False, True))
     return _Alternating(clean, faulty)
 
@@ -55,10 +57,18 @@ class _Alternating:
         return (self.odd if index % 2 else self.even)[index]
 
 
-def proof_images(manifest: Manifest, spec: str | None, labelled: Dataset | None, samples: int) -> ProofImages:
+def proof_images(
+    manifest: Manifest,
+    spec: str | None,
+    labelled: Dataset | None,
+    samples: int,
+    *,
+    progress: Callable[[int], object] = lambda images: None,
+) -> ProofImages:
     """Images of a dataset; or of a folder, file or glob; or, without either, `samples` drawn ones.
 
     manifest: how they are prepared
+    progress: called with 1 for each image
     Raises PathNotFound, ImagesMissing.
     """
     if labelled is None and spec is None:
@@ -78,6 +88,7 @@ def proof_images(manifest: Manifest, spec: str | None, labelled: Dataset | None,
 
     def prepared() -> Iterator[tuple[int, NDArray[np.float32]]]:
         for source, text in found():
+            progress(1)
             try:
                 ready = image.prepare(image.read(source), manifest)
             except CrnnDeployError:

@@ -35,7 +35,7 @@ def render(result: Quantization, scales: Scales, proof: ProofImages) -> str:
 def _front(result: Quantization) -> str:
     figure = Figure(figsize=(7, 3.5), dpi=100, layout="constrained")
     axes = figure.subplots()
-    for variant in result.variants:
+    for variant in result.measured:
         axes.scatter(variant.speed, 100 * variant.verdict.flips.share)
         axes.annotate(variant.name, (variant.speed, 100 * variant.verdict.flips.share))
     axes.scatter(1, 0)

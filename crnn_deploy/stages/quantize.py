@@ -13,9 +13,10 @@ import numpy as np
 import onnx
 
 from crnn_deploy.backends import Backend
+from crnn_deploy.backends.openvino import OpenVinoBackend
 from crnn_deploy.backends.ort import OrtBackend
 from crnn_deploy.batching import Batch
-from crnn_deploy.errors import ManifestMissing, VerdictFailed
+from crnn_deploy.errors import BackendMissing, ManifestMissing, VerdictFailed
 from crnn_deploy.stages import qdq
 from crnn_deploy.stages.calibrate import Scales
 from crnn_deploy.stages.dynamic_lstm import with_dynamic_lstm
@@ -31,6 +32,7 @@ _SCREEN = 256  # images on which layers are compared
 
 Target = Literal["cpu", "gpu"]
 Lstm = Literal["float", "dynamic"]
+Rest = Literal["fp32", "fp16"]
 
 
 @dataclass(frozen=True)
@@ -66,11 +68,17 @@ class Quantization:
     sensitivity: tuple[Sensitivity, ...]  # the layer that hurts most first
     activations: qdq.Activations
     reference: tuple[Reading, ...]
+    bf16: Variant | str  # the float model by OpenVINO; or why it was not measured
     fp16: Verdict | None  # of the first images, emulated; None where it cannot be cast to
 
     @property
     def chosen(self) -> Variant:
         return self.variants[-1]
+
+    @property
+    def measured(self) -> tuple[Variant, ...]:
+        """The variants, and what else was measured beside them."""
+        return (*self.variants, self.bf16) if isinstance(self.bf16, Variant) else self.variants
 
     def to_plain(self) -> dict[str, Any]:
         """Ready for JSON."""
@@ -79,6 +87,7 @@ class Quantization:
             "weights": "int8, per channel, 7 bits",
             "variants": [variant.to_plain() for variant in self.variants],
             "sensitivity": [vars(one) for one in self.sensitivity],
+            "openvino_bf16": self.bf16 if isinstance(self.bf16, str) else self.bf16.to_plain(),
             "fp16_emulated": None if self.fp16 is None else self.fp16.to_plain(),
         }
 
@@ -106,6 +115,7 @@ def quantize(
     budget: Budget,
     activations: qdq.Activations = "int8",
     lstm: Lstm = "float",
+    rest: Rest = "fp32",
     target: Target = "cpu",
     progress: Callable[[int], object] = lambda images: None,
     stopped: Callable[[], bool] = lambda: False,
@@ -114,6 +124,7 @@ def quantize(
 
     batches: of all images, for the verdict; truths: their texts by index, None without labels
     lstm: dynamic is for CPUs alone, and lets one image run at a time (see `dynamic_lstm`)
+    rest: of what stays float; fp16 is for GPUs, and is judged rounded as it is stored
     target: gpu leaves the speed gate out, since this machine's CPU says nothing of it
     progress: called with the number of images of each batch that was read
     Raises Refused, QuantizationImpossible, and what opening the model raises; KeyboardInterrupt.
@@ -124,7 +135,7 @@ def quantize(
         raise ManifestMissing(model)
     qdq.check_float(source)
     search = _Search(
-        source, OrtBackend(model), scales, batches, truths, budget, activations, lstm, progress, stopped
+        model, source, scales, batches, truths, budget, activations, lstm, rest, progress, stopped
     )
     variants = [search.variant(())]
     sensitivity: list[Sensitivity] = []
@@ -161,35 +172,41 @@ def _answer(variant: Variant, target: Target) -> Literal["passed", "failed", "sl
 class _Search:
     def __init__(
         self,
+        path: Path,
         source: onnx.ModelProto,
-        floating: Backend,
         scales: Scales,
         batches: Sequence[Batch],
         truths: Sequence[str] | None,
         budget: Budget,
         activations: qdq.Activations,
         lstm: Lstm,
+        rest: Rest,
         progress: Callable[[int], object],
         stopped: Callable[[], bool],
     ) -> None:
-        self._source, self._floating, self._scales = source, floating, scales
+        self._path, self._source, self._scales = path, source, scales
+        self._floating = OrtBackend(path)
         self._batches, self._truths, self._budget = batches, truths, budget
-        self._activations, self._lstm = activations, lstm
+        self._activations, self._lstm, self._rest = activations, lstm, rest
         self._progress, self._stopped = progress, stopped
-        self.reference = self._read(floating, batches)
+        self.reference = self._read(self._floating, batches)
 
     def quantized(self, kept: Sequence[str]) -> onnx.ModelProto:
         model = self._with_layers(kept)
+        if self._rest == "fp16":
+            return cast(model, "fp16")
         return with_dynamic_lstm(model) if self._lstm == "dynamic" else model
 
     def _with_layers(self, kept: Sequence[str]) -> onnx.ModelProto:
         return qdq.insert(self._source, self._scales.ranges, keep_float=kept, activations=self._activations)
 
     def variant(self, kept: tuple[str, ...]) -> Variant:
-        backend = backend_of(self.quantized(kept))
+        model = self.quantized(kept)
+        backend = backend_of(_without_peak(rounded(model)) if self._rest == "fp16" else model)
         verdict = judge(self.reference, self._read(backend, self._batches), self._truths, budget=self._budget)
         speed = speed_ratio(self._floating, backend, self._batches)
         name = self._activations + (", LSTM dynamic int8" if self._lstm == "dynamic" else "")
+        name += ", the rest fp16" if self._rest == "fp16" else ""
         name += f", {len(kept)} layers float" if kept else ""
         return Variant(name, kept, verdict, speed)
 
@@ -211,16 +228,26 @@ class _Search:
 
     def result(self, variants: Sequence[Variant], sensitivity: Sequence[Sensitivity]) -> Quantization:
         return Quantization(
-            *(tuple(variants), tuple(sensitivity), self._activations, tuple(self.reference)), self._fp16()
+            *(tuple(variants), tuple(sensitivity), self._activations, tuple(self.reference)),
+            self._bf16(),
+            self._fp16(),
         )
+
+    def _bf16(self) -> Variant | str:
+        """What OpenVINO's bfloat16 does to the float model, where it is installed and the CPU has it."""
+        try:
+            backend = OpenVinoBackend(self._path, precision="bf16")
+        except BackendMissing as error:
+            return str(error)
+        verdict = judge(self.reference, self._read(backend, self._batches), self._truths, budget=self._budget)
+        return Variant("OpenVINO bf16", (), verdict, speed_ratio(self._floating, backend, self._batches))
 
     def _fp16(self) -> Verdict | None:
         """What half precision changes on the first images, told by a float32 graph that rounds as it does."""
         try:
-            model = rounded(cast(self._source, "fp16"))
+            model = _without_peak(rounded(cast(self._source, "fp16")))
         except CastImpossible:
             return None
-        del model.graph.output[-1]  # the peak
         few, reference = self._few()
         return judge(reference, self._read(backend_of(model), few), budget=self._budget)
 
@@ -237,6 +264,11 @@ class _Search:
         if self._stopped():
             raise KeyboardInterrupt
         return read(backend, batches, progress=self._progress)
+
+
+def _without_peak(model: onnx.ModelProto) -> onnx.ModelProto:
+    del model.graph.output[-1]
+    return model
 
 
 def speed_ratio(reference: Backend, candidate: Backend, batches: Sequence[Batch]) -> float:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -17,7 +18,7 @@ import numpy as np
 from crnn_deploy.errors import CrnnDeployError
 from crnn_deploy.synthesis.fonts import Split
 
-__all__ = ["KINDS", "WORD_LISTS", "TextKind", "TextSource", "TextsImpossible", "read_words"]
+__all__ = ["KINDS", "WORD_LISTS", "TextKind", "TextSource", "TextsImpossible", "read_words", "writable"]
 
 WORD_LISTS = (Path("/usr/share/dict/american-english"), Path("/usr/share/dict/british-english"))
 TextKind = Literal["word", "number", "code", "address", "line", "random"]
@@ -247,3 +248,15 @@ class TextSource:
         if " " in self._alphabet and len(chosen) > 4 and rng.random() < 0.3:
             chosen[int(rng.integers(1, len(chosen) - 1))] = " "
         return "".join(chosen)
+
+
+def writable(
+    alphabet: Sequence[str], words: Sequence[str], weights: Mapping[TextKind, float]
+) -> dict[TextKind, float]:
+    """Of some kinds of text those that an alphabet can write; random characters where it can write none."""
+    found: dict[TextKind, float] = {}
+    for kind, weight in weights.items():
+        with suppress(TextsImpossible):
+            TextSource(alphabet, words, {kind: weight}).draw(np.random.default_rng(0))
+            found[kind] = weight
+    return found or {"random": 1}
