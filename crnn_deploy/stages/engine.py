@@ -39,6 +39,7 @@ from crnn_deploy.stages.plan import Network, Progress, Unsupported
 from crnn_deploy.stages.precision import CastImpossible, matching
 from crnn_deploy.stages.profiles import ProfileInvalid, covered, profiles_of
 from crnn_deploy.stages.proof_images import proof_images
+from crnn_deploy.stages.qdq import drop_idle_pairs
 from crnn_deploy.stages.reference import Settings as CheckpointSettings
 from crnn_deploy.stages.verify import open_checkpoint
 
@@ -187,6 +188,7 @@ class _Building:
         """Build a rung's model, and where a GPU is here see what the engine reads."""
         settings = self._settings
         start = time.perf_counter()
+        model = drop_idle_pairs(model) if rung.precision == "int8" else model
         network = Network(self._trt, with_argmax(model) if settings.argmax else model)
         self.plan, self.timing_cache = network.build(
             self.engine.profiles,

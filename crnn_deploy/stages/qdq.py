@@ -25,6 +25,7 @@ __all__ = [
     "QuantizationImpossible",
     "candidates",
     "check_float",
+    "drop_idle_pairs",
     "insert",
     "layers",
     "measured",
@@ -37,6 +38,7 @@ Activations = Literal["int8", "uint8"]
 # overflows silently with 8-bit weights; with 7 bits a file reads the same on every CPU.
 WEIGHT_LEVEL = 63
 _INT8, _UINT8 = 127, 255  # largest levels of activations
+_INTEGER = {"Conv", "MatMul", "Add", "Relu", "MaxPool"}  # operators that run in integers between such pairs
 _POOLS = ("MaxPool",)  # give what they take, so a scale passes through them
 
 
@@ -165,6 +167,30 @@ def insert(
     scaled = _scaled_tensors(result, graph, chosen)
     _quantize(result, graph, chosen, scaled, ranges, activations, weight_level)
     onnx.checker.check_model(result, full_check=True)
+    return result
+
+
+def drop_idle_pairs(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy without the quantisations whose results no quantised layer reads, as before the LSTM.
+
+    ONNX Runtime needs them to run the layer before in integers. TensorRT moves them behind the Squeeze that
+    follows and then fails to build for dynamic widths (seen with TensorRT for RTX 1.7.1).
+    """
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
+    graph = _Graph.of(result.graph)
+    idle: dict[str, str] = {}
+    for node in result.graph.node:
+        readers = {reader.op_type for reader in graph.readers.get(node.output[0], [])}
+        if node.op_type == "DequantizeLinear" and node.input[0] in graph.makers and not readers & _INTEGER:
+            idle[node.output[0]] = graph.makers[node.input[0]].input[0]
+    levels = {graph.makers[name].input[0] for name in idle}
+    kept = [node for node in result.graph.node if not {*node.output} & (idle.keys() | levels)]
+    for node in kept:
+        node.input[:] = [idle.get(name, name) for name in node.input]
+    copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in kept]
+    del result.graph.node[:]
+    result.graph.node.extend(copies)
     return result
 
 
