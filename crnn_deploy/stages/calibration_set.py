@@ -15,7 +15,7 @@ from crnn_deploy.batching import Batch, batches
 from crnn_deploy.errors import CrnnDeployError
 from crnn_deploy.manifest import Manifest
 from crnn_deploy.synthesis.dataset import SyntheticDataset
-from crnn_deploy.synthesis.fonts import scan
+from crnn_deploy.synthesis.fonts import scan, tier_of
 from crnn_deploy.synthesis.renderer import Renderer
 from crnn_deploy.synthesis.texts import TextSource, read_words, writable
 
@@ -51,7 +51,7 @@ def of_folder(spec: str) -> Iterator[Found]:
 
 def rendered(alphabet: Sequence[str], size: int) -> Iterator[Found]:
     """Images drawn with the words and fonts of training: words, numbers, lines, half of them with faults."""
-    renderer = Renderer([face for face in scan() if face.split == "train"], tuple(alphabet))
+    renderer = Renderer([face for face in scan(tier_of(alphabet)) if face.split == "train"], tuple(alphabet))
     words = read_words("train")
     kinds = writable(alphabet, words, {"word": 2, "number": 1, "line": 1})
     texts = TextSource(alphabet, words, kinds)

@@ -14,7 +14,7 @@ from crnn_deploy.datasets import Dataset, Sample
 from crnn_deploy.errors import CrnnDeployError
 from crnn_deploy.manifest import Manifest
 from crnn_deploy.synthesis.dataset import SyntheticDataset
-from crnn_deploy.synthesis.fonts import scan
+from crnn_deploy.synthesis.fonts import scan, tier_of
 from crnn_deploy.synthesis.renderer import Renderer
 from crnn_deploy.synthesis.texts import TextSource, read_words, writable
 
@@ -35,7 +35,9 @@ class ProofImages:
 
 def held_out(alphabet: Sequence[str], size: int) -> Dataset:
     """Words, numbers and lines in words and fonts that no training saw, half of them with faults."""
-    renderer = Renderer([face for face in scan() if face.split == "held-out"], tuple(alphabet))
+    renderer = Renderer(
+        [face for face in scan(tier_of(alphabet)) if face.split == "held-out"], tuple(alphabet)
+    )
     words = read_words("held-out")
     kinds = writable(alphabet, words, {"word": 3, "number": 1, "line": 1})
     texts = TextSource(alphabet, words, kinds)

@@ -12,7 +12,7 @@ import json
 import struct
 import sys
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from importlib import resources
@@ -28,7 +28,17 @@ from PIL import Image, ImageDraw, ImageFont
 
 from crnn_deploy.errors import CrnnDeployError
 
-__all__ = ["FOLDERS", "Face", "FontsMissing", "Split", "Tier", "packages", "scan", "write_font_manifest"]
+__all__ = [
+    "FOLDERS",
+    "Face",
+    "FontsMissing",
+    "Split",
+    "Tier",
+    "packages",
+    "scan",
+    "tier_of",
+    "write_font_manifest",
+]
 
 Split = Literal["train", "held-out"]
 Tier = Literal["latin", "cjk"]
@@ -38,6 +48,7 @@ _SUFFIXES = {".ttf", ".otf", ".ttc"}
 _PROBES = "aegmqrst"
 _PROBE_SIZE = 64  # pixels of em
 _SIDE = 24  # pixels a probe's bounding box is scaled to
+_FIRST_CJK = 0x2E80  # of the radicals; kana, ideographs, hangul and full-width forms are beyond
 _SLANTS = (0.0, 0.22)
 _LIKE_LETTERS = 0.45  # median correlation with the references; symbol fonts are below
 _LIKE_CAPITALS = 0.85  # median correlation of small letters with capitals; small capitals are above
@@ -75,6 +86,11 @@ def packages(tier: Tier) -> list[str]:
     """Debian packages of a tier: fonts, and word lists with the first."""
     names: list[str] = _table()["packages"][tier]
     return names
+
+
+def tier_of(alphabet: Iterable[str]) -> Tier:
+    """The fonts that an alphabet needs."""
+    return "cjk" if any(ord(c) >= _FIRST_CJK for token in alphabet for c in token) else "latin"
 
 
 def scan(tier: Tier = "latin", folders: Sequence[Path] = FOLDERS) -> list[Face]:
