@@ -155,7 +155,7 @@ class BeamDecode:
         for i in range(size[1]):
             score = float(np.logaddexp(in_blank[i], in_label[i]) + scores[i]) + memo.end(int(states[i]))
             if score > -math.inf:
-                found.append(Hypothesis(tuple(backtrack(int(nodes[i]), parents, tree_labels)), score))
+                found.append(Hypothesis(tuple(backtrack(int(nodes[i]), parents, tree_labels).tolist()), score))
         return sorted(found, key=lambda one: -one.score)
 
     def _candidates(

@@ -204,14 +204,17 @@ def advance(
 
 
 @_compiled
-def backtrack(node: int, parents: NDArray[np.int64], tree_labels: NDArray[np.int64]) -> list[int]:
+def backtrack(node: int, parents: NDArray[np.int64], tree_labels: NDArray[np.int64]) -> NDArray[np.int64]:
     """Labels from the root to a node of the prefix tree."""
-    found = [0]
-    found.pop()
-    while parents[node] >= 0:
-        found.append(tree_labels[node])
+    length, at = 0, node
+    while parents[at] >= 0:
+        length += 1
+        at = parents[at]
+    found = np.empty(length, np.int64)
+    for i in range(length - 1, -1, -1):
+        found[i] = tree_labels[node]
         node = parents[node]
-    return found[::-1]
+    return found
 
 
 @_compiled
@@ -237,10 +240,13 @@ def log_likelihood(emissions: NDArray[np.float64], repeated: NDArray[np.bool_]) 
 
 
 @_compiled
-def align(emissions: NDArray[np.float64], repeated: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """The likeliest alignment of a labelling: for each frame the label's index, or -1 in a blank.
+def align(
+    emissions: NDArray[np.float64], repeated: NDArray[np.bool_]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+    """The likeliest alignment of a labelling: of each label its first frame, one past its last, its best frame's
+    log probability.
 
-    As `log_likelihood` with max for sum. Empty where the frames are too few or the probability is 0.
+    As `log_likelihood` with max for sum. The probability must not be 0.
     """
     steps, length = emissions.shape[0], emissions.shape[1] - 1
     positions = 2 * length + 1
@@ -260,13 +266,17 @@ def align(emissions: NDArray[np.float64], repeated: NDArray[np.bool_]) -> NDArra
     at = positions - 1
     if length and best[at - 1] >= best[at]:
         at -= 1
-    if best[at] == _NEVER:
-        return np.empty(0, np.int64)
-    path = np.empty(steps, np.int64)
+    starts, ends = np.zeros(length, np.int64), np.zeros(length, np.int64)
+    peaks = np.full(length, _NEVER)
     for t in range(steps - 1, -1, -1):
-        path[t] = at // 2 if at % 2 else -1
+        if at % 2:
+            label = at // 2
+            starts[label] = t
+            if not ends[label]:
+                ends[label] = t + 1
+            peaks[label] = max(peaks[label], emissions[t, label + 1])
         at -= came[t, at]
-    return path
+    return starts, ends, peaks
 
 
 @_compiled

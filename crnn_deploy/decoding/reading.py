@@ -68,23 +68,21 @@ class Line:
 
         tokens: of each class
         """
-        emissions = self.emissions(labels, blank)
-        path = align(emissions, _repeated(labels))
-        pixels, width = pixels_per_frame
-        chars = []
-        for index, label in enumerate(labels):
-            at = (path == index).nonzero()[0]
-            start, end = int(at[0]), int(at[-1]) + 1
-            peak = math.exp(emissions[start:end, index + 1].max())
-            left, right = min(start * pixels, width), min(end * pixels, width)
-            chars.append(Char(tokens[label], peak, start, end, left, right))
+        emissions, repeated = self.emissions(labels, blank), _repeated(labels)
+        starts, ends, log_peaks = align(emissions, repeated)
+        peaks = np.exp(log_peaks).tolist()
         confidence = aggregated(
             aggregate,
-            [char.confidence for char in chars],
+            peaks,
             math.exp(emissions[:, 0].min()) if len(emissions) else 0.0,
-            lambda: log_likelihood(emissions, _repeated(labels)),
+            lambda: log_likelihood(emissions, repeated),
         )
-        return Text("".join(char.char for char in chars), confidence, tuple(chars))
+        pixels, width = pixels_per_frame
+        chars = tuple(
+            Char(tokens[label], peak, start, end, min(start * pixels, width), min(end * pixels, width))
+            for label, peak, start, end in zip(labels, peaks, starts.tolist(), ends.tolist(), strict=True)
+        )
+        return Text("".join(tokens[label] for label in labels), confidence, chars)
 
 
 def _repeated(labels: Sequence[int]) -> NDArray[np.bool_]:
