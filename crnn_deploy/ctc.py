@@ -99,7 +99,9 @@ class Text:
     text: str  # the characters joined
     confidence: float  # 0-1; by default the smallest of the characters', of an empty text of its blank frames
     chars: tuple[Char, ...]  # from left to right; built when first asked for
-    alternatives: tuple[Alternative, ...] = ()  # likeliest first, this text included, where they were asked for
+    alternatives: tuple[
+        Alternative, ...
+    ] = ()  # likeliest first, this text included, where they were asked for
 
     @classmethod
     def deferred(

@@ -19,6 +19,7 @@ LAYERS = (
     {"recipes", "alphabets", "vocabularies"},
     {"image_header", "ctc", "batching", "metrics"},
     {"image", "cuda"},
+    {"decoding"},
     {"backends"},
     {"engines"},
     {"recognizer"},

@@ -144,10 +144,30 @@ class BeamDecode:
         size = np.array([1, 1, 0])
         at = 0
         while at < steps:
+            keys, next_states, weights = memo.tables
             at = advance(
-                *(at, ends, labels, log_probs, self._blank, width, classes, *memo.tables),
-                *(parents, tree_labels, child_keys, children, place),
-                *(size, nodes, in_blank, in_label, states, scores, missing),
+                at,
+                ends,
+                labels,
+                log_probs,
+                self._blank,
+                width,
+                classes,
+                keys,
+                next_states,
+                weights,
+                parents,
+                tree_labels,
+                child_keys,
+                children,
+                place,
+                size,
+                nodes,
+                in_blank,
+                in_label,
+                states,
+                scores,
+                missing,
             )
             if at < steps:
                 memo.fill(missing[: size[2]].tolist())
@@ -155,7 +175,9 @@ class BeamDecode:
         for i in range(size[1]):
             score = float(np.logaddexp(in_blank[i], in_label[i]) + scores[i]) + memo.end(int(states[i]))
             if score > -math.inf:
-                found.append(Hypothesis(tuple(backtrack(int(nodes[i]), parents, tree_labels).tolist()), score))
+                found.append(
+                    Hypothesis(tuple(backtrack(int(nodes[i]), parents, tree_labels).tolist()), score)
+                )
         return sorted(found, key=lambda one: -one.score)
 
     def _candidates(

@@ -54,7 +54,13 @@ class Reliability:
         """Bins that hold images, ready for JSON."""
         count = len(self.images)
         return [
-            {"from": i / count, "to": (i + 1) / count, "images": n, "confidence": confidence, "accuracy": accuracy}
+            {
+                "from": i / count,
+                "to": (i + 1) / count,
+                "images": n,
+                "confidence": confidence,
+                "accuracy": accuracy,
+            }
             for i, (n, confidence, accuracy) in enumerate(
                 zip(self.images, self.confidence, self.accuracy, strict=True)
             )
@@ -62,9 +68,7 @@ class Reliability:
         ]
 
 
-def reliability(
-    confidences: NDArray[np.float64], right: NDArray[np.bool_], bins: int = 10
-) -> Reliability:
+def reliability(confidences: NDArray[np.float64], right: NDArray[np.bool_], bins: int = 10) -> Reliability:
     """Confidences (N) of texts and whether each was right (N), by bins."""
     at = np.minimum((confidences * bins).astype(int), bins - 1)
     counts = np.bincount(at, minlength=bins)

@@ -6,16 +6,23 @@ import math
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from crnn_deploy.ctc import steps_needed
 from crnn_deploy.decoding.kernels import best_path
 from crnn_deploy.decoding.reading import Line
 from crnn_deploy.errors import CrnnDeployError, LibraryMissing
 
-__all__ = ["AnyText", "Automaton", "Constraint", "ConstraintImpossible", "DecodingImpossible", "PatternInvalid"]
+__all__ = [
+    "AnyText",
+    "Automaton",
+    "Constraint",
+    "ConstraintImpossible",
+    "DecodingImpossible",
+    "PatternInvalid",
+]
 
 _MOST_EDGES = 2**20
 _MASK: dict[str, Callable[[str], bool]] = {
@@ -48,7 +55,9 @@ class DecodingImpossible(CrnnDeployError, ValueError):
     """An image in which nothing that is allowed can be read."""
 
     def __init__(self, frames: int) -> None:
-        super().__init__(f"no text that is allowed fits its {frames} frames; loosen the constraint or lexicon")
+        super().__init__(
+            f"no text that is allowed fits its {frames} frames; loosen the constraint or lexicon"
+        )
 
 
 class AnyText:
@@ -190,8 +199,8 @@ def _product(
         raise ConstraintImpossible(f"over the model's characters nothing meets {_shown(constraint)}")
     renumbered = {old: new for new, old in enumerate(sorted(alive))}
     kept = [(renumbered[s], label, renumbered[t]) for s, label, t in edges if s in alive and t in alive]
-    source, label, target = np.array(kept, np.int64).reshape(-1, 3).T.copy()
-    return Automaton(tokens, blank, source, target, label, np.array([final[old] for old in sorted(alive)]))
+    sources, labels, targets = np.array(kept, np.int64).reshape(-1, 3).T.copy()
+    return Automaton(tokens, blank, sources, targets, labels, np.array([final[old] for old in sorted(alive)]))
 
 
 def _alive(states: int, edges: Iterable[tuple[int, int, int]], final: Sequence[bool]) -> set[int]:
@@ -247,7 +256,7 @@ def _pattern(pattern: str) -> tuple[Hashable, _Step, Callable[[Hashable], bool]]
     symbols = automaton.alphabet
 
     def step(state: Hashable, token: str) -> Hashable | None:
-        at = state
+        at: Any = state
         for character in token:
             symbol = symbols[character if character in symbols else anything_else]
             at = automaton.map.get(at, {}).get(symbol)

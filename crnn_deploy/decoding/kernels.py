@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +27,7 @@ except ImportError:
 
 def _compiled(function: _Function) -> _Function:
     """The function compiled; cached on disk, since compiling takes seconds. Keeps the GIL: see `Memo`."""
-    return njit(cache=True)(function) if COMPILED else function
+    return cast(_Function, njit(cache=True)(function)) if COMPILED else function
 
 
 _NEVER = -math.inf
@@ -243,8 +243,8 @@ def log_likelihood(emissions: NDArray[np.float64], repeated: NDArray[np.bool_]) 
 def align(
     emissions: NDArray[np.float64], repeated: NDArray[np.bool_]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
-    """The likeliest alignment of a labelling: of each label its first frame, one past its last, its best frame's
-    log probability.
+    """The likeliest alignment of a labelling: of each label its first frame, one past its last, and
+    its best frame's log probability.
 
     As `log_likelihood` with max for sum. The probability must not be 0.
     """

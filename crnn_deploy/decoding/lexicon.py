@@ -1,4 +1,4 @@
-"""Words that are known: as the only ones or the likelier ones of a beam search, or as all that can be meant."""
+"""Words that are known: as the only ones or the likelier ones of a beam, or as all that can be meant."""
 
 from __future__ import annotations
 
@@ -44,7 +44,19 @@ def read_lexicon(path: Path) -> list[str]:
 
 # letters that Unicode does not take apart
 _BASE_LETTERS = str.maketrans(
-    {"æ": "a", "Æ": "A", "ð": "d", "Ð": "D", "ø": "o", "Ø": "O", "œ": "o", "Œ": "O", "ß": "s", "þ": "t", "Þ": "T"}
+    {
+        "æ": "a",
+        "Æ": "A",
+        "ð": "d",
+        "Ð": "D",
+        "ø": "o",
+        "Ø": "O",
+        "œ": "o",
+        "Œ": "O",
+        "ß": "s",
+        "þ": "t",
+        "Þ": "T",
+    }
 )
 _UNKNOWN = "\0"  # state within a word that is not known; no word begins like this
 
@@ -53,8 +65,8 @@ class Lexicon:
     """A scorer that wants known words.
 
     A word is known as it is listed, all in lower or upper case, or in lower case after a capital. Whatever is
-    neither letter nor digit may stand around words; within one where the list has it so (`don't`). A word that
-    is not known, as soon as no known word begins like it, takes the weight `unknown`; -inf forbids it.
+    neither letter nor digit may stand around words; within one where the list has it so (`don't`). A word
+    that is not known, as soon as no known word begins like it, takes the weight `unknown`; -inf forbids it.
     Numbers are free, unless unknown words are forbidden.
 
     words: at least one

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -182,7 +182,7 @@ class KenlmModel:
 
     def __init__(self, path: Path) -> None:
         try:
-            import kenlm
+            import kenlm  # type: ignore[import-not-found]
         except ImportError as error:
             raise LibraryMissing(f"{path.name}", "kenlm", "kenlm") from error
         try:

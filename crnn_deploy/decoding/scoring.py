@@ -104,7 +104,9 @@ class Memo:
                 state, label = divmod(key, len(self._tokens))
                 after, weight = self._scorer.step(self._states[state], self._tokens[label])
                 if math.isnan(weight) or weight == math.inf:
-                    raise ValueError(f"{type(self._scorer).__name__} weighs {self._tokens[label]!r} as {weight}")
+                    raise ValueError(
+                        f"{type(self._scorer).__name__} weighs {self._tokens[label]!r} as {weight}"
+                    )
                 next_states[slot] = -1 if weight == -math.inf else self._number(after)
                 weights[slot] = weight
                 keys[slot] = key
