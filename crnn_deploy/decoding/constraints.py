@@ -6,7 +6,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -262,6 +262,6 @@ def _pattern(pattern: str) -> tuple[Hashable, _Step, Callable[[Hashable], bool]]
             at = automaton.map.get(at, {}).get(symbol)
             if at is None:
                 return None
-        return at
+        return cast(Hashable, at)
 
     return automaton.initial, step, lambda state: state in automaton.finals

@@ -54,7 +54,8 @@ def lookup(keys: NDArray[np.int64], key: int) -> int:
 
 # A beam is rows of: node of the prefix tree, log probability of all alignments that end in a blank, of those
 # that end in the prefix's last label, state of the scorer, the scorer's weights so far.
-# The tree has one node for each prefix ever held: its parent, its label, and its place in the beam or -1; a table
+# The tree has one node for each prefix ever held: its parent, its label, and its place in the beam or -1;
+# a table
 # (keys node * classes + label) finds the children.
 
 
@@ -86,7 +87,8 @@ def advance(
     """Take the beam through frames from `first` on; the frame at which it stopped.
 
     labels, log_probs: candidates of all frames, one frame after the other; frame t's end at frame_ends[t]
-    keys, next_states, weights: known steps of the scorer, state * classes + label -> state, weight; -1 is free
+    keys, next_states, weights: known steps of the scorer, state * classes + label -> state, weight; -1 is
+    free
     size: [nodes of the tree, hypotheses in the beam, missing steps]
     It stops before a frame that needs steps of the scorer that are not known, and lists them in `missing`.
     """
