@@ -1,4 +1,4 @@
-"""How sure a text is: from characters and alignments to one number, and how far such numbers can be trusted."""
+"""How sure a text is: from characters and alignments to one number, and how far it can be trusted."""
 
 from __future__ import annotations
 
