@@ -7,7 +7,7 @@ Greedy (best path) decoding takes the likeliest class of every frame, merges run
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -62,6 +62,12 @@ class Frames:
                 np.exp(image - best[row]).sum(axis=1, out=total[row])
         return cls(indices, np.reciprocal(total), logits)
 
+    def row(self, row: int) -> Frames:
+        """One image as a batch of its own."""
+        at = slice(row, row + 1)
+        logits = None if self.logits is None else self.logits[at]
+        return Frames(self.indices[at], self.probabilities[at], logits)
+
     def at_temperature(self, temperature: float) -> Frames:
         """What the network says with its logits divided by a temperature (Guo et al. 2017, arXiv 1706.04599).
 
@@ -69,7 +75,8 @@ class Frames:
         """
         if self.logits is None:
             raise LogitsMissing("a confidence temperature")
-        return Frames.from_logits(self.logits / np.float32(temperature))
+        # the likeliest class stays the likeliest, though rounding may make another its equal
+        return replace(Frames.from_logits(self.logits / np.float32(temperature)), indices=self.indices)
 
 
 @dataclass(frozen=True)

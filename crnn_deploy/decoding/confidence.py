@@ -4,15 +4,30 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["TEMPERATURES", "Aggregate", "Reliability", "aggregated", "best_temperature", "reliability"]
+from crnn_deploy.ctc import Frames, LogitsMissing, Text
+from crnn_deploy.decoding_rule import Aggregate
 
-Aggregate = Literal["min", "mean", "product", "likelihood"]
+if TYPE_CHECKING:
+    from crnn_deploy.decoding.reading import Decode, Decoder
+
+__all__ = [
+    "TEMPERATURES",
+    "Aggregate",
+    "Confidence",
+    "Reliability",
+    "aggregated",
+    "best_temperature",
+    "reliability",
+    "restated",
+]
+
 TEMPERATURES: tuple[float, ...] = tuple(2.0 ** (i / 12) for i in range(-12, 37))  # 0.5 to 8, tried in a fit
 _SMALLEST = 1e-6  # a confidence counts as this much at least, and as much less than 1 at most
 
@@ -33,6 +48,67 @@ def aggregated(
     if aggregate == "min":
         return min(chars)
     return math.prod(chars) if aggregate == "product" else sum(chars) / len(chars)
+
+
+@dataclass(frozen=True)
+class Confidence:
+    """A decoder whose texts are as sure as an aggregate at a temperature says. The texts stay as they are.
+
+    aggregate: how the characters' confidences become the line's
+    temperature: that the logits are divided by first (Guo et al. 2017, arXiv 1706.04599)
+    """
+
+    decoder: Decoder
+    aggregate: Aggregate = "min"
+    temperature: float = 1.0
+
+    def bind(self, alphabet: Sequence[str], blank: int) -> Decode:
+        decode = self.decoder.bind(alphabet, blank)
+        tokens = (*alphabet[:blank], "", *alphabet[blank:])
+
+        def restating(frames: Frames, pixels_per_frame: Sequence[tuple[float, int]]) -> list[Text]:
+            texts = decode(frames, pixels_per_frame)
+            if self.temperature != 1:
+                frames = frames.at_temperature(self.temperature)
+            return restated(texts, frames, tokens, blank, self.aggregate)
+
+        return restating
+
+
+def restated(
+    texts: Sequence[Text], frames: Frames, tokens: Sequence[str], blank: int, aggregate: Aggregate
+) -> list[Text]:
+    """Texts of a batch as sure as these frames are of them, whatever frames they were found in.
+
+    tokens: of each class
+    Raises LogitsMissing.
+    """
+    if frames.logits is None:
+        raise LogitsMissing("this confidence")
+    classes = {token: label for label, token in enumerate(tokens) if label != blank}
+    found = []
+    for row, (text, logits, best) in enumerate(zip(texts, frames.logits, frames.indices, strict=True)):
+        peak = logits[np.arange(len(logits)), best].astype(np.float64)
+        log_norms = peak - np.log(frames.probabilities[row].astype(np.float64))
+        labels = [classes[char.char] for char in text.chars]
+        peaks = [
+            math.exp((logits[char.start : char.end, label] - log_norms[char.start : char.end]).max())
+            for char, label in zip(text.chars, labels, strict=True)
+        ]
+        blanks = math.exp((logits[:, blank] - log_norms).min()) if len(logits) else 0.0
+        log_likelihood = partial(_log_likelihood, logits, log_norms, labels, blank)
+        confidence = aggregated(aggregate, peaks, blanks, log_likelihood)
+        chars = tuple(replace(c, confidence=p) for c, p in zip(text.chars, peaks, strict=True))
+        found.append(replace(text, confidence=confidence, chars=chars))
+    return found
+
+
+def _log_likelihood(
+    logits: NDArray[np.float32], log_norms: NDArray[np.float64], labels: Sequence[int], blank: int
+) -> float:
+    from crnn_deploy.decoding.reading import Line  # compiled code, which the other aggregates do without
+
+    return Line(logits, log_norms).log_likelihood(labels, blank)
 
 
 @dataclass(frozen=True)
