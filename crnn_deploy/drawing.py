@@ -24,7 +24,7 @@ _LABELS = 28  # pixels of the strip above, for the characters that were read
 _COLORS = ((180, 90, 20), (30, 60, 200))  # BGR, in turn
 
 
-def boxed(pixels: Pixels, chars: Sequence[Char]) -> NDArray[np.uint8]:
+def boxed(pixels: Pixels, chars: Sequence[Char]) -> NDArray[Any]:
     """An image (H, W) or (H, W, 3) BGR, enlarged by a whole factor, with boxes, and labels above them.
 
     A box spans the character's frames and the image's height. OpenCV's letters are ASCII: other characters
@@ -32,9 +32,8 @@ def boxed(pixels: Pixels, chars: Sequence[Char]) -> NDArray[np.uint8]:
     """
     height, width = pixels.shape[:2]
     factor = max(1, min(math.ceil(_LEAST_HEIGHT / height), _MOST_WIDTH // width))
-    if pixels.ndim == 2:
-        pixels = cv2.cvtColor(pixels, cv2.COLOR_GRAY2BGR)  # type: ignore[assignment]
-    drawn: NDArray[Any] = cv2.resize(pixels, None, fx=factor, fy=factor, interpolation=cv2.INTER_NEAREST)
+    drawn: NDArray[Any] = cv2.cvtColor(pixels, cv2.COLOR_GRAY2BGR) if pixels.ndim == 2 else pixels
+    drawn = cv2.resize(drawn, None, fx=factor, fy=factor, interpolation=cv2.INTER_NEAREST)
     drawn = cv2.copyMakeBorder(drawn, _LABELS, 0, 0, 0, cv2.BORDER_CONSTANT, value=(255, 255, 255))
     for at, char in enumerate(chars):
         left, right = round(char.left * factor), max(round(char.right * factor) - 1, 0)
