@@ -21,29 +21,34 @@ from crnn_deploy.manifest import Manifest
 __all__ = ["run", "starts", "uncut"]
 
 _OVERLAP = 12  # times the network's height; see docs/decoding.md for what other overlaps give
+_FEWEST = 4  # places to cut within the network's largest width, or it is not cut
 _WIDEST = 2**16  # pixels of the network's input; a wider line is shrunk to it
 
 Run = Callable[[NDArray[np.float32]], Frames]
 
 
 def uncut(manifest: Manifest) -> Manifest:
-    """The manifest by which a line is prepared that `run` cuts. Fixed widths stay: they mean to shrink."""
-    rule = manifest.width
-    if rule.fixed:
+    """The manifest by which a line is prepared that `run` cuts.
+
+    It is the same where nothing can be cut: fixed widths mean to shrink, and a few frames leave no overlap.
+    """
+    rule, grid = manifest.width, _grid(manifest)
+    if rule.maximum < max(rule.minimum + grid, _FEWEST * grid):
         return manifest
     widest = max(rule.maximum, _WIDEST // rule.multiple * rule.multiple)
     return replace(manifest, width=replace(rule, maximum=widest))
 
 
-def starts(width: int, manifest: Manifest) -> list[int]:
-    """Where the parts of a line of this width begin, in pixels; each ends `maximum` later or with the line.
+def _grid(manifest: Manifest) -> int:
+    """Pixels between places where a line may be cut: whole time steps and multiples of the width rule."""
+    return math.lcm(manifest.width.multiple, manifest.steps.stride)
 
-    Starts lie on the grid of the time steps and of the width rule's multiples.
-    """
-    rule = manifest.width
-    grid = math.lcm(rule.multiple, manifest.steps.stride)
+
+def starts(width: int, manifest: Manifest) -> list[int]:
+    """Where the parts of a line begin, in pixels; each ends `maximum` later or with the line."""
+    rule, grid = manifest.width, _grid(manifest)
     overlap = min(_OVERLAP * manifest.height, rule.maximum // 2)
-    hop = max(grid, (rule.maximum - overlap) // grid * grid)
+    hop = (rule.maximum - overlap) // grid * grid
     count = 1 + max(0, math.ceil((width - rule.maximum) / hop))
     # the last part is as wide as the others where the grid allows
     last = max(0, math.ceil((width - rule.maximum) / grid) * grid)

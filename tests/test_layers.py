@@ -61,6 +61,9 @@ ROOMS = {
     "pycuda": ("cuda.py",),
     "cuda": ("cuda.py",),
     "ml_dtypes": ("stages/",),
+    "numba": ("decoding/kernels.py",),
+    "interegular": ("decoding/constraints.py",),
+    "kenlm": ("decoding/lm.py",),
     "click": ("cli/",),
     "crnn_deploy.networks": ("networks/", "stages/", "training/"),
     "crnn_deploy.stages": ("stages/", "training/", "cli/"),
@@ -139,7 +142,7 @@ def test_a_command_imports_only_click_and_errors_before_it_runs(name: str) -> No
             "    def close(self): pass\n"
             "reader = Recognizer(Blank())\n"
             "assert [t.text for t in reader.read([np.zeros((9, 9), np.uint8)])] == ['']",
-            ("torch", "onnx", "onnxscript", "PIL"),
+            ("torch", "onnx", "onnxscript", "PIL", "numba", "interegular", "kenlm"),
         ),
         (
             "from crnn_deploy.backends.ort import open_session; from pathlib import Path\n"
