@@ -97,7 +97,7 @@ def lines() -> list[tuple[str, NDArray[np.uint8]]]:
     faces = [face for face in font.scan(folders=[folder]) if "Sans" in face.path.name]
     words = ["Straße", "committee", "bookkeeper", "balloon", "Mississippi", "aardvark", "wool"]
     rng = np.random.default_rng(3)
-    drawn = []
+    drawn: list[tuple[str, NDArray[np.uint8]]] = []
     while len(drawn) < 6:
         text = " ".join(words[i] for i in rng.integers(len(words), size=12 + 2 * len(drawn)))
         pixels = renderer.Renderer(faces, words).render(text, rng, strength=0.0, inverted=len(drawn) % 2 == 1)

@@ -24,6 +24,7 @@ _COMMANDS = {
     "inspect": "crnn_deploy.cli.inspect:inspect_command",
     "describe": "crnn_deploy.cli.describe:describe",
     "set-decoding": "crnn_deploy.cli.set_decoding:set_decoding",
+    "lm": "crnn_deploy.cli.lm:lm",
     "doctor": "crnn_deploy.cli.doctor:doctor",
     "train": "crnn_deploy.cli.train:train",
     "dataset": "crnn_deploy.cli.dataset:dataset",
