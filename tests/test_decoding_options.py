@@ -1,4 +1,4 @@
-"""Decoders from the command line, from Python and from a model's manifest: the same, and clear about mistakes."""
+"""Decoders from the command line, Python and a model's manifest: the same, and clear about mistakes."""
 
 from __future__ import annotations
 
@@ -83,11 +83,12 @@ def test_a_text_does_not_depend_on_the_batch_whatever_finds_it(recognizer: Recog
 @pytest.mark.parametrize("decoder", ["greedy", "beam"])
 def test_every_text_meets_its_constraint(decoder: str) -> None:
     args = ("--decoder", decoder)
-    assert all(re.fullmatch(r"[A-Z]{2}-?\d{4}", row["text"]) for row in rows(*args, "--mask", "AA\\-9999"))
+    for row in rows(*args, "--mask", "AA\\-9999"):
+        assert re.fullmatch(r"..-[0-9]{4}", row["text"]) and row["text"][:2].isupper()
     assert all(set(row["text"]) <= set("0123456789") for row in rows(*args, "--allow", "0123456789"))
     assert all(5 <= len(row["text"]) <= 6 for row in rows(*args, "--min-length", "5", "--max-length", "6"))
     pytest.importorskip("interegular")
-    assert all(re.fullmatch("[a-z]+([.]?[a-z]+)*", row["text"]) for row in rows(*args, "--pattern", "[a-z]+"))
+    assert all(re.fullmatch("[a-z]+", row["text"]) for row in rows(*args, "--pattern", "[a-z]+"))
 
 
 def test_a_constraint_that_the_text_meets_changes_nothing() -> None:
