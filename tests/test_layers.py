@@ -47,7 +47,7 @@ ROOMS = {
     "lmdb": ("datasets/",),
     "matplotlib": (
         *("datasets/", "synthesis/fonts.py"),
-        *("stages/benchmark_plot.py", "stages/quantization_report.py"),
+        *("stages/benchmark_plot.py", "stages/confidence_report.py", "stages/quantization_report.py"),
     ),
     "PIL": ("synthesis/", "training/preview.py"),
     "fontTools": ("synthesis/fonts.py",),

@@ -24,6 +24,7 @@ _COMMANDS = {
     "inspect": "crnn_deploy.cli.inspect:inspect_command",
     "describe": "crnn_deploy.cli.describe:describe",
     "set-decoding": "crnn_deploy.cli.set_decoding:set_decoding",
+    "calibrate-confidence": "crnn_deploy.cli.calibrate_confidence:calibrate_confidence",
     "lm": "crnn_deploy.cli.lm:lm",
     "doctor": "crnn_deploy.cli.doctor:doctor",
     "train": "crnn_deploy.cli.train:train",

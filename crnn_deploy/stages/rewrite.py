@@ -12,7 +12,15 @@ from crnn_deploy.manifest import Manifest
 from crnn_deploy.stages.export import attach_manifest, replacing
 from crnn_deploy.stages.inspection import load_onnx, manifest_of
 
-__all__ = ["rewrite"]
+__all__ = ["check_rewritable", "rewrite"]
+
+
+def check_rewritable(model: Path) -> None:
+    """Raises ModelNotFound, ModelUnreadable where `rewrite` would."""
+    if not model.is_file():
+        raise ModelNotFound(model)
+    if model.suffix != ".onnx":
+        raise ModelUnreadable(model, "only an .onnx file can be changed; an engine is built anew from it")
 
 
 def rewrite(model: Path, path: Path, change: Callable[[Manifest], Manifest]) -> Manifest:
@@ -20,10 +28,7 @@ def rewrite(model: Path, path: Path, change: Callable[[Manifest], Manifest]) -> 
 
     Raises ModelNotFound, ModelUnreadable, ManifestMissing, and what `change` raises.
     """
-    if not model.is_file():
-        raise ModelNotFound(model)
-    if model.suffix != ".onnx":
-        raise ModelUnreadable(model, "only an .onnx file can be changed; an engine is built anew from it")
+    check_rewritable(model)
     graph = load_onnx(model)
     manifest = manifest_of(graph)
     if manifest is None:
