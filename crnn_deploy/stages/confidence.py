@@ -1,7 +1,7 @@
 """How far confidences can be trusted, and the temperature at which they can.
 
-One temperature for the logits (Guo et al. 2017, arXiv 1706.04599), fitted to whole lines: how likely a text is
-right is what is to be said. Texts do not change.
+One temperature for the logits (Guo et al. 2017, arXiv 1706.04599), fitted to whole lines: how
+likely a text is right is what is to be said. Texts do not change.
 """
 
 from __future__ import annotations
@@ -116,8 +116,7 @@ def calibrate(
     best = best_temperature(confidences[halves], correct[halves])
     rule = replace(manifest.decoding, aggregate=aggregate, temperature=TEMPERATURES[best])
     before, after = (
-        reliability(confidences[~halves, column], correct[~halves])
-        for column in (TEMPERATURES.index(1.0), best)
+        reliability(confidences[~halves, at], correct[~halves]) for at in (TEMPERATURES.index(1.0), best)
     )
     result = Calibration(rule, int(halves.sum()), before, after, total - len(rows))
     if after.ece > before.ece:
@@ -134,10 +133,8 @@ def _check(right: NDArray[np.bool_], halves: NDArray[np.bool_]) -> None:
         raise ConfidenceUnfit(f"{len(right)} images were read; give {3 * _FEWEST} or more")
     if wrong < _FEWEST_WRONG or wrong == fitted:
         raise ConfidenceUnfit(
-            f"of the {fitted} images to fit to, {wrong} are read wrong; how sure a wrong text looks cannot be "
-            f"told from so few"
-            if wrong < fitted
-            else f"none of the {fitted} images to fit to is read right"
+            f"of the {fitted} images to fit to, {wrong} are read wrong; there must be {_FEWEST_WRONG} or more, "
+            f"and right ones too"
         )
 
 

@@ -13,12 +13,9 @@ __all__ = ["diagram", "render"]
 
 def render(result: Calibration, name: str) -> str:
     """The page as text: the reliability diagrams and their figures. name: of the model"""
-    return template("confidence.html.j2").render(
-        result=result,
-        name=name,
-        diagram=inline_figure(diagram(result)),
-        bins=range(len(result.before.images)),
-    )
+    bins = range(len(result.before.images))
+    picture = inline_figure(diagram(result))
+    return template("confidence.html.j2").render(result=result, name=name, diagram=picture, bins=bins)
 
 
 def diagram(result: Calibration) -> Figure:
@@ -30,9 +27,7 @@ def diagram(result: Calibration) -> Figure:
         upper, lower = panels[0, column], panels[1, column]
         count = len(one.images)
         middles = [(at + 0.5) / count for at in range(count)]
-        upper.bar(
-            middles, [a if n else 0 for a, n in zip(one.accuracy, one.images, strict=True)], 0.9 / count
-        )
+        upper.bar(middles, np.nan_to_num(one.accuracy), 0.9 / count)
         upper.plot([0, 1], [0, 1], color="black", linewidth=1, linestyle=":")
         upper.plot(one.confidence, one.accuracy, color="tab:red", marker="o", linewidth=1)
         upper.set_title(f"{title}: expected calibration error {one.ece:.4f}", fontsize=10)
