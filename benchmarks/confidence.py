@@ -49,12 +49,11 @@ def main() -> None:
         alphabet = recognizer.manifest.alphabet
         renderer = Renderer([face for face in scan() if face.split == "held-out"], alphabet)
         words = read_words("held-out")
-        sets: dict[str, Dataset] = {
-            name: SyntheticDataset(
-                TextSource(alphabet, words, {kind: 1}), renderer, seed, augmented, "both", arguments.images
-            )
-            for name, (kind, augmented, seed) in SETS.items()
-        }
+        sets: dict[str, Dataset] = {}
+        for name, (kind, augmented, seed) in SETS.items():
+            texts = TextSource(alphabet, words, {kind: 1})
+            drawn = SyntheticDataset(texts, renderer, seed, augmented, "both", arguments.images)
+            sets[name] = [drawn[at] for at in range(len(drawn))]  # drawn once for all aggregates
         for aggregate in get_args(Aggregate):
             found = calibrate(recognizer, sets, aggregate)
             results[aggregate] = found.to_plain()

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from crnn_deploy.decoding_rule import DecodingRule
     from crnn_deploy.manifest import Manifest
 
-__all__ = ["decoder_given", "decoding_options", "rule_given"]
+__all__ = ["decoder_given", "decoders_given", "decoding_options", "rule_given"]
 
 _DECODERS = ("greedy", "beam", "closest-word")
 _ANY_TEXT = ("greedy", "beam")  # those that follow constraints
@@ -154,3 +154,27 @@ def decoder_given(manifest: Manifest, given: Mapping[str, Any]) -> Decoder | Non
         raise click.UsageError("--decoder closest-word needs its words: --lexicon FILE")
     model = None if given["lm"] is None else language_model(given["lm"], manifest.alphabet)
     return decoder_of(rule, lexicon=words, language_model=model)
+
+
+def decoders_given(manifest: Manifest, given: Mapping[str, Any]) -> dict[str, Decoder | None]:
+    """Decoders by name, where --decoder may be repeated: each with the settings that it uses.
+
+    Raises what `decoder_given` raises.
+    """
+    names = given["decoder"] or (manifest.decoding.decoder,)
+    if len(set(names)) < len(names):
+        raise click.UsageError("a --decoder is named twice")
+    if len(names) == 1:
+        one = decoder_given(manifest, {**given, "decoder": given["decoder"][0] if given["decoder"] else None})
+        return {names[0]: one}
+    found = {}
+    for name in names:
+        used = {
+            option: value if name in _USED_BY.get(option, _DECODERS) else None
+            for option, value in given.items()
+        }
+        found[name] = decoder_given(manifest, {**used, "decoder": name})
+    for option, value in given.items():
+        if _is_given(value) and not set(_USED_BY.get(option, _DECODERS)) & set(names):
+            decoder_given(manifest, {**given, "decoder": names[0]})  # says which one it needs
+    return found

@@ -24,6 +24,7 @@ __all__ = [
     "Reliability",
     "aggregated",
     "best_temperature",
+    "log_loss",
     "reliability",
     "restated",
 ]
@@ -159,6 +160,11 @@ def best_temperature(confidences: NDArray[np.float64], right: NDArray[np.bool_])
 
     With a column for each of `TEMPERATURES`, the maximum-likelihood fit of the temperature to whole lines.
     """
+    return int(log_loss(confidences, right[:, None]).argmin())
+
+
+def log_loss(confidences: NDArray[np.float64], right: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Mean of -log of what was given to what came about, over the first axis; smaller is better."""
     clipped = np.clip(confidences, _SMALLEST, 1 - _SMALLEST)
-    loss = -np.where(right, np.log(clipped), np.log1p(-clipped)).mean(axis=0)
-    return int(loss.argmin())
+    loss: NDArray[np.float64] = -np.where(right, np.log(clipped), np.log1p(-clipped)).mean(axis=0)
+    return loss

@@ -17,7 +17,14 @@ from crnn_deploy.batching import Groups
 from crnn_deploy.ctc import Frames
 from crnn_deploy.datasets import Dataset
 from crnn_deploy.decoding.build import decoder_of
-from crnn_deploy.decoding.confidence import TEMPERATURES, Reliability, best_temperature, reliability, restated
+from crnn_deploy.decoding.confidence import (
+    TEMPERATURES,
+    Reliability,
+    best_temperature,
+    log_loss,
+    reliability,
+    restated,
+)
 from crnn_deploy.decoding.reading import Decode
 from crnn_deploy.decoding_rule import Aggregate, DecodingRule
 from crnn_deploy.errors import CrnnDeployError, VerdictFailed
@@ -41,6 +48,7 @@ class Calibration:
     fitted: int  # images
     before: Reliability  # at temperature 1, of the images held out
     after: Reliability
+    log_loss: tuple[float, float]  # before and after, of the images held out
     failed: int  # images that could not be read, and count for nothing
 
     @property
@@ -57,14 +65,15 @@ class Calibration:
             "failed": self.failed,
             "ece_before": self.before.ece,
             "ece_after": self.after.ece,
+            "log_loss_before": self.log_loss[0],
+            "log_loss_after": self.log_loss[1],
             "before": self.before.to_plain(),
             "after": self.after.to_plain(),
         }
 
     def lines(self) -> str:
         """The report as lines of text."""
-        shown = [f"{'':12}  images  confidence    right  images  confidence    right"]
-        shown.append(f"{'':12}  {'before':>28}  {'after':>28}")
+        shown = ["confidence    before        mean    right     after        mean    right"]
         for at in range(len(self.before.images)):
             cells = [f"{at / 10:.1f} to {(at + 1) / 10:.1f}".ljust(12)]
             for one in (self.before, self.after):
@@ -73,7 +82,8 @@ class Calibration:
             shown.append("  ".join(cells).rstrip())
         shown.append(
             f"expected calibration error {self.before.ece:.4f}, at temperature {self.rule.temperature:.3f} "
-            f"{self.after.ece:.4f} ({self.held_out} images held out, {self.fitted} fitted to)"
+            f"{self.after.ece:.4f}; log loss {self.log_loss[0]:.4f} and {self.log_loss[1]:.4f} "
+            f"({self.held_out} images held out, {self.fitted} fitted to)"
         )
         return "\n".join(shown)
 
@@ -115,16 +125,17 @@ def calibrate(
     _check(correct, halves)
     best = best_temperature(confidences[halves], correct[halves])
     rule = replace(manifest.decoding, aggregate=aggregate, temperature=TEMPERATURES[best])
-    before, after = (
-        reliability(confidences[~halves, at], correct[~halves]) for at in (TEMPERATURES.index(1.0), best)
-    )
-    result = Calibration(rule, int(halves.sum()), before, after, total - len(rows))
-    if after.ece > before.ece:
+    columns = (TEMPERATURES.index(1.0), best)
+    before, after = (reliability(confidences[~halves, at], correct[~halves]) for at in columns)
+    losses = log_loss(confidences[~halves][:, columns], correct[~halves, None])
+    if losses[1] > losses[0]:
         raise VerdictFailed(
-            f"at temperature {rule.temperature:.3f} the expected calibration error of the {result.held_out} "
-            f"images held out is {after.ece:.4f}, without it {before.ece:.4f}; nothing is written"
+            f"at temperature {rule.temperature:.3f} the log loss of the {sum(before.images)} images held out "
+            f"is {losses[1]:.4f}, without it {losses[0]:.4f}; nothing is written"
         )
-    return result
+    return Calibration(
+        rule, int(halves.sum()), before, after, (float(losses[0]), float(losses[1])), total - len(rows)
+    )
 
 
 def _check(right: NDArray[np.bool_], halves: NDArray[np.bool_]) -> None:
@@ -133,8 +144,8 @@ def _check(right: NDArray[np.bool_], halves: NDArray[np.bool_]) -> None:
         raise ConfidenceUnfit(f"{len(right)} images were read; give {3 * _FEWEST} or more")
     if wrong < _FEWEST_WRONG or wrong == fitted:
         raise ConfidenceUnfit(
-            f"of the {fitted} images to fit to, {wrong} are read wrong; there must be {_FEWEST_WRONG} or more, "
-            f"and right ones too"
+            f"of the {fitted} images to fit to, {wrong} are read wrong; there must be {_FEWEST_WRONG} or "
+            f"more, and right ones too"
         )
 
 
