@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from crnn_deploy.ctc import Frames
 from crnn_deploy.manifest import Manifest
 
-__all__ = ["run", "starts", "uncut"]
+__all__ = ["OVERLAP", "run", "starts", "uncut"]
 
-_OVERLAP = 12  # times the network's height; see docs/decoding.md for what other overlaps give
+OVERLAP = 12  # times the network's height; benchmarks/long_lines.py has what others give
 _FEWEST = 4  # places to cut within the network's largest width, or it is not cut
 _WIDEST = 2**16  # pixels of the network's input; a wider line is shrunk to it
 
@@ -44,25 +44,35 @@ def _grid(manifest: Manifest) -> int:
     return math.lcm(manifest.width.multiple, manifest.steps.stride)
 
 
-def starts(width: int, manifest: Manifest) -> list[int]:
-    """Where the parts of a line begin, in pixels; each ends `maximum` later or with the line."""
+def starts(width: int, manifest: Manifest, overlap: int = OVERLAP) -> list[int]:
+    """Where the parts of a line begin, in pixels; each ends `maximum` later or with the line.
+
+    overlap: of neighbouring parts, times the network's height; never more than half of a part
+    """
     rule, grid = manifest.width, _grid(manifest)
-    overlap = min(_OVERLAP * manifest.height, rule.maximum // 2)
-    hop = (rule.maximum - overlap) // grid * grid
+    shared = min(overlap * manifest.height, rule.maximum // 2)
+    hop = (rule.maximum - shared) // grid * grid
     count = 1 + max(0, math.ceil((width - rule.maximum) / hop))
     # the last part is as wide as the others where the grid allows
     last = max(0, math.ceil((width - rule.maximum) / grid) * grid)
     return [min(at * hop, last) for at in range(count)]
 
 
-def run(network: Run, images: NDArray[np.float32], manifest: Manifest, batch: int) -> Frames:
+def run(
+    network: Run,
+    images: NDArray[np.float32],
+    manifest: Manifest,
+    batch: int,
+    overlap: int = OVERLAP,
+) -> Frames:
     """What a network says of images (N, C, H, W) beyond its largest width.
 
     batch: most parts that run together
+    overlap: as of `starts`
     Raises what the network raises.
     """
     width, largest, stride = images.shape[3], manifest.width.maximum, manifest.steps.stride
-    begins = starts(width, manifest)
+    begins = starts(width, manifest, overlap)
     by_width: dict[int, list[tuple[int, int]]] = {}  # of the parts: image and place in the line
     for image in range(len(images)):
         for place, begin in enumerate(begins):

@@ -56,9 +56,7 @@ def main() -> None:
     manifest = recognizer.manifest
     tokens = (*manifest.alphabet[: manifest.blank], "blank", *manifest.alphabet[manifest.blank :])
     _posteriors(pixels, probabilities, tokens, texts["greedy"]).savefig(PICTURES / "posteriors.png")
-    shown = {
-        name: texts[name] for name in texts if name not in ("beam", "closest-word")
-    }  # they repeat others
+    shown = {name: texts[name] for name in texts if name not in ("beam", "closest-word")}
     _alignments(pixels, shown, len(probabilities)).savefig(PICTURES / "alignments.png")
 
 
