@@ -61,7 +61,7 @@ ROOMS = {
     "pycuda": ("cuda.py",),
     "cuda": ("cuda.py",),
     "ml_dtypes": ("stages/",),
-    "numba": ("decoding/kernels.py",),
+    "numba": ("decoding/",),
     "interegular": ("decoding/constraints.py",),
     "kenlm": ("decoding/lm.py",),
     "click": ("cli/",),
