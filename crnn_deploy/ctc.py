@@ -6,18 +6,41 @@ Greedy (best path) decoding takes the likeliest class of every frame, merges run
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from crnn_deploy.errors import CharacterUnknown
+from crnn_deploy.errors import CharacterUnknown, CrnnDeployError
 
-__all__ = ["Char", "Frames", "Text", "decode", "decode_indices", "encode", "raw_decode", "steps_needed"]
+__all__ = [
+    "Alternative",
+    "BestPath",
+    "Char",
+    "Frames",
+    "LogitsMissing",
+    "Text",
+    "decode",
+    "decode_indices",
+    "encode",
+    "raw_decode",
+    "steps_needed",
+]
 
 BLANK_MARK = "-"
+
+
+class LogitsMissing(CrnnDeployError, ValueError):
+    """A graph that puts out each frame's likeliest class, where all classes are needed."""
+
+    def __init__(self, purpose: str) -> None:
+        super().__init__(
+            f"{purpose} needs the logits, but this model puts out the likeliest class of each frame alone; "
+            f"export it with --output logits"
+        )
 
 
 @dataclass(frozen=True)
@@ -39,6 +62,22 @@ class Frames:
                 np.exp(image - best[row]).sum(axis=1, out=total[row])
         return cls(indices, np.reciprocal(total), logits)
 
+    def row(self, row: int) -> Frames:
+        """One image as a batch of its own."""
+        at = slice(row, row + 1)
+        logits = None if self.logits is None else self.logits[at]
+        return Frames(self.indices[at], self.probabilities[at], logits)
+
+    def at_temperature(self, temperature: float) -> Frames:
+        """What the network says with its logits divided by a temperature (Guo et al. 2017, arXiv 1706.04599).
+
+        Raises LogitsMissing.
+        """
+        if self.logits is None:
+            raise LogitsMissing("a confidence temperature")
+        # the likeliest class stays the likeliest, though rounding may make another its equal
+        return replace(Frames.from_logits(self.logits / np.float32(temperature)), indices=self.indices)
+
 
 @dataclass(frozen=True)
 class Char:
@@ -53,12 +92,117 @@ class Char:
 
 
 @dataclass(frozen=True)
+class Alternative:
+    """A text that a beam search found."""
+
+    text: str
+    score: float  # natural log of the network's probability, plus the weights of language knowledge
+
+
+@dataclass(frozen=True)
 class Text:
     """The text of one image."""
 
     text: str  # the characters joined
-    confidence: float  # the smallest of the characters' confidences; of an empty text, of its blank frames
-    chars: tuple[Char, ...]  # from left to right
+    confidence: float  # 0-1; by default the smallest of the characters', of an empty text of its blank frames
+    chars: tuple[Char, ...]  # from left to right; built when first asked for
+    alternatives: tuple[
+        Alternative, ...
+    ] = ()  # likeliest first, this text included, where they were asked for
+
+    @classmethod
+    def deferred(
+        cls, text: str, confidence: float, chars_of: Callable[[int], tuple[Char, ...]], row: int
+    ) -> Text:
+        """A text whose characters are built by `chars_of(row)` when they are asked for."""
+        made = cls.__new__(cls)
+        made.__dict__.update(text=text, confidence=confidence, _chars=(chars_of, row))
+        return made
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> tuple[Char, ...]:
+            """Called for what is not there: the characters of a deferred text."""
+            if name != "chars" or "_chars" not in self.__dict__:
+                raise AttributeError(name)
+            chars_of, row = self.__dict__["_chars"]
+            # stored in one step, since several threads may ask
+            return self.__dict__.setdefault("chars", chars_of(row))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Text, (self.text, self.confidence, self.chars, self.alternatives)
+
+
+class BestPath:
+    """Best-path decoding with one alphabet.
+
+    alphabet: the characters in class order, blank left out
+    blank: class index of the blank
+    """
+
+    def __init__(self, alphabet: Sequence[str], blank: int) -> None:
+        self._tokens = (*alphabet[:blank], "", *alphabet[blank:])
+        self._blank = blank
+        codes = [ord(token) if len(token) == 1 else 0 for token in self._tokens]
+        # tokens of one code point each are joined by NumPy
+        self._codes = np.array(codes, "<u4") if codes.count(0) == 1 else None
+
+    def __call__(self, frames: Frames, pixels_per_frame: Sequence[tuple[float, int]]) -> list[Text]:
+        """Texts of a batch; arguments as of `decode`."""
+        indices, probabilities = frames.indices, frames.probabilities
+        rows, steps = indices.shape
+        if not indices.size:
+            return [Text("", 0.0, ()) for _ in range(rows)]
+        change = np.empty((rows, steps), bool)
+        change[:, 0] = True
+        np.not_equal(indices[:, 1:], indices[:, :-1], out=change[:, 1:])
+        starts = change.ravel().nonzero()[0]
+        labels = indices.ravel()[starts]
+        spoken = labels != self._blank
+        peaks = np.maximum.reduceat(probabilities.ravel(), starts)
+        first = starts.searchsorted(np.arange(0, rows * steps, steps))  # run in which each row begins
+        confidences = np.minimum.reduceat(np.where(spoken, peaks, np.float32(np.inf)), first).tolist()
+        ends = np.add.reduceat(spoken, first, dtype=np.intp).cumsum().tolist()
+        said = labels[spoken]
+        joined: Sequence[str]
+        if self._codes is not None:
+            joined = self._codes[said].tobytes().decode("utf-32-le", "surrogatepass")
+        else:
+            joined = [self._tokens[label] for label in said.tolist()]
+        chars_of = _Runs(indices, probabilities, self._tokens, self._blank, pixels_per_frame)
+        deferred, begin, texts = Text.deferred, 0, []
+        for row, (end, confidence) in enumerate(zip(ends, confidences, strict=True)):
+            if begin == end:
+                confidence = float(probabilities[row].min())
+            part = joined[begin:end]
+            text = part if isinstance(part, str) else "".join(part)
+            texts.append(deferred(text, confidence, chars_of, row))
+            begin = end
+        return texts
+
+
+@dataclass(frozen=True)
+class _Runs:
+    """The characters of a batch's rows, from what the network said frame by frame."""
+
+    indices: NDArray[np.int64]  # (N, T)
+    probabilities: NDArray[np.float32]  # (N, T)
+    tokens: Sequence[str]  # of each class
+    blank: int
+    pixels_per_frame: Sequence[tuple[float, int]]
+
+    def __call__(self, row: int) -> tuple[Char, ...]:
+        indices, (pixels, width) = self.indices[row], self.pixels_per_frame[row]
+        starts = np.flatnonzero(np.concatenate(([True], indices[1:] != indices[:-1])))
+        peaks = np.maximum.reduceat(self.probabilities[row], starts).tolist()
+        ends = [*starts[1:].tolist(), len(indices)]
+        return tuple(
+            Char(self.tokens[index], peak, start, end, min(start * pixels, width), min(end * pixels, width))
+            for index, peak, start, end in zip(
+                indices[starts].tolist(), peaks, starts.tolist(), ends, strict=True
+            )
+            if index != self.blank
+        )
 
 
 def decode(
@@ -69,39 +213,7 @@ def decode(
     pixels_per_frame: for each image, how many of its own pixels one frame spans and its width in pixels;
         frames past the image (padding) are clipped to its right edge.
     """
-    tokens = (*alphabet[:blank], "", *alphabet[blank:])
-    change = np.ones(frames.indices.shape, bool)
-    np.not_equal(frames.indices[:, 1:], frames.indices[:, :-1], out=change[:, 1:])
-    return [
-        _decode_one(indices, probabilities, np.flatnonzero(starts), tokens, blank, *scale)
-        for indices, probabilities, starts, scale in zip(
-            frames.indices, frames.probabilities, change, pixels_per_frame, strict=True
-        )
-    ]
-
-
-def _decode_one(
-    indices: NDArray[np.int64],
-    probabilities: NDArray[np.float32],
-    starts: NDArray[np.intp],
-    tokens: Sequence[str],
-    blank: int,
-    pixels: float,
-    width: int,
-) -> Text:
-    if not len(indices):
-        return Text("", 0.0, ())
-    peaks = np.maximum.reduceat(probabilities, starts).tolist()
-    ends = [*starts[1:].tolist(), len(indices)]
-    chars = tuple(
-        Char(tokens[index], peak, start, end, min(start * pixels, width), min(end * pixels, width))
-        for index, peak, start, end in zip(
-            indices[starts].tolist(), peaks, starts.tolist(), ends, strict=True
-        )
-        if index != blank
-    )
-    confidence = min(c.confidence for c in chars) if chars else float(probabilities.min())
-    return Text("".join(c.char for c in chars), confidence, chars)
+    return BestPath(alphabet, blank)(frames, pixels_per_frame)
 
 
 def encode(text: str, alphabet: Sequence[str], blank: int, *, ignore_case: bool = False) -> list[int]:

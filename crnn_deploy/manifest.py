@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, get_args
 
+from crnn_deploy.decoding_rule import DecodingRule
 from crnn_deploy.errors import ManifestInvalid
 
 __all__ = [
@@ -171,6 +172,7 @@ class Manifest:
     filters: tuple[Filter, ...] = ()  # applied to the grey image at its original size
     source: Mapping[str, str] = field(default_factory=dict)  # where the weights came from
     max_batch: int | None = None  # images that may run together where a kernel's result depends on it
+    decoding: DecodingRule = field(default_factory=DecodingRule)  # how its texts are found by default
 
     def __post_init__(self) -> None:
         _need_whole(blank=self.blank, height=self.height)
@@ -203,6 +205,8 @@ class Manifest:
                 raise ManifestInvalid(f"std {std}; the pixels are divided by it, it must be above 0")
         if self.filters and self.color != "gray":
             raise ManifestInvalid("filters work on grey images only")
+        if self.decoding.decoder == "closest-word":
+            raise ManifestInvalid("its decoder is closest-word, whose words a manifest does not hold")
         if self.steps(self.width.minimum) < 1:
             raise ManifestInvalid(f"no time step at the smallest width, {self.width.minimum}")
 
@@ -218,8 +222,10 @@ class Manifest:
     def to_json(self) -> str:
         plain = asdict(self)
         plain["filters"] = [filter_to_plain(f) for f in self.filters]
-        if self.max_batch is None:
-            del plain["max_batch"]  # earlier versions know no such key
+        plain["decoding"] = self.decoding.to_plain()
+        for name in ("max_batch", "decoding"):
+            if not plain[name]:
+                del plain[name]  # earlier versions know no such key
         return json.dumps({"schema": SCHEMA, **plain}, ensure_ascii=False)
 
     @classmethod
@@ -252,6 +258,7 @@ class Manifest:
                     "mean": tuple(plain["mean"]),
                     "std": tuple(plain["std"]),
                     "filters": tuple(filter_from_plain(f) for f in plain.get("filters", [])),
+                    "decoding": DecodingRule.from_plain(plain.get("decoding", {})),
                 }
             )
         except ManifestInvalid:

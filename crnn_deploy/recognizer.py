@@ -6,20 +6,26 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from os import PathLike, fsdecode
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from crnn_deploy import ctc, image
+from crnn_deploy import image, long_lines
 from crnn_deploy.backends import Backend, Device, Engine, open_backend
 from crnn_deploy.batching import Groups
-from crnn_deploy.ctc import Text
+from crnn_deploy.ctc import BestPath, Frames, LogitsMissing, Text
+from crnn_deploy.decoding_rule import DecodingRule
 from crnn_deploy.errors import CrnnDeployError, ReadFailed
 from crnn_deploy.manifest import Manifest
 from crnn_deploy.models import DEFAULT
 
-__all__ = ["Prepared", "Recognizer"]
+if TYPE_CHECKING:
+    from crnn_deploy.decoding.reading import Decode, Decoder
+
+__all__ = ["Prepared", "Recognizer", "Wide"]
+
+Wide = Literal["cut", "shrink"]
 
 
 @dataclass(frozen=True)
@@ -44,16 +50,30 @@ class Recognizer:
 
     backend: the network; by default the package's own model, which reads printed Latin text
     batch: most images that run together
+    decoder: how texts are found and how sure they are; by default as the manifest says
+    wide: lines beyond the manifest's largest width are cut (`long_lines`) or shrunk to it; fixed-width
+        networks always shrink
 
     >>> [text] = Recognizer().read(["word.png"])
     >>> [text] = Recognizer.load("model.onnx").read(["word.png"])
+
+    Raises LogitsMissing, and what binding the decoder raises.
     """
 
-    def __init__(self, backend: Backend | None = None, *, batch: int = 8) -> None:
+    def __init__(
+        self,
+        backend: Backend | None = None,
+        *,
+        batch: int = 8,
+        decoder: Decoder | None = None,
+        wide: Wide = "cut",
+    ) -> None:
         if batch < 1:
             raise ValueError(f"batch is {batch}; at least one image must run at a time")
         self._backend = open_backend(DEFAULT) if backend is None else backend
-        self._batch = batch
+        self._batch, self._wide = batch, wide
+        self._decode = _bound(decoder, self.manifest)
+        self._rule = long_lines.uncut(self.manifest) if wide == "cut" else self.manifest
 
     @classmethod
     def load(
@@ -64,6 +84,8 @@ class Recognizer:
         threads: int = 1,
         engine: Engine | Literal["auto"] = "onnxruntime",
         device: Device = "cpu",
+        decoder: Decoder | None = None,
+        wide: Wide = "cut",
     ) -> Recognizer:
         """A recogniser from a model file.
 
@@ -71,14 +93,23 @@ class Recognizer:
         threads: threads inside one run
         engine: the library that runs an .onnx file; auto takes the fastest CPU one here (`engines.choose`)
         device: where ONNX Runtime runs an .onnx file; cuda is its CUDA provider
-        Raises ModelNotFound, ModelUnreadable, ManifestMissing, ManifestInvalid, BackendMissing.
+        decoder, wide: as of `Recognizer`
+        Raises ModelNotFound, ModelUnreadable, ManifestMissing, ManifestInvalid, BackendMissing,
+        LogitsMissing.
         """
         if engine == "auto":
             from crnn_deploy.engines import choose
 
             engine = choose(Path(path)).engine if device == "cpu" else "onnxruntime"
         opened = open_backend(Path(path), threads=threads, engine=engine, device=device)
-        return cls(opened, batch=batch)
+        return cls(opened, batch=batch, decoder=decoder, wide=wide)
+
+    def with_decoder(self, decoder: Decoder) -> Recognizer:
+        """A recogniser of the same network and settings with another decoder; closing either closes both.
+
+        Raises LogitsMissing, and what binding the decoder raises.
+        """
+        return Recognizer(self._backend, batch=self._batch, decoder=decoder, wide=self._wide)
 
     @property
     def manifest(self) -> Manifest:
@@ -123,28 +154,58 @@ class Recognizer:
     def prepare(self, source: image.Source) -> Prepared:
         """An image as the network takes it. Raises ImageNotFound, ImageUnreadable."""
         pixels = image.read(source)
-        prepared = image.prepare(pixels, self.manifest)
+        prepared = image.prepare(pixels, self._rule)
         width = pixels.shape[1]
-        span = prepared.shape[2] * width / image.content_width(pixels.shape, self.manifest)
+        span = prepared.shape[2] * width / image.content_width(pixels.shape, self._rule)
         return Prepared(prepared, _name(source), span, width)
 
+    def run(self, images: Sequence[Prepared]) -> Frames:
+        """What the network says of images of one width, frame by frame. Raises RunFailed."""
+        pixels = np.stack([prepared.pixels for prepared in images])
+        if pixels.shape[3] <= self.manifest.width.maximum:
+            return self._backend.run(pixels)
+        return long_lines.run(self._backend.run, pixels, self.manifest, self._batch)
+
     def read_batch(self, images: Sequence[Prepared]) -> list[Text | CrnnDeployError]:
-        """Text of images of one width; ReadFailed for one that the network cannot read. Raises RunFailed."""
-        frames = self._backend.run(np.stack([prepared.pixels for prepared in images]))
+        """Text of images of one width; ReadFailed for one in which nothing can be read. Raises RunFailed."""
+        frames = self.run(images)
         steps = frames.indices.shape[1]
-        texts: list[Text | CrnnDeployError] = []
-        texts += ctc.decode(
-            frames,
-            self.manifest.alphabet,
-            self.manifest.blank,
-            [(prepared.span / steps, prepared.width) for prepared in images],
-        )
+        pixels_per_frame = [(prepared.span / steps, prepared.width) for prepared in images]
+        texts = self._texts(frames, pixels_per_frame, images)
         for at in np.flatnonzero(~np.isfinite(frames.probabilities).all(axis=1)).tolist():
             texts[at] = ReadFailed(images[at].name, "the network puts out NaN for it")
         return texts
 
+    def _texts(
+        self, frames: Frames, pixels_per_frame: Sequence[tuple[float, int]], images: Sequence[Prepared]
+    ) -> list[Text | CrnnDeployError]:
+        try:
+            return [*self._decode(frames, pixels_per_frame)]
+        except CrnnDeployError as error:  # in one image nothing can be read that is allowed
+            if len(images) == 1:
+                return [ReadFailed(images[0].name, str(error))]
+        return [
+            text
+            for at in range(len(images))
+            for text in self._texts(frames.row(at), pixels_per_frame[at : at + 1], images[at : at + 1])
+        ]
+
     def close(self) -> None:
         self._backend.close()
+
+
+def _bound(decoder: Decoder | None, manifest: Manifest) -> Decode:
+    """The decoder as it works with this model; without one, what the manifest says."""
+    if decoder is None and manifest.decoding == DecodingRule():
+        return BestPath(manifest.alphabet, manifest.blank)
+    if decoder is None:
+        from crnn_deploy.decoding.build import decoder_of  # the best path does without
+
+        decoder = decoder_of(manifest.decoding)
+    decode = decoder.bind(manifest.alphabet, manifest.blank)
+    if manifest.output == "argmax" and not isinstance(decode, BestPath):
+        raise LogitsMissing("this decoder")
+    return decode
 
 
 def _name(source: image.Source) -> str:

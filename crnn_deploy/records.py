@@ -19,7 +19,7 @@ from typing import Any, BinaryIO, Literal
 
 import numpy as np
 
-from crnn_deploy.ctc import Char, Text
+from crnn_deploy.ctc import Alternative, Char, Text
 from crnn_deploy.errors import CrnnDeployError
 
 try:
@@ -68,7 +68,7 @@ class OutputMismatch(CrnnDeployError, ValueError):
     def __init__(self, path: Path, number: int, form: Format) -> None:
         super().__init__(
             f"{path}: record {number} is not {form.name} with the columns {', '.join(form.columns)}; "
-            f"resume with the --format and --show-chars that it was written with"
+            f"resume with the --format, --show-chars and --nbest that it was written with"
         )
 
 
@@ -82,24 +82,37 @@ class Record:
     confidence: float | None = None  # 0-1; None for an error
     error: str | None = None  # one line
     chars: tuple[Char, ...] = ()
+    alternatives: tuple[Alternative, ...] = ()
 
     @classmethod
-    def of(cls, path: str, result: Text | CrnnDeployError, min_confidence: float = 0.0) -> Record:
-        """The record of a text, or of the error that stands in its place."""
+    def of(
+        cls,
+        path: str,
+        result: Text | CrnnDeployError,
+        min_confidence: float = 0.0,
+        *,
+        with_chars: bool = True,
+    ) -> Record:
+        """The record of a text, or of the error that stands in its place.
+
+        with_chars: False leaves the characters out, which are built when first asked for
+        """
         if isinstance(result, CrnnDeployError):
             return cls(path, "error", error=" ".join(str(result).splitlines()))
         status: Status = "ok" if result.confidence >= min_confidence else "low-confidence"
-        return cls(path, status, result.text, result.confidence, chars=result.chars)
+        chars = result.chars if with_chars else ()
+        return cls(path, status, result.text, result.confidence, None, chars, result.alternatives)
 
 
 class Format:
     """How records stand in a file: a header, then records that each end in a line end."""
 
     name: str
+    _fixed: tuple[str, ...] = COLUMNS
 
-    def __init__(self, *, show_chars: bool = False) -> None:
-        self.columns: tuple[str, ...] = (*COLUMNS, "chars") if show_chars else COLUMNS
-        self.show_chars = show_chars
+    def __init__(self, *, show_chars: bool = False, nbest: bool = False) -> None:
+        self.show_chars, self.nbest = show_chars, nbest
+        self.columns = (*self._fixed, *["chars"] * show_chars, *["alternatives"] * nbest)
 
     @property
     def header(self) -> bytes:
@@ -129,6 +142,9 @@ class Format:
         cells = [record.path, record.text, confidence, record.status, record.error or ""]
         if self.show_chars:
             cells.append(" ".join(f"{char.char}:{char.confidence:.6f}" for char in record.chars))
+        if self.nbest:  # texts may hold any sign, so JSON parts them
+            found = [[one.text, round(one.score, 6)] for one in record.alternatives]
+            cells.append(json.dumps(found, ensure_ascii=False))
         return cells
 
 
@@ -155,10 +171,7 @@ class PlainText(Tsv):
     """Path, tab, text; the text of an error or a low confidence is empty. Escaped as in `Tsv`, no header."""
 
     name = "text"
-
-    def __init__(self, *, show_chars: bool = False) -> None:
-        super().__init__(show_chars=show_chars)
-        self.columns = ("path", "text", "chars") if show_chars else ("path", "text")
+    _fixed = ("path", "text")
 
     @property
     def header(self) -> bytes:
@@ -167,8 +180,8 @@ class PlainText(Tsv):
     def _cells(self, record: Record) -> list[str]:
         if record.status != "ok":
             return [record.path, *[""] * (len(self.columns) - 1)]
-        path, text, _, _, _, *chars = super()._cells(record)
-        return [path, text, *chars]
+        path, text, _, _, _, *more = super()._cells(record)
+        return [path, text, *more]
 
 
 class Csv(Format):
@@ -215,6 +228,8 @@ class Jsonl(Format):
         values: dict[str, Any] = {column: getattr(record, column) for column in COLUMNS}
         if self.show_chars:
             values["chars"] = [vars(char) for char in record.chars]
+        if self.nbest:
+            values["alternatives"] = [vars(one) for one in record.alternatives]
         line = json.dumps(values, ensure_ascii=False) + "\n"
         return line.encode(errors="backslashreplace")  # what is not text is \udc80 to \udcff in JSON too
 

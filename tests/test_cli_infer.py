@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import cv2
@@ -23,6 +24,7 @@ from click.testing import CliRunner, Result
 from crnn_deploy import recognizer
 from crnn_deploy.cli.main import main
 from crnn_deploy.ctc import Char, Text
+from crnn_deploy.decoding_rule import DecodingRule
 from crnn_deploy.errors import CrnnDeployError
 
 ROOT = Path(__file__).parents[1]
@@ -38,6 +40,8 @@ class Word(NamedTuple):
 
 class Reader:
     """Reads the name of the file, without its suffix, in capitals; stands in for a Recognizer."""
+
+    manifest = SimpleNamespace(decoding=DecodingRule())
 
     def prepare(self, source: str, /) -> Word:
         return Word(source)
@@ -221,11 +225,14 @@ import signal, sys, time
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a test run in the background has it ignored
 sys.path.insert(0, {root!r})
 from crnn_deploy import recognizer
+from types import SimpleNamespace
 from crnn_deploy.ctc import Text
+from crnn_deploy.decoding_rule import DecodingRule
 class Word:
     def __init__(self, path):
         self.path, self.columns = path, 8
 class Reader:
+    manifest = SimpleNamespace(decoding=DecodingRule())
     prepare = Word
     def read_batch(self, images):
         open("begun", "w").close()
@@ -363,7 +370,7 @@ def test_a_whole_run_imports_neither_torch_nor_onnx(tmp_path: Path, tiny_onnx: P
     program = (
         "import sys; from crnn_deploy.cli.main import main\n"
         "main(['infer', '--model', sys.argv[1], sys.argv[2]], standalone_mode=False)\n"
-        "print(*sorted({'torch', 'onnx', 'onnxscript', 'onnxruntime', 'PIL'} & set(sys.modules)))"
+        "print(*sorted({'torch', 'onnx', 'onnxscript', 'onnxruntime', 'PIL', 'numba'} & set(sys.modules)))"
     )
     command = [sys.executable, "-c", program, str(tiny_onnx), str(tmp_path / "a.png")]
     shown = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout

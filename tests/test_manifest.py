@@ -10,6 +10,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from crnn_deploy.decoding_rule import DecodingRule
 from crnn_deploy.errors import ManifestInvalid
 from crnn_deploy.manifest import AdaptiveThreshold, Clahe, Manifest, StepRule, WidthRule
 
@@ -25,6 +26,20 @@ VALID = Manifest(
     steps=StepRule(4, 4),
     filters=(Clahe(2.0, 8), AdaptiveThreshold(15, 10.0, True)),
     source={"recipe": "own"},
+)
+
+
+decoding_rules = st.builds(
+    DecodingRule,
+    decoder=st.sampled_from(["greedy", "beam"]),
+    beam_width=st.integers(1, 99),
+    alpha=st.floats(0, 2),
+    allow=st.none() | st.text(st.characters(exclude_categories=["Cs"])),
+    pattern=st.none() | st.just("[0-9]+"),
+    max_length=st.none() | st.integers(0, 9),
+    hotwords=st.lists(st.text(st.characters(exclude_categories=["Cs"]))).map(tuple),
+    aggregate=st.sampled_from(["min", "mean", "product", "likelihood"]),
+    temperature=st.floats(0.5, 8),
 )
 
 
@@ -51,9 +66,15 @@ def width_rules(draw: st.DrawFn) -> WidthRule:
     width=width_rules(),
     stride=st.integers(1, 8),
     together=st.none() | st.integers(1, 99),
+    decoding=decoding_rules,
 )
 def test_json_round_trip(
-    alphabet: list[str], last: bool, width: WidthRule, stride: int, together: int | None
+    alphabet: list[str],
+    last: bool,
+    width: WidthRule,
+    stride: int,
+    together: int | None,
+    decoding: DecodingRule,
 ) -> None:
     manifest = replace(
         VALID,
@@ -62,6 +83,7 @@ def test_json_round_trip(
         width=width,
         steps=StepRule(stride, stride),
         max_batch=together,
+        decoding=decoding,
     )
     assert Manifest.from_json(manifest.to_json()) == manifest
 
@@ -95,6 +117,37 @@ def test_a_chain_of_strided_layers_is_one_rule(layers: list[tuple[int, int, int]
         stride *= step
     rule = StepRule(stride, offset)
     assert all(rule(width) == chain(width) for width in range(40, 140))
+
+
+def test_an_older_file_is_read_greedily_and_a_plain_one_can_be_read_by_older_versions() -> None:
+    assert "decoding" not in json.loads(VALID.to_json())
+    assert Manifest.from_json(VALID.to_json()).decoding == DecodingRule()
+
+
+@pytest.mark.parametrize(
+    "plain",
+    [
+        {"decoder": "beem"},
+        {"decoder": "closest-word"},  # its words are no part of a manifest
+        {"beam_width": 0},
+        {"beam_width": 2.5},
+        {"nbest": True},
+        {"alpha": "1"},
+        {"alpha": 1e9},
+        {"temperature": 0},
+        {"hotwords": "word"},
+        {"hotwords": [1]},
+        {"allow": 7},
+        {"lexicon": "words.txt"},
+        [],
+        None,
+    ],
+    ids=str,
+)
+def test_a_decoding_that_makes_no_sense_is_refused(plain: Any) -> None:
+    text = json.dumps(json.loads(VALID.to_json()) | {"decoding": plain})
+    with pytest.raises(ManifestInvalid):
+        Manifest.from_json(text)
 
 
 WRONG: list[dict[str, Any]] = [

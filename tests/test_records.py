@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crnn_deploy import records
-from crnn_deploy.ctc import Char, Text
+from crnn_deploy.ctc import Alternative, Char, Text
 from crnn_deploy.image import ImageUnreadable
 from crnn_deploy.records import FORMATS, Done, Record, open_output
 
@@ -43,10 +43,16 @@ readings = st.builds(
     texts,
     confidences,
     chars=st.lists(chars).map(tuple),
+    alternatives=st.lists(st.builds(Alternative, texts, st.floats(-99, 0)), max_size=3).map(tuple),
 )
 failures = st.builds(Record, paths, st.just("error"), error=texts)
 sequences = st.lists(readings | failures, max_size=6)
-forms = st.sampled_from([form(show_chars=show) for form in FORMATS.values() for show in (False, True)])
+forms = st.builds(
+    lambda form, show, nbest: form(show_chars=show, nbest=nbest),
+    st.sampled_from(list(FORMATS.values())),
+    st.booleans(),
+    st.booleans(),
+)
 
 
 def written(form: records.Format, sequence: list[Record]) -> bytes:
@@ -64,7 +70,7 @@ def unescaped(cell: str) -> str:
 def rows_of(form: records.Format, data: bytes) -> list[dict[str, object]]:
     """What a reader that knows nothing of crnn-deploy makes of a file."""
     columns: list[str] = ["path", "text"] if form.name == "text" else list(records.COLUMNS)
-    columns += ["chars"] * form.show_chars
+    columns += ["chars"] * form.show_chars + ["alternatives"] * form.nbest
     if form.name == "jsonl":
         return [json.loads(line) for line in data.split(b"\n")[:-1]]
     text = data.decode("utf-8", "surrogateescape")
@@ -95,6 +101,13 @@ def wanted(form: records.Format, record: Record) -> dict[str, object]:
         ]
     elif form.show_chars:
         row["chars"] = spelled
+    if form.nbest and form.name == "jsonl":
+        row["alternatives"] = [{"text": one.text, "score": one.score} for one in record.alternatives]
+    elif form.nbest and (form.name != "text" or record.status == "ok"):
+        found = [[one.text, round(one.score, 6)] for one in record.alternatives]
+        row["alternatives"] = json.dumps(found, ensure_ascii=False)
+    elif form.nbest:
+        row["alternatives"] = ""
     return row
 
 

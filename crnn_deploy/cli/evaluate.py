@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from crnn_deploy.cli.decoding_options import decoders_given, decoding_options
 from crnn_deploy.cli.options import checkpoint_options, data_options, open_data, settings_of
 from crnn_deploy.cli.rebuild import rebuild_option, up_to_date
 
@@ -31,6 +32,7 @@ _BATCHES_PER_CHUNK = 4  # what a thread takes at once, as `infer` does
     "--batch", type=click.IntRange(min=1), default=8, show_default=True, help="Most images that run together."
 )
 @rebuild_option
+@decoding_options(several=True)
 @checkpoint_options
 def evaluate(
     model: Path,
@@ -42,17 +44,24 @@ def evaluate(
     html_path: Path | None,
     batch: int,
     rebuild: str,
-    **source: Any,
+    recipe: str | None,
+    factory: str | None,
+    alphabet: Path | None,
+    alphabet_string: str | None,
+    blank: Any,
+    **decoding: Any,
 ) -> None:
     """Read labelled images with MODEL, a checkpoint, an .onnx or .engine file, and compare with their labels.
 
     Each DATA is a dataset and gets figures of its own. Exact match, match of lower-case letters and digits
     alone, character error rate (CER) and 1-NED, with counts: over all, by dataset, by length of the text and
-    by width of the network's input. An image that cannot be read counts as wrong.
+    by width of the network's input. An image that cannot be read counts as wrong. With several --decoder,
+    their figures stand side by side; the rest is of the first.
 
     \b
     crnn-deploy evaluate plates.onnx plates/labels.txt --html plates.html
     crnn-deploy evaluate netCRNN.pth test.lmdb own.csv --json figures.json --alphabet chars.txt
+    crnn-deploy evaluate model.onnx words.tsv --decoder greedy --decoder beam --lexicon words.txt
 
     Exit code: 0, 1 when an image could not be read, 2 for bad usage, 130 when stopped by Ctrl-C.
     """
@@ -65,6 +74,7 @@ def evaluate(
     from crnn_deploy.pipeline import cpus
     from crnn_deploy.recognizer import Recognizer
     from crnn_deploy.records import OutputUnwritable
+    from crnn_deploy.stages.decoder_comparison import compared
     from crnn_deploy.stages.evaluation import Provenance
     from crnn_deploy.stages.evaluation import evaluate as run
 
@@ -82,27 +92,41 @@ def evaluate(
     else:
         from crnn_deploy.stages.reference import open_reference
 
-        backend = open_reference(model, settings_of(**source))
+        settings = settings_of(recipe, factory, alphabet, alphabet_string, blank)
+        backend = open_reference(model, settings)
         workers = 1  # PyTorch has threads of its own
     provenance = Provenance.of(model, backend.manifest)
+    decoders = decoders_given(backend.manifest, decoding)
     bar = click.progressbar(
-        length=sum(map(len, datasets.values())),
+        length=len(decoders) * sum(map(len, datasets.values())),
         label="evaluate",
         file=sys.stderr,
         show_pos=True,
         hidden=not sys.stderr.isatty(),
     )
     with closing(Recognizer(backend, batch=batch)) as recognizer, bar:
-        evaluation = run(
-            recognizer, datasets, chunk=batch * _BATCHES_PER_CHUNK, workers=workers, progress=bar.update
-        )
+        readers = {
+            name: recognizer if decoder is None else recognizer.with_decoder(decoder)
+            for name, decoder in decoders.items()
+        }
+        chunk = batch * _BATCHES_PER_CHUNK
+        evaluations = {
+            name: run(reader, datasets, chunk=chunk, workers=workers, progress=bar.update)
+            for name, reader in readers.items()
+        }
+    evaluation = next(iter(evaluations.values()))
     click.echo(evaluation.table())
+    if len(evaluations) > 1:
+        click.echo(f"\n{compared(evaluations)}")
     if json_path is not None:
         plain = {"provenance": vars(provenance), **evaluation.to_plain()}
+        if len(evaluations) > 1:
+            plain["decoders"] = {name: one.to_plain() for name, one in evaluations.items()}
         json_path.write_text(json.dumps(plain, indent=1) + "\n", encoding="utf-8")
     if html_path is not None:
         # half of a surrogate pair, from a file name that is not text, becomes a reference to it
-        html_path.write_text(render(evaluation, provenance), encoding="utf-8", errors="xmlcharrefreplace")
+        page = render(evaluation, provenance, evaluations if len(evaluations) > 1 else {})
+        html_path.write_text(page, encoding="utf-8", errors="xmlcharrefreplace")
     if evaluation.failed:
         click.echo(f"{evaluation.failed} of {evaluation.overall.images} images failed", err=True)
         raise click.exceptions.Exit(1)

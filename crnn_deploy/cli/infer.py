@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import click
 
+from crnn_deploy.cli.decoding_options import decoder_given, decoding_options, rule_given
 from crnn_deploy.cli.rebuild import rebuild_option, up_to_date
 
 __all__ = ["infer"]
@@ -69,7 +70,21 @@ _CLEAR_LINE = "\r\033[K"  # of the progress bar
     help="Below it the status is low-confidence; the text format leaves the text out.",
 )
 @click.option("--show-chars", is_flag=True, help="Add each character's confidence (jsonl: and place).")
+@click.option(
+    "--draw",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="Write each image with a box around every character, as a PNG of its path below DIR.",
+)
+@click.option(
+    "--wide",
+    type=click.Choice(["cut", "shrink"]),
+    default="cut",
+    show_default=True,
+    help="Lines beyond the model's largest width: read in overlapping parts, or shrunk to it.",
+)
 @click.option("--resume", is_flag=True, help="Go on with the file of -o: skip the images it has already.")
+@decoding_options()
 def infer(
     paths: tuple[str, ...],
     model: Path | None,
@@ -83,7 +98,10 @@ def infer(
     workers: int | None,
     min_confidence: float,
     show_chars: bool,
+    draw: Path | None,
+    wide: Literal["cut", "shrink"],
     resume: bool,
+    **decoding: Any,
 ) -> None:
     """Read the text of images.
 
@@ -96,6 +114,8 @@ def infer(
     crnn-deploy infer --model plates.onnx --format jsonl -o texts.jsonl crops/
     crnn-deploy infer --model plates.onnx --format jsonl -o texts.jsonl --resume crops/
     find crops -name '*.png' | crnn-deploy infer --model plates.onnx -
+    crnn-deploy infer --decoder beam --lexicon words.txt --nbest 3 --format jsonl crops/
+    crnn-deploy infer --model plates.onnx --mask AA999AA --show-chars --draw boxes crops/
 
     Exit code: 0, 1 when an image could not be read, 2 for bad usage, 130 when stopped by Ctrl-C or SIGTERM.
     With -o, what is done by then is kept, and --resume goes on after it.
@@ -110,15 +130,21 @@ def infer(
     from crnn_deploy.pipeline import Stop, cpus, read_in_order
     from crnn_deploy.recognizer import Recognizer
 
-    form = records.FORMATS[format_name](show_chars=show_chars)
+    if draw is not None:
+        from crnn_deploy.drawing import write_boxed
     sources.check(paths)
     model = up_to_date(model or (DEFAULT if precision == "fp32" else DEFAULT_INT8), rebuild)
     listed = sys.stdin.buffer if sources.STDIN in paths else ()
     count = failed = 0
     with ExitStack() as stack:
         recognizer = stack.enter_context(
-            closing(Recognizer.load(model, batch=batch, engine=engine, device=device))
+            closing(Recognizer.load(model, batch=batch, engine=engine, device=device, wide=wide))
         )
+        rule = rule_given(recognizer.manifest, decoding)
+        if (decoder := decoder_given(recognizer.manifest, decoding)) is not None:
+            recognizer = recognizer.with_decoder(decoder)
+        nbest = rule.decoder == "beam" and rule.nbest > 0
+        form = records.FORMATS[format_name](show_chars=show_chars, nbest=nbest)
         if output is None:
             stream, done = sys.stdout.buffer, records.Done()
             stream.write(form.header)
@@ -143,7 +169,14 @@ def infer(
             click.progressbar(results, total, hidden=hidden, show_pos=True, file=sys.stderr)
         )
         for chunk in results:
-            done_now = [records.Record.of(path, result, min_confidence) for path, result in chunk]
+            done_now = [
+                records.Record.of(path, result, min_confidence, with_chars=show_chars or draw is not None)
+                for path, result in chunk
+            ]
+            if draw is not None:
+                for record in done_now:
+                    if record.error is None:
+                        write_boxed(record.path, record.chars, draw)
             stream.write(b"".join(map(form.encode, done_now)))
             stream.flush()
             for record in done_now:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Any
 
@@ -19,11 +20,17 @@ _CHARACTERS = 60  # outside the alphabet, named
 Segment = tuple[str, bool]  # part of a text, and whether it differs from the other one
 
 
-def render(evaluation: Evaluation, provenance: Provenance) -> str:
-    """The page as text; labels, names and predictions in it are escaped, images are inline PNG."""
+def render(
+    evaluation: Evaluation, provenance: Provenance, decoders: Mapping[str, Evaluation] | None = None
+) -> str:
+    """The page as text; labels, names and predictions in it are escaped, images are inline PNG.
+
+    decoders: evaluations of the same images to compare, by their decoders' names
+    """
     return template("evaluation.html.j2").render(
         evaluation=evaluation,
         provenance=provenance,
+        decoders=decoders or {},
         name=PurePath(provenance.model).name,
         interval=lambda part: wilson(part.exact, part.images),
         by_length=_bars({str(length): part for length, part in evaluation.by_length.items()}),

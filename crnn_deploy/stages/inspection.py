@@ -233,5 +233,6 @@ def _manifest_facts(manifest: Manifest) -> dict[str, Any]:
         "filters": [str(f) for f in manifest.filters],
         "time steps": f"(width + {manifest.steps.offset}) // {manifest.steps.stride}",
         "output": manifest.output,
+        "decoding": {"decoder": manifest.decoding.decoder, **manifest.decoding.to_plain()},
         "source": dict(manifest.source),
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 from typing import Any
 
 import cv2
@@ -10,7 +11,7 @@ import jinja2
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["inline", "inline_pixels", "template"]
+__all__ = ["inline", "inline_figure", "inline_pixels", "template"]
 
 
 def template(name: str) -> jinja2.Template:
@@ -28,6 +29,13 @@ def template(name: str) -> jinja2.Template:
 def inline(png: bytes) -> str:
     """A PNG file as an address."""
     return f"data:image/png;base64,{base64.b64encode(png).decode()}"
+
+
+def inline_figure(figure: Any) -> str:
+    """A matplotlib figure as an address."""
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png")
+    return inline(stream.getvalue())
 
 
 def inline_pixels(pixels: NDArray[np.uint8]) -> str:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import io
-from typing import Any
-
 from matplotlib.figure import Figure
 
 from crnn_deploy import image
 from crnn_deploy.stages.calibrate import Scales
-from crnn_deploy.stages.page import inline, inline_pixels, template
+from crnn_deploy.stages.page import inline_figure, inline_pixels, template
 from crnn_deploy.stages.proof_images import ProofImages
 from crnn_deploy.stages.quantize import Quantization
 
@@ -45,7 +42,7 @@ def _front(result: Quantization) -> str:
         axes.legend()
     axes.set_xlabel("images per CPU-second, x float")
     axes.set_ylabel("strings changed (%)")
-    return _inline(figure)
+    return inline_figure(figure)
 
 
 def _bars(result: Quantization) -> str:
@@ -54,7 +51,7 @@ def _bars(result: Quantization) -> str:
     axes = figure.subplots()
     axes.barh([f"{one.layer} ({one.operator})" for one in layers], [one.margin_change for one in layers])
     axes.set_xlabel("mean |change| of the margin of the best class when quantised alone (logits)")
-    return _inline(figure)
+    return inline_figure(figure)
 
 
 def _histograms(scales: Scales) -> str:
@@ -71,10 +68,4 @@ def _histograms(scales: Scales) -> str:
         axes.axvline(scales.ranges[name], color="red")
         axes.set_yscale("log")
         axes.set_title(name, fontsize=8)
-    return _inline(figure)
-
-
-def _inline(figure: Any) -> str:
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png")
-    return inline(stream.getvalue())
+    return inline_figure(figure)

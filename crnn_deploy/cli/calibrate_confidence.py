@@ -1,0 +1,89 @@
+"""`crnn-deploy calibrate-confidence`: confidences that mean something."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import click
+
+from crnn_deploy.cli.options import data_options, open_data
+
+__all__ = ["calibrate_confidence"]
+
+
+@click.command("calibrate-confidence")
+@click.argument("model", metavar="MODEL.onnx", type=click.Path(path_type=Path))
+@click.argument("data", metavar="DATA...", nargs=-1, required=True)
+@data_options
+@click.option(
+    "--confidence",
+    "aggregate",
+    type=click.Choice(["min", "mean", "product", "likelihood"]),
+    help="A line's from its characters'.  [default: as the manifest says, else min]",
+)
+@click.option(
+    "--batch", type=click.IntRange(min=1), default=8, show_default=True, help="Most images that run together."
+)
+@click.option(
+    "--json", "json_path", metavar="FILE", type=click.Path(path_type=Path), help="Write all figures here."
+)
+@click.option(
+    "--html", "html_path", metavar="FILE", type=click.Path(path_type=Path), help="Write a page with diagrams."
+)
+@click.option("-o", "path", metavar="OUT.onnx", type=click.Path(path_type=Path), required=True)
+def calibrate_confidence(
+    model: Path,
+    data: tuple[str, ...],
+    kind: Any,
+    images: str | None,
+    characters: str | None,
+    aggregate: Any,
+    batch: int,
+    json_path: Path | None,
+    html_path: Path | None,
+    path: Path,
+) -> None:
+    """Fit the temperature at which MODEL's confidences say how often it is right, and keep it in OUT.
+
+    DATA are labelled images such as those that will be read. Half of them is fitted to, the other half says
+    how far confidences can be trusted before and after. Texts do not change. OUT may be MODEL.
+
+    \b
+    crnn-deploy calibrate-confidence plates.onnx labels.tsv --html confidence.html -o plates.onnx
+
+    Exit code: 0, 1 when confidences get no better (nothing is written then), 2 for bad input.
+    """
+    if len(set(data)) < len(data):
+        raise click.UsageError("a DATA is named twice")
+
+    import json
+    from dataclasses import replace
+
+    from crnn_deploy.recognizer import Recognizer
+    from crnn_deploy.stages.confidence import calibrate
+    from crnn_deploy.stages.rewrite import check_rewritable, rewrite
+
+    if html_path is not None:  # before the run: its libraries may be missing
+        from crnn_deploy.stages.confidence_report import render
+    check_rewritable(model)
+    datasets = {spec: open_data(spec, kind, images, characters) for spec in data}
+    bar = click.progressbar(
+        length=sum(map(len, datasets.values())),
+        label="calibrate-confidence",
+        file=sys.stderr,
+        show_pos=True,
+        hidden=not sys.stderr.isatty(),
+    )
+    with closing(Recognizer.load(model, batch=batch)) as recognizer, bar:
+        chosen = aggregate or recognizer.manifest.decoding.aggregate
+        result = calibrate(recognizer, datasets, chosen, batch=batch, progress=bar.update)
+    rewrite(model, path, lambda manifest: replace(manifest, decoding=result.rule))
+    if json_path is not None:
+        json_path.write_text(json.dumps(result.to_plain(), indent=1) + "\n", encoding="utf-8")
+    if html_path is not None:
+        html_path.write_text(render(result, model.name), encoding="utf-8", errors="xmlcharrefreplace")
+    click.echo(result.lines())
+    click.echo(f"{path}: confidence {result.rule.aggregate} at temperature {result.rule.temperature:.3f}")

@@ -1,0 +1,70 @@
+"""`crnn-deploy lm`: language models over characters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+
+from crnn_deploy.errors import CrnnDeployError
+
+__all__ = ["lm"]
+
+
+class TextUnreadable(CrnnDeployError, ValueError):
+    """A text that cannot be learned from."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+
+
+@click.group()
+def lm() -> None:
+    """Language models over characters, for the beam search of `infer` and `evaluate`."""
+
+
+@lm.command()
+@click.argument(
+    "texts", metavar="TEXT...", nargs=-1, required=True, type=click.Path(path_type=Path, allow_dash=True)
+)
+@click.option("-o", "path", metavar="FILE.arpa", required=True, type=click.Path(path_type=Path))
+@click.option(
+    "--order",
+    type=click.IntRange(1, 12),
+    default=6,
+    show_default=True,
+    help="Characters of the longest n-gram.",
+)
+def train(texts: tuple[Path, ...], path: Path, order: int) -> None:
+    """Learn from UTF-8 TEXT which characters follow which, and write an ARPA file.
+
+    Each line is a text of its own, as an image has it: lines of a page, words, numbers. A TEXT of - is
+    standard input. KenLM reads the file too, and makes a smaller and faster one of it (build_binary).
+
+    \b
+    crnn-deploy lm train lines.txt -o lines.arpa
+    crnn-deploy infer --decoder beam --lm lines.arpa crops/
+    """
+    if path.suffix != ".arpa":
+        raise click.UsageError(f"-o {path} must end in .arpa, by which the file is known later")
+    from crnn_deploy.decoding.lm import train as learn
+    from crnn_deploy.records import OutputUnwritable
+
+    model = learn((line for text in texts for line in _lines(text)), order)
+    try:
+        with path.open("w", encoding="utf-8") as stream:
+            model.write(stream)
+    except OSError as error:
+        raise OutputUnwritable(path, error.strerror or str(error)) from None
+    click.echo(f"{path}: order {model.order}, {len(model.grams):,} n-grams")
+
+
+def _lines(path: Path) -> Iterator[str]:
+    try:
+        with click.open_file(str(path), encoding="utf-8-sig", errors="strict") as stream:
+            yield from stream
+    except OSError as error:
+        raise TextUnreadable(path, error.strerror or str(error)) from None
+    except UnicodeDecodeError:
+        raise TextUnreadable(path, "it is not UTF-8 text") from None

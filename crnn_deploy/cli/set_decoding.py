@@ -1,0 +1,51 @@
+"""`crnn-deploy set-decoding`: how a model's texts are found, kept in its file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from crnn_deploy.cli.decoding_options import decoding_options, rule_given
+
+if TYPE_CHECKING:
+    from crnn_deploy.manifest import Manifest
+
+__all__ = ["set_decoding"]
+
+
+@click.command("set-decoding")
+@click.argument("model", metavar="MODEL.onnx", type=click.Path(path_type=Path))
+@click.option("-o", "path", metavar="OUT.onnx", required=True, type=click.Path(path_type=Path))
+@decoding_options(files=False)
+def set_decoding(model: Path, path: Path, **decoding: Any) -> None:
+    """Write MODEL with a decoder and its settings in the manifest, in place of those that were there.
+
+    What reads the file takes them where its user says nothing else. Word lists and language models stay
+    files of their own. OUT may be MODEL.
+
+    \b
+    crnn-deploy set-decoding plates.onnx --mask AA999AA -o plates.onnx
+    crnn-deploy set-decoding plates.onnx -o plain.onnx
+    """
+    from dataclasses import replace
+
+    from crnn_deploy.decoding.build import decoder_of
+    from crnn_deploy.decoding_rule import DecodingRule
+    from crnn_deploy.stages.rewrite import rewrite
+
+    def change(manifest: Manifest) -> Manifest:
+        # confidences were calibrated with their aggregate, so these two stay together
+        kept = manifest.decoding
+        plain = DecodingRule(aggregate=kept.aggregate, temperature=kept.temperature)
+        rule = rule_given(replace(manifest, decoding=plain), {"lm": None, **decoding})
+        if rule.aggregate != kept.aggregate:
+            rule = replace(rule, temperature=1.0)
+        changed = replace(manifest, decoding=rule)
+        decoder_of(rule).bind(manifest.alphabet, manifest.blank)  # what cannot work says so now
+        return changed
+
+    rule = rewrite(model, path, change).decoding
+    shown = ", ".join(f"{name} {value!r}" for name, value in rule.to_plain().items() if name != "decoder")
+    click.echo(f"{path}: {rule.decoder}" + (f", {shown}" if shown else ""))

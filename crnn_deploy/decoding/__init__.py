@@ -1,0 +1,1 @@
+"""Decoders beyond the best path."""

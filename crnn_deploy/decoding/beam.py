@@ -1,0 +1,204 @@
+"""Prefix beam search: the likeliest texts, all their alignments together, with language knowledge on the way.
+
+Graves 2012 (Supervised Sequence Labelling, section 7.5.1); Hannun et al. 2014 (arXiv 1408.2873).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crnn_deploy.ctc import Alternative, Frames, Text
+from crnn_deploy.decoding.confidence import Aggregate
+from crnn_deploy.decoding.constraints import AnyText, Automaton, Constraint, DecodingImpossible
+from crnn_deploy.decoding.kernels import advance, backtrack
+from crnn_deploy.decoding.reading import Decode, Line, line_of
+from crnn_deploy.decoding.scoring import Combined, Memo, Scorer
+
+__all__ = ["Beam", "Hypothesis"]
+
+_WIDER = 8  # times the beam, when a first search finds nothing that may be said
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """A text that may have been said."""
+
+    labels: tuple[int, ...]  # classes
+    score: float  # log probability of the network, plus the scorers' weights
+
+
+@dataclass(frozen=True)
+class Beam:
+    """Prefix beam search.
+
+    width: prefixes that are kept from frame to frame
+    scorers: language knowledge, each with the factor of its weights
+    bonus: log weight of every character, which makes up for what a language model takes
+    constraint: texts that are allowed
+    classes: most classes that are tried in a frame
+    min_probability: a class is tried in a frame if it is at least so probable beside the frame's likeliest
+    nbest: texts that are given as alternatives; 0 gives none
+    aggregate: how characters' confidences become the line's
+    """
+
+    width: int = 10
+    scorers: Sequence[tuple[Scorer, float]] = ()
+    bonus: float = 0.0
+    constraint: Constraint | None = None
+    classes: int = 20
+    min_probability: float = 1e-4
+    nbest: int = 0
+    aggregate: Aggregate = "min"
+
+    def __post_init__(self) -> None:
+        if self.width < 1 or self.classes < 1 or not 0 <= self.min_probability <= 1 or self.nbest < 0:
+            raise ValueError(
+                f"a beam of {self.width} with {self.classes} classes of at least {self.min_probability} and "
+                f"{self.nbest} alternatives; there must be one prefix and one class"
+            )
+
+    def bind(self, alphabet: Sequence[str], blank: int) -> Decode:
+        return BeamDecode(self, alphabet, blank)
+
+
+class BeamDecode:
+    """A beam search that is bound to an alphabet."""
+
+    def __init__(self, beam: Beam, alphabet: Sequence[str], blank: int) -> None:
+        self._beam, self._blank = beam, blank
+        self._tokens = (*alphabet[:blank], "", *alphabet[blank:])
+        self._automaton: Automaton | None = None
+        scorers = list(beam.scorers)
+        allowed = np.ones(len(self._tokens), bool)
+        if beam.constraint is not None:
+            self._automaton = beam.constraint.compile(alphabet, blank)
+            scorers.insert(0, (self._automaton, 1.0))
+            allowed[:] = False
+            allowed[self._automaton.label] = True
+        allowed[blank] = True
+        self._blocked = None if allowed.all() else ~allowed
+        self._scorer: Scorer = Combined(scorers, beam.bonus) if scorers or beam.bonus else AnyText()
+        self._memo = Memo(self._scorer, self._tokens)
+
+    def __call__(self, frames: Frames, pixels_per_frame: Sequence[tuple[float, int]]) -> list[Text]:
+        return [self._text(frames, row, pixels) for row, pixels in enumerate(pixels_per_frame)]
+
+    def _text(self, frames: Frames, row: int, pixels: tuple[float, int]) -> Text:
+        line = line_of(frames, row, "a beam search")
+        if not np.isfinite(frames.probabilities[row]).all():
+            return Text("", math.nan, ())
+        found = self.search(line)
+        text = line.text(found[0].labels, self._tokens, self._blank, pixels, self._beam.aggregate)
+        if not self._beam.nbest:
+            return text
+        alternatives = [
+            Alternative("".join(self._tokens[label] for label in one.labels), one.score)
+            for one in found[: self._beam.nbest]
+        ]
+        return Text(text.text, text.confidence, text.chars, tuple(alternatives))
+
+    def search(self, line: Line) -> list[Hypothesis]:
+        """The texts in the beam at the end, likeliest first. Raises DecodingImpossible."""
+        beam = self._beam
+        found = self._search(line, beam.width, beam.classes, beam.min_probability)
+        if not found:
+            found = self._search(line, _WIDER * beam.width, _WIDER * beam.classes, 0.0)
+        if not found and self._automaton is not None:
+            found = self._scored(line, self._automaton.best_path(line))
+        if not found:
+            raise DecodingImpossible(len(line.logits))
+        return found
+
+    def _scored(self, line: Line, labels: Sequence[int]) -> list[Hypothesis]:
+        """A text with its score, unless a scorer forbids it."""
+        state, total = self._scorer.start(), line.log_likelihood(labels, self._blank)
+        for label in labels:
+            state, weight = self._scorer.step(state, self._tokens[label])
+            total += weight
+            if total == -math.inf:
+                return []
+        total += self._scorer.end(state)
+        return [Hypothesis(tuple(labels), total)] if total > -math.inf else []
+
+    def _search(self, line: Line, width: int, most: int, min_probability: float) -> list[Hypothesis]:
+        if self._memo.full:
+            self._memo = Memo(self._scorer, self._tokens)
+        memo = self._memo
+        ends, labels, log_probs = self._candidates(line, most, min_probability)
+        steps, classes = len(ends), len(self._tokens)
+        most = int(np.diff(ends, prepend=0).max(initial=0))
+        tree, room = steps * width + 1, width * (most + 1)
+        slots = 1 << (2 * tree).bit_length()
+        parents, tree_labels = np.full(tree, -1, np.int64), np.full(tree, -1, np.int64)
+        child_keys, children = np.full(slots, -1, np.int64), np.empty(slots, np.int64)
+        place = np.full(tree, -1, np.int64)
+        nodes, states = np.zeros(room, np.int64), np.zeros(room, np.int64)
+        in_blank, in_label, scores = np.zeros(room), np.full(room, -math.inf), np.zeros(room)
+        missing = np.empty(room, np.int64)
+        states[0], place[0] = memo.start, 0
+        size = np.array([1, 1, 0])
+        at = 0
+        while at < steps:
+            keys, next_states, weights = memo.tables
+            at = advance(
+                at,
+                ends,
+                labels,
+                log_probs,
+                self._blank,
+                width,
+                classes,
+                keys,
+                next_states,
+                weights,
+                parents,
+                tree_labels,
+                child_keys,
+                children,
+                place,
+                size,
+                nodes,
+                in_blank,
+                in_label,
+                states,
+                scores,
+                missing,
+            )
+            if at < steps:
+                memo.fill(missing[: size[2]].tolist())
+        found = []
+        for i in range(size[1]):
+            score = float(np.logaddexp(in_blank[i], in_label[i]) + scores[i]) + memo.end(int(states[i]))
+            if score > -math.inf:
+                found.append(
+                    Hypothesis(tuple(backtrack(int(nodes[i]), parents, tree_labels).tolist()), score)
+                )
+        return sorted(found, key=lambda one: -one.score)
+
+    def _candidates(
+        self, line: Line, most: int, min_probability: float
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+        """For each frame (T) where its candidates end, and their classes and log probabilities."""
+        logits = line.logits
+        if self._blocked is not None:
+            logits = np.where(self._blocked, np.float32(-np.inf), logits)
+        with np.errstate(divide="ignore"):
+            margin = np.log(np.float32(min_probability))
+        bar = logits.max(axis=1, keepdims=True) + margin if len(logits) else logits
+        tried = logits >= bar
+        if self._blocked is not None:
+            tried &= ~self._blocked
+        counts = np.count_nonzero(tried, axis=1)
+        for t in np.flatnonzero(counts > most).tolist():
+            best = np.argsort(-logits[t], kind="stable")[:most]  # of equals the first class
+            tried[t] = False
+            tried[t, best] = True
+            counts[t] = most
+        frame, labels = tried.nonzero()
+        log_probs = line.logits[frame, labels].astype(np.float64) - line.log_norms[frame]
+        return counts.cumsum().astype(np.int64), labels.astype(np.int64), log_probs

@@ -1,0 +1,101 @@
+"""A chosen text against the network's frames: where each character is, and how sure it is.
+
+Whatever chose the text, its characters lie where its likeliest alignment puts them (CTC forced alignment: the
+Viterbi path through the labels and the blanks between them).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crnn_deploy.ctc import Char, Frames, LogitsMissing, Text, steps_needed
+from crnn_deploy.decoding.confidence import Aggregate, aggregated
+from crnn_deploy.decoding.kernels import align, log_likelihood
+
+__all__ = ["Decode", "Decoder", "Line", "line_of"]
+
+
+class Decode(Protocol):
+    """From a batch of frames to texts, each independent of the others; safe to call from several threads."""
+
+    def __call__(self, frames: Frames, pixels_per_frame: Sequence[tuple[float, int]], /) -> list[Text]:
+        """Texts of a batch; arguments as of `ctc.decode`. Raises LogitsMissing, DecodingImpossible."""
+        ...
+
+
+class Decoder(Protocol):
+    """How texts are found. Settings alone; `bind` makes them work with one model."""
+
+    def bind(self, alphabet: Sequence[str], blank: int) -> Decode:
+        """Raises ConstraintImpossible, CharacterUnknown: what cannot work says so at once."""
+        ...
+
+
+@dataclass(frozen=True)
+class Line:
+    """What the network said of one image."""
+
+    logits: NDArray[np.float32]  # (T, classes)
+    log_norms: NDArray[np.float64]  # (T) log of the sum of their exponentials
+
+    def emissions(self, labels: Sequence[int], blank: int) -> NDArray[np.float64]:
+        """Log probabilities (T, L + 1) of the blank and of each label."""
+        chosen = self.logits[:, [blank, *labels]].astype(np.float64)
+        chosen -= self.log_norms[:, None]
+        return chosen
+
+    def log_likelihood(self, labels: Sequence[int], blank: int) -> float:
+        """Log probability of labels over all their alignments; -inf where the frames are too few."""
+        if steps_needed(labels) > len(self.logits):
+            return -math.inf
+        return log_likelihood(self.emissions(labels, blank), _repeated(labels))
+
+    def text(
+        self,
+        labels: Sequence[int],
+        tokens: Sequence[str],
+        blank: int,
+        pixels_per_frame: tuple[float, int],
+        aggregate: Aggregate,
+    ) -> Text:
+        """Labels with the places and confidences of their likeliest alignment.
+
+        tokens: of each class
+        """
+        emissions, repeated = self.emissions(labels, blank), _repeated(labels)
+        starts, ends, log_peaks = align(emissions, repeated)
+        peaks = np.exp(log_peaks).tolist()
+        confidence = aggregated(
+            aggregate,
+            peaks,
+            math.exp(emissions[:, 0].min()) if len(emissions) else 0.0,
+            lambda: log_likelihood(emissions, repeated),
+        )
+        pixels, width = pixels_per_frame
+        chars = tuple(
+            Char(tokens[label], peak, start, end, min(start * pixels, width), min(end * pixels, width))
+            for label, peak, start, end in zip(labels, peaks, starts.tolist(), ends.tolist(), strict=True)
+        )
+        return Text("".join(tokens[label] for label in labels), confidence, chars)
+
+
+def _repeated(labels: Sequence[int]) -> NDArray[np.bool_]:
+    array = np.asarray(labels, np.int64)
+    repeated = np.zeros(len(array), np.bool_)
+    repeated[1:] = array[1:] == array[:-1]
+    return repeated
+
+
+def line_of(frames: Frames, row: int, purpose: str) -> Line:
+    """One row of a batch. Raises LogitsMissing."""
+    if frames.logits is None:
+        raise LogitsMissing(purpose)
+    logits = frames.logits[row]
+    best = logits[np.arange(len(logits)), frames.indices[row]].astype(np.float64)
+    return Line(logits, best - np.log(frames.probabilities[row].astype(np.float64)))
