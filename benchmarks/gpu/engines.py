@@ -1,0 +1,79 @@
+"""Engines of this machine: built, described, and their text held against PyTorch's."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from gpu.networks import DEFAULT_MODEL, Network, networks, words
+from gpu.work import Work
+
+from crnn_deploy.engine_file import Precision, Range
+from crnn_deploy.models import DEFAULT_INT8
+from crnn_deploy.stages.engine import Settings, build_engine
+from crnn_deploy.stages.parity import TOLERANCE
+from crnn_deploy.stages.reference import Settings as Checkpoint
+from crnn_deploy.stages.verify import verify
+
+__all__ = ["BATCH", "INT8", "WIDEST", "engines", "engines_of"]
+
+BATCH, WIDEST = Range(1, 8, 64), 640
+INT8 = "int8.onnx"  # in the folder, where another model is given than the one that comes along
+_PROFILES = 2
+_PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "bf16")
+
+
+def engines_of(network: Network, folder: Path) -> dict[str, Path]:
+    """The engines of a network that `engines` has built, by precision."""
+    stem = network.onnx.stem
+    return {path.stem.removeprefix(f"{stem}-"): path for path in sorted(folder.glob(f"{stem}-*.engine"))}
+
+
+def engines(work: Work) -> None:
+    """Build each network in each precision, and read the drawn words with it."""
+    for network in networks(work.folder):
+        for precision in _PRECISIONS:
+            _engine(work, network, network.onnx, precision)
+        if network.name == DEFAULT_MODEL:
+            given = work.folder / INT8
+            _engine(work, network, given if given.exists() else DEFAULT_INT8, "int8")
+
+
+def _engine(work: Work, network: Network, model: Path, precision: Precision) -> None:
+    path = work.folder / f"{network.onnx.stem}-{precision}.engine"
+    work.attempt(partial(_built, work, network, model, path, precision), network.name, precision, "build")
+    if path.exists():
+        work.attempt(partial(_verified, network, path, work.folder), network.name, precision, "against PyTorch")
+
+
+def _built(work: Work, network: Network, model: Path, path: Path, precision: Precision) -> dict[str, Any]:
+    narrowest = network.manifest().width.minimum
+    settings = Settings(
+        precision, widths=Range(narrowest, 160, WIDEST), batch=BATCH, profiles=_PROFILES
+    )
+    result = build_engine(model, path, settings, stopped=work.late)
+    engine = result.engine
+    return {
+        "built": engine.precision,
+        "builder": f"{engine.builder} {engine.builder_version}",
+        "layers": engine.counts(),
+        "layers_from": engine.layers_from,
+        "kept_fp32": len(engine.kept_fp32),
+        "profiles": [f"batch {p.batch}, width {p.width}" for p in engine.profiles],
+        "seconds": engine.build_seconds,
+        "bytes": engine.engine_bytes,
+        "checked": {r.name: r.report.line() for r in result.rungs if r.report is not None},
+    }
+
+
+def _verified(network: Network, path: Path, folder: Path) -> dict[str, Any]:
+    found = verify(
+        network.checkpoint, path, Checkpoint(), images=str(words(folder)), tolerance=TOLERANCE
+    )
+    parity = found.parity.to_plain()
+    del parity["cases"]
+    assert found.verdict is not None
+    verdict = found.verdict.to_plain()
+    verdict["changes"] = verdict["changes"][:5]
+    return {"parity": parity, "verdict": verdict}
