@@ -6,15 +6,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from gpu.networks import DEFAULT_MODEL, Network, networks, words
-from gpu.work import Work
-
 from crnn_deploy.engine_file import Precision, Range
 from crnn_deploy.models import DEFAULT_INT8
 from crnn_deploy.stages.engine import Settings, build_engine
 from crnn_deploy.stages.parity import TOLERANCE
 from crnn_deploy.stages.reference import Settings as Checkpoint
 from crnn_deploy.stages.verify import verify
+from gpu.networks import DEFAULT_MODEL, Network, networks, words
+from gpu.work import Work
 
 __all__ = ["BATCH", "INT8", "WIDEST", "engines", "engines_of"]
 
@@ -44,14 +43,14 @@ def _engine(work: Work, network: Network, model: Path, precision: Precision) -> 
     path = work.folder / f"{network.onnx.stem}-{precision}.engine"
     work.attempt(partial(_built, work, network, model, path, precision), network.name, precision, "build")
     if path.exists():
-        work.attempt(partial(_verified, network, path, work.folder), network.name, precision, "against PyTorch")
+        work.attempt(
+            partial(_verified, network, path, work.folder), network.name, precision, "against PyTorch"
+        )
 
 
 def _built(work: Work, network: Network, model: Path, path: Path, precision: Precision) -> dict[str, Any]:
     narrowest = network.manifest().width.minimum
-    settings = Settings(
-        precision, widths=Range(narrowest, 160, WIDEST), batch=BATCH, profiles=_PROFILES
-    )
+    settings = Settings(precision, widths=Range(narrowest, 160, WIDEST), batch=BATCH, profiles=_PROFILES)
     result = build_engine(model, path, settings, stopped=work.late)
     engine = result.engine
     return {
@@ -68,9 +67,7 @@ def _built(work: Work, network: Network, model: Path, path: Path, precision: Pre
 
 
 def _verified(network: Network, path: Path, folder: Path) -> dict[str, Any]:
-    found = verify(
-        network.checkpoint, path, Checkpoint(), images=str(words(folder)), tolerance=TOLERANCE
-    )
+    found = verify(network.checkpoint, path, Checkpoint(), images=str(words(folder)), tolerance=TOLERANCE)
     parity = found.parity.to_plain()
     del parity["cases"]
     assert found.verdict is not None

@@ -7,8 +7,6 @@ from functools import partial
 from importlib import import_module, metadata
 from typing import Any
 
-from gpu.work import Work
-
 from crnn_deploy import doctor
 from crnn_deploy.backends.trt import import_tensorrt, logger
 from crnn_deploy.cuda import open_cuda
@@ -16,11 +14,19 @@ from crnn_deploy.driver import Driver
 from crnn_deploy.engine_file import BuilderName
 from crnn_deploy.errors import BackendMissing
 from crnn_deploy.stages.benchmark import header
+from gpu.work import Work
 
 __all__ = ["BUILDERS", "gpu_header", "runtimes", "tensorrt"]
 
 BUILDERS: tuple[BuilderName, ...] = ("tensorrt", "tensorrt-rtx")
-_VERSIONS = ("tensorrt", "onnxruntime-gpu", "pycuda", "cuda-bindings", "nvidia-cudnn-cu12", "nvidia-cudnn-cu13")
+_VERSIONS = (
+    "tensorrt",
+    "onnxruntime-gpu",
+    "pycuda",
+    "cuda-bindings",
+    "nvidia-cudnn-cu12",
+    "nvidia-cudnn-cu13",
+)
 
 
 def gpu_header(suite: str, found: Driver) -> dict[str, Any]:
@@ -56,9 +62,7 @@ def tensorrt() -> tuple[BuilderName, Any]:
 
 def runtimes(work: Work) -> None:
     """Which libraries load; those that end the process where they do not fit come last."""
-    work.attempt(
-        lambda: {found.name: asdict(found) for found in doctor.examine().libraries}, "libraries"
-    )
+    work.attempt(lambda: {found.name: asdict(found) for found in doctor.examine().libraries}, "libraries")
     work.attempt(_torch, "torch.cuda")
     work.attempt(_cupy, "CuPy")
     work.attempt(lambda: type(open_cuda()).__name__.lstrip("_"), "engines reach the driver through")

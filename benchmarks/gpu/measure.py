@@ -13,12 +13,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from gpu.device import Device, TorchBackend, best
-from gpu.engines import engines_of
-from gpu.machine import tensorrt
-from gpu.networks import DEFAULT_MODEL, Network, networks
-from gpu.plans import TorchEngine
-from gpu.work import Work
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -30,6 +24,12 @@ from crnn_deploy.engine_file import read_sidecar
 from crnn_deploy.errors import BackendMissing
 from crnn_deploy.manifest import Manifest
 from crnn_deploy.stages.benchmark import measure_grid
+from gpu.device import Device, TorchBackend, best
+from gpu.engines import engines_of
+from gpu.machine import tensorrt
+from gpu.networks import DEFAULT_MODEL, Network, networks
+from gpu.plans import TorchEngine
+from gpu.work import Work
 
 __all__ = ["BATCHES", "WIDTHS", "stages", "threads", "throughput"]
 
@@ -169,9 +169,7 @@ def threads(work: Work) -> None:
     """An engine shared by threads: whether they read what one thread reads, and how many images a second."""
     [network] = [network for network in networks(work.folder) if network.name == DEFAULT_MODEL]
     manifest = network.manifest()
-    jobs = [
-        _noise(manifest, (1, 4, 16)[at % 3], WIDTHS[at % len(WIDTHS)], at) for at in range(_JOBS)
-    ]
+    jobs = [_noise(manifest, (1, 4, 16)[at % 3], WIDTHS[at % len(WIDTHS)], at) for at in range(_JOBS)]
     built = engines_of(network, work.folder)
     if not built:
         work.attempt(_no_engine, network.name)

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import torch
-from gpu.work import Work
 from torch import Tensor, nn
 
 from crnn_deploy.manifest import Manifest
@@ -20,6 +18,7 @@ from crnn_deploy.stages.benchmark import draw_images
 from crnn_deploy.stages.export import export
 from crnn_deploy.stages.inspection import load_onnx, manifest_of
 from crnn_deploy.stages.reference import Settings, open_reference
+from gpu.work import Work
 
 __all__ = ["DEFAULT_MODEL", "PAPER", "Network", "networks", "prepare", "split", "words"]
 

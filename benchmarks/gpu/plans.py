@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
-from gpu.device import Device
 from torch import Tensor
 
 from crnn_deploy.backends.trt import logger
 from crnn_deploy.engine_file import Profile
 from crnn_deploy.stages.plan import Network
+from gpu.device import Device
 
 __all__ = ["TorchEngine", "plan_of"]
 
