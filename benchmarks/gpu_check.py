@@ -24,19 +24,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import lstm_strategies
-from gpu import engines, machine, measure, networks
-from gpu.device import TorchGpu
-from gpu.work import Part, Work, require_gpu, run_parts, shown, write
+from gpu.machine import gpu_header
+from gpu.work import INT8, Part, Work, require_gpu, run_parts, shown, write
 
 PARTS = {
-    "runtimes": Part(machine.runtimes, 1),
-    "networks": Part(networks.prepare, 2),  # the parts that follow need it
-    "engines": Part(engines.engines, 5),
-    "throughput": Part(lambda work: measure.throughput(work, TorchGpu()), 4),
-    "stages": Part(lambda work: measure.stages(work, TorchGpu()), 2),
-    "threads": Part(measure.threads, 1),
-    "lstm": Part(lambda work: lstm_strategies.strategies(work, TorchGpu()), 5),
+    "runtimes": Part("gpu.machine:runtimes", 1),
+    "networks": Part("gpu.networks:prepare", 2),  # for those that follow
+    "engines": Part("gpu.engines:engines", 5),  # for throughput, stages and threads
+    "throughput": Part("gpu.measure:throughput", 4, on_gpu=True),
+    "stages": Part("gpu.measure:stages", 2, on_gpu=True),
+    "threads": Part("gpu.measure:threads", 1),
+    "lstm": Part("lstm_strategies:strategies", 5, on_gpu=True),
 }
 
 
@@ -48,18 +46,18 @@ def main() -> None:
     parser.add_argument("--only", choices=PARTS, nargs="+", default=list(PARTS), metavar="PART")
     parser.add_argument("--int8", type=Path, metavar="FILE.onnx")
     parser.add_argument("--json", type=Path)
-    # a part in its own process: its name, the seconds it has, and the file it writes
-    parser.add_argument("--part", nargs=3, metavar=("NAME", "SECONDS", "FILE"), help=argparse.SUPPRESS)
+    # a part in its own process: its name, when it should end, and the file it writes
+    parser.add_argument("--part", nargs=3, metavar=("NAME", "UNTIL", "FILE"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     found = require_gpu()
     if arguments.part is not None:
-        name, seconds, file = arguments.part
-        PARTS[name].run(Work(Path(file).parent, Path(file), float(seconds)))
+        name, until, file = arguments.part
+        PARTS[name].run(Work(Path(file).parent, Path(file), float(until)))
         return
-    results = machine.gpu_header("gpu_check", found)
+    results = gpu_header("gpu_check", found)
 
-    def command(name: str, seconds: float, file: Path) -> Sequence[str]:
-        return sys.executable, __file__, "--part", name, str(seconds), str(file)
+    def command(name: str, until: float, file: Path) -> Sequence[str]:
+        return sys.executable, __file__, "--part", name, str(until), str(file)
 
     def changed(results: dict[str, Any]) -> None:
         if arguments.json is not None:
@@ -67,7 +65,7 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         if arguments.int8 is not None:
-            shutil.copy(arguments.int8, Path(folder) / engines.INT8)
+            shutil.copy(arguments.int8, Path(folder) / INT8)
         asked = {name: part for name, part in PARTS.items() if name in (*arguments.only, "networks")}
         run_parts(
             asked, command, results, seconds=60 * arguments.minutes, folder=Path(folder), changed=changed

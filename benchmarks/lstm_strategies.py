@@ -19,12 +19,13 @@ import json
 import statistics
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
 
+import onnx
 import torch
 from gpu.device import Device, TorchGpu
 from gpu.graphs import two_forward_lstms, up_to_first_lstm
@@ -36,6 +37,7 @@ from gpu.work import Work, require_gpu, shown
 from torch import Tensor, nn
 
 from crnn_deploy.engine_file import Profile, Range
+from crnn_deploy.manifest import Manifest
 from crnn_deploy.stages.inspection import load_onnx
 from crnn_deploy.stages.precision import cast
 
@@ -65,34 +67,42 @@ def strategies(work: Work, gpu: Device) -> None:
             exact = network.module().to(gpu.device, torch.float64)
             for width in WIDTHS:
                 for batch in BATCHES:
-                    _compare(work, gpu, exact, made, (batch, width), place)
+                    images = _noise(network.manifest(), batch, width).to(gpu.device)
+                    _compare(work, gpu, exact, made, images, (*place, f"batch {batch}, width {width}"))
 
 
 def _strategies(work: Work, gpu: Device, network: Network, half: bool) -> list[Strategy]:
     kind = torch.float16 if half else torch.float32
-    module, model = network.module(), load_onnx(network.onnx)
+    module = network.module()
     features, labels = split(module)
+
+    @cache
+    def model() -> onnx.ModelProto:
+        return load_onnx(network.onnx)
+
+    def two_loops() -> onnx.ModelProto:
+        return two_forward_lstms(model())
 
     @cache
     def kernel() -> CudaKernel:
         return CudaKernel(gpu)
 
     def own(part: nn.Module) -> Way:
-        return _torch(gpu, with_own_lstm(part, kernel()), kind)
+        return _torch(gpu, with_own_lstm(part, kernel(), gpu.device), kind)
 
-    def engine(graph: Callable[[], Any], widths: Range) -> TorchEngine:
+    def engine(graph: Callable[[], onnx.ModelProto], widths: Range) -> TorchEngine:
         trt = tensorrt()[1]
         typed = cast(graph(), "fp16") if half else graph()
         profile = Profile(Range(BATCHES[0], BATCHES[1], BATCHES[-1]), widths)
         return TorchEngine(trt, plan_of(trt, typed, profile, work.late), gpu)
 
-    def whole(graph: Callable[[], Any], widths: Range) -> Way:
+    def whole(graph: Callable[[], onnx.ModelProto], widths: Range) -> Way:
         made = engine(graph, widths)
         return lambda images: made(images)[0]
 
     @cache
     def convolutions() -> TorchEngine:
-        return engine(lambda: up_to_first_lstm(model), everywhere)
+        return engine(lambda: up_to_first_lstm(model()), everywhere)
 
     def joined(rest: Callable[[], Way]) -> Way:
         first, second = convolutions(), rest()
@@ -102,12 +112,9 @@ def _strategies(work: Work, gpu: Device, network: Network, half: bool) -> list[S
     return [
         Strategy("torch", partial(_torch, gpu, copy.deepcopy(module), kind)),
         Strategy("torch convolutions, own LSTM", lambda: own(nn.Sequential(features, labels))),
-        Strategy("TensorRT, looped", lambda: whole(lambda: model, everywhere)),
-        Strategy("TensorRT, two forward LSTMs", lambda: whole(lambda: two_forward_lstms(model), everywhere)),
-        *(
-            Strategy("TensorRT, static width", partial(whole, lambda: model, Range(w, w, w)), w)
-            for w in WIDTHS
-        ),
+        Strategy("TensorRT, looped", lambda: whole(model, everywhere)),
+        Strategy("TensorRT, two forward LSTMs", lambda: whole(two_loops, everywhere)),
+        *(Strategy("TensorRT, static width", partial(whole, model, Range(w, w, w)), w) for w in WIDTHS),
         Strategy(
             "TensorRT convolutions, cuDNN LSTM",
             lambda: joined(partial(_torch, gpu, copy.deepcopy(labels), kind)),
@@ -130,43 +137,46 @@ def _make(made: list[tuple[Strategy, Way]], strategy: Strategy) -> bool:
     return True
 
 
+def _noise(manifest: Manifest, batch: int, width: int) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(batch, manifest.channels, manifest.height, width, generator=generator)
+
+
 @torch.inference_mode()
 def _compare(
     work: Work,
     gpu: Device,
     exact: nn.Module,
     made: list[tuple[Strategy, Way]],
-    shape: tuple[int, int],
-    place: tuple[str, ...],
+    images: Tensor,
+    keys: tuple[str, ...],
 ) -> None:
-    batch, width = shape
-    first = next(exact.parameters())
-    channels = next(layer for layer in exact.modules() if isinstance(layer, nn.Conv2d)).in_channels
-    torch.manual_seed(0)
-    images = torch.randn(batch, channels, 32, width).to(gpu.device)
-    expected = exact(images.to(first.dtype))
+    """Milliseconds and max_delta of each strategy at one size, and which is the fastest."""
+    if work.late():
+        work.keep({"error": "not begun: the time of this part is spent"}, *keys)
+        return
+    expected = cache(lambda: exact(images.double()))
     found: dict[str, float] = {}
     for strategy, way in made:
-        if strategy.width not in (None, width):
+        if strategy.width not in (None, images.shape[3]):
             continue
-        keys = *place, f"batch {batch}, width {width}", strategy.name
         for name, measure in (("direct", _direct), ("CUDA graph", _graph)):
-            result = work.attempt(partial(measure, gpu, partial(way, images), expected), *keys, name)
-            if result is not None:
+            task = partial(measure, gpu, partial(way, images), expected)
+            if (result := work.attempt(task, *keys, strategy.name, name)) is not None:
                 found[f"{strategy.name}, {name}"] = result["ms"]
     if found:
-        work.keep(min(found, key=lambda name: found[name]), *keys[:-1], "fastest")
+        work.keep(min(found, key=lambda name: found[name]), *keys, "fastest")
 
 
-def _direct(gpu: Device, task: Callable[[], Tensor], expected: Tensor) -> dict[str, float]:
-    delta = _delta(task(), expected)
+def _direct(gpu: Device, task: Callable[[], Tensor], expected: Callable[[], Tensor]) -> dict[str, float]:
+    delta = _delta(task(), expected())
     return {"ms": statistics.median(gpu.milliseconds(task, ROUNDS)), "max_delta": delta}
 
 
-def _graph(gpu: Device, task: Callable[[], Tensor], expected: Tensor) -> dict[str, float]:
+def _graph(gpu: Device, task: Callable[[], Tensor], expected: Callable[[], Tensor]) -> dict[str, float]:
     replay, logits = gpu.captured(task)
     spent = gpu.milliseconds(replay, ROUNDS)
-    return {"ms": statistics.median(spent), "max_delta": _delta(logits, expected)}
+    return {"ms": statistics.median(spent), "max_delta": _delta(logits, expected())}
 
 
 def _delta(logits: Tensor, expected: Tensor) -> float:
@@ -182,7 +192,7 @@ def main() -> None:
     arguments = parser.parse_args()
     results = gpu_header("lstm_strategies", require_gpu())
     with tempfile.TemporaryDirectory() as folder:
-        work = Work(Path(folder), arguments.json, 60 * arguments.minutes, results)
+        work = Work(Path(folder), arguments.json, time.time() + 60 * arguments.minutes, results)
         prepare(work)
         strategies(work, TorchGpu())
     if arguments.json is None:

@@ -10,23 +10,14 @@ from crnn_deploy.engine_file import Precision, Range
 from crnn_deploy.models import DEFAULT_INT8
 from crnn_deploy.stages.engine import Settings, build_engine
 from crnn_deploy.stages.parity import TOLERANCE
-from crnn_deploy.stages.reference import Settings as Checkpoint
 from crnn_deploy.stages.verify import verify
 from gpu.networks import DEFAULT_MODEL, Network, networks, words
-from gpu.work import Work
+from gpu.work import INT8, Work
 
-__all__ = ["BATCH", "INT8", "WIDEST", "engines", "engines_of"]
+__all__ = ["engines"]
 
-BATCH, WIDEST = Range(1, 8, 64), 640
-INT8 = "int8.onnx"  # in the folder, where another model is given than the one that comes along
-_PROFILES = 2
+_BATCH, _TUNED, _WIDEST, _PROFILES = Range(1, 8, 64), 160, 640, 2
 _PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "bf16")
-
-
-def engines_of(network: Network, folder: Path) -> dict[str, Path]:
-    """The engines of a network that `engines` has built, by precision."""
-    stem = network.onnx.stem
-    return {path.stem.removeprefix(f"{stem}-"): path for path in sorted(folder.glob(f"{stem}-*.engine"))}
 
 
 def engines(work: Work) -> None:
@@ -50,7 +41,7 @@ def _engine(work: Work, network: Network, model: Path, precision: Precision) -> 
 
 def _built(work: Work, network: Network, model: Path, path: Path, precision: Precision) -> dict[str, Any]:
     narrowest = network.manifest().width.minimum
-    settings = Settings(precision, widths=Range(narrowest, 160, WIDEST), batch=BATCH, profiles=_PROFILES)
+    settings = Settings(precision, widths=Range(narrowest, _TUNED, _WIDEST), batch=_BATCH, profiles=_PROFILES)
     result = build_engine(model, path, settings, stopped=work.late)
     engine = result.engine
     return {
@@ -67,7 +58,7 @@ def _built(work: Work, network: Network, model: Path, path: Path, precision: Pre
 
 
 def _verified(network: Network, path: Path, folder: Path) -> dict[str, Any]:
-    found = verify(network.checkpoint, path, Checkpoint(), images=str(words(folder)), tolerance=TOLERANCE)
+    found = verify(network.checkpoint, path, network.settings, images=str(words(folder)), tolerance=TOLERANCE)
     parity = found.parity.to_plain()
     del parity["cases"]
     assert found.verdict is not None

@@ -78,7 +78,7 @@ def _torch() -> dict[str, Any]:
     free, total = torch.cuda.mem_get_info()
     return {
         "cuda": torch.version.cuda,
-        "cudnn": torch.backends.cudnn.version(),
+        "cudnn": torch.backends.cudnn.version(),  # type: ignore[no-untyped-call]
         "fp32 as tf32 in convolutions": torch.backends.cudnn.allow_tf32,
         "fp32 as tf32 in products": torch.backends.cuda.matmul.allow_tf32,
         "built for": torch.cuda.get_arch_list(),

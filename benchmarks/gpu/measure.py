@@ -25,9 +25,8 @@ from crnn_deploy.errors import BackendMissing
 from crnn_deploy.manifest import Manifest
 from crnn_deploy.stages.benchmark import measure_grid
 from gpu.device import Device, TorchBackend, best
-from gpu.engines import engines_of
 from gpu.machine import tensorrt
-from gpu.networks import DEFAULT_MODEL, Network, networks
+from gpu.networks import DEFAULT_MODEL, Network, engines_of, networks
 from gpu.plans import TorchEngine
 from gpu.work import Work
 

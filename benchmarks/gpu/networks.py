@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-import sys
+import copy
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 from torch import Tensor, nn
 
+from crnn_deploy.backends.reference import ReferenceBackend
 from crnn_deploy.manifest import Manifest
 from crnn_deploy.models import DEFAULT
 from crnn_deploy.networks.compact import CompactCRNN
 from crnn_deploy.networks.crnn import CRNN
-from crnn_deploy.recipes import RECIPES
 from crnn_deploy.stages.benchmark import draw_images
-from crnn_deploy.stages.export import export
-from crnn_deploy.stages.inspection import load_onnx, manifest_of
 from crnn_deploy.stages.reference import Settings, open_reference
 from gpu.work import Work
 
-__all__ = ["DEFAULT_MODEL", "PAPER", "Network", "networks", "prepare", "split", "words"]
+__all__ = ["DEFAULT_MODEL", "PAPER", "Network", "engines_of", "networks", "prepare", "split", "words"]
 
 DEFAULT_MODEL, PAPER = "default model", "paper's, 37 classes"
 _ROOT = Path(__file__).parents[2]
+_ALPHABET = tuple("0123456789abcdefghijklmnopqrstuvwxyz")
 _WORDS = 200  # images to read
 
 
@@ -33,26 +32,34 @@ class Network:
 
     name: str
     checkpoint: Path
-    onnx: Path
+    onnx: Path  # may be absent where it could not be exported
+    settings: Settings
 
     def manifest(self) -> Manifest:
-        """How its ONNX file is fed."""
-        manifest = manifest_of(load_onnx(self.onnx))
-        assert manifest is not None
-        return manifest
+        return _reference(self).manifest
 
     def module(self) -> nn.Module:
-        """In fp32, on the CPU."""
-        return open_reference(self.checkpoint, Settings(alphabet=self.manifest().alphabet)).module
+        """A copy in fp32 on the CPU."""
+        return copy.deepcopy(_reference(self).module)
+
+
+@cache
+def _reference(network: Network) -> ReferenceBackend:
+    return open_reference(network.checkpoint, network.settings)
 
 
 def networks(folder: Path) -> tuple[Network, ...]:
     """The default model, and the paper's network where `prepare` has made it."""
-    found = (
-        Network(DEFAULT_MODEL, _ROOT / "training" / "default.pth", DEFAULT),
-        Network(PAPER, folder / "paper.pth", folder / "paper.onnx"),
-    )
-    return tuple(network for network in found if network.onnx.exists())
+    default = Network(DEFAULT_MODEL, _ROOT / "training" / "default.pth", DEFAULT, Settings())
+    checkpoint, settings = folder / "paper.pth", Settings("paper", alphabet=_ALPHABET)
+    paper = Network(PAPER, checkpoint, folder / "paper.onnx", settings)
+    return (default, paper) if checkpoint.exists() else (default,)
+
+
+def engines_of(network: Network, folder: Path) -> dict[str, Path]:
+    """The engines of a network that `gpu.engines` has built, by precision."""
+    stem = network.onnx.stem
+    return {path.stem.removeprefix(f"{stem}-"): path for path in sorted(folder.glob(f"{stem}-*.engine"))}
 
 
 def words(folder: Path) -> Path:
@@ -61,9 +68,11 @@ def words(folder: Path) -> Path:
 
 
 def prepare(work: Work) -> None:
-    """Make the paper's network with random weights that are as alive as trained ones, and images to read."""
+    """Images to read, and the paper's network with random weights: as a checkpoint and as ONNX."""
     work.attempt(partial(_draw, words(work.folder)), "images of drawn words")
-    work.attempt(partial(_export, work.folder), PAPER)
+    work.attempt(partial(_save, work.folder / "paper.pth"), PAPER, "parameters")
+    for network in networks(work.folder)[1:]:
+        work.attempt(partial(_export, network), network.name, "export's max_delta")
 
 
 def _draw(folder: Path) -> int:
@@ -73,16 +82,20 @@ def _draw(folder: Path) -> int:
     return _WORDS
 
 
-def _export(folder: Path) -> dict[str, float]:
-    sys.path.insert(0, str(_ROOT / "export"))
-    from export_all import random_checkpoint
+def _save(path: Path) -> int:
+    torch.manual_seed(0)
+    module = CRNN(32, 1, len(_ALPHABET) + 1)
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear):  # by the published initialisation the signal fades
+            nn.init.kaiming_normal_(layer.weight)
+    torch.save(module.state_dict(), path)
+    return sum(parameter.numel() for parameter in module.parameters())
 
-    recipe = RECIPES["paper"]
-    alphabet = tuple("0123456789abcdefghijklmnopqrstuvwxyz")
-    checkpoint = folder / "paper.pth"
-    random_checkpoint(recipe, alphabet, checkpoint)
-    reference = open_reference(checkpoint, Settings(recipe="paper", alphabet=alphabet))
-    return {"max_delta": export(reference, folder / "paper.onnx").report.max_delta}
+
+def _export(network: Network) -> float:
+    from crnn_deploy.stages.export import export  # needs more libraries than the rest
+
+    return export(_reference(network), network.onnx).report.max_delta
 
 
 def split(module: nn.Module) -> tuple[nn.Module, nn.Module]:

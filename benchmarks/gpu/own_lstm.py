@@ -1,4 +1,4 @@
-"""Our own kernel for the recurrence of a bidirectional LSTM (bilstm.cu), compiled here and run on PyTorch's memory.
+"""Our own kernel for the recurrence of a bidirectional LSTM (bilstm.cu), on PyTorch's memory.
 
 The products with the inputs of all time steps are one matrix product (cuBLAS); what must go step by step is
 one launch.
@@ -27,9 +27,7 @@ __all__ = ["CudaKernel", "Kernel", "OwnLSTM", "compiled", "tile_of", "with_own_l
 SOURCE = Path(__file__).parent / "bilstm.cu"
 BLOCKS, DIRECTIONS = 8, 2
 _TILES = (1, 2, 4, 8)
-_CLUSTERS = (
-    8  # of a direction that run at once: an H100 has 132 multiprocessors, and 16 clusters of 8 fill it
-)
+_CLUSTERS = 8  # of a direction that run at once: 16 clusters of 8 fill the 132 multiprocessors of an H100
 _SMALLEST = (9, 0)  # compute capability with clusters
 
 
@@ -65,16 +63,16 @@ class OwnLSTM(nn.Module):
         self.register_buffer("weight", torch.cat(both("weight_ih")))
         biases = [one + other for one, other in zip(both("bias_ih"), both("bias_hh"), strict=True)]
         self.register_buffer("bias", torch.cat(biases))
-        self._recurrent = torch.stack(both("weight_hh")).float().contiguous()  # stays so in half precision
+        self._recurrent = torch.stack(both("weight_hh")).float().contiguous()  # half precision too
 
     def forward(self, sequence: Tensor) -> tuple[Tensor, None]:
         projected = nn.functional.linear(sequence, self.weight, self.bias).float().contiguous()
         return self._kernel(projected, self._recurrent).to(sequence.dtype), None
 
 
-def with_own_lstm(module: nn.Module, kernel: Kernel) -> nn.Module:
-    """A copy whose LSTMs run by the kernel. Raises ValueError."""
-    module = copy.deepcopy(module)
+def with_own_lstm(module: nn.Module, kernel: Kernel, device: torch.device) -> nn.Module:
+    """A copy on the device whose LSTMs run by the kernel. Raises ValueError."""
+    module = copy.deepcopy(module).to(device)
     for parent in list(module.modules()):
         for name, child in list(parent.named_children()):
             if isinstance(child, nn.LSTM):
@@ -137,9 +135,7 @@ def _bindings(part: str) -> Any:
     try:
         return import_module(f"cuda.bindings.{part}")
     except ImportError as error:
-        raise BackendMissing(
-            f"the kernel needs cuda-bindings ({error}); pip install 'crnn-deploy[cuda]'"
-        ) from error
+        raise BackendMissing(f"cuda-bindings ({error}); run pip install 'crnn-deploy[cuda]'") from error
 
 
 def _call(function: Any, *arguments: Any) -> Any:

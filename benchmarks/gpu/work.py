@@ -13,15 +13,16 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from crnn_deploy import driver
 from crnn_deploy.errors import BackendMissing, CrnnDeployError
-from crnn_deploy.stages.export import replacing
 
-__all__ = ["Part", "Work", "one_line", "require_gpu", "run_parts", "shown", "write"]
+__all__ = ["INT8", "Part", "Work", "one_line", "require_gpu", "run_parts", "shown", "write"]
 
+INT8 = "int8.onnx"  # in the folder of all parts, where a quantised model is given
 _GRACE = 10.0  # seconds between the time at which a part should end and that at which it is ended
 _INTERRUPTED = 130
 
@@ -32,19 +33,17 @@ class Work:
 
     folder: models and engines; those of a part stay for the parts that follow
     path: the part's results, written whenever there is one more; None: kept in memory alone
+    until: when it should end, as `time.time` says it
     """
 
     folder: Path
     path: Path | None = None
-    seconds: float = float("inf")
+    until: float = float("inf")
     results: dict[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self._end = time.monotonic() + self.seconds
 
     def late(self) -> bool:
         """Whether the part's time is spent."""
-        return time.monotonic() > self._end
+        return time.time() > self.until
 
     def keep(self, value: Any, *keys: str) -> None:
         """Put a result under its keys, one within the other."""
@@ -81,10 +80,21 @@ class Work:
 
 @dataclass(frozen=True)
 class Part:
-    """One part, and its share of the time that is left for it and those after it."""
+    """One part: a function of a `Work`, and of PyTorch's GPU where it asks for that."""
 
-    run: Callable[[Work], None]
-    share: float
+    target: str  # as `module:function`, imported in the part's own process
+    share: float  # of the time that is left for it and those after it
+    on_gpu: bool = False
+
+    def run(self, work: Work) -> None:
+        module, name = self.target.split(":")
+        function = getattr(import_module(module), name)
+        if self.on_gpu:
+            from gpu.device import TorchGpu
+
+            function(work, TorchGpu())
+        else:
+            function(work)
 
 
 def run_parts(
@@ -96,23 +106,26 @@ def run_parts(
     folder: Path,
     changed: Callable[[dict[str, Any]], object],
 ) -> None:
-    """Run each part in a process of its own, within `seconds` altogether, and put what it kept into `results`.
+    """Run each part in a process of its own, all within `seconds`, and put what it kept into `results`.
 
-    command: for a part's name, the seconds it has and where it writes its results
+    command: for a part's name, when it should end (`Work.until`) and where it writes its results
     changed: called with `results` after each part
     """
-    end = time.monotonic() + seconds
+    end = time.time() + seconds
     left = sum(part.share for part in parts.values())
     for name, part in parts.items():
-        given = max(0.0, end - time.monotonic()) * part.share / left
+        start = time.time()
+        given = (end - start) * part.share / left
         left -= part.share
         path, log = folder / f"{name}.json", folder / f"{name}.log"
-        start = time.monotonic()
-        problem = _run(command(name, max(1.0, given - _GRACE), path), max(_GRACE, given), log)
+        if given > _GRACE:
+            problem = _run(command(name, start + given - _GRACE, path), given, log)
+        else:
+            problem = "not begun: the time is spent"
         kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
         results[name] = {
             **kept,
-            "seconds": round(time.monotonic() - start, 1),
+            "seconds": round(time.time() - start, 1),
             **({} if problem is None else {"error": problem}),
         }
         changed(results)
@@ -162,5 +175,6 @@ def one_line(error: BaseException) -> str:
 
 def write(results: Mapping[str, Any], path: Path) -> None:
     """Results as JSON, in one rename."""
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    temporary = path.with_name(f".{path.name}.part")
+    temporary.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    temporary.replace(path)
