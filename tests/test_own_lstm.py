@@ -1,4 +1,4 @@
-"""The kernel for the recurrence of a BiLSTM: its arithmetic in NumPy, block by block, and that it compiles."""
+"""The kernel for the recurrence of a BiLSTM: its arithmetic in NumPy, block by block; and it compiles."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ import torch
 from gpu.own_lstm import BLOCKS, SOURCE, OwnLSTM, tile_of, with_own_lstm
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 LANES = 8  # threads that share a unit
 
 
-def sigmoid(x: np.ndarray) -> np.ndarray:
-    return 1 / (1 + np.exp(-x))
+def sigmoid(x: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.reciprocal(1 + np.exp(-x))
 
 
 def emulated(projected: Tensor, recurrent: Tensor) -> Tensor:
-    """As bilstm.cu computes: flat memory, the same indices, a sum for each lane; blocks share the next state."""
+    """As bilstm.cu computes: flat memory, the same indices, a sum for each lane, the next state shared."""
     steps, batch, _ = projected.shape
     hidden, tile = recurrent.shape[-1], tile_of(batch)
     units, pieces = hidden // BLOCKS, hidden // (4 * LANES)

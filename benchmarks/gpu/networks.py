@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
 from crnn_deploy.backends.reference import ReferenceBackend
