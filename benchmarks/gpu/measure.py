@@ -171,7 +171,7 @@ def threads(work: Work) -> None:
     jobs = [_noise(manifest, (1, 4, 16)[at % 3], WIDTHS[at % len(WIDTHS)], at) for at in range(_JOBS)]
     built = engines_of(network, work.folder)
     if not built:
-        work.attempt(_no_engine, network.name)
+        work.attempt(_no_engine, "TensorRT")
     opened: dict[str, Backend] = {}
     for precision, path in built.items():
         work.attempt(partial(_open, opened, precision, partial(open_backend, path)), precision, "opened")
