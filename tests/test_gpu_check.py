@@ -177,7 +177,9 @@ def test_two_forward_lstms_say_what_the_bidirectional_one_says(source: str, netw
     one, other = backend_of(model), backend_of(rewritten)
     for batch, width in ((1, 104), (3, 100), (5, 240), (2, 640)):
         images = noise(one.manifest.channels, batch, width)
-        np.testing.assert_allclose(other.run(images).logits, one.run(images).logits, rtol=0, atol=1e-5)
+        expected, actual = one.run(images).logits, other.run(images).logits
+        assert expected is not None and actual is not None
+        np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-5)
 
 
 def test_lstms_that_cannot_be_cut_in_two(network: Network) -> None:
