@@ -113,6 +113,49 @@ def test_layers_that_it_does_not_compute(layer: nn.LSTM) -> None:
         OwnLSTM(layer, emulated)
 
 
+@pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")
+@pytest.mark.parametrize(("tile", "batch"), [(1, 2), (2, 3)])
+def test_the_source_itself_computes_it_on_threads(tile: int, batch: int, tmp_path: Path) -> None:
+    """All but what only a GPU has: memory of other blocks and waiting for the cluster are replaced.
+
+    Memory starts as NaN, and ThreadSanitizer watches that no thread reads what another is writing.
+    """
+    text = SOURCE.read_text(encoding="utf-8")
+    state = "__shared__ float4 state[2][TILE][HIDDEN / 4];"
+    assert state in text
+    text = text.replace(state, "State &state = shared[blockIdx.x];")
+    start, end = (
+        text.index("__device__ __forceinline__ void wait"),
+        text.index("__device__ __forceinline__ float sig"),
+    )
+    (tmp_path / "kernel.inc").write_text(text[:start] + text[end:], encoding="utf-8")
+    program = tmp_path / "program"
+    flags = ["-std=c++20", "-O1", "-pthread", "-fsanitize=thread", "-DHIDDEN=32", f"-DTILE={tile}"]
+    source = Path(__file__).parent / "bilstm_on_threads.cpp"
+    built = subprocess.run(
+        ["g++", *flags, f"-I{tmp_path}", "-o", str(program), str(source)], capture_output=True, text=True
+    )
+    if "cannot find" in built.stderr:
+        pytest.skip("no ThreadSanitizer")
+    assert built.returncode == 0, built.stderr
+    torch.manual_seed(0)
+    layer, steps = nn.LSTM(5, 32, bidirectional=True), 3
+    sequence = torch.randn(steps, batch, 5)
+
+    def kernel(projected: Tensor, recurrent: Tensor) -> Tensor:
+        data = np.array([steps, batch], np.int32).tobytes()
+        data += projected.numpy().tobytes() + recurrent.numpy().tobytes()
+        done = subprocess.run([program], input=data, capture_output=True)
+        assert done.returncode == 0, done.stderr.decode()
+        output = np.frombuffer(done.stdout, np.float32).reshape(steps, batch, 64)
+        return torch.from_numpy(output.copy())
+
+    with torch.no_grad():
+        expected, _ = layer(sequence)
+        actual, _ = OwnLSTM(layer, kernel)(sequence)
+    torch.testing.assert_close(actual, expected, atol=1e-5, rtol=1e-5)
+
+
 @pytest.mark.skipif(shutil.which("nvcc") is None, reason="no nvcc")
 @pytest.mark.parametrize(("hidden", "tile"), [(256, 8), (128, 1)])
 def test_it_compiles_and_its_weights_stay_in_registers(hidden: int, tile: int, tmp_path: Path) -> None:
