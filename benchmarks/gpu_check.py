@@ -5,8 +5,8 @@
 Parts: which libraries load; the networks (the default model, and the paper's with random weights); engines in
 fp32, fp16, bf16 and int8 (--int8: a Q/DQ form of the default model; that of the package otherwise), with
 their text against PyTorch's; throughput of PyTorch, with and without CUDA graphs, ONNX Runtime and TensorRT
-by batch and width; copies, compute and decoding apart; an engine shared by threads; the strategies for LSTMs
-(lstm_strategies.py).
+by batch and width; copies, compute and decoding apart; an engine shared by threads; the strategies for LSTMs,
+and those with our own kernel (lstm_strategies.py).
 
 Each part is a process of its own with a share of the time. What fails or is not installed says so in one
 line, and the rest goes on; the results are written after each part. Needs PyTorch for CUDA and the extras
@@ -35,6 +35,7 @@ PARTS = {
     "stages": Part("gpu.measure:stages", 2, on_gpu=True),
     "threads": Part("gpu.measure:threads", 1),
     "lstm": Part("lstm_strategies:strategies", 5, on_gpu=True),
+    "own kernel": Part("lstm_strategies:own_kernel", 2, on_gpu=True),
 }
 
 

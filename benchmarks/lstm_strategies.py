@@ -14,7 +14,6 @@ kernel's [cuda] and compute capability 9.0. What is not installed says so in its
 from __future__ import annotations
 
 import argparse
-import copy
 import json
 import statistics
 import sys
@@ -57,12 +56,23 @@ class Strategy:
 
 
 def strategies(work: Work, gpu: Device) -> None:
-    """Each strategy for each network and precision at each batch and width."""
+    """Each strategy for each network and precision at each batch and width, by the libraries alone."""
+    _measure(work, gpu, _by_libraries, "")
+
+
+def own_kernel(work: Work, gpu: Device) -> None:
+    """The same with our own kernel, apart: a wrong address in it would take the GPU from those that follow."""
+    _measure(work, gpu, _by_own_kernel, ", own kernel")
+
+
+def _measure(
+    work: Work, gpu: Device, ways: Callable[[Work, Device, Network, bool], list[Strategy]], suffix: str
+) -> None:
     for half in (False, True):
         for network in networks(work.folder):
-            place = network.name, "fp16" if half else "fp32"
+            place = network.name, f"{'fp16' if half else 'fp32'}{suffix}"
             made: list[tuple[Strategy, Way]] = []
-            for strategy in _strategies(work, gpu, network, half):
+            for strategy in ways(work, gpu, network, half):
                 work.attempt(partial(_make, made, strategy), *place, "made", _title(strategy))
             exact = network.module().to(gpu.device, torch.float64)
             for width in WIDTHS:
@@ -71,56 +81,73 @@ def strategies(work: Work, gpu: Device) -> None:
                     _compare(work, gpu, exact, made, images, (*place, f"batch {batch}, width {width}"))
 
 
-def _strategies(work: Work, gpu: Device, network: Network, half: bool) -> list[Strategy]:
-    kind = torch.float16 if half else torch.float32
-    module = network.module()
-    features, labels = split(module)
+def _by_libraries(work: Work, gpu: Device, network: Network, half: bool) -> list[Strategy]:
+    kind = _kind(half)
 
-    @cache
-    def model() -> onnx.ModelProto:
-        return load_onnx(network.onnx)
+    def whole(change: Callable[[onnx.ModelProto], onnx.ModelProto], widths: Range) -> Way:
+        made = _engine(work, gpu, network, change, half, widths)
+        return lambda images: made(images)[0]
 
-    def two_loops() -> onnx.ModelProto:
-        return two_forward_lstms(model())
+    return [
+        Strategy("torch", lambda: _torch(gpu, network.module(), kind)),
+        Strategy("TensorRT, looped", lambda: whole(_unchanged, _every_width())),
+        Strategy("TensorRT, two forward LSTMs", lambda: whole(two_forward_lstms, _every_width())),
+        *(Strategy("TensorRT, static width", partial(whole, _unchanged, Range(w, w, w)), w) for w in WIDTHS),
+        Strategy(
+            "TensorRT convolutions, cuDNN LSTM",
+            lambda: _joined(work, gpu, network, half, _torch(gpu, split(network.module())[1], kind)),
+        ),
+    ]
 
+
+def _by_own_kernel(work: Work, gpu: Device, network: Network, half: bool) -> list[Strategy]:
     @cache
     def kernel() -> CudaKernel:
         return CudaKernel(gpu)
 
-    def own(part: nn.Module) -> Way:
-        return _torch(gpu, with_own_lstm(part, kernel(), gpu.device), kind)
+    def own(module: nn.Module) -> Way:
+        return _torch(gpu, with_own_lstm(module, kernel(), gpu.device), _kind(half))
 
-    def engine(graph: Callable[[], onnx.ModelProto], widths: Range) -> TorchEngine:
-        trt = tensorrt()[1]
-        typed = cast(graph(), "fp16") if half else graph()
-        profile = Profile(Range(BATCHES[0], BATCHES[1], BATCHES[-1]), widths)
-        return TorchEngine(trt, plan_of(trt, typed, profile, work.late), gpu)
-
-    def whole(graph: Callable[[], onnx.ModelProto], widths: Range) -> Way:
-        made = engine(graph, widths)
-        return lambda images: made(images)[0]
-
-    @cache
-    def convolutions() -> TorchEngine:
-        return engine(lambda: up_to_first_lstm(model()), everywhere)
-
-    def joined(rest: Callable[[], Way]) -> Way:
-        first, second = convolutions(), rest()
-        return lambda images: second(first(images)[0])
-
-    everywhere = Range(WIDTHS[0], WIDTHS[0], WIDTHS[-1])
     return [
-        Strategy("torch", partial(_torch, gpu, copy.deepcopy(module), kind)),
-        Strategy("torch convolutions, own LSTM", lambda: own(nn.Sequential(features, labels))),
-        Strategy("TensorRT, looped", lambda: whole(model, everywhere)),
-        Strategy("TensorRT, two forward LSTMs", lambda: whole(two_loops, everywhere)),
-        *(Strategy("TensorRT, static width", partial(whole, model, Range(w, w, w)), w) for w in WIDTHS),
+        Strategy("torch", lambda: _torch(gpu, network.module(), _kind(half))),
+        Strategy("torch convolutions, own LSTM", lambda: own(network.module())),
         Strategy(
-            "TensorRT convolutions, cuDNN LSTM",
-            lambda: joined(partial(_torch, gpu, copy.deepcopy(labels), kind)),
+            "TensorRT convolutions, own LSTM",
+            lambda: _joined(work, gpu, network, half, own(split(network.module())[1])),
         ),
-        Strategy("TensorRT convolutions, own LSTM", lambda: joined(partial(own, labels))),
     ]
+
+
+def _kind(half: bool) -> torch.dtype:
+    return torch.float16 if half else torch.float32
+
+
+def _unchanged(model: onnx.ModelProto) -> onnx.ModelProto:
+    return model
+
+
+def _every_width() -> Range:
+    return Range(WIDTHS[0], WIDTHS[0], WIDTHS[-1])
+
+
+def _engine(
+    work: Work,
+    gpu: Device,
+    network: Network,
+    change: Callable[[onnx.ModelProto], onnx.ModelProto],
+    half: bool,
+    widths: Range,
+) -> TorchEngine:
+    trt, model = tensorrt()[1], change(load_onnx(network.onnx))
+    typed = cast(model, "fp16") if half else model
+    profile = Profile(Range(BATCHES[0], BATCHES[len(BATCHES) // 2], BATCHES[-1]), widths)
+    return TorchEngine(trt, plan_of(trt, typed, profile, work.late), gpu)
+
+
+def _joined(work: Work, gpu: Device, network: Network, half: bool, rest: Way) -> Way:
+    """Convolutions in TensorRT, then the rest in PyTorch, on the same memory and stream."""
+    convolutions = _engine(work, gpu, network, up_to_first_lstm, half, _every_width())
+    return lambda images: rest(convolutions(images)[0])
 
 
 def _torch(gpu: Device, module: nn.Module, kind: torch.dtype) -> Way:
@@ -194,7 +221,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         work = Work(Path(folder), arguments.json, time.time() + 60 * arguments.minutes, results)
         prepare(work)
-        strategies(work, TorchGpu())
+        gpu = TorchGpu()
+        strategies(work, gpu)
+        own_kernel(work, gpu)
     if arguments.json is None:
         print(json.dumps(results, indent=1, ensure_ascii=False))
 

@@ -439,23 +439,29 @@ def test_strategies_agree_and_the_fastest_is_named(
     cuda.library = PaperTrt(cuda)
     work = Work(tmp_path)
     lstm_strategies.strategies(work, PaperGpu(cuda))
+    lstm_strategies.own_kernel(work, PaperGpu(cuda))
     assert not errors(work.results)
-    for precision, allowed in (("fp32", 1e-4), ("fp16", 2e-2)):
+    libraries = {
+        *("torch", "TensorRT, looped", "TensorRT, two forward LSTMs", "TensorRT, static width"),
+        "TensorRT convolutions, cuDNN LSTM",
+    }
+    own = {"torch", "torch convolutions, own LSTM", "TensorRT convolutions, own LSTM"}
+    for precision, names, allowed in (
+        *(("fp32", libraries, 1e-4), ("fp16", libraries, 2e-2)),
+        *(("fp32, own kernel", own, 1e-4), ("fp16, own kernel", own, 2e-2)),
+    ):
         found = work.results[DEFAULT_MODEL][precision]
-        assert len(found.pop("made")) == 8
+        assert set(found.pop("made").values()) == {True}
+        assert len(found) == 4  # two batches at two widths
         for rows in found.values():
             fastest = rows.pop("fastest")
-            assert set(rows) == {
-                *("torch", "torch convolutions, own LSTM", "TensorRT, looped", "TensorRT, two forward LSTMs"),
-                *("TensorRT, static width", "TensorRT convolutions, cuDNN LSTM"),
-                "TensorRT convolutions, own LSTM",
-            }
+            assert set(rows) == names
             for row in rows.values():
                 assert set(row) == {"direct", "CUDA graph"}
                 assert all(0 <= way["max_delta"] < allowed for way in row.values())
             name, _, way = fastest.rpartition(", ")
             assert rows[name][way]["ms"] == min(w["ms"] for row in rows.values() for w in row.values())
-    assert len(planned) == 2 * 5  # looped, two loops, two static ones, convolutions
+    assert len(planned) == 2 * 6  # looped, two loops, two static ones, convolutions twice
 
 
 def test_a_strategy_that_fails_costs_no_other(
@@ -476,12 +482,17 @@ def test_a_strategy_that_fails_costs_no_other(
     monkeypatch.setattr(lstm_strategies, "CudaKernel", Broken)
     work = Work(tmp_path)
     lstm_strategies.strategies(work, PaperGpu(cuda))
-    found = work.results[DEFAULT_MODEL]["fp32"]
-    made = found.pop("made")
+    lstm_strategies.own_kernel(work, PaperGpu(cuda))
+    found = work.results[DEFAULT_MODEL]
+    assert found["fp32"].pop("made")["TensorRT convolutions, cuDNN LSTM"] == {
+        "error": "RuntimeError: no tactic"
+    }
+    made = found["fp32, own kernel"].pop("made")
     assert made["torch convolutions, own LSTM"] == {"not installed": "no compiler"}
-    assert made["TensorRT convolutions, cuDNN LSTM"] == {"error": "RuntimeError: no tactic"}
-    for rows in found.values():
+    for rows in found["fp32"].values():
         assert {"torch", "TensorRT, looped", "TensorRT, static width", "fastest"} <= rows.keys()
+    for rows in found["fp32, own kernel"].values():
+        assert rows.keys() == {"torch", "fastest"}
 
 
 def test_the_paper_network_is_made_and_proven(made: Work) -> None:

@@ -176,15 +176,12 @@ def threads(work: Work) -> None:
     for precision, path in built.items():
         work.attempt(partial(_open, opened, precision, partial(open_backend, path)), precision, "opened")
     for precision, backend in opened.items():
-        expected = [backend.run(images) for images in jobs]
         for count in _THREADS:
-            task = partial(_shared, backend, count, jobs, expected)
-            work.attempt(task, precision, f"{count} threads")
+            work.attempt(partial(_shared, backend, count, jobs), precision, f"{count} threads")
 
 
-def _shared(
-    backend: Backend, count: int, jobs: list[NDArray[np.float32]], expected: list[Frames]
-) -> dict[str, float]:
+def _shared(backend: Backend, count: int, jobs: list[NDArray[np.float32]]) -> dict[str, float]:
+    expected = [backend.run(images) for images in jobs]
     with ThreadPoolExecutor(count) as pool:
         start = time.perf_counter()
         found = list(pool.map(backend.run, jobs))

@@ -175,6 +175,7 @@ def one_line(error: BaseException) -> str:
 
 def write(results: Mapping[str, Any], path: Path) -> None:
     """Results as JSON, in one rename."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.part")
     temporary.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     temporary.replace(path)
