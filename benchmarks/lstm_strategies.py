@@ -61,7 +61,7 @@ def strategies(work: Work, gpu: Device) -> None:
 
 
 def own_kernel(work: Work, gpu: Device) -> None:
-    """The same with our own kernel, apart: a wrong address in it would take the GPU from those that follow."""
+    """The same with our own kernel, apart: a wrong address in it would cost those that follow the GPU."""
     _measure(work, gpu, _by_own_kernel, ", own kernel")
 
 
