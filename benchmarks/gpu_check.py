@@ -28,7 +28,7 @@ from gpu.machine import gpu_header
 from gpu.work import INT8, Part, Work, require_gpu, run_parts, shown, write
 
 PARTS = {
-    "runtimes": Part("gpu.machine:runtimes", 1),
+    "runtimes": Part("gpu.machine:runtimes", 2),
     "networks": Part("gpu.networks:prepare", 2),  # for those that follow
     "engines": Part("gpu.engines:engines", 5),  # for throughput, stages and threads
     "throughput": Part("gpu.measure:throughput", 4, on_gpu=True),
