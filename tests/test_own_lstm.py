@@ -14,13 +14,12 @@ import torch
 from gpu.own_lstm import BLOCKS, SOURCE, OwnLSTM, tile_of, with_own_lstm
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 LANES = 8  # threads that share a unit
 
 
-def sigmoid(x: NDArray[Any]) -> NDArray[Any]:
+def sigmoid(x: Any) -> Any:
     return np.reciprocal(1 + np.exp(-x))
 
 
