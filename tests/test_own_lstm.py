@@ -145,6 +145,8 @@ def test_the_source_itself_computes_it_on_threads(tmp_path: Path) -> None:
         data = np.array([steps, batch], np.int32).tobytes()
         data += projected.numpy().tobytes() + recurrent.numpy().tobytes()
         done = subprocess.run([program], input=data, capture_output=True)
+        if b"unexpected memory mapping" in done.stderr:
+            pytest.skip("ThreadSanitizer does not run under this system's memory layout")
         assert done.returncode == 0, done.stderr.decode()
         output = np.frombuffer(done.stdout, np.float32).reshape(steps, batch, 64)
         return torch.from_numpy(output.copy())
