@@ -86,12 +86,18 @@ def _cell(work: Work, network: Network, backends: dict[str, Backend], batch: int
         for name, backend in backends.items()
         if work.attempt(partial(_warm, backend, images), *place, name)
     }
-    if work.late():
-        return
-    for cell in measure_grid(usable, (batch,), (width,), _ROUNDS):
+    work.attempt(partial(_timed, work, usable, batch, width, place), *place, "rounds")
+
+
+def _timed(
+    work: Work, backends: dict[tuple[str, int], Backend], batch: int, width: int, place: tuple[str, str]
+) -> int:
+    """The number of rounds; what they took is kept."""
+    for cell in measure_grid(backends, (batch,), (width,), _ROUNDS):
         figures = asdict(cell)
         kept = ("p50_ms", "p95_ms", "images_per_second", "cpu_ms_per_image")
         work.keep({figure: figures[figure] for figure in kept}, *place, cell.model)
+    return _ROUNDS
 
 
 def _warm(backend: Backend, images: NDArray[np.float32]) -> str:
