@@ -6,6 +6,11 @@ import os
 from pathlib import Path
 
 import pytest
+from paper_gpu import PaperCuda, PaperTrt
+
+from crnn_deploy import driver
+from crnn_deploy.backends import trt
+from crnn_deploy.driver import Driver, Gpu
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -30,3 +35,15 @@ def tiny_onnx(tmp_path_factory: pytest.TempPathFactory) -> Path:
     source = {"recipe": "paper", "family": "crnn"}
     export(reference_of(module, RECIPES["paper"], tuple("0123456789"), source), path)
     return path
+
+
+@pytest.fixture
+def cuda(monkeypatch: pytest.MonkeyPatch) -> PaperCuda:
+    """A GPU of paper, found in the place of a real one."""
+    paper = PaperCuda()
+    library = PaperTrt(paper)
+    monkeypatch.setattr(driver, "probe", lambda: Driver("13.0", None, (Gpu("Paper", "9.0", 2**34),)))
+    monkeypatch.setattr(trt, "import_tensorrt", lambda builder: library)
+    monkeypatch.setattr(trt, "open_cuda", lambda: paper)
+    paper.library = library
+    return paper

@@ -11,7 +11,7 @@ import onnx
 import pytest
 from click.testing import CliRunner, Result
 from onnx import TensorProto, helper
-from test_trt import PaperCuda, cuda  # noqa: F401
+from paper_gpu import PaperCuda
 
 from crnn_deploy.backends.ort import OrtBackend
 from crnn_deploy.cli.main import main
@@ -51,7 +51,7 @@ class Builder:
 
 @pytest.fixture
 def build(
-    cuda: PaperCuda,  # noqa: F811
+    cuda: PaperCuda,
     tiny_onnx: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

@@ -1,0 +1,1 @@
+"""What the scripts that need an NVIDIA GPU share."""
