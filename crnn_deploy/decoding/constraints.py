@@ -11,12 +11,11 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from crnn_deploy.decoding.kernels import best_path
+from crnn_deploy.decoding.paths import best_path
 from crnn_deploy.decoding.reading import Line
 from crnn_deploy.errors import CrnnDeployError, LibraryMissing
 
 __all__ = [
-    "AnyText",
     "Automaton",
     "Constraint",
     "ConstraintImpossible",
@@ -60,19 +59,6 @@ class DecodingImpossible(CrnnDeployError, ValueError):
         )
 
 
-class AnyText:
-    """Every text, at no weight: what a search without language knowledge asks."""
-
-    def start(self) -> None:
-        return None
-
-    def step(self, state: None, char: str) -> tuple[None, float]:
-        return None, 0.0
-
-    def end(self, state: None) -> float:
-        return 0.0
-
-
 @dataclass(frozen=True)
 class Automaton:
     """A deterministic automaton over the classes of a model; a scorer that forbids what it does not accept.
@@ -86,6 +72,7 @@ class Automaton:
     target: NDArray[np.int64]  # (edges)
     label: NDArray[np.int64]  # (edges) classes
     final: NDArray[np.bool_]  # (states)
+    ceiling = 0.0  # as a scorer's
 
     def __post_init__(self) -> None:
         edges = zip(self.source.tolist(), self.label.tolist(), self.target.tolist(), strict=True)

@@ -20,6 +20,8 @@ class Hotwords:
         self._words = {word.lower() for word in words if word}
         self._starts = {word[:n] for word in self._words for n in range(1, len(word) + 1)}
         self._boost = boost
+        # a character earns or holds one character's weight more at most; a negative boost may take all back
+        self.ceiling = max(boost, -boost * max(map(len, self._words), default=0))
 
     def start(self) -> tuple[str, int]:
         return "", 0

@@ -70,9 +70,11 @@ class Lexicon:
     Numbers are free, unless unknown words are forbidden.
 
     words: at least one
-    unknown: log weight of a word that is not known
+    unknown: log weight of a word that is not known, 0 at most
     accents: False: the network alone decides on accents, the words are known with any
     """
+
+    ceiling = 0.0  # as a scorer's
 
     def __init__(self, words: Iterable[str], *, unknown: float = -8.0, accents: bool = True) -> None:
         self._plain: Callable[[str], str] = str if accents else _without_accents
@@ -83,6 +85,10 @@ class Lexicon:
         self._upper = sorted({word.upper() for word in listed})
         if not listed:
             raise LexiconInvalid("the lexicon", "it holds no words")
+        if not unknown <= 0:
+            raise ValueError(
+                f"unknown words weigh {unknown}; a weight above 0 would prefer them to known ones"
+            )
         self._unknown = unknown
 
     def start(self) -> str:

@@ -38,6 +38,8 @@ class CharacterModel:
     grams: for each n-gram its log10 probability and its log10 backoff weight; it must have <unk>
     """
 
+    ceiling = 0.0  # as a scorer's: probabilities
+
     def __init__(self, grams: Mapping[Gram, tuple[float, float]]) -> None:
         self.grams = grams
         self.order = max(map(len, grams))
@@ -179,6 +181,8 @@ class KenlmModel:
 
     Raises LibraryMissing, LanguageModelInvalid.
     """
+
+    ceiling = 0.0  # as a scorer's: probabilities
 
     def __init__(self, path: Path) -> None:
         try:

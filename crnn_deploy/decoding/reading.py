@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from crnn_deploy.ctc import Char, Frames, LogitsMissing, Text, steps_needed
 from crnn_deploy.decoding.confidence import Aggregate, aggregated
-from crnn_deploy.decoding.kernels import align, log_likelihood
+from crnn_deploy.decoding.paths import align, log_likelihood
 
 __all__ = ["Decode", "Decoder", "Line", "line_of"]
 
