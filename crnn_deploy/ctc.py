@@ -105,11 +105,18 @@ class Text:
 
     @classmethod
     def deferred(
-        cls, text: str, confidence: float, chars_of: Callable[[int], tuple[Char, ...]], row: int
+        cls,
+        text: str,
+        confidence: float,
+        chars_of: Callable[[int], tuple[Char, ...]],
+        row: int,
+        alternatives: tuple[Alternative, ...] = (),
     ) -> Text:
         """A text whose characters are built by `chars_of(row)` when they are asked for."""
         made = cls.__new__(cls)
-        made.__dict__.update(text=text, confidence=confidence, _chars=(chars_of, row))
+        made.__dict__.update(
+            text=text, confidence=confidence, alternatives=alternatives, _chars=(chars_of, row)
+        )
         return made
 
     if not TYPE_CHECKING:

@@ -28,7 +28,7 @@ def test_a_wide_beam_finds_every_text_with_its_probability(seed: int, steps: int
         labels = tuple(label for label, _ in groupby(path) if label != blank)
         said = math.exp(sum(log_probs[t, label] for t, label in enumerate(path)))
         expected[labels] = expected.get(labels, 0.0) + said
-    decode = BeamDecode(Beam(width=1000, min_probability=0.0), ["a", "b"], blank)
+    decode = BeamDecode(Beam(width=1000, min_probability=0.0, nbest=1000), ["a", "b"], blank)
     found = decode.search(line_of(Frames.from_logits(logits), 0, "a test"))
     assert {one.labels: math.exp(one.score) for one in found} == pytest.approx(expected, rel=1e-5)
     assert [one.score for one in found] == sorted((one.score for one in found), reverse=True)

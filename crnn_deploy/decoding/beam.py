@@ -100,17 +100,18 @@ class BeamDecode:
         if not np.isfinite(frames.probabilities[row]).all():
             return Text("", math.nan, ())
         found = self.search(line)
-        text = line.text(found[0].labels, self._tokens, self._blank, pixels, self._beam.aggregate)
-        if not self._beam.nbest:
-            return text
-        alternatives = [
+        alternatives = tuple(
             Alternative("".join(self._tokens[label] for label in one.labels), one.score)
             for one in found[: self._beam.nbest]
-        ]
-        return Text(text.text, text.confidence, text.chars, tuple(alternatives))
+        )
+        labels, aggregate = found[0].labels, self._beam.aggregate
+        return line.text(labels, self._tokens, self._blank, pixels, aggregate, alternatives)
 
     def search(self, line: Line) -> list[Hypothesis]:
-        """The texts in the beam at the end, likeliest first. Raises DecodingImpossible."""
+        """The likeliest texts, as many as the beam gives alternatives, and one at least.
+
+        Raises DecodingImpossible.
+        """
         beam = self._beam
         found = self._search(line, beam.width, beam.classes, beam.min_probability)
         if not found:
@@ -170,26 +171,24 @@ class BeamDecode:
             )
             if memo and at < steps:
                 memo.fill(missing[: size[2]].tolist())
+        totals = np.logaddexp(floats[0], floats[1])[: size[1]] + floats[2, : size[1]]
+        if memo:
+            totals += [memo.end(state) for state in ints[1, : size[1]].tolist()]
         found = []
-        for i in range(size[1]):
-            score = float(np.logaddexp(floats[0, i], floats[1, i]) + floats[2, i])
-            if memo:
-                score += memo.end(int(ints[1, i]))
-            if score > -math.inf:
+        for i in np.argsort(-totals, kind="stable")[: max(1, self._beam.nbest)].tolist():
+            if totals[i] > -math.inf:
                 said = backtrack(ints[0, i], tree)
-                found.append(Hypothesis(tuple(said.tolist()), score))
-        return sorted(found, key=lambda one: -one.score)
+                found.append(Hypothesis(tuple(said.tolist()), float(totals[i])))
+        return found
 
     def _candidates(
         self, line: Line, most: int, min_probability: float
     ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
         """For each frame (T) where its candidates end, and their classes and log probabilities."""
         logits = line.logits if self._usable is None else line.logits[:, self._usable]
-        steps, classes = logits.shape
+        steps = len(logits)
         margin = np.float32(math.log(min_probability) if min_probability else -math.inf)
-        bar = logits.max(axis=1, keepdims=True) + margin if steps else logits
-        tried = (logits >= bar).ravel().nonzero()[0]
-        ends = tried.searchsorted(np.arange(1, steps + 1) * classes)
-        ends, labels, kept = strongest(ends, tried % classes, logits.ravel()[tried], most)
-        log_probs = kept.astype(np.float64) - np.repeat(line.log_norms, np.diff(ends, prepend=0))
+        bars = logits.max(axis=1) + margin if steps else np.empty(0, np.float32)
+        ends, labels, kept = strongest(logits, bars, most)
+        log_probs = kept - np.repeat(line.log_norms, np.diff(ends, prepend=0))
         return ends, labels if self._usable is None else self._usable[labels], log_probs

@@ -25,7 +25,7 @@ NEVER = -math.inf  # log of 0
 
 
 def compiled(function: _Function) -> _Function:
-    """The function compiled, without the GIL; kept on disk where that can be, since compiling takes seconds."""
+    """The function compiled, without the GIL; kept on disk if possible, since compiling takes seconds."""
     if not COMPILED:
         return function
     try:

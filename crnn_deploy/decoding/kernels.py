@@ -51,32 +51,40 @@ def insert(
 
 @compiled
 def strongest(
-    ends: NDArray[np.int64], labels: NDArray[np.int64], logits: NDArray[np.float32], most: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
-    """Of each frame's classes the `most` strongest, the strongest first and of equals the first.
+    logits: NDArray[np.float32], bars: NDArray[np.float32], most: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+    """Of each frame the classes that reach its bar, `most` at most: the strongest first, of equals the first.
 
-    ends: (T) where each frame's classes end, one frame after the other
+    logits: (T, classes)
+    bars: (T)
+    Where each frame's end (T), one frame after the other, and their classes and logits.
     """
-    kept_ends = np.empty_like(ends)
-    kept_labels, kept_logits = np.empty_like(labels), np.empty_like(logits)
-    first, start = 0, 0
-    for t in range(len(ends)):
-        end = first
-        for i in range(start, ends[t]):
-            logit = logits[i]
-            if end - first == most:
-                if logit <= kept_logits[end - 1]:
+    steps, classes = logits.shape
+    room = min(most, classes)
+    ends = np.empty(steps, np.int64)
+    labels, kept = np.empty(steps * room, np.int64), np.empty(steps * room, np.float64)
+    first = 0
+    for t in range(steps):
+        bar, end = bars[t], first
+        row = logits[t]
+        for label in range(classes):
+            logit = row[label]
+            if logit < bar:
+                continue
+            if end - first == room:
+                if logit <= kept[end - 1]:
                     continue
                 end -= 1
             at = end
-            while at > first and kept_logits[at - 1] < logit:
-                kept_logits[at], kept_labels[at] = kept_logits[at - 1], kept_labels[at - 1]
+            while at > first and kept[at - 1] < logit:
+                kept[at], labels[at] = kept[at - 1], labels[at - 1]
                 at -= 1
-            kept_logits[at], kept_labels[at] = logit, labels[i]
+            kept[at], labels[at] = logit, label
             end += 1
-        start = ends[t]
-        kept_ends[t] = first = end
-    return kept_ends, kept_labels[:first], kept_logits[:first]
+            if end - first == room:
+                bar = np.float32(kept[end - 1])
+        ends[t] = first = end
+    return ends, labels[:first], kept[:first]
 
 
 @compiled
@@ -108,10 +116,11 @@ def _heapify(heap: NDArray[np.int64], totals: NDArray[np.float64], order: NDArra
         _sift(heap, len(heap), at, totals, order)
 
 
-# A beam has a row for each prefix, the likeliest first. BEAM_INTS: node of the prefix tree, state of the scorer.
-# BEAM_FLOATS: log probability of all alignments that end in a blank, of those that end in the prefix's last
-# label, and the scorer's weights so far. The tree has a node for each prefix ever held: TREE: its parent, its
-# label, and its row in the beam or -1. CHILDREN: an open-addressing table, keys node * classes + label and nodes.
+# A beam has a row for each prefix, the likeliest first. BEAM_INTS: node of the prefix tree, state of the
+# scorer. BEAM_FLOATS: log probability of all alignments that end in a blank, of those that end in the
+# prefix's last label, and the scorer's weights so far. The tree has a node for each prefix ever held. TREE:
+# its parent, its label, and its row in the beam or -1. CHILDREN: a table of keys node * classes + label, and
+# nodes.
 BEAM_INTS, BEAM_FLOATS, TREE, CHILDREN = 2, 3, 3, 2
 
 
@@ -161,7 +170,7 @@ def advance(
             said[labels[c]] = log_probs[c]
         for b in range(beam):
             both[b] = log_add(in_blank[b], in_label[b])
-        # what stays: a blank, the last label once more, or that label again after a shorter prefix of the beam
+        # what stays: a blank, the last label once more, or that label after a shorter prefix of the beam
         for b in range(beam):
             node = nodes[b]
             label, parent = tree_labels[node], parents[node]

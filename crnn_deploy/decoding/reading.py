@@ -14,7 +14,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from crnn_deploy.ctc import Char, Frames, LogitsMissing, Text, steps_needed
+from crnn_deploy.ctc import Alternative, Char, Frames, LogitsMissing, Text, steps_needed
 from crnn_deploy.decoding.confidence import Aggregate, aggregated
 from crnn_deploy.decoding.paths import align, log_likelihood
 
@@ -63,6 +63,7 @@ class Line:
         blank: int,
         pixels_per_frame: tuple[float, int],
         aggregate: Aggregate,
+        alternatives: tuple[Alternative, ...] = (),
     ) -> Text:
         """Labels with the places and confidences of their likeliest alignment.
 
@@ -77,12 +78,16 @@ class Line:
             math.exp(emissions[:, 0].min()) if len(emissions) else 0.0,
             lambda: log_likelihood(emissions, repeated),
         )
+        said = [tokens[label] for label in labels]
         pixels, width = pixels_per_frame
-        chars = tuple(
-            Char(tokens[label], peak, start, end, min(start * pixels, width), min(end * pixels, width))
-            for label, peak, start, end in zip(labels, peaks, starts.tolist(), ends.tolist(), strict=True)
-        )
-        return Text("".join(tokens[label] for label in labels), confidence, chars)
+
+        def chars(_: int) -> tuple[Char, ...]:
+            return tuple(
+                Char(char, peak, start, end, min(start * pixels, width), min(end * pixels, width))
+                for char, peak, start, end in zip(said, peaks, starts.tolist(), ends.tolist(), strict=True)
+            )
+
+        return Text.deferred("".join(said), confidence, chars, 0, alternatives)
 
 
 def _repeated(labels: Sequence[int]) -> NDArray[np.bool_]:

@@ -7,7 +7,6 @@ from collections.abc import Hashable, Iterable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from crnn_deploy.decoding.kernels import Table, insert
 
@@ -23,8 +22,8 @@ class Scorer(Protocol):
     must be known of the text so far: hashable, and equal for texts that are scored alike from there on. The
     same question must always have the same answer: answers are remembered.
 
-    An attribute `ceiling` (float) may say that no step has a greater weight. Then steps that cannot reach the beam
-    are not asked for, which makes a search several times faster.
+    An attribute `ceiling` (float) may say that no step has a greater weight. Then steps that cannot reach the
+    beam are not asked for, which makes a search several times faster.
     """
 
     def start(self) -> Hashable:
