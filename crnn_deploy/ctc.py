@@ -6,7 +6,7 @@ Greedy (best path) decoding takes the likeliest class of every frame, merges run
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -106,31 +106,32 @@ class Text:
     @classmethod
     def deferred(
         cls,
-        text: str,
-        confidence: float,
+        texts: Iterable[str],
+        confidences: Iterable[float],
         chars_of: Callable[[int], tuple[Char, ...]],
-        row: int,
-        alternatives: tuple[Alternative, ...] = (),
-    ) -> Text:
-        """A text whose characters are built by `chars_of(row)` when they are asked for."""
-        made = cls.__new__(cls)
-        made.__dict__.update(
-            text=text, confidence=confidence, alternatives=alternatives, _chars=(chars_of, row)
-        )
+    ) -> list[Text]:
+        """Texts of a batch whose characters are built by `chars_of(row)` when they are asked for."""
+        new, made = cls.__new__, []
+        for row, (text, confidence) in enumerate(zip(texts, confidences, strict=True)):
+            one = new(cls)
+            _set_dict(one, {"text": text, "confidence": confidence, "_chars_of": chars_of, "_row": row})
+            made.append(one)
         return made
 
     if not TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> tuple[Char, ...]:
             """Called for what is not there: the characters of a deferred text."""
-            if name != "chars" or "_chars" not in self.__dict__:
+            if name != "chars" or "_chars_of" not in self.__dict__:
                 raise AttributeError(name)
-            chars_of, row = self.__dict__["_chars"]
             # stored in one step, since several threads may ask
-            return self.__dict__.setdefault("chars", chars_of(row))
+            return self.__dict__.setdefault("chars", self.__dict__["_chars_of"](self.__dict__["_row"]))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Text, (self.text, self.confidence, self.chars, self.alternatives)
+
+
+_set_dict = Text.__dict__["__dict__"].__set__  # a third of the time of setting the fields one by one
 
 
 class BestPath:
@@ -153,32 +154,33 @@ class BestPath:
         rows, steps = indices.shape
         if not indices.size:
             return [Text("", 0.0, ()) for _ in range(rows)]
-        change = np.empty((rows, steps), bool)
-        change[:, 0] = True
-        np.not_equal(indices[:, 1:], indices[:, :-1], out=change[:, 1:])
-        starts = change.ravel().nonzero()[0]
-        labels = indices.ravel()[starts]
-        spoken = labels != self._blank
-        peaks = np.maximum.reduceat(probabilities.ravel(), starts)
-        first = starts.searchsorted(np.arange(0, rows * steps, steps))  # run in which each row begins
-        confidences = np.minimum.reduceat(np.where(spoken, peaks, np.float32(np.inf)), first).tolist()
-        ends = np.add.reduceat(spoken, first, dtype=np.intp).cumsum().tolist()
-        said = labels[spoken]
-        joined: Sequence[str]
+        change = np.ones(rows * steps + 1, bool)  # whether a frame begins a run; one more ends the last
+        begins = change[:-1].reshape(rows, steps)
+        np.not_equal(indices[:, 1:], indices[:, :-1], out=begins[:, 1:])
+        starts = (begins & (indices != self._blank)).ravel().nonzero()[0]
+        flat = probabilities.ravel()
+        peaks = flat[starts]
+        longer = (~change[starts + 1]).nonzero()[0]  # characters with a frame more
+        at = starts[longer] + 1
+        while at.size:
+            peaks[longer] = np.maximum(peaks[longer], flat[at])
+            at += 1
+            more = ~change[at]
+            longer, at = longer[more], at[more]
+        ends = starts.searchsorted(np.arange(0, rows * steps + 1, steps))
+        confidences = np.minimum.reduceat(np.append(peaks, np.float32(np.inf)), ends[:-1])
+        if (empty := ends[:-1] == ends[1:]).any():
+            confidences[empty] = probabilities[empty].min(axis=1)
+        said = indices.ravel()[starts]
+        bounds = ends.tolist()
         if self._codes is not None:
             joined = self._codes[said].tobytes().decode("utf-32-le", "surrogatepass")
+            texts = [joined[begin:end] for begin, end in pairwise(bounds)]
         else:
-            joined = [self._tokens[label] for label in said.tolist()]
+            tokens = [self._tokens[label] for label in said.tolist()]
+            texts = ["".join(tokens[begin:end]) for begin, end in pairwise(bounds)]
         chars_of = _Runs(indices, probabilities, self._tokens, self._blank, pixels_per_frame)
-        deferred, begin, texts = Text.deferred, 0, []
-        for row, (end, confidence) in enumerate(zip(ends, confidences, strict=True)):
-            if begin == end:
-                confidence = float(probabilities[row].min())
-            part = joined[begin:end]
-            text = part if isinstance(part, str) else "".join(part)
-            texts.append(deferred(text, confidence, chars_of, row))
-            begin = end
-        return texts
+        return Text.deferred(texts, confidences.tolist(), chars_of)
 
 
 @dataclass(frozen=True)

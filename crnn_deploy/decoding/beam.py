@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -100,12 +100,13 @@ class BeamDecode:
         if not np.isfinite(frames.probabilities[row]).all():
             return Text("", math.nan, ())
         found = self.search(line)
-        alternatives = tuple(
-            Alternative("".join(self._tokens[label] for label in one.labels), one.score)
-            for one in found[: self._beam.nbest]
-        )
-        labels, aggregate = found[0].labels, self._beam.aggregate
-        return line.text(labels, self._tokens, self._blank, pixels, aggregate, alternatives)
+        text = line.text(found[0].labels, self._tokens, self._blank, pixels, self._beam.aggregate)
+        if not self._beam.nbest:
+            return text
+        alternatives = [
+            Alternative("".join(self._tokens[label] for label in one.labels), one.score) for one in found
+        ]
+        return replace(text, alternatives=tuple(alternatives))
 
     def search(self, line: Line) -> list[Hypothesis]:
         """The likeliest texts, as many as the beam gives alternatives, and one at least.

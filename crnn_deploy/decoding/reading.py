@@ -14,7 +14,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from crnn_deploy.ctc import Alternative, Char, Frames, LogitsMissing, Text, steps_needed
+from crnn_deploy.ctc import Char, Frames, LogitsMissing, Text, steps_needed
 from crnn_deploy.decoding.confidence import Aggregate, aggregated
 from crnn_deploy.decoding.paths import align, log_likelihood
 
@@ -63,7 +63,6 @@ class Line:
         blank: int,
         pixels_per_frame: tuple[float, int],
         aggregate: Aggregate,
-        alternatives: tuple[Alternative, ...] = (),
     ) -> Text:
         """Labels with the places and confidences of their likeliest alignment.
 
@@ -87,7 +86,8 @@ class Line:
                 for char, peak, start, end in zip(said, peaks, starts.tolist(), ends.tolist(), strict=True)
             )
 
-        return Text.deferred("".join(said), confidence, chars, 0, alternatives)
+        [text] = Text.deferred(["".join(said)], [confidence], chars)
+        return text
 
 
 def _repeated(labels: Sequence[int]) -> NDArray[np.bool_]:
