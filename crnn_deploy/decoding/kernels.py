@@ -90,7 +90,7 @@ def strongest(
 @compiled
 def _worse(totals: NDArray[np.float64], order: NDArray[np.int64], one: int, other: int) -> bool:
     """Whether a row comes after another: a smaller total, or of equals the later one."""
-    return totals[one] < totals[other] or (totals[one] == totals[other] and order[one] > order[other])
+    return bool(totals[one] < totals[other] or (totals[one] == totals[other] and order[one] > order[other]))
 
 
 @compiled
