@@ -190,7 +190,9 @@ class KenlmModel:
         except ImportError as error:
             raise LibraryMissing(f"{path.name}", "kenlm", "kenlm") from error
         try:
-            self._model: Any = kenlm.Model(str(path))
+            settings = kenlm.Config()
+            settings.show_progress, settings.arpa_complain = False, kenlm.ARPALoadComplain.NONE
+            self._model: Any = kenlm.Model(str(path), settings)
         except (OSError, RuntimeError) as error:
             raise LanguageModelInvalid(str(path), f"KenLM cannot read it: {error}") from None
         self._new_state = kenlm.State
