@@ -98,8 +98,8 @@ def best_path(
     best = np.empty(states, np.int64)  # of the edges into a state the likeliest
     second = np.empty(states, np.int64)  # and the likeliest of another label than that
     for t in range(steps):
-        best[:] = -1
-        second[:] = -1
+        for s in range(states):
+            best[s] = second[s] = -1
         for e in range(edges):
             if on_edge[e] == NEVER:
                 continue
@@ -128,8 +128,8 @@ def best_path(
                 value, step = on_edge[other], other
             new_edge[e] = value + log_probs[t, label[e]]
             came[t, e] = step
-        on_edge[:] = new_edge
-        in_blank[:] = new_blank
+        on_edge, new_edge = new_edge, on_edge
+        in_blank, new_blank = new_blank, in_blank
     at, value = -1, NEVER
     for s in range(states):
         if final[s] and in_blank[s] > value:

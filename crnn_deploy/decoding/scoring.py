@@ -23,7 +23,7 @@ class Scorer(Protocol):
     same question must always have the same answer: answers are remembered.
 
     An attribute `ceiling` (float) may say that no step has a greater weight. Then steps that cannot reach the
-    beam are not asked for, which makes a search several times faster.
+    beam are not asked for.
     """
 
     def start(self) -> Hashable:
@@ -110,7 +110,7 @@ class Memo:
             state, label = divmod(key, len(self._tokens))
             after, weight = self._scorer.step(self._states[state], self._tokens[label])
             if not weight < math.inf:
-                raise ValueError(f"{type(self._scorer).__name__} weighs {self._tokens[label]!r} as {weight}")
+                raise ValueError(f"a scorer weighs {self._tokens[label]!r} as {weight}")
             states.append(self._number(after) if weight > -math.inf else -1)
             weights.append(weight)
         self._count += len(keys)
