@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import ctc_matrices
 import numpy as np
 import pytest
 from ctc_brute_force import Labels, all_texts, random_frames
@@ -24,8 +25,6 @@ from crnn_deploy.decoding.constraints import Constraint, DecodingImpossible
 from crnn_deploy.decoding.lm import train
 from crnn_deploy.decoding.reading import line_of
 
-MATRICES = Path(__file__).parents[1].parent / "shared" / "data" / "ctc_matrices"
-LINE_ALPHABET = list(" !\"#&'()*+,-./0123456789:;?" + "".join(map(chr, [*range(65, 91), *range(97, 123)])))
 WIDE: dict[str, Any] = {"width": 2000, "min_probability": 0.0, "nbest": 2000}
 
 seeds = st.integers(0, 2**32 - 1)
@@ -102,9 +101,7 @@ def test_scorers_and_the_bonus_add_to_the_probability_or_forbid(
 
 @settings(deadline=None, max_examples=30)
 @given(seeds, st.integers(1, 5), st.sampled_from(["a*b?", "[^a]+", "(ab|b)*", "a|bb", "b?"]))
-def test_a_constraint_leaves_what_the_regular_expression_matches(
-    seed: int, steps: int, pattern: str
-) -> None:
+def test_a_constraint_leaves_what_the_regular_expression_matches(seed: int, steps: int, pattern: str) -> None:
     pytest.importorskip("interegular")
     frames = random_frames(seed, steps, 3)
     expected = {
@@ -160,7 +157,9 @@ def test_what_a_scorer_may_not_answer() -> None:
 def test_6736_classes_read_as_the_few_that_matter_do(blank: int) -> None:
     few = random_frames(1, 30, 5, scale=4.0)
     assert few.logits is not None
-    classes = np.sort(np.random.default_rng(blank).choice(np.delete(np.arange(6736), blank), 4, replace=False))
+    classes = np.sort(
+        np.random.default_rng(blank).choice(np.delete(np.arange(6736), blank), 4, replace=False)
+    )
     logits = np.full((1, 30, 6736), -60, np.float32)
     logits[:, :, blank] = few.logits[:, :, 0]
     logits[:, :, classes] = few.logits[:, :, 1:]
@@ -283,16 +282,27 @@ def test_compiled_and_plain_python_give_the_same() -> None:
         assert one[3] == pytest.approx(other[3], abs=1e-9)
 
 
-def published(name: str) -> Frames:
-    rows = (MATRICES / name / "rnnOutput.csv").read_text().split()
-    logits = np.array([[float(cell) for cell in row.split(";") if cell] for row in rows], np.float32)
-    return Frames.from_logits(logits[None])
+class Bigrams:
+    """The published character model: unsmoothed bigrams of its corpus, at a hundredth of their weight."""
+
+    def __init__(self, corpus: str) -> None:
+        self._corpus = corpus
+
+    def start(self) -> str:
+        return " "
+
+    def step(self, state: str, char: str) -> tuple[str, float]:
+        seen = self._corpus.count(state + char)
+        return char, 0.01 * math.log(seen / self._corpus.count(state)) if seen else -math.inf
+
+    def end(self, state: str) -> float:
+        return 0.0
 
 
-@pytest.mark.skipif(not MATRICES.is_dir(), reason="the shared data folder is absent")
-def test_published_beam_search_of_a_handwritten_line() -> None:
-    rows = [row.split("\t") for row in (MATRICES / "expected.tsv").read_text().splitlines()]
-    expected = {method: value for name, method, value in rows if name == "line"}
-    frames = published("line")
-    [text] = Beam(width=25).bind(LINE_ALPHABET, 79)(frames, [(1.0, 100)])
-    assert text.text == expected["beam_search"] == expected["prefix_search"]
+@ctc_matrices.needs_matrices
+@pytest.mark.parametrize("method", ["beam_search", "beam_search_char_bigram_lm"])
+def test_published_beam_searches_of_a_handwritten_line(method: str) -> None:
+    scorers = [(Bigrams(ctc_matrices.corpus("line")), 1.0)] if method.endswith("lm") else []
+    decode = Beam(width=25, scorers=scorers).bind(ctc_matrices.ALPHABET, ctc_matrices.BLANK)
+    [text] = decode(ctc_matrices.frames("line"), [(1.0, 100)])
+    assert text.text == ctc_matrices.expected("line")[method]

@@ -92,9 +92,9 @@ class Automaton:
         """Labels of the likeliest path that is accepted, exactly. Raises DecodingImpossible."""
         log_probs = line.logits - line.log_norms[:, None]
         path = best_path(log_probs, self.blank, self.source, self.target, self.label, self.final)
-        if not len(path):
+        if not len(path) and (len(log_probs) or not self.final[0]):
             raise DecodingImpossible(len(line.logits))
-        merged = path[np.concatenate(([True], path[1:] != path[:-1]))]
+        merged = path[np.diff(path, prepend=-1) != 0]
         labels: list[int] = merged[merged != self.blank].tolist()
         return labels
 
@@ -106,7 +106,8 @@ class Constraint:
     allow, block: characters that may or may not stand in a text
     mask: one sign for each character: A upper case, a lower case, L a letter, 9 a digit, X a letter or digit,
         * anything, and any other sign itself; after a backslash every sign is itself
-    pattern: a regular expression that the whole text matches (the extra `decode`; no look-around, no anchors)
+    pattern: a regular expression that the whole text matches (the extra `decode`; without look-behind, back
+        references and anchors)
     shortest, longest: number of characters (tokens of the alphabet)
     """
 
