@@ -22,7 +22,8 @@ def random_frames(seed: int, steps: int, classes: int, *, scale: float = 1.0, ro
 
 def log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
     exact = logits.astype(np.float64)
-    return exact - np.log(np.exp(exact).sum(axis=-1, keepdims=True))
+    exact -= np.log(np.exp(exact).sum(axis=-1, keepdims=True))
+    return exact
 
 
 def labels_of(path: Sequence[int], blank: int) -> Labels:

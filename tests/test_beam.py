@@ -34,14 +34,13 @@ class Taste:
     """A scorer as a user may write one: weights by a character and the one before, drawn by a seed."""
 
     def __init__(self, seed: int, forbids: float = 0.2) -> None:
-        self._rng_of = lambda *key: np.random.default_rng([seed, *map(ord, "".join(key))])
-        self._forbids = forbids
+        self._seed, self._forbids = seed, forbids
 
     def start(self) -> str:
         return "^"
 
     def step(self, state: str, char: str) -> tuple[str, float]:
-        rng = self._rng_of(state, char)
+        rng = np.random.default_rng([self._seed, ord(state), ord(char)])
         return char, -math.inf if rng.random() < self._forbids else rng.normal() * 2
 
     def end(self, state: str) -> float:
