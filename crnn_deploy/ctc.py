@@ -20,6 +20,7 @@ __all__ = [
     "Alternative",
     "BestPath",
     "Char",
+    "Encoder",
     "Frames",
     "LogitsMissing",
     "Text",
@@ -224,26 +225,34 @@ def decode(
     return BestPath(alphabet, blank)(frames, pixels_per_frame)
 
 
+class Encoder:
+    """From texts to class indices, with one alphabet."""
+
+    def __init__(self, alphabet: Sequence[str], blank: int) -> None:
+        self._classes = {token: index + (index >= blank) for index, token in enumerate(alphabet)}
+        self._longest = max(map(len, alphabet))
+
+    def __call__(self, text: str) -> list[int]:
+        """Class indices of a text, the longest token first where several fit. Raises CharacterUnknown."""
+        classes, labels, at = self._classes, [], 0
+        while at < len(text):
+            for length in range(min(self._longest, len(text) - at), 0, -1):
+                if (label := classes.get(text[at : at + length])) is not None:
+                    labels.append(label)
+                    at += length
+                    break
+            else:
+                raise CharacterUnknown(text[at], text)
+        return labels
+
+
 def encode(text: str, alphabet: Sequence[str], blank: int, *, ignore_case: bool = False) -> list[int]:
-    """Class indices of a text, the longest token first where several fit. Raises CharacterUnknown.
+    """Class indices of one text, as of `Encoder`. Raises CharacterUnknown.
 
     Counterpart of crnn.pytorch's `strLabelConverter.encode`; `ignore_case` lowers the text, as its
     default did.
     """
-    text = text.lower() if ignore_case else text
-    classes = {token: index + (index >= blank) for index, token in enumerate(alphabet)}
-    longest = max(map(len, alphabet))
-    labels: list[int] = []
-    at = 0
-    while at < len(text):
-        for length in range(min(longest, len(text) - at), 0, -1):
-            if (label := classes.get(text[at : at + length])) is not None:
-                labels.append(label)
-                at += length
-                break
-        else:
-            raise CharacterUnknown(text[at], text)
-    return labels
+    return Encoder(alphabet, blank)(text.lower() if ignore_case else text)
 
 
 def steps_needed(labels: Sequence[object]) -> int:

@@ -17,6 +17,7 @@ __all__ = [
     "backtrack",
     "insert",
     "strongest",
+    "within",
 ]
 
 # an open-addressing table of a power of two of slots: keys, -1 where free, and of each a value and a weight
@@ -281,3 +282,54 @@ def backtrack(node: int, tree: NDArray[np.int64]) -> NDArray[np.int64]:
         found[i] = tree_labels[node]
         node = parents[node]
     return found
+
+
+@compiled
+def within(
+    said: NDArray[np.int64],
+    labels: NDArray[np.int64],
+    ends: NDArray[np.int64],
+    shared: NDArray[np.int64],
+    distance: int,
+) -> NDArray[np.int64]:
+    """Which words of a sorted list are within an edit distance (Levenshtein) of what was said.
+
+    labels: of all words, one after the other, each up to its end
+    shared: how many labels a word begins with as the one before it does
+    Rows of the distance matrix are kept for the next word, and words are passed over whose beginning is too
+    far already: the list is a trie that is walked in order.
+    """
+    length, far = len(said), distance + 1
+    longest = ends[0]
+    for word in range(1, len(ends)):
+        longest = max(longest, ends[word] - ends[word - 1])
+    rows = np.full((longest + 1, length + 1), far)  # for each beginning of a word and of what was said
+    for j in range(min(length, distance) + 1):
+        rows[0, j] = j
+    found = np.empty(len(ends), np.int64)
+    count, dead = 0, longest + 1  # no word that begins as the last one for so many labels is near
+    for word in range(len(ends)):
+        if shared[word] >= dead:
+            continue
+        start = ends[word - 1] if word else 0
+        size = ends[word] - start
+        dead = longest + 1
+        for i in range(shared[word] + 1, size + 1):
+            label = labels[start + i - 1]
+            first, last = max(0, i - distance), min(length, i + distance)
+            closest = far
+            for j in range(first, last + 1):
+                value = rows[i - 1, j] + 1 if j < i + distance else far
+                if j:
+                    value = min(value, rows[i - 1, j - 1] + (said[j - 1] != label))
+                    if j > first:
+                        value = min(value, rows[i, j - 1] + 1)
+                rows[i, j] = min(value, far)
+                closest = min(closest, rows[i, j])
+            if closest == far:
+                dead = i
+                break
+        if dead > longest and abs(size - length) <= distance and rows[size, length] <= distance:
+            found[count] = word
+            count += 1
+    return found[:count]

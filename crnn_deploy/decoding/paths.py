@@ -7,29 +7,70 @@ from numpy.typing import NDArray
 
 from crnn_deploy.decoding.compiled import NEVER, compiled, log_add
 
-__all__ = ["align", "best_path", "log_likelihood"]
+__all__ = ["align", "best_path", "log_likelihoods"]
 
 
 @compiled
-def log_likelihood(emissions: NDArray[np.float64], repeated: NDArray[np.bool_]) -> float:
-    """Log probability of a labelling, summed over all alignments (Graves et al. 2006, section 4.1).
+def _log_likelihood(log_probs: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
+    places = 2 * len(labels) + 1
+    forward = np.full(places, NEVER)
+    forward[0] = 0.0
+    for t in range(len(log_probs)):
+        for at in range(places - 1, 0, -1):
+            value = log_add(forward[at], forward[at - 1])
+            column = 0
+            if at % 2:
+                column = labels[at // 2]
+                if at > 1 and labels[at // 2 - 1] != column:
+                    value = log_add(value, forward[at - 2])
+            forward[at] = value + log_probs[t, column]
+        forward[0] += log_probs[t, 0]
+    return log_add(forward[places - 1], forward[places - 2]) if places > 1 else forward[0]
 
-    emissions: (T, L + 1), log probabilities of the blank and of each label
-    repeated: (L) whether a label equals the one before it
+
+_LARGE, _SMALL = 1e300, 1e-290  # probabilities are summed in units of 1 / _LARGE
+
+
+@compiled
+def log_likelihoods(
+    log_probs: NDArray[np.float64], labels: NDArray[np.int64], ends: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Log probabilities of labellings, summed over all alignments (Graves et al. 2006, section 4.1).
+
+    log_probs: (T, K), the blank in column 0
+    labels: columns, one labelling after the other
+    ends: (N) where each labelling ends
     """
-    steps, length = emissions.shape[0], emissions.shape[1] - 1
-    forward = np.full(2 * length + 1, NEVER)
-    forward[0] = 0.0  # before the first frame, in the blank that comes before all
-    for t in range(steps):
-        for at in range(2 * length, -1, -1):
-            column = (at + 1) // 2 if at % 2 else 0
-            value = forward[at]
-            if at:
-                value = log_add(value, forward[at - 1])
-            if at % 2 and at > 1 and not repeated[at // 2]:
-                value = log_add(value, forward[at - 2])
-            forward[at] = value + emissions[t, column]
-    return log_add(forward[2 * length], forward[2 * length - 1]) if length else forward[0]
+    steps = len(log_probs)
+    probabilities = np.exp(log_probs)
+    found = np.empty(len(ends))
+    start = 0
+    for n in range(len(ends)):
+        end = ends[n]
+        places = 2 * (end - start) + 1
+        forward = np.zeros(places)
+        forward[0] = _LARGE  # before the first frame, in the blank that comes before all
+        for t in range(steps):
+            silent = probabilities[t, 0]
+            # a path of t + 1 frames has come so far at most
+            for at in range(min(places - 1, 2 * t + 1), 0, -1):
+                value = forward[at] + forward[at - 1]
+                if at % 2:
+                    label = labels[start + at // 2]
+                    if at > 1 and labels[start + at // 2 - 1] != label:
+                        value += forward[at - 2]
+                    forward[at] = value * probabilities[t, label]
+                else:
+                    forward[at] = value * silent
+            forward[0] *= silent
+        total = forward[places - 1] + (forward[places - 2] if places > 1 else 0.0)
+        # what was too small for a float is nothing beside this, or else all is summed as logarithms
+        if total > _SMALL:
+            found[n] = np.log(total) - np.log(_LARGE)
+        else:
+            found[n] = _log_likelihood(log_probs, labels[start:end])
+        start = end
+    return found
 
 
 @compiled
@@ -39,7 +80,9 @@ def align(
     """The likeliest alignment of a labelling: of each label its first frame, one past its last, and
     its best frame's log probability.
 
-    As `log_likelihood` with max for sum. The probability must not be 0.
+    emissions: (T, L + 1), log probabilities of the blank and of each label
+    repeated: (L) whether a label equals the one before it
+    As `log_likelihoods` with max for sum. The probability must not be 0.
     """
     steps, length = emissions.shape[0], emissions.shape[1] - 1
     positions = 2 * length + 1
