@@ -287,9 +287,9 @@ def backtrack(node: int, tree: NDArray[np.int64]) -> NDArray[np.int64]:
 @compiled
 def within(
     said: NDArray[np.int64],
-    labels: NDArray[np.int64],
-    ends: NDArray[np.int64],
-    shared: NDArray[np.int64],
+    labels: NDArray[np.int32],
+    ends: NDArray[np.int32],
+    shared: NDArray[np.int32],
     distance: int,
 ) -> NDArray[np.int64]:
     """Which words of a sorted list are within an edit distance (Levenshtein) of what was said.
@@ -300,36 +300,41 @@ def within(
     far already: the list is a trie that is walked in order.
     """
     length, far = len(said), distance + 1
-    longest = ends[0]
-    for word in range(1, len(ends)):
-        longest = max(longest, ends[word] - ends[word - 1])
-    rows = np.full((longest + 1, length + 1), far)  # for each beginning of a word and of what was said
+    deepest = length + distance
+    rows = np.full((deepest + 1, length + 1), far)  # for each beginning of a word and of what was said
     for j in range(min(length, distance) + 1):
         rows[0, j] = j
     found = np.empty(len(ends), np.int64)
-    count, dead = 0, longest + 1  # no word that begins as the last one for so many labels is near
+    count = 0
+    known = 0  # rows that hold for the word at hand
+    dead = deepest + 1  # no word that begins as the last one for so many labels is near
+    start = 0
     for word in range(len(ends)):
-        if shared[word] >= dead:
-            continue
-        start = ends[word - 1] if word else 0
-        size = ends[word] - start
-        dead = longest + 1
-        for i in range(shared[word] + 1, size + 1):
-            label = labels[start + i - 1]
-            first, last = max(0, i - distance), min(length, i + distance)
-            closest = far
-            for j in range(first, last + 1):
-                value = rows[i - 1, j] + 1 if j < i + distance else far
-                if j:
-                    value = min(value, rows[i - 1, j - 1] + (said[j - 1] != label))
-                    if j > first:
-                        value = min(value, rows[i, j - 1] + 1)
-                rows[i, j] = min(value, far)
-                closest = min(closest, rows[i, j])
-            if closest == far:
-                dead = i
-                break
-        if dead > longest and abs(size - length) <= distance and rows[size, length] <= distance:
-            found[count] = word
-            count += 1
+        end = ends[word]
+        size = end - start
+        known = min(known, shared[word])
+        if known < dead:
+            dead = deepest + 1
+        if known < dead and abs(size - length) <= distance:
+            for i in range(known + 1, size + 1):
+                label = labels[start + i - 1]
+                closest = far
+                before = far  # to the left in this row
+                for j in range(max(0, i - distance), min(length, i + distance) + 1):
+                    value = before + 1
+                    if j < i + distance:
+                        value = min(value, rows[i - 1, j] + 1)
+                    if j:
+                        value = min(value, rows[i - 1, j - 1] + (said[j - 1] != label))
+                    before = min(value, far)
+                    rows[i, j] = before
+                    closest = min(closest, before)
+                known = i
+                if closest == far:
+                    dead = i
+                    break
+            if known == size and dead > size and rows[size, length] <= distance:
+                found[count] = word
+                count += 1
+        start = end
     return found[:count]

@@ -180,9 +180,10 @@ class _ClosestWordDecode:
             raise LexiconInvalid("the lexicon", "it holds no word that the model can read")
         coded.sort()
         self._words = [np.array(labels, np.int64) for labels in coded]
-        self._labels = np.concatenate(self._words)
-        self._ends = np.cumsum([len(labels) for labels in coded])
-        self._shared = np.array([0, *(_shared(one, other) for one, other in pairwise(coded))])
+        self._labels = np.concatenate(self._words).astype(np.int32)
+        self._ends = np.cumsum([len(labels) for labels in coded], dtype=np.int32)
+        shared = (_shared(one, other) for one, other in pairwise(coded))
+        self._shared = np.array([0, *shared], np.int32)
 
     def __call__(self, frames: Frames, pixels_per_frame: Sequence[tuple[float, int]]) -> list[Text]:
         return [self._text(frames, row, pixels) for row, pixels in enumerate(pixels_per_frame)]
