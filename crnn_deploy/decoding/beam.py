@@ -26,12 +26,12 @@ from crnn_deploy.decoding.kernels import (
     strongest,
 )
 from crnn_deploy.decoding.reading import Decode, Line, line_of
-from crnn_deploy.decoding.scoring import Combined, Memo, Scorer
+from crnn_deploy.decoding.scoring import Combined, Memo, Scorer, ceiling_of
 
 __all__ = ["Beam", "Hypothesis"]
 
 _NO_SCORER: Table = np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0)
-_WIDER = 8  # times the beam, when a first search finds nothing that may be said
+_WIDER = 8, 64  # times the beam, when a first search finds nothing that may be said
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,11 @@ class BeamDecode:
             self._automaton = beam.constraint.compile(alphabet, blank)
             scorers.insert(0, (self._automaton, 1.0))
             self._usable = np.unique(np.append(self._automaton.label, blank))
-        self._scorer = Combined(scorers, beam.bonus) if scorers or beam.bonus else None
+        self._scorer: Scorer | None = None
+        if len(scorers) == 1 and scorers[0][1] == 1 and not beam.bonus:
+            [(self._scorer, _)] = scorers
+        elif scorers or beam.bonus:
+            self._scorer = Combined(scorers, beam.bonus)
         self._memos: list[Memo] = []  # that no thread uses now
 
     def __call__(self, frames: Frames, pixels_per_frame: Sequence[tuple[float, int]]) -> list[Text]:
@@ -115,8 +119,9 @@ class BeamDecode:
         """
         beam = self._beam
         found = self._search(line, beam.width, beam.classes, beam.min_probability)
-        if not found:
-            found = self._search(line, _WIDER * beam.width, _WIDER * beam.classes, 0.0)
+        for wider in _WIDER:
+            if not found:
+                found = self._search(line, wider * beam.width, _WIDER[0] * beam.classes, 0.0)
         if not found and self._automaton is not None:
             found = self._scored(line, self._automaton.best_path(line))
         if not found:
@@ -160,7 +165,7 @@ class BeamDecode:
         tree[2, 0], floats[1, 0] = 0, -math.inf
         size = np.array([1, 1, 0])
         missing = np.empty(width * most if memo else 0, np.int64)
-        ceiling = self._scorer.ceiling if self._scorer else 0.0
+        ceiling = ceiling_of(self._scorer) if self._scorer else 0.0
         if memo:
             ints[1, 0] = memo.start
         at = 0
