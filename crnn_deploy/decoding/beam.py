@@ -119,11 +119,11 @@ class BeamDecode:
         """
         beam = self._beam
         found = self._search(line, beam.width, beam.classes, beam.min_probability)
+        if not found and self._automaton is not None:
+            found = self._scored(line, self._automaton.best_path(line))
         for wider in _WIDER:
             if not found:
                 found = self._search(line, wider * beam.width, _WIDER[0] * beam.classes, 0.0)
-        if not found and self._automaton is not None:
-            found = self._scored(line, self._automaton.best_path(line))
         if not found:
             raise DecodingImpossible(len(line.logits))
         return found
@@ -192,9 +192,7 @@ class BeamDecode:
     ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
         """For each frame (T) where its candidates end, and their classes and log probabilities."""
         logits = line.logits if self._usable is None else line.logits[:, self._usable]
-        steps = len(logits)
-        margin = np.float32(math.log(min_probability) if min_probability else -math.inf)
-        bars = logits.max(axis=1) + margin if steps else np.empty(0, np.float32)
-        ends, labels, kept = strongest(logits, bars, most)
+        margin = math.log(min_probability) if min_probability else -math.inf
+        ends, labels, kept = strongest(logits, margin, most)
         log_probs = kept - np.repeat(line.log_norms, np.diff(ends, prepend=0))
         return ends, labels if self._usable is None else self._usable[labels], log_probs

@@ -52,12 +52,13 @@ def insert(
 
 @compiled
 def strongest(
-    logits: NDArray[np.float32], bars: NDArray[np.float32], most: int
+    logits: NDArray[np.float32], margin: float, most: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
-    """Of each frame the classes that reach its bar, `most` at most: the strongest first, of equals the first.
+    """Of each frame the classes within a margin of the strongest, `most` at most: the strongest first, of
+    equals the first.
 
     logits: (T, classes)
-    bars: (T)
+    margin: 0 at most
     Where each frame's end (T), one frame after the other, and their classes and logits.
     """
     steps, classes = logits.shape
@@ -66,7 +67,7 @@ def strongest(
     labels, kept = np.empty(steps * room, np.int64), np.empty(steps * room, np.float64)
     first = 0
     for t in range(steps):
-        bar, end = bars[t], first
+        bar, end = NEVER, first
         row = logits[t]
         for label in range(classes):
             logit = row[label]
@@ -82,8 +83,11 @@ def strongest(
                 at -= 1
             kept[at], labels[at] = logit, label
             end += 1
+            bar = kept[first] + margin
             if end - first == room:
-                bar = np.float32(kept[end - 1])
+                bar = max(bar, kept[end - 1])
+        while end > first and kept[end - 1] < kept[first] + margin:
+            end -= 1
         ends[t] = first = end
     return ends, labels[:first], kept[:first]
 
