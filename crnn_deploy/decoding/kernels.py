@@ -294,12 +294,14 @@ def within(
     labels: NDArray[np.int32],
     ends: NDArray[np.int32],
     shared: NDArray[np.int32],
+    likely: NDArray[np.bool_],
     distance: int,
 ) -> NDArray[np.int64]:
     """Which words of a sorted list are within an edit distance (Levenshtein) of what was said.
 
     labels: of all words, one after the other, each up to its end
     shared: how many labels a word begins with as the one before it does
+    likely: which words may be near; those that are too long or too short must not be
     Rows of the distance matrix are kept for the next word, and words are passed over whose beginning is too
     far already: the list is a trie that is walked in order.
     """
@@ -319,7 +321,7 @@ def within(
         known = min(known, shared[word])
         if known < dead:
             dead = deepest + 1
-        if known < dead and abs(size - length) <= distance:
+        if known < dead and likely[word]:
             for i in range(known + 1, size + 1):
                 label = labels[start + i - 1]
                 closest = far

@@ -11,6 +11,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from crnn_deploy.ctc import Encoder, Frames, Text
 from crnn_deploy.decoding.confidence import Aggregate
@@ -184,6 +185,8 @@ class _ClosestWordDecode:
         self._ends = np.cumsum([len(labels) for labels in coded], dtype=np.int32)
         shared = (_shared(one, other) for one, other in pairwise(coded))
         self._shared = np.array([0, *shared], np.int32)
+        self._lengths = np.diff(self._ends, prepend=0)
+        self._kinds = np.array([_kinds(word) for word in self._words])
 
     def __call__(self, frames: Frames, pixels_per_frame: Sequence[tuple[float, int]]) -> list[Text]:
         return [self._text(frames, row, pixels) for row, pixels in enumerate(pixels_per_frame)]
@@ -194,7 +197,11 @@ class _ClosestWordDecode:
             return Text("", math.nan, ())
         merged = path[np.diff(path, prepend=-1) != 0]
         labels = merged[merged != self._blank]
-        near = within(labels, self._labels, self._ends, self._shared, self._decoder.distance)
+        distance = self._decoder.distance
+        # an edit changes the length by 1 at most, and two bits of the kinds
+        likely = np.bitwise_count(self._kinds ^ _kinds(labels)) <= 2 * distance
+        likely &= np.abs(self._lengths - len(labels)) <= distance
+        near = within(labels, self._labels, self._ends, self._shared, likely, distance)
         words = [self._words[word] for word in near.tolist()]
         if words:
             ends = np.cumsum([len(word) for word in words])
@@ -202,6 +209,11 @@ class _ClosestWordDecode:
             if scores.max() > -math.inf:
                 labels = words[int(scores.argmax())]
         return line.text(labels.tolist(), self._tokens, self._blank, pixels, self._decoder.aggregate)
+
+
+def _kinds(labels: NDArray[np.int64]) -> np.uint64:
+    """Which labels a word has, folded to 64 bits."""
+    return np.bitwise_or.reduce(np.left_shift(np.uint64(1), (labels & 63).astype(np.uint64)))
 
 
 def _shared(one: Sequence[int], other: Sequence[int]) -> int:
