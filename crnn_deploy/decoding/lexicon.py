@@ -213,7 +213,7 @@ class _ClosestWordDecode:
 
 def _kinds(labels: NDArray[np.int64]) -> np.uint64:
     """Which labels a word has, folded to 64 bits."""
-    return np.bitwise_or.reduce(np.left_shift(np.uint64(1), (labels & 63).astype(np.uint64)))
+    return np.uint64(np.bitwise_or.reduce(np.left_shift(np.uint64(1), (labels & 63).astype(np.uint64))))
 
 
 def _shared(one: Sequence[int], other: Sequence[int]) -> int:

@@ -186,7 +186,7 @@ class KenlmModel:
 
     def __init__(self, path: Path) -> None:
         try:
-            import kenlm  # type: ignore[import-not-found]
+            import kenlm
         except ImportError as error:
             raise LibraryMissing(f"{path.name}", "kenlm", "kenlm") from error
         try:
