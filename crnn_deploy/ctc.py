@@ -6,7 +6,7 @@ Greedy (best path) decoding takes the likeliest class of every frame, merges run
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,7 @@ __all__ = [
     "Alternative",
     "BestPath",
     "Char",
+    "Encoder",
     "Frames",
     "LogitsMissing",
     "Text",
@@ -110,27 +111,44 @@ class Text:
         Alternative, ...
     ] = ()  # likeliest first, this text included, where they were asked for
 
-    @classmethod
+    @staticmethod
     def deferred(
-        cls, text: str, confidence: float, chars_of: Callable[[int], tuple[Char, ...]], row: int
-    ) -> Text:
-        """A text whose characters are built by `chars_of(row)` when they are asked for."""
-        made = cls.__new__(cls)
-        made.__dict__.update(text=text, confidence=confidence, _chars=(chars_of, row))
+        texts: Iterable[str],
+        confidences: Iterable[float],
+        chars_of: Callable[[int], tuple[Char, ...]],
+    ) -> list[Text]:
+        """Texts of a batch whose characters are built by `chars_of(row)` when they are asked for."""
+        made: list[Any] = [
+            _Deferred(text, confidence, chars_of, row)
+            for row, (text, confidence) in enumerate(zip(texts, confidences, strict=True))
+        ]
         return made
 
     if not TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> tuple[Char, ...]:
             """Called for what is not there: the characters of a deferred text."""
-            if name != "chars" or "_chars" not in self.__dict__:
+            if name != "chars" or "_chars_of" not in self.__dict__:
                 raise AttributeError(name)
-            chars_of, row = self.__dict__["_chars"]
             # stored in one step, since several threads may ask
-            return self.__dict__.setdefault("chars", chars_of(row))
+            return self.__dict__.setdefault("chars", self.__dict__["_chars_of"](self.__dict__["_row"]))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Text, (self.text, self.confidence, self.chars, self.alternatives)
+
+
+class _Deferred:
+    """Makes a `Text` whose characters are yet to be built, in a fifth of the time that its fields would take
+    when they are set past its frozen `__setattr__`."""
+
+    def __init__(
+        self, text: str, confidence: float, chars_of: Callable[[int], tuple[Char, ...]], row: int
+    ) -> None:
+        self.text = text
+        self.confidence = confidence
+        self._chars_of = chars_of
+        self._row = row
+        self.__class__ = Text  # type: ignore[assignment]
 
 
 class BestPath:
@@ -153,32 +171,30 @@ class BestPath:
         rows, steps = indices.shape
         if not indices.size:
             return [Text("", 0.0, ()) for _ in range(rows)]
-        change = np.empty((rows, steps), bool)
-        change[:, 0] = True
-        np.not_equal(indices[:, 1:], indices[:, :-1], out=change[:, 1:])
-        starts = change.ravel().nonzero()[0]
-        labels = indices.ravel()[starts]
-        spoken = labels != self._blank
-        peaks = np.maximum.reduceat(probabilities.ravel(), starts)
-        first = starts.searchsorted(np.arange(0, rows * steps, steps))  # run in which each row begins
-        confidences = np.minimum.reduceat(np.where(spoken, peaks, np.float32(np.inf)), first).tolist()
-        ends = np.add.reduceat(spoken, first, dtype=np.intp).cumsum().tolist()
-        said = labels[spoken]
-        joined: Sequence[str]
+        labels, peaks = indices.ravel(), probabilities.ravel()
+        begins = np.empty(len(labels), bool)  # whether a frame begins a run
+        np.not_equal(labels[1:], labels[:-1], out=begins[1:])
+        begins[::steps] = True
+        spoken = (labels != self._blank).nonzero()[0]  # frames
+        first = begins[spoken].nonzero()[0]
+        starts = spoken[first]
+        best = np.full(len(first) + 1, np.inf, np.float32)  # one more, for rows without characters
+        if len(first):
+            np.maximum.reduceat(peaks[spoken], first, out=best[:-1])
+        ends = starts.searchsorted(np.arange(0, rows * steps + 1, steps))
+        confidences = np.minimum.reduceat(best, ends[:-1])
+        if (empty := ends[:-1] == ends[1:]).any():
+            confidences[empty] = probabilities[empty].min(axis=1)
+        said = labels[starts]
+        bounds = ends.tolist()
         if self._codes is not None:
             joined = self._codes[said].tobytes().decode("utf-32-le", "surrogatepass")
+            texts = [joined[begin:end] for begin, end in pairwise(bounds)]
         else:
-            joined = [self._tokens[label] for label in said.tolist()]
+            tokens = [self._tokens[label] for label in said.tolist()]
+            texts = ["".join(tokens[begin:end]) for begin, end in pairwise(bounds)]
         chars_of = _Runs(indices, probabilities, self._tokens, self._blank, pixels_per_frame)
-        deferred, begin, texts = Text.deferred, 0, []
-        for row, (end, confidence) in enumerate(zip(ends, confidences, strict=True)):
-            if begin == end:
-                confidence = float(probabilities[row].min())
-            part = joined[begin:end]
-            text = part if isinstance(part, str) else "".join(part)
-            texts.append(deferred(text, confidence, chars_of, row))
-            begin = end
-        return texts
+        return Text.deferred(texts, confidences.tolist(), chars_of)
 
 
 @dataclass(frozen=True)
@@ -216,26 +232,34 @@ def decode(
     return BestPath(alphabet, blank)(frames, pixels_per_frame)
 
 
+class Encoder:
+    """From texts to class indices, with one alphabet."""
+
+    def __init__(self, alphabet: Sequence[str], blank: int) -> None:
+        self._classes = {token: index + (index >= blank) for index, token in enumerate(alphabet)}
+        self._longest = max(map(len, alphabet))
+
+    def __call__(self, text: str) -> list[int]:
+        """Class indices of a text, the longest token first where several fit. Raises CharacterUnknown."""
+        classes, labels, at = self._classes, [], 0
+        while at < len(text):
+            for length in range(min(self._longest, len(text) - at), 0, -1):
+                if (label := classes.get(text[at : at + length])) is not None:
+                    labels.append(label)
+                    at += length
+                    break
+            else:
+                raise CharacterUnknown(text[at], text)
+        return labels
+
+
 def encode(text: str, alphabet: Sequence[str], blank: int, *, ignore_case: bool = False) -> list[int]:
-    """Class indices of a text, the longest token first where several fit. Raises CharacterUnknown.
+    """Class indices of one text, as of `Encoder`. Raises CharacterUnknown.
 
     Counterpart of crnn.pytorch's `strLabelConverter.encode`; `ignore_case` lowers the text, as its
     default did.
     """
-    text = text.lower() if ignore_case else text
-    classes = {token: index + (index >= blank) for index, token in enumerate(alphabet)}
-    longest = max(map(len, alphabet))
-    labels: list[int] = []
-    at = 0
-    while at < len(text):
-        for length in range(min(longest, len(text) - at), 0, -1):
-            if (label := classes.get(text[at : at + length])) is not None:
-                labels.append(label)
-                at += length
-                break
-        else:
-            raise CharacterUnknown(text[at], text)
-    return labels
+    return Encoder(alphabet, blank)(text.lower() if ignore_case else text)
 
 
 def steps_needed(labels: Sequence[object]) -> int:

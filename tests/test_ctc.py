@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import groupby
 from typing import Any
 
+import ctc_matrices
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -100,6 +101,14 @@ def test_the_published_example_of_crnn_pytorch() -> None:
     [text] = decode(Frames(np.array([row]), np.ones((1, 26), np.float32)), alphabet, 0, [(4.0, 100)])
     assert text.text == "available"
     assert text.chars[-1].right == 96.0
+
+
+@ctc_matrices.needs_matrices
+@pytest.mark.parametrize("name", ["line", "word"])
+def test_published_best_paths(name: str) -> None:
+    frames = ctc_matrices.frames(name)
+    [text] = decode(frames, ctc_matrices.ALPHABET, ctc_matrices.BLANK, [(1.0, 100)])
+    assert text.text == ctc_matrices.expected(name)["best_path"]
 
 
 def test_frames_past_the_image_end_at_its_right_edge() -> None:

@@ -7,21 +7,31 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from crnn_deploy.ctc import Alternative, Frames, Text
 from crnn_deploy.decoding.confidence import Aggregate
-from crnn_deploy.decoding.constraints import AnyText, Automaton, Constraint, DecodingImpossible
-from crnn_deploy.decoding.kernels import advance, backtrack
+from crnn_deploy.decoding.constraints import Automaton, Constraint, DecodingImpossible
+from crnn_deploy.decoding.kernels import (
+    BEAM_FLOATS,
+    BEAM_INTS,
+    CHILDREN,
+    TREE,
+    Table,
+    advance,
+    backtrack,
+    strongest,
+)
 from crnn_deploy.decoding.reading import Decode, Line, line_of
-from crnn_deploy.decoding.scoring import Combined, Memo, Scorer
+from crnn_deploy.decoding.scoring import Combined, Memo, Scorer, ceiling_of
 
 __all__ = ["Beam", "Hypothesis"]
 
-_WIDER = 8  # times the beam, when a first search finds nothing that may be said
+_NO_SCORER: Table = np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0)
+_WIDER = 8, 64  # times the beam, when a first search finds nothing that may be said
 
 
 @dataclass(frozen=True)
@@ -74,16 +84,17 @@ class BeamDecode:
         self._tokens = (*alphabet[:blank], "", *alphabet[blank:])
         self._automaton: Automaton | None = None
         scorers = list(beam.scorers)
-        allowed = np.ones(len(self._tokens), bool)
+        self._usable: NDArray[np.int64] | None = None  # classes that may be said, where not all may
         if beam.constraint is not None:
             self._automaton = beam.constraint.compile(alphabet, blank)
             scorers.insert(0, (self._automaton, 1.0))
-            allowed[:] = False
-            allowed[self._automaton.label] = True
-        allowed[blank] = True
-        self._blocked = None if allowed.all() else ~allowed
-        self._scorer: Scorer = Combined(scorers, beam.bonus) if scorers or beam.bonus else AnyText()
-        self._memo = Memo(self._scorer, self._tokens)
+            self._usable = np.unique(np.append(self._automaton.label, blank))
+        self._scorer: Scorer | None = None
+        if len(scorers) == 1 and scorers[0][1] == 1 and not beam.bonus:
+            [(self._scorer, _)] = scorers
+        elif scorers or beam.bonus:
+            self._scorer = Combined(scorers, beam.bonus)
+        self._memos: list[Memo] = []  # that no thread uses now
 
     def __call__(self, frames: Frames, pixels_per_frame: Sequence[tuple[float, int]]) -> list[Text]:
         return [self._text(frames, row, pixels) for row, pixels in enumerate(pixels_per_frame)]
@@ -97,25 +108,29 @@ class BeamDecode:
         if not self._beam.nbest:
             return text
         alternatives = [
-            Alternative("".join(self._tokens[label] for label in one.labels), one.score)
-            for one in found[: self._beam.nbest]
+            Alternative("".join(self._tokens[label] for label in one.labels), one.score) for one in found
         ]
-        return Text(text.text, text.confidence, text.chars, tuple(alternatives))
+        return replace(text, alternatives=tuple(alternatives))
 
     def search(self, line: Line) -> list[Hypothesis]:
-        """The texts in the beam at the end, likeliest first. Raises DecodingImpossible."""
+        """The likeliest texts, as many as the beam gives alternatives, and one at least.
+
+        Raises DecodingImpossible.
+        """
         beam = self._beam
         found = self._search(line, beam.width, beam.classes, beam.min_probability)
-        if not found:
-            found = self._search(line, _WIDER * beam.width, _WIDER * beam.classes, 0.0)
         if not found and self._automaton is not None:
             found = self._scored(line, self._automaton.best_path(line))
+        for wider in _WIDER:
+            if not found:
+                found = self._search(line, wider * beam.width, _WIDER[0] * beam.classes, 0.0)
         if not found:
             raise DecodingImpossible(len(line.logits))
         return found
 
     def _scored(self, line: Line, labels: Sequence[int]) -> list[Hypothesis]:
         """A text with its score, unless a scorer forbids it."""
+        assert self._scorer is not None
         state, total = self._scorer.start(), line.log_likelihood(labels, self._blank)
         for label in labels:
             state, weight = self._scorer.step(state, self._tokens[label])
@@ -126,79 +141,58 @@ class BeamDecode:
         return [Hypothesis(tuple(labels), total)] if total > -math.inf else []
 
     def _search(self, line: Line, width: int, most: int, min_probability: float) -> list[Hypothesis]:
-        if self._memo.full:
-            self._memo = Memo(self._scorer, self._tokens)
-        memo = self._memo
+        if self._scorer is None:
+            return self._found(line, width, most, min_probability, None)
+        try:
+            memo = self._memos.pop()
+        except IndexError:
+            memo = Memo(self._scorer, self._tokens)
+        found = self._found(line, width, most, min_probability, memo)
+        if not memo.full:
+            self._memos.append(memo)
+        return found
+
+    def _found(
+        self, line: Line, width: int, most: int, min_probability: float, memo: Memo | None
+    ) -> list[Hypothesis]:
         ends, labels, log_probs = self._candidates(line, most, min_probability)
         steps, classes = len(ends), len(self._tokens)
-        most = int(np.diff(ends, prepend=0).max(initial=0))
-        tree, room = steps * width + 1, width * (most + 1)
-        slots = 1 << (2 * tree).bit_length()
-        parents, tree_labels = np.full(tree, -1, np.int64), np.full(tree, -1, np.int64)
-        child_keys, children = np.full(slots, -1, np.int64), np.empty(slots, np.int64)
-        place = np.full(tree, -1, np.int64)
-        nodes, states = np.zeros(room, np.int64), np.zeros(room, np.int64)
-        in_blank, in_label, scores = np.zeros(room), np.full(room, -math.inf), np.zeros(room)
-        missing = np.empty(room, np.int64)
-        states[0], place[0] = memo.start, 0
+        nodes = steps * width + 1
+        tree = np.full((TREE, nodes), -1, np.int64)
+        children = np.full((CHILDREN, 1 << (2 * nodes).bit_length()), -1, np.int64)
+        ints, floats = np.zeros((BEAM_INTS, width), np.int64), np.zeros((BEAM_FLOATS, width))
+        # one prefix, which is empty, before the first frame
+        tree[2, 0], floats[1, 0] = 0, -math.inf
         size = np.array([1, 1, 0])
+        missing = np.empty(width * most if memo else 0, np.int64)
+        ceiling = ceiling_of(self._scorer) if self._scorer else 0.0
+        if memo:
+            ints[1, 0] = memo.start
         at = 0
         while at < steps:
-            keys, next_states, weights = memo.tables
+            table = memo.table if memo else _NO_SCORER
             at = advance(
-                at,
-                ends,
-                labels,
-                log_probs,
-                self._blank,
-                width,
-                classes,
-                keys,
-                next_states,
-                weights,
-                parents,
-                tree_labels,
-                child_keys,
-                children,
-                place,
-                size,
-                nodes,
-                in_blank,
-                in_label,
-                states,
-                scores,
-                missing,
+                *(at, ends, labels, log_probs, self._blank, classes, ceiling, table),
+                *(tree, children, size, ints, floats, missing),
             )
-            if at < steps:
+            if memo and at < steps:
                 memo.fill(missing[: size[2]].tolist())
+        totals = np.logaddexp(floats[0], floats[1])[: size[1]] + floats[2, : size[1]]
+        if memo:
+            totals += [memo.end(state) for state in ints[1, : size[1]].tolist()]
         found = []
-        for i in range(size[1]):
-            score = float(np.logaddexp(in_blank[i], in_label[i]) + scores[i]) + memo.end(int(states[i]))
-            if score > -math.inf:
-                found.append(
-                    Hypothesis(tuple(backtrack(int(nodes[i]), parents, tree_labels).tolist()), score)
-                )
-        return sorted(found, key=lambda one: -one.score)
+        for i in np.argsort(-totals, kind="stable")[: max(1, self._beam.nbest)].tolist():
+            if totals[i] > -math.inf:
+                said = backtrack(ints[0, i], tree)
+                found.append(Hypothesis(tuple(said.tolist()), float(totals[i])))
+        return found
 
     def _candidates(
         self, line: Line, most: int, min_probability: float
     ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
         """For each frame (T) where its candidates end, and their classes and log probabilities."""
-        logits = line.logits
-        if self._blocked is not None:
-            logits = np.where(self._blocked, np.float32(-np.inf), logits)
-        with np.errstate(divide="ignore"):
-            margin = np.log(np.float32(min_probability))
-        bar = logits.max(axis=1, keepdims=True) + margin if len(logits) else logits
-        tried = logits >= bar
-        if self._blocked is not None:
-            tried &= ~self._blocked
-        counts = np.count_nonzero(tried, axis=1)
-        for t in np.flatnonzero(counts > most).tolist():
-            best = np.argsort(-logits[t], kind="stable")[:most]  # of equals the first class
-            tried[t] = False
-            tried[t, best] = True
-            counts[t] = most
-        frame, labels = tried.nonzero()
-        log_probs = line.logits[frame, labels].astype(np.float64) - line.log_norms[frame]
-        return counts.cumsum().astype(np.int64), labels.astype(np.int64), log_probs
+        logits = line.logits if self._usable is None else line.logits[:, self._usable]
+        margin = math.log(min_probability) if min_probability else -math.inf
+        ends, labels, kept = strongest(logits, margin, most)
+        log_probs = kept - np.repeat(line.log_norms, np.diff(ends, prepend=0))
+        return ends, labels if self._usable is None else self._usable[labels], log_probs

@@ -11,12 +11,11 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from crnn_deploy.decoding.kernels import best_path
+from crnn_deploy.decoding.paths import best_path
 from crnn_deploy.decoding.reading import Line
 from crnn_deploy.errors import CrnnDeployError, LibraryMissing
 
 __all__ = [
-    "AnyText",
     "Automaton",
     "Constraint",
     "ConstraintImpossible",
@@ -60,19 +59,6 @@ class DecodingImpossible(CrnnDeployError, ValueError):
         )
 
 
-class AnyText:
-    """Every text, at no weight: what a search without language knowledge asks."""
-
-    def start(self) -> None:
-        return None
-
-    def step(self, state: None, char: str) -> tuple[None, float]:
-        return None, 0.0
-
-    def end(self, state: None) -> float:
-        return 0.0
-
-
 @dataclass(frozen=True)
 class Automaton:
     """A deterministic automaton over the classes of a model; a scorer that forbids what it does not accept.
@@ -86,6 +72,7 @@ class Automaton:
     target: NDArray[np.int64]  # (edges)
     label: NDArray[np.int64]  # (edges) classes
     final: NDArray[np.bool_]  # (states)
+    ceiling = 0.0  # as a scorer's
 
     def __post_init__(self) -> None:
         edges = zip(self.source.tolist(), self.label.tolist(), self.target.tolist(), strict=True)
@@ -105,9 +92,9 @@ class Automaton:
         """Labels of the likeliest path that is accepted, exactly. Raises DecodingImpossible."""
         log_probs = line.logits - line.log_norms[:, None]
         path = best_path(log_probs, self.blank, self.source, self.target, self.label, self.final)
-        if not len(path):
+        if not len(path) and (len(log_probs) or not self.final[0]):
             raise DecodingImpossible(len(line.logits))
-        merged = path[np.concatenate(([True], path[1:] != path[:-1]))]
+        merged = path[np.diff(path, prepend=-1) != 0]
         labels: list[int] = merged[merged != self.blank].tolist()
         return labels
 
@@ -119,7 +106,8 @@ class Constraint:
     allow, block: characters that may or may not stand in a text
     mask: one sign for each character: A upper case, a lower case, L a letter, 9 a digit, X a letter or digit,
         * anything, and any other sign itself; after a backslash every sign is itself
-    pattern: a regular expression that the whole text matches (the extra `decode`; no look-around, no anchors)
+    pattern: a regular expression that the whole text matches (the extra `decode`; without look-behind, back
+        references and anchors)
     shortest, longest: number of characters (tokens of the alphabet)
     """
 

@@ -1,213 +1,282 @@
-"""The inner loops of decoding, for numba where it is installed and plain Python where it is not.
-
-One source for both, so both give the same results: float64 throughout, no fast-math, and ties broken by
-order. Without numba (the extra `decode`) everything works, some hundred times slower.
-"""
+"""The inner loops of the beam search."""
 
 from __future__ import annotations
-
-import math
-from collections.abc import Callable
-from typing import Any, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["COMPILED", "advance", "align", "backtrack", "best_path", "log_likelihood", "lookup"]
+from crnn_deploy.decoding.compiled import NEVER, compiled, log_add
 
-_Function = TypeVar("_Function", bound=Callable[..., Any])
+__all__ = [
+    "BEAM_FLOATS",
+    "BEAM_INTS",
+    "CHILDREN",
+    "TREE",
+    "Table",
+    "advance",
+    "backtrack",
+    "insert",
+    "strongest",
+    "within",
+]
 
-try:
-    from numba import njit
-
-    COMPILED = True
-except ImportError:
-    COMPILED = False
-
-
-def _compiled(function: _Function) -> _Function:
-    """The function compiled; cached on disk, since compiling takes seconds. Keeps the GIL: see `Memo`."""
-    return cast(_Function, njit(cache=True)(function)) if COMPILED else function
-
-
-_NEVER = -math.inf
-
-
-@_compiled
-def _log_add(one: float, other: float) -> float:
-    if one < other:
-        one, other = other, one
-    if other == _NEVER:
-        return one
-    return one + math.log1p(math.exp(other - one))
+# an open-addressing table of a power of two of slots: keys, -1 where free, and of each a value and a weight
+Table = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]
 
 
-@_compiled
+@compiled
 def lookup(keys: NDArray[np.int64], key: int) -> int:
     """Where a key stands in an open-addressing table of a power of two of slots, or its free slot."""
     mask = len(keys) - 1
-    slot = ((key * 40503) ^ (key >> 15)) & mask
+    slot = key * 40503
+    slot = (slot ^ (slot >> 16)) & mask
     while keys[slot] != -1 and keys[slot] != key:
         slot = (slot + 1) & mask
     return slot
 
 
-# A beam is rows of: node of the prefix tree, log probability of all alignments that end in a blank, of those
-# that end in the prefix's last label, state of the scorer, the scorer's weights so far.
-# The tree has one node for each prefix ever held: its parent, its label, and its place in the beam or -1;
-# a table
-# (keys node * classes + label) finds the children.
+@compiled
+def insert(
+    table: Table,
+    keys: NDArray[np.int64],
+    values: NDArray[np.int64],
+    weights: NDArray[np.float64],
+) -> None:
+    """Put keys that a table lacks, with a value and a weight each, into its free slots."""
+    for i in range(len(keys)):
+        slot = lookup(table[0], keys[i])
+        table[0][slot] = keys[i]
+        table[1][slot] = values[i]
+        table[2][slot] = weights[i]
 
 
-@_compiled
+@compiled
+def strongest(
+    logits: NDArray[np.float32], margin: float, most: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+    """Of each frame the classes within a margin of the strongest, `most` at most: the strongest first, of
+    equals the first.
+
+    logits: (T, classes)
+    margin: 0 at most
+    Where each frame's end (T), one frame after the other, and their classes and logits.
+    """
+    steps, classes = logits.shape
+    room = min(most, classes)
+    ends = np.empty(steps, np.int64)
+    labels, kept = np.empty(steps * room, np.int64), np.empty(steps * room, np.float64)
+    first = 0
+    for t in range(steps):
+        bar, end = NEVER, first
+        row = logits[t]
+        for label in range(classes):
+            logit = row[label]
+            if logit < bar:
+                continue
+            if end - first == room:
+                if logit <= kept[end - 1]:
+                    continue
+                end -= 1
+            at = end
+            while at > first and kept[at - 1] < logit:
+                kept[at], labels[at] = kept[at - 1], labels[at - 1]
+                at -= 1
+            kept[at], labels[at] = logit, label
+            end += 1
+            bar = kept[first] + margin
+            if end - first == room:
+                bar = max(bar, kept[end - 1])
+        while end > first and kept[end - 1] < kept[first] + margin:
+            end -= 1
+        ends[t] = first = end
+    return ends, labels[:first], kept[:first]
+
+
+@compiled
+def _worse(totals: NDArray[np.float64], order: NDArray[np.int64], one: int, other: int) -> bool:
+    """Whether a row comes after another: a smaller total, or of equals the later one."""
+    return bool(totals[one] < totals[other] or (totals[one] == totals[other] and order[one] > order[other]))
+
+
+@compiled
+def _sift(
+    heap: NDArray[np.int64], size: int, at: int, totals: NDArray[np.float64], order: NDArray[np.int64]
+) -> None:
+    """Let what stands at a place of a heap sink; the worst row comes to stand on top."""
+    row = heap[at]
+    while 2 * at + 1 < size:
+        child = 2 * at + 1
+        if child + 1 < size and _worse(totals, order, heap[child + 1], heap[child]):
+            child += 1
+        if not _worse(totals, order, heap[child], row):
+            break
+        heap[at] = heap[child]
+        at = child
+    heap[at] = row
+
+
+@compiled
+def _heapify(heap: NDArray[np.int64], totals: NDArray[np.float64], order: NDArray[np.int64]) -> None:
+    for at in range(len(heap) // 2 - 1, -1, -1):
+        _sift(heap, len(heap), at, totals, order)
+
+
+# A beam has a row for each prefix, the likeliest first. BEAM_INTS: node of the prefix tree, state of the
+# scorer. BEAM_FLOATS: log probability of all alignments that end in a blank, of those that end in the
+# prefix's last label, and the scorer's weights so far. The tree has a node for each prefix ever held. TREE:
+# its parent, its label, and its row in the beam or -1. CHILDREN: a table of keys node * classes + label, and
+# nodes.
+BEAM_INTS, BEAM_FLOATS, TREE, CHILDREN = 2, 3, 3, 2
+
+
+@compiled
 def advance(
     first: int,
-    frame_ends: NDArray[np.int64],
+    ends: NDArray[np.int64],
     labels: NDArray[np.int64],
     log_probs: NDArray[np.float64],
     blank: int,
-    width: int,
     classes: int,
-    keys: NDArray[np.int64],
-    next_states: NDArray[np.int64],
-    weights: NDArray[np.float64],
-    parents: NDArray[np.int64],
-    tree_labels: NDArray[np.int64],
-    child_keys: NDArray[np.int64],
+    ceiling: float,
+    known: Table,
+    tree: NDArray[np.int64],
     children: NDArray[np.int64],
-    place: NDArray[np.int64],
     size: NDArray[np.int64],
-    nodes: NDArray[np.int64],
-    in_blank: NDArray[np.float64],
-    in_label: NDArray[np.float64],
-    states: NDArray[np.int64],
-    scores: NDArray[np.float64],
+    ints: NDArray[np.int64],
+    floats: NDArray[np.float64],
     missing: NDArray[np.int64],
 ) -> int:
     """Take the beam through frames from `first` on; the frame at which it stopped.
 
-    labels, log_probs: candidates of all frames, one frame after the other; frame t's end at frame_ends[t]
-    keys, next_states, weights: known steps of the scorer, state * classes + label -> state, weight; -1 is
-    free
-    size: [nodes of the tree, hypotheses in the beam, missing steps]
+    ends, labels, log_probs: candidates of all frames as `strongest` orders them
+    ceiling: no step of the scorer has a greater weight
+    known: steps of the scorer: keys state * classes + label, -1 where free, states, weights; no slots: there
+        is no scorer
+    size: [nodes of the tree, rows of the beam, missing steps]
+    ints, floats: the beam, as many columns as it may have rows
     It stops before a frame that needs steps of the scorer that are not known, and lists them in `missing`.
     """
-    frames = len(frame_ends)
-    capacity = len(nodes)
-    new_node = np.empty(capacity, np.int64)
-    new_parent = np.empty(capacity, np.int64)
-    new_label = np.empty(capacity, np.int64)
-    new_blank = np.empty(capacity, np.float64)
-    new_in_label = np.empty(capacity, np.float64)
-    new_state = np.empty(capacity, np.int64)
-    new_score = np.empty(capacity, np.float64)
-    total = np.empty(capacity, np.float64)
-    taken = np.empty(capacity, np.bool_)
-    for t in range(first, frames):
-        start = frame_ends[t - 1] if t else 0
-        end = frame_ends[t]
+    parents, tree_labels, place = tree[0], tree[1], tree[2]
+    nodes, states = ints[0], ints[1]
+    in_blank, in_label, scores = floats[0], floats[1], floats[2]
+    keys, next_states, weights = known
+    scored = len(keys) > 0
+    width = len(nodes)
+    both, totals, order = np.empty(width), np.empty(width), np.empty(width, np.int64)
+    new_node, new_parent = np.empty(width, np.int64), np.empty(width, np.int64)
+    new_label, new_state = np.empty(width, np.int64), np.empty(width, np.int64)
+    new_blank, new_in_label, new_score = np.empty(width), np.empty(width), np.empty(width)
+    heap = np.empty(width, np.int64)
+    said = np.full(classes, NEVER)  # log probability of each candidate of a frame
+    for t in range(first, len(ends)):
+        start, end = (ends[t - 1] if t else 0), ends[t]
         beam = size[1]
-        # what stays: a blank, or the last label once more
-        blank_at = -1
         for c in range(start, end):
-            if labels[c] == blank:
-                blank_at = c
-        missed = 0
+            said[labels[c]] = log_probs[c]
         for b in range(beam):
-            for c in range(start, end):
-                if labels[c] != blank:
-                    key = states[b] * classes + labels[c]
-                    slot = lookup(keys, key)
-                    if keys[slot] == -1:
-                        missing[missed] = key
-                        missed += 1
-        if missed:
-            size[2] = missed
-            return t
-        count = beam
+            both[b] = log_add(in_blank[b], in_label[b])
+        # what stays: a blank, the last label once more, or that label after a shorter prefix of the beam
         for b in range(beam):
             node = nodes[b]
-            last = tree_labels[node]
-            both = _log_add(in_blank[b], in_label[b])
-            new_node[b] = node
-            new_parent[b] = parents[node]
-            new_label[b] = last
-            new_blank[b] = both + log_probs[blank_at] if blank_at >= 0 else _NEVER
-            new_in_label[b] = _NEVER
-            for c in range(start, end):
-                if labels[c] == last:
-                    new_in_label[b] = in_label[b] + log_probs[c]
-            new_state[b] = states[b]
-            new_score[b] = scores[b]
-        # what grows by a label; it may be a prefix that the beam holds already
+            label, parent = tree_labels[node], parents[node]
+            stay = NEVER
+            if parent >= 0:
+                stay = in_label[b] + said[label]
+                shorter = place[parent]
+                if shorter >= 0:
+                    grown = in_blank[shorter] if tree_labels[parent] == label else both[shorter]
+                    stay = log_add(stay, grown + said[label])
+            new_node[b], new_parent[b], new_label[b] = node, parent, label
+            new_blank[b], new_in_label[b] = both[b] + said[blank], stay
+            new_state[b], new_score[b] = states[b], scores[b]
+            totals[b] = log_add(new_blank[b], stay) + scores[b]
+            order[b] = heap[b] = b
+        count, turn, missed = beam, beam, 0
+        if count == width:
+            _heapify(heap, totals, order)
+        # what grows by a label to a prefix that the beam does not hold
         for b in range(beam):
             node = nodes[b]
-            both = _log_add(in_blank[b], in_label[b])
             for c in range(start, end):
+                bar = totals[heap[0]] if count == width else NEVER
+                if both[b] + log_probs[c] + scores[b] + ceiling <= bar:
+                    break  # the next candidates are weaker still
                 label = labels[c]
                 if label == blank:
                     continue
-                slot = lookup(keys, states[b] * classes + label)
-                weight = weights[slot]
-                if weight == _NEVER:
+                gain = (in_blank[b] if label == tree_labels[node] else both[b]) + log_probs[c]
+                if gain == NEVER or gain + scores[b] + ceiling <= bar:
                     continue
-                gain = (in_blank[b] if label == tree_labels[node] else both) + log_probs[c]
-                if gain == _NEVER:
-                    continue
-                edge = lookup(child_keys, node * classes + label)
-                child = children[edge] if child_keys[edge] != -1 else -1
+                key = node * classes + label
+                edge = lookup(children[0], key)
+                child = children[1, edge] if children[0, edge] == key else -1
                 if child >= 0 and place[child] >= 0:
-                    held = place[child]
-                    new_in_label[held] = _log_add(new_in_label[held], gain)
+                    continue
+                state, weight = 0, 0.0
+                if scored:
+                    key = states[b] * classes + label
+                    slot = lookup(keys, key)
+                    if keys[slot] != key:
+                        missing[missed] = key
+                        missed += 1
+                        continue
+                    state, weight = next_states[slot], weights[slot]
+                total = gain + scores[b] + weight
+                if total <= bar:
+                    continue
+                row = count if count < width else heap[0]
+                new_node[row], new_parent[row], new_label[row] = child, node, label
+                new_blank[row], new_in_label[row] = NEVER, gain
+                new_state[row], new_score[row] = state, scores[b] + weight
+                totals[row], order[row] = total, turn
+                turn += 1
+                if count == width:
+                    _sift(heap, width, 0, totals, order)
                 else:
-                    new_node[count] = child
-                    new_parent[count] = node
-                    new_label[count] = label
-                    new_blank[count] = _NEVER
-                    new_in_label[count] = gain
-                    new_state[count] = next_states[slot]
-                    new_score[count] = scores[b] + weight
+                    heap[count] = count
                     count += 1
-        for i in range(count):
-            total[i] = _log_add(new_blank[i], new_in_label[i]) + new_score[i]
-            taken[i] = False
+                    if count == width:
+                        _heapify(heap, totals, order)
+        for c in range(start, end):
+            said[labels[c]] = NEVER
+        if missed:
+            size[2] = missed
+            return t
         for b in range(beam):
             place[nodes[b]] = -1
+        if count < width:
+            _heapify(heap[:count], totals, order)
+        for left in range(count - 1, -1, -1):  # the worst goes last
+            row = heap[0]
+            heap[0] = heap[left]
+            _sift(heap, left, 0, totals, order)
+            heap[left] = row
         kept = 0
-        while kept < width and kept < count:
-            best = -1
-            for i in range(count):
-                if not taken[i] and total[i] > _NEVER and (best < 0 or total[i] > total[best]):
-                    best = i
-            if best < 0:
-                break
-            taken[best] = True
-            node = new_node[best]
+        while kept < count and totals[heap[kept]] > NEVER:
+            row = heap[kept]
+            node = new_node[row]
             if node < 0:
                 node = size[0]
                 size[0] += 1
-                parents[node] = new_parent[best]
-                tree_labels[node] = new_label[best]
-                key = new_parent[best] * classes + new_label[best]
-                edge = lookup(child_keys, key)
-                child_keys[edge] = key
-                children[edge] = node
-            nodes[kept] = node
+                parents[node], tree_labels[node] = new_parent[row], new_label[row]
+                key = new_parent[row] * classes + new_label[row]
+                edge = lookup(children[0], key)
+                children[0, edge], children[1, edge] = key, node
+            nodes[kept], states[kept] = node, new_state[row]
             place[node] = kept
-            in_blank[kept] = new_blank[best]
-            in_label[kept] = new_in_label[best]
-            states[kept] = new_state[best]
-            scores[kept] = new_score[best]
+            in_blank[kept], in_label[kept] = new_blank[row], new_in_label[row]
+            scores[kept] = new_score[row]
             kept += 1
         size[1] = kept
         if not kept:
-            return frames
-    return frames
+            break
+    return len(ends)
 
 
-@_compiled
-def backtrack(node: int, parents: NDArray[np.int64], tree_labels: NDArray[np.int64]) -> NDArray[np.int64]:
+@compiled
+def backtrack(node: int, tree: NDArray[np.int64]) -> NDArray[np.int64]:
     """Labels from the root to a node of the prefix tree."""
+    parents, tree_labels = tree[0], tree[1]
     length, at = 0, node
     while parents[at] >= 0:
         length += 1
@@ -219,137 +288,59 @@ def backtrack(node: int, parents: NDArray[np.int64], tree_labels: NDArray[np.int
     return found
 
 
-@_compiled
-def log_likelihood(emissions: NDArray[np.float64], repeated: NDArray[np.bool_]) -> float:
-    """Log probability of a labelling, summed over all alignments (Graves et al. 2006, section 4.1).
-
-    emissions: (T, L + 1), log probabilities of the blank and of each label
-    repeated: (L) whether a label equals the one before it
-    """
-    steps, length = emissions.shape[0], emissions.shape[1] - 1
-    forward = np.full(2 * length + 1, _NEVER)
-    forward[0] = 0.0  # before the first frame, in the blank that comes before all
-    for t in range(steps):
-        for at in range(2 * length, -1, -1):
-            column = (at + 1) // 2 if at % 2 else 0
-            value = forward[at]
-            if at:
-                value = _log_add(value, forward[at - 1])
-            if at % 2 and at > 1 and not repeated[at // 2]:
-                value = _log_add(value, forward[at - 2])
-            forward[at] = value + emissions[t, column]
-    return _log_add(forward[2 * length], forward[2 * length - 1]) if length else forward[0]
-
-
-@_compiled
-def align(
-    emissions: NDArray[np.float64], repeated: NDArray[np.bool_]
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
-    """The likeliest alignment of a labelling: of each label its first frame, one past its last, and
-    its best frame's log probability.
-
-    As `log_likelihood` with max for sum. The probability must not be 0.
-    """
-    steps, length = emissions.shape[0], emissions.shape[1] - 1
-    positions = 2 * length + 1
-    best = np.full(positions, _NEVER)
-    best[0] = 0.0
-    came = np.zeros((steps, positions), np.int8)
-    for t in range(steps):
-        for at in range(positions - 1, -1, -1):
-            column = (at + 1) // 2 if at % 2 else 0
-            value, step = best[at], 0
-            if at and best[at - 1] > value:
-                value, step = best[at - 1], 1
-            if at % 2 and at > 1 and not repeated[at // 2] and best[at - 2] > value:
-                value, step = best[at - 2], 2
-            best[at] = value + emissions[t, column]
-            came[t, at] = step
-    at = positions - 1
-    if length and best[at - 1] >= best[at]:
-        at -= 1
-    starts, ends = np.zeros(length, np.int64), np.zeros(length, np.int64)
-    peaks = np.full(length, _NEVER)
-    for t in range(steps - 1, -1, -1):
-        if at % 2:
-            label = at // 2
-            starts[label] = t
-            if not ends[label]:
-                ends[label] = t + 1
-            peaks[label] = max(peaks[label], emissions[t, label + 1])
-        at -= came[t, at]
-    return starts, ends, peaks
-
-
-@_compiled
-def best_path(
-    log_probs: NDArray[np.float64],
-    blank: int,
-    source: NDArray[np.int64],
-    target: NDArray[np.int64],
-    label: NDArray[np.int64],
-    final: NDArray[np.bool_],
+@compiled
+def within(
+    said: NDArray[np.int64],
+    labels: NDArray[np.int32],
+    ends: NDArray[np.int32],
+    shared: NDArray[np.int32],
+    likely: NDArray[np.bool_],
+    distance: int,
 ) -> NDArray[np.int64]:
-    """The likeliest path of classes, frame by frame, whose text an automaton accepts; exact.
+    """Which words of a sorted list are within an edit distance (Levenshtein) of what was said.
 
-    log_probs: (T, classes)
-    source, target, label: (edges) of a deterministic automaton that starts in state 0
-    final: (states) whether a text may end there
-    A path is in a state's blank or on an edge. Empty where the automaton accepts nothing in T frames.
+    labels: of all words, one after the other, each up to its end
+    shared: how many labels a word begins with as the one before it does
+    likely: which words may be near; those that are too long or too short must not be
+    Rows of the distance matrix are kept for the next word, and words are passed over whose beginning is too
+    far already: the list is a trie that is walked in order.
     """
-    steps, edges, states = len(log_probs), len(source), len(final)
-    on_edge = np.full(edges, _NEVER)
-    in_blank = np.full(states, _NEVER)
-    in_blank[0] = 0.0
-    new_edge = np.empty(edges)
-    new_blank = np.empty(states)
-    came = np.empty((steps, edges + states), np.int32)  # an edge, or edges + a state
-    best = np.empty(states, np.int64)  # of the edges into a state the likeliest
-    second = np.empty(states, np.int64)  # and the likeliest of another label than that
-    for t in range(steps):
-        best[:] = -1
-        second[:] = -1
-        for e in range(edges):
-            if on_edge[e] == _NEVER:
-                continue
-            s = target[e]
-            if best[s] < 0 or on_edge[e] > on_edge[best[s]]:
-                if best[s] >= 0 and label[best[s]] != label[e]:
-                    second[s] = best[s]
-                best[s] = e
-            elif label[e] != label[best[s]] and (second[s] < 0 or on_edge[e] > on_edge[second[s]]):
-                second[s] = e
-        for s in range(states):
-            value, step = in_blank[s], edges + s
-            if best[s] >= 0 and on_edge[best[s]] > value:
-                value, step = on_edge[best[s]], best[s]
-            new_blank[s] = value + log_probs[t, blank]
-            came[t, edges + s] = step
-        for e in range(edges):
-            s = source[e]
-            value, step = on_edge[e], e
-            if in_blank[s] > value:
-                value, step = in_blank[s], edges + s
-            other = best[s]
-            if other >= 0 and label[other] == label[e]:
-                other = second[s]
-            if other >= 0 and on_edge[other] > value:
-                value, step = on_edge[other], other
-            new_edge[e] = value + log_probs[t, label[e]]
-            came[t, e] = step
-        on_edge[:] = new_edge
-        in_blank[:] = new_blank
-    at, value = -1, _NEVER
-    for s in range(states):
-        if final[s] and in_blank[s] > value:
-            at, value = edges + s, in_blank[s]
-    for e in range(edges):
-        if final[target[e]] and on_edge[e] > value:
-            at, value = e, on_edge[e]
-    if at < 0:
-        return np.empty(0, np.int64)
-    path = np.empty(steps, np.int64)
-    for t in range(steps - 1, -1, -1):
-        path[t] = blank if at >= edges else label[at]
-        at = came[t, at]
-    return path
+    length, far = len(said), distance + 1
+    deepest = length + distance
+    rows = np.full((deepest + 1, length + 1), far)  # for each beginning of a word and of what was said
+    for j in range(min(length, distance) + 1):
+        rows[0, j] = j
+    found = np.empty(len(ends), np.int64)
+    count = 0
+    known = 0  # rows that hold for the word at hand
+    dead = deepest + 1  # no word that begins as the last one for so many labels is near
+    start = 0
+    for word in range(len(ends)):
+        end = ends[word]
+        size = end - start
+        known = min(known, shared[word])
+        if known < dead:
+            dead = deepest + 1
+        if known < dead and likely[word]:
+            for i in range(known + 1, size + 1):
+                label = labels[start + i - 1]
+                closest = far
+                before = far  # to the left in this row
+                for j in range(max(0, i - distance), min(length, i + distance) + 1):
+                    value = before + 1
+                    if j < i + distance:
+                        value = min(value, rows[i - 1, j] + 1)
+                    if j:
+                        value = min(value, rows[i - 1, j - 1] + (said[j - 1] != label))
+                    before = min(value, far)
+                    rows[i, j] = before
+                    closest = min(closest, before)
+                known = i
+                if closest == far:
+                    dead = i
+                    break
+            if known == size and dead > size and rows[size, length] <= distance:
+                found[count] = word
+                count += 1
+        start = end
+    return found[:count]

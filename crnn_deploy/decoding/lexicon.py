@@ -5,15 +5,17 @@ from __future__ import annotations
 import math
 import unicodedata
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from crnn_deploy.ctc import BestPath, Frames, Text, encode
+from crnn_deploy.ctc import Encoder, Frames, Text
 from crnn_deploy.decoding.confidence import Aggregate
+from crnn_deploy.decoding.kernels import within
 from crnn_deploy.decoding.reading import Decode, line_of
 from crnn_deploy.errors import CharacterUnknown, CrnnDeployError
 
@@ -70,19 +72,25 @@ class Lexicon:
     Numbers are free, unless unknown words are forbidden.
 
     words: at least one
-    unknown: log weight of a word that is not known
+    unknown: log weight of a word that is not known, 0 at most
     accents: False: the network alone decides on accents, the words are known with any
     """
+
+    ceiling = 0.0  # as a scorer's
 
     def __init__(self, words: Iterable[str], *, unknown: float = -8.0, accents: bool = True) -> None:
         self._plain: Callable[[str], str] = str if accents else _without_accents
         listed = {self._plain(word) for word in words}
-        # a sorted list is a trie: what begins alike stands together
-        self._words = sorted(listed)
-        self._lower = sorted({word.lower() for word in listed})
-        self._upper = sorted({word.upper() for word in listed})
         if not listed:
             raise LexiconInvalid("the lexicon", "it holds no words")
+        lower = {word.lower() for word in listed}
+        capital = {word[:1].upper() + word[1:] for word in lower}
+        # a sorted list is a trie: what begins alike stands together
+        self._forms = sorted(listed | lower | capital | {word.upper() for word in listed})
+        if not unknown <= 0:
+            raise ValueError(
+                f"unknown words weigh {unknown}; a weight above 0 would prefer them to known ones"
+            )
         self._unknown = unknown
 
     def start(self) -> str:
@@ -116,22 +124,15 @@ class Lexicon:
         return self._unknown
 
     def _begins(self, start: str) -> bool:
-        if start.isdigit() and self._unknown > -math.inf:
-            return True
-        return any(_begins(words, form) for words, form in self._forms(start))
+        at = bisect_left(self._forms, start)
+        return (at < len(self._forms) and self._forms[at].startswith(start)) or self._free(start)
 
     def _known(self, word: str) -> bool:
-        if word.isdigit() and self._unknown > -math.inf:
-            return True
-        return any(_holds(words, form) for words, form in self._forms(word))
+        at = bisect_left(self._forms, word)
+        return (at < len(self._forms) and self._forms[at] == word) or self._free(word)
 
-    def _forms(self, word: str) -> Iterator[tuple[Sequence[str], str]]:
-        yield self._words, word
-        lower = word[:1].lower() + word[1:]
-        if lower == lower.lower():
-            yield self._lower, lower
-        if word == word.upper():
-            yield self._upper, word
+    def _free(self, word: str) -> bool:
+        return self._unknown > -math.inf and word.isdigit()
 
 
 def _without_accents(text: str) -> str:
@@ -145,16 +146,6 @@ def _without_marks(word: str) -> str:
     return word
 
 
-def _begins(words: Sequence[str], start: str) -> bool:
-    at = bisect_left(words, start)
-    return at < len(words) and words[at].startswith(start)
-
-
-def _holds(words: Sequence[str], word: str) -> bool:
-    at = bisect_left(words, word)
-    return at < len(words) and words[at] == word
-
-
 @dataclass(frozen=True)
 class ClosestWord:
     """The lexicon-based transcription of the paper (Shi et al. 2015, arXiv 1507.05717, section 2.3.2).
@@ -163,7 +154,7 @@ class ClosestWord:
     alignments. Where there is none the text stays as it is. A word is the whole text of an image.
 
     words: that the text may be; those with characters that the model cannot read are left out
-    distance: Levenshtein, most edits
+    distance: Levenshtein, most edits of tokens of the alphabet
     """
 
     words: Sequence[str] = field(repr=False)
@@ -179,103 +170,53 @@ class _ClosestWordDecode:
     def __init__(self, decoder: ClosestWord, alphabet: Sequence[str], blank: int) -> None:
         self._decoder, self._blank = decoder, blank
         self._tokens = (*alphabet[:blank], "", *alphabet[blank:])
-        self._best_path = BestPath(alphabet, blank)
-        self._alphabet = alphabet
-        readable = []
-        for word in dict.fromkeys(decoder.words):
+        encoder = Encoder(alphabet, blank)
+        coded = []
+        for word in decoder.words:
             try:
-                encode(word, alphabet, blank)
+                coded.append(encoder(word))
             except CharacterUnknown:
                 continue
-            readable.append(word)
-        if not readable:
+        if not coded:
             raise LexiconInvalid("the lexicon", "it holds no word that the model can read")
-        self._index = _Index(readable)
+        coded.sort()
+        self._words = [np.array(labels, np.int64) for labels in coded]
+        self._labels = np.concatenate(self._words).astype(np.int32)
+        self._ends = np.cumsum([len(labels) for labels in coded], dtype=np.int32)
+        shared = (_shared(one, other) for one, other in pairwise(coded))
+        self._shared = np.array([0, *shared], np.int32)
+        self._lengths = np.diff(self._ends, prepend=0)
+        self._kinds = np.array([_kinds(word) for word in self._words])
 
     def __call__(self, frames: Frames, pixels_per_frame: Sequence[tuple[float, int]]) -> list[Text]:
-        texts = []
-        for row, best in enumerate(self._best_path(frames, pixels_per_frame)):
-            line = line_of(frames, row, "a lexicon")
-            words = self._index.near(best.text, self._decoder.distance)
-            coded = [encode(word, self._alphabet, self._blank) for word in words]
-            if not coded:
-                coded = [encode(best.text, self._alphabet, self._blank)] if best.text else [[]]
-            scores = [line.log_likelihood(labels, self._blank) for labels in coded]
-            at = int(np.argmax(scores))
-            if scores[at] == -math.inf:
-                texts.append(best)
-                continue
-            texts.append(
-                line.text(
-                    coded[at], self._tokens, self._blank, pixels_per_frame[row], self._decoder.aggregate
-                )
-            )
-        return texts
+        return [self._text(frames, row, pixels) for row, pixels in enumerate(pixels_per_frame)]
+
+    def _text(self, frames: Frames, row: int, pixels: tuple[float, int]) -> Text:
+        line, path = line_of(frames, row, "a lexicon"), frames.indices[row]
+        if not np.isfinite(frames.probabilities[row]).all():
+            return Text("", math.nan, ())
+        merged = path[np.diff(path, prepend=-1) != 0]
+        labels = merged[merged != self._blank]
+        distance = self._decoder.distance
+        # an edit changes the length by 1 at most, and two bits of the kinds
+        likely = np.bitwise_count(self._kinds ^ _kinds(labels)) <= 2 * distance
+        likely &= np.abs(self._lengths - len(labels)) <= distance
+        near = within(labels, self._labels, self._ends, self._shared, likely, distance)
+        words = [self._words[word] for word in near.tolist()]
+        if words:
+            ends = np.cumsum([len(word) for word in words])
+            scores = line.log_likelihoods(np.concatenate(words), ends, self._blank)
+            if scores.max() > -math.inf:
+                labels = words[int(scores.argmax())]
+        return line.text(labels.tolist(), self._tokens, self._blank, pixels, self._decoder.aggregate)
 
 
-class _Index:
-    """Words by Levenshtein distance: a filter by length and letters, then Myers' bit-parallel algorithm
-    (J. ACM 46, 1999; Hyyro's form for whole strings) on all that is left at once."""
-
-    def __init__(self, words: Sequence[str]) -> None:
-        self._words = words
-        self._lengths = np.array([len(word) for word in words])
-        self._codes = np.zeros((len(words), int(self._lengths.max(initial=1))), np.uint32)
-        for row, word in enumerate(words):
-            self._codes[row, : len(word)] = [ord(character) for character in word]
-        self._letters = np.array([_letters(word) for word in words], np.uint64)
-
-    def near(self, text: str, distance: int) -> list[str]:
-        """Words within a distance of a text, the nearest first."""
-        # an edit changes the length by one at most, and two bits of the letters at most
-        bits = np.bitwise_count(self._letters ^ np.uint64(_letters(text)))
-        left = np.flatnonzero((np.abs(self._lengths - len(text)) <= distance) & (bits <= 2 * distance))
-        if not len(left):
-            return []
-        distances = self._distances(text, left)
-        near = np.flatnonzero(distances <= distance)
-        return [self._words[left[i]] for i in near[np.argsort(distances[near], kind="stable")]]
-
-    def _distances(self, text: str, rows: NDArray[np.intp]) -> NDArray[np.int64]:
-        if not text:
-            return self._lengths[rows]
-        if len(text) > 64:  # more than a machine word holds
-            return np.array([_levenshtein(text, self._words[row]) for row in rows.tolist()])
-        one, full = np.uint64(1), np.uint64(2 ** len(text) - 1)
-        high = np.uint64(1 << (len(text) - 1))
-        where = {c: sum(1 << i for i, other in enumerate(text) if other == c) for c in set(text)}
-        codes, lengths = self._codes[rows], self._lengths[rows]
-        positive = np.full(len(rows), full, np.uint64)
-        negative = np.zeros(len(rows), np.uint64)
-        distances = np.full(len(rows), len(text))
-        for column in range(int(lengths.max())):
-            matches = np.zeros(len(rows), np.uint64)
-            for character, mask in where.items():
-                matches[codes[:, column] == ord(character)] = mask
-            diagonal = (((matches & positive) + positive) ^ positive) | matches | negative
-            up = negative | (~(diagonal | positive) & full)
-            down = positive & diagonal
-            inside = column < lengths
-            distances += np.where(inside, ((up & high) != 0).astype(np.int64) - ((down & high) != 0), 0)
-            up = ((up << one) | one) & full
-            down = (down << one) & full
-            positive = down | (~(diagonal | up) & full)
-            negative = up & diagonal
-        return distances
+def _kinds(labels: NDArray[np.int64]) -> np.uint64:
+    """Which labels a word has, folded to 64 bits."""
+    return np.uint64(np.bitwise_or.reduce(np.left_shift(np.uint64(1), (labels & 63).astype(np.uint64))))
 
 
-def _letters(word: str) -> int:
-    """Which characters a word has, folded to 64 bits."""
-    found = 0
-    for character in word:
-        found |= 1 << (ord(character) & 63)
-    return found
-
-
-def _levenshtein(one: str, other: str) -> int:
-    row = list(range(len(other) + 1))
-    for i, character in enumerate(one, 1):
-        before, row[0] = row[0], i
-        for j, candidate in enumerate(other, 1):
-            before, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, before + (character != candidate))
-    return row[-1]
+def _shared(one: Sequence[int], other: Sequence[int]) -> int:
+    """How many labels two words begin with alike."""
+    differ = (at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)
+    return next(differ, min(len(one), len(other)))

@@ -38,6 +38,8 @@ class CharacterModel:
     grams: for each n-gram its log10 probability and its log10 backoff weight; it must have <unk>
     """
 
+    ceiling = 0.0  # as a scorer's: probabilities
+
     def __init__(self, grams: Mapping[Gram, tuple[float, float]]) -> None:
         self.grams = grams
         self.order = max(map(len, grams))
@@ -180,13 +182,17 @@ class KenlmModel:
     Raises LibraryMissing, LanguageModelInvalid.
     """
 
+    ceiling = 0.0  # as a scorer's: probabilities
+
     def __init__(self, path: Path) -> None:
         try:
-            import kenlm  # type: ignore[import-not-found]
+            import kenlm
         except ImportError as error:
             raise LibraryMissing(f"{path.name}", "kenlm", "kenlm") from error
         try:
-            self._model: Any = kenlm.Model(str(path))
+            settings = kenlm.Config()
+            settings.show_progress, settings.arpa_complain = False, kenlm.ARPALoadComplain.NONE
+            self._model: Any = kenlm.Model(str(path), settings)
         except (OSError, RuntimeError) as error:
             raise LanguageModelInvalid(str(path), f"KenLM cannot read it: {error}") from None
         self._new_state = kenlm.State

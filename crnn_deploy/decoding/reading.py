@@ -14,9 +14,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from crnn_deploy.ctc import Char, Frames, LogitsMissing, Text, steps_needed
+from crnn_deploy.ctc import Char, Frames, LogitsMissing, Text
 from crnn_deploy.decoding.confidence import Aggregate, aggregated
-from crnn_deploy.decoding.kernels import align, log_likelihood
+from crnn_deploy.decoding.paths import align, log_likelihoods
 
 __all__ = ["Decode", "Decoder", "Line", "line_of"]
 
@@ -52,9 +52,15 @@ class Line:
 
     def log_likelihood(self, labels: Sequence[int], blank: int) -> float:
         """Log probability of labels over all their alignments; -inf where the frames are too few."""
-        if steps_needed(labels) > len(self.logits):
-            return -math.inf
-        return log_likelihood(self.emissions(labels, blank), _repeated(labels))
+        labelling = np.asarray(labels, np.int64)
+        return float(self.log_likelihoods(labelling, np.array([len(labelling)]), blank)[0])
+
+    def log_likelihoods(
+        self, labels: NDArray[np.int64], ends: NDArray[np.int64], blank: int
+    ) -> NDArray[np.float64]:
+        """As `log_likelihood` of several labellings (N), one after the other, each up to its end."""
+        classes, columns = np.unique(labels, return_inverse=True)
+        return log_likelihoods(self.emissions(classes.tolist(), blank), columns + 1, ends)
 
     def text(
         self,
@@ -75,14 +81,19 @@ class Line:
             aggregate,
             peaks,
             math.exp(emissions[:, 0].min()) if len(emissions) else 0.0,
-            lambda: log_likelihood(emissions, repeated),
+            lambda: self.log_likelihood(labels, blank),
         )
+        said = [tokens[label] for label in labels]
         pixels, width = pixels_per_frame
-        chars = tuple(
-            Char(tokens[label], peak, start, end, min(start * pixels, width), min(end * pixels, width))
-            for label, peak, start, end in zip(labels, peaks, starts.tolist(), ends.tolist(), strict=True)
-        )
-        return Text("".join(tokens[label] for label in labels), confidence, chars)
+
+        def chars(_: int) -> tuple[Char, ...]:
+            return tuple(
+                Char(char, peak, start, end, min(start * pixels, width), min(end * pixels, width))
+                for char, peak, start, end in zip(said, peaks, starts.tolist(), ends.tolist(), strict=True)
+            )
+
+        [text] = Text.deferred(["".join(said)], [confidence], chars)
+        return text
 
 
 def _repeated(labels: Sequence[int]) -> NDArray[np.bool_]:

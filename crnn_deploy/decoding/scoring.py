@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import math
-import threading
 from collections.abc import Hashable, Iterable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
-from crnn_deploy.decoding.kernels import lookup
+from crnn_deploy.decoding.kernels import Table, insert
 
-__all__ = ["Combined", "Memo", "Scorer"]
+__all__ = ["Combined", "Memo", "Scorer", "ceiling_of"]
 
 _STEPS_KEPT = 2**21  # of a memo, 48 MB of tables; then it starts anew
 
@@ -23,6 +21,9 @@ class Scorer(Protocol):
     Weights are natural logarithms, added to the log probability of the network; -inf forbids. A state is what
     must be known of the text so far: hashable, and equal for texts that are scored alike from there on. The
     same question must always have the same answer: answers are remembered.
+
+    An attribute `ceiling` (float) may say that no step has a greater weight. Then steps that cannot reach the
+    beam are not asked for.
     """
 
     def start(self) -> Hashable:
@@ -44,6 +45,11 @@ class Combined:
     def __init__(self, scorers: Iterable[tuple[Scorer, float]], bonus: float = 0.0) -> None:
         self._scorers = tuple(scorers)
         self._bonus = bonus
+        self.ceiling = bonus + sum(
+            factor * ceiling_of(scorer) if factor > 0 else math.inf
+            for scorer, factor in self._scorers
+            if factor
+        )
 
     def start(self) -> tuple[Hashable, ...]:
         return tuple(scorer.start() for scorer, _ in self._scorers)
@@ -68,22 +74,25 @@ class Combined:
         return total
 
 
+def ceiling_of(scorer: Scorer) -> float:
+    """The greatest weight that a step may have; infinity where the scorer does not say."""
+    return float(getattr(scorer, "ceiling", math.inf))
+
+
 class Memo:
     """A scorer's answers in tables that compiled code can read: the automaton it is, as far as it was asked.
 
-    States are numbered as they come, steps lie in an open-addressing table. Several threads may read while
-    one fills: compiled code holds the GIL, and a step's key is written after its values.
+    States are numbered as they come. For one thread at a time.
     """
 
     def __init__(self, scorer: Scorer, tokens: Sequence[str]) -> None:
         """tokens: of each class, the blank's being anything."""
         self._scorer = scorer
         self._tokens = tokens
-        self._lock = threading.Lock()
         self._states: list[Any] = []
         self._numbers: dict[Hashable, int] = {}
         self._count = 0
-        self.tables = _empty(2**12)  # keys (state * classes + class, -1 free), next states, weights
+        self.table = _empty(2**12)  # keys state * classes + class, next states, weights
         self.start = self._number(scorer.start())
 
     @property
@@ -94,25 +103,22 @@ class Memo:
         return self._scorer.end(self._states[state])
 
     def fill(self, missing: Iterable[int]) -> None:
-        """Ask the scorer for these steps, given by their keys."""
-        with self._lock:
-            for key in missing:
-                keys, next_states, weights = self.tables
-                slot = lookup(keys, key)
-                if keys[slot] == key:
-                    continue
-                state, label = divmod(key, len(self._tokens))
-                after, weight = self._scorer.step(self._states[state], self._tokens[label])
-                if math.isnan(weight) or weight == math.inf:
-                    raise ValueError(
-                        f"{type(self._scorer).__name__} weighs {self._tokens[label]!r} as {weight}"
-                    )
-                next_states[slot] = -1 if weight == -math.inf else self._number(after)
-                weights[slot] = weight
-                keys[slot] = key
-                self._count += 1
-                if 2 * self._count > len(keys):
-                    self._grow()
+        """Ask the scorer for steps that the table lacks, given by their keys."""
+        keys = list(dict.fromkeys(missing))
+        states, weights = [], []
+        for key in keys:
+            state, label = divmod(key, len(self._tokens))
+            after, weight = self._scorer.step(self._states[state], self._tokens[label])
+            if not weight < math.inf:
+                raise ValueError(f"a scorer weighs {self._tokens[label]!r} as {weight}")
+            states.append(self._number(after) if weight > -math.inf else -1)
+            weights.append(weight)
+        self._count += len(keys)
+        while 2 * self._count > len(self.table[0]):
+            old, self.table = self.table, _empty(4 * len(self.table[0]))
+            used = old[0] >= 0
+            insert(self.table, old[0][used], old[1][used], old[2][used])
+        insert(self.table, np.array(keys), np.array(states), np.array(weights))
 
     def _number(self, state: Hashable) -> int:
         number = self._numbers.setdefault(state, len(self._states))
@@ -120,14 +126,6 @@ class Memo:
             self._states.append(state)
         return number
 
-    def _grow(self) -> None:
-        old_keys, old_states, old_weights = self.tables
-        keys, next_states, weights = tables = _empty(4 * len(old_keys))
-        for old in np.flatnonzero(old_keys >= 0).tolist():
-            slot = lookup(keys, int(old_keys[old]))
-            keys[slot], next_states[slot], weights[slot] = old_keys[old], old_states[old], old_weights[old]
-        self.tables = tables
 
-
-def _empty(slots: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+def _empty(slots: int) -> Table:
     return np.full(slots, -1, np.int64), np.empty(slots, np.int64), np.empty(slots)

@@ -1,0 +1,169 @@
+"""Character models: trained ones against Witten and Bell's formula, files against KenLM."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from crnn_deploy.decoding.lm import (
+    CharacterModel,
+    KenlmModel,
+    LanguageModelInvalid,
+    open_language_model,
+    train,
+)
+from crnn_deploy.decoding.scoring import Scorer
+
+corpora = st.lists(st.text("abc ", min_size=1, max_size=12), min_size=1, max_size=5)
+
+
+def witten_bell(corpus: list[str], history: str, char: str, order: int) -> float:
+    """Probability of a character by the recursive formula (Chen and Goodman 1998, section 2.5)."""
+    texts = [f"^{text}$" for text in corpus]
+    if order == 0:
+        return 1 / (len(set("".join(texts)) - {"^"}) + 1)  # every character that was seen, and any other
+    history = history[len(history) - order + 1 :] if order > 1 else ""
+    grams = [text[i : i + order] for text in texts for i in range(len(text) - order + 1)]
+    after = [gram[-1] for gram in grams if gram[:-1] == history and gram != "^"]
+    lower = witten_bell(corpus, history[1:], char, min(order - 1, len(history)))
+    if not after:
+        return lower
+    return (after.count(char) + len(set(after)) * lower) / (len(after) + len(set(after)))
+
+
+def weights(model: Scorer, text: str) -> list[float]:
+    """Of each character and of the end."""
+    state, found = model.start(), []
+    for char in text:
+        state, weight = model.step(state, char)
+        found.append(weight)
+    return [*found, model.end(state)]
+
+
+@settings(deadline=None)
+@given(corpora, st.text("abcx ", max_size=8), st.integers(1, 4))
+def test_a_trained_model_is_witten_and_bells(corpus: list[str], text: str, order: int) -> None:
+    expected = []
+    for at, char in enumerate(text + "$"):
+        history = ("^" + text)[: at + 1][-(order - 1) :] if order > 1 else ""
+        expected.append(math.log(witten_bell(corpus, history, char, len(history) + 1)))
+    assert weights(train(corpus, order), text) == pytest.approx(expected, abs=1e-6)
+
+
+@given(corpora, st.text("abc ", max_size=5), st.integers(1, 4))
+def test_what_may_follow_adds_up_to_one(corpus: list[str], text: str, order: int) -> None:
+    model = train(corpus, order)
+    state = model.start()
+    for char in text:
+        state, _ = model.step(state, char)
+    chars = {*"".join(corpus), "\U0010ffff"}
+    total = sum(math.exp(model.step(state, char)[1]) for char in chars) + math.exp(model.end(state))
+    assert total == pytest.approx(1)
+
+
+@given(corpora, st.text("abc ", max_size=6), st.integers(1, 4))
+def test_a_state_is_all_that_matters(corpus: list[str], text: str, order: int) -> None:
+    model = train(corpus, order)
+    by_state: dict[object, list[float]] = {}
+    for start in range(len(text) + 1):
+        state = model.start()
+        for char in text[start:]:
+            state, _ = model.step(state, char)
+        ahead = [model.step(state, char)[1] for char in "abc "] + [model.end(state)]
+        assert by_state.setdefault(state, ahead) == ahead
+
+
+@settings(deadline=None, max_examples=25)
+@given(corpora, st.text("abcx ", max_size=8), st.integers(1, 5))
+def test_files_are_read_as_they_were_written(corpus: list[str], text: str, order: int) -> None:
+    model = train(corpus, order)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.arpa"
+        with path.open("w", encoding="utf-8") as file:
+            model.write(file)
+        read = open_language_model(path)
+    assert isinstance(read, CharacterModel) and read.order == model.order
+    assert weights(read, text) == pytest.approx(weights(model, text), abs=1e-4)
+
+
+CORPUS = ["the cat sat on the mat", "a dog ate the cat's food", "thé à la carte"]
+
+
+@pytest.fixture
+def arpa(tmp_path: Path) -> Path:
+    path = tmp_path / "model.arpa"
+    with path.open("w", encoding="utf-8") as file:
+        train(CORPUS, 4).write(file)
+    return path
+
+
+@pytest.mark.parametrize("text", ["the cat", "a dog sat", "xyz the", "thé", ""])
+def test_kenlm_scores_our_file_alike(arpa: Path, text: str) -> None:
+    kenlm = pytest.importorskip("kenlm")
+    marked = " ".join("<space>" if char == " " else char for char in text)
+    settings = kenlm.Config()
+    settings.show_progress = False
+    score = kenlm.Model(str(arpa), settings).score(marked, bos=True, eos=True) * math.log(10)
+    for model in (open_language_model(arpa), KenlmModel(arpa)):
+        assert sum(weights(model, text)) == pytest.approx(score, abs=1e-4)
+
+
+def test_kenlms_states_are_equal_where_they_are_alike(arpa: Path) -> None:
+    pytest.importorskip("kenlm")
+    model = KenlmModel(arpa)
+    states = {}
+    for text in ("the cat", "a the cat", "the rat", "xyz", "a xyz"):
+        state = model.start()
+        for char in text:
+            state, _ = model.step(state, char)
+        states[text] = state
+    assert states["the cat"] == states["a the cat"] and len(set(states.values())) == 3
+    assert hash(states["xyz"]) == hash(states["a xyz"])
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"", "whole ARPA"),
+        (b"\\data\\\nngram 1=1\n\n\\1-grams:\n-1\ta\n", "whole ARPA"),
+        (b"\\data\\\n\n\\1-grams:\nx\ta\n\\end\\\n", "no ARPA"),
+        (b"\\data\\\n\n\\1-grams:\n-1\ta b c\n\\end\\\n", "no 1-gram"),
+        (b"\\data\\\n\n\\1-grams:\n-1\tparis\n-1\tlondon\n\\end\\\n", "over words such as 'paris'"),
+        (b"\xff\xfe", "not UTF-8"),
+    ],
+)
+def test_files_that_are_no_character_model(tmp_path: Path, content: bytes, says: str) -> None:
+    path = tmp_path / "broken.arpa"
+    path.write_bytes(content)
+    with pytest.raises(LanguageModelInvalid, match=says):
+        open_language_model(path)
+
+
+def test_models_that_cannot_be_had(tmp_path: Path) -> None:
+    with pytest.raises(LanguageModelInvalid, match="no such file"):
+        open_language_model(tmp_path / "absent.arpa")
+    with pytest.raises(LanguageModelInvalid, match="empty"):
+        train(["", "\n"])
+    with pytest.raises(ValueError, match="order 0"):
+        train(["a"], 0)
+
+
+def test_kenlm_says_which_file_it_cannot_read(tmp_path: Path) -> None:
+    pytest.importorskip("kenlm")
+    path = tmp_path / "broken.bin"
+    path.write_bytes(b"nothing of the kind")
+    with pytest.raises(LanguageModelInvalid, match=r"broken\.bin: KenLM cannot read it"):
+        open_language_model(path)
+
+
+def test_a_model_finds_its_own_texts_likelier() -> None:
+    model = train(CORPUS, 4)
+    own = sum(weights(model, "the cat ate the food"))
+    assert all(own > sum(weights(model, other)) for other in ("tac eht eta doof eht", "zzzzz"))
+    assert all(one < 0 for one, _ in pairwise(weights(model, "the cat")))
