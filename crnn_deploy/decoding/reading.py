@@ -25,7 +25,11 @@ class Decode(Protocol):
     """From a batch of frames to texts, each independent of the others; safe to call from several threads."""
 
     def __call__(self, frames: Frames, pixels_per_frame: Sequence[tuple[float, int]], /) -> list[Text]:
-        """Texts of a batch; arguments as of `ctc.decode`. Raises LogitsMissing, DecodingImpossible."""
+        """Texts of a batch; arguments as of `ctc.decode`.
+
+        Raises LogitsMissing, and DecodingImpossible where in one image nothing can be read that is allowed;
+        the others can then be decoded one by one, to the same texts.
+        """
         ...
 
 

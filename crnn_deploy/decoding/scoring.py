@@ -12,7 +12,7 @@ from crnn_deploy.decoding.kernels import Table, insert
 
 __all__ = ["Combined", "Memo", "Scorer", "ceiling_of"]
 
-_STEPS_KEPT = 2**21  # of a memo, 48 MB of tables; then it starts anew
+_STEPS_KEPT = 2**19  # of a memo, 25 MB of tables; then it starts anew
 
 
 class Scorer(Protocol):
