@@ -15,6 +15,7 @@ DecoderName = Literal["greedy", "beam", "closest-word"]
 
 _LARGEST = 10_000  # of any number in a rule
 _KINDS: dict[str, tuple[type, ...]] = {
+    "bool": (bool,),
     "int": (int,),
     "float": (int, float),
     "str": (str,),
@@ -47,6 +48,7 @@ class DecodingRule:
     max_length: int | None = None
     hotwords: tuple[str, ...] = ()
     boost: float = 1.0  # log weight of each character of a hotword
+    accents: bool = True  # of a lexicon's words; False: the network alone decides on accents
     distance: int = 3  # edits to the closest word
     aggregate: Aggregate = "min"  # how the characters' confidences become the line's
     temperature: float = 1.0  # that the logits are divided by for confidences; texts do not depend on it
@@ -54,7 +56,8 @@ class DecodingRule:
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            if not isinstance(value, _KINDS[str(field.type)]) or isinstance(value, bool):
+            kinds = _KINDS[str(field.type)]
+            if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
                 raise ManifestInvalid(f"{field.name} of its decoding is {value!r}")
             if isinstance(value, int | float) and not abs(value) <= _LARGEST:
                 raise ManifestInvalid(f"{field.name} of its decoding is {value}, beyond {_LARGEST:,}")

@@ -119,6 +119,15 @@ def test_words_and_hotwords_pull_the_text(tmp_path: Path) -> None:
     assert beam[0]["text"] == "Printed"
     lexicon = rows("--decoder", "beam", "--lexicon", str(words))
     assert lexicon[5]["text"] == "EXIT"
+    # accents that a word is not listed with cost what an unknown word costs, unless they do not count
+    words.write_text("Gruse\naus\nKoln\n", encoding="utf-8")
+    given = ("--decoder", "beam", "--nbest", "1", "--format", "jsonl", PATHS[1])
+    scores = []
+    for more in ((), ("--lexicon", str(words), "--ignore-accents"), ("--lexicon", str(words))):
+        [best] = json.loads(run(*given, *more).stdout)["alternatives"]
+        assert best["text"] == "Grüße aus Köln"
+        scores.append(best["score"])
+    assert math.isclose(scores[0], scores[1], abs_tol=0.01) and scores[2] < scores[0] - 10
 
 
 def test_alternatives_stand_in_every_format(recognizer: Recognizer) -> None:
@@ -145,6 +154,7 @@ def test_alternatives_stand_in_every_format(recognizer: Recognizer) -> None:
         (["--lexicon", "w.txt"], "--lexicon needs --decoder beam or closest-word; this would be greedy"),
         (["--hotword", "w"], "--hotword needs --decoder beam"),
         (["--beam-width", "5"], "--beam-width needs --decoder beam"),
+        (["--ignore-accents"], "--ignore-accents needs --decoder beam"),
         (["--decoder", "closest-word"], "--decoder closest-word needs its words: --lexicon FILE"),
         (["--decoder", "closest-word", "--mask", "A"], "--mask needs --decoder greedy or beam"),
         (["--decoder", "beam", "--alpha", "1"], "--alpha weighs a language model; name it with --lm FILE"),

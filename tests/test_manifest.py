@@ -38,6 +38,7 @@ decoding_rules = st.builds(
     pattern=st.none() | st.just("[0-9]+"),
     max_length=st.none() | st.integers(0, 9),
     hotwords=st.lists(st.text(st.characters(exclude_categories=["Cs"]))).map(tuple),
+    accents=st.booleans(),
     aggregate=st.sampled_from(["min", "mean", "product", "likelihood"]),
     temperature=st.floats(0.5, 8),
 )
@@ -132,6 +133,7 @@ def test_an_older_file_is_read_greedily_and_a_plain_one_can_be_read_by_older_ver
         {"beam_width": 0},
         {"beam_width": 2.5},
         {"nbest": True},
+        {"accents": 1},
         {"alpha": "1"},
         {"alpha": 1e9},
         {"temperature": 0},

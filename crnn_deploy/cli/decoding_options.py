@@ -25,12 +25,13 @@ _USED_BY = {
     "lm": ("beam",),
     "alpha": ("beam",),
     "beta": ("beam",),
+    "accents": ("beam",),
     "hotwords": ("beam",),
     "boost": ("beam",),
     "distance": ("closest-word",),
     **dict.fromkeys(("allow", "block", "mask", "pattern", "min_length", "max_length"), _ANY_TEXT),
 }
-_FLAGS = {"hotwords": "--hotword"}  # where the option is not the field's name
+_FLAGS = {"hotwords": "--hotword", "accents": "--ignore-accents"}  # where the option is not the field's name
 
 _FILES = (
     click.option(
@@ -47,6 +48,11 @@ _FILES = (
     ),
 )
 _SETTINGS = (
+    click.option(
+        "--accents/--ignore-accents",
+        default=None,
+        help="Whether a lexicon's words are known with their accents alone.  [default: accents]",
+    ),
     click.option("--beam-width", type=click.IntRange(1, 10_000), help="Prefixes kept.  [default: 10]"),
     click.option(
         "--nbest",

@@ -51,7 +51,7 @@ def _decoder(rule: DecodingRule, lexicon: Sequence[str], language_model: Scorer 
 
     scorers: list[tuple[Scorer, float]] = []
     if lexicon:
-        scorers.append((Lexicon(lexicon), 1.0))
+        scorers.append((Lexicon(lexicon, accents=rule.accents), 1.0))
     if language_model is not None:
         scorers.append((language_model, rule.alpha))
     if rule.hotwords:
