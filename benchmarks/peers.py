@@ -185,7 +185,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print(f"rapidocr_onnxruntime is left out: {error}")
         spent = cpu_in_turn(tasks, dict.fromkeys(tasks, given.words), given.rounds)
         widths = [word.shape[2] for word in next(iter(words.values()))]
-        rows: dict[str, Any] = {"words": {"count": given.words, "mean_width": round(float(np.mean(widths)), 1)}}
+        rows: dict[str, Any] = {
+            "words": {"count": given.words, "mean_width": round(float(np.mean(widths)), 1)}
+        }
         peak = rows["convolution peak"] = convolution_peak(given.rounds)
         for network, path in models.items():
             if "," not in network:
