@@ -17,11 +17,11 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Literal
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -152,14 +152,14 @@ def module(name: Network, classes: int = 37) -> Any:
     from crnn_deploy.networks.mobilenet import mobilenet_v3_small
 
     torch.manual_seed(0)
-    made = {
+    builders: dict[Network, Callable[[], Any]] = {
         "paper": lambda: CRNN(32, 1, classes),
         "compact": lambda: CompactCRNN(32, 1, classes),
         "tiny": lambda: CRNN(32, 1, classes, 16, widths=tuple(width // 16 for width in PAPER_WIDTHS)),
         "docTR vgg16": lambda: DoctrCRNN(vgg16_bn(3), 512, 128, classes),
         "docTR mobilenet small": lambda: DoctrCRNN(mobilenet_v3_small(3), 576, 128, classes),
-    }[name]()
-    return made.eval()
+    }
+    return builders[name]().eval()
 
 
 def quantised(model: Path, path: Path, inputs: Sequence[NDArray[np.float32]], *, lstm: bool = False) -> Path:
@@ -175,7 +175,8 @@ def quantised(model: Path, path: Path, inputs: Sequence[NDArray[np.float32]], *,
     from crnn_deploy.stages.inspection import load_onnx
 
     source = load_onnx(model)
-    run, ranges = probe(source), dict[str, float]()
+    run = probe(source)
+    ranges: dict[str, float] = {}
     for batch in inputs:
         for name, values in run(batch).items():
             ranges[name] = max(ranges.get(name, 0.0), float(np.abs(values).max()))
@@ -262,10 +263,8 @@ def convolution_tasks() -> dict[str, tuple[Callable[[], object], float]]:
         )
         made = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)], ir_version=10)
         session = session_of(made)
-        tasks[f"ONNX Runtime, {channels} channels, {side} px"] = (
-            lambda session=session, values=values: session.run(None, {"x": values}),
-            work,
-        )
+        once = partial(session.run, None, {"x": values})
+        tasks[f"ONNX Runtime, {channels} channels, {side} px"] = once, work
         try:
             import torch
         except ImportError:
@@ -298,8 +297,3 @@ def _repeated(task: Callable[[], object]) -> Callable[[], object]:
 def noise(shape: Sequence[int], seed: int = 0) -> NDArray[np.float32]:
     """Pixels of no meaning, as a network takes them."""
     return np.random.default_rng(seed).standard_normal(shape, np.float32)
-
-
-def colour(gray: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Three equal channels."""
-    return np.asarray(cv2.cvtColor(gray, cv2.COLOR_GRAY2BGR), np.uint8)

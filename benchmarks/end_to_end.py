@@ -2,10 +2,10 @@
 
     python benchmarks/end_to_end.py [--images 10000] [--workers 2] [--rounds 3] [--json FILE]
 
-`infer` runs in a process of its own, start-up included. Inference alone runs the same batches in this process,
-made beforehand, on as many threads; reading and decoding alone is `cv2.imread` of the same files (in grey), and
-the toolkit's own `image.read`, which looks at a file before it decodes it. Rates are by CPU time, all threads
-together, and by the clock; the clock needs an idle machine. Needs the extras [cpu,export].
+`infer` runs in a process of its own, start-up included. Inference alone runs the same batches in this
+process, made beforehand, on as many threads; reading and decoding alone is `cv2.imread` of the same files (in
+grey), and the toolkit's own `image.read`, which looks at a file before it decodes it. Rates are by CPU time,
+all threads together, and by the clock; the clock needs an idle machine. Needs the extras [cpu,export].
 """
 
 from __future__ import annotations

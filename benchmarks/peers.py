@@ -2,12 +2,12 @@
 
     python benchmarks/peers.py [--words 48] [--rounds 7] [--json FILE]
 
-Recognition alone: words of mean width 108 px lie decoded in memory, each program prepares what it does not take
-as it stands, and gives class scores. 37 classes, random weights (rapidocr_onnxruntime brings its own). Programs
-that are not installed are named and left out. Rows of `docTR` are its networks, exported by this toolkit; in
-docTR's own way every word is fitted into 128 x 32. Needs the extras [cpu,export]; the peers' are
-`pip install openvino` and, since they pin other versions, `pip install --no-deps rapidocr_onnxruntime==1.4.4
-pyclipper shapely six tqdm PyYAML` in an environment of their own.
+Recognition alone: words of mean width 108 px lie decoded in memory, each program prepares what it does not
+take as it stands, and gives class scores. 37 classes, random weights (rapidocr_onnxruntime brings its own).
+Programs that are not installed are named and left out. Rows of `docTR` are its networks, exported by this
+toolkit; in docTR's own way every word is fitted into 128 x 32. Needs the extras [cpu,export,openvino] and,
+in an environment of its own, since it asks for other versions,
+`pip install --no-deps rapidocr_onnxruntime==1.4.4 pyclipper shapely six tqdm PyYAML`.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def opencv_task(model: Path, words: Words) -> Task:
 
 
 def rapidocr_task(crops: Sequence[NDArray[np.uint8]]) -> Task:
-    """The recogniser of rapidocr_onnxruntime 1.4.4 (PP-OCRv4, 6,625 classes, its own batches of 6 sorted by width)."""
+    """The recogniser of rapidocr_onnxruntime 1.4.4: PP-OCRv4, its own batches of 6, sorted by width."""
     package = import_module("rapidocr_onnxruntime")
     engine = package.RapidOCR(intra_op_num_threads=1, inter_op_num_threads=1)
     recogniser = engine.text_rec
@@ -155,7 +155,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        models: dict[str, Path] = {**export_networks(given.networks)}
+        models = {str(network): path for network, path in export_networks(given.networks).items()}
         words: dict[str, Words] = {
             name: prepared_words(given.words, OrtBackend(path).manifest) for name, path in models.items()
         }

@@ -2,10 +2,10 @@
 
     python benchmarks/scaling.py [--largest 100000] [--json FILE]
 
-`infer` reads a list of JPEG files on standard input, 10,000 files again and again, with a tiny network, so that
-the pipeline is measured: peak memory must not grow with the images. --largest 1000000 takes some ten minutes on
-two cores. Workers: the compact network on 2,000 files. Classes and widths: the paper's network in ONNX Runtime,
-one thread; greedy decoding by the number of classes, argmax included and excluded. Needs [cpu,export].
+`infer` reads a list of JPEG files on standard input, 10,000 files again and again, with a tiny network, so
+that the pipeline is measured: peak memory must not grow with the images. --largest 1000000 takes some ten
+minutes on two cores. Workers: the compact network on 2,000 files. Classes and widths: the paper's network in
+ONNX Runtime, one thread; greedy decoding by the number of classes, argmax apart. Needs [cpu,export].
 """
 
 from __future__ import annotations

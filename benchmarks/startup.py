@@ -1,11 +1,12 @@
-"""What it takes to read one image in a fresh process: CPU-seconds, seconds, peak memory, and which imports cost.
+"""What one image in a fresh process takes: CPU-seconds, seconds, peak memory, and which imports cost.
 
     python benchmarks/startup.py [--rounds 11] [--json FILE]
 
 `crnn-deploy infer` on one word with the default model, the paper's network in fp32 and in int8, each after a
-first run that fills the cache of graphs; beside them Python alone and the bare imports of the libraries, which
-are the least that any program pays. The imports' times are those of `python -X importtime`, the median of the
-rounds, by top-level package, without what they import in turn. Needs the extras [cpu,export].
+first run that fills the cache of graphs; beside them Python alone and the bare imports of the libraries,
+which are the least that any program pays. The imports' times are those of `python -X importtime` (by the
+clock), the median of the rounds, by top-level package, without what they import in turn. Needs the extras
+[cpu,export].
 """
 
 from __future__ import annotations

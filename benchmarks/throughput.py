@@ -1,9 +1,10 @@
 """Images per CPU-second over batch, width and engine, and the share of what a convolution reaches here.
 
-    python benchmarks/throughput.py [--network paper] [--batches 1,4,16] [--widths 32,100,200,400] [--json FILE]
+    python benchmarks/throughput.py [--network paper] [--batches 1,4,16] [--widths 32,100,400] [--json FILE]
 
-ONNX Runtime in fp32 and int8 (static scales, LSTM float), OpenVINO in fp32, asked for bf16 and on the int8 file,
-and PyTorch eager; one thread, noise for pixels. Needs the extras [cpu,export], and [openvino] for its rows.
+ONNX Runtime in fp32 and int8 (static scales, LSTM float), OpenVINO in fp32, asked for bf16 and on the int8
+file, and PyTorch eager; one thread, noise for pixels. Needs the extras [cpu,export], and [openvino] for its
+rows.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ Run = Callable[[NDArray[np.float32]], object]
 
 
 def openvino(model: Path, precision: str) -> Run | None:
-    """OpenVINO as it comes; None where it is not installed. bf16 stays fp32 on a CPU without its instructions."""
+    """OpenVINO as it comes, None where it is not installed; a CPU without bf16 computes in fp32."""
     try:
         library: Any = import_module("openvino")
     except ImportError:

@@ -12,7 +12,6 @@ import os
 import platform
 import stat
 import sys
-import tempfile
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -88,6 +87,8 @@ def _is_ours(path: Path) -> bool:
 
 
 def _write(path: Path, data: bytes) -> None:
+    import tempfile  # with what it imports 7 ms, which most runs need not pay
+
     number, temporary = tempfile.mkstemp(dir=path.parent, prefix=".")
     try:
         with open(number, "wb") as file:

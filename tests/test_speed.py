@@ -42,9 +42,7 @@ def test_the_optimised_graph_gives_the_same_bits(tiny_onnx: Path, folder: Path) 
 
 @pytest.mark.parametrize("part", ["*.onnx", "*.bin"])
 @pytest.mark.parametrize("damage", ["torn", "shared", "garbage", "no sidecar"])
-def test_a_cached_graph_is_not_trusted_blindly(
-    tiny_onnx: Path, folder: Path, damage: str, part: str
-) -> None:
+def test_a_cached_graph_is_not_trusted_blindly(tiny_onnx: Path, folder: Path, damage: str, part: str) -> None:
     plain = logits(tiny_onnx, cached=True)
     [entry] = folder.glob(part)
     if damage == "torn":

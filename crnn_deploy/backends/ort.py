@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
-import tempfile
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
@@ -147,8 +146,8 @@ def _open_cached(ort: Any, path: Path, options: Any) -> onnxruntime.InferenceSes
     """A session of the optimised graph in the cache, which is put there first where it is not.
 
     The graph depends on the file's bytes, on ONNX Runtime and on the CPU, whose instructions decide how its
-    weights are laid out, so these make the key. The weights lie in a file beside it, packed as the kernels want
-    them: ONNX Runtime maps it into memory, where it would copy, optimise and pack those of a model file.
+    weights are laid out, so these make the key. The weights lie in a file beside it, packed as the kernels
+    want them: ONNX Runtime maps it into memory, where it would copy, optimise and pack those of a model file.
     """
     with open(path, "rb") as file:
         content = hashlib.file_digest(file, "sha256").hexdigest()
@@ -159,6 +158,8 @@ def _open_cached(ort: Any, path: Path, options: Any) -> onnxruntime.InferenceSes
         unchanged.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         with suppress(Exception):  # a graph that does not load is made again
             return ort.InferenceSession(str(known), unchanged, providers=["CPUExecutionProvider"])
+    import tempfile  # as in `cache`
+
     with tempfile.TemporaryDirectory() as folder:
         written = Path(folder) / graph
         options.optimized_model_filepath = str(written)
@@ -200,7 +201,7 @@ def _import_onnxruntime() -> ModuleType:
 
 
 def _installed() -> set[str]:
-    """Distributions of ONNX Runtime; to ask importlib.metadata would cost a tenth of the time to a first text."""
+    """Distributions of ONNX Runtime; importlib.metadata would cost a tenth of the time to a first text."""
     found = set()
     for folder in sys.path:
         with suppress(OSError):
