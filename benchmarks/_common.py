@@ -110,7 +110,7 @@ def cpu_in_turn(
 def export_networks(names: Sequence[Network], classes: int = 37) -> dict[Network, Path]:
     """ONNX files of random networks, kept in .benchmarks/ for as long as the code of the networks stays.
 
-    Made in a process of its own: a child's peak memory starts at its parent's.
+    Made apart: the peak memory of a process that `infer` measures starts at that of this one.
     """
     root = Path(__file__).parents[1]
     code = hashlib.sha256(Path(__file__).read_bytes())
@@ -121,12 +121,17 @@ def export_networks(names: Sequence[Network], classes: int = 37) -> dict[Network
     paths: dict[Network, Path] = {name: folder / f"{name}-{classes}.onnx" for name in names}
     for name, path in paths.items():
         if not path.is_file():
-            maker = get_context("spawn").Process(target=_export, args=(name, path, classes))
-            maker.start()
-            maker.join()
-            if maker.exitcode:
-                raise RuntimeError(f"the network {name} was not exported")
+            apart(_export, name, path, classes)
     return paths
+
+
+def apart(function: Callable[..., object], *arguments: object) -> None:
+    """Call it in a process of its own, so that what it imports stays out of this one."""
+    maker = get_context("spawn").Process(target=function, args=arguments)
+    maker.start()
+    maker.join()
+    if maker.exitcode:
+        raise RuntimeError(f"{function.__name__} failed")
 
 
 def _export(name: Network, path: Path, classes: int) -> None:

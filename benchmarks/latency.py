@@ -1,6 +1,6 @@
 """How long one word takes, from JPEG bytes to text, one after another.
 
-    python benchmarks/latency.py [--words 200] [--threads 1,2] [--rounds 5] [--json FILE]
+    python benchmarks/latency.py [--words 100] [--threads 1,2] [--rounds 3] [--json FILE]
 
 The paper's network and the compact one in fp32 and int8, and the paper's in PyTorch eager; by the clock, so a
 loaded machine shows. A round reads every word once; the percentiles are of all rounds. Needs [cpu,export].
@@ -54,8 +54,8 @@ def latencies(
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = options(__doc__, rounds=5)
-    parser.add_argument("--words", type=int, default=200)
+    parser = options(__doc__, rounds=3)
+    parser.add_argument("--words", type=int, default=100)
     parser.add_argument("--threads", type=numbers, default=[1, 2])
     given = parser.parse_args(arguments)
     files = draw_images("words", given.words)

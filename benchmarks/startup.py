@@ -20,9 +20,10 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from _common import export_networks, measured, noise, options, quantised, run_alone, word_files, write
+from _common import apart, export_networks, measured, noise, options, quantised, run_alone, word_files, write
 
 from crnn_deploy.models import DEFAULT, DEFAULT_INT8
+from crnn_deploy.stages.benchmark import peak_memory
 
 LIBRARIES = ("numpy", "cv2", "onnxruntime", "click")
 
@@ -33,11 +34,12 @@ def commands(folder: Path) -> dict[str, list[str]]:
     [word] = (folder / "words").glob("*/*.jpg")
     paper = export_networks(["paper"])["paper"]
     inputs = [noise((4, 1, 32, width), width) for width in (64, 128)]
+    apart(quantised, paper, folder / "int8.onnx", inputs)
     models = {
         "default model, fp32": DEFAULT,
         "default model, int8": DEFAULT_INT8,
         "paper's network, fp32": paper,
-        "paper's network, int8": quantised(paper, folder / "int8.onnx", inputs),
+        "paper's network, int8": folder / "int8.onnx",
     }
     python = sys.executable
     found = {"Python alone": [python, "-c", "pass"]}
@@ -58,15 +60,19 @@ def starts(todo: Mapping[str, Sequence[str]], rounds: int) -> dict[str, Any]:
                 raise RuntimeError(f"{name} ended with {run['exit_code']}")
             if at:
                 runs[name].append(run)
-    rows = {}
+    rows: dict[str, Any] = {}
+    own = peak_memory()  # the kernel counts it for a child before the child's own program begins
     for name, some in runs.items():
         rows[name] = {
             "cpu": measured([run["cpu_seconds"] * 1e3 for run in some], "CPU ms"),
             "clock": measured([run["seconds"] * 1e3 for run in some], "ms"),
-            "peak": measured([run["peak_mb"] for run in some], "MB"),
         }
-        cpu, clock, peak = (rows[name][key]["median"] for key in ("cpu", "clock", "peak"))
-        print(f"{cpu:7.0f} CPU ms {clock:7.0f} ms {peak:7.1f} MB  {name}", flush=True)
+        peak = measured([run["peak_mb"] for run in some], "MB")
+        if peak["lower"] > own:
+            rows[name]["peak"] = peak
+        shown = f"{peak['median']:7.1f} MB" if "peak" in rows[name] else f"below {own:.0f} MB"
+        cpu, clock = (rows[name][key]["median"] for key in ("cpu", "clock"))
+        print(f"{cpu:7.0f} CPU ms {clock:7.0f} ms {shown}  {name}", flush=True)
     return rows
 
 
