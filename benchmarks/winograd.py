@@ -2,11 +2,12 @@
 
     python benchmarks/winograd.py [--width 108] [--rounds 9] [--json FILE]
 
-The convolutions of the paper's network (random weights), from the image to the row of features, one thread, one
-image; |delta| against ONNX Runtime in fp32, both libraries told to compute in fp32. Needs the extras [cpu,export]
-and `pip install --no-deps MNN ncnn pnnx` in an environment of its own. A library that is missing is left out.
-MNN's `MNN.tools` is not imported, nor its command `mnnconvert` run: both call `pip install` for a package that
-reports their use. The converter is called beneath them.
+The convolutions of the paper's network (random weights), from the image to the row of features, one thread,
+one image; |delta| against ONNX Runtime in fp32, both libraries told to compute in fp32. Needs the extras
+[cpu,export] and `pip install --no-deps MNN ncnn pnnx` in an environment of its own. A library that is missing
+is left out. `MNN.tools` is not imported, nor its command `mnnconvert` run: both call `pip install`, in
+whatever environment the first pip of the path belongs to, for a package that reports their use. The converter
+beneath them is called instead.
 """
 
 from __future__ import annotations

@@ -104,3 +104,144 @@ def test_tasks_run_in_turn_after_a_round_that_warms_up() -> None:
     spent = cpu_in_turn(tasks, {"a": 1, "b": 4}, 3)
     assert called == ["a", "b"] * 4
     assert [len(values) for values in spent.values()] == [3, 3]
+
+
+@pytest.fixture
+def networks(tiny_onnx: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The scripts get a tiny network in place of those that they export."""
+    import _common
+
+    def given(names: list[str], classes: int = 37) -> dict[str, Path]:
+        return dict.fromkeys(names, tiny_onnx)
+
+    monkeypatch.setattr(_common, "export_networks", given)
+    for script in ("end_to_end", "latency", "peers", "scaling", "startup", "throughput", "winograd"):
+        monkeypatch.setattr(__import__(script), "export_networks", given)
+    return tiny_onnx
+
+
+def quantities_of(path: Path, suite: str) -> dict[str, dict[str, Any]]:
+    result = json.loads(path.read_text(encoding="utf-8"))
+    assert result["suite"] == suite and result["versions"]["crnn-deploy"]
+    return dict(compare.quantities(result["rows"]))
+
+
+def test_throughput_measures_every_engine_at_every_batch_and_width(networks: Path, tmp_path: Path) -> None:
+    import throughput
+
+    sizes = ["--network", "tiny", "--batches", "1,2", "--widths", "104,120"]
+    throughput.main([*sizes, "--rounds", "2", "--json", str(tmp_path / "x")])
+    rows = json.loads((tmp_path / "x").read_text())["rows"]
+    cells = {(row["engine"], row["batch"], row["width"]) for row in rows.values() if "engine" in row}
+    engines = {engine for engine, _, _ in cells}
+    assert {"ONNX Runtime fp32", "ONNX Runtime int8", "PyTorch eager"} <= engines
+    assert len(cells) == 4 * len(engines)
+    for name, row in quantities_of(tmp_path / "x", "throughput").items():
+        assert len(row["rounds"]) == 2 and row["median"] > 0, name
+
+
+def test_latency_has_percentiles_in_order(
+    networks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import latency
+
+    from crnn_deploy.networks.crnn import CRNN
+
+    small = CRNN(32, 1, 11, hidden=8, widths=(4, 4, 8, 8, 8, 8, 8))
+    monkeypatch.setattr(latency, "module", lambda network: small)
+    latency.main(["--words", "3", "--rounds", "2", "--threads", "1", "--json", str(tmp_path / "x")])
+    rows = json.loads((tmp_path / "x").read_text())["rows"]
+    assert len(rows) == 5
+    for row in rows.values():
+        assert 0 < row["p50_ms"] <= row["p95_ms"] <= row["p99_ms"]
+
+
+def test_a_loss_shows_in_what_infer_costs_more_than_inference_alone(networks: Path, tmp_path: Path) -> None:
+    import end_to_end
+
+    few = [
+        "--images",
+        "16",
+        "--paper-images",
+        "16",
+        "--rounds",
+        "1",
+        "--networks",
+        "compact",
+        "--workers",
+        "1",
+    ]
+    end_to_end.main([*few, "--json", str(tmp_path / "x")])
+    rows = json.loads((tmp_path / "x").read_text())["rows"]
+    assert rows["compact: inference alone"]["of_inference_alone"] == 1
+    assert 0 < rows["compact: infer"]["of_inference_alone"] < 1  # start-up is counted
+
+
+def test_padding_makes_every_batch_as_wide_as_its_widest_word() -> None:
+    import peers
+
+    words = [np.ones((1, 32, width), np.float32) for width in (16, 40, 24)]
+    [batch] = peers.padded(words)
+    assert batch.shape == (3, 1, 32, 40)
+    assert batch.sum(axis=(1, 2, 3)).tolist() == [32 * 16, 32 * 40, 32 * 24]
+
+
+def test_jpeg_decoders_give_the_same_picture() -> None:
+    import jpeg
+
+    from crnn_deploy.stages.benchmark import draw_images
+
+    [data] = draw_images("words", 1)
+    found = jpeg.decoders()
+    whole = np.asarray(found["OpenCV, grey"](data), int)
+    for times in jpeg.REDUCED:
+        small = np.asarray(found[f"OpenCV, grey, 1/{times}"](data))
+        assert small.shape == (-(-whole.shape[0] // times), -(-whole.shape[1] // times))
+    assert np.abs(np.asarray(found["image.decode"](data)).mean() - whole.mean()) < 2
+    assert jpeg.speeds([data] * 24, 1).keys() >= {"32-64 px high: OpenCV, BGR"}
+
+
+def test_convolutions_end_before_the_recurrence(networks: Path, tmp_path: Path) -> None:
+    import onnx
+    import winograd
+
+    winograd.convolutions(networks, tmp_path / "x.onnx")
+    run = winograd.onnx_runtime(tmp_path / "x.onnx", np.zeros((1, 1, 32, 104), np.float32))
+    assert run().shape == (1, 8, 1, 27)  # a column for each step
+    assert not any(node.op_type == "LSTM" for node in onnx.load(tmp_path / "x.onnx").graph.node)
+
+
+def test_starts_are_measured_and_a_command_that_fails_is_told(tmp_path: Path) -> None:
+    import sys
+
+    import startup
+
+    rows = startup.starts({"x": [sys.executable, "-c", "pass"]}, 2)
+    assert len(rows["x"]["cpu"]["rounds"]) == 2 and rows["x"]["clock"]["median"] > 0
+    with pytest.raises(RuntimeError, match="y ended with 3"):
+        startup.starts({"y": [sys.executable, "-c", "raise SystemExit(3)"]}, 1)
+    spent = startup.imports([sys.executable, "-c", "import click"], 1)
+    assert spent["click"] > 0 and "numpy" not in spent
+
+
+def test_greedy_decoding_and_streams_are_counted(networks: Path, tmp_path: Path) -> None:
+    import scaling
+
+    assert len(scaling.decoding(1)) == 2 * len(scaling.CLASSES)
+    from _common import word_files
+
+    word_files(tmp_path / "words", 3)
+    files = sorted((tmp_path / "words").glob("*/*.jpg"))
+    [row] = scaling.streams(networks, files, 1000).values()
+    assert row["exit_code"] == 0 and row["images_per_second"] > 0
+
+
+def test_plots_are_the_same_twice(tmp_path: Path) -> None:
+    import plots
+
+    drawn = []
+    for name in ("a", "b"):
+        plots.main(["--out", str(tmp_path / name)])
+        drawn.append({path.name: path.read_bytes() for path in (tmp_path / name).iterdir()})
+    assert drawn[0] == drawn[1]
+    assert drawn[0].keys() == {f"{suite}.svg" for suite in plots.PLOTS}
