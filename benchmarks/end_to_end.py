@@ -1,6 +1,6 @@
 """From a folder of 10,000 JPEG files to text, beside inference alone and reading and decoding alone.
 
-    python benchmarks/end_to_end.py [--images 10000] [--paper-images 1000] [--workers 2] [--rounds 3] [--json FILE]
+    python benchmarks/end_to_end.py [--images 10000] [--paper-images 1000] [--workers 2] [--json FILE]
 
 `infer` runs in a process of its own, start-up included. Inference alone runs the same batches in this
 process, made beforehand, on as many threads; reading and decoding alone is `cv2.imread` of the same files (in
