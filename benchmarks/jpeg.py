@@ -7,7 +7,7 @@ bytes and give grey or BGR pixels, one thread. `image.decode` is the toolkit's o
 OpenCV decodes it. The text: every image of --data (folders), itself and enlarged 4 times, is written as JPEG
 and read by the default model from the whole image and from OpenCV's reduced ones, where what is left is at
 least one and a half times as high as the network; beside it, what another quality of JPEG changes. Needs the
-extra [cpu]; `pip install --no-deps simplejpeg 'PyTurboJPEG<2'` (the latter with Debian's libturbojpeg0) brings
+extra [cpu]; `pip install --no-deps simplejpeg 'PyTurboJPEG<2'` (that with Debian's libturbojpeg0) brings
 the other decoders, which are left out where they are missing.
 """
 
