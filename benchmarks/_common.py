@@ -221,9 +221,12 @@ def infer(model: Path, *arguments: object, feed: Callable[[Any], None] | None = 
 
 def run_alone(command: Sequence[str], feed: Callable[[Any], None] | None = None) -> dict[str, Any]:
     """A command in a process of its own, measured by the kernel."""
+    # an installed package is compiled; where that is switched off, every start would compile it anew
+    environment = {key: os.environ[key] for key in os.environ.keys() - {"PYTHONDONTWRITEBYTECODE"}}
     start = time.perf_counter()
     process = subprocess.Popen(
         command,
+        env=environment,
         stdin=subprocess.PIPE if feed else subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
