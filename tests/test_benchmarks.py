@@ -245,3 +245,10 @@ def test_plots_are_the_same_twice(tmp_path: Path) -> None:
         drawn.append({path.name: path.read_bytes() for path in (tmp_path / name).iterdir()})
     assert drawn[0] == drawn[1]
     assert drawn[0].keys() == {f"{suite}.svg" for suite in plots.PLOTS}
+
+
+def test_the_page_has_the_tables_of_the_committed_results() -> None:
+    import tables
+
+    page = (tables.ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
+    assert tables.written(page, tables.ROOT / "benchmarks" / "results", "2-core-epyc") == page
