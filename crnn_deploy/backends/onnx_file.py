@@ -31,10 +31,10 @@ _ENTRY_KEY, _ENTRY_VALUE = 1, 2
 _DEEPEST = 64
 
 
-def check_self_contained(path: Path) -> bool:
+def check_self_contained(path: Path) -> set[str]:
     """Refuse external data outside the model's folder (by path, symbolic or hard link) and EPContext nodes.
 
-    Whether weights lie in other files of that folder.
+    The other files of that folder in which its weights lie.
     Raises ModelUnreadable.
     """
     try:
@@ -47,7 +47,7 @@ def check_self_contained(path: Path) -> bool:
         raise ModelUnreadable(path, "not an ONNX file, or a truncated one") from error
     for location in locations:
         _check_location(path, location)
-    return bool(locations)
+    return locations
 
 
 def read_metadata(path: Path) -> dict[str, str]:

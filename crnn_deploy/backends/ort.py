@@ -152,16 +152,17 @@ def _open_cached(ort: Any, path: Path, options: Any) -> onnxruntime.InferenceSes
     with open(path, "rb") as file:
         content = hashlib.file_digest(file, "sha256").hexdigest()
     key = hashlib.sha256(f"{content} {ort.__version__} {cache.fingerprint()}".encode()).hexdigest()
-    graph, weights = f"{key}.onnx", f"{key}.bin"
-    if cache.find(weights) and (known := cache.find(graph)):
+    if known := cache.find(f"{key}.onnx"):
         unchanged = _options(ort, options.intra_op_num_threads)
         unchanged.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         with suppress(Exception):  # a graph that does not load is made again
-            return ort.InferenceSession(str(known), unchanged, providers=["CPUExecutionProvider"])
+            if all(cache.find(name) for name in check_self_contained(known)):
+                return ort.InferenceSession(str(known), unchanged, providers=["CPUExecutionProvider"])
     import tempfile  # as in `cache`
 
     with tempfile.TemporaryDirectory() as folder:
-        written = Path(folder) / graph
+        written = Path(folder) / f"{key}.onnx"
+        weights = f"{os.urandom(16).hex()}.bin"  # of this graph alone, though another process writes one too
         options.optimized_model_filepath = str(written)
         options.add_session_config_entry(f"{_EXTERNAL}_file_name", weights)
         options.add_session_config_entry(f"{_EXTERNAL}_min_size_in_bytes", "1024")
@@ -169,7 +170,7 @@ def _open_cached(ort: Any, path: Path, options: Any) -> onnxruntime.InferenceSes
         session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         if written.with_name(weights).is_file():  # all but graphs of a few numbers have some
             cache.store(weights, written.with_name(weights).read_bytes())
-            cache.store(graph, written.read_bytes())
+            cache.store(written.name, written.read_bytes())
     return session
 
 
