@@ -34,6 +34,7 @@ __all__ = [
     "NETWORKS",
     "Network",
     "convolution_peak",
+    "convolution_tasks",
     "cpu_in_turn",
     "export_networks",
     "infer",
@@ -245,23 +246,28 @@ def run_alone(command: Sequence[str], feed: Callable[[Any], None] | None = None)
     }
 
 
-# channels and side of single 3x3 convolutions, each about 0.46 GFLOP: as they stand in VGG-like networks
+# channels and side of single 3x3 convolutions of equal work, as they stand in VGG-like networks
 _SINGLE = ((64, 80), (128, 40), (256, 20), (512, 10))
+_WORK = 2.0 * 64 * 64 * 9 * 80 * 80  # operations of each
+_RUNS = 4  # of a round
+_CONVOLUTION = "a convolution"
 
 
-def convolution_tasks() -> dict[str, tuple[Callable[[], object], float]]:
-    """Single large 3x3 convolutions in the libraries that are installed, and the operations of each."""
+def convolution_tasks() -> tuple[dict[str, Callable[[], object]], dict[str, int]]:
+    """Single large 3x3 convolutions in the libraries that are installed, and how many runs a task makes.
+
+    They run in turn with what is compared: their best rate is the machine's peak under the same load.
+    """
     import onnx
 
     from crnn_deploy.stages.inspection import session_of
 
     rng = np.random.default_rng(0)
-    tasks: dict[str, tuple[Callable[[], object], float]] = {}
+    tasks: dict[str, Callable[[], object]] = {}
     for channels, side in _SINGLE:
         weight = rng.standard_normal((channels, channels, 3, 3)).astype(np.float32)
         shape = [1, channels, side, side]
         values = rng.standard_normal(shape).astype(np.float32)
-        work = 2.0 * channels * channels * 9 * side * side
         graph = onnx.helper.make_graph(
             [onnx.helper.make_node("Conv", ["x", "w"], ["y"], pads=[1, 1, 1, 1])],
             "conv",
@@ -271,35 +277,32 @@ def convolution_tasks() -> dict[str, tuple[Callable[[], object], float]]:
         )
         made = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)], ir_version=10)
         session = session_of(made)
-        once = partial(session.run, None, {"x": values})
-        tasks[f"ONNX Runtime, {channels} channels, {side} px"] = once, work
+        once: Callable[[], object] = partial(session.run, None, {"x": values})
+        tasks[f"{_CONVOLUTION} in ONNX Runtime, {channels} channels, {side} px"] = _repeated(once)
         try:
             import torch
         except ImportError:
             continue
         torch.set_num_threads(1)
-        x, w = torch.from_numpy(values), torch.from_numpy(weight)
-
-        def one(x: Any = x, w: Any = w) -> object:
-            with torch.inference_mode():
-                return torch.nn.functional.conv2d(x, w, padding=1)
-
-        tasks[f"oneDNN, {channels} channels, {side} px"] = (one, work)
-    return tasks
+        run = partial(torch.conv2d, torch.from_numpy(values), torch.from_numpy(weight), padding=1)
+        tasks[f"{_CONVOLUTION} in oneDNN, {channels} channels, {side} px"] = _repeated(run)
+    return tasks, dict.fromkeys(tasks, _RUNS)
 
 
-def convolution_peak(rounds: int = 7) -> dict[str, Any]:
-    """fp32 GFLOP per CPU-second of one core: the best median among single convolutions, and which it is."""
-    tasks = convolution_tasks()
-    spent = cpu_in_turn({n: _repeated(t) for n, (t, _) in tasks.items()}, dict.fromkeys(tasks, 4), rounds)
-    rates = {name: work / statistics.median(spent[name]) / 1e6 for name, (_, work) in tasks.items()}
+def convolution_peak(spent: Mapping[str, Sequence[float]]) -> dict[str, Any]:
+    """fp32 GFLOP per CPU-second of one core: the best median among the single convolutions in `spent`."""
+    rates = {
+        name: _WORK / statistics.median(values) / 1e6
+        for name, values in spent.items()
+        if name.startswith(_CONVOLUTION)
+    }
     best = max(rates, key=lambda name: rates[name])
     row = {"gflops": round(rates[best], 1), "of": best, "one": measured(spent[best], "CPU ms")}
     return row | {"others": {name: round(rate, 1) for name, rate in rates.items()}}
 
 
 def _repeated(task: Callable[[], object]) -> Callable[[], object]:
-    return lambda: [task() for _ in range(4)]
+    return lambda: [task() for _ in range(_RUNS)]
 
 
 def noise(shape: Sequence[int], seed: int = 0) -> NDArray[np.float32]:

@@ -1,6 +1,6 @@
 """The same words through this toolkit and through what people would use instead.
 
-    python benchmarks/peers.py [--words 48] [--rounds 7] [--json FILE]
+    python benchmarks/peers.py [--words 48] [--rounds 5] [--json FILE]
 
 Recognition alone: words of mean width 108 px lie decoded in memory, each program prepares what it does not
 take as it stands, and gives class scores. 37 classes, random weights (rapidocr_onnxruntime brings its own).
@@ -25,6 +25,7 @@ import torch
 from _common import (
     Network,
     convolution_peak,
+    convolution_tasks,
     cpu_in_turn,
     export_networks,
     measured,
@@ -148,7 +149,7 @@ def doctr_way(path: Path, crops: Sequence[NDArray[np.uint8]]) -> Task:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = options(__doc__, rounds=7)
+    parser = options(__doc__, rounds=5)
     parser.add_argument("--words", type=int, default=48)
     parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out: it needs g++")
     parser.add_argument("--networks", nargs="+", default=NETWORKS)
@@ -183,19 +184,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
             tasks["PP-OCRv4: rapidocr_onnxruntime"] = rapidocr_task(crops)
         except ImportError as error:
             print(f"rapidocr_onnxruntime is left out: {error}")
-        spent = cpu_in_turn(tasks, dict.fromkeys(tasks, given.words), given.rounds)
+        single_tasks, runs = convolution_tasks()
+        images = dict.fromkeys(tasks, given.words) | runs
+        spent = cpu_in_turn(tasks | single_tasks, images, given.rounds)
         widths = [word.shape[2] for word in next(iter(words.values()))]
         rows: dict[str, Any] = {
             "words": {"count": given.words, "mean_width": round(float(np.mean(widths)), 1)}
         }
-        peak = rows["convolution peak"] = convolution_peak(given.rounds)
+        peak = rows["convolution peak"] = convolution_peak(spent)
         for network, path in models.items():
             if "," not in network:
                 counted = flops(load_onnx(path), OrtBackend(path).manifest, sorted(set(widths)))
                 work = float(np.mean([counted[width] for width in widths]))
                 rows[f"{network}: operations"] = {"gflop_per_image": round(work / 1e9, 4)}
     base = float(np.median(spent["paper: PyTorch eager, batch 1"])) if "paper" in models else float("nan")
-    for task, values in spent.items():
+    for task in tasks:
+        values = spent[task]
         median = float(np.median(values))
         row: dict[str, Any] = {"images_per_cpu_second": round(1e3 / median, 1)}
         if task.startswith("paper:"):

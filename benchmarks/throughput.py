@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from _common import (
     convolution_peak,
+    convolution_tasks,
     cpu_in_turn,
     export_networks,
     measured,
@@ -88,12 +89,13 @@ def grid(
                 for engine, run in runs.items():
                     key = f"{engine}, batch {batch}, width {width}"
                     tasks[key], images[key], keys[key] = partial(run, pixels), batch, (engine, batch, width)
-        spent = cpu_in_turn(tasks, images, rounds)
+        single, runs_of_it = convolution_tasks()
+    spent = cpu_in_turn(tasks | single, images | runs_of_it, rounds)
     counted = flops(load_onnx(model), manifest, widths)
-    peak = convolution_peak(rounds)
+    peak = convolution_peak(spent)
     rows: dict[str, Any] = {"convolution peak": peak}
-    for key, values in spent.items():
-        engine, batch, width = keys[key]
+    for key, (engine, batch, width) in keys.items():
+        values = spent[key]
         median = float(np.median(values))
         rows[key] = {
             **{"engine": engine, "batch": batch, "width": width},
