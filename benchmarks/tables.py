@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -161,15 +160,73 @@ TABLES: dict[str, Callable[[Rows], str]] = {
 }
 
 
+def bars(results: dict[str, Rows]) -> str:
+    """What was aimed at, beside what these results say."""
+    words, starts, grown = results["peers"], results["startup"], results["scaling"]
+
+    def rate(name: str) -> float:
+        return float(words[name]["images_per_cpu_second"])
+
+    fp32, own = rate("paper: crnn-deploy, ONNX Runtime"), "compact: crnn-deploy, ONNX Runtime"
+    eager, compact = rate("paper: PyTorch eager, batch 1"), max(rate(own), rate(f"{own}, int8"))
+    doctr = max(value for value in (rate(name) for name in words if "docTR mobilenet small: " in name))
+    bf16 = "paper: OpenVINO asked for bf16"
+    share = float(words["paper: crnn-deploy, ONNX Runtime"]["share_of_fp32_convolution_peak"])
+    full, small = (
+        float(results["end_to_end"][f"{n}: infer"]["of_inference_alone"]) for n in ("paper", "compact")
+    )
+    start = starts["default model, fp32"]
+    memory = {
+        int(name.split()[0].replace(",", "")): row["peak_mb"]
+        for name, row in grown.items()
+        if "peak_mb" in row
+    }
+    most = max(memory)
+    line = next(row for name, row in grown.items() if name.startswith("greedy") and ", 37 " in name)
+    decoding = line["cpu_per_line"]["median"] * 1e3
+    seconds, peak = start["cpu"]["median"] / 1e3, start["peak"]["median"]
+    padded = rate("paper: ONNX Runtime, padded batches of 32")
+    int8 = rate("paper: crnn-deploy, ONNX Runtime, int8")
+    checked: list[tuple[str, str, bool]] = [
+        ("fp32, 1.9 x PyTorch eager at batch 1", f"{fp32 / eager:.2f} x", fp32 >= 1.9 * eager),
+        ("fp32, 1.9 x ONNX Runtime on padded batches", f"{fp32 / padded:.2f} x", fp32 >= 1.9 * padded),
+        ("fp32, 85 % of the convolution peak", f"{share:.0%}", share >= 0.85),
+        ("INT8 (static scales, float LSTM), 5 x PyTorch eager", f"{int8 / eager:.2f} x", int8 >= 5 * eager),
+        ("bf16, 3.6 x PyTorch eager", f"{rate(bf16) / eager:.2f} x", rate(bf16) >= 3.6 * eager),
+        ("compact, 750 words a CPU-second", digits(compact), compact >= 750),
+        ("compact ahead of docTR's small network", f"{compact:.0f} to {doctr:.0f}", compact > doctr),
+        ("`infer`, the paper's network, 90 % of inference alone", f"{full:.0%}", full >= 0.9),
+        ("`infer`, compact, 85 % of inference alone", f"{small:.0%}", small >= 0.85),
+        ("cold start of one image, 0.20 CPU-s", f"{seconds:.2f} CPU-s", seconds <= 0.2),
+        ("cold start of one image, 100 MB", f"{peak:.1f} MB", peak <= 100),
+        (
+            "memory at 1,000,000 images within 10 % of that at 10,000",
+            f"{memory[most] / memory[10_000] - 1:+.1%} at {most:,}",
+            most >= 1_000_000 and memory[most] <= 1.1 * memory[10_000],
+        ),
+        ("greedy decoding of a line, 1 us", f"{decoding:.1f} us", decoding <= 1),
+    ]
+    return table(("bar", "measured", ""), [(*row, "met" if met else "**missed**") for *row, met in checked])
+
+
 def written(page: str, results: Path, machine: str) -> str:
     """The page with its tables as the results have them."""
-    for suite, make in TABLES.items():
-        result = json.loads((results / f"{suite}--{machine}--cpu.json").read_text(encoding="utf-8"))
-        made = f"{make(result['rows'])}\n\nLoad of the machine: {result['load']}."
-        block = re.compile(rf"(<!-- {suite} -->\n).*?(\n<!-- end -->)", re.DOTALL)
-        page, count = block.subn(lambda found, made=made: f"{found[1]}\n{made}\n{found[2]}", page)  # type: ignore[misc]
-        if count != 1:
-            raise SystemExit(f"the page has {count} places for the table {suite}; it needs one")
+    found = {
+        suite: json.loads((results / f"{suite}--{machine}--cpu.json").read_text(encoding="utf-8"))
+        for suite in TABLES
+    }
+    made = {
+        suite: f"{make(found[suite]['rows'])}\n\nLoad of the machine: {found[suite]['load']}."
+        for suite, make in TABLES.items()
+    }
+    made["bars"] = bars({suite: result["rows"] for suite, result in found.items()})
+    for name, text in made.items():
+        start, end = f"<!-- {name} -->", "<!-- end -->"
+        before, _, rest = page.partition(start)
+        _, closed, after = rest.partition(end)
+        if not closed:
+            raise SystemExit(f"the page has no place for the table {name}")
+        page = f"{before}{start}\n\n{text}\n\n{end}{after}"
     return page
 
 
