@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import inspect
 import json
 import os
 import statistics
@@ -114,7 +115,7 @@ def export_networks(names: Sequence[Network], classes: int = 37) -> dict[Network
     Made apart: the peak memory of a process that `infer` measures starts at that of this one.
     """
     root = Path(__file__).parents[1]
-    code = hashlib.sha256(Path(__file__).read_bytes())
+    code = hashlib.sha256(f"{inspect.getsource(_export)}{inspect.getsource(module)}{WIDTHS}".encode())
     for source in sorted((root / "crnn_deploy" / "networks").glob("*.py")):
         code.update(source.read_bytes())
     folder = root / ".benchmarks" / "networks" / code.hexdigest()[:12]
