@@ -32,30 +32,32 @@ from crnn_deploy.manifest import Manifest, WidthRule
 from crnn_deploy.stages.benchmark import draw_images, header
 
 __all__ = [
-    "NETWORKS",
     "Network",
+    "apart",
     "convolution_peak",
     "convolution_tasks",
     "cpu_in_turn",
     "export_networks",
     "infer",
     "measured",
+    "module",
+    "noise",
     "options",
     "prepared_words",
     "quantised",
+    "run_alone",
     "stacks",
     "word_files",
     "write",
 ]
 
-Network = Literal["paper", "compact", "tiny", "docTR vgg16", "docTR mobilenet small"]
-NETWORKS: Mapping[Network, str] = {
-    "paper": "arXiv 1507.05717 with batch norm, LSTMs of 256 units, grey, 32 px high",
-    "compact": "the default model's, of 37 classes",
-    "tiny": "the paper's with a sixteenth of its channels, so that all but the network is measured",
-    "docTR vgg16": "crnn_vgg16_bn of docTR: colour, 32 px high",
-    "docTR mobilenet small": "crnn_mobilenet_v3_small of docTR: colour, 32 px high",
-}
+Network = Literal[
+    "paper",  # arXiv 1507.05717 with batch norm, LSTMs of 256 units, grey
+    "compact",  # the default model's, of 37 classes
+    "tiny",  # the paper's with a sixteenth of its channels, so that all but the network is measured
+    "docTR vgg16",  # docTR's crnn_vgg16_bn, colour
+    "docTR mobilenet small",  # docTR's crnn_mobilenet_v3_small, colour
+]
 # words have the width that keeps their aspect; `paper` in the recipes holds it at 100 or more
 WIDTHS = WidthRule(16, 512, multiple=4)
 BATCH = 8  # as `infer` has it
