@@ -18,11 +18,12 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-from _common import cpu_in_turn, export_networks, infer, measured, noise, options, word_files, write
+from _common import apart, cpu_in_turn, export_networks, infer, measured, noise, options, word_files, write
 
 from crnn_deploy import ctc
 from crnn_deploy.backends.ort import OrtBackend
 from crnn_deploy.pipeline import cpus
+from crnn_deploy.stages.benchmark import peak_memory
 
 FILES, WORKER_FILES = 10_000, 1_000
 CLASSES = (37, 176, 1000, 6736)
@@ -39,6 +40,8 @@ def streams(model: Path, files: Sequence[Path], largest: int) -> dict[str, Any]:
             stream.writelines(f"{path}\n".encode() for path in islice(cycle(files), count))
 
         row = infer(model, "--format", "jsonl", "-", feed=feed)
+        if row["peak_mb"] < peak_memory() + 1:
+            raise RuntimeError("this process is larger than infer, whose peak memory cannot be told")
         row["images_per_second"] = round(count / row["seconds"], 1)
         row["cpu_ms_per_image"] = round(row["cpu_seconds"] / count * 1e3, 3)
         rows[f"{count:,} images"] = row
@@ -109,7 +112,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     models = export_networks(["tiny", "compact"])
     rows: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as name:
-        word_files(Path(name), min(FILES, max(given.largest, WORKER_FILES)))
+        apart(word_files, Path(name), min(FILES, max(given.largest, WORKER_FILES)))
         files = sorted(Path(name).glob("*/*.jpg"))
         rows |= streams(models["tiny"], files, given.largest)  # first: a child's peak starts at its parent's
         rows |= workers(models["compact"], files[:WORKER_FILES], given.rounds)
