@@ -249,63 +249,69 @@ def run_alone(command: Sequence[str], feed: Callable[[Any], None] | None = None)
     }
 
 
-# channels and side of single 3x3 convolutions of equal work, as they stand in VGG-like networks
-_SINGLE = ((64, 80), (128, 40), (256, 20), (512, 10))
-_WORK = 2.0 * 64 * 64 * 9 * 80 * 80  # operations of each
-_RUNS = 4  # of a round
-_CONVOLUTION = "a convolution"
+# channels and side of 3x3 convolutions of equal work, as they stand in VGG-like networks
+_SHAPES = ((64, 80), (128, 40), (256, 20), (512, 10))
+_CHAIN = 4  # of them one after another, so that the change of layout at both ends counts little
+_WORK = 2.0 * 64 * 64 * 9 * 80 * 80 * _CHAIN  # operations of a chain
+_CONVOLUTIONS = "convolutions"
 
 
-def convolution_tasks() -> tuple[dict[str, Callable[[], object]], dict[str, int]]:
-    """Single large 3x3 convolutions in the libraries that are installed, and how many runs a task makes.
+def convolution_tasks() -> dict[str, Callable[[], object]]:
+    """Chains of large 3x3 convolutions in the libraries that are installed.
 
     They run in turn with what is compared: their best rate is the machine's peak under the same load.
     """
     import onnx
+    import torch
 
     from crnn_deploy.stages.inspection import session_of
 
+    torch.set_num_threads(1)
     rng = np.random.default_rng(0)
     tasks: dict[str, Callable[[], object]] = {}
-    for channels, side in _SINGLE:
-        weight = rng.standard_normal((channels, channels, 3, 3)).astype(np.float32)
-        shape = [1, channels, side, side]
-        values = rng.standard_normal(shape).astype(np.float32)
+    for channels, side in _SHAPES:
+        weights = rng.standard_normal((_CHAIN, channels, channels, 3, 3)).astype(np.float32) / channels
+        pixels = rng.standard_normal((1, channels, side, side)).astype(np.float32)
         graph = onnx.helper.make_graph(
-            [onnx.helper.make_node("Conv", ["x", "w"], ["y"], pads=[1, 1, 1, 1])],
-            "conv",
-            [onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, shape)],
-            [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, shape)],
-            [onnx.numpy_helper.from_array(weight, "w")],
+            [
+                onnx.helper.make_node("Conv", [f"x{at}", f"w{at}"], [f"x{at + 1}"], pads=[1, 1, 1, 1])
+                for at in range(_CHAIN)
+            ],
+            "convolutions",
+            [onnx.helper.make_tensor_value_info("x0", onnx.TensorProto.FLOAT, pixels.shape)],
+            [onnx.helper.make_tensor_value_info(f"x{_CHAIN}", onnx.TensorProto.FLOAT, pixels.shape)],
+            [onnx.numpy_helper.from_array(weight, f"w{at}") for at, weight in enumerate(weights)],
         )
         made = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)], ir_version=10)
-        session = session_of(made)
-        once: Callable[[], object] = partial(session.run, None, {"x": values})
-        tasks[f"{_CONVOLUTION} in ONNX Runtime, {channels} channels, {side} px"] = _repeated(once)
-        try:
-            import torch
-        except ImportError:
-            continue
-        torch.set_num_threads(1)
-        run = partial(torch.conv2d, torch.from_numpy(values), torch.from_numpy(weight), padding=1)
-        tasks[f"{_CONVOLUTION} in oneDNN, {channels} channels, {side} px"] = _repeated(run)
-    return tasks, dict.fromkeys(tasks, _RUNS)
+        shape = f"{channels} channels, {side} px"
+        tasks[f"{_CONVOLUTIONS} in ONNX Runtime, {shape}"] = partial(
+            session_of(made).run, None, {"x0": pixels}
+        )
+        tasks[f"{_CONVOLUTIONS} in PyTorch (oneDNN), {shape}"] = partial(
+            _chain, torch.from_numpy(pixels), torch.from_numpy(weights)
+        )
+    return tasks
+
+
+def _chain(pixels: Any, weights: Any) -> Any:
+    import torch
+
+    with torch.inference_mode():
+        for weight in weights:
+            pixels = torch.conv2d(pixels, weight, padding=1)
+    return pixels
 
 
 def convolution_peak(spent: Mapping[str, Sequence[float]]) -> dict[str, Any]:
-    """fp32 GFLOP per CPU-second of one core: the best median among the single convolutions in `spent`."""
+    """fp32 GFLOP per CPU-second of one core: the best median among the chains in `spent`."""
     rates = {
         name: _WORK / statistics.median(values) / 1e6
         for name, values in spent.items()
-        if name.startswith(_CONVOLUTION)
+        if name.startswith(_CONVOLUTIONS)
     }
     best = max(rates, key=lambda name: rates[name])
     row = {"gflops": round(rates[best], 1), "of": best, "one": measured(spent[best], "CPU ms")}
     return row | {"others": {name: round(rate, 1) for name, rate in rates.items()}}
-
-
-def _repeated(task: Callable[[], object]) -> Callable[[], object]:
-    return lambda: [task() for _ in range(_RUNS)]
 
 
 def noise(shape: Sequence[int], seed: int = 0) -> NDArray[np.float32]:

@@ -24,8 +24,6 @@ import numpy as np
 import torch
 from _common import (
     Network,
-    convolution_peak,
-    convolution_tasks,
     cpu_in_turn,
     export_networks,
     measured,
@@ -184,31 +182,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
             tasks["PP-OCRv4: rapidocr_onnxruntime"] = rapidocr_task(crops)
         except ImportError as error:
             print(f"rapidocr_onnxruntime is left out: {error}")
-        single_tasks, runs = convolution_tasks()
-        images = dict.fromkeys(tasks, given.words) | runs
-        spent = cpu_in_turn(tasks | single_tasks, images, given.rounds)
+        spent = cpu_in_turn(tasks, dict.fromkeys(tasks, given.words), given.rounds)
         widths = [word.shape[2] for word in next(iter(words.values()))]
         rows: dict[str, Any] = {
             "words": {"count": given.words, "mean_width": round(float(np.mean(widths)), 1)}
         }
-        peak = rows["convolution peak"] = convolution_peak(spent)
         for network, path in models.items():
             if "," not in network:
                 counted = flops(load_onnx(path), OrtBackend(path).manifest, sorted(set(widths)))
                 work = float(np.mean([counted[width] for width in widths]))
                 rows[f"{network}: operations"] = {"gflop_per_image": round(work / 1e9, 4)}
     base = float(np.median(spent["paper: PyTorch eager, batch 1"])) if "paper" in models else float("nan")
-    for task in tasks:
-        values = spent[task]
+    for task, values in spent.items():
         median = float(np.median(values))
         row: dict[str, Any] = {"images_per_cpu_second": round(1e3 / median, 1)}
         if task.startswith("paper:"):
             row["x_pytorch_eager"] = round(base / median, 2)
-            work = rows["paper: operations"]["gflop_per_image"]
-            row["share_of_fp32_convolution_peak"] = round(work / median * 1e3 / peak["gflops"], 3)
         rows[task] = row | {"cpu_per_image": measured(values, "CPU ms")}
         print(f"{row['images_per_cpu_second']:8.1f} images/CPU-s {row.get('x_pytorch_eager', ''):>6}  {task}")
-    print(f"convolution peak {peak['gflops']} GFLOP/CPU-s ({peak['of']})")
     write("peers", rows, given.json)
 
 

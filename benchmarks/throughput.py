@@ -89,8 +89,8 @@ def grid(
                 for engine, run in runs.items():
                     key = f"{engine}, batch {batch}, width {width}"
                     tasks[key], images[key], keys[key] = partial(run, pixels), batch, (engine, batch, width)
-        single, runs_of_it = convolution_tasks()
-    spent = cpu_in_turn(tasks | single, images | runs_of_it, rounds)
+        single = convolution_tasks()
+    spent = cpu_in_turn(tasks | single, images | dict.fromkeys(single, 1), rounds)
     counted = flops(load_onnx(model), manifest, widths)
     peak = convolution_peak(spent)
     rows: dict[str, Any] = {"convolution peak": peak}
