@@ -1,6 +1,6 @@
 """The same words through this toolkit and through what people would use instead.
 
-    python benchmarks/peers.py [--words 48] [--rounds 5] [--json FILE]
+    python benchmarks/peers.py [--words 256] [--rounds 5] [--json FILE]
 
 Recognition alone: words of mean width 108 px lie decoded in memory, each program prepares what it does not
 take as it stands, and gives class scores. 37 classes, random weights (rapidocr_onnxruntime brings its own).
@@ -148,7 +148,7 @@ def doctr_way(path: Path, crops: Sequence[NDArray[np.uint8]]) -> Task:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = options(__doc__, rounds=5)
-    parser.add_argument("--words", type=int, default=48)
+    parser.add_argument("--words", type=int, default=256)
     parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out: it needs g++")
     parser.add_argument("--networks", nargs="+", default=NETWORKS)
     given = parser.parse_args(arguments)
