@@ -8,7 +8,6 @@ loaded machine shows. A round reads every word once; the percentiles are of all 
 
 from __future__ import annotations
 
-import os
 import tempfile
 import time
 from collections.abc import Sequence
@@ -73,8 +72,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 for threads in given.threads:
                     reference = ReferenceBackend(module(network), manifest)
                     backends[f"{network}, PyTorch eager, {threads} threads"] = reference, threads
-        # PyTorch keeps OpenMP's limit, unless it is told otherwise
-        os.environ.pop("OMP_NUM_THREADS", None)
         rows = latencies(backends, files, given.rounds)
     write("latency", rows, given.json)
 

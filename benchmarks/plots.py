@@ -17,6 +17,7 @@ from typing import Any
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter, ScalarFormatter
 
 ROOT = Path(__file__).parents[1]
 Rows = dict[str, dict[str, Any]]
@@ -32,6 +33,8 @@ def peers(axes: Axes, rows: Rows) -> None:
     axes.bar_label(bars, fmt="%.0f", padding=3)
     axes.set(xscale="log", xlabel="words per CPU-second (blue: crnn-deploy; random weights)")
     axes.tick_params(axis="y", labelsize=7)
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.margins(x=0.15)
 
 
 def throughput(axes: Axes, rows: Rows) -> None:
@@ -47,6 +50,9 @@ def throughput(axes: Axes, rows: Rows) -> None:
     axes.set(
         xscale="log", yscale="log", xlabel="width (pixels)", ylabel=f"images per CPU-second, batch {most}"
     )
+    axes.set_xticks(sorted({row["width"] for row in cells}))
+    axes.xaxis.set_major_formatter(ScalarFormatter())
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.legend(fontsize=7)
 
 
