@@ -11,17 +11,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
-import sys
 import tempfile
-import time
-from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
+from _common import apart, infer
 
 from crnn_deploy.stages.benchmark import header
 
@@ -52,20 +47,6 @@ def make_model(path: Path, widths: tuple[int, ...], hidden: int) -> None:
     recipe = RECIPES["paper"]
     module = CRNN(32, 1, 37, hidden, widths=widths)
     export(reference_of(module, recipe, recipe.alphabet or (), {"recipe": "paper", "family": "crnn"}), path)
-
-
-def infer(model: Path, *arguments: object) -> dict[str, Any]:
-    """Run the command in a process of its own: seconds, CPU-seconds, peak memory and exit code."""
-    command = [sys.executable, "-m", "crnn_deploy", "infer", "--model", str(model), *map(str, arguments)]
-    start = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    return {
-        "seconds": round(time.perf_counter() - start, 3),
-        "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 3),
-        "peak_mb": round(usage.ru_maxrss / 1024, 1),
-        "exit_code": os.waitstatus_to_exitcode(status),
-    }
 
 
 def mutate(source: Path, folder: Path, count: int) -> None:
@@ -101,10 +82,7 @@ def main() -> None:
             (folder / "small.onnx", (4, 8, 16, 16, 32, 32, 32), 16),
             (folder / "paper.onnx", (64, 128, 256, 256, 512, 512, 512), 256),
         ):
-            # a child's peak memory starts at its parent's size, so torch stays out of this process
-            maker = get_context("spawn").Process(target=make_model, args=model)
-            maker.start()
-            maker.join()
+            apart(make_model, *model)
         make_images(folder / "images", arguments.images)
         for count in sorted({1000, min(10_000, arguments.images), arguments.images}):
             paths = sorted((folder / "images").iterdir())[: count // 1000]

@@ -9,7 +9,6 @@ Names are loaded when first asked for, so that importing the package costs nothi
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -44,6 +43,8 @@ _HOMES = {
 
 def __getattr__(name: str) -> object:
     if name == "__version__":
+        from importlib.metadata import version  # 40 ms, for which most runs have no use
+
         value: object = version("crnn-deploy")
     elif name in _HOMES:
         value = getattr(import_module(_HOMES[name]), name)

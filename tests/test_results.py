@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import statistics
 from pathlib import Path
+from typing import Any
 
 import pytest
+from compare import quantities
 
 from crnn_deploy.recipes import RECIPES
 
@@ -21,6 +24,40 @@ def test_a_result_says_where_it_comes_from(path: Path) -> None:
     assert result["machine"] and result["versions"]["crnn-deploy"]
     rows = [value for value in result.values() if isinstance(value, dict) and value is not result["versions"]]
     assert rows
+
+
+# of the scripts that share benchmarks/_common.py
+SPEED = {"end_to_end", "jpeg", "latency", "peers", "scaling", "startup", "throughput", "winograd"}
+SPEED_RESULTS = [path for path in RESULTS if path.stem.split("--")[0] in SPEED]
+UNITS = {"CPU ms", "ms", "MB"}
+
+
+def numbers(value: Any) -> list[float]:
+    """All numbers of a result, however deep."""
+    if isinstance(value, dict):
+        return [number for inner in value.values() for number in numbers(inner)]
+    if isinstance(value, list):
+        return [number for inner in value for number in numbers(inner)]
+    return [value] if isinstance(value, int | float) else []
+
+
+def test_every_benchmark_of_speed_has_a_result() -> None:
+    assert {path.stem.split("--")[0] for path in SPEED_RESULTS} == SPEED
+
+
+@pytest.mark.parametrize("path", SPEED_RESULTS, ids=lambda path: path.stem)
+def test_a_result_of_speed_keeps_its_rounds(path: Path) -> None:
+    result = json.loads(path.read_text(encoding="utf-8"))
+    assert result.keys() == {"suite", "machine", "device", "versions", "load", "rows"}
+    assert result["load"] >= 0 and all(isinstance(row, dict) and row for row in result["rows"].values())
+    assert all(abs(number) < float("inf") for number in numbers(result))  # NaN is none either
+    found = dict(quantities(result["rows"]))
+    assert found
+    for name, row in found.items():
+        assert row.keys() == {"unit", "median", "lower", "upper", "rounds"}, name
+        assert row["unit"] in UNITS and row["rounds"] and min(row["rounds"]) > 0, name
+        assert row["lower"] <= row["median"] <= row["upper"], name
+        assert row["median"] == pytest.approx(statistics.median(row["rounds"]), rel=1e-3), name
 
 
 def test_every_recipe_is_proven_and_stands_in_the_readme() -> None:

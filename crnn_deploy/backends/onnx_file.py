@@ -6,6 +6,7 @@ follows such references, hard links among them, and an EPContext node carries a 
 
 from __future__ import annotations
 
+import mmap
 import os
 import stat
 from collections.abc import Iterator
@@ -30,32 +31,30 @@ _ENTRY_KEY, _ENTRY_VALUE = 1, 2
 _DEEPEST = 64
 
 
-def check_self_contained(path: Path) -> bool:
+def check_self_contained(path: Path) -> set[str]:
     """Refuse external data outside the model's folder (by path, symbolic or hard link) and EPContext nodes.
 
-    Whether weights lie in other files of that folder.
+    The other files of that folder in which its weights lie.
     Raises ModelUnreadable.
     """
     try:
-        data = memoryview(path.read_bytes())
+        locations = set(_external_locations(_mapped(path), path))
     except OSError as error:
         raise ModelUnreadable(path, f"cannot be read: {error.strerror}") from error
-    try:
-        locations = set(_external_locations(data, path))
     except (IndexError, ValueError, RecursionError) as error:
         if isinstance(error, ModelUnreadable):
             raise
         raise ModelUnreadable(path, "not an ONNX file, or a truncated one") from error
     for location in locations:
         _check_location(path, location)
-    return bool(locations)
+    return locations
 
 
 def read_metadata(path: Path) -> dict[str, str]:
     """The file's metadata, as text under text. Raises ModelUnreadable."""
     found: dict[str, str] = {}
     try:
-        for number, value in _fields(memoryview(path.read_bytes())):
+        for number, value in _fields(_mapped(path)):
             if number == _MODEL_METADATA and isinstance(value, memoryview):
                 entry = dict(_fields(value))
                 found[_bytes(entry.get(_ENTRY_KEY)).decode()] = _bytes(entry.get(_ENTRY_VALUE)).decode()
@@ -64,6 +63,12 @@ def read_metadata(path: Path) -> dict[str, str]:
     except (OSError, IndexError, ValueError) as error:
         raise ModelUnreadable(path, "not an ONNX file, or a truncated one") from error
     return found
+
+
+def _mapped(path: Path) -> memoryview:
+    """The file's bytes; only what is looked at is read, so weights cost neither time nor memory."""
+    with open(path, "rb") as file:
+        return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
 
 
 def _check_location(path: Path, location: str) -> None:

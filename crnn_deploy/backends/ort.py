@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import tempfile
+import os
+import sys
 from contextlib import suppress
-from importlib import import_module, metadata
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["OrtBackend", "open_session"]
 
+_EXTERNAL = "session.optimized_model_external_initializers"
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 
@@ -144,21 +146,31 @@ def _open_cached(ort: Any, path: Path, options: Any) -> onnxruntime.InferenceSes
     """A session of the optimised graph in the cache, which is put there first where it is not.
 
     The graph depends on the file's bytes, on ONNX Runtime and on the CPU, whose instructions decide how its
-    weights are laid out, so these make the key.
+    weights are laid out, so these make the key. The weights lie in a file beside it, packed as the kernels
+    want them: ONNX Runtime maps it into memory, where it would copy, optimise and pack those of a model file.
     """
     with open(path, "rb") as file:
         content = hashlib.file_digest(file, "sha256").hexdigest()
     key = hashlib.sha256(f"{content} {ort.__version__} {cache.fingerprint()}".encode()).hexdigest()
-    if (graph := cache.load(f"{key}.onnx")) is not None:
+    if known := cache.find(f"{key}.onnx"):
         unchanged = _options(ort, options.intra_op_num_threads)
         unchanged.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         with suppress(Exception):  # a graph that does not load is made again
-            return ort.InferenceSession(graph, unchanged, providers=["CPUExecutionProvider"])
+            if all(cache.find(name) for name in check_self_contained(known)):
+                return ort.InferenceSession(str(known), unchanged, providers=["CPUExecutionProvider"])
+    import tempfile  # as in `cache`
+
     with tempfile.TemporaryDirectory() as folder:
-        written = Path(folder) / "optimised.onnx"
+        written = Path(folder) / f"{key}.onnx"
+        weights = f"{os.urandom(16).hex()}.bin"  # of this graph alone, though another process writes one too
         options.optimized_model_filepath = str(written)
+        options.add_session_config_entry(f"{_EXTERNAL}_file_name", weights)
+        options.add_session_config_entry(f"{_EXTERNAL}_min_size_in_bytes", "1024")
+        options.add_session_config_entry("session.save_external_prepacked_constant_initializers", "1")
         session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        cache.store(f"{key}.onnx", written.read_bytes())
+        if written.with_name(weights).is_file():  # all but graphs of a few numbers have some
+            cache.store(weights, written.with_name(weights).read_bytes())
+            cache.store(written.name, written.read_bytes())
     return session
 
 
@@ -175,8 +187,7 @@ def _reason(error: Exception) -> str:
 
 
 def _import_onnxruntime() -> ModuleType:
-    installed = [name for name in ("onnxruntime", "onnxruntime-gpu") if _is_installed(name)]
-    if len(installed) == 2:
+    if len(_installed()) == 2:
         raise BackendMissing(
             "onnxruntime and onnxruntime-gpu are both installed and overwrite each other's files; run "
             "pip uninstall -y onnxruntime onnxruntime-gpu, then install crnn-deploy[cpu] or crnn-deploy[gpu]"
@@ -190,9 +201,11 @@ def _import_onnxruntime() -> ModuleType:
         ) from error
 
 
-def _is_installed(distribution: str) -> bool:
-    try:
-        metadata.distribution(distribution)
-    except metadata.PackageNotFoundError:
-        return False
-    return True
+def _installed() -> set[str]:
+    """Distributions of ONNX Runtime; importlib.metadata would cost a tenth of the time to a first text."""
+    found = set()
+    for folder in sys.path:
+        with suppress(OSError):
+            names = {name.partition("-")[0] for name in os.listdir(folder) if name.endswith(".dist-info")}
+            found |= names & {"onnxruntime", "onnxruntime_gpu"}
+    return found
