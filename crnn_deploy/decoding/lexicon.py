@@ -78,7 +78,7 @@ class Lexicon:
 
     ceiling = 0.0  # as a scorer's
 
-    def __init__(self, words: Iterable[str], *, unknown: float = -8.0, accents: bool = True) -> None:
+    def __init__(self, words: Iterable[str], *, unknown: float = -6.0, accents: bool = True) -> None:
         self._plain: Callable[[str], str] = str if accents else _without_accents
         listed = {self._plain(word) for word in words}
         if not listed:
