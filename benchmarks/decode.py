@@ -36,10 +36,12 @@ from numpy.typing import NDArray
 from crnn_deploy.backends import Backend, open_backend
 from crnn_deploy.ctc import BestPath, Frames
 from crnn_deploy.decoding.beam import Beam
+from crnn_deploy.decoding.build import decoder_of
 from crnn_deploy.decoding.constraints import Constraint
 from crnn_deploy.decoding.lexicon import ClosestWord, Lexicon
 from crnn_deploy.decoding.lm import train
 from crnn_deploy.decoding.reading import Decode, Decoder
+from crnn_deploy.decoding_rule import DecodingRule
 from crnn_deploy.models import DEFAULT
 from crnn_deploy.recognizer import Recognizer
 from crnn_deploy.stages.benchmark import header
@@ -200,9 +202,9 @@ def accuracy(backend: Backend, images: int) -> dict[str, Any]:
         "greedy": BestPath(alphabet, blank),
         "beam 10": Beam().bind(alphabet, blank),
         "beam 10, lexicon": Beam(scorers=[(listed, 1.0)]).bind(alphabet, blank),
-        "beam 10, lexicon without accents": Beam(scorers=[(Lexicon(words, accents=False), 1.0)]).bind(
-            alphabet, blank
-        ),
+        "beam 10, lexicon, accents ignored": decoder_of(
+            DecodingRule("beam", accents=False), lexicon=words
+        ).bind(alphabet, blank),
         "closest word": ClosestWord(words).bind(alphabet, blank),
     }
     results: dict[str, Any] = {"words in the lexicon": len(words)}

@@ -48,7 +48,7 @@ class DecodingRule:
     max_length: int | None = None
     hotwords: tuple[str, ...] = ()
     boost: float = 1.0  # log weight of each character of a hotword
-    accents: bool = True  # of a lexicon's words; False: the network alone decides on accents
+    accents: bool = True  # of a lexicon's words; False: they weigh little, the network decides on them
     distance: int = 3  # edits to the closest word
     aggregate: Aggregate = "min"  # how the characters' confidences become the line's
     temperature: float = 1.0  # that the logits are divided by for confidences; texts do not depend on it

@@ -229,7 +229,7 @@ def test_greedy_decoding_and_streams_are_counted(
 ) -> None:
     import scaling
 
-    assert len(scaling.decoding(1)) == 2 * len(scaling.CLASSES)
+    assert len(scaling.decoding(1)) == 3 * len(scaling.CLASSES)
     from _common import word_files
 
     word_files(tmp_path / "words", 3)

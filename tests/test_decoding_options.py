@@ -119,7 +119,7 @@ def test_words_and_hotwords_pull_the_text(tmp_path: Path) -> None:
     assert beam[0]["text"] == "Printed"
     lexicon = rows("--decoder", "beam", "--lexicon", str(words))
     assert lexicon[5]["text"] == "EXIT"
-    # accents that a word is not listed with cost what an unknown word costs, unless they do not count
+    # accents that a word is not listed with cost what an unknown word does, or a little of it where ignored
     words.write_text("Gruse\naus\nKoln\n", encoding="utf-8")
     given = ("--decoder", "beam", "--nbest", "1", "--format", "jsonl", PATHS[1])
     scores = []
@@ -127,7 +127,7 @@ def test_words_and_hotwords_pull_the_text(tmp_path: Path) -> None:
         [best] = json.loads(run(*given, *more).stdout)["alternatives"]
         assert best["text"] == "Grüße aus Köln"
         scores.append(best["score"])
-    assert math.isclose(scores[0], scores[1], abs_tol=0.01) and scores[2] < scores[0] - 10
+    assert 1 < scores[0] - scores[1] < 2 and scores[2] < scores[0] - 10
 
 
 def test_alternatives_stand_in_every_format(recognizer: Recognizer) -> None:

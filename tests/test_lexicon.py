@@ -42,19 +42,20 @@ def test_each_unknown_word_of_a_text_weighs_the_same(words: list[str], text: str
 @pytest.mark.parametrize(
     ("text", "unknown"),
     [
-        ("don't", 0), ("Don't!", 0), ("DON'T", 0), ("dOn't", 2), ("(Paris)", 0), ("paris", 0), ("PARIS", 0),
+        ("don't", 0), ("Don't!", 0), ("DON'T", 0), ("dOn't", 1), ("(Paris)", 0), ("paris", 0), ("PARIS", 0),
         ("pari", 1), ("Parisx", 1), ("don", 1), ("42", 0), ("4th", 1), ("avant-garde", 0), ("avant-", 1),
-        ("Paris, don't", 0), ("IBM", 0), ("Ibm", 0), ("café", 0), ("cafe", 1), ("", 0), ("--", 0),
+        ("IBM\'s", 0), ("pari\'s", 1), ("IBM\'st", 1), ("Paris\'don\'t", 0),
+        ("Paris, don\'t", 0), ("IBM", 0), ("Ibm", 0), ("café", 0), ("cafe", 1), ("", 0), ("--", 0),
     ],
 )  # fmt: skip
 def test_which_forms_of_a_word_are_known(text: str, unknown: int) -> None:
     words = ["don't", "Paris", "avant-garde", "IBM", "café"]
-    assert weight(Lexicon(words), text) == -8 * unknown
+    assert weight(Lexicon(words), text) == -6 * unknown
 
 
 def test_without_accents_the_network_decides_on_them() -> None:
     lexicon = Lexicon(["café", "Ærø"], accents=False)
-    assert [weight(lexicon, text) for text in ("cafe", "café", "càfe", "caf", "Aro")] == [0, 0, 0, -8, 0]
+    assert [weight(lexicon, text) for text in ("cafe", "café", "càfe", "caf", "Aro")] == [0, 0, 0, -6, 0]
 
 
 @settings(deadline=None, max_examples=30)

@@ -19,6 +19,9 @@ __all__ = ["decoder_of", "language_model"]
 
 _LEAST_KNOWN = 0.05  # of the letters and digits of an alphabet, by a language model for it
 
+# what accents weigh where they shall not decide: a word as it is listed is preferred a little
+_ACCENTS = 0.15
+
 
 def decoder_of(
     rule: DecodingRule, *, lexicon: Sequence[str] = (), language_model: Scorer | None = None
@@ -51,7 +54,9 @@ def _decoder(rule: DecodingRule, lexicon: Sequence[str], language_model: Scorer 
 
     scorers: list[tuple[Scorer, float]] = []
     if lexicon:
-        scorers.append((Lexicon(lexicon, accents=rule.accents), 1.0))
+        scorers.append((Lexicon(lexicon), 1.0 if rule.accents else _ACCENTS))
+        if not rule.accents:
+            scorers.append((Lexicon(lexicon, accents=False), 1.0))
     if language_model is not None:
         scorers.append((language_model, rule.alpha))
     if rule.hotwords:

@@ -60,6 +60,7 @@ _BASE_LETTERS = str.maketrans(
         "Þ": "T",
     }
 )
+_APOSTROPHES = ("'", "\u2019")
 _UNKNOWN = "\0"  # state within a word that is not known; no word begins like this
 
 
@@ -67,7 +68,8 @@ class Lexicon:
     """A scorer that wants known words.
 
     A word is known as it is listed, all in lower or upper case, or in lower case after a capital. Whatever is
-    neither letter nor digit may stand around words; within one where the list has it so (`don't`). A word
+    neither letter nor digit may stand around words; within one where the list has it so (`don't`). A single
+    letter after an apostrophe is free (`jacket's`). A word
     that is not known, as soon as no known word begins like it, takes the weight `unknown`; -inf forbids it.
     Numbers are free, unless unknown words are forbidden.
 
@@ -105,13 +107,16 @@ class Lexicon:
 
     def _step(self, state: str, char: str) -> tuple[str, float]:
         in_word = char.isalnum()
+        after = char if char in _APOSTROPHES else ""  # where a mark leads
         if state == _UNKNOWN:
-            return (_UNKNOWN if in_word else ""), 0.0
+            return (_UNKNOWN if in_word else after), 0.0
+        if in_word and state[:1] in _APOSTROPHES:
+            return (state + char, 0.0) if len(state) == 1 else self._step(state[1:], char)
         word = state + char
         if (in_word or state) and self._begins(word):
             return word, 0.0
         if not in_word:
-            return "", self.end(state)
+            return after, self.end(state)
         letters = _without_marks(state)
         if letters != state:  # the marks have ended the word before
             _, weight = self._step("", char)
@@ -119,7 +124,12 @@ class Lexicon:
         return _UNKNOWN, self._unknown
 
     def end(self, state: str) -> float:
-        if state in ("", _UNKNOWN) or self._known(state) or self._known(_without_marks(state)):
+        if (
+            state in ("", _UNKNOWN)
+            or state[0] in _APOSTROPHES
+            or self._known(state)
+            or self._known(_without_marks(state))
+        ):
             return 0.0
         return self._unknown
 
