@@ -200,7 +200,8 @@ def quantized_weight(
     """Levels of a weight and its scale by channel; a channel of zeros has scale 1."""
     others = tuple(i for i in range(weight.ndim) if i != axis)
     largest = np.abs(weight).max(axis=others)
-    scale = np.where(largest > 0, largest / level, 1).astype(np.float32)
+    scale = (largest / level).astype(np.float32)
+    scale[scale == 0] = 1  # weights too small for a scale are zeros too
     shape = [-1 if i == axis else 1 for i in range(weight.ndim)]
     levels = np.clip(np.rint(weight / scale.reshape(shape)), -level, level)
     return levels.astype(np.int8), scale
