@@ -53,6 +53,12 @@ def test_which_forms_of_a_word_are_known(text: str, unknown: int) -> None:
     assert weight(Lexicon(words), text) == -6 * unknown
 
 
+def test_where_unknown_words_are_forbidden_nothing_is_free() -> None:
+    lexicon = Lexicon(["cat"], unknown=-math.inf)
+    weights = [weight(lexicon, text) for text in ("cat", "'cat'", "cat's", "'s", "7")]
+    assert weights == [0, 0, *[-math.inf] * 3]
+
+
 def test_without_accents_the_network_decides_on_them() -> None:
     lexicon = Lexicon(["café", "Ærø"], accents=False)
     assert [weight(lexicon, text) for text in ("cafe", "café", "càfe", "caf", "Aro")] == [0, 0, 0, -6, 0]

@@ -68,10 +68,9 @@ class Lexicon:
     """A scorer that wants known words.
 
     A word is known as it is listed, all in lower or upper case, or in lower case after a capital. Whatever is
-    neither letter nor digit may stand around words; within one where the list has it so (`don't`). A single
-    letter after an apostrophe is free (`jacket's`). A word
+    neither letter nor digit may stand around words; within one where the list has it so (`don't`). A word
     that is not known, as soon as no known word begins like it, takes the weight `unknown`; -inf forbids it.
-    Numbers are free, unless unknown words are forbidden.
+    Numbers, and single letters after an apostrophe (`jacket's`), are free unless unknown words are forbidden.
 
     words: at least one
     unknown: log weight of a word that is not known, 0 at most
@@ -107,7 +106,8 @@ class Lexicon:
 
     def _step(self, state: str, char: str) -> tuple[str, float]:
         in_word = char.isalnum()
-        after = char if char in _APOSTROPHES else ""  # where a mark leads
+        # where a mark leads
+        after = char if char in _APOSTROPHES and self._unknown > -math.inf else ""
         if state == _UNKNOWN:
             return (_UNKNOWN if in_word else after), 0.0
         if in_word and state[:1] in _APOSTROPHES:

@@ -145,9 +145,8 @@ def build_engine(
         arguments=arguments or (str(model), f"--{settings.precision}", "-o", str(path)),
     )
     proof = _proof(source, manifest, settings, checked)
-    building = _Building(trt, bare, settings, path, proof, progress, stopped)
-    if gpu is not None and serves(settings.targets, gpu):
-        building.gpu = gpu.name
+    here = gpu.name if gpu is not None and serves(settings.targets, gpu) else None
+    building = _Building(trt, bare, settings, path, proof, here, progress, stopped)
     _, rungs = climb(
         source,
         proof,
@@ -160,13 +159,14 @@ def build_engine(
     if settings.timing_cache is not None:
         with replacing(settings.timing_cache) as temporary:
             temporary.write_bytes(building.timing_cache)
-    return EngineBuild(path, building.engine, rungs, building.gpu)
+    return EngineBuild(path, building.engine, rungs, here)
 
 
 class _Building:
-    """Builds the engine of one rung after another; the last one stands."""
+    """Builds the engine of one rung after another; the last one stands.
 
-    gpu: str | None = None  # name of the one that runs the engines here
+    gpu: name of the one that runs the engines here
+    """
 
     def __init__(
         self,
@@ -175,10 +175,11 @@ class _Building:
         settings: Settings,
         path: Path,
         proof: Proof,
+        gpu: str | None,
         progress: Progress,
         stopped: Callable[[], bool],
     ) -> None:
-        self._trt, self._settings, self._path, self._proof = trt, settings, path, proof
+        self._trt, self._settings, self._path, self._proof, self._gpu = trt, settings, path, proof, gpu
         self._progress, self._stopped = progress, stopped
         self.plan, self.engine = b"", bare
         cache = settings.timing_cache
@@ -210,7 +211,7 @@ class _Building:
             verified=None,
             build_seconds=round(time.perf_counter() - start, 2),
         )
-        return None if self.gpu is None else self._verify()
+        return None if self._gpu is None else self._verify()
 
     def _verify(self) -> Fidelity:
         backend = TrtBackend(self._trt, self.plan, self.engine, self._path, open_cuda())
@@ -224,7 +225,7 @@ class _Building:
             self.engine,
             layers=layers or self.engine.layers,
             layers_from="engine" if layers else "network",
-            verified=f"{found.line()}; against {against}, on {self.gpu}",
+            verified=f"{found.line()}; against {against}, on {self._gpu}",
         )
         return found
 
