@@ -1,12 +1,13 @@
 """How fast decoders are, beside fast-ctc-decode and pyctcdecode, and what a lexicon does for the text.
 
-    python benchmarks/decode.py [--rounds 9] [--images 2000] [--pyctcdecode PYTHON] [--json FILE]
+    python benchmarks/decode.py [--rounds 9] [--images 8000] [--pyctcdecode PYTHON] [--json FILE]
 
 Speed: CPU-milliseconds per line of 71 frames, the median of rounds in turn. The frames of 37 classes are the
 default model's on drawn lines, upper and lower case taken together; those of 6,736 classes are made up, as
 peaked as a trained network's. "cold" is a decoder that has seen no line before, "warm" the same lines again.
 Accuracy: drawn held-out words with the faults of cameras, the held-out word list as lexicon, exact and
 case-sensitive; "listed" counts the images alone whose words the list has as they stand, accents included.
+Half the lexicon is every other word of it.
 
 pyctcdecode needs numpy < 2, so it runs in an environment of its own, in the same rounds: --pyctcdecode is its
 interpreter. Needs the extras [cpu,decode,train], fast-ctc-decode, and the fonts and word lists of the tier
@@ -16,6 +17,7 @@ interpreter. Needs the extras [cpu,decode,train], fast-ctc-decode, and the fonts
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import pickle
 import statistics
@@ -55,6 +57,7 @@ STEPS, LINES, MANY = 71, 64, 16  # frames; lines in a round; lines in a round of
 LETTERS = "0123456789abcdefghijklmnopqrstuvwxyz"
 HANZI = "".join(map(chr, range(0x4E00, 0x4E00 + 6735)))
 LEXICON = 100_000  # words
+TUNED = range(2000, 4000)  # images that the lexicon's weights were chosen on
 
 PYCTCDECODE = """
 import logging, pickle, sys, time
@@ -70,14 +73,15 @@ for _ in sys.stdin:
 """
 
 
-def drawn(backend: Backend, name: str, count: int) -> list[tuple[str, Frames]]:
+def drawn(backend: Backend, name: str, count: int, *, without: range = range(0)) -> list[tuple[str, Frames]]:
     """Texts of a set of `default_model.py`, and the default model's frames of their images."""
     kind, augmented, polarity, seed = SETS[name]
     recognizer, alphabet = Recognizer(backend), backend.manifest.alphabet
     renderer = Renderer([face for face in scan() if face.split == "held-out"], alphabet)
     texts = TextSource(alphabet, read_words("held-out"), {kind: 1})
     images = SyntheticDataset(texts, renderer, seed, augmented, polarity)
-    samples = [images[index] for index in range(count)]
+    kept = (index for index in itertools.count() if index not in without)
+    samples = [images[index] for index in itertools.islice(kept, count)]
     return [(sample.text, backend.run(recognizer.prepare(sample.image).pixels[None])) for sample in samples]
 
 
@@ -197,19 +201,23 @@ def accuracy(backend: Backend, images: int) -> dict[str, Any]:
     """Wrong texts of drawn words by decoder: of all, and of those whose words the list has as they stand."""
     alphabet, blank = backend.manifest.alphabet, backend.manifest.blank
     words = read_words("held-out")
+    half = words[::2]
     listed = Lexicon(words)
-    decoders: dict[str, Decode] = {
-        "greedy": BestPath(alphabet, blank),
-        "beam 10": Beam().bind(alphabet, blank),
-        "beam 10, lexicon": Beam(scorers=[(listed, 1.0)]).bind(alphabet, blank),
-        "beam 10, lexicon, accents ignored": decoder_of(
-            DecodingRule("beam", accents=False), lexicon=words
-        ).bind(alphabet, blank),
-        "closest word": ClosestWord(words).bind(alphabet, blank),
+    ignoring = {unknown: DecodingRule("beam", accents=False, unknown=unknown) for unknown in (-6, -10)}
+    kinds: dict[str, Decoder] = {
+        "beam 10": Beam(),
+        "beam 10, lexicon": Beam(scorers=[(listed, 1.0)]),
+        "beam 10, lexicon, accents ignored": decoder_of(ignoring[-6], lexicon=words),
+        "beam 10, lexicon, accents ignored, unknown -10": decoder_of(ignoring[-10], lexicon=words),
+        "beam 10, half the lexicon, accents ignored": decoder_of(ignoring[-6], lexicon=half),
+        "beam 10, half the lexicon, accents ignored, unknown -10": decoder_of(ignoring[-10], lexicon=half),
+        "closest word": ClosestWord(words),
     }
+    decoders: dict[str, Decode] = {"greedy": BestPath(alphabet, blank)}
+    decoders |= {name: decoder.bind(alphabet, blank) for name, decoder in kinds.items()}
     results: dict[str, Any] = {"words in the lexicon": len(words)}
     for name in ("augmented words", "augmented words, inverted"):
-        found = drawn(backend, name, images)
+        found = drawn(backend, name, images, without=TUNED)
         known = [weight(listed, text) == 0 for text, _ in found]
         results[name] = {"images": images, "listed": sum(known)}
         for label, decode in decoders.items():
@@ -235,7 +243,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--images", type=int, default=2000, help="of each drawn set")
+    parser.add_argument("--images", type=int, default=8000, help="of each drawn set")
     parser.add_argument("--pyctcdecode", metavar="PYTHON", help="an interpreter that has it")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()

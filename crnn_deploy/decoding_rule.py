@@ -49,6 +49,7 @@ class DecodingRule:
     hotwords: tuple[str, ...] = ()
     boost: float = 1.0  # log weight of each character of a hotword
     accents: bool = True  # of a lexicon's words; False: they weigh little, the network decides on them
+    unknown: float = -6.0  # log weight of a word that a lexicon lacks
     distance: int = 3  # edits to the closest word
     aggregate: Aggregate = "min"  # how the characters' confidences become the line's
     temperature: float = 1.0  # that the logits are divided by for confidences; texts do not depend on it
@@ -68,6 +69,8 @@ class DecodingRule:
                 f"a beam of {self.beam_width} with {self.nbest} alternatives, a distance of {self.distance}, "
                 f"a temperature of {self.temperature}"
             )
+        if self.unknown > 0:
+            raise ManifestInvalid(f"a weight of {self.unknown} for unknown words, which would prefer them")
         if not all(isinstance(word, str) for word in self.hotwords):
             raise ManifestInvalid(f"hotwords {self.hotwords!r}")
 

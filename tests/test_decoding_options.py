@@ -123,11 +123,13 @@ def test_words_and_hotwords_pull_the_text(tmp_path: Path) -> None:
     words.write_text("Gruse\naus\nKoln\n", encoding="utf-8")
     given = ("--decoder", "beam", "--nbest", "1", "--format", "jsonl", PATHS[1])
     scores = []
-    for more in ((), ("--lexicon", str(words), "--ignore-accents"), ("--lexicon", str(words))):
+    listed = ("--lexicon", str(words))
+    for more in ((), (*listed, "--ignore-accents"), listed, (*listed, "--unknown", "-6.5")):
         [best] = json.loads(run(*given, *more).stdout)["alternatives"]
         assert best["text"] == "Grüße aus Köln"
         scores.append(best["score"])
     assert 1 < scores[0] - scores[1] < 2 and scores[2] < scores[0] - 10
+    assert scores[3] == pytest.approx(scores[2] - 2 * 0.5)  # two words
 
 
 def test_alternatives_stand_in_every_format(recognizer: Recognizer) -> None:
@@ -158,6 +160,10 @@ def test_alternatives_stand_in_every_format(recognizer: Recognizer) -> None:
         (["--decoder", "closest-word"], "--decoder closest-word needs its words: --lexicon FILE"),
         (["--decoder", "closest-word", "--mask", "A"], "--mask needs --decoder greedy or beam"),
         (["--decoder", "beam", "--alpha", "1"], "--alpha weighs a language model; name it with --lm FILE"),
+        (
+            ["--decoder", "beam", "--unknown", "-9"],
+            "--unknown weighs words that a lexicon lacks; name it with",
+        ),
         (["--decoder", "beam", "--lexicon", "none.txt"], "none.txt: no such file"),
         (["--decoder", "beam", "--lexicon", "empty.txt"], "empty.txt: it holds no words"),
         (["--decoder", "beam", "--lm", "none.arpa"], "none.arpa: no such file"),
@@ -217,6 +223,11 @@ def test_defaults_are_kept_in_the_model(tmp_path: Path) -> None:
     # what the user says goes first, the rest stays
     greedy = rows("--model", str(path), "--decoder", "greedy")
     assert greedy == rows(*args[2:4], "--confidence", "mean")
+    # weights of files that are named when images are read
+    weighed = tmp_path / "weighed.onnx"
+    args = ["--decoder", "beam", "--alpha", "0.8", "--unknown", "-9"]
+    result = CliRunner().invoke(main, ["set-decoding", str(DEFAULT), *args, "-o", str(weighed)])
+    assert result.stdout == f"{weighed}: beam, alpha 0.8, unknown -9.0\n"
     # in place, and back
     again = CliRunner().invoke(main, ["set-decoding", str(path), "-o", str(path)])
     assert (again.exit_code, again.stdout) == (0, f"{path}: greedy, aggregate 'mean'\n")

@@ -131,6 +131,7 @@ def test_an_older_file_is_read_greedily_and_a_plain_one_can_be_read_by_older_ver
         {"decoder": "beem"},
         {"decoder": "closest-word"},  # its words are no part of a manifest
         {"beam_width": 0},
+        {"unknown": 0.5},
         {"beam_width": 2.5},
         {"nbest": True},
         {"accents": 1},

@@ -26,6 +26,7 @@ _USED_BY = {
     "alpha": ("beam",),
     "beta": ("beam",),
     "accents": ("beam",),
+    "unknown": ("beam",),
     "hotwords": ("beam",),
     "boost": ("beam",),
     "distance": ("closest-word",),
@@ -52,6 +53,11 @@ _SETTINGS = (
         "--accents/--ignore-accents",
         default=None,
         help="Whether a lexicon's words are known with their accents alone.  [default: accents]",
+    ),
+    click.option(
+        "--unknown",
+        type=click.FloatRange(-10_000, 0),
+        help="Log weight of a word that the lexicon lacks.  [default: -6]",
     ),
     click.option("--beam-width", type=click.IntRange(1, 10_000), help="Prefixes kept.  [default: 10]"),
     click.option(
@@ -135,8 +141,6 @@ def rule_given(manifest: Manifest, given: Mapping[str, Any]) -> DecodingRule:
             needed = " or ".join(_USED_BY[name])
             flag = _FLAGS.get(name, f"--{name.replace('_', '-')}")
             raise click.UsageError(f"{flag} needs --decoder {needed}; this would be {decoder}")
-    if "alpha" in values and "lm" not in values:
-        raise click.UsageError("--alpha weighs a language model; name it with --lm FILE")
     rule = {name: value for name, value in values.items() if name not in ("lexicon", "lm")}
     return replace(manifest.decoding, **rule)
 
@@ -151,6 +155,10 @@ def decoder_given(manifest: Manifest, given: Mapping[str, Any]) -> Decoder | Non
     from crnn_deploy.decoding.build import decoder_of, language_model
 
     rule = rule_given(manifest, given)
+    if given["alpha"] is not None and given["lm"] is None:
+        raise click.UsageError("--alpha weighs a language model; name it with --lm FILE")
+    if given["unknown"] is not None and given["lexicon"] is None:
+        raise click.UsageError("--unknown weighs words that a lexicon lacks; name it with --lexicon FILE")
     words: list[str] = []
     if given["lexicon"] is not None:
         from crnn_deploy.decoding.lexicon import read_lexicon

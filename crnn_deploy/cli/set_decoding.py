@@ -39,7 +39,7 @@ def set_decoding(model: Path, path: Path, **decoding: Any) -> None:
         # confidences were calibrated with their aggregate, so these two stay together
         kept = manifest.decoding
         plain = DecodingRule(aggregate=kept.aggregate, temperature=kept.temperature)
-        rule = rule_given(replace(manifest, decoding=plain), {"lm": None, **decoding})
+        rule = rule_given(replace(manifest, decoding=plain), decoding)
         if rule.aggregate != kept.aggregate:
             rule = replace(rule, temperature=1.0)
         changed = replace(manifest, decoding=rule)

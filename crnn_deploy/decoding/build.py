@@ -54,9 +54,9 @@ def _decoder(rule: DecodingRule, lexicon: Sequence[str], language_model: Scorer 
 
     scorers: list[tuple[Scorer, float]] = []
     if lexicon:
-        scorers.append((Lexicon(lexicon), 1.0 if rule.accents else _ACCENTS))
+        scorers.append((Lexicon(lexicon, unknown=rule.unknown), 1.0 if rule.accents else _ACCENTS))
         if not rule.accents:
-            scorers.append((Lexicon(lexicon, accents=False), 1.0))
+            scorers.append((Lexicon(lexicon, unknown=rule.unknown, accents=False), 1.0))
     if language_model is not None:
         scorers.append((language_model, rule.alpha))
     if rule.hotwords:
