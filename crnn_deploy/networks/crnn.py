@@ -118,8 +118,10 @@ class CRNN(nn.Module):
 
 
 def _initialise(module: nn.Module) -> None:
-    """He's initialisation (He et al. 2015, arXiv 1502.01852): convolutions without batch normalisation keep their
-    scale, and training leaves the CTC's plateau sooner than from crnn.pytorch's 0.02 for all. BatchNorm as there.
+    """He's initialisation (He et al. 2015, arXiv 1502.01852), with BatchNorm as in crnn.pytorch.
+
+    Convolutions without BatchNorm keep their scale, so that training leaves the CTC's plateau sooner than
+    from crnn.pytorch's 0.02 for all.
     """
     if isinstance(module, nn.Conv2d):
         nn.init.kaiming_normal_(module.weight, nonlinearity="relu")

@@ -111,6 +111,8 @@ def _offsets(module: nn.Module, images: Tensor) -> NDArray[np.float64]:
     def compare(layer: nn.Module, inputs: tuple[Tensor, ...], _: Tensor) -> None:
         assert isinstance(layer, nn.BatchNorm2d)
         assert layer.running_mean is not None and layer.running_var is not None
+        if not layer.running_mean.any():  # it has seen no image
+            return
         seen = inputs[0].mean(dim=(0, 2, 3))
         offset = (seen - layer.running_mean) / torch.sqrt(layer.running_var + layer.eps)
         found.append((offset / len(offset) ** 0.5).double().numpy())
