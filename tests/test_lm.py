@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import shutil
+import subprocess
 import tempfile
 from itertools import pairwise
 from pathlib import Path
@@ -112,6 +114,22 @@ def test_kenlm_scores_our_file_alike(arpa: Path, text: str) -> None:
     score = kenlm.Model(str(arpa), settings).score(marked, bos=True, eos=True) * math.log(10)
     for model in (open_language_model(arpa), KenlmModel(arpa)):
         assert sum(weights(model, text)) == pytest.approx(score, abs=1e-4)
+
+
+@pytest.mark.parametrize("kind", [["probing"], ["trie"], ["-q", "8", "-b", "8", "trie"]])
+def test_kenlms_binary_files_are_read(arpa: Path, tmp_path: Path, kind: list[str]) -> None:
+    """Of KenLM's `build_binary`, which its Python package brings as source alone."""
+    pytest.importorskip("kenlm")
+    if (build_binary := shutil.which("build_binary")) is None:
+        pytest.skip("KenLM's build_binary is not on the PATH")
+    path = tmp_path / "model.bin"
+    subprocess.run([build_binary, *kind, str(arpa), str(path)], check=True, capture_output=True)
+    model, same = open_language_model(path), open_language_model(arpa)
+    assert isinstance(model, KenlmModel)
+    exact = "-q" not in kind  # -q rounds the probabilities
+    for text in ("the cat", "a dog sat", "xyz the", "thé", ""):
+        expected = pytest.approx(weights(same, text), abs=1e-4 if exact else 0.3)
+        assert weights(model, text) == expected
 
 
 def test_kenlms_states_are_equal_where_they_are_alike(arpa: Path) -> None:
