@@ -57,6 +57,7 @@ STEPS, LINES, MANY = 71, 64, 16  # frames; lines in a round; lines in a round of
 LETTERS = "0123456789abcdefghijklmnopqrstuvwxyz"
 HANZI = "".join(map(chr, range(0x4E00, 0x4E00 + 6735)))
 LEXICON = 100_000  # words
+BATCHES = 200  # of 256 lines, in a round of greedy decoding: 50 ms
 TUNED = range(2000, 4000)  # images that the lexicon's weights were chosen on
 
 PYCTCDECODE = """
@@ -150,7 +151,7 @@ def speed(backend: Backend, rounds: int, pyctcdecode: str | None) -> dict[str, A
     mask = Constraint(mask="AA999AA")
 
     def batches() -> None:
-        for _ in range(20):
+        for _ in range(BATCHES):
             greedy(batch, batch_pixels)
 
     timed = Timed()
@@ -169,7 +170,7 @@ def speed(backend: Backend, rounds: int, pyctcdecode: str | None) -> dict[str, A
                 )
                 workers[name] = stack.enter_context(worker)
         for _ in range(1 + rounds):  # the first warms up
-            timed.time("greedy, 37 classes", 20 * len(batch_pixels), batches)
+            timed.time("greedy, 37 classes", BATCHES * len(batch_pixels), batches)
             timed.decoder("beam 10, 37 classes", Beam(), LETTERS, 0, few_frames)
             timed.decoder("beam 10, 6,736 classes", Beam(), HANZI, 0, many_frames)
             timed.decoder(f"beam 10, lexicon of {len(words):,} words", Beam(scorers=[(lexicon, 1.0)]),
