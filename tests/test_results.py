@@ -27,7 +27,17 @@ def test_a_result_says_where_it_comes_from(path: Path) -> None:
 
 
 # of the scripts that share benchmarks/_common.py
-SPEED = {"end_to_end", "jpeg", "latency", "peers", "scaling", "startup", "throughput", "winograd"}
+SPEED = {
+    "end_to_end",
+    "jpeg",
+    "latency",
+    "operators",
+    "peers",
+    "scaling",
+    "startup",
+    "throughput",
+    "winograd",
+}
 SPEED_RESULTS = [path for path in RESULTS if path.stem.split("--")[0] in SPEED]
 UNITS = {"CPU ms", "ms", "MB"}
 
