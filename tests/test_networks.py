@@ -260,3 +260,13 @@ def without(name: str, *parts: str) -> dict[str, Tensor]:
 )
 def test_another_network_is_not_recognised(state: dict[str, Tensor]) -> None:
     assert recognise(state) is None
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_new_convolutions_keep_the_scale_of_what_they_read(seed: int) -> None:
+    """He et al. 2015. With crnn.pytorch's weights of 0.02 the features fade to 0.006 and the plateau is long."""
+    torch.manual_seed(seed)
+    module = CRNN(32, 1, 11).eval()  # batch norm, which has seen nothing, changes nothing
+    with torch.no_grad():
+        features = module.cnn(torch.randn(2, 1, 32, 64))
+    assert 1 / 8 < features.square().mean().sqrt() < 8
