@@ -264,7 +264,7 @@ def test_another_network_is_not_recognised(state: dict[str, Tensor]) -> None:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_new_convolutions_keep_the_scale_of_what_they_read(seed: int) -> None:
-    """He et al. 2015. With crnn.pytorch's weights of 0.02 the features fade to 0.006 and the plateau is long."""
+    """He et al. 2015. With weights of 0.02, as in crnn.pytorch, the features fade to 0.006."""
     torch.manual_seed(seed)
     module = CRNN(32, 1, 11).eval()  # batch norm, which has seen nothing, changes nothing
     with torch.no_grad():
