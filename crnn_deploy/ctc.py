@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from itertools import count, pairwise
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -119,7 +119,7 @@ class Text:
     ) -> list[Text]:
         """Texts of a batch whose characters are built by `chars_of(row)` when they are asked for."""
         made: list[Any] = []
-        for text, confidence, row in zip(texts, confidences, count(), strict=False):
+        for row, (text, confidence) in enumerate(zip(texts, confidences, strict=True)):
             one: Any = _Deferred()
             one.text, one.confidence, one._chars_of, one._row = text, confidence, chars_of, row
             one.__class__ = Text
