@@ -12,6 +12,7 @@ from importlib import import_module, metadata
 from typing import Any, Literal
 
 from crnn_deploy import driver
+from crnn_deploy.installed import onnxruntime_distributions
 
 __all__ = ["Diagnosis", "Finding", "examine"]
 
@@ -132,8 +133,7 @@ def _torch(torch: Any) -> str:
 
 
 def _onnxruntime() -> Finding:
-    installed = [name for name in ("onnxruntime", "onnxruntime-gpu") if _version(name) is not None]
-    if len(installed) == 2:
+    if len(onnxruntime_distributions()) == 2:
         return Finding(
             "ONNX Runtime",
             "broken",
@@ -186,13 +186,6 @@ def _command(found: dict[str, Finding], name: str, every: Sequence[str], one: Se
     if not lacking:
         return Finding(name, "works", "")
     return Finding(name, "missing", f"needs {', '.join(item.name for item in lacking)}", lacking[0].install)
-
-
-def _version(distribution: str) -> str | None:
-    try:
-        return metadata.version(distribution)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def _reason(error: Exception) -> str:

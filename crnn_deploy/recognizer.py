@@ -84,6 +84,7 @@ class Recognizer:
         threads: int = 1,
         engine: Engine | Literal["auto"] = "onnxruntime",
         device: Device = "cpu",
+        tf32: bool = False,
         decoder: Decoder | None = None,
         wide: Wide = "cut",
     ) -> Recognizer:
@@ -93,6 +94,7 @@ class Recognizer:
         threads: threads inside one run
         engine: the library that runs an .onnx file; auto takes the fastest CPU one here (`engines.choose`)
         device: where ONNX Runtime runs an .onnx file; cuda is its CUDA provider
+        tf32: on cuda, whether fp32 products may round their factors to TF32: faster, and coarser than fp32
         decoder, wide: as of `Recognizer`
         Raises ModelNotFound, ModelUnreadable, ManifestMissing, ManifestInvalid, BackendMissing,
         LogitsMissing.
@@ -101,7 +103,7 @@ class Recognizer:
             from crnn_deploy.engines import choose
 
             engine = choose(Path(path)).engine if device == "cpu" else "onnxruntime"
-        opened = open_backend(Path(path), threads=threads, engine=engine, device=device)
+        opened = open_backend(Path(path), threads=threads, engine=engine, device=device, tf32=tf32)
         return cls(opened, batch=batch, decoder=decoder, wide=wide)
 
     def with_decoder(self, decoder: Decoder) -> Recognizer:

@@ -67,7 +67,10 @@ def test_here() -> None:
             "runs on CPU; built in and not usable here: CUDA",
         ),
         (
-            "from importlib import metadata; metadata.version = lambda name: '1'",
+            "import pathlib, tempfile, onnxruntime\n"
+            "site = pathlib.Path(tempfile.mkdtemp()); sys.path.insert(0, str(site))\n"
+            "(site / 'onnxruntime').symlink_to(pathlib.Path(onnxruntime.__file__).parent)\n"
+            "for name in ('onnxruntime', 'onnxruntime_gpu'): (site / f'{name}-1.dist-info').mkdir()",
             "ONNX Runtime",
             "broken",
             "onnxruntime and onnxruntime-gpu overwrite each other's files",

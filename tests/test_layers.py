@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parents[1] / "crnn_deploy"
 
 # from the bottom up; a module may import its own layer and those below it
 LAYERS = (
-    {"errors", "models", "driver", "cache"},
+    {"errors", "models", "driver", "installed", "cache"},
     {"decoding_rule"},
     {"manifest", "sources"},
     {"engine_file", "doctor"},

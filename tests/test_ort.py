@@ -242,15 +242,33 @@ def said(code: str, model: Path, *folders: Path) -> str:
     return done.stdout.strip()
 
 
-def test_two_distributions_of_onnx_runtime_are_refused(tmp_path: Path) -> None:
-    model = save(tmp_path / "m.onnx", MANIFEST.to_json())
-    for name in ("onnxruntime", "onnxruntime-gpu"):
-        info = tmp_path / f"{name.replace('-', '_')}-1.20.0.dist-info"
+def install(folder: Path, *names: str) -> None:
+    """The ONNX Runtime of this machine in a folder of its own, as if these distributions had brought it."""
+    import onnxruntime
+
+    folder.mkdir(exist_ok=True)
+    (folder / "onnxruntime").symlink_to(Path(onnxruntime.__file__).parent)
+    for name in names:
+        info = folder / f"{name.replace('-', '_')}-1.24.0.dist-info"
         info.mkdir()
-        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.20.0\n")
-    line = said(OPEN, model, tmp_path)
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.24.0\n")
+
+
+def test_two_distributions_of_onnx_runtime_in_one_folder_are_refused(tmp_path: Path) -> None:
+    model = save(tmp_path / "m.onnx", MANIFEST.to_json())
+    install(tmp_path / "site", "onnxruntime", "onnxruntime-gpu")
+    line = said(OPEN, model, tmp_path / "site")
     assert "pip uninstall -y onnxruntime onnxruntime-gpu" in line
     assert "\n" not in line
+
+
+def test_two_distributions_of_onnx_runtime_in_two_folders_are_no_conflict(tmp_path: Path) -> None:
+    """The later one is not imported: the one for GPUs may lie before that of the machine."""
+    model = save(tmp_path / "m.onnx", MANIFEST.to_json())
+    install(tmp_path / "site", "onnxruntime-gpu")
+    install(tmp_path / "later", "onnxruntime")
+    (tmp_path / "empty").mkdir()
+    assert said(OPEN, model, tmp_path / "empty", tmp_path / "site", tmp_path / "later") == ""
 
 
 INFER = """
@@ -274,6 +292,95 @@ def test_the_installation_of_this_machine_is_usable(tmp_path: Path) -> None:
     assert said(OPEN, save(tmp_path / "m.onnx", MANIFEST.to_json())) == ""
 
 
+# Onto a machine without a GPU: ONNX Runtime runs everything on the CPU and says that CUDA does, but for LEFT.
+PRETEND = """
+import onnxruntime as ort
+
+LEFT, CUDA, OPENED = (), "CUDAExecutionProvider", []
+
+
+class Part:
+    def __init__(self, part):
+        self.nodes = part.get_nodes()
+        self.ep_name = part.ep_name if self.nodes[0].op_type in LEFT else CUDA
+
+    def get_nodes(self):
+        return self.nodes
+
+
+class Session(ort.InferenceSession):
+    def __init__(self, path, options, providers):
+        OPENED.append(providers)
+        super().__init__(path, options, providers=["CPUExecutionProvider"])
+
+    def get_providers(self):
+        return [CUDA, "CPUExecutionProvider"]
+
+    def get_provider_graph_assignment_info(self):
+        return [Part(part) for part in super().get_provider_graph_assignment_info()]
+
+
+ort.get_available_providers = lambda: [CUDA, "CPUExecutionProvider"]
+ort.preload_dlls = lambda: print("Failed to load libcublasLt.so.13: no such file")
+ort.InferenceSession = Session
+"""
+
+
+def on_pretended_cuda(code: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", f"import sys\n{PRETEND}\n{code}", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+INFER_ON_CUDA = "from crnn_deploy.cli.main import main; main(['infer', '--device', 'cuda', sys.argv[1]])"
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    """White paper."""
+    import cv2
+
+    cv2.imwrite(str(tmp_path / "a.png"), np.full((32, 100), 255, np.uint8))
+    return tmp_path / "a.png"
+
+
+def test_on_cuda_nothing_but_texts_is_on_stdout(picture: Path) -> None:
+    """ONNX Runtime prints what it does not find of CUDA, though it may find it elsewhere."""
+    done = on_pretended_cuda(INFER_ON_CUDA, picture)
+    assert (done.returncode, done.stdout) == (0, f"{picture}\t\n"), done.stderr
+
+
+@pytest.mark.parametrize("left", ["Conv", "LSTM", "MatMul"])
+def test_on_cuda_what_costs_most_may_not_run_on_the_cpu(left: str, picture: Path) -> None:
+    done = on_pretended_cuda(f"LEFT = {(left, 'Reshape')!r}\n{INFER_ON_CUDA}", picture)
+    assert done.returncode == BackendMissing.exit_code
+    [line] = done.stderr.splitlines()
+    assert f" {left} of " in line and "to CPUExecutionProvider" in line and "--device cpu" in line
+    assert "Reshape" not in line and not done.stdout
+
+
+def test_on_cuda_arithmetic_on_shapes_may_run_on_the_cpu_and_tf32_is_asked_for() -> None:
+    code = (
+        "LEFT = ('Reshape', 'Squeeze')\n"
+        "from crnn_deploy import Recognizer\nfrom crnn_deploy.models import DEFAULT\n"
+        "for tf32 in (False, True): Recognizer.load(DEFAULT, device='cuda', tf32=tf32)\n"
+        "print([options['use_tf32'] for [(_, options)] in OPENED])"
+    )
+    done = on_pretended_cuda(code)
+    assert done.stdout.strip() == "['0', '1']", done.stderr
+
+
+def test_an_onnx_runtime_that_does_not_tell_where_nodes_run(picture: Path) -> None:
+    parent = "ort.capi.onnxruntime_inference_collection.Session"
+    hide = "; ".join(f"del {owner}.get_provider_graph_assignment_info" for owner in ("Session", parent))
+    done = on_pretended_cuda(f"{hide}\n{INFER_ON_CUDA}", picture)
+    assert done.returncode == BackendMissing.exit_code
+    assert "pip install --upgrade 'crnn-deploy[gpu]'" in done.stderr
+
+
 def test_a_cuda_provider_that_is_absent_or_falls_back_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -286,12 +393,24 @@ def test_a_cuda_provider_that_is_absent_or_falls_back_is_refused(
     monkeypatch.setattr(
         onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"]
     )
-    monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: None, raising=False)
+    monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: print("no libcudnn.so.9"))
     session = onnxruntime.InferenceSession
     monkeypatch.setattr(  # what ONNX Runtime does where CUDA does not load: it says so and takes the CPU
         onnxruntime,
         "InferenceSession",
         lambda path, options, providers: session(path, options, providers=["CPUExecutionProvider"]),
     )
-    with pytest.raises(BackendMissing, match=r"would leave .* to CPUExecutionProvider.*take --device cpu"):
+    with pytest.raises(
+        BackendMissing, match=r"to CPUExecutionProvider.*missing \(no libcudnn.so.9\).*--device cpu"
+    ):
         open_backend(path, device="cuda")
+
+
+def test_tf32_goes_with_cuda(tmp_path: Path) -> None:
+    from click.testing import CliRunner
+
+    from crnn_deploy.cli.main import main
+
+    for options in ([], ["--device", "cuda", "--model", "x.engine"]):
+        done = CliRunner().invoke(main, ["infer", "--tf32", *options, "x.png"])
+        assert done.exit_code == 2 and "--tf32 goes with --device cuda" in done.stderr

@@ -36,12 +36,19 @@ class Backend(Protocol):
 
 
 def open_backend(
-    path: Path, *, threads: int = 1, engine: Engine = "onnxruntime", device: Device = "cpu"
+    path: Path,
+    *,
+    threads: int = 1,
+    engine: Engine = "onnxruntime",
+    device: Device = "cpu",
+    tf32: bool = False,
 ) -> Backend:
     """The backend for a model file, told by its suffix.
 
     engine: the library that runs an .onnx file
     device: where ONNX Runtime runs an .onnx file; an .engine runs on the GPU
+    tf32: whether fp32 products of an .onnx file on cuda may round their factors to TF32; an .engine was built
+        with or without it
 
     Raises ModelNotFound, ModelUnreadable, ManifestMissing, BackendMissing; of an engine, what
     `trt.open_engine` raises.
@@ -57,7 +64,7 @@ def open_backend(
     if path.suffix == ".onnx":
         from crnn_deploy.backends.ort import OrtBackend
 
-        return OrtBackend(path, threads=threads, device=device, cached=True)
+        return OrtBackend(path, threads=threads, device=device, tf32=tf32, cached=True)
     if path.suffix == ".engine":
         from crnn_deploy.backends.trt import open_engine
 

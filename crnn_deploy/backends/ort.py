@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
-import sys
-from contextlib import suppress
+from collections import Counter
+from contextlib import redirect_stdout, suppress
 from importlib import import_module
+from io import StringIO
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -20,22 +21,27 @@ from crnn_deploy.backends.onnx_file import check_self_contained
 from crnn_deploy.backends.outputs import frames_of
 from crnn_deploy.ctc import Frames
 from crnn_deploy.errors import AlphabetMismatch, BackendMissing, ManifestMissing, ModelUnreadable, RunFailed
+from crnn_deploy.installed import onnxruntime_distributions
 from crnn_deploy.manifest import METADATA_KEY, Manifest, WidthRule
 
 if TYPE_CHECKING:
     import onnxruntime
 
-__all__ = ["OrtBackend", "open_session"]
+__all__ = ["OrtBackend", "nodes_by_provider", "open_session"]
 
 _EXTERNAL = "session.optimized_model_external_initializers"
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+_ASSIGNMENT = "session.record_ep_graph_assignment_info"  # ONNX Runtime 1.24 and later
+# where these run decides the speed; arithmetic on shapes belongs on the CPU
+_HEAVY = ("Conv", "LSTM", "GRU", "RNN", "MatMul", "Gemm")  # and their quantised forms, QLinearConv
 
 
 class OrtBackend:
     """An ONNX file with a manifest, run by ONNX Runtime.
 
     threads: intra-op threads; results do not depend on it
-    device: cuda is refused where ONNX Runtime would quietly take the CPU
+    device: cuda is refused where ONNX Runtime would quietly take the CPU, for all nodes or for heavy ones
+    tf32: on cuda, whether fp32 products may round their factors to TF32 (10 bits of mantissa for 23)
     cached: whether the optimised graph for the CPU is kept in the user's cache folder for the next time
     Raises BackendMissing, ModelUnreadable, AlphabetMismatch, ManifestMissing, ManifestInvalid.
     """
@@ -46,9 +52,10 @@ class OrtBackend:
         *,
         threads: int = 1,
         device: Device = "cpu",
+        tf32: bool = False,
         cached: bool = False,
     ) -> None:
-        self._session = open_session(path, threads=threads, device=device, cached=cached)
+        self._session = open_session(path, threads=threads, device=device, tf32=tf32, cached=cached)
         try:
             text = self._session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
         except UnicodeDecodeError as error:
@@ -108,38 +115,75 @@ def _fits(size: int, rule: int | WidthRule) -> bool:
 
 
 def open_session(
-    path: Path, *, threads: int, device: Device = "cpu", cached: bool = False
+    path: Path, *, threads: int, device: Device = "cpu", tf32: bool = False, cached: bool = False
 ) -> onnxruntime.InferenceSession:
     """An ONNX Runtime session.
 
+    tf32: as of `OrtBackend`
     cached: whether ONNX Runtime's optimised graph for the CPU is kept for the next time (see
         `crnn_deploy.cache`)
     Raises BackendMissing, ModelUnreadable.
     """
     ort = _import_onnxruntime()
     outside = check_self_contained(path)
-    provider = _PROVIDERS[device]
+    if device == "cuda":
+        return _open_on_cuda(ort, path, _options(ort, threads), tf32)
+    try:
+        if cached and not outside:
+            return _open_cached(ort, path, _options(ort, threads))
+        return ort.InferenceSession(str(path), _options(ort, threads), providers=[_PROVIDERS["cpu"]])
+    except Exception as error:  # ONNX Runtime's exceptions share no base class
+        raise ModelUnreadable(path, f"ONNX Runtime cannot load it: {_reason(error)}") from error
+
+
+def _open_on_cuda(ort: Any, path: Path, options: Any, tf32: bool) -> onnxruntime.InferenceSession:
+    """A session whose heavy nodes run on the GPU. Raises BackendMissing, ModelUnreadable."""
+    provider = _PROVIDERS["cuda"]
     if provider not in ort.get_available_providers():
         raise BackendMissing(
             "this ONNX Runtime has no CUDA provider; run pip uninstall -y onnxruntime, "
             "then pip install 'crnn-deploy[gpu]'"
         )
-    if device == "cuda" and hasattr(ort, "preload_dlls"):
+    said = StringIO()
+    with redirect_stdout(said):  # it prints what it does not find, and stdout is for texts
         ort.preload_dlls()  # CUDA and cuDNN from pip's packages
-    options = _options(ort, threads)
+    options.add_session_config_entry(_ASSIGNMENT, "1")
     try:
-        if cached and not outside and device == "cpu":
-            return _open_cached(ort, path, options)
-        session = ort.InferenceSession(str(path), options, providers=[provider])
+        settings = {"use_tf32": str(int(tf32))}
+        session = ort.InferenceSession(str(path), options, providers=[(provider, settings)])
     except Exception as error:  # ONNX Runtime's exceptions share no base class
         raise ModelUnreadable(path, f"ONNX Runtime cannot load it: {_reason(error)}") from error
-    used = session.get_providers()
-    if provider not in used:
+    if provider not in session.get_providers():
+        missing = "".join(f" ({line.strip()})" for line in said.getvalue().splitlines()[:1])
         raise BackendMissing(
-            f"ONNX Runtime's CUDA provider does not start and would leave {path} to {', '.join(used)}; its "
-            "CUDA or cuDNN libraries or the driver are missing, see crnn-deploy doctor; or take --device cpu"
+            f"ONNX Runtime's CUDA provider does not start and would leave {path} to "
+            f"{', '.join(session.get_providers())}; its CUDA or cuDNN libraries or the driver are "
+            f"missing{missing}, see crnn-deploy doctor; or take --device cpu"
         )
+    for name, nodes in nodes_by_provider(session).items():
+        heavy = [f"{count} {kind}" for kind, count in nodes.items() if any(k in kind for k in _HEAVY)]
+        if name != provider and heavy:
+            raise BackendMissing(
+                f"ONNX Runtime's CUDA provider would leave {' and '.join(heavy)} of {path} to {name}; "
+                "take an fp32 model or --device cpu"
+            )
     return session
+
+
+def nodes_by_provider(session: onnxruntime.InferenceSession) -> dict[str, Counter[str]]:
+    """How many nodes of each operator every provider of a session on cuda was given.
+
+    Raises BackendMissing where this ONNX Runtime does not tell.
+    """
+    if not hasattr(session, "get_provider_graph_assignment_info"):
+        raise BackendMissing(
+            "this ONNX Runtime does not tell which nodes run on the GPU; run "
+            "pip install --upgrade 'crnn-deploy[gpu]' (1.24 or later)"
+        )
+    found: dict[str, Counter[str]] = {}
+    for part in session.get_provider_graph_assignment_info():
+        found.setdefault(part.ep_name, Counter()).update(node.op_type for node in part.get_nodes())
+    return found
 
 
 def _open_cached(ort: Any, path: Path, options: Any) -> onnxruntime.InferenceSession:
@@ -187,7 +231,7 @@ def _reason(error: Exception) -> str:
 
 
 def _import_onnxruntime() -> ModuleType:
-    if len(_installed()) == 2:
+    if len(onnxruntime_distributions()) == 2:
         raise BackendMissing(
             "onnxruntime and onnxruntime-gpu are both installed and overwrite each other's files; run "
             "pip uninstall -y onnxruntime onnxruntime-gpu, then install crnn-deploy[cpu] or crnn-deploy[gpu]"
@@ -199,13 +243,3 @@ def _import_onnxruntime() -> ModuleType:
             "no inference library is installed; run pip install 'crnn-deploy[cpu]' "
             "(or 'crnn-deploy[gpu]' on a machine with an NVIDIA GPU)"
         ) from error
-
-
-def _installed() -> set[str]:
-    """Distributions of ONNX Runtime; importlib.metadata would cost a tenth of the time to a first text."""
-    found = set()
-    for folder in sys.path:
-        with suppress(OSError):
-            names = {name.partition("-")[0] for name in os.listdir(folder) if name.endswith(".dist-info")}
-            found |= names & {"onnxruntime", "onnxruntime_gpu"}
-    return found

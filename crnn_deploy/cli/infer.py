@@ -40,6 +40,11 @@ _CLEAR_LINE = "\r\033[K"  # of the progress bar
     help="Where an .onnx file runs; an .engine file runs on the GPU.",
 )
 @click.option(
+    "--tf32",
+    is_flag=True,
+    help="With --device cuda: multiply in TF32 (10 bits of mantissa for 23), which is faster and coarser.",
+)
+@click.option(
     "--format",
     "format_name",
     type=click.Choice(["text", "tsv", "jsonl", "csv"]),
@@ -90,6 +95,7 @@ def infer(
     model: Path | None,
     precision: str,
     device: Literal["cpu", "cuda"],
+    tf32: bool,
     format_name: str,
     output: Path | None,
     batch: int,
@@ -124,6 +130,10 @@ def infer(
         raise click.UsageError("--resume needs the file to go on with: -o FILE")
     if precision != "fp32" and model is not None:
         raise click.UsageError("--precision picks a file of the package's own model; --model names a file")
+    if tf32 and (device != "cuda" or (model is not None and model.suffix == ".engine")):
+        raise click.UsageError(
+            "--tf32 goes with --device cuda and an .onnx file; an engine was built with or without"
+        )
 
     from crnn_deploy import records, sources
     from crnn_deploy.models import DEFAULT, DEFAULT_INT8
@@ -138,7 +148,7 @@ def infer(
     count = failed = 0
     with ExitStack() as stack:
         recognizer = stack.enter_context(
-            closing(Recognizer.load(model, batch=batch, engine=engine, device=device, wide=wide))
+            closing(Recognizer.load(model, batch=batch, engine=engine, device=device, tf32=tf32, wide=wide))
         )
         rule = rule_given(recognizer.manifest, decoding)
         if (decoder := decoder_given(recognizer.manifest, decoding)) is not None:

@@ -1,0 +1,26 @@
+"""Which ONNX Runtime a Python here imports, asked of the file system alone: nothing is imported for it.
+
+`importlib.metadata` would tell it too, for a tenth of the time to a first text.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+__all__ = ["onnxruntime_distributions"]
+
+_NAMES = {"onnxruntime", "onnxruntime_gpu"}
+
+
+def onnxruntime_distributions() -> set[str]:
+    """Those in the folder that `import onnxruntime` takes its package from.
+
+    Two in one folder have overwritten each other's files. One in a later folder of the path is not imported
+    and overwrites nothing.
+    """
+    for folder in sys.path:
+        if os.path.isfile(os.path.join(folder, "onnxruntime", "__init__.py")):
+            names = os.listdir(folder or ".")
+            return _NAMES & {name.partition("-")[0] for name in names if name.endswith(".dist-info")}
+    return set()
