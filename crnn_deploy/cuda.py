@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from importlib import import_module
 from typing import Any, Protocol
 
@@ -53,7 +53,10 @@ class Stream(Protocol):
     def synchronize(self) -> None: ...
 
     def record(self, work: Callable[[], None]) -> Graph | None:
-        """What `work` queues here, recorded and not run; None where the library cannot."""
+        """What `work` queues here, recorded and not run; None where the library cannot.
+
+        Where it fails the stream is as it was before, with nothing queued.
+        """
         ...
 
 
@@ -163,31 +166,39 @@ class _CudaBindings:
             _call(self._driver.cuCtxPopCurrent)
 
     def stream(self) -> Stream:
-        return _BoundStream(self._driver)
+        return _BoundStream(self, self._driver)
 
     def memory(self, size: int) -> Memory:
-        return _BoundMemory(self._driver, size)
+        return _BoundMemory(self, self._driver, size)
 
     def pinned(self, size: int) -> NDArray[np.uint8]:
         address = int(_call(self._driver.cuMemHostAlloc, size, 0))
         block = (ctypes.c_uint8 * size).from_address(address)
-        weakref.finalize(block, self._driver.cuMemFreeHost, address)
+        weakref.finalize(block, self.release, self._driver.cuMemFreeHost, address)
         return np.frombuffer(memoryview(block), np.uint8)
+
+    def release(self, function: Any, handle: Any) -> None:
+        """Free what a handle stands for, from a finalizer: in any thread, with no context current there.
+
+        A process that ends may have lost the driver by then; nothing is left to free.
+        """
+        with suppress(CudaFailed), self.active():
+            _call(function, handle)
 
 
 class _BoundMemory:
-    def __init__(self, driver: Any, size: int) -> None:
+    def __init__(self, cuda: _CudaBindings, driver: Any, size: int) -> None:
         allocation = _call(driver.cuMemAlloc, size)
         self.address = int(allocation)
-        weakref.finalize(self, driver.cuMemFree, allocation)
+        weakref.finalize(self, cuda.release, driver.cuMemFree, allocation)
 
 
 class _BoundStream:
-    def __init__(self, driver: Any) -> None:
-        self._driver = driver
+    def __init__(self, cuda: _CudaBindings, driver: Any) -> None:
+        self._cuda, self._driver = cuda, driver
         self._stream = _call(driver.cuStreamCreate, int(driver.CUstream_flags.CU_STREAM_NON_BLOCKING))
         self.handle = int(self._stream)
-        weakref.finalize(self, driver.cuStreamDestroy, self._stream)
+        weakref.finalize(self, cuda.release, driver.cuStreamDestroy, self._stream)
 
     def to_device(self, memory: Memory, host: NDArray[Any]) -> None:
         _call(self._driver.cuMemcpyHtoDAsync, memory.address, host.ctypes.data, host.nbytes, self._stream)
@@ -203,19 +214,24 @@ class _BoundStream:
         _call(self._driver.cuStreamBeginCapture, self._stream, mode)
         try:
             work()
-        finally:
-            graph = _call(self._driver.cuStreamEndCapture, self._stream)
-        return _BoundGraph(self._driver, graph, self._stream)
+        except BaseException:
+            with suppress(
+                CudaFailed
+            ):  # the stream must leave its recording; why `work` failed is what counts
+                self._driver.cuGraphDestroy(_call(self._driver.cuStreamEndCapture, self._stream))
+            raise
+        graph = _call(self._driver.cuStreamEndCapture, self._stream)
+        return _BoundGraph(self._cuda, self._driver, graph, self._stream)
 
 
 class _BoundGraph:
-    def __init__(self, driver: Any, graph: Any, stream: Any) -> None:
+    def __init__(self, cuda: _CudaBindings, driver: Any, graph: Any, stream: Any) -> None:
         self._driver, self._stream = driver, stream
         try:
             self._executable = _call(driver.cuGraphInstantiate, graph, 0)
         finally:
             driver.cuGraphDestroy(graph)
-        weakref.finalize(self, driver.cuGraphExecDestroy, self._executable)
+        weakref.finalize(self, cuda.release, driver.cuGraphExecDestroy, self._executable)
 
     def launch(self) -> None:
         _call(self._driver.cuGraphLaunch, self._executable, self._stream)

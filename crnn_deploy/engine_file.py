@@ -9,9 +9,10 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
+import re
 import shlex
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -21,10 +22,12 @@ from crnn_deploy.errors import CrnnDeployError, ManifestInvalid, ModelNotFound
 from crnn_deploy.manifest import Manifest
 
 __all__ = [
+    "CURRENT",
     "BuilderName",
     "EngineChanged",
     "EngineFile",
     "EngineStale",
+    "Fitness",
     "Layer",
     "LayersFrom",
     "Precision",
@@ -36,16 +39,19 @@ __all__ = [
     "check_gpu",
     "check_library",
     "digest",
+    "fitness",
     "read_sidecar",
-    "serves",
     "sidecar_of",
     "system",
 ]
 
-SCHEMA = 1
+SCHEMA = 2  # of 1, fp32 engines multiplied in TF32 without saying so
+
+CURRENT = "current"  # target: the GPU of the machine that builds
+_RTX_DEFAULT = ("sm_80", "sm_86", "sm_89", "sm_120")  # what TensorRT for RTX builds for without targets
 
 BuilderName = Literal["tensorrt", "tensorrt-rtx"]
-Precision = Literal["fp32", "fp16", "bf16", "int8"]
+Precision = Literal["fp32", "tf32", "fp16", "bf16", "int8"]  # tf32: fp32 tensors, TF32 products
 LayersFrom = Literal["network", "engine"]
 
 
@@ -76,8 +82,8 @@ class EngineChanged(CrnnDeployError, ValueError):
 class EngineStale(CrnnDeployError, RuntimeError):
     """An engine that was built for another library, system or GPU."""
 
-    def __init__(self, path: Path, what: str, built: str, here: str, command: str) -> None:
-        super().__init__(f"{path} was built for {what} {built}, here is {here}; build again: {command}")
+    def __init__(self, path: Path, reason: str, command: str) -> None:
+        super().__init__(f"{path} does not run here: {reason}; build again: {command}")
 
 
 @dataclass(frozen=True)
@@ -128,9 +134,7 @@ class EngineFile:
     driver: str | None  # version
     gpu: str | None  # name of the GPU it was built on, if any
     compute_capability: str | None  # of that GPU, as "9.0"
-    targets: tuple[
-        str, ...
-    ]  # GPUs that were asked for, as sm_80; empty: the GPU above, or the builder's default
+    targets: tuple[str, ...]  # asked for, as sm_80 or current; empty: the GPU above, or the builder's default
     precision: Precision
     kept_fp32: tuple[str, ...]  # ONNX nodes left in fp32 in a half precision engine
     layers: tuple[Layer, ...]
@@ -197,6 +201,7 @@ class EngineFile:
 _TEXTS = ("engine_sha256", "onnx_sha256", "builder_version", "system", "crnn_deploy")
 _TEXTS_OR_NONE = ("cuda", "driver", "gpu", "compute_capability", "verified")
 _LISTS_OF_TEXT = ("targets", "kept_fp32", "arguments")
+_TARGET, _CAPABILITY = re.compile(r"sm_\d{2,3}"), re.compile(r"\d{1,2}\.\d")
 _CHOICES = {"builder": BuilderName, "precision": Precision, "layers_from": LayersFrom}
 
 
@@ -209,11 +214,19 @@ def _check_types(plain: Mapping[str, Any], path: Path) -> None:
         if not isinstance(plain[name], list) or not all(isinstance(item, str) for item in plain[name])
     ]
     wrong += [name for name, choices in _CHOICES.items() if plain[name] not in get_args(choices)]
+    if not wrong:
+        wrong += _wrong_gpus(plain["targets"], plain["compute_capability"])
     wrong += [name for name in ("layers", "profiles") if not isinstance(plain[name], list) or not plain[name]]
     if not isinstance(plain["engine_bytes"], int) or not isinstance(plain["build_seconds"], int | float):
         wrong.append("engine_bytes or build_seconds")
     if wrong:
         raise SidecarInvalid(path, f"it holds no valid {', '.join(wrong)}")
+
+
+def _wrong_gpus(targets: list[str], capability: str | None) -> list[str]:
+    known = all(target == CURRENT or _TARGET.fullmatch(target) for target in targets)
+    told = CURRENT not in targets if capability is None else _CAPABILITY.fullmatch(capability)
+    return [name for name, right in (("targets", known), ("compute_capability", told)) if not right]
 
 
 def sidecar_of(path: Path) -> Path:
@@ -259,25 +272,56 @@ def check_bytes(engine: EngineFile, path: Path) -> bytes:
 def check_library(engine: EngineFile, path: Path, version: str) -> None:
     """Hold an engine against the version of its builder's library and the system here. Raises EngineStale."""
     if engine.system != system():
-        raise EngineStale(path, "the system", engine.system, system(), engine.command)
+        raise EngineStale(path, f"it was built on {engine.system}, here is {system()}", engine.command)
     if engine.builder_version != version:
-        raise EngineStale(path, f"{engine.builder} version", engine.builder_version, version, engine.command)
+        reason = f"it was built by {engine.builder} {engine.builder_version}, here is {version}"
+        raise EngineStale(path, reason, engine.command)
 
 
-def serves(targets: Sequence[str], gpu: Gpu) -> bool:
-    """Whether an engine for these GPUs, or for none in particular, may run on this one."""
-    return not targets or gpu.target in targets
+@dataclass(frozen=True)
+class Fitness:
+    """Whether an engine may run on a GPU, and why."""
+
+    allowed: bool
+    why: str
+
+
+def fitness(engine: EngineFile, gpu: Gpu) -> Fitness:
+    """What an engine's sidecar allows on a GPU.
+
+    TensorRT's plan runs on the kind of GPU that built it. TensorRT for RTX finishes its plan on the GPU that
+    loads it: on its targets and, where its validity check passes, on newer GPUs (NVIDIA's documentation of
+    its engine compatibility; `TrtBackend` asks for that check).
+    """
+    here = f"{gpu.target} ({gpu.name})"
+    if engine.builder == "tensorrt":
+        built = f"{engine.gpu} (compute capability {engine.compute_capability})"
+        same = (engine.gpu, engine.compute_capability) == (gpu.name, gpu.compute_capability)
+        return Fitness(same, f"TensorRT built it for {built}, {'as' if same else 'and this'} is {here}")
+    targets = _targets(engine)
+    if gpu.target in targets:
+        return Fitness(True, f"{here} is what it was built for")
+    if older := [target for target in targets if _capability(target) < _capability(gpu.target)]:
+        newest = max(older, key=_capability)
+        why = f"{here} is newer than its target {newest}: it runs where TensorRT for RTX finds it valid"
+        return Fitness(True, why)
+    return Fitness(False, f"{here} is older than what it was built for, {', '.join(targets)}")
+
+
+def _targets(engine: EngineFile) -> tuple[str, ...]:
+    """GPUs that an engine of TensorRT for RTX was built for, as sm_80."""
+    if CURRENT in engine.targets:
+        return (f"sm_{(engine.compute_capability or '').replace('.', '')}",)
+    return engine.targets or _RTX_DEFAULT
+
+
+def _capability(target: str) -> tuple[int, int]:
+    """(8, 0) of sm_80; the last digit is the minor version."""
+    digits = target.removeprefix("sm_")
+    return int(digits[:-1]), int(digits[-1])
 
 
 def check_gpu(engine: EngineFile, path: Path, gpu: Gpu) -> None:
     """Hold an engine against the GPU here. Raises EngineStale."""
-    if not serves(engine.targets, gpu):
-        built, here = ", ".join(engine.targets), f"{gpu.target} ({gpu.name})"
-        raise EngineStale(path, "the targets", built, here, engine.command)
-    if (
-        not engine.targets and engine.builder == "tensorrt"
-    ):  # TensorRT for RTX compiles for the GPU when it loads the plan
-        built = f"{engine.gpu} (compute capability {engine.compute_capability})"
-        here = f"{gpu.name} (compute capability {gpu.compute_capability})"
-        if built != here:
-            raise EngineStale(path, "the GPU", built, here, engine.command)
+    if not (found := fitness(engine, gpu)).allowed:
+        raise EngineStale(path, found.why, engine.command)

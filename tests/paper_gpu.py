@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from enum import Enum, IntFlag
 from pathlib import Path
 from typing import Any
 
@@ -177,9 +178,28 @@ class PaperEngine:
         tensor = {"Name": "x", "Format/Datatype": "Half"}
         return json.dumps({"Layers": [{"Name": "all", "LayerType": "gemm", "Outputs": [tensor]}]})
 
-    def create_execution_context(self) -> PaperContext:
-        self.cuda.calls.append("context")
+    def create_execution_context(self, config: PaperConfig | None = None) -> PaperContext:
+        self.cuda.calls.append("context" if config is None else f"context, {config.kernels}")
         return PaperContext(self)
+
+    def create_runtime_config(self) -> PaperConfig:
+        return PaperConfig()
+
+
+class PaperConfig:
+    """Of TensorRT for RTX: which kernels contexts run, and where they keep them."""
+
+    kernels = ""
+
+    def __setattr__(self, name: str, value: str) -> None:
+        assert name == "dynamic_shapes_kernel_specialization_strategy"
+        object.__setattr__(self, "kernels", value)
+
+    def create_runtime_cache(self) -> object:
+        return self
+
+    def set_runtime_cache(self, cache: object) -> bool:
+        return cache is self
 
 
 class PaperTrt:
@@ -217,6 +237,25 @@ class PaperTrt:
             return None
         self.engines.append(engine)
         return engine
+
+
+class PaperRtx(PaperTrt):
+    """The names of TensorRT for RTX beside those of TensorRT."""
+
+    class DynamicShapesKernelSpecializationStrategy:
+        LAZY, EAGER, NONE = "lazy", "eager", "none"
+
+    EngineValidity = Enum("EngineValidity", ["VALID", "SUBOPTIMAL", "INVALID"])
+    EngineInvalidityDiagnostics = IntFlag(
+        "EngineInvalidityDiagnostics", ["VERSION_MISMATCH", "UNSUPPORTED_CC"]
+    )
+
+    def __init__(self, cuda: PaperCuda, validity: str = "VALID") -> None:
+        super().__init__(cuda)
+        self.validity = validity
+
+    def get_engine_validity(self, plan: bytes) -> tuple[Any, int]:
+        return self.EngineValidity[self.validity], 2 * (self.validity != "VALID")
 
 
 def write_engine(source: Path, path: Path, profiles: tuple[Profile, ...] = PROFILES) -> EngineFile:

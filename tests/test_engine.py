@@ -25,17 +25,21 @@ from crnn_deploy import driver
 from crnn_deploy.cli.main import main
 from crnn_deploy.driver import Gpu
 from crnn_deploy.engine_file import (
+    CURRENT,
     EngineFile,
     EngineStale,
     Profile,
     Range,
     check_gpu,
     digest,
+    fitness,
     read_sidecar,
     sidecar_of,
 )
 from crnn_deploy.manifest import Manifest, StepRule, WidthRule
 from crnn_deploy.stages.engine import Settings, build_engine
+from crnn_deploy.stages.inspection import load_onnx
+from crnn_deploy.stages.plan import Network
 from crnn_deploy.stages.profiles import profiles_of
 
 trt = pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX is not installed")
@@ -182,7 +186,8 @@ def _no_manifest(model: onnx.ModelProto) -> None:
         (None, ["--widths", "102,104,200"], "multiples of 4"),
         (None, ["--widths", "200,100,300"], "MIN <= OPT <= MAX"),
         (None, ["--widths", "100,104,108", "--profiles", "4"], "4 profiles for 3 widths"),
-        (None, ["--target", "sm_90"], "no target 'sm_90'; it has sm_"),
+        (None, ["--target", "sm_90"], "no target 'sm_90'; it has current, sm_75, sm_80"),
+        (None, ["--target", "sm_80", "--target", "current"], "it goes with no other target"),
         (None, ["--timing-cache", "cache.bin"], "leave --timing-cache out"),
         (None, ["--keep-fp32", "LSTM"], "--keep-fp32 goes with --fp16 or --bf16"),
         (None, ["--fp16", "--keep-fp32", "nothing*"], "matches 'nothing*'"),
@@ -258,16 +263,79 @@ def test_targets_are_kept(tiny_onnx: Path, tmp_path: Path) -> None:
     assert run("build-engine", tiny_onnx, *SMALL, "--profiles", 1, *targets, "-o", path).exit_code == 0
     facts = read_sidecar(path)
     assert facts.targets == ("sm_80", "sm_89")
-    check_gpu(facts, path, Gpu("NVIDIA L4", "8.9", 2**34))
-    with pytest.raises(EngineStale, match=r"sm_80, sm_89, here is sm_90 \(NVIDIA H100\); build again: crnn-"):
-        check_gpu(facts, path, Gpu("NVIDIA H100", "9.0", 2**36))
+    for name, capability, why in (
+        ("NVIDIA L4", "8.9", "sm_89 (NVIDIA L4) is what it was built for"),
+        (
+            "NVIDIA A10",
+            "8.6",
+            "is newer than its target sm_80: it runs where TensorRT for RTX finds it valid",
+        ),
+        (
+            "NVIDIA H100",
+            "9.0",
+            "is newer than its target sm_89: it runs where TensorRT for RTX finds it valid",
+        ),
+    ):
+        found = fitness(facts, Gpu(name, capability, 2**34))
+        assert found.allowed and why in found.why
+    older = Gpu("NVIDIA T4", "7.5", 2**34)
+    with pytest.raises(EngineStale, match=r"sm_75 \(NVIDIA T4\) is older than .* sm_80, sm_89; build again"):
+        check_gpu(facts, path, older)
+    assert not fitness(replace(facts, targets=()), older).allowed  # NVIDIA: 8.0 and later by default
+    assert fitness(replace(facts, targets=()), Gpu("NVIDIA H100", "9.0", 2**34)).allowed
+    current = replace(facts, targets=(CURRENT,), gpu="NVIDIA L4", compute_capability="8.9")
+    assert "is what it was built for" in fitness(current, Gpu("NVIDIA L40", "8.9", 2**34)).why
+    assert not fitness(current, Gpu("NVIDIA A100", "8.0", 2**34)).allowed
+
+
+@NO_GPU
+def test_the_gpu_here_as_target_needs_one(tiny_onnx: Path, tmp_path: Path) -> None:
+    result = run("build-engine", tiny_onnx, *SMALL, "--target", "current", "-o", tmp_path / "x.engine")
+    assert result.exit_code == 2 and "--target current needs a GPU here: " in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("tf32", [False, True])
+def test_tf32_is_off_unless_it_is_asked_for(tf32: bool, tiny_onnx: Path) -> None:
+    """TensorRT allows it by itself; and without its flag for it, no CUDA graph can be recorded."""
+    network = Network(trt, load_onnx(tiny_onnx))
+    configs: list[Any] = []
+    builder = network._builder
+
+    class Watched:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(builder, name)
+
+        def create_builder_config(self) -> Any:
+            configs.append(builder.create_builder_config())
+            return configs[-1]
+
+    network._builder = Watched()
+    sizes = Profile(Range(1, 1, 1), Range(100, 100, 100))
+    assert network.build([sizes], tf32=tf32)[0]
+    [config] = configs
+    assert config.get_flag(trt.BuilderFlag.TF32) is tf32
+    assert config.get_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)
+
+
+def test_a_build_in_tf32_is_checked_and_kept(tiny_onnx: Path, tmp_path: Path) -> None:
+    path = tmp_path / "x.engine"
+    result = run("build-engine", tiny_onnx, *SMALL, "--profiles", 1, "--tf32", "-o", path)
+    assert result.exit_code == 0, result.output
+    assert result.stdout.startswith("fp32, products in TF32, rounded on the CPU: PASSED: 32 images")
+    facts = read_sidecar(path)
+    assert facts.precision == "tf32" and facts.counts().keys() == {"fp32"}
+    shown = run("inspect", path)
+    assert "tf32" in shown.stdout
 
 
 def test_an_engine_of_full_tensorrt_belongs_to_its_gpu(engine: Path) -> None:
     built = replace(read_sidecar(engine), builder="tensorrt", gpu="NVIDIA L4", compute_capability="8.9")
     check_gpu(built, engine, Gpu("NVIDIA L4", "8.9", 2**34))
     for name, capability in (("NVIDIA L40", "8.9"), ("NVIDIA H100", "9.0")):
-        with pytest.raises(EngineStale, match=f"NVIDIA L4 .*here is {name} .*build again"):
+        with pytest.raises(
+            EngineStale, match=rf"built it for NVIDIA L4 .*this is sm_.. \({name}\); build ag"
+        ):
             check_gpu(built, engine, Gpu(name, capability, 2**34))
 
 
@@ -311,8 +379,8 @@ def _tamper(path: Path) -> None:
         (lambda path: sidecar_of(path).unlink(), "has no sidecar copy.engine.json beside it"),
         (lambda path: sidecar_of(path).write_text("{}"), "not the JSON object that build-engine writes"),
         (lambda path: path.unlink(), "no model file at"),
-        (_edit(builder_version="1.4.0.76"), "was built for tensorrt-rtx version 1.4.0.76, here is"),
-        (_edit(system="Windows AMD64"), "was built for the system Windows AMD64, here is"),
+        (_edit(builder_version="1.4.0.76"), "it was built by tensorrt-rtx 1.4.0.76, here is"),
+        (_edit(system="Windows AMD64"), "it was built on Windows AMD64, here is"),
         (_edit(schema=9), "schema is 9"),
         (_edit(profiles=[]), "no valid profiles"),
         (_edit(gpu=7), "no valid gpu"),
@@ -342,10 +410,8 @@ def test_a_stale_engine_is_built_again_where_that_is_asked_for(
     result = run(*command)
     assert result.exit_code == 2, result.stderr
     assert "needs an NVIDIA GPU" in result.stderr and not result.stdout
-    assert (
-        "was built for tensorrt-rtx version 1.4.0.76" in result.stderr
-        and "building it again" in result.stderr
-    )
+    assert "it was built by tensorrt-rtx 1.4.0.76" in result.stderr
+    assert "building it again" in result.stderr
     after = read_sidecar(copy)
     assert (after.builder_version, after.precision) == (before.builder_version, "fp16")
     assert after.profiles == before.profiles and str(copy) in after.arguments

@@ -11,7 +11,7 @@ import onnx
 import pytest
 from click.testing import CliRunner, Result
 from onnx import TensorProto, helper
-from paper_gpu import PaperCuda
+from paper_gpu import PaperCuda, PaperRtx
 
 from crnn_deploy.backends.ort import OrtBackend
 from crnn_deploy.cli.main import main
@@ -92,7 +92,8 @@ def test_the_next_rung_is_built_where_the_engine_reads_otherwise(build: Callable
         "fp16, recurrent layers and head in fp32",
     ]
     result, path = build("--fp16", faults=(TensorProto.FLOAT16, TensorProto.BFLOAT16))
-    assert built(result, path).precision == "fp32" and "chosen: fp32 (checked on Paper)" in result.stdout
+    assert built(result, path).precision == "tf32"
+    assert "chosen: fp32, products in TF32 (checked on Paper)" in result.stdout
 
 
 @pytest.mark.parametrize(
@@ -112,8 +113,24 @@ def test_nothing_is_written_where_no_rung_reads_as_the_model(
 
 
 def test_an_engine_for_other_gpus_is_not_run_here(build: Callable[..., Any]) -> None:
-    result, path = build("--fp32", "--target", "sm_80", faults=(TensorProto.FLOAT,))
+    result, path = build(
+        "--fp32", "--target", "sm_120", "--builder", "tensorrt-rtx", faults=(TensorProto.FLOAT,)
+    )
     assert built(result, path).verified is None and "chosen: fp32 (not checked)" in result.stdout
+
+
+@pytest.mark.parametrize("validity", ["VALID", "SUBOPTIMAL", "INVALID"])
+def test_an_engine_for_an_older_gpu_is_checked_where_the_library_finds_it_valid(
+    validity: str, build: Callable[..., Any], cuda: PaperCuda
+) -> None:
+    cuda.library = PaperRtx(cuda, validity)
+    result, path = build("--fp32", "--target", "sm_80", "--builder", "tensorrt-rtx")
+    facts = built(result, path)
+    if validity == "INVALID":
+        assert facts.verified is None and "chosen: fp32 (not checked)" in result.stdout
+    else:
+        assert facts.verified is not None
+        assert f"on Paper, where TensorRT for RTX calls it {validity}" in facts.verified
 
 
 def test_images_and_pytorch(build: Callable[..., Any], tmp_path: Path) -> None:

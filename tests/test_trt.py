@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -11,14 +12,15 @@ import onnx
 import pytest
 from click.testing import CliRunner, Result
 from numpy.typing import NDArray
-from paper_gpu import PROFILES, PaperCuda, write_engine
+from paper_gpu import PROFILES, PaperCuda, PaperEngine, PaperRtx, PaperStream, write_engine
 
 from crnn_deploy import Recognizer
 from crnn_deploy.backends import open_backend, trt
 from crnn_deploy.backends.ort import OrtBackend
 from crnn_deploy.cli.main import main
 from crnn_deploy.ctc import Frames
-from crnn_deploy.engine_file import Layer, Profile, Range, digest, sidecar_of
+from crnn_deploy.cuda import CudaFailed
+from crnn_deploy.engine_file import EngineStale, Layer, Profile, Range, digest, sidecar_of
 from crnn_deploy.errors import ModelUnreadable, RunFailed
 from crnn_deploy.models import DEFAULT
 from crnn_deploy.stages.argmax import with_argmax
@@ -93,6 +95,69 @@ def test_a_library_without_graphs_runs_all_the_same(cuda: PaperCuda, engine: Pat
         same(backend.run(images(2, 100)), OrtBackend(tiny_onnx).run(images(2, 100)))
     assert "launch" not in cuda.calls
     assert cuda.calls.count("context") == 2  # tried once
+
+
+@pytest.mark.parametrize("kind", ["capture", "TensorRT"])
+def test_a_run_that_cannot_be_recorded_runs_all_the_same(
+    kind: str, cuda: PaperCuda, engine: Path, tiny_onnx: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A capture may be invalid at its end, and TensorRT may refuse to run while it is recorded."""
+
+    def invalid(stream: PaperStream, work: Callable[[], None]) -> None:
+        if kind == "TensorRT":
+            cuda.library.engines[0].refuses = True
+            try:
+                work()
+            finally:
+                cuda.library.engines[0].refuses = False
+                stream.queue.clear()
+        raise CudaFailed("cuStreamEndCapture fails on the GPU: CUDA_ERROR_STREAM_CAPTURE_INVALIDATED")
+
+    monkeypatch.setattr(PaperStream, "record", invalid)
+    backend = trt.open_engine(engine)
+    assert backend.not_recorded is None
+    for _ in range(4):
+        same(backend.run(images(2, 100)), OrtBackend(tiny_onnx).run(images(2, 100)))
+    assert cuda.calls.count("context") == 2  # tried once
+    expected = "CAPTURE_INVALIDATED" if kind == "capture" else "TensorRT gives no reason"
+    assert backend.not_recorded is not None and expected in backend.not_recorded
+
+
+@pytest.mark.parametrize("kernels", ["lazy", "eager", "none"])
+def test_contexts_of_tensorrt_for_rtx_share_kernels_of_the_kind_asked_for(
+    kernels: trt.Kernels, cuda: PaperCuda, engine: Path, tiny_onnx: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library = PaperRtx(cuda)
+    monkeypatch.setattr(trt, "import_tensorrt", lambda builder: library)
+    backend = trt.open_engine(engine, kernels=kernels)
+    for _ in range(3):
+        same(backend.run(images(2, 100)), OrtBackend(tiny_onnx).run(images(2, 100)))
+    assert backend.validity == "VALID"
+    assert (
+        cuda.calls.count(f"context, {kernels}") == 2 and "context" not in cuda.calls
+    )  # plain, and a graph's
+    backend.close()
+
+
+def test_a_plan_that_tensorrt_for_rtx_finds_invalid_is_refused(
+    cuda: PaperCuda, engine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trt, "import_tensorrt", lambda builder: PaperRtx(cuda, "INVALID"))
+    with pytest.raises(
+        EngineStale, match=r"calls it INVALID \(UNSUPPORTED_CC\) on this GPU; build again: crnn-"
+    ):
+        open_backend(engine)
+    monkeypatch.setattr(trt, "import_tensorrt", lambda builder: PaperRtx(cuda, "SUBOPTIMAL"))
+    assert trt.open_engine(engine).validity == "SUBOPTIMAL (UNSUPPORTED_CC)"
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"Layers": ["names only"]}'])
+def test_an_inspector_that_tells_nothing_costs_no_engine(
+    text: str, cuda: PaperCuda, engine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(PaperEngine, "get_engine_information", lambda engine, form: text)
+    backend = trt.open_engine(engine)
+    assert backend.layers() == () and len(backend.run(images(1, 100)).indices) == 1
 
 
 @pytest.mark.parametrize(

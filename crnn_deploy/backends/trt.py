@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,7 @@ from crnn_deploy.cuda import Cuda, Graph, open_cuda
 from crnn_deploy.engine_file import (
     BuilderName,
     EngineFile,
+    EngineStale,
     Layer,
     Precision,
     check_bytes,
@@ -32,7 +33,12 @@ from crnn_deploy.engine_file import (
 )
 from crnn_deploy.errors import BackendMissing, ModelUnreadable, RunFailed
 
-__all__ = ["TrtBackend", "check_engine", "import_tensorrt", "logger", "open_engine"]
+__all__ = ["Contexts", "Kernels", "TrtBackend", "check_engine", "import_tensorrt", "logger", "open_engine"]
+
+# Of TensorRT for RTX, which compiles on the GPU that runs the engine. lazy: a shape that is new runs on
+# kernels for all shapes until better ones are ready beside it; eager: it waits for them; none: all shapes run
+# on the same kernels
+Kernels = Literal["lazy", "eager", "none"]
 
 _MODULES: dict[BuilderName, str] = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 _WORKERS = 2  # of a profile: one computes while another's results are taken; each holds memory on the GPU
@@ -73,14 +79,14 @@ def check_engine(path: Path) -> tuple[EngineFile, bytes]:
     return engine, plan
 
 
-def open_engine(path: Path) -> TrtBackend:
+def open_engine(path: Path, *, kernels: Kernels = "lazy") -> TrtBackend:
     """Load an engine that `check_engine` lets pass.
 
     The driver is asked before any runtime is made: without one, a runtime ends the process.
     Raises what `check_engine` raises, ModelUnreadable.
     """
     engine, plan = check_engine(path)
-    return TrtBackend(import_tensorrt(engine.builder), plan, engine, path, open_cuda())
+    return TrtBackend(import_tensorrt(engine.builder), plan, engine, path, open_cuda(), kernels=kernels)
 
 
 class TrtBackend:
@@ -90,16 +96,28 @@ class TrtBackend:
     beyond the profile's largest runs in parts. A shape that comes again is recorded as a CUDA graph.
 
     path: for messages
-    Raises ModelUnreadable.
+    kernels: of TensorRT for RTX; TensorRT chose them when it built
+    Raises ModelUnreadable; EngineStale where the library finds the plan invalid on this GPU.
     """
 
-    def __init__(self, trt: Any, plan: bytes, engine: EngineFile, path: Path, cuda: Cuda) -> None:
+    def __init__(
+        self,
+        trt: Any,
+        plan: bytes,
+        engine: EngineFile,
+        path: Path,
+        cuda: Cuda,
+        *,
+        kernels: Kernels = "lazy",
+    ) -> None:
         self.manifest = engine.manifest
+        self.not_recorded: str | None = None  # why runs are not recorded as CUDA graphs; None: they are
         self._trt, self._file, self._path, self._cuda = trt, engine, path, cuda
         with cuda.active():
             log = logger(trt)
             log.errors.clear()
             self._runtime = trt.Runtime(log)  # must outlive its engine
+            self.validity = _validity(trt, self._runtime, plan, engine, path)
             self._engine = self._runtime.deserialize_cuda_engine(plan)
         if self._engine is None:
             reason = " ".join(log.errors[-1:]) or "it gives no reason"
@@ -107,6 +125,8 @@ class TrtBackend:
         count = self._engine.num_optimization_profiles
         if count != len(engine.profiles):
             raise ModelUnreadable(path, f"it has {count} profiles, its sidecar {len(engine.profiles)}")
+        with cuda.active():
+            self._contexts = Contexts(trt, self._engine, kernels)
         self._pools = [_Pool(self, at) for at in range(count)]
 
     def run(self, images: NDArray[np.float32]) -> Frames:
@@ -133,15 +153,50 @@ class TrtBackend:
         return frames_of(outputs, images, manifest, self._path)
 
     def layers(self) -> tuple[Layer, ...]:
-        """The layers that compute, as the engine inspector reads them back from the engine."""
+        """The layers that compute, as the engine inspector reads them back; none where it does not tell."""
         inspector = self._engine.create_engine_inspector()
         text = inspector.get_engine_information(self._trt.LayerInformationFormat.JSON)
-        return inspected(json.loads(text)["Layers"])
+        try:
+            return inspected(json.loads(text).get("Layers", []))
+        except (ValueError, AttributeError):  # no JSON, or JSON of another form
+            return ()
 
     def close(self) -> None:
         with self._cuda.active():
             self._pools.clear()
-            del self._engine, self._runtime
+            del self._contexts, self._engine, self._runtime
+
+
+def _validity(trt: Any, runtime: Any, plan: bytes, engine: EngineFile, path: Path) -> str | None:
+    """What TensorRT for RTX says of a plan on this GPU, such as VALID. Raises EngineStale where it is not."""
+    if not hasattr(runtime, "get_engine_validity"):
+        return None  # TensorRT, whose plans are for one kind of GPU
+    validity, found = runtime.get_engine_validity(plan)
+    flags = trt.EngineInvalidityDiagnostics.__members__
+    reasons = ", ".join(name for name, flag in flags.items() if int(found) & int(flag))
+    said = f"{validity.name} ({reasons})" if reasons else validity.name
+    if validity == trt.EngineValidity.INVALID:
+        raise EngineStale(path, f"TensorRT for RTX calls it {said} on this GPU", engine.command)
+    return str(said)
+
+
+class Contexts:
+    """Makes the execution contexts of an engine; those of TensorRT for RTX share the kernels they compile."""
+
+    def __init__(self, trt: Any, engine: Any, kernels: Kernels) -> None:
+        self._engine, self._config = engine, None
+        if hasattr(trt, "DynamicShapesKernelSpecializationStrategy"):
+            strategy = getattr(trt.DynamicShapesKernelSpecializationStrategy, kernels.upper())
+            self._config = engine.create_runtime_config()
+            self._config.dynamic_shapes_kernel_specialization_strategy = strategy
+            self._cache = self._config.create_runtime_cache()  # must live as long as the config
+            self._config.set_runtime_cache(self._cache)
+
+    def make(self) -> Any:
+        """One more context; None where the GPU has no memory for it."""
+        if self._config is None:
+            return self._engine.create_execution_context()
+        return self._engine.create_execution_context(self._config)
 
 
 def inspected(layers: list[Any]) -> tuple[Layer, ...]:
@@ -221,7 +276,7 @@ class _Worker:
         self._capturable = True
 
     def _context(self) -> Any:
-        context = self._backend._engine.create_execution_context()
+        context = self._backend._contexts.make()
         if context is None:
             raise RunFailed(self._backend._path, (), "the GPU has no memory left for an execution context")
         context.set_optimization_profile_async(self._profile, self._stream.handle)
@@ -282,18 +337,29 @@ class _Worker:
         context = self._context()
         self._queue(context, shape, staged, results)  # what TensorRT does once for a shape is not recorded
         self._stream.synchronize()
-        capturable = getattr(context, "is_stream_capturable", lambda handle: True)
-        self._capturable = bool(capturable(self._stream.handle))
-        if not self._capturable:
-            return None
-        graph = self._stream.record(lambda: self._queue(context, shape, staged, results))
+        graph, reason = self._recorded(context, shape, staged, results)
         if graph is None:
             self._capturable = False
+            self._backend.not_recorded = reason
             return None
         self._graphs[shape] = graph, context
         if len(self._graphs) > _GRAPHS:
             self._graphs.popitem(last=False)
         return graph
+
+    def _recorded(
+        self, context: Any, shape: tuple[int, ...], staged: NDArray[Any], results: list[NDArray[Any]]
+    ) -> tuple[Graph | None, str]:
+        """A graph of one run, or why there is none: not every loop can be recorded, and plain runs go on."""
+        capturable = getattr(context, "is_stream_capturable", lambda handle: True)  # of TensorRT for RTX
+        if not capturable(self._stream.handle):
+            return None, "TensorRT for RTX says that this stream cannot be recorded"
+        failures: tuple[type[Exception], ...] = (RunFailed, *self._backend._cuda.failures)
+        try:
+            graph = self._stream.record(lambda: self._queue(context, shape, staged, results))
+        except failures as error:
+            return None, str(error)
+        return graph, "this library has no CUDA graphs"
 
 
 def _view(buffer: NDArray[np.uint8], dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:

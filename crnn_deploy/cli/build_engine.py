@@ -40,6 +40,12 @@ def _range(_: click.Context, param: click.Parameter, value: str | None) -> Range
     "-o", "path", metavar="FILE.engine", type=click.Path(path_type=Path), help="[default: beside it]"
 )
 @click.option("--fp32", "precision", flag_value="fp32", default="fp32", help="As the model is.  [default]")
+@click.option(
+    "--tf32",
+    "precision",
+    flag_value="tf32",
+    help="fp32 whose products round their factors to TF32 (10 bits of mantissa for 23), checked before.",
+)
 @click.option("--fp16", "precision", flag_value="fp16", help="Half precision, checked before it is built.")
 @click.option("--bf16", "precision", flag_value="bf16", help="bfloat16: coarser, and does not overflow.")
 @click.option(
@@ -68,7 +74,14 @@ def _range(_: click.Context, param: click.Parameter, value: str | None) -> Range
 @click.option(
     "--profiles", type=click.IntRange(min=1), help="Ranges of widths.  [default: one for each doubling]"
 )
-@click.option("--target", "targets", metavar="sm_XX", multiple=True, help="GPU to build for (tensorrt-rtx).")
+@click.option(
+    "--target",
+    "targets",
+    metavar="sm_XX|current",
+    multiple=True,
+    help="GPU to build for (tensorrt-rtx); newer ones run it too where the library allows it. current: "
+    "the GPU here.",
+)
 @click.option(
     "--timing-cache",
     metavar="FILE",
@@ -111,8 +124,8 @@ def build_engine(
 
     Half precision is checked on the CPU first, tensor by tensor rounded; where a GPU is here, the engine is
     then checked on it. Where one overflows or changes confident texts, the next rung is tried: recurrent
-    layers and head in fp32, then bf16, then fp32. The engine is a plain plan; FILE.engine.json beside it says
-    how to feed it, and what it is.
+    layers and head in fp32, then bf16, then TF32, then fp32. The engine is a plain plan; FILE.engine.json
+    beside it says how to feed it, and what it is.
 
     \b
     crnn-deploy build-engine model.onnx --fp16

@@ -19,12 +19,14 @@ from crnn_deploy.backends.ort import OrtBackend
 from crnn_deploy.backends.trt import TrtBackend, import_tensorrt
 from crnn_deploy.cuda import open_cuda
 from crnn_deploy.engine_file import (
+    CURRENT,
     BuilderName,
     EngineFile,
+    EngineStale,
     Precision,
     Range,
     digest,
-    serves,
+    fitness,
     sidecar_of,
     system,
 )
@@ -60,7 +62,7 @@ class Settings:
     widths: Range | None = None  # pixels; None: all of the manifest's rule
     batch: Range = BATCH  # images
     profiles: int | None = None  # None: one for each doubling of the width
-    targets: tuple[str, ...] = ()  # GPUs as sm_80
+    targets: tuple[str, ...] = ()  # GPUs as sm_80, or current
     timing_cache: Path | None = None  # read where it is, and written
     workspace: int | None = None  # MiB
     optimization_level: int | None = None  # TensorRT's, 0-5
@@ -110,7 +112,8 @@ def build_engine(
     if manifest is None:
         raise ManifestMissing(model)
     builder, trt = _library(settings.builder)
-    _check_settings(settings, builder)
+    found = driver.probe()
+    _check_settings(settings, builder, found)
     profiles = profiles_of(manifest, settings.batch, settings.widths, settings.profiles)
     narrowest = profiles[0].width.minimum
     manifest = replace(
@@ -119,7 +122,6 @@ def build_engine(
     _check_graph(source, settings.precision)
     _check_recurrence(source, settings, builder, trt.__version__)
     _check_narrowest(model, manifest)
-    found = driver.probe()
     gpu = found.gpus[0] if found.gpus else None
     bare = EngineFile(
         manifest=replace(manifest, output="argmax") if settings.argmax else manifest,
@@ -145,7 +147,7 @@ def build_engine(
         arguments=arguments or (str(model), f"--{settings.precision}", "-o", str(path)),
     )
     proof = _proof(source, manifest, settings, checked)
-    here = gpu.name if gpu is not None and serves(settings.targets, gpu) else None
+    here = gpu.name if gpu is not None and fitness(bare, gpu).allowed else None
     building = _Building(trt, bare, settings, path, proof, here, progress, stopped)
     _, rungs = climb(
         source,
@@ -194,6 +196,7 @@ class _Building:
         self.plan, self.timing_cache = network.build(
             self.engine.profiles,
             targets=settings.targets,
+            tf32=rung.precision == "tf32",
             workspace=settings.workspace,
             optimization_level=settings.optimization_level,
             timing_cache=None if settings.timing_cache is None else self.timing_cache,
@@ -213,19 +216,24 @@ class _Building:
         )
         return None if self._gpu is None else self._verify()
 
-    def _verify(self) -> Fidelity:
-        backend = TrtBackend(self._trt, self.plan, self.engine, self._path, open_cuda())
+    def _verify(self) -> Fidelity | None:
+        """None where TensorRT for RTX finds the plan invalid on this GPU, which is newer than its targets."""
+        try:
+            backend = TrtBackend(self._trt, self.plan, self.engine, self._path, open_cuda())
+        except EngineStale:
+            return None
         try:
             layers = backend.layers()
             found = self._proof.check(self._proof.read(backend), backend.manifest)
         finally:
             backend.close()
         against = "the ONNX file" if self._settings.checkpoint is None else "PyTorch"
+        validity = "" if backend.validity is None else f", where TensorRT for RTX calls it {backend.validity}"
         self.engine = replace(
             self.engine,
             layers=layers or self.engine.layers,
             layers_from="engine" if layers else "network",
-            verified=f"{found.line()}; against {against}, on {self._gpu}",
+            verified=f"{found.line()}; against {against}, on {self._gpu}{validity}",
         )
         return found
 
@@ -258,7 +266,11 @@ def _library(wanted: Literal["auto"] | BuilderName) -> tuple[BuilderName, Any]:
     )
 
 
-def _check_settings(settings: Settings, builder: BuilderName) -> None:
+def _check_settings(settings: Settings, builder: BuilderName, found: driver.Driver) -> None:
+    if CURRENT in settings.targets and len(settings.targets) > 1:
+        raise Unsupported(f"--target {CURRENT} is the GPU here; it goes with no other target")
+    if CURRENT in settings.targets and found.problem is not None:
+        raise Unsupported(f"--target {CURRENT} needs a GPU here: {found.problem}; name the GPU, as sm_89")
     if settings.timing_cache is not None and builder == "tensorrt-rtx":
         raise Unsupported("TensorRT for RTX times nothing while it builds; leave --timing-cache out")
     if settings.keep_fp32 and settings.precision not in ("fp16", "bf16"):

@@ -16,10 +16,11 @@ import onnx
 import torch
 from torch import nn
 
+from crnn_deploy import driver
 from crnn_deploy.backends.onnx_file import check_self_contained
 from crnn_deploy.backends.ort import OrtBackend, open_session
 from crnn_deploy.backends.reference import ReferenceBackend
-from crnn_deploy.engine_file import check_bytes, read_sidecar
+from crnn_deploy.engine_file import EngineFile, check_bytes, fitness, read_sidecar
 from crnn_deploy.errors import ManifestMissing, ModelNotFound, ModelUnreadable
 from crnn_deploy.manifest import METADATA_KEY, Manifest
 from crnn_deploy.stages.reference import Settings, accepts_any_width, open_reference
@@ -95,6 +96,7 @@ def _engine_facts(path: Path) -> dict[str, Any]:
         "builder": f"{engine.builder} {engine.builder_version}, {engine.system}",
         "built on": built or "a machine without a GPU",
         "targets": ", ".join(engine.targets) or (engine.gpu or "what the builder takes by itself"),
+        "runs here": _runs_here(engine),
         "precision": engine.precision,
         "kept in fp32": list(engine.kept_fp32),
         "layers": f"{engine.shares()} ({origin})",
@@ -103,6 +105,14 @@ def _engine_facts(path: Path) -> dict[str, Any]:
         "build seconds": engine.build_seconds,
         "rebuild": engine.command,
     } | _manifest_facts(engine.manifest)
+
+
+def _runs_here(engine: EngineFile) -> str:
+    found = driver.probe()
+    if found.problem is not None:
+        return f"no: {found.problem}"
+    fit = fitness(engine, found.gpus[0])
+    return f"{'yes' if fit.allowed else 'no'}: {fit.why}"
 
 
 def load_onnx(path: Path) -> onnx.ModelProto:

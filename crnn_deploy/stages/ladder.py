@@ -1,6 +1,7 @@
 """Which precision still reads the text: rungs are tried on the CPU, then as engines on the GPU that is there.
 
-Rungs from the fastest: all in half precision; recurrent layers and head in float32; bfloat16; float32.
+Rungs from the fastest: all in half precision; recurrent layers and head in float32; bfloat16; float32 with
+products in TF32; float32.
 """
 
 from __future__ import annotations
@@ -18,7 +19,16 @@ from crnn_deploy.engine_file import Precision
 from crnn_deploy.errors import VerdictFailed
 from crnn_deploy.stages.fidelity import Fidelity, Proof
 from crnn_deploy.stages.inspection import session_of
-from crnn_deploy.stages.precision import LARGEST, PEAK, Half, cast, from_first_recurrence, matching, rounded
+from crnn_deploy.stages.precision import (
+    LARGEST,
+    PEAK,
+    Half,
+    cast,
+    from_first_recurrence,
+    matching,
+    rounded,
+    with_tf32_products,
+)
 
 __all__ = ["PrecisionFailed", "Rung", "climb", "table"]
 
@@ -30,7 +40,7 @@ class Rung:
     precision: Precision
     kept_fp32: tuple[str, ...]  # nodes
     name: str
-    rounded: Fidelity | None = None  # on the CPU, in half precision alone
+    rounded: Fidelity | None = None  # on the CPU, of a coarser precision than fp32
     engine: Fidelity | None = None  # on the GPU; None where none can load the engine, or it was not built
 
     @property
@@ -78,7 +88,10 @@ def climb(
         if kind == "fp16" or kind == "bf16":
             converted = cast(model, kind, keep_fp32=keep)
             kept = {n for pattern in keep for n in matching(converted, pattern)}
-            rung = Rung(kind, tuple(sorted(kept)), name, _rounded(converted, proof, kind))
+            checked = _half_read(converted, proof, kind)
+            rung = Rung(kind, tuple(sorted(kept)), name, checked)
+        elif kind == "tf32":
+            rung = Rung(kind, (), name, _tf32_read(model, proof))
         if rung.passed:
             rung = replace(rung, engine=build(converted, rung))
         tried.append(rung)
@@ -98,6 +111,8 @@ def _rungs(
             yield precision, (*keep, *late), f"{precision}, recurrent layers and head in fp32"
     if precision == "fp16":
         yield "bf16", tuple(keep), "bf16"
+    if precision in ("fp16", "bf16", "tf32"):
+        yield "tf32", (), "fp32, products in TF32"
     last: Precision = "int8" if precision == "int8" else "fp32"
     yield last, (), last
 
@@ -115,17 +130,27 @@ def table(rungs: Sequence[Rung], gpu: str | None) -> str:
     return "\n".join([*lines, f"chosen: {chosen.name} ({where})"])
 
 
-def _rounded(converted: onnx.ModelProto, proof: Proof, half: Half) -> Fidelity:
+def _half_read(converted: onnx.ModelProto, proof: Proof, half: Half) -> Fidelity:
     """The cast model in float32 with every tensor rounded to its type."""
+    return _read(rounded(converted), proof, f"the {half} graph", LARGEST[half])
+
+
+def _tf32_read(model: onnx.ModelProto, proof: Proof) -> Fidelity:
+    """The model with the factors of its products rounded; their range is that of float32."""
+    return _read(with_tf32_products(model), proof, "the TF32 graph", np.inf)
+
+
+def _read(graph: onnx.ModelProto, proof: Proof, name: str, largest: float) -> Fidelity:
+    """What a graph reads in ONNX Runtime on the CPU, and the `PEAK` where it puts one out."""
     manifest = proof.manifest
-    session = session_of(rounded(converted))
+    session = session_of(graph)
     [images] = session.get_inputs()
     names = [output.name for output in session.get_outputs()]
     found: list[Frames] = []
     peak = 0.0
     for batch in proof.batches:
         outputs = dict(zip(names, session.run(None, {images.name: batch}), strict=True))
-        peak = float(np.maximum(peak, outputs.pop(PEAK)))  # of a number and NaN it is NaN
-        found.append(frames_of([*outputs.values()], batch, manifest, Path(f"the {half} graph")))
+        peak = float(np.maximum(peak, outputs.pop(PEAK, 0.0)))  # of a number and NaN it is NaN
+        found.append(frames_of([*outputs.values()], batch, manifest, Path(name)))
         proof.progress(len(batch))
-    return proof.check(found, manifest, peak=peak, largest=LARGEST[half])
+    return proof.check(found, manifest, peak=peak, largest=largest)

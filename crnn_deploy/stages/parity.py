@@ -17,11 +17,11 @@ from crnn_deploy.ctc import Frames
 from crnn_deploy.errors import RunFailed
 from crnn_deploy.manifest import Manifest
 
-__all__ = ["Case", "ParityReport", "compare", "drawn_images", "max_delta"]
+__all__ = ["LARGE", "TOLERANCE", "Case", "ParityReport", "compare", "drawn_images", "max_delta"]
 
 TIE = 1e-5  # a top-2 margin that rounding in fp32 may turn; a frame below it has no argmax to speak of
 TOLERANCE = 1e-4  # of logits in fp32
-_LARGE = 10.0  # fp32 rounds in proportion: of logits beyond this the tolerance is as much larger
+LARGE = 10.0  # fp32 rounds in proportion: of logits beyond this the tolerance is as much larger
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Case:
     scale: float  # largest |logit| of the reference
     max_delta: float  # largest |delta|: of logits, of log-probabilities, or of the best class's probability
     flips: tuple[Flip, ...]  # every frame whose argmax differs
-    ties: int  # of these, frames whose margin is below TIE
+    ties: int  # of these, frames whose margin is below that of a tie
     text_changes: int  # images whose text differs, those left out whose only flips are ties
     edits: int  # edit distance of all texts
     characters: int  # of the reference's texts
@@ -92,7 +92,7 @@ class ParityReport:
     def passed(self) -> bool:
         return (
             bool(self.cases)
-            and all(case.max_delta <= self.tolerance * max(1, case.scale / _LARGE) for case in self.cases)
+            and all(case.max_delta <= self.tolerance * max(1, case.scale / LARGE) for case in self.cases)
             and self.flips == 0
             and self.text_changes == 0
         )
@@ -118,7 +118,7 @@ class ParityReport:
             f"class {f.reference} -> {f.candidate}, margin {f.margin:.2e}"
             for f in sorted(flips, key=lambda f: -f.margin)[:10]
         ]
-        large = f" per {_LARGE:.0f} of max |logit|" if any(c.scale > _LARGE for c in self.cases) else ""
+        large = f" per {LARGE:.0f} of max |logit|" if any(c.scale > LARGE for c in self.cases) else ""
         lines.append(
             f"{'PASSED' if self.passed else 'FAILED'}: {self.images} images, {self.frames} frames; "
             f"max |delta| {self.max_delta:.2e} (allowed {self.tolerance:.0e}{large}), "
@@ -133,20 +133,23 @@ def compare(
     batches: Iterable[NDArray[np.float32]],
     *,
     tolerance: float = TOLERANCE,
+    tie: float = TIE,
     progress: Callable[[Case], object] = lambda case: None,
 ) -> ParityReport:
     """Run batches (N, C, H, W) through both. The reference puts out logits or log-probabilities.
 
+    tolerance: allowed max_delta of logits up to 10, in proportion beyond
+    tie: margin between a frame's two likeliest classes below which rounding may turn its argmax
     progress: called after each batch
     """
     cases = []
     for images in batches:
-        cases.append(_compare_batch(reference, candidate, images))
+        cases.append(_compare_batch(reference, candidate, images, tie))
         progress(cases[-1])
     return ParityReport(tuple(cases), tolerance)
 
 
-def _compare_batch(reference: Backend, candidate: Backend, images: NDArray[np.float32]) -> Case:
+def _compare_batch(reference: Backend, candidate: Backend, images: NDArray[np.float32], tie: float) -> Case:
     batch, width = images.shape[0], images.shape[3]
     expected = reference.run(images)
     steps = expected.indices.shape[1]
@@ -168,8 +171,8 @@ def _compare_batch(reference: Backend, candidate: Backend, images: NDArray[np.fl
         )
         for image, frame in zip(*np.nonzero(expected.indices != actual.indices), strict=True)
     )
-    tied = {flip.image for flip in flips if flip.margin < TIE}
-    tied -= {flip.image for flip in flips if flip.margin >= TIE}
+    tied = {flip.image for flip in flips if flip.margin < tie}
+    tied -= {flip.image for flip in flips if flip.margin >= tie}
     pairs = list(zip(_texts(expected, reference.manifest), _texts(actual, candidate.manifest), strict=True))
     silent = [
         name
@@ -183,7 +186,7 @@ def _compare_batch(reference: Backend, candidate: Backend, images: NDArray[np.fl
         scale=0.0 if expected.logits is None else float(np.abs(expected.logits).max()),
         max_delta=max_delta(expected, actual, reference.manifest, candidate.manifest),
         flips=flips,
-        ties=sum(flip.margin < TIE for flip in flips),
+        ties=sum(flip.margin < tie for flip in flips),
         text_changes=sum(a != b for image, (a, b) in enumerate(pairs) if image not in tied),
         edits=sum(Levenshtein.distance(a, b) for a, b in pairs),
         characters=sum(len(a) for a, _ in pairs),

@@ -12,7 +12,7 @@ from typing import Any
 import onnx
 
 from crnn_deploy.backends.trt import logger
-from crnn_deploy.engine_file import Layer, Precision, Profile
+from crnn_deploy.engine_file import CURRENT, Layer, Precision, Profile
 from crnn_deploy.errors import CrnnDeployError
 
 __all__ = ["BuildFailed", "Network", "Progress", "Unsupported"]
@@ -127,6 +127,7 @@ class Network:
         profiles: Sequence[Profile],
         *,
         targets: Sequence[str] = (),
+        tf32: bool = False,
         workspace: int | None = None,
         optimization_level: int | None = None,
         timing_cache: bytes | None = None,
@@ -135,7 +136,8 @@ class Network:
     ) -> tuple[bytes, bytes]:
         """The plan, and the timing cache after it (empty where none was given).
 
-        targets: GPUs as sm_80, of TensorRT for RTX alone
+        targets: GPUs as sm_80, or the one here as current; of TensorRT for RTX alone
+        tf32: whether products of fp32 tensors may round their factors to TF32
         workspace: MiB that a layer may use for itself
         stopped: asked throughout; once true, the build ends soon
         Raises Unsupported, BuildFailed, KeyboardInterrupt where it was stopped.
@@ -147,6 +149,10 @@ class Network:
         if optimization_level is not None:
             config.builder_optimization_level = optimization_level
         config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # for the inspector
+        if not tf32:  # TensorRT allows it unless told
+            config.clear_flag(trt.BuilderFlag.TF32)
+        if hasattr(trt.BuilderFlag, "REQUIRE_USER_ALLOCATION"):  # or no CUDA graph of it can be recorded
+            config.set_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)
         cache = None if timing_cache is None else config.create_timing_cache(timing_cache)
         if cache is not None:
             config.set_timing_cache(cache, False)
@@ -181,10 +187,12 @@ class Network:
         if not hasattr(trt, "ComputeCapability"):
             raise Unsupported("TensorRT builds for the GPU that is there; --target needs tensorrt-rtx")
         names = [target.replace("_", "").upper() for target in targets]
-        known = [name for name in trt.ComputeCapability.__members__ if name.startswith("SM")]
+        known = [name for name in trt.ComputeCapability.__members__ if name != "NONE"]
         for target, name in zip(targets, names, strict=True):
             if name not in known:
-                shown = ", ".join(f"sm_{k.removeprefix('SM')}" for k in known)
+                shown = ", ".join(
+                    f"sm_{k.removeprefix('SM')}" if k.startswith("SM") else CURRENT for k in known
+                )
                 raise Unsupported(f"this TensorRT has no target {target!r}; it has {shown}")
         config.num_compute_capabilities = len(names)
         for at, name in enumerate(names):

@@ -25,6 +25,7 @@ __all__ = [
     "from_first_recurrence",
     "matching",
     "rounded",
+    "with_tf32_products",
 ]
 
 Half = Literal["fp16", "bf16"]
@@ -36,6 +37,9 @@ _ARRAYS: dict[int, Any] = {TensorProto.FLOAT16: np.float16, TensorProto.BFLOAT16
 _BF16_OPSET = 22  # the first in which Conv, pooling and LSTM take bfloat16
 _HALF_SCALES_OPSET = 19  # the first in which QuantizeLinear and DequantizeLinear have float16 scales
 _RECURRENT = ("LSTM", "GRU", "RNN")
+# whose factors TF32 rounds, and which inputs they are; the state inside a recurrent layer is not reached
+_FACTORS = {"Conv": 2, "ConvTranspose": 2, "MatMul": 2, "Gemm": 2, "LSTM": 3, "GRU": 3, "RNN": 3}
+_TO_TF32 = np.float32(2**13 + 1)  # splits 23 bits of mantissa into 10 and 13
 # what is asked of probabilities and of the likeliest class needs every bit that is left
 _ALWAYS_FP32 = ("Softmax", "LogSoftmax", "ArgMax", "ReduceMax", "TopK")
 _FP32_INPUTS = {"Resize": (1, 2), "Upsample": (1,)}  # regions and scales are float32 whatever the data is
@@ -132,6 +136,52 @@ def rounded(model: onnx.ModelProto) -> onnx.ModelProto:
     graph.node.append(helper.make_node("Max", peaks, [PEAK], PEAK))
     graph.output.append(helper.make_tensor_value_info(PEAK, TensorProto.FLOAT, []))
     return result
+
+
+def with_tf32_products(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy of a float32 graph that rounds the factors of products to TF32, 10 bits of mantissa, as GPUs do.
+
+    The sums stay float32, and so do the products inside a recurrent layer with its own state. A factor x is
+    rounded by c - (c - x), c = 8193 x (Veltkamp's splitting, see Dekker, Numerische Mathematik 18, 1971).
+    """
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
+    graph = result.graph
+    weights = {tensor.name: tensor for tensor in graph.initializer}
+    made: dict[str, str] = {}
+    nodes: list[onnx.NodeProto] = []
+    for original in model.graph.node:
+        node = onnx.NodeProto()
+        node.CopyFrom(original)
+        for at in range(min(_FACTORS.get(node.op_type, 0), len(node.input))):
+            name = node.input[at]
+            if name not in made:
+                made[name] = f"{name}_tf32"
+                if name in weights:
+                    array = _split(numpy_helper.to_array(weights[name]))
+                    graph.initializer.append(numpy_helper.from_array(array, made[name]))
+                else:
+                    nodes += _splitting(name, made[name])
+            node.input[at] = made[name]
+        nodes.append(node)
+    del graph.node[:]
+    graph.node.extend(nodes)
+    graph.initializer.append(numpy_helper.from_array(np.asarray(_TO_TF32), "to_tf32"))
+    return result
+
+
+def _split(array: Any) -> Any:
+    scaled = array * _TO_TF32
+    return scaled - (scaled - array)
+
+
+def _splitting(source: str, target: str) -> list[onnx.NodeProto]:
+    scaled, low = f"{source}_scaled", f"{source}_low"
+    return [
+        helper.make_node("Mul", [source, "to_tf32"], [scaled], scaled),
+        helper.make_node("Sub", [scaled, source], [low], low),
+        helper.make_node("Sub", [scaled, low], [target], target),
+    ]
 
 
 def _opset(model: onnx.ModelProto) -> int:

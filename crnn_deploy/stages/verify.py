@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -15,17 +16,21 @@ from crnn_deploy.backends.reference import ReferenceBackend
 from crnn_deploy.batching import batches
 from crnn_deploy.ctc import Frames
 from crnn_deploy.datasets import Dataset
+from crnn_deploy.engine_file import read_sidecar
 from crnn_deploy.errors import CrnnDeployError
 from crnn_deploy.manifest import Manifest
 from crnn_deploy.recipes import RECIPES
-from crnn_deploy.stages.parity import ParityReport, compare, drawn_images
+from crnn_deploy.stages.inspection import load_onnx
+from crnn_deploy.stages.parity import TIE, TOLERANCE, ParityReport, compare, drawn_images
 from crnn_deploy.stages.reference import Settings, open_reference
+from crnn_deploy.stages.tolerance import COARSE, FormatError, in_graph, in_pytorch
 from crnn_deploy.stages.verdict import Reading, Verdict, judge, readings
 
 __all__ = ["NotComparable", "Verification", "open_checkpoint", "verify"]
 
 _BATCH = 8
 _CASES = 12
+_MEASURED = 32  # images, of what a number format costs
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,7 @@ class Verification:
 
     parity: ParityReport
     verdict: Verdict | None  # None of drawn images, which hold no text to speak of
+    format_error: FormatError | None  # what the tolerance comes from; None where it is that of fp32, or given
 
 
 class NotComparable(CrnnDeployError, ValueError):
@@ -47,12 +53,14 @@ def verify(
     *,
     images: str | None,
     labelled: Dataset | None = None,
-    tolerance: float,
+    tolerance: float | None,
 ) -> Verification:
     """Compare two models, each a checkpoint, an ONNX file or an engine.
 
     images: a folder, file or glob; without it and `labelled`, images are drawn
     labelled: images and their texts, which the verdict then counts right and wrong strings by
+    tolerance: of logits; None: that of fp32, or of an engine in a coarser format what the format costs this
+        network, measured on the first images
     Raises NotComparable and what opening a model raises.
     """
     # an ONNX file says how it is fed; a checkpoint beside it takes that over
@@ -69,24 +77,60 @@ def verify(
             )
     if ours.output == "argmax" != theirs.output:
         raise NotComparable(f"{reference} gives no logits to compare with; name it second")
+    fed = theirs if candidate.suffix == ".engine" else ours  # an engine serves widths of its own
+    order: list[int] = []  # in which images that are read come
     if images is None and labelled is None:
-        rng = np.random.default_rng(1)
-        buckets = ours.width.buckets()
-        widths = [buckets[i * (len(buckets) - 1) // (_CASES - 1)] for i in range(_CASES)]
-        inputs = (drawn_images(ours, 1 + i % _BATCH, width, rng) for i, width in enumerate(widths))
-        return Verification(compare(first, second, inputs, tolerance=tolerance), None)
-    found: Iterable[image.Source]
-    if labelled is not None:
-        found = (labelled[at].image for at in range(len(labelled)))
+        inputs = _drawn(fed)
     else:
-        assert images is not None
-        sources.check((images,))
-        found = sources.find((images,), ())
+        inputs = _read(_sources(images, labelled), fed, order)
+    some = _first(inputs, _MEASURED)
+    costs = None if tolerance is not None else _format_error(first, reference, candidate, some)
+    if tolerance is None:
+        tolerance = TOLERANCE if costs is None else costs.tolerance
+    tie = TIE if costs is None or not np.isfinite(costs.max_delta) else max(TIE, costs.max_delta)
     recorders = _Recorder(first), _Recorder(second)
-    order: list[int] = []  # in which the images are read
-    parity = compare(*recorders, _read(found, ours, order), tolerance=tolerance)
+    parity = compare(*recorders, chain(some, inputs), tolerance=tolerance, tie=tie)
+    if not order:
+        return Verification(parity, None, costs)
     truths = None if labelled is None else [labelled[at].text for at in order]
-    return Verification(parity, judge(recorders[0].read, recorders[1].read, truths))
+    return Verification(parity, judge(recorders[0].read, recorders[1].read, truths), costs)
+
+
+def _format_error(
+    first: Backend, reference: Path, candidate: Path, batches: Sequence[NDArray[np.float32]]
+) -> FormatError | None:
+    """What the format of a candidate that is an engine costs the reference; None in fp32 and int8."""
+    if candidate.suffix != ".engine" or (precision := read_sidecar(candidate).precision) not in COARSE:
+        return None
+    if isinstance(first, ReferenceBackend):
+        return in_pytorch(first.module, precision, batches)
+    return in_graph(load_onnx(reference), precision, batches) if reference.suffix == ".onnx" else None
+
+
+def _sources(images: str | None, labelled: Dataset | None) -> Iterable[image.Source]:
+    if labelled is not None:
+        return (labelled[at].image for at in range(len(labelled)))
+    assert images is not None
+    sources.check((images,))
+    return sources.find((images,), ())
+
+
+def _drawn(manifest: Manifest) -> Iterator[NDArray[np.float32]]:
+    rng = np.random.default_rng(1)
+    buckets = manifest.width.buckets()
+    for i in range(_CASES):
+        width = buckets[i * (len(buckets) - 1) // (_CASES - 1)]
+        yield drawn_images(manifest, 1 + i % _BATCH, width, rng)
+
+
+def _first(batches: Iterator[NDArray[np.float32]], images: int) -> list[NDArray[np.float32]]:
+    """Batches from the beginning until there are so many images."""
+    taken: list[NDArray[np.float32]] = []
+    for batch in batches:
+        taken.append(batch)
+        if sum(map(len, taken)) >= images:
+            break
+    return taken
 
 
 class _Recorder:
