@@ -1,16 +1,14 @@
-"""Everything there is to know of the toolkit on a machine with an NVIDIA GPU, in one call.
+"""Everything there is to know of the toolkit on a machine with an NVIDIA GPU, part by part.
 
-    python benchmarks/gpu_check.py [--minutes 8] [--only PART ...] [--int8 FILE.onnx] [--json FILE]
+    python benchmarks/gpu_check.py --plan
+    python benchmarks/gpu_check.py --json gpu.json [--minutes N] [--only PART ...] [--folder DIR]
+    python benchmarks/gpu_check.py --merge one.json two.json --json gpu.json
 
-Parts: which libraries load; the networks (the default model, and the paper's with random weights); engines in
-fp32, fp16, bf16 and int8 (--int8: a Q/DQ form of the default model; without, made of its scales), with
-their text against PyTorch's; throughput of PyTorch, with and without CUDA graphs, ONNX Runtime and TensorRT
-by batch and width; copies, compute and decoding apart; an engine shared by threads; the strategies for LSTMs,
-and those with our own kernel (lstm_strategies.py).
-
-Each part is a process of its own with a share of the time. What fails or is not installed says so in one
-line, and the rest goes on; the results are written after each part. Needs PyTorch for CUDA and the extras
-[export] and [cpu] or [gpu]; engines need [tensorrt] or [tensorrt-rtx], and [cuda] or [pycuda].
+--plan lists the parts, what each needs and how long it takes; it needs no GPU. Each part is a process of its
+own with a share of the time. What fails or is not installed says so in one line, a crash costs one row, and
+the rest goes on. The results are written after each part; parts that FILE.json holds from an earlier run stay
+where this run does not measure them anew. Needs PyTorch for CUDA and the extras [export] and [cpu] or [gpu];
+engines need [tensorrt] or [tensorrt-rtx], and [cuda] or [pycuda].
 """
 
 from __future__ import annotations
@@ -21,21 +19,70 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
+from contextlib import ExitStack
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from gpu.machine import gpu_header
-from gpu.work import INT8, Part, Work, require_gpu, run_parts, shown, write
+from gpu.work import INT8, Part, Work, merged, require_gpu, run_parts, shown, write
 
+_TRT, _EXPORT = "tensorrt or tensorrt_rtx", ("torch", "onnx", "onnxscript")
+_REACH = "cuda or pycuda"
 PARTS = {
-    "runtimes": Part("gpu.machine:runtimes", 2),
-    "networks": Part("gpu.networks:prepare", 2),  # for those that follow
-    "engines": Part("gpu.engines:engines", 5),  # for throughput, stages and threads
-    "throughput": Part("gpu.measure:throughput", 4, on_gpu=True),
-    "stages": Part("gpu.measure:stages", 2, on_gpu=True),
-    "threads": Part("gpu.measure:threads", 1),
-    "lstm": Part("lstm_strategies:strategies", 5, on_gpu=True),
-    "own kernel": Part("lstm_strategies:own_kernel", 2, on_gpu=True),
+    "runtimes": Part("gpu.machine:runtimes", 20, "which libraries load"),
+    "networks": Part(
+        "gpu.networks:prepare", 60, "the default model and the paper's, for what follows", _EXPORT
+    ),
+    "onnxruntime": Part(
+        "gpu.onnxruntime_cuda:onnxruntime_cuda",
+        90,
+        "ONNX Runtime: nodes by provider, parity, TF32, search of convolutions",
+        ("torch", "onnxruntime"),
+    ),
+    "throughput": Part(
+        "gpu.measure:throughput",
+        90,
+        "PyTorch with and without CUDA graphs, ONNX Runtime: batch by width",
+        ("torch", "onnxruntime"),
+        on_gpu=True,
+    ),
+    "own kernel": Part("gpu.lstm:own_kernel", 60, "LSTMs by our own kernel", ("torch", "cuda"), on_gpu=True),
+    "targets": Part(
+        "gpu.targets:targets",
+        120,
+        "which target of TensorRT for RTX runs on this GPU",
+        ("torch", "tensorrt_rtx"),
+        on_gpu=True,
+    ),
+    "engines": Part(
+        "gpu.engines:engines",
+        170,
+        "engines by precision: builds, and parity with PyTorch",
+        (*_EXPORT, _TRT, _REACH),
+    ),
+    "engine throughput": Part(
+        "gpu.measure:engine_throughput", 90, "engines: batch by width", ("torch", _TRT, _REACH), on_gpu=True
+    ),
+    "peak": Part(
+        "gpu.peak:peak",
+        60,
+        "images a second of the paper's network, width 100, fp16, large batches",
+        ("torch",),
+        on_gpu=True,
+    ),
+    "stages": Part("gpu.measure:stages", 50, "copies, compute and decoding apart", ("torch",), on_gpu=True),
+    "threads": Part("gpu.measure:threads", 20, "an engine shared by threads", (_TRT, _REACH)),
+    "invariance": Part(
+        "gpu.invariance:invariance", 50, "an image alone against the same in a batch", ("onnxruntime",)
+    ),
+    "lstm": Part(
+        "gpu.lstm:strategies", 120, "ways to run the BiLSTM, by the libraries", ("torch",), on_gpu=True
+    ),
+    "training": Part("gpu.training:training", 120, "drawing and training", ("torch",), on_gpu=True),
+    "commands": Part(
+        "gpu.commands:commands", 100, "the command line and the tests that need a GPU", ("torch", "pytest")
+    ),
 }
 
 
@@ -43,36 +90,78 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--minutes", type=float, default=8, help="for all parts together")
+    parser.add_argument("--plan", action="store_true", help="list the parts and end")
+    parser.add_argument("--minutes", type=float, help="for all parts together; default: as --plan says")
     parser.add_argument("--only", choices=PARTS, nargs="+", default=list(PARTS), metavar="PART")
-    parser.add_argument("--int8", type=Path, metavar="FILE.onnx")
-    parser.add_argument("--json", type=Path)
-    # a part in its own process: its name, when it should end, and the file it writes
-    parser.add_argument("--part", nargs=3, metavar=("NAME", "UNTIL", "FILE"), help=argparse.SUPPRESS)
+    parser.add_argument("--int8", type=Path, metavar="FILE.onnx", help="Q/DQ form of the default model")
+    parser.add_argument("--folder", type=Path, help="keeps networks and engines for the next run")
+    parser.add_argument(
+        "--target", default="", help="of TensorRT for RTX, as sm_80 or current; default: what targets finds"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE.json")
+    parser.add_argument("--merge", type=Path, nargs="+", metavar="FILE.json", help="join results and end")
+    # a part in its own process: its name, when it should end, its file, and how the process before ended
+    parser.add_argument("--part", nargs=4, metavar=("NAME", "UNTIL", "FILE", "CRASH"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    asked = {name: part for name, part in PARTS.items() if name in (*arguments.only, "networks")}
+    if arguments.plan:
+        print(plan(asked))
+        return
+    if arguments.merge:
+        _show(
+            merged([json.loads(path.read_text(encoding="utf-8")) for path in arguments.merge]), arguments.json
+        )
+        return
     found = require_gpu()
     if arguments.part is not None:
-        name, until, file = arguments.part
-        PARTS[name].run(Work(Path(file).parent, Path(file), float(until)))
+        name, until, file, crash = arguments.part
+        PARTS[name].run(Work(Path(file).parent, Path(file), float(until), arguments.target, crash))
         return
     results = gpu_header("gpu_check", found)
+    if arguments.json is not None and arguments.json.exists():
+        results = merged([json.loads(arguments.json.read_text(encoding="utf-8")), results])
 
-    def command(name: str, until: float, file: Path) -> Sequence[str]:
-        return sys.executable, __file__, "--part", name, str(until), str(file)
+    def command(name: str, until: float, file: Path, crash: str) -> Sequence[str]:
+        own = ("--part", name, str(until), str(file), crash)
+        return sys.executable, __file__, "--target", arguments.target, *own
+
+    earlier = dict(results)
 
     def changed(results: dict[str, Any]) -> None:
         if arguments.json is not None:
-            write(results, arguments.json)
+            write(merged([earlier, results]), arguments.json)
 
-    with tempfile.TemporaryDirectory() as folder:
+    with ExitStack() as stack:
+        folder = arguments.folder or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        folder.mkdir(parents=True, exist_ok=True)
         if arguments.int8 is not None:
-            shutil.copy(arguments.int8, Path(folder) / INT8)
-        asked = {name: part for name, part in PARTS.items() if name in (*arguments.only, "networks")}
-        run_parts(
-            asked, command, results, seconds=60 * arguments.minutes, folder=Path(folder), changed=changed
-        )
+            shutil.copy(arguments.int8, folder / INT8)
+        minutes = arguments.minutes or sum(part.seconds for part in asked.values()) / 60
+        run_parts(asked, command, results, seconds=60 * minutes, folder=folder, changed=changed)
     if arguments.json is None:
+        _show(results, None)
+
+
+def plan(parts: dict[str, Part]) -> str:
+    """The parts as a table: seconds, what each measures, and what it needs that is not here."""
+    lines = [f"{'part':18}{'seconds':>8}  {'measures':72}needs"]
+    for name, part in parts.items():
+        needs = ", ".join(f"{each}{'' if _here(each) else ' (not here)'}" for each in part.needs)
+        lines.append(f"{name:18}{part.seconds:8.0f}  {part.about:72}{needs or 'the driver alone'}")
+    total = sum(part.seconds for part in parts.values())
+    lines.append(f"{'in all':18}{total:8.0f}  {total / 60:.0f} minutes; networks runs before any other part")
+    return "\n".join(lines)
+
+
+def _here(need: str) -> bool:
+    return any(find_spec(name) is not None for name in need.split(" or "))
+
+
+def _show(results: dict[str, Any], path: Path | None) -> None:
+    if path is None:
         print(json.dumps(results, indent=1, ensure_ascii=False))
+    else:
+        write(results, path)
 
 
 if __name__ == "__main__":

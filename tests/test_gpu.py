@@ -23,12 +23,14 @@ from gpu.measure import BATCHES
 from gpu.networks import DEFAULT_MODEL, networks, split
 from gpu.own_lstm import CudaKernel, OwnLSTM
 from gpu.plans import TorchEngine, plan_of
+from gpu.work import Work
 from numpy.typing import NDArray
 from torch import nn
 
 from crnn_deploy import Recognizer, driver
 from crnn_deploy.backends import open_backend
 from crnn_deploy.backends.ort import OrtBackend
+from crnn_deploy.backends.reference import ReferenceBackend
 from crnn_deploy.backends.trt import import_tensorrt
 from crnn_deploy.cuda import open_cuda
 from crnn_deploy.engine_file import Precision, Profile, Range, read_sidecar
@@ -36,6 +38,8 @@ from crnn_deploy.errors import BackendMissing, RunFailed
 from crnn_deploy.models import DEFAULT
 from crnn_deploy.stages.engine import Settings, build_engine
 from crnn_deploy.stages.inspection import load_onnx
+from crnn_deploy.stages.parity import TIE, compare
+from crnn_deploy.stages.tolerance import FLOATS, in_pytorch
 
 PROBLEM = driver.probe().problem
 pytestmark = [
@@ -122,23 +126,25 @@ def test_a_recorded_copy_is_made_when_it_is_launched() -> None:
 
 
 @needs_cuda
-@pytest.mark.parametrize(("precision", "allowed"), [("fp32", 0.05), ("fp16", 0.5)])
-def test_an_engine_reads_as_its_onnx_file(
-    precision: Precision, allowed: float, engine: Callable[[Precision], Path]
-) -> None:
-    """Logits reach 25; of fp32 TensorRT may make tf32, and of fp16 the CPU's check allows 0.25."""
+@pytest.mark.parametrize("precision", FLOATS)
+def test_an_engine_reads_as_its_network(precision: Precision, engine: Callable[[Precision], Path]) -> None:
+    """Within what the number format costs this network against float64."""
     path = engine(precision)
-    assert read_sidecar(path).gpu is not None
-    backend, reference = open_backend(path), OrtBackend(DEFAULT)
-    for batch, width in ((1, 104), (8, 160), (16, 320), (19, 200)):
-        for seed in range(3):  # plain, recorded, from the graph
-            images = noise(batch, width, seed)
-            frames, expected = backend.run(images), reference.run(images)
-            np.testing.assert_allclose(frames.probabilities, expected.probabilities, atol=allowed)
-            assert (frames.indices != expected.indices).mean() < 0.01
-            if frames.logits is not None:
-                assert expected.logits is not None
-                np.testing.assert_allclose(frames.logits, expected.logits, atol=allowed)
+    facts = read_sidecar(path)
+    assert facts.gpu is not None and facts.precision == precision
+    [network] = [network for network in networks(Path("/nowhere")) if network.name == DEFAULT_MODEL]
+    sizes = ((1, 104), (8, 160), (16, 320), (19, 200))
+    # plain, recorded, from the graph
+    batches = [noise(batch, width, seed) for batch, width in sizes for seed in range(3)]
+    costs = in_pytorch(network.module(), precision, batches[::3])
+    report = compare(
+        ReferenceBackend(network.module(), network.manifest()),
+        open_backend(path),
+        batches,
+        tolerance=costs.tolerance,
+        tie=max(TIE, costs.max_delta),
+    )
+    assert report.passed, report.table()
     if EXAMPLES:
         ours, theirs = Recognizer.load(path).read(EXAMPLES), Recognizer().read(EXAMPLES)
         assert [text.text for text in ours] == [text.text for text in theirs]
@@ -184,7 +190,7 @@ def test_two_forward_lstms_and_convolutions_alone_on_pytorchs_memory(
     profile = Profile(Range(1, 8, 16), Range(104, 160, 320))
 
     def loaded(graph: Any) -> TorchEngine:
-        return TorchEngine(trt, plan_of(trt, graph, profile, lambda: False), torch_gpu)
+        return TorchEngine(trt, plan_of(Work(Path()), trt, graph, profile), torch_gpu)
 
     whole, convolutions = loaded(two_forward_lstms(model)), loaded(up_to_first_lstm(model))
     for batch, width in ((1, 104), (8, 320)):
@@ -201,7 +207,7 @@ def test_two_forward_lstms_and_convolutions_alone_on_pytorchs_memory(
 @pytest.mark.parametrize("graphs", [False, True])
 def test_pytorch_on_the_gpu_reads_as_the_onnx_file(graphs: bool, torch_gpu: TorchGpu) -> None:
     [network] = [network for network in networks(Path("/nowhere")) if network.name == DEFAULT_MODEL]
-    backend = TorchBackend(torch_gpu, network.module(), network.manifest(), half=False, graphs=graphs)
+    backend = TorchBackend(torch_gpu, network.module(), network.manifest(), kind="fp32", graphs=graphs)
     for batch in BATCHES[:3]:
         for seed in range(2):
             images = noise(batch, 160, seed)

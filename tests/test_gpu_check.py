@@ -1,38 +1,42 @@
-"""benchmarks/gpu_check.py and lstm_strategies.py: refused without a GPU, and run on one of paper."""
+"""What benchmarks/gpu_check.py measures, on a GPU of paper."""
 
 from __future__ import annotations
 
-import ctypes
 import json
 import subprocess
-import sys
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import gpu.commands
 import gpu.engines
+import gpu.invariance
+import gpu.lstm
 import gpu.machine
 import gpu.measure
-import gpu.work
-import gpu_check
-import lstm_strategies
+import gpu.onnxruntime_cuda
+import gpu.peak
+import gpu.targets
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 import torch
 from gpu.graphs import two_forward_lstms, up_to_first_lstm
-from gpu.networks import DEFAULT_MODEL, Network, networks, prepare, split
-from gpu.work import Part, Work, run_parts
+from gpu.networks import DEFAULT_MODEL, PAPER, Network, engines_of, networks, prepare, split
+from gpu.work import Work
 from numpy.typing import NDArray
 from onnx import helper
-from paper_gpu import PaperCuda, PaperStream, PaperTrt, write_engine
+from paper_gpu import PaperCuda, PaperRtx, PaperTrt, write_engine
+from paper_torch import PaperGpu, RawBlocks
 from torch import Tensor, nn
 
-from crnn_deploy import driver
-from crnn_deploy.backends import trt
+from crnn_deploy import Recognizer, driver
+from crnn_deploy.backends import open_backend, trt
+from crnn_deploy.backends.ort import OrtBackend
+from crnn_deploy.ctc import Frames
 from crnn_deploy.driver import Driver, Gpu
 from crnn_deploy.errors import BackendMissing
 from crnn_deploy.models import DEFAULT
@@ -42,125 +46,7 @@ from crnn_deploy.stages.argmax import with_argmax
 from crnn_deploy.stages.engine import EngineBuild
 from crnn_deploy.stages.inspection import backend_of, load_onnx
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
-NO_GPU = pytest.mark.skipif(driver.probe().problem is None, reason="there is a GPU here")
-PAPER = Driver("13.0", "580.1", (Gpu("Paper", "9.0", 2**34),))
-
-
-@NO_GPU
-def test_without_a_gpu_it_is_one_line_and_nothing_is_written(tmp_path: Path) -> None:
-    command = [sys.executable, str(BENCHMARKS / "gpu_check.py"), "--json", str(tmp_path / "x.json")]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
-    assert done.returncode == BackendMissing.exit_code
-    assert done.stdout == ""
-    [line] = done.stderr.splitlines()
-    assert line.startswith("Error: this measures an NVIDIA GPU: ") and line.endswith("run crnn-deploy doctor")
-    assert not list(tmp_path.iterdir())
-
-
-@NO_GPU
-def test_strategies_without_a_gpu(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(sys, "argv", ["lstm_strategies.py", "--json", str(tmp_path / "x.json")])
-    assert gpu.work.shown(lstm_strategies.main) == BackendMissing.exit_code
-    assert capsys.readouterr().err.startswith("Error: this measures an NVIDIA GPU: ")
-    assert not list(tmp_path.iterdir())
-
-
-@NO_GPU
-def test_parts_that_end_without_results_are_lines_of_the_json(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The parts' own processes find no GPU; the script has been told of one."""
-    path = tmp_path / "x.json"
-    monkeypatch.setattr(gpu_check, "require_gpu", lambda: PAPER)
-    monkeypatch.setattr(sys, "argv", ["gpu_check.py", "--only", "runtimes", "--json", str(path)])
-    gpu_check.main()
-    results = json.loads(path.read_text(encoding="utf-8"))
-    assert (results["suite"], results["device"]) == ("gpu_check", "cuda")
-    assert results["gpu"] == {
-        **{"name": "Paper", "compute_capability": "9.0", "memory_bytes": 2**34},
-        **{"driver": "580.1", "cuda": "13.0"},
-    }
-    for part in ("runtimes", "networks"):
-        assert results[part]["error"].startswith("Error: this measures an NVIDIA GPU")
-    assert "engines" not in results
-
-
-def test_every_part_is_a_function_of_its_module() -> None:
-    modules = {"gpu.machine", "gpu.networks", "gpu.engines", "gpu.measure", "lstm_strategies"}
-    assert {part.target.split(":")[0] for part in gpu_check.PARTS.values()} == modules
-    for part in gpu_check.PARTS.values():
-        module, name = part.target.split(":")
-        assert callable(getattr(sys.modules[module], name))
-
-
-def test_a_part_that_crashes_hangs_or_fails_costs_no_other(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(gpu.work, "_GRACE", 0.5)
-    keep = "import sys; open(sys.argv[1], 'w').write('{\"kept\": 1}');"
-    scripts = {
-        "first": keep,
-        "crash": f"{keep} import os, signal; os.kill(os.getpid(), signal.SIGSEGV)",
-        "fail": f"{keep} raise ValueError('no reason')",
-        "hang": f"{keep} import time; time.sleep(60)",
-        "last": keep,
-    }
-    seen: list[set[str]] = []
-    results: dict[str, Any] = {"suite": "x"}
-    # what a part leaves goes to those after it, so that the one that hangs has most of the time
-    shares = {"first": 20, "crash": 20, "fail": 20, "hang": 4, "last": 20}
-    run_parts(
-        {name: Part("", shares[name]) for name in scripts},
-        lambda name, until, path: (sys.executable, "-c", scripts[name], str(path)),
-        results,
-        seconds=30,
-        folder=tmp_path,
-        changed=lambda results: seen.append(set(results)),
-    )
-    assert all(results[name]["kept"] == 1 for name in scripts)
-    assert results["crash"]["error"] == "ended by SIGSEGV"
-    assert results["fail"]["error"] == "ValueError: no reason"
-    assert results["hang"]["error"].startswith("ended after ")
-    assert "error" not in results["first"] and "error" not in results["last"]
-    assert [len(names) for names in seen] == [2, 3, 4, 5, 6]
-
-
-def test_what_fails_is_kept_in_one_line(tmp_path: Path) -> None:
-    def fail(error: BaseException) -> Callable[[], Any]:
-        def task() -> Any:
-            raise error
-
-        return task
-
-    path = tmp_path / "part.json"
-    work = Work(tmp_path, path)
-    assert work.attempt(lambda: 7, "a", "b") == 7
-    assert json.loads(path.read_text()) == {"a": {"b": 7}}  # there at once
-    assert work.attempt(fail(ValueError("two\nlines")), "a", "c") is None
-    assert work.attempt(fail(BackendMissing("no library")), "d") is None
-    with pytest.raises(KeyboardInterrupt):
-        work.attempt(fail(KeyboardInterrupt()), "e")
-    work.until = time.time() - 1
-    assert work.attempt(lambda: 7, "f") is None
-    assert json.loads(path.read_text()) == {
-        "a": {"b": 7, "c": {"error": "ValueError: two lines"}},
-        "d": {"not installed": "no library"},
-        "f": {"error": "not begun: the time of this part is spent"},
-    }
-
-
-def test_a_build_that_is_stopped_by_the_time_is_a_line(tmp_path: Path) -> None:
-    work = Work(tmp_path)
-
-    def build() -> None:
-        work.until = 0
-        raise KeyboardInterrupt
-
-    work.attempt(build, "build")
-    assert work.results == {"build": {"error": "stopped: the time of this part is spent"}}
+HERE = Driver("13.0", "580.1", (Gpu("Paper", "9.0", 2**34),))
 
 
 @pytest.mark.parametrize("source", ["default", "two layers"])
@@ -207,53 +93,6 @@ def noise(channels: int, batch: int, width: int) -> NDArray[np.float32]:
     return np.random.default_rng(0).standard_normal((batch, channels, 32, width), np.float32)
 
 
-class RawBlocks(dict[int, NDArray[np.uint8]]):
-    """Device memory that others own: PyTorch's tensors, by address."""
-
-    def __missing__(self, address: int) -> NDArray[np.uint8]:
-        return np.frombuffer(memoryview((ctypes.c_uint8 * 2**24).from_address(address)), np.uint8)
-
-
-class PromptStream(PaperStream):
-    """PyTorch on the CPU does not wait for a stream, so work is done at once."""
-
-    def add(self, work: Callable[[], None]) -> None:
-        work()
-
-
-class PaperGpu:
-    """`gpu.device.TorchGpu` on the CPU."""
-
-    device = torch.device("cpu")
-
-    def __init__(self, cuda: PaperCuda) -> None:
-        self.handle = PromptStream(cuda).handle
-
-    def pinned(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
-        return torch.empty(shape, dtype=dtype)
-
-    def milliseconds(self, task: Callable[[], object], rounds: int) -> list[float]:
-        spent = []
-        for _ in range(rounds):
-            start = time.perf_counter()
-            task()
-            spent.append((time.perf_counter() - start) * 1e3)
-        return spent
-
-    def captured(self, task: Callable[[], Any]) -> tuple[Callable[[], object], Any]:
-        written = task()
-
-        def replay() -> None:
-            pairs = [(written, task())] if isinstance(written, Tensor) else zip(written, task(), strict=True)
-            for old, new in pairs:
-                old.copy_(new)
-
-        return replay, written
-
-    def synchronize(self) -> None:
-        pass
-
-
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Work:
     """The scripts' folder, with a paper's network that is small; our kernel takes the size of its LSTMs."""
@@ -278,22 +117,33 @@ def cuda(monkeypatch: pytest.MonkeyPatch, network: Network) -> PaperCuda:
     paper = PaperCuda()
     paper.blocks = RawBlocks()
     library = PaperTrt(paper)
-    monkeypatch.setattr(driver, "probe", lambda: PAPER)
+    monkeypatch.setattr(driver, "probe", lambda: HERE)
     monkeypatch.setattr(trt, "import_tensorrt", lambda builder: library)
     monkeypatch.setattr(trt, "open_cuda", lambda: paper)
-    for module in (gpu.measure, lstm_strategies):
+    for module in (gpu.measure, gpu.engines, gpu.lstm, gpu.peak):
         monkeypatch.setattr(module, "tensorrt", lambda: ("tensorrt", library))
-    for module in (gpu.measure, gpu.engines, lstm_strategies):
+    for module in (gpu.measure, gpu.engines, gpu.lstm, gpu.invariance, gpu.onnxruntime_cuda):
         monkeypatch.setattr(module, "networks", lambda folder: (network,))
-        if module is not gpu.engines:
-            monkeypatch.setattr(module, "WIDTHS", (104, 120))
-            monkeypatch.setattr(module, "BATCHES", (1, 3))
+    for module in (gpu.measure, gpu.lstm):
+        monkeypatch.setattr(module, "WIDTHS", (104, 120))
+        monkeypatch.setattr(module, "BATCHES", (1, 3))
+    monkeypatch.setattr(gpu.measure, "_BUSY", 0.0)
 
     def build(model: Path, path: Path, settings: Any, stopped: Callable[[], bool]) -> EngineBuild:
         assert not stopped()
         return EngineBuild(path, write_engine(network.onnx, path), (), None)
 
+    class Plan:
+        """A plan is the ONNX file, in float32: the CPU has no half precision to speak of."""
+
+        def __init__(self, trt: Any, model: onnx.ModelProto) -> None:
+            assert [output.name for output in model.graph.output] == ["indices", "probabilities"]
+
+        def build(self, profiles: Any, **_: Any) -> tuple[bytes, bytes]:
+            return with_argmax(load_onnx(network.onnx)).SerializeToString(), b""
+
     monkeypatch.setattr(gpu.engines, "build_engine", build)
+    monkeypatch.setattr(gpu.engines, "Plan", Plan)
     return paper
 
 
@@ -305,16 +155,25 @@ def errors(results: Any) -> list[str]:
     return own + [line for value in results.values() for line in errors(value)]
 
 
-def test_engines_are_built_and_read_the_words(cuda: PaperCuda, tmp_path: Path) -> None:
+def test_engines_are_built_and_read_the_words(cuda: PaperCuda, network: Network, tmp_path: Path) -> None:
     prepare_words(tmp_path)
     work = Work(tmp_path, tmp_path / "engines.json")
     gpu.engines.engines(work)
     found = json.loads((tmp_path / "engines.json").read_text())[DEFAULT_MODEL]
-    assert set(found) == {"fp32", "fp16", "bf16", "int8"} and not errors(found)
+    assert set(found) == {"fp32", "tf32", "fp16", "bf16", "int8"} and not errors(found)
     for row in found.values():
         assert row["build"]["layers"] == {"fp32": 1} and row["build"]["bytes"] > 1000
-        assert row["against PyTorch"]["parity"]["flips"] == 0
+        assert row["against PyTorch"]["parity"]["flips"] == 0 and row["against PyTorch"]["parity"]["passed"]
         assert row["against PyTorch"]["verdict"]["strings_changed"]["count"] == 0
+        assert row["against PyTorch"]["format_error"]["against"] == "PyTorch in float64"
+        assert row["build with argmax, bytes"] > 1000
+    built = engines_of(network, tmp_path)
+    assert built.keys() == found.keys()  # what is measured takes the likeliest class on the GPU
+    for path in built.values():
+        images = noise(1, 2, 120)
+        frames, expected = open_backend(path).run(images), OrtBackend(network.onnx).run(images)
+        assert frames.logits is None
+        np.testing.assert_array_equal(frames.indices, expected.indices)
 
 
 def recurrence(projected: Tensor, recurrent: Tensor) -> Tensor:
@@ -342,24 +201,53 @@ def prepare_words(folder: Path) -> None:
         cv2.imwrite(str(folder / "words" / f"{at}.png"), pixels)
 
 
+@pytest.fixture
+def engine(network: Network, tmp_path: Path) -> Path:
+    """One that takes the likeliest class on the GPU."""
+    source, path = tmp_path / "argmax.onnx", tmp_path / "paper-fp16-argmax.engine"
+    onnx.save(with_argmax(load_onnx(network.onnx)), source)
+    write_engine(source, path)
+    return path
+
+
 def test_throughput_of_every_way(
-    cuda: PaperCuda, network: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cuda: PaperCuda, engine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gpu.measure, "_ROUNDS", 2)
-    write_engine(network.onnx, tmp_path / "paper-fp32.engine")
-    work = Work(tmp_path)
-    gpu.measure.throughput(work, PaperGpu(cuda))
-    found = work.results[DEFAULT_MODEL]
-    opened = found.pop("opened")
-    # this ONNX Runtime is the one for CPUs
-    assert "not installed" in opened.pop("ONNX Runtime CUDA fp32")
-    assert set(opened.values()) == {True} and "TensorRT fp32" in opened and len(opened) == 5
-    assert set(found) == {f"batch {b}, width {w}" for b in (1, 3) for w in (104, 120)}
-    for cell in found.values():
-        assert cell.pop("rounds") == 2 and cell.keys() == opened.keys()
-        for row in cell.values():
-            assert row["images_per_second"] > 0 and row["cpu_ms_per_image"]["rounds"] == 2
-    assert "launch" in cuda.calls
+    for part, names in ((gpu.measure.throughput, 6), (gpu.measure.engine_throughput, 2)):
+        work = Work(tmp_path)
+        part(work, PaperGpu(cuda))
+        found = work.results[DEFAULT_MODEL]
+        opened = found.pop("opened")
+        if part is gpu.measure.throughput:  # this ONNX Runtime is the one for CPUs
+            for kind in ("fp32", "tf32"):
+                assert "not installed" in opened.pop(f"ONNX Runtime CUDA {kind}")
+        else:
+            assert found.pop("CUDA graphs") == {"TensorRT fp16": "recorded"}
+        assert set(opened.values()) == {True} and len(opened) == names
+        assert set(found) == {f"batch {b}, width {w}" for b in (1, 3) for w in (104, 120)}
+        for cell in found.values():
+            assert cell.pop("rounds") == 2 and cell.keys() == opened.keys()
+            for row in cell.values():
+                assert row["images_per_second"] > 0 and row["cpu_ms_per_image"]["rounds"] == 2
+    assert "TensorRT fp16" in opened and "launch" in cuda.calls
+
+
+def test_a_size_is_warmed_up_by_time(cuda: PaperCuda, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU that idles runs at a fraction of its clock, so a number of short runs says little."""
+    runs: list[int] = []
+
+    class Counted:
+        def run(self, images: NDArray[np.float32]) -> None:
+            runs.append(len(images))
+
+    images = noise(1, 2, 104)
+    gpu.measure._warm(Counted(), images)  # type: ignore[arg-type]
+    assert len(runs) == gpu.measure._WARM  # without time
+    runs.clear()
+    monkeypatch.setattr(gpu.measure, "_BUSY", 5.0)
+    gpu.measure._warm(Counted(), images)  # type: ignore[arg-type]
+    assert len(runs) == gpu.measure._MOST
 
 
 def test_without_engines_their_rows_say_so(
@@ -368,21 +256,21 @@ def test_without_engines_their_rows_say_so(
     def missing() -> Any:
         raise BackendMissing("neither tensorrt nor tensorrt-rtx")
 
-    for module in (gpu.measure, lstm_strategies):
+    for module in (gpu.measure, gpu.lstm):
         monkeypatch.setattr(module, "tensorrt", missing)
-        monkeypatch.setattr(module, "ROUNDS" if module is lstm_strategies else "_ROUNDS", 1)
+        monkeypatch.setattr(module, "ROUNDS" if module is gpu.lstm else "_ROUNDS", 1)
         monkeypatch.setattr(module, "WIDTHS", (104,))
     line = {"not installed": "neither tensorrt nor tensorrt-rtx"}
     work = Work(tmp_path)
+    gpu.measure.engine_throughput(work, PaperGpu(cuda))
+    assert work.results[DEFAULT_MODEL]["opened"] == {"TensorRT": line}
     gpu.measure.throughput(work, PaperGpu(cuda))
-    found = work.results[DEFAULT_MODEL]
-    assert found.pop("opened")["TensorRT"] == line
-    assert "torch fp32" in found["batch 1, width 104"]
+    assert "torch fp32" in work.results[DEFAULT_MODEL]["opened"]
     work = Work(tmp_path)
     gpu.measure.threads(work)
     assert work.results == {"TensorRT": line}
     work = Work(tmp_path)
-    lstm_strategies.strategies(work, PaperGpu(cuda))
+    gpu.lstm.strategies(work, PaperGpu(cuda))
     for found in work.results[DEFAULT_MODEL].values():
         made = found.pop("made")
         assert made["TensorRT, looped"] == made["TensorRT convolutions, cuDNN LSTM"] == line
@@ -390,37 +278,29 @@ def test_without_engines_their_rows_say_so(
         assert all("torch" in row and "fastest" in row for row in found.values())
 
 
-@pytest.mark.parametrize("output", ["logits", "argmax"])
 def test_stages_apart(
-    output: str, cuda: PaperCuda, network: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cuda: PaperCuda, engine: Path, network: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gpu.measure, "_ROUNDS", 2)
     monkeypatch.setattr(gpu.measure, "_STAGED", ((2, 120), (3, 160)))
-    source = network.onnx
-    if output == "argmax":
-        source = tmp_path / "argmax.onnx"
-        onnx.save(with_argmax(onnx.load(network.onnx)), source)
-    write_engine(source, tmp_path / "paper-fp16.engine")
     work = Work(tmp_path)
     gpu.measure.stages(work, PaperGpu(cuda))
     found = work.results[DEFAULT_MODEL]
     assert set(found) == {"batch 2, width 120", "batch 3, width 160"} and not errors(found)
     for rows in found.values():
-        assert set(rows) == {"torch fp32", "torch fp16", "TensorRT fp16"}
+        assert set(rows) == {"torch fp32", "torch tf32", "torch fp16", "TensorRT fp16"}
     frames = 3 * network.manifest().steps(160)
-    bytes_ = frames * 37 * 4 if output == "logits" else frames * (4 + 4)
-    assert rows["TensorRT fp16"]["bytes to host"] == bytes_
+    assert rows["TensorRT fp16"]["bytes to host"] == frames * (4 + 4)
     assert rows["torch fp32"]["bytes to host"] == frames * (8 + 4)
 
 
 def test_threads_read_what_one_thread_reads(
-    cuda: PaperCuda, network: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cuda: PaperCuda, engine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gpu.measure, "_JOBS", 12)
-    write_engine(network.onnx, tmp_path / "paper-bf16.engine")
     work = Work(tmp_path)
     gpu.measure.threads(work)
-    found = work.results["bf16"]
+    found = work.results["fp16"]
     assert found.pop("opened") is True and not errors(found)
     assert set(found) == {f"{count} threads" for count in (1, 2, 4, 8)}
     assert all(row["batches read otherwise"] == 0 and row["batches"] == 12 for row in found.values())
@@ -431,17 +311,17 @@ def test_strategies_agree_and_the_fastest_is_named(
 ) -> None:
     planned: list[onnx.ModelProto] = []
 
-    def plan(trt: Any, model: onnx.ModelProto, profile: Any, late: Any) -> bytes:
+    def plan(work: Work, trt: Any, model: onnx.ModelProto, profile: Any) -> bytes:
         planned.append(model)
         return bytes(model.SerializeToString())
 
-    monkeypatch.setattr(lstm_strategies, "plan_of", plan)
-    monkeypatch.setattr(lstm_strategies, "ROUNDS", 1)
-    monkeypatch.setattr(lstm_strategies, "CudaKernel", lambda gpu: recurrence)
+    monkeypatch.setattr(gpu.lstm, "plan_of", plan)
+    monkeypatch.setattr(gpu.lstm, "ROUNDS", 1)
+    monkeypatch.setattr(gpu.lstm, "CudaKernel", lambda gpu: recurrence)
     cuda.library = PaperTrt(cuda)
     work = Work(tmp_path)
-    lstm_strategies.strategies(work, PaperGpu(cuda))
-    lstm_strategies.own_kernel(work, PaperGpu(cuda))
+    gpu.lstm.strategies(work, PaperGpu(cuda))
+    gpu.lstm.own_kernel(work, PaperGpu(cuda))
     assert not errors(work.results)
     libraries = {
         *("torch", "TensorRT, looped", "TensorRT, two forward LSTMs", "TensorRT, static width"),
@@ -473,18 +353,18 @@ def test_a_strategy_that_fails_costs_no_other(
         def __init__(self, device: Any) -> None:
             raise BackendMissing("no compiler")
 
-    def plan(trt: Any, model: onnx.ModelProto, profile: Any, late: Any) -> bytes:
+    def plan(work: Work, trt: Any, model: onnx.ModelProto, profile: Any) -> bytes:
         if model.graph.output[0].name != "logits":
             raise RuntimeError("no tactic")
         return bytes(model.SerializeToString())
 
-    monkeypatch.setattr(lstm_strategies, "plan_of", plan)
-    monkeypatch.setattr(lstm_strategies, "ROUNDS", 1)
-    monkeypatch.setattr(lstm_strategies, "WIDTHS", (104,))
-    monkeypatch.setattr(lstm_strategies, "CudaKernel", Broken)
+    monkeypatch.setattr(gpu.lstm, "plan_of", plan)
+    monkeypatch.setattr(gpu.lstm, "ROUNDS", 1)
+    monkeypatch.setattr(gpu.lstm, "WIDTHS", (104,))
+    monkeypatch.setattr(gpu.lstm, "CudaKernel", Broken)
     work = Work(tmp_path)
-    lstm_strategies.strategies(work, PaperGpu(cuda))
-    lstm_strategies.own_kernel(work, PaperGpu(cuda))
+    gpu.lstm.strategies(work, PaperGpu(cuda))
+    gpu.lstm.own_kernel(work, PaperGpu(cuda))
     found = work.results[DEFAULT_MODEL]
     assert found["fp32"].pop("made")["TensorRT convolutions, cuDNN LSTM"] == {
         "error": "RuntimeError: no tactic"
@@ -497,11 +377,165 @@ def test_a_strategy_that_fails_costs_no_other(
         assert rows.keys() == {"torch", "fastest"}
 
 
+def test_an_image_alone_against_the_same_in_a_batch(
+    cuda: PaperCuda, engine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gpu.invariance, "_WIDTHS", (104,))
+    monkeypatch.setattr(gpu.invariance, "_IMAGES", 4)
+    monkeypatch.setattr(gpu.invariance, "_BATCHES", (2, 4))
+    work = Work(tmp_path)
+    gpu.invariance.invariance(work)
+    assert set(work.results) == {
+        *("ONNX Runtime CUDA fp32", "ONNX Runtime CUDA tf32"),
+        *("TensorRT fp16, kernels none", "TensorRT fp16, kernels eager"),
+    }
+    found = work.results["TensorRT fp16, kernels eager"]
+    assert found["readings in batches"] == 8 and found["frames of another class"] == 0
+    # ONNX Runtime, which computes for the engine of paper, is invariant on the CPU
+    assert found["not equal in every bit"] == 0 and found["largest difference"] == 0
+    run = OrtBackend.run
+
+    def leaning(backend: OrtBackend, images: NDArray[np.float32]) -> Frames:
+        frames = run(backend, images)
+        assert frames.logits is not None
+        return Frames.from_logits(frames.logits + np.float32(1e-3 * (len(images) - 1)))
+
+    monkeypatch.setattr(OrtBackend, "run", leaning)
+    monkeypatch.setattr(gpu.invariance, "OrtBackend", lambda path, device, tf32: OrtBackend(path))
+    work = Work(tmp_path)
+    gpu.invariance.invariance(work)
+    found = work.results["ONNX Runtime CUDA fp32"]
+    assert found["not equal in every bit"] == 8 and 2e-3 < found["largest difference"] < 4e-3
+
+
+def test_the_peak_of_large_batches(
+    cuda: PaperCuda, network: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gpu.peak, "networks", lambda folder: (replace(network, name=PAPER),))
+    monkeypatch.setattr(gpu.peak, "_BATCHES", (2, 3))
+    monkeypatch.setattr(gpu.peak, "_ROUNDS", 1)
+    monkeypatch.setattr(gpu.peak, "CudaKernel", lambda gpu: recurrence)
+    monkeypatch.setattr(gpu.peak, "plan_of", lambda work, trt, model, profile: model.SerializeToString())
+    monkeypatch.setattr(gpu.peak, "cast", lambda model, kind: model)
+    work = Work(tmp_path)
+    gpu.peak.peak(work, PaperGpu(cuda))
+    assert not errors(work.results) and set(work.results) == {"batch 2", "batch 3"}
+    for rows in work.results.values():
+        assert set(rows) == {"torch", "torch convolutions, own LSTM", "TensorRT"}
+        for ways in rows.values():
+            assert set(ways) == {"compute", "compute, CUDA graph", "host to host, CUDA graph"}
+            assert all(way["images_per_second"] > 0 for way in ways.values())
+
+
+def test_the_first_target_that_runs_is_kept(
+    cuda: PaperCuda, network: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The default does not build, the GPU here is not valid, sm_80 reads wrongly, and sm_89 runs."""
+    reading, wrong = load_onnx(network.onnx), load_onnx(network.onnx)
+    [said] = [node for node in wrong.graph.node if "logits" in node.output]
+    said.output[0] = "right"
+    wrong.graph.node.append(helper.make_node("Neg", ["right"], ["logits"]))
+    library = PaperRtx(cuda)
+
+    class Plan:
+        def __init__(self, trt: Any, model: onnx.ModelProto) -> None:
+            pass
+
+        def build(self, profiles: Any, targets: tuple[str, ...]) -> tuple[bytes, bytes]:
+            if not targets:
+                raise RuntimeError("no tactic")
+            if targets == ("current",):
+                return b"junk", b""
+            return (wrong if targets == ("sm_80",) else reading).SerializeToString(), b""
+
+    monkeypatch.setattr(gpu.targets, "import_tensorrt", lambda builder: library)
+    monkeypatch.setattr(gpu.targets, "Network", Plan)
+    monkeypatch.setattr(gpu.targets, "DEFAULT", network.onnx)
+    monkeypatch.setattr(gpu.targets, "_SIZES", ((1, 104), (3, 120)))
+    monkeypatch.setattr(gpu.targets, "_LATER", 0.01)
+    monkeypatch.setattr(gpu.targets, "_ROUNDS", 1)
+    work = Work(tmp_path)
+    gpu.targets.targets(work, PaperGpu(cuda))
+    found = work.results
+    assert found["runs"] == "sm_89" and (tmp_path / "target.txt").read_text() == "sm_89"
+    assert found["default"] == {"build": {"error": "RuntimeError: no tactic"}}
+    assert "does not load the plan" in found["current"]["eager kernels"]["error"]
+    assert found["sm_80"]["eager kernels"]["batch 1, width 104"]["max_delta"] > 0.1
+    assert "sm_86" not in found and "sm_120" not in found  # nothing more is tried
+    for kernels in ("lazy", "eager", "none"):
+        row = found["sm_89"][f"{kernels} kernels"]["batch 3, width 120"]
+        assert row["max_delta"] < 1e-4 and row["CUDA graph, max_delta"] < 1e-4 and row["ms"] > 0
+        assert ("ms after 0 s" in row) == (kernels == "lazy")
+    assert Work(tmp_path).targets() == ("sm_89",)
+
+
+def test_onnx_runtime_on_cuda_step_by_step(
+    cuda: PaperCuda, network: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The provider is that for the CPU here; what is measured and how is the same."""
+    opened: list[str] = []
+    session = ort.InferenceSession
+
+    def on_cpu(path: str, options: Any, providers: Any) -> Any:
+        opened.extend(provider[0] for provider in providers if isinstance(provider, tuple))
+        return session(path, options, providers=["CPUExecutionProvider"])
+
+    monkeypatch.setattr(gpu.onnxruntime_cuda, "open_session", lambda path, threads, device: _assigned(path))
+    monkeypatch.setattr(gpu.onnxruntime_cuda, "OrtBackend", lambda path, device, tf32: OrtBackend(path))
+    monkeypatch.setattr(ort, "InferenceSession", on_cpu)
+    monkeypatch.setattr(ort.OrtValue, "ortvalue_from_numpy", _on_cpu(ort.OrtValue.ortvalue_from_numpy))
+    monkeypatch.setattr(gpu.onnxruntime_cuda, "_SIZES", ((1, 104),))
+    monkeypatch.setattr(gpu.onnxruntime_cuda, "_SECONDS", 0.01)
+    load = Recognizer.load
+    monkeypatch.setattr(Recognizer, "load", lambda path, device: load(DEFAULT))
+    work = Work(tmp_path)
+    gpu.onnxruntime_cuda.onnxruntime_cuda(work)
+    found = work.results[DEFAULT_MODEL]
+    [assigned] = found["nodes as assigned"].values()
+    assert assigned["LSTM"] == 2 and found["nodes as run"]["LSTM on CPUExecutionProvider"] == 2
+    for precision in ("fp32", "tf32"):
+        parity = found["parity with PyTorch"][precision]
+        assert parity["passed"] and (parity["format_error"] is None) == (precision == "fp32")
+    examples = work.results["examples"]
+    assert examples["images"] == 12 and examples["texts that differ"] == 0
+    assert set(opened) == {"CUDAExecutionProvider"}
+
+
+def _assigned(path: Path) -> Any:
+    options = ort.SessionOptions()
+    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    return ort.InferenceSession(str(path), options, providers=[("CUDAExecutionProvider", {})])
+
+
+def _on_cpu(made: Any) -> Any:
+    return staticmethod(lambda images, device, number: made(images))
+
+
+def test_commands_are_run_and_what_they_say_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[list[str]] = []
+
+    def run(command: list[str], **_: Any) -> Any:
+        seen.append(command)
+        return subprocess.CompletedProcess(command, len(seen), "one\ntwo\n")
+
+    monkeypatch.setattr(subprocess, "run", run)
+    work = Work(tmp_path, target="sm_80")
+    gpu.commands.commands(work)
+    assert len(work.results) == len(seen) == 8
+    row = work.results["build-engine --fp16"]
+    assert row["last lines"] == ["one", "two"] and row["exit code"] == 4
+    [build] = [command for command in seen if "build-engine" in command]
+    assert build[build.index("--target") + 1] == "sm_80"
+
+
 def test_the_paper_network_is_made_and_proven(made: Work) -> None:
     assert made.results["images of drawn words"] == len(list((made.folder / "words").iterdir())) == 2
     rows = made.results["paper's, 37 classes"]
     assert rows["parameters"] > 1000 and 0 < rows["export's max_delta"] < 1e-3
     assert (made.folder / "paper.onnx").exists()
+    again = Work(made.folder)
+    prepare(again)  # the next run in the same folder
+    assert again.results == {}
 
 
 def test_libraries_are_looked_for_one_by_one(cuda: PaperCuda, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,15 +6,19 @@ import math
 import shutil
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import gpu.own_lstm
 import numpy as np
 import pytest
 import torch
-from gpu.own_lstm import BLOCKS, SOURCE, OwnLSTM, tile_of, with_own_lstm
+from gpu.own_lstm import BLOCKS, SOURCE, CudaKernel, OwnLSTM, tile_of, with_own_lstm
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+
+from crnn_deploy import driver
 
 LANES = 8  # threads that share a unit
 
@@ -26,7 +30,7 @@ def sigmoid(x: Any) -> Any:
 def emulated(projected: Tensor, recurrent: Tensor) -> Tensor:
     """As bilstm.cu computes: flat memory, the same indices, a sum for each lane, the next state shared."""
     steps, batch, _ = projected.shape
-    hidden, tile = recurrent.shape[-1], tile_of(batch)
+    hidden, tile = recurrent.shape[-1], tile_of(batch, lambda tile: 16)
     units, pieces = hidden // BLOCKS, hidden // (4 * LANES)
     sources, weights = projected.numpy().ravel(), recurrent.numpy().ravel()
     output = np.full(steps * batch * 2 * hidden, np.nan, np.float32)
@@ -87,7 +91,47 @@ def test_the_arithmetic_is_that_of_pytorchs_lstm(steps: int, batch: int, hidden:
 
 
 def test_tiles_keep_the_clusters_few() -> None:
-    assert [tile_of(batch) for batch in (1, 8, 9, 16, 17, 32, 33, 64, 500)] == [1, 1, 2, 2, 4, 4, 8, 8, 8]
+    batches = (1, 8, 9, 16, 17, 32, 33, 64, 500)
+    assert [tile_of(batch, lambda tile: 16) for batch in batches] == [1, 1, 2, 2, 4, 4, 8, 8, 8]
+    # a GPU with room for fewer, and one that fits fewer of the larger ones
+    assert [tile_of(batch, lambda tile: 8) for batch in batches] == [1, 2, 4, 4, 8, 8, 8, 8, 8]
+    assert [tile_of(batch, lambda tile: 16 // tile) for batch in batches] == [1, 1, 8, 8, 8, 8, 8, 8, 8]
+
+
+def test_the_driver_is_asked_how_many_clusters_run_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once for each kernel, with the grid that is launched; the launch has the tiles that follow from it."""
+    asked: list[tuple[Any, ...]] = []
+    launched: list[tuple[Any, ...]] = []
+
+    class Code(int):
+        name = "CUDA_SUCCESS"
+
+    class Bindings:
+        CUlaunchConfig = SimpleNamespace
+
+        def cuModuleLoadData(self, code: bytes) -> tuple[Any, ...]:  # noqa: N802
+            return Code(0), code
+
+        def cuModuleGetFunction(self, module: bytes, name: bytes) -> tuple[Any, ...]:  # noqa: N802
+            return Code(0), (module, name)
+
+        def cuOccupancyMaxActiveClusters(self, function: Any, config: Any) -> tuple[Any, ...]:  # noqa: N802
+            asked.append((function[0], config.gridDimX, config.gridDimY, config.blockDimX))
+            return Code(0), 12
+
+        def cuLaunchKernel(self, function: Any, *sizes: Any) -> tuple[Any, ...]:  # noqa: N802
+            launched.append((function[0], *sizes[:4]))
+            return (Code(0),)
+
+    h100 = driver.Driver("13.0", "580", (driver.Gpu("H100", "9.0", 2**36),))
+    monkeypatch.setattr(driver, "probe", lambda: h100)
+    monkeypatch.setattr(gpu.own_lstm, "_bindings", lambda part: Bindings())
+    monkeypatch.setattr(gpu.own_lstm, "compiled", lambda hidden, tile, target: (hidden, tile, target))
+    kernel = CudaKernel(SimpleNamespace(handle=0))
+    for batch in (6, 7, 6):
+        assert kernel(torch.zeros(3, batch, 256), torch.zeros(2, 128, 32)).shape == (3, batch, 64)
+    assert asked == [((32, 1, "sm_90"), 8, 2, 32), ((32, 2, "sm_90"), 8, 2, 32)]
+    assert launched == [((32, tile, "sm_90"), 8, 2, count, 32) for tile, count in ((1, 6), (2, 4), (1, 6))]
 
 
 def test_half_precision_keeps_the_recurrence_in_float32() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol
@@ -16,7 +18,9 @@ from crnn_deploy.ctc import Frames
 from crnn_deploy.errors import BackendMissing
 from crnn_deploy.manifest import Manifest
 
-__all__ = ["Device", "TorchBackend", "TorchGpu", "best"]
+__all__ = ["KINDS", "Device", "TorchBackend", "TorchGpu", "best", "products_in_tf32"]
+
+KINDS = {"fp32": torch.float32, "tf32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 _WARM = 3  # runs before a graph is recorded: libraries choose kernels and take memory then
 
@@ -46,14 +50,23 @@ class Device(Protocol):
 
     def synchronize(self) -> None: ...
 
+    def recording(self) -> bool:
+        """Whether `captured` records now."""
+        ...
+
+    def busy(self, seconds: float) -> None:
+        """Work for a while, so that the clocks are up: an idle GPU runs at a fraction of its clock."""
+        ...
+
 
 class TorchGpu:
-    """The first GPU. Raises BackendMissing where PyTorch cannot use it."""
+    """The first GPU; fp32 is without TF32 there. Raises BackendMissing where PyTorch cannot use it."""
 
     def __init__(self) -> None:
         if not torch.cuda.is_available():
             raise BackendMissing(f"PyTorch {torch.__version__} finds no GPU; install its build for CUDA")
         self.device = torch.device("cuda", 0)
+        _set_tf32(False)
         # on the default stream TensorRT waits for the device in between
         self._stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
         torch.cuda.set_stream(self._stream)
@@ -85,6 +98,32 @@ class TorchGpu:
     def synchronize(self) -> None:
         self._stream.synchronize()
 
+    def recording(self) -> bool:
+        return torch.cuda.is_current_stream_capturing()
+
+    def busy(self, seconds: float) -> None:
+        matrix = torch.ones(4096, 4096, device=self.device, dtype=torch.float16)
+        end = time.perf_counter() + seconds
+        while time.perf_counter() < end:
+            for _ in range(20):
+                matrix @ matrix
+            self.synchronize()
+
+
+@contextmanager
+def products_in_tf32(allowed: bool) -> Iterator[None]:
+    """Inside, whether PyTorch may run fp32 convolutions, LSTMs and products in TF32; afterwards not."""
+    _set_tf32(allowed)
+    try:
+        yield
+    finally:
+        _set_tf32(False)
+
+
+def _set_tf32(allowed: bool) -> None:
+    torch.backends.cudnn.allow_tf32 = allowed
+    torch.backends.cuda.matmul.allow_tf32 = allowed
+
 
 def best(logits: Tensor) -> tuple[Tensor, Tensor]:
     """Index and probability of each frame's likeliest class (N, T), of logits (N, T, classes)."""
@@ -95,34 +134,35 @@ def best(logits: Tensor) -> tuple[Tensor, Tensor]:
 class TorchBackend:
     """A network in PyTorch on the GPU, from images to the likeliest classes, taken there. Of one thread.
 
-    half: whether it runs in fp16
+    kind: of `KINDS`
     graphs: whether each shape is recorded as a CUDA graph when it first comes
     """
 
     def __init__(
-        self, gpu: Device, module: nn.Module, manifest: Manifest, *, half: bool, graphs: bool
+        self, gpu: Device, module: nn.Module, manifest: Manifest, *, kind: str, graphs: bool
     ) -> None:
         self.manifest = replace(manifest, output="argmax")
-        self._type = torch.float16 if half else torch.float32
-        self._module = module.to(gpu.device, self._type).eval()
+        self._kind, self._tf32 = KINDS[kind], kind == "tf32"
+        self._module = module.to(gpu.device, self._kind, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
         self._gpu, self._graphs = gpu, graphs
         self._shapes: dict[tuple[int, ...], tuple[Tensor, Tensor, Callable[[], Any], Any]] = {}
 
     @torch.inference_mode()
     def run(self, images: NDArray[np.float32]) -> Frames:
-        if images.shape not in self._shapes:
-            self._shapes[images.shape] = self._prepared(images.shape)
-        staged, inputs, compute, written = self._shapes[images.shape]
-        staged.copy_(torch.from_numpy(images))
-        inputs.copy_(staged, non_blocking=True)
-        indices, probabilities = compute() or written
-        return Frames(indices.cpu().numpy(), probabilities.cpu().numpy())
+        with products_in_tf32(self._tf32):
+            if images.shape not in self._shapes:
+                self._shapes[images.shape] = self._prepared(images.shape)
+            staged, inputs, compute, written = self._shapes[images.shape]
+            staged.copy_(torch.from_numpy(images))
+            inputs.copy_(staged, non_blocking=True)
+            indices, probabilities = compute() or written
+            return Frames(indices.cpu().numpy(), probabilities.cpu().numpy())
 
     def _prepared(self, shape: tuple[int, ...]) -> tuple[Tensor, Tensor, Callable[[], Any], Any]:
         staged, inputs = self._gpu.pinned(*shape), torch.zeros(shape, device=self._gpu.device)
 
         def compute() -> tuple[Tensor, Tensor]:
-            return best(self._module(inputs.to(self._type)))
+            return best(self._module(inputs.to(self._kind)))
 
         return (staged, inputs, *(self._gpu.captured(compute) if self._graphs else (compute, None)))
 

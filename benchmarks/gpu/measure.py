@@ -12,60 +12,99 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from crnn_deploy import ctc
-from crnn_deploy.backends import Backend, open_backend
+from crnn_deploy.backends import Backend
 from crnn_deploy.backends.ort import OrtBackend
+from crnn_deploy.backends.trt import TrtBackend, open_engine
 from crnn_deploy.ctc import Frames
 from crnn_deploy.engine_file import read_sidecar
 from crnn_deploy.errors import BackendMissing
 from crnn_deploy.manifest import Manifest
+from crnn_deploy.stages.argmax import with_argmax
 from crnn_deploy.stages.benchmark import measure_grid
-from gpu.device import Device, TorchBackend, best
+from crnn_deploy.stages.inspection import load_onnx
+from gpu.device import KINDS, Device, TorchBackend, best, products_in_tf32
 from gpu.machine import tensorrt
 from gpu.networks import DEFAULT_MODEL, Network, engines_of, networks
 from gpu.plans import TorchEngine
 from gpu.work import Work
 
-__all__ = ["BATCHES", "WIDTHS", "stages", "threads", "throughput"]
+__all__ = ["BATCHES", "WIDTHS", "engine_throughput", "noise", "stages", "threads", "throughput"]
+
+Ways = dict[str, Callable[[], Backend]]
 
 BATCHES, WIDTHS = (1, 4, 16, 64), (104, 160, 320, 640)
 _STAGED = ((1, 160), (8, 160), (64, 320))  # batch, width
 _ROUNDS, _WARM = 20, 3  # runs; the second run of a shape records a graph
+_BUSY = 0.2  # seconds of work before anything is measured, so that the clocks are up and kernels are made
+_MOST = 100  # runs of it
 _THREADS, _JOBS = (1, 2, 4, 8), 64
 
 
 def throughput(work: Work, gpu: Device) -> None:
-    """Every way to run a network at every batch and width, from prepared images to the likeliest classes."""
-    opened = {network: _backends(work, network, gpu) for network in networks(work.folder)}
+    """PyTorch and ONNX Runtime at every batch and width, from prepared images to the likeliest classes."""
+    _grid(work, gpu, _libraries)
+
+
+def engine_throughput(work: Work, gpu: Device) -> None:
+    """The same of engines, apart: a TensorRT that does not run on this GPU costs no row of PyTorch's."""
+    _grid(work, gpu, _engines)
+
+
+def _grid(work: Work, gpu: Device, ways: Callable[[Device, Network, Path], Ways]) -> None:
+    opened: dict[Network, dict[str, Backend]] = {}
+    for network in networks(work.folder):
+        found = opened[network] = {}
+        for name, way in ways(gpu, network, work.folder).items():
+            work.attempt(partial(_open, found, name, way), network.name, "opened", name, again=True)
     for width in WIDTHS:
         for batch in BATCHES:
             for network, backends in opened.items():
-                _cell(work, network, backends, batch, width)
+                _cell(work, gpu, network, backends, batch, width)
+    for network, backends in opened.items():
+        for name, backend in backends.items():
+            if isinstance(backend, TrtBackend):
+                work.keep(backend.not_recorded or "recorded", network.name, "CUDA graphs", name)
 
 
-def _backends(work: Work, network: Network, gpu: Device) -> dict[str, Backend]:
-    manifest = network.manifest()
-    ways: dict[str, Callable[[], Backend]] = {}
-    for kind, half in (("fp32", False), ("fp16", True)):
+def _libraries(gpu: Device, network: Network, folder: Path) -> Ways:
+    ways: Ways = {}
+    for kind in ("fp32", "tf32", "fp16"):
         for name, graphs in ((f"torch {kind}", False), (f"torch {kind}, CUDA graphs", True)):
-            ways[name] = partial(_torch_backend, gpu, network, manifest, half, graphs)
-    ways["ONNX Runtime CUDA fp32"] = partial(OrtBackend, network.onnx, device="cuda")
-    built = engines_of(network, work.folder)
-    ways |= {f"TensorRT {precision}": partial(open_backend, path) for precision, path in built.items()}
+            ways[name] = partial(_torch_backend, gpu, network, kind, graphs)
+    for kind in ("fp32", "tf32"):
+        ways[f"ONNX Runtime CUDA {kind}"] = partial(_onnxruntime, network, folder, kind == "tf32")
+    return ways
+
+
+def _engines(gpu: Device, network: Network, folder: Path) -> Ways:
+    built = engines_of(network, folder)
     if not built:
-        ways["TensorRT"] = _no_engine
-    found: dict[str, Backend] = {}
-    for name, way in ways.items():
-        work.attempt(partial(_open, found, name, way), network.name, "opened", name)
-    return found
+        return {"TensorRT": _no_engine}
+    beside = {"torch fp16, CUDA graphs": partial(_torch_backend, gpu, network, "fp16", True)}
+    # eager, or kernels change while they are measured
+    engines = {
+        f"TensorRT {precision}": partial(open_engine, path, kernels="eager")
+        for precision, path in built.items()
+    }
+    return {**beside, **engines}
 
 
-def _torch_backend(gpu: Device, network: Network, manifest: Manifest, half: bool, graphs: bool) -> Backend:
-    return TorchBackend(gpu, network.module(), manifest, half=half, graphs=graphs)
+def _torch_backend(gpu: Device, network: Network, kind: str, graphs: bool) -> Backend:
+    return TorchBackend(gpu, network.module(), network.manifest(), kind=kind, graphs=graphs)
+
+
+def _onnxruntime(network: Network, folder: Path, tf32: bool) -> Backend:
+    """The likeliest class is taken on the GPU, as by PyTorch and engines."""
+    path = folder / f"{network.onnx.stem}-argmax.onnx"
+    if not path.exists():
+        onnx.save(with_argmax(load_onnx(network.onnx)), path)
+    return OrtBackend(path, device="cuda", tf32=tf32)
 
 
 def _open(found: dict[str, Backend], name: str, way: Callable[[], Backend]) -> bool:
@@ -78,13 +117,18 @@ def _no_engine() -> Backend:
     raise BackendMissing("no engine was built")
 
 
-def _cell(work: Work, network: Network, backends: dict[str, Backend], batch: int, width: int) -> None:
+def _cell(
+    work: Work, gpu: Device, network: Network, backends: dict[str, Backend], batch: int, width: int
+) -> None:
     place = network.name, f"batch {batch}, width {width}"
-    images = _noise(network.manifest(), batch, width)
+    if work.kept(*place, "rounds") is not None:
+        return
+    images = noise(network.manifest(), batch, width)
+    gpu.busy(_BUSY)
     usable = {
         (name, 0): backend
         for name, backend in backends.items()
-        if work.attempt(partial(_warm, backend, images), *place, name)
+        if work.attempt(partial(_warm, backend, images), *place, name, again=True)
     }
     work.attempt(partial(_timed, work, usable, batch, width, place), *place, "rounds")
 
@@ -101,8 +145,10 @@ def _timed(
 
 
 def _warm(backend: Backend, images: NDArray[np.float32]) -> str:
-    for _ in range(_WARM):
+    end, runs = time.perf_counter() + _BUSY, 0
+    while runs < _WARM or (time.perf_counter() < end and runs < _MOST):
         backend.run(images)
+        runs += 1
     return "it runs, not measured: the time of this part was spent"
 
 
@@ -110,20 +156,18 @@ def stages(work: Work, gpu: Device) -> None:
     """Host to device, compute, device to host, and decoding on the CPU, each by itself, in milliseconds."""
     for batch, width in _STAGED:
         for network in networks(work.folder):
-            ways = {
-                "torch fp32": partial(_torch, network, gpu, torch.float32),
-                "torch fp16": partial(_torch, network, gpu, torch.float16),
-            }
+            ways = {f"torch {kind}": partial(_torch, network, gpu, kind) for kind in ("fp32", "tf32", "fp16")}
             for precision, path in engines_of(network, work.folder).items():
                 ways[f"TensorRT {precision}"] = partial(_engine, path, gpu, width)
             for name, way in ways.items():
                 task = partial(_apart, gpu, way, batch, width, network.manifest())
-                work.attempt(task, network.name, f"batch {batch}, width {width}", name)
+                with products_in_tf32(name == "torch tf32"):
+                    work.attempt(task, network.name, f"batch {batch}, width {width}", name)
 
 
-def _torch(network: Network, gpu: Device, kind: torch.dtype) -> Callable[[Tensor], Any]:
-    module = network.module().to(gpu.device, kind)
-    return lambda images: best(module(images.to(kind)))
+def _torch(network: Network, gpu: Device, kind: str) -> Callable[[Tensor], Any]:
+    module = network.module().to(gpu.device, KINDS[kind], memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return lambda images: best(module(images.to(KINDS[kind])))
 
 
 def _engine(path: Path, gpu: Device, width: int) -> Callable[[Tensor], Any]:
@@ -136,7 +180,7 @@ def _engine(path: Path, gpu: Device, width: int) -> Callable[[Tensor], Any]:
 def _apart(
     gpu: Device, way: Callable[[], Callable[[Tensor], Any]], batch: int, width: int, manifest: Manifest
 ) -> dict[str, float]:
-    compute, images = way(), _noise(manifest, batch, width)
+    compute, images = way(), noise(manifest, batch, width)
     staged = gpu.pinned(*images.shape)
     staged.copy_(torch.from_numpy(images))
     inputs = torch.zeros(images.shape, device=gpu.device)
@@ -147,6 +191,7 @@ def _apart(
         for host, output in zip(hosts, outputs, strict=True):
             host.copy_(output, non_blocking=True)
 
+    gpu.busy(_BUSY)
     spent = {
         "host to device": gpu.milliseconds(lambda: inputs.copy_(staged, non_blocking=True), _ROUNDS),
         "compute": gpu.milliseconds(lambda: compute(inputs), _ROUNDS),
@@ -174,13 +219,15 @@ def threads(work: Work) -> None:
     """An engine shared by threads: whether they read what one thread reads, and how many images a second."""
     [network] = [network for network in networks(work.folder) if network.name == DEFAULT_MODEL]
     manifest = network.manifest()
-    jobs = [_noise(manifest, (1, 4, 16)[at % 3], WIDTHS[at % len(WIDTHS)], at) for at in range(_JOBS)]
+    jobs = [noise(manifest, (1, 4, 16)[at % 3], WIDTHS[at % len(WIDTHS)], at) for at in range(_JOBS)]
     built = engines_of(network, work.folder)
     if not built:
         work.attempt(_no_engine, "TensorRT")
     opened: dict[str, Backend] = {}
     for precision, path in built.items():
-        work.attempt(partial(_open, opened, precision, partial(open_backend, path)), precision, "opened")
+        # eager, or kernels change meanwhile, and with them the rounding
+        way = partial(open_engine, path, kernels="eager")
+        work.attempt(partial(_open, opened, precision, way), precision, "opened", again=True)
     for precision, backend in opened.items():
         for count in _THREADS:
             work.attempt(partial(_shared, backend, count, jobs), precision, f"{count} threads")
@@ -202,6 +249,7 @@ def _shared(backend: Backend, count: int, jobs: list[NDArray[np.float32]]) -> di
     }
 
 
-def _noise(manifest: Manifest, batch: int, width: int, seed: int = 0) -> NDArray[np.float32]:
+def noise(manifest: Manifest, batch: int, width: int, seed: int = 0) -> NDArray[np.float32]:
+    """Images (N, C, H, W) of noise."""
     shape = (batch, manifest.channels, manifest.height, width)
     return np.random.default_rng(seed).standard_normal(shape, np.float32)

@@ -58,9 +58,10 @@ def networks(folder: Path) -> tuple[Network, ...]:
 
 
 def engines_of(network: Network, folder: Path) -> dict[str, Path]:
-    """The engines of a network that `gpu.engines` has built, by precision."""
+    """The engines of a network that take the likeliest class on the GPU, by precision."""
     stem = network.onnx.stem
-    return {path.stem.removeprefix(f"{stem}-"): path for path in sorted(folder.glob(f"{stem}-*.engine"))}
+    found = sorted(folder.glob(f"{stem}-*-argmax.engine"))
+    return {path.stem.removeprefix(f"{stem}-").removesuffix("-argmax"): path for path in found}
 
 
 def words(folder: Path) -> Path:
@@ -70,14 +71,17 @@ def words(folder: Path) -> Path:
 
 def prepare(work: Work) -> None:
     """Images to read, and the paper's network with random weights: as a checkpoint and as ONNX."""
-    work.attempt(partial(_draw, words(work.folder)), "images of drawn words")
-    work.attempt(partial(_save, work.folder / "paper.pth"), PAPER, "parameters")
+    if not words(work.folder).exists():  # an earlier run may have made them in the same folder
+        work.attempt(partial(_draw, words(work.folder)), "images of drawn words")
+    if not (work.folder / "paper.pth").exists():
+        work.attempt(partial(_save, work.folder / "paper.pth"), PAPER, "parameters")
     for network in networks(work.folder)[1:]:
-        work.attempt(partial(_export, network), network.name, "export's max_delta")
+        if not network.onnx.exists():
+            work.attempt(partial(_export, network), network.name, "export's max_delta")
 
 
 def _draw(folder: Path) -> int:
-    folder.mkdir()
+    folder.mkdir(parents=True)
     for at, data in enumerate(draw_images("words", _WORDS)):
         (folder / f"{at:04}.jpg").write_bytes(data)
     return _WORDS

@@ -9,7 +9,8 @@ from __future__ import annotations
 import copy
 import ctypes
 import math
-from functools import cache
+from collections.abc import Callable
+from functools import cache, partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
@@ -27,7 +28,6 @@ __all__ = ["CudaKernel", "Kernel", "OwnLSTM", "compiled", "tile_of", "with_own_l
 SOURCE = Path(__file__).parent / "bilstm.cu"
 BLOCKS, DIRECTIONS = 8, 2
 _TILES = (1, 2, 4, 8)
-_CLUSTERS = 8  # of a direction that run at once: 16 clusters of 8 fill the 132 multiprocessors of an H100
 _SMALLEST = (9, 0)  # compute capability with clusters
 
 
@@ -80,9 +80,12 @@ def with_own_lstm(module: nn.Module, kernel: Kernel, device: torch.device) -> nn
     return module
 
 
-def tile_of(batch: int) -> int:
-    """Images of one cluster: the fewest with which all clusters run at once, as far as there are tiles."""
-    return next((tile for tile in _TILES if math.ceil(batch / tile) <= _CLUSTERS), _TILES[-1])
+def tile_of(batch: int, clusters: Callable[[int], int]) -> int:
+    """Images of one cluster: the fewest with which all clusters run at once, as far as there are tiles.
+
+    clusters: how many clusters with tiles of that many images run at once
+    """
+    return next((t for t in _TILES if DIRECTIONS * math.ceil(batch / t) <= clusters(t)), _TILES[-1])
 
 
 class CudaKernel:
@@ -94,10 +97,12 @@ class CudaKernel:
             raise BackendMissing(f"the kernel needs clusters, compute capability 9.0; {found.name} has none")
         self._driver, self._target, self._gpu = _bindings("driver"), found.target, gpu
         self._functions: dict[tuple[int, int], tuple[Any, Any]] = {}  # module and function
+        self._clusters: dict[tuple[int, int], int] = {}
 
     def __call__(self, projected: Tensor, recurrent: Tensor) -> Tensor:
         steps, batch, _ = projected.shape
-        hidden, tile = recurrent.shape[-1], tile_of(batch)
+        hidden = recurrent.shape[-1]
+        tile = tile_of(batch, partial(self.clusters, hidden))
         output = projected.new_empty(steps, batch, DIRECTIONS * hidden)
         values = projected.data_ptr(), recurrent.data_ptr(), output.data_ptr(), steps, batch
         kinds = (*(ctypes.c_void_p,) * 3, ctypes.c_int, ctypes.c_int)
@@ -107,6 +112,16 @@ class CudaKernel:
             *(0, self._gpu.handle, (values, kinds), 0),
         )
         return output
+
+    def clusters(self, hidden: int, tile: int) -> int:
+        """How many clusters run at once, as the driver says: not all parts of a GPU have room for as many."""
+        if (hidden, tile) not in self._clusters:
+            config = self._driver.CUlaunchConfig()  # the cluster's size is the kernel's own
+            config.gridDimX, config.gridDimY, config.gridDimZ = BLOCKS, DIRECTIONS, 1
+            config.blockDimX, config.blockDimY, config.blockDimZ = hidden, 1, 1
+            found = _call(self._driver.cuOccupancyMaxActiveClusters, self._function(hidden, tile), config)
+            self._clusters[hidden, tile] = int(found)
+        return self._clusters[hidden, tile]
 
     def _function(self, hidden: int, tile: int) -> Any:
         if (hidden, tile) not in self._functions:

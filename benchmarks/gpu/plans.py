@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,17 +9,18 @@ import onnx
 import torch
 from torch import Tensor
 
-from crnn_deploy.backends.trt import logger
+from crnn_deploy.backends.trt import Contexts, Kernels, logger
 from crnn_deploy.engine_file import Profile
 from crnn_deploy.stages.plan import Network
 from gpu.device import Device
+from gpu.work import Work
 
 __all__ = ["TorchEngine", "plan_of"]
 
 
-def plan_of(trt: Any, model: onnx.ModelProto, profile: Profile, late: Callable[[], bool]) -> bytes:
-    """A plan with one profile. Raises what `stages.plan` raises; KeyboardInterrupt once `late`."""
-    plan, _ = Network(trt, model).build([profile], stopped=late)
+def plan_of(work: Work, trt: Any, model: onnx.ModelProto, profile: Profile) -> bytes:
+    """A plan with one profile. Raises what `stages.plan` raises; KeyboardInterrupt once it is late."""
+    plan, _ = Network(trt, model).build([profile], targets=work.targets(), stopped=work.late)
     return plan
 
 
@@ -28,10 +28,13 @@ class TorchEngine:
     """A plan as a function of tensors on the GPU. Of one thread.
 
     profile: the one of the plan that is used
+    kernels: of TensorRT for RTX; eager ones do not change while they are measured
     Raises RuntimeError where TensorRT does not load it, in a call where it does not take the shape.
     """
 
-    def __init__(self, trt: Any, plan: bytes, gpu: Device, profile: int = 0) -> None:
+    def __init__(
+        self, trt: Any, plan: bytes, gpu: Device, profile: int = 0, kernels: Kernels = "eager"
+    ) -> None:
         self._trt, self._gpu = trt, gpu
         logger(trt).errors.clear()
         self._runtime = trt.Runtime(logger(trt))  # must outlive its engine
@@ -45,11 +48,13 @@ class TorchEngine:
             for name in names
             if name != self._input
         }
-        self._context = self._engine.create_execution_context()
+        self._contexts = Contexts(trt, self._engine, kernels)
+        self._context = self._contexts.make()
         if self._context is None:
             raise RuntimeError(f"TensorRT makes no execution context: {self._reason()}")
         self._context.set_optimization_profile_async(profile, gpu.handle)
         gpu.synchronize()
+        self._capturable = True  # as far as TensorRT for RTX was asked
 
     def __call__(self, images: Tensor) -> list[Tensor]:
         """The outputs of contiguous float32 images (N, C, H, W), which must stay until the stream is done."""
@@ -62,8 +67,13 @@ class TorchEngine:
             shape = tuple(context.get_tensor_shape(name))
             outputs.append(torch.empty(shape, dtype=kind, device=self._gpu.device))
             context.set_tensor_address(name, outputs[-1].data_ptr())
+        recording = self._gpu.recording()
+        if recording and not self._capturable:
+            raise RuntimeError("TensorRT for RTX says that this stream cannot be recorded")
         if not context.execute_async_v3(self._gpu.handle):
             raise RuntimeError(f"TensorRT does not run: {self._reason()}")
+        if not recording and hasattr(context, "is_stream_capturable"):
+            self._capturable = bool(context.is_stream_capturable(self._gpu.handle))
         return outputs
 
     def _reason(self) -> str:

@@ -1,7 +1,8 @@
 """Parts of a measurement: each keeps what it has so far, and what fails costs one line and nothing else.
 
-A part is a process of its own: a library that crashes, a GPU that is lost to a wrong address, or a part that
-takes too long ends that part alone, and what it had measured until then is kept.
+A part is a process of its own: one that takes too long ends alone, and what it had measured until then is
+kept. Where a library crashes or the GPU's context is lost to a wrong address, that costs one row: a new
+process goes on behind it.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -20,26 +22,59 @@ from typing import Any
 from crnn_deploy import driver
 from crnn_deploy.errors import BackendMissing, CrnnDeployError
 
-__all__ = ["INT8", "Part", "Work", "one_line", "require_gpu", "run_parts", "shown", "write"]
+__all__ = [
+    "INT8",
+    "Different",
+    "Part",
+    "Work",
+    "merged",
+    "one_line",
+    "require_gpu",
+    "run_parts",
+    "shown",
+    "write",
+]
 
 INT8 = "int8.onnx"  # in the folder of all parts, where a quantised model is given
 _GRACE = 10.0  # seconds between the time at which a part should end and that at which it is ended
 _INTERRUPTED = 130
+_LOST = 75  # exit code of a part whose GPU context is lost: what follows needs a new process
+_AGAIN = 20  # times at most that a part goes on in a new process
+# of errors after which every call to CUDA in the same process fails too
+_LOSING = (
+    "illegal memory access",
+    "illegal_address",
+    "device-side assert",
+    "launch failure",
+    "launch_failed",
+)
+_UNDER_WAY = "under way"
 
 
 @dataclass
 class Work:
     """What one part measures, and how long it may take.
 
+    A part that goes on after a crash finds here what it had measured: rows that are done are not measured
+    again, and the row that crashed says so.
+
     folder: models and engines; those of a part stay for the parts that follow
     path: the part's results, written whenever there is one more; None: kept in memory alone
     until: when it should end, as `time.time` says it
+    target: what engines of TensorRT for RTX are built for, as --target; empty: what `targets` found
+    crash: how the process before this one ended
     """
 
     folder: Path
     path: Path | None = None
     until: float = float("inf")
+    target: str = ""
+    crash: str = ""
     results: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.crash and self.path is not None and self.path.exists():
+            self.results = json.loads(self.path.read_text(encoding="utf-8"))
 
     def late(self) -> bool:
         """Whether the part's time is spent."""
@@ -54,14 +89,30 @@ class Work:
         if self.path is not None:
             write(self.results, self.path)
 
-    def attempt(self, task: Callable[[], Any], *keys: str) -> Any:
+    def kept(self, *keys: str) -> Any:
+        """What stands under these keys, or None."""
+        place: Any = self.results
+        for key in keys:
+            place = place.get(key) if isinstance(place, dict) else None
+        return place
+
+    def attempt(self, task: Callable[[], Any], *keys: str, again: bool = False) -> Any:
         """Do a task and keep what it gives; where it fails keep why in one line. None where there is nothing.
 
         A task that a build makes may end itself by KeyboardInterrupt once `late` says so.
+
+        again: whether a process that goes on after a crash does it once more, as what follows needs it
         """
+        before = self.kept(*keys)
+        if before == {"error": _UNDER_WAY}:
+            self.keep({"error": self.crash}, *keys)
+            return None
+        if before is not None and not again:
+            return None if isinstance(before, dict) and before.keys() & _FAILED else before
         if self.late():
             self.keep({"error": "not begun: the time of this part is spent"}, *keys)
             return None
+        self.keep({"error": _UNDER_WAY}, *keys)
         try:
             value = task()
         except BackendMissing as error:
@@ -72,10 +123,21 @@ class Work:
             self.keep({"error": "stopped: the time of this part is spent"}, *keys)
         except Exception as error:  # whatever a library raises is a result here
             self.keep({"error": one_line(error)}, *keys)
+            if any(words in str(error).lower() for words in _LOSING):
+                raise SystemExit(_LOST) from error
         else:
             self.keep(value, *keys)
             return value
         return None
+
+    def targets(self) -> tuple[str, ...]:
+        """What engines of TensorRT for RTX are built for here; empty: what it builds for by itself."""
+        found = self.folder / "target.txt"
+        said = self.target or (found.read_text(encoding="utf-8") if found.exists() else "")
+        return tuple(filter(None, said.split(",")))
+
+
+_FAILED = {"error", "not installed"}
 
 
 @dataclass(frozen=True)
@@ -83,7 +145,9 @@ class Part:
     """One part: a function of a `Work`, and of PyTorch's GPU where it asks for that."""
 
     target: str  # as `module:function`, imported in the part's own process
-    share: float  # of the time that is left for it and those after it
+    seconds: float  # that it takes; also its share of the time that is left for it and those after it
+    about: str  # what it measures, in a few words
+    needs: tuple[str, ...] = ()  # modules
     on_gpu: bool = False
 
     def run(self, work: Work) -> None:
@@ -97,9 +161,13 @@ class Part:
             function(work)
 
 
+class Different(CrnnDeployError, ValueError):
+    """Results of two GPUs, which are not one result."""
+
+
 def run_parts(
     parts: Mapping[str, Part],
-    command: Callable[[str, float, Path], Sequence[str]],
+    command: Callable[[str, float, Path, str], Sequence[str]],
     results: dict[str, Any],
     *,
     seconds: float,
@@ -108,43 +176,106 @@ def run_parts(
 ) -> None:
     """Run each part in a process of its own, all within `seconds`, and put what it kept into `results`.
 
-    command: for a part's name, when it should end (`Work.until`) and where it writes its results
+    A part that crashes goes on in a new process behind the row that crashed. Each leaves its results in the
+    folder as NAME.json and what it printed as NAME.log.
+
+    command: for a part's name, when it should end (`Work.until`), where it writes its results, and how the
+        process before ended, which is empty in the first
     changed: called with `results` after each part
     """
     end = time.time() + seconds
-    left = sum(part.share for part in parts.values())
+    left = sum(part.seconds for part in parts.values())
     for name, part in parts.items():
         start = time.time()
-        given = (end - start) * part.share / left
-        left -= part.share
+        until = start + (end - start) * part.seconds / left
+        left -= part.seconds
         path, log = folder / f"{name}.json", folder / f"{name}.log"
-        if given > _GRACE:
-            problem = _run(command(name, start + given - _GRACE, path), given, log)
-        else:
-            problem = "not begun: the time is spent"
+        path.unlink(missing_ok=True)
+        problem, crashes = _whole(partial(command, name), until, path, log)
         kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
         results[name] = {
-            **kept,
+            **_ended(kept, problem or "the part ended within this row"),
             "seconds": round(time.time() - start, 1),
+            **({} if not crashes else {"crashes": crashes}),
             **({} if problem is None else {"error": problem}),
         }
         changed(results)
         print(f"{name}: {problem or 'done'}, {results[name]['seconds']} s", file=sys.stderr, flush=True)
 
 
-def _run(command: Sequence[str], seconds: float, log: Path) -> str | None:
-    """Why a process did not end well; None where it did."""
+def _ended(kept: dict[str, Any], problem: str) -> dict[str, Any]:
+    """Results in which the row that was under way says how its part ended."""
+    return {
+        name: {"error": problem}
+        if value == {"error": _UNDER_WAY}
+        else _ended(value, problem)
+        if isinstance(value, dict)
+        else value
+        for name, value in kept.items()
+    }
+
+
+def _whole(
+    command: Callable[[float, Path, str], Sequence[str]], until: float, path: Path, log: Path
+) -> tuple[str | None, list[str]]:
+    """Why a part did not end well, None where it did; and how its processes before the last one ended."""
+    log.unlink(missing_ok=True)
+    crashes: list[str] = []
+    while True:
+        given = until - time.time()
+        if given <= _GRACE:
+            return "not begun: the time is spent" if not crashes else crashes[-1], crashes
+        before = path.read_bytes() if path.exists() else b""
+        last = crashes[-1] if crashes else ""
+        problem, crashed = _run(command(until - _GRACE, path, last), given, log)
+        after = path.read_bytes() if path.exists() else b""
+        if not crashed or problem is None or before == after or len(crashes) == _AGAIN:
+            return problem, crashes
+        crashes.append(problem)
+
+
+def _run(command: Sequence[str], seconds: float, log: Path) -> tuple[str | None, bool]:
+    """Why a process did not end well, None where it did; and whether it crashed: another may go on then."""
     try:
-        with open(log, "w", encoding="utf-8") as file:
+        with open(log, "a", encoding="utf-8") as file:
             done = subprocess.run(command, stdout=file, stderr=file, timeout=seconds)
     except subprocess.TimeoutExpired:
-        return f"ended after {seconds:.0f} s: its time was spent"
+        return f"ended after {seconds:.0f} s: its time was spent", False
     if not done.returncode:
-        return None
+        return None, False
     if done.returncode < 0:
-        return f"ended by {signal.Signals(-done.returncode).name}"
+        return f"ended by {signal.Signals(-done.returncode).name}", True
+    if done.returncode == _LOST:
+        return "the GPU's context was lost", True
     last = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
-    return last[0] if last else f"exit code {done.returncode}"
+    return (last[0] if last else f"exit code {done.returncode}"), False
+
+
+def merged(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Partial results of one GPU as one: of a part that is there twice the later one that measured anything.
+
+    Raises Different.
+    """
+    whole: dict[str, Any] = {}
+    for result in results:
+        for name in ("suite", "gpu"):
+            if whole.get(name, result.get(name)) != result.get(name):
+                raise Different(f"these are results of two machines: {whole[name]} and {result.get(name)}")
+        for name, value in result.items():
+            if name == "versions":
+                whole[name] = {**whole.get(name, {}), **value}
+            elif name not in whole or _measured(value) or not _measured(whole[name]):
+                whole[name] = value
+    return whole
+
+
+def _measured(value: Any) -> bool:
+    """Whether there is anything in a part's results beside why it failed."""
+    if not isinstance(value, dict):
+        return value is not None
+    return any(
+        _measured(inner) for name, inner in value.items() if name not in {*_FAILED, "seconds", "crashes"}
+    )
 
 
 def require_gpu() -> driver.Driver:

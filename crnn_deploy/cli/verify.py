@@ -21,8 +21,8 @@ __all__ = ["verify"]
 @click.option(
     "--tolerance",
     type=click.FloatRange(min=0),
-    help="Largest |delta| of logits up to 10, in proportion beyond.  [default: 1e-4; for an engine in TF32, "
-    "fp16 or bf16 four times what the format costs REFERENCE, measured on the first 32 images]",
+    help="Largest |delta| of logits up to 10, in proportion beyond.  [default: 1e-4; for an engine that "
+    "is not int8 four times what its format costs REFERENCE on the first 32 images, and at least 1e-4]",
 )
 @click.option(
     "--json", "json_path", metavar="FILE", type=click.Path(path_type=Path), help="Write the report here."

@@ -18,16 +18,12 @@ from crnn_deploy.stages.inspection import session_of
 from crnn_deploy.stages.parity import LARGE, TOLERANCE
 from crnn_deploy.stages.precision import cast, rounded, with_tf32_products
 
-__all__ = ["COARSE", "FormatError", "in_graph", "in_pytorch", "rounded_to_tf32"]
+__all__ = ["FLOATS", "FormatError", "in_graph", "in_pytorch", "rounded_to_tf32"]
 
-COARSE: tuple[Precision, ...] = (
-    "tf32",
-    "fp16",
-    "bf16",
-)  # whose error is measured; int8 is judged by its texts
+FLOATS: tuple[Precision, ...] = ("fp32", "tf32", "fp16", "bf16")  # int8 is judged by its texts
 _SLACK = 4  # other images and other orders of summation: from batch to batch the error varied up to eightfold
 _DROPPED = 13  # bits of a float32 mantissa that TF32 lacks
-_TYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
+_TYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}  # others compute in float32
 
 
 @dataclass(frozen=True)
@@ -42,7 +38,7 @@ class FormatError:
 
     @property
     def tolerance(self) -> float:
-        """For logits up to 10, in proportion beyond; that of fp32 where the format overflows."""
+        """For logits up to 10, in proportion beyond: `TOLERANCE` at least, and where the format overflows."""
         measured = _SLACK * self.max_delta / max(1, self.scale / LARGE)
         return max(TOLERANCE, measured) if np.isfinite(measured) else TOLERANCE
 
@@ -60,11 +56,11 @@ def in_pytorch(
     """The module in the format, on the CPU, against itself in float64.
 
     module: images (N, C, H, W) -> logits
-    precision: one of `COARSE`
+    precision: one of `FLOATS`
     """
-    exact = copy.deepcopy(module).double()
-    coarse = _with_tf32(module) if precision == "tf32" else copy.deepcopy(module).to(_TYPES[precision])
     kind = _TYPES.get(precision, torch.float32)
+    exact = copy.deepcopy(module).double()
+    coarse = _with_tf32(module) if precision == "tf32" else copy.deepcopy(module).to(kind)
     delta = scale = 0.0
     for batch in batches:
         images = torch.from_numpy(batch)
@@ -81,10 +77,13 @@ def in_graph(
     """The model with its tensors rounded to the format against itself, both in ONNX Runtime in float32.
 
     Where there is no PyTorch module: float32's own error is a hundredth of TF32's and less.
-    precision: one of `COARSE`
+    precision: one of `FLOATS`
     """
-    half = precision if precision == "fp16" or precision == "bf16" else None
-    coarse = with_tf32_products(model) if half is None else rounded(cast(model, half))
+    coarse = model
+    if precision == "tf32":
+        coarse = with_tf32_products(model)
+    elif precision == "fp16" or precision == "bf16":
+        coarse = rounded(cast(model, precision))
     ours, theirs = session_of(model), session_of(coarse)
     [images] = ours.get_inputs()
     delta = scale = 0.0

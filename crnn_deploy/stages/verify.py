@@ -23,7 +23,7 @@ from crnn_deploy.recipes import RECIPES
 from crnn_deploy.stages.inspection import load_onnx
 from crnn_deploy.stages.parity import TIE, TOLERANCE, ParityReport, compare, drawn_images
 from crnn_deploy.stages.reference import Settings, open_reference
-from crnn_deploy.stages.tolerance import COARSE, FormatError, in_graph, in_pytorch
+from crnn_deploy.stages.tolerance import FLOATS, FormatError, in_graph, in_pytorch
 from crnn_deploy.stages.verdict import Reading, Verdict, judge, readings
 
 __all__ = ["NotComparable", "Verification", "open_checkpoint", "verify"]
@@ -39,7 +39,7 @@ class Verification:
 
     parity: ParityReport
     verdict: Verdict | None  # None of drawn images, which hold no text to speak of
-    format_error: FormatError | None  # what the tolerance comes from; None where it is that of fp32, or given
+    format_error: FormatError | None  # what the tolerance comes from; None where it was given or is the usual
 
 
 class NotComparable(CrnnDeployError, ValueError):
@@ -59,8 +59,8 @@ def verify(
 
     images: a folder, file or glob; without it and `labelled`, images are drawn
     labelled: images and their texts, which the verdict then counts right and wrong strings by
-    tolerance: of logits; None: that of fp32, or of an engine in a coarser format what the format costs this
-        network, measured on the first images
+    tolerance: of logits; None: `parity.TOLERANCE`, and for an engine what its format costs this network,
+        measured on the first images
     Raises NotComparable and what opening a model raises.
     """
     # an ONNX file says how it is fed; a checkpoint beside it takes that over
@@ -99,8 +99,8 @@ def verify(
 def _format_error(
     first: Backend, reference: Path, candidate: Path, batches: Sequence[NDArray[np.float32]]
 ) -> FormatError | None:
-    """What the format of a candidate that is an engine costs the reference; None in fp32 and int8."""
-    if candidate.suffix != ".engine" or (precision := read_sidecar(candidate).precision) not in COARSE:
+    """What the format of a candidate that is an engine costs the reference; None in int8."""
+    if candidate.suffix != ".engine" or (precision := read_sidecar(candidate).precision) not in FLOATS:
         return None
     if isinstance(first, ReferenceBackend):
         return in_pytorch(first.module, precision, batches)

@@ -1,47 +1,41 @@
 """Which way to run a bidirectional LSTM is fastest on this GPU: measured, not assumed.
 
-    python benchmarks/lstm_strategies.py [--minutes 5] [--json FILE]
-
-For the default model and the paper's network, in fp32 and fp16, whole networks from images on the GPU to
-logits there: PyTorch; TensorRT's loop over both directions; two forward LSTMs, one of which reads the
-sequence reversed; an engine for each width; convolutions in TensorRT and LSTMs in cuDNN or in our own kernel
-(gpu/bilstm.cu), on the same memory; convolutions in PyTorch and our own kernel. Milliseconds by CUDA events,
-with and without a CUDA graph, medians; max_delta is against PyTorch in float64. TensorRT is TensorRT or that
-for RTX. Needs PyTorch for CUDA and the extra [export]; TensorRT's rows need [tensorrt] or [tensorrt-rtx], our
-kernel's [cuda] and compute capability 9.0. What is not installed says so in its row.
+For the default model and the paper's network, in fp32 (without TF32) and fp16, whole networks from images on
+the GPU to logits there: PyTorch; TensorRT's loop over both directions; two forward LSTMs, one of which reads
+the sequence reversed; an engine for each width; convolutions in TensorRT and LSTMs in cuDNN or in our own
+kernel (bilstm.cu), on the same memory; convolutions in PyTorch and our own kernel. Milliseconds by CUDA
+events, with and without a CUDA graph, medians; max_delta is against PyTorch in float64. Our kernel needs
+[cuda] and compute capability 9.0.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import statistics
-import sys
-import tempfile
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
-from pathlib import Path
 
 import onnx
 import torch
-from gpu.device import Device, TorchGpu
-from gpu.graphs import two_forward_lstms, up_to_first_lstm
-from gpu.machine import gpu_header, tensorrt
-from gpu.networks import Network, networks, prepare, split
-from gpu.own_lstm import CudaKernel, with_own_lstm
-from gpu.plans import TorchEngine, plan_of
-from gpu.work import Work, require_gpu, shown
 from torch import Tensor, nn
 
 from crnn_deploy.engine_file import Profile, Range
 from crnn_deploy.manifest import Manifest
 from crnn_deploy.stages.inspection import load_onnx
 from crnn_deploy.stages.precision import cast
+from gpu.device import Device
+from gpu.graphs import two_forward_lstms, up_to_first_lstm
+from gpu.machine import tensorrt
+from gpu.networks import Network, networks, split
+from gpu.own_lstm import CudaKernel, with_own_lstm
+from gpu.plans import TorchEngine, plan_of
+from gpu.work import Work
+
+__all__ = ["own_kernel", "strategies"]
 
 BATCHES, WIDTHS = (1, 8, 64), (104, 320)
 ROUNDS = 30
+_BUSY = 0.2  # seconds of work before a size is measured, so that the clocks are up
 
 Way = Callable[[Tensor], Tensor]  # images (N, C, H, W) float32 -> logits (N, T, classes) float32
 
@@ -73,7 +67,8 @@ def _measure(
             place = network.name, f"{'fp16' if half else 'fp32'}{suffix}"
             made: list[tuple[Strategy, Way]] = []
             for strategy in ways(work, gpu, network, half):
-                work.attempt(partial(_make, made, strategy), *place, "made", _title(strategy))
+                task = partial(_make, made, strategy)
+                work.attempt(task, *place, "made", _title(strategy), again=True)
             exact = network.module().to(gpu.device, torch.float64)
             for width in WIDTHS:
                 for batch in BATCHES:
@@ -141,7 +136,7 @@ def _engine(
     trt, model = tensorrt()[1], change(load_onnx(network.onnx))
     typed = cast(model, "fp16") if half else model
     profile = Profile(Range(BATCHES[0], BATCHES[len(BATCHES) // 2], BATCHES[-1]), widths)
-    return TorchEngine(trt, plan_of(trt, typed, profile, work.late), gpu)
+    return TorchEngine(trt, plan_of(work, trt, typed, profile), gpu)
 
 
 def _joined(work: Work, gpu: Device, network: Network, half: bool, rest: Way) -> Way:
@@ -183,6 +178,7 @@ def _compare(
         work.keep({"error": "not begun: the time of this part is spent"}, *keys)
         return
     expected = cache(lambda: exact(images.double()))
+    gpu.busy(_BUSY)
     found: dict[str, float] = {}
     for strategy, way in made:
         if strategy.width not in (None, images.shape[3]):
@@ -208,25 +204,3 @@ def _graph(gpu: Device, task: Callable[[], Tensor], expected: Callable[[], Tenso
 
 def _delta(logits: Tensor, expected: Tensor) -> float:
     return float((logits - expected).abs().max())
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--minutes", type=float, default=5)
-    parser.add_argument("--json", type=Path)
-    arguments = parser.parse_args()
-    results = gpu_header("lstm_strategies", require_gpu())
-    with tempfile.TemporaryDirectory() as folder:
-        work = Work(Path(folder), arguments.json, time.time() + 60 * arguments.minutes, results)
-        prepare(work)
-        gpu = TorchGpu()
-        strategies(work, gpu)
-        own_kernel(work, gpu)
-    if arguments.json is None:
-        print(json.dumps(results, indent=1, ensure_ascii=False))
-
-
-if __name__ == "__main__":
-    sys.exit(shown(main))

@@ -1,0 +1,65 @@
+"""The command line on a GPU, as a person types it, and the tests that need one."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from crnn_deploy.models import DEFAULT
+from gpu.work import Work
+
+__all__ = ["commands"]
+
+_ROOT = Path(__file__).parents[2]
+_LINES, _LONGEST = 20, 300  # of what a command printed last, and characters of a line
+
+
+def commands(work: Work) -> None:
+    """Each costs its own time alone; what it printed last and its exit code are kept."""
+    images, engine = str(_ROOT / "examples" / "images"), str(work.folder / "commands.engine")
+    targets = [word for target in work.targets() for word in ("--target", target)]
+    run = (sys.executable, "-m", "crnn_deploy")
+    build = (*run, "build-engine", str(DEFAULT), "--fp16", *targets, "--widths", "32,160,640", "-o", engine)
+    checkpoint = str(_ROOT / "training" / "default.pth")
+    steps: dict[str, Sequence[str]] = {
+        "infer": (*run, "infer", images),
+        "infer --device cuda": (*run, "infer", "--device", "cuda", images),
+        "infer --device cuda --tf32": (*run, "infer", "--device", "cuda", "--tf32", images),
+        "build-engine --fp16": build,
+        "infer --model FILE.engine": (*run, "infer", "--model", engine, images),
+        "inspect FILE.engine": (*run, "inspect", engine),
+        "verify FILE.pth FILE.engine": (*run, "verify", checkpoint, engine, "--images", images),
+        "pytest -m gpu": (
+            sys.executable,
+            "-m",
+            "pytest",
+            "-m",
+            "gpu",
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            "tests",
+        ),
+    }
+    for name, command in steps.items():
+        work.attempt(partial(_run, work, command), name)
+
+
+def _run(work: Work, command: Sequence[str]) -> dict[str, Any]:
+    start = time.time()
+    done = subprocess.run(
+        command,
+        cwd=_ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        timeout=max(1.0, work.until - start) if work.until < float("inf") else None,
+    )
+    lines = [line[:_LONGEST] for line in done.stdout.splitlines()[-_LINES:]]
+    return {"exit code": done.returncode, "seconds": round(time.time() - start, 1), "last lines": lines}
