@@ -144,6 +144,10 @@ def crashing():
     os.kill(os.getpid(), signal.SIGSEGV)
 
 
+def failing():
+    raise RuntimeError("CUDA error: not supported. Compile with `X` to enable device-side assertions.")
+
+
 def losing():
     raise RuntimeError("CUDA error: an illegal memory access was encountered")
 
@@ -155,7 +159,7 @@ def told(name):
 
 
 work.attempt(lambda: told("o"), "opened", again=True)
-for name, task in (("a", told), ("b", crashing), ("c", told), ("d", losing), ("e", told)):
+for name, task in (("a", told), ("b", crashing), ("c", told), ("d", losing), ("D", failing), ("e", told)):
     work.attempt(lambda: task(name) if task is told else task(), "rows", name)
 told("!")
 """
@@ -185,8 +189,10 @@ def test_a_crash_costs_one_row(tmp_path: Path) -> None:
         "b": {"error": "ended by SIGSEGV"},
         "c": "c",
         "d": {"error": "RuntimeError: CUDA error: an illegal memory access was encountered"},
+        "D": found["rows"]["D"],
         "e": "e",
     }
+    assert "not supported" in found["rows"]["D"]["error"]  # after which the process goes on
     assert found["crashes"] == ["ended by SIGSEGV", "the GPU's context was lost"] and "error" not in found
     # rows that are done are not done again; what they need is
     assert (tmp_path / "part.seen").read_text() == "oa" + "oc" + "oe!"

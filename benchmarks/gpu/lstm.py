@@ -69,7 +69,7 @@ def _measure(
             for strategy in ways(work, gpu, network, half):
                 task = partial(_make, made, strategy)
                 work.attempt(task, *place, "made", _title(strategy), again=True)
-            exact = network.module().to(gpu.device, torch.float64)
+            exact = cache(lambda network=network: network.module().to(gpu.device, torch.float64))
             for width in WIDTHS:
                 for batch in BATCHES:
                     images = _noise(network.manifest(), batch, width).to(gpu.device)
@@ -168,7 +168,7 @@ def _noise(manifest: Manifest, batch: int, width: int) -> Tensor:
 def _compare(
     work: Work,
     gpu: Device,
-    exact: nn.Module,
+    exact: Callable[[], nn.Module],
     made: list[tuple[Strategy, Way]],
     images: Tensor,
     keys: tuple[str, ...],
@@ -177,7 +177,7 @@ def _compare(
     if work.late():
         work.keep({"error": "not begun: the time of this part is spent"}, *keys)
         return
-    expected = cache(lambda: exact(images.double()))
+    expected = cache(lambda: exact()(images.double()))
     gpu.busy(_BUSY)
     found: dict[str, float] = {}
     for strategy, way in made:

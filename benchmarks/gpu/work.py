@@ -42,11 +42,8 @@ _LOST = 75  # exit code of a part whose GPU context is lost: what follows needs 
 _AGAIN = 20  # times at most that a part goes on in a new process
 # of errors after which every call to CUDA in the same process fails too
 _LOSING = (
-    "illegal memory access",
-    "illegal_address",
-    "device-side assert",
-    "launch failure",
-    "launch_failed",
+    *("illegal memory access", "illegal_address", "misaligned address", "misaligned_address"),
+    *("device-side assert triggered", "unspecified launch failure", "launch_failed", "illegal instruction"),
 )
 _UNDER_WAY = "under way"
 
