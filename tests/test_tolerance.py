@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import ml_dtypes
@@ -23,7 +24,7 @@ from crnn_deploy.engine_file import Precision, sidecar_of
 from crnn_deploy.networks.crnn import CRNN
 from crnn_deploy.recipes import RECIPES
 from crnn_deploy.stages.inspection import load_onnx, session_of
-from crnn_deploy.stages.parity import TOLERANCE, compare, drawn_images
+from crnn_deploy.stages.parity import TIE, TOLERANCE, compare, drawn_images
 from crnn_deploy.stages.precision import with_tf32_products
 from crnn_deploy.stages.reference import reference_of
 from crnn_deploy.stages.tolerance import FLOATS, FormatError, in_graph, in_pytorch, rounded_to_tf32
@@ -79,8 +80,8 @@ def test_a_format_costs_about_its_last_bit_by_both_ways(
 ) -> None:
     """PyTorch computes in the format, ONNX Runtime in float32 with rounded tensors."""
     batches = [drawn_images(reference().manifest, 4, width, np.random.default_rng(0)) for width in (100, 160)]
-    one = in_pytorch(reference().module, precision, batches)
-    other = in_graph(load_onnx(tiny_onnx), precision, batches)
+    one = in_pytorch(reference().module, precision).over(batches)
+    other = in_graph(load_onnx(tiny_onnx), precision).over(batches)
     assert one.scale == pytest.approx(other.scale, rel=1e-3) and one.images == other.images == 8
     for found in (one, other):
         assert 0.05 < found.max_delta / (found.scale * 2.0**-bits) < 8
@@ -95,6 +96,8 @@ def test_the_tolerance_grows_with_large_logits_and_never_falls_below_that_of_fp3
     assert tolerance(0.1, 5.0) == pytest.approx(0.4)
     assert tolerance(0.1, 20.0) == pytest.approx(0.2)  # `ParityReport` allows twice that at 20
     assert tolerance(1e-6, 5.0) == tolerance(float("inf"), 5.0) == tolerance(float("nan"), 5.0) == TOLERANCE
+    assert FormatError("fp16", 0.1, 5.0, 32, "").tie == 0.1
+    assert FormatError("fp16", float("nan"), 5.0, 32, "").tie == TIE
 
 
 def test_frames_that_the_format_may_turn_are_ties(tiny_onnx: Path) -> None:
@@ -107,9 +110,12 @@ def test_frames_that_the_format_may_turn_are_ties(tiny_onnx: Path) -> None:
             head.weight.zero_()
             head.bias.zero_()
             head.bias[1] = sign * 1e-3
-    assert compare(ours, theirs, batches).flips > 0
-    report = compare(ours, theirs, batches, tolerance=1e-2, tie=2e-3)
-    assert report.passed and report.flips == 0 and sum(case.ties for case in report.cases) > 0
+    report = compare(ours, theirs, batches, tolerance=1e-2)
+    assert not report.passed and report.flips > 0 and report.text_changes > 0
+    report = replace(report, tie=0.9e-3)
+    assert not report.passed and report.flips > 0
+    report = replace(report, tie=1.1e-3)
+    assert report.passed and report.flips == 0 and sum(case.ties(report.tie) for case in report.cases) > 0
 
 
 @pytest.mark.parametrize("first", ["checkpoint", "onnx"])

@@ -8,7 +8,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ import numpy as np
 from crnn_deploy import Recognizer
 from crnn_deploy.backends.ort import OrtBackend, nodes_by_provider, open_session
 from crnn_deploy.engine_file import Precision
-from crnn_deploy.stages.parity import TIE, TOLERANCE, compare, drawn_images
+from crnn_deploy.stages.parity import compare, drawn_images
 from crnn_deploy.stages.reference import open_reference
 from crnn_deploy.stages.tolerance import in_pytorch
 from gpu.measure import noise
@@ -75,16 +75,16 @@ def _profiled(network: Network) -> dict[str, int]:
 
 
 def _parity(network: Network, precision: Precision) -> dict[str, Any]:
-    """By what the number format costs this network against float64; in fp32 by the usual tolerance."""
+    """By what the number format costs this network against float64."""
     reference, manifest = open_reference(network.checkpoint, network.settings), network.manifest()
     rng = np.random.default_rng(0)
     batches = [drawn_images(manifest, batch, width, rng) for batch, width in ((1, 104), (8, 160), (16, 320))]
-    costs = in_pytorch(reference.module, precision, batches) if precision == "tf32" else None
+    costs = in_pytorch(reference.module, precision).over(batches)
     backend = OrtBackend(network.onnx, device="cuda", tf32=precision == "tf32")
-    tolerance, tie = (TOLERANCE, TIE) if costs is None else (costs.tolerance, max(TIE, costs.max_delta))
-    report = compare(reference, backend, batches, tolerance=tolerance, tie=tie).to_plain()
-    del report["cases"]
-    return {**report, "format_error": None if costs is None else asdict(costs)}
+    report = compare(reference, backend, batches, tolerance=costs.tolerance)
+    plain = replace(report, tie=costs.tie).to_plain()
+    del plain["cases"]
+    return {**plain, "format_error": asdict(costs)}
 
 
 def _examples() -> dict[str, Any]:

@@ -36,7 +36,8 @@ __all__ = [
 ]
 
 INT8 = "int8.onnx"  # in the folder of all parts, where a quantised model is given
-_GRACE = 10.0  # seconds between the time at which a part should end and that at which it is ended
+_GRACE = 10.0  # seconds at most between the time at which a part should end and that at which it is ended
+_SHORTEST = 2.0  # seconds below which a part is not begun
 _INTERRUPTED = 130
 _LOST = 75  # exit code of a part whose GPU context is lost: what follows needs a new process
 _AGAIN = 20  # times at most that a part goes on in a new process
@@ -220,11 +221,11 @@ def _whole(
     crashes: list[str] = []
     while True:
         given = until - time.time()
-        if given <= _GRACE:
+        if given < _SHORTEST:
             return "not begun: the time is spent" if not crashes else crashes[-1], crashes
         before = path.read_bytes() if path.exists() else b""
         last = crashes[-1] if crashes else ""
-        problem, crashed = _run(command(until - _GRACE, path, last), given, log)
+        problem, crashed = _run(command(until - min(_GRACE, given / 4), path, last), given, log)
         after = path.read_bytes() if path.exists() else b""
         if not crashed or problem is None or before == after or len(crashes) == _AGAIN:
             return problem, crashes

@@ -22,7 +22,7 @@ __all__ = ["verify"]
     "--tolerance",
     type=click.FloatRange(min=0),
     help="Largest |delta| of logits up to 10, in proportion beyond.  [default: 1e-4; for an engine that "
-    "is not int8 four times what its format costs REFERENCE on the first 32 images, and at least 1e-4]",
+    "is not int8 four times what its format costs REFERENCE on some of the images, and at least 1e-4]",
 )
 @click.option(
     "--json", "json_path", metavar="FILE", type=click.Path(path_type=Path), help="Write the report here."

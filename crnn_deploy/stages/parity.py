@@ -17,7 +17,7 @@ from crnn_deploy.ctc import Frames
 from crnn_deploy.errors import RunFailed
 from crnn_deploy.manifest import Manifest
 
-__all__ = ["LARGE", "TOLERANCE", "Case", "ParityReport", "compare", "drawn_images", "max_delta"]
+__all__ = ["LARGE", "TIE", "TOLERANCE", "Case", "ParityReport", "compare", "drawn_images", "max_delta"]
 
 TIE = 1e-5  # a top-2 margin that rounding in fp32 may turn; a frame below it has no argmax to speak of
 TOLERANCE = 1e-4  # of logits in fp32
@@ -47,11 +47,20 @@ class Case:
     scale: float  # largest |logit| of the reference
     max_delta: float  # largest |delta|: of logits, of log-probabilities, or of the best class's probability
     flips: tuple[Flip, ...]  # every frame whose argmax differs
-    ties: int  # of these, frames whose margin is below that of a tie
-    text_changes: int  # images whose text differs, those left out whose only flips are ties
+    changed: tuple[int, ...]  # images whose text differs
     edits: int  # edit distance of all texts
     characters: int  # of the reference's texts
     error: str | None = None  # why there is nothing to compare
+
+    def ties(self, tie: float) -> int:
+        """Frames whose argmax differs and whose margin is below that of a tie."""
+        return sum(flip.margin < tie for flip in self.flips)
+
+    def text_changes(self, tie: float) -> int:
+        """Images whose text differs, those left out whose only flips are ties."""
+        turned = {flip.image for flip in self.flips}
+        broken = {flip.image for flip in self.flips if flip.margin >= tie}
+        return sum(image in broken or image not in turned for image in self.changed)
 
 
 @dataclass(frozen=True)
@@ -60,6 +69,9 @@ class ParityReport:
 
     cases: tuple[Case, ...]
     tolerance: float  # allowed max_delta of logits up to 10, in proportion beyond
+    tie: float = (
+        TIE  # margin between a frame's two likeliest classes below which rounding may turn its argmax
+    )
 
     @property
     def max_delta(self) -> float:
@@ -77,11 +89,11 @@ class ParityReport:
     @property
     def flips(self) -> int:
         """Frames whose argmax differs, ties left out."""
-        return sum(len(case.flips) - case.ties for case in self.cases)
+        return sum(len(case.flips) - case.ties(self.tie) for case in self.cases)
 
     @property
     def text_changes(self) -> int:
-        return sum(case.text_changes for case in self.cases)
+        return sum(case.text_changes(self.tie) for case in self.cases)
 
     @property
     def cer(self) -> float:
@@ -98,7 +110,17 @@ class ParityReport:
         )
 
     def to_plain(self) -> dict[str, Any]:
-        names = ("passed", "tolerance", "max_delta", "images", "frames", "flips", "text_changes", "cer")
+        names = (
+            "passed",
+            "tolerance",
+            "tie",
+            "max_delta",
+            "images",
+            "frames",
+            "flips",
+            "text_changes",
+            "cer",
+        )
         return {name: getattr(self, name) for name in names} | {
             "cases": [asdict(case) for case in self.cases]
         }
@@ -108,7 +130,7 @@ class ParityReport:
         lines = ["batch  width  steps  max |logit|  max |delta|  argmax flips  ties  texts changed"]
         lines += [
             f"{c.batch:5}  {c.width:5}  {c.steps:5}  {c.scale:11.2f}  {c.max_delta:11.2e}"
-            f"  {len(c.flips) - c.ties:12}  {c.ties:4}  {c.text_changes:13}"
+            f"  {len(c.flips) - c.ties(self.tie):12}  {c.ties(self.tie):4}  {c.text_changes(self.tie):13}"
             for c in self.cases
         ]
         lines += [f"batch {c.batch} width {c.width}: {c.error}" for c in self.cases if c.error is not None]
@@ -133,32 +155,30 @@ def compare(
     batches: Iterable[NDArray[np.float32]],
     *,
     tolerance: float = TOLERANCE,
-    tie: float = TIE,
     progress: Callable[[Case], object] = lambda case: None,
 ) -> ParityReport:
     """Run batches (N, C, H, W) through both. The reference puts out logits or log-probabilities.
 
     tolerance: allowed max_delta of logits up to 10, in proportion beyond
-    tie: margin between a frame's two likeliest classes below which rounding may turn its argmax
     progress: called after each batch
     """
     cases = []
     for images in batches:
-        cases.append(_compare_batch(reference, candidate, images, tie))
+        cases.append(_compare_batch(reference, candidate, images))
         progress(cases[-1])
     return ParityReport(tuple(cases), tolerance)
 
 
-def _compare_batch(reference: Backend, candidate: Backend, images: NDArray[np.float32], tie: float) -> Case:
+def _compare_batch(reference: Backend, candidate: Backend, images: NDArray[np.float32]) -> Case:
     batch, width = images.shape[0], images.shape[3]
     expected = reference.run(images)
     steps = expected.indices.shape[1]
     try:
         actual = candidate.run(images)
     except RunFailed as error:
-        return Case(batch, width, steps, 0.0, float("inf"), (), 0, batch, 0, 0, str(error))
+        return Case(batch, width, steps, 0.0, float("inf"), (), tuple(range(batch)), 0, 0, str(error))
     if actual.indices.shape != expected.indices.shape:
-        return Case(batch, width, steps, 0.0, float("inf"), (), 0, batch, 0, 0)
+        return Case(batch, width, steps, 0.0, float("inf"), (), tuple(range(batch)), 0, 0)
     flips = tuple(
         Flip(
             batch,
@@ -171,8 +191,6 @@ def _compare_batch(reference: Backend, candidate: Backend, images: NDArray[np.fl
         )
         for image, frame in zip(*np.nonzero(expected.indices != actual.indices), strict=True)
     )
-    tied = {flip.image for flip in flips if flip.margin < tie}
-    tied -= {flip.image for flip in flips if flip.margin >= tie}
     pairs = list(zip(_texts(expected, reference.manifest), _texts(actual, candidate.manifest), strict=True))
     silent = [
         name
@@ -186,8 +204,7 @@ def _compare_batch(reference: Backend, candidate: Backend, images: NDArray[np.fl
         scale=0.0 if expected.logits is None else float(np.abs(expected.logits).max()),
         max_delta=max_delta(expected, actual, reference.manifest, candidate.manifest),
         flips=flips,
-        ties=sum(flip.margin < tie for flip in flips),
-        text_changes=sum(a != b for image, (a, b) in enumerate(pairs) if image not in tied),
+        changed=tuple(image for image, (a, b) in enumerate(pairs) if a != b),
         edits=sum(Levenshtein.distance(a, b) for a, b in pairs),
         characters=sum(len(a) for a, _ in pairs),
         error=f"{' and '.join(silent)} put out NaN" if silent else None,

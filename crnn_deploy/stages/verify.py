@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -21,16 +20,16 @@ from crnn_deploy.errors import CrnnDeployError
 from crnn_deploy.manifest import Manifest
 from crnn_deploy.recipes import RECIPES
 from crnn_deploy.stages.inspection import load_onnx
-from crnn_deploy.stages.parity import TIE, TOLERANCE, ParityReport, compare, drawn_images
+from crnn_deploy.stages.parity import TOLERANCE, ParityReport, compare, drawn_images
 from crnn_deploy.stages.reference import Settings, open_reference
-from crnn_deploy.stages.tolerance import FLOATS, FormatError, in_graph, in_pytorch
+from crnn_deploy.stages.tolerance import FLOATS, FormatError, Meter, in_graph, in_pytorch
 from crnn_deploy.stages.verdict import Reading, Verdict, judge, readings
 
 __all__ = ["NotComparable", "Verification", "open_checkpoint", "verify"]
 
 _BATCH = 8
 _CASES = 12
-_MEASURED = 32  # images, of what a number format costs
+_MEASURED, _SPARSE = 64, 8  # what a number format costs: of the first images, then of one batch in so many
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,7 @@ def verify(
     images: a folder, file or glob; without it and `labelled`, images are drawn
     labelled: images and their texts, which the verdict then counts right and wrong strings by
     tolerance: of logits; None: `parity.TOLERANCE`, and for an engine what its format costs this network,
-        measured on the first images
+        measured on some of the images
     Raises NotComparable and what opening a model raises.
     """
     # an ONNX file says how it is fed; a checkpoint beside it takes that over
@@ -83,28 +82,33 @@ def verify(
         inputs = _drawn(fed)
     else:
         inputs = _read(_sources(images, labelled), fed, order)
-    some = _first(inputs, _MEASURED)
-    costs = None if tolerance is not None else _format_error(first, reference, candidate, some)
-    if tolerance is None:
-        tolerance = TOLERANCE if costs is None else costs.tolerance
-    tie = TIE if costs is None or not np.isfinite(costs.max_delta) else max(TIE, costs.max_delta)
+    meter = None if tolerance is not None else _meter(first, reference, candidate)
     recorders = _Recorder(first), _Recorder(second)
-    parity = compare(*recorders, chain(some, inputs), tolerance=tolerance, tie=tie)
+    parity = compare(*recorders, _measured(inputs, meter), tolerance=tolerance or TOLERANCE)
+    costs = None if meter is None else meter.error
+    if costs is not None:
+        parity = replace(parity, tolerance=costs.tolerance, tie=costs.tie)
     if not order:
         return Verification(parity, None, costs)
     truths = None if labelled is None else [labelled[at].text for at in order]
     return Verification(parity, judge(recorders[0].read, recorders[1].read, truths), costs)
 
 
-def _format_error(
-    first: Backend, reference: Path, candidate: Path, batches: Sequence[NDArray[np.float32]]
-) -> FormatError | None:
-    """What the format of a candidate that is an engine costs the reference; None in int8."""
+def _meter(first: Backend, reference: Path, candidate: Path) -> Meter | None:
+    """Of what the format of a candidate that is an engine costs the reference; None in int8."""
     if candidate.suffix != ".engine" or (precision := read_sidecar(candidate).precision) not in FLOATS:
         return None
     if isinstance(first, ReferenceBackend):
-        return in_pytorch(first.module, precision, batches)
-    return in_graph(load_onnx(reference), precision, batches) if reference.suffix == ".onnx" else None
+        return in_pytorch(first.module, precision)
+    return in_graph(load_onnx(reference), precision) if reference.suffix == ".onnx" else None
+
+
+def _measured(batches: Iterable[NDArray[np.float32]], meter: Meter | None) -> Iterator[NDArray[np.float32]]:
+    """Batches, of which the meter measures the first ones and then one in so many."""
+    for at, images in enumerate(batches):
+        if meter is not None and (meter.error.images < _MEASURED or at % _SPARSE == 0):
+            meter.measure(images)
+        yield images
 
 
 def _sources(images: str | None, labelled: Dataset | None) -> Iterable[image.Source]:
@@ -121,16 +125,6 @@ def _drawn(manifest: Manifest) -> Iterator[NDArray[np.float32]]:
     for i in range(_CASES):
         width = buckets[i * (len(buckets) - 1) // (_CASES - 1)]
         yield drawn_images(manifest, 1 + i % _BATCH, width, rng)
-
-
-def _first(batches: Iterator[NDArray[np.float32]], images: int) -> list[NDArray[np.float32]]:
-    """Batches from the beginning until there are so many images."""
-    taken: list[NDArray[np.float32]] = []
-    for batch in batches:
-        taken.append(batch)
-        if sum(map(len, taken)) >= images:
-            break
-    return taken
 
 
 class _Recorder:
