@@ -65,11 +65,17 @@ class _Kerning(dict[str, float]):
         self._font = ImageFont.truetype(
             face.path, _KERNING_SIZE, face.index, layout_engine=ImageFont.Layout.BASIC
         )
+        self._advances: dict[str, float] = {}
 
     def __missing__(self, pair: str) -> float:
-        both = self._font.getlength(pair) - self._font.getlength(pair[0]) - self._font.getlength(pair[1])
+        both = self._font.getlength(pair) - self._advance(pair[0]) - self._advance(pair[1])
         self[pair] = both / _KERNING_SIZE
         return self[pair]
+
+    def _advance(self, character: str) -> float:
+        if (found := self._advances.get(character)) is None:
+            found = self._advances[character] = self._font.getlength(character)
+        return found
 
 
 @lru_cache(maxsize=_FONTS)
