@@ -50,7 +50,7 @@ ROOMS = {
         *("stages/benchmark_plot.py", "stages/confidence_report.py", "stages/quantization_report.py"),
     ),
     "PIL": ("synthesis/", "training/preview.py"),
-    "fontTools": ("synthesis/fonts.py",),
+    "fontTools": ("synthesis/fonts.py", "synthesis/font_pack.py"),
     "pydantic": ("training/config.py",),
     "yaml": ("training/config.py",),
     "rich": ("training/journal.py",),

@@ -221,3 +221,39 @@ def fonts(tier: Any, packages: bool) -> None:
         return
     for face in module.scan(tier):
         click.echo(f"{face.split}\t{face.lineage}\t{face.family}\t{face.style}\t{face.path}")
+
+
+@dataset.command()
+@click.option("-o", "--output", metavar="FILE.tar.xz", required=True, type=click.Path(path_type=Path))
+@click.option("--tier", type=click.Choice(["latin", "cjk"]), default="latin", show_default=True)
+@click.option(
+    "--folder",
+    "folders",
+    metavar="DIR",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Where fonts are looked for, in place of the system's folders; may be repeated.",
+)
+def pack_fonts(output: Path, tier: Any, folders: tuple[Path, ...]) -> None:
+    """Pack fonts and word lists into one file, for a machine that has none.
+
+    A training takes it in their place, and draws the same images: --set font_pack=FILE.tar.xz. The file holds
+    the fonts that `dataset fonts` lists and the system's word lists. Compressing all of Debian's fonts takes
+    some minutes.
+
+    \b
+    crnn-deploy dataset pack-fonts -o fonts.tar.xz
+    crnn-deploy train --config training/default.yaml --set font_pack=fonts.tar.xz
+    """
+    from crnn_deploy.records import OutputUnwritable
+    from crnn_deploy.synthesis.font_pack import write_font_pack
+    from crnn_deploy.synthesis.fonts import FOLDERS
+
+    try:
+        packed = write_font_pack(output, tier, folders or FOLDERS)
+    except PermissionError as error:
+        raise OutputUnwritable(output, error.strerror or str(error)) from error
+    click.echo(
+        f"{output}: {packed.fonts} font files and {packed.word_lists} word lists, "
+        f"{packed.size / 2**20:.1f} MiB"
+    )

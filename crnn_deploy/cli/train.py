@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from pathlib import Path
 
 import click
@@ -18,21 +20,32 @@ __all__ = ["train"]
     multiple=True,
     help="Change a key of the file, such as optimizer.lr=0.001 or train.0.path=own.lmdb; may be repeated.",
 )
+@click.option(
+    "--minutes",
+    metavar="N",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Stop before N minutes have passed, and save.",
+)
 @click.option("--resume", is_flag=True, help="Go on with what is in the run's folder, as if never stopped.")
 @click.option("--qat", is_flag=True, help="Finetune for INT8: round as `quantize` will (docs/int8.md).")
-def train(path: Path, changes: tuple[str, ...], resume: bool, qat: bool) -> None:
+def train(path: Path, changes: tuple[str, ...], minutes: float | None, resume: bool, qat: bool) -> None:
     """Train a CRNN.
 
     Checkpoints go to the run's folder (`out`): best.pth by validation, last.pth to resume from; both are read
-    by export and evaluate. Ctrl-C and SIGTERM end the step, save and stop.
+    by export and evaluate. Ctrl-C and SIGTERM end the step, save and stop. With --minutes the training saves
+    and stops as soon as another step would not fit; a validation that would not fit is left out.
 
     \b
     crnn-deploy train --config training/own.yaml --set train.0.path=crops/labels.txt
-    crnn-deploy train --config training/own.yaml --resume
+    crnn-deploy train --config training/own.yaml --resume --minutes 30
     torchrun --nproc-per-node 2 -m crnn_deploy train --config training/default.yaml
 
-    Exit code: 0 at the last step, 130 when stopped by a signal, 2 for a bad configuration or bad data.
+    Exit code: 0 at the last step or when the minutes are over, 130 when stopped by a signal, 2 for a bad
+    configuration or bad data.
     """
+    started = time.monotonic()
+    if minutes is not None and math.isnan(minutes):
+        raise click.BadParameter("it is a number of minutes", param_hint="--minutes")
     from crnn_deploy.training.config import read_config
     from crnn_deploy.training.loop import train as run
 
@@ -44,7 +57,7 @@ def train(path: Path, changes: tuple[str, ...], resume: bool, qat: bool) -> None
     unread = sorted({"network", "recipe"} & config.model_fields_set) if config.start is not None else []
     if unread:
         click.echo(f"not read, since start.checkpoint brings its own: {', '.join(unread)}", err=True)
-    outcome = run(config, resume=resume)
+    outcome = run(config, resume=resume, until=None if minutes is None else started + 60 * minutes)
     for name, score in outcome.scores.items():
         click.echo(
             f"{name}: exact {score.exact} of {score.images} ({score.accuracy:.2%}), CER {score.cer:.2%}"
@@ -52,3 +65,11 @@ def train(path: Path, changes: tuple[str, ...], resume: bool, qat: bool) -> None
     if outcome.stopped:
         click.echo(f"stopped after step {outcome.step} of {config.steps}; --resume goes on", err=True)
         raise KeyboardInterrupt
+    if outcome.late and outcome.step < config.steps:
+        click.echo(
+            f"the {minutes:g} minutes are spent after step {outcome.step} of {config.steps}; "
+            "--resume goes on",
+            err=True,
+        )
+    elif outcome.late:
+        click.echo(f"the {minutes:g} minutes are spent: the last validation was left out", err=True)

@@ -170,6 +170,7 @@ class Config(_Section):
         None  # finetune for INT8: largest level of the weights, which `quantize` takes as 63
     )
     augment: bool = False  # vary images on disk: crop, slant, contrast, blur, noise
+    font_pack: Path | None = None  # draw with the fonts and words of this file, not with the machine's
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     steps: PositiveInt  # of the optimiser, in all
     batch: PositiveInt = 64  # images of a step, in each process

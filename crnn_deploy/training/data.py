@@ -7,12 +7,16 @@ sees what an uninterrupted one would have seen, whatever the number of workers.
 from __future__ import annotations
 
 import hashlib
+import math
+import shutil
 import signal
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from itertools import islice, pairwise
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,9 +30,10 @@ from crnn_deploy.errors import CrnnDeployError
 from crnn_deploy.manifest import Manifest
 from crnn_deploy.synthesis.dataset import SyntheticDataset
 from crnn_deploy.synthesis.effects import augmented
+from crnn_deploy.synthesis.font_pack import Material
 from crnn_deploy.synthesis.fonts import Face, scan
 from crnn_deploy.synthesis.renderer import Renderer
-from crnn_deploy.synthesis.texts import TextSource, read_words
+from crnn_deploy.synthesis.texts import WORD_LISTS, TextSource, read_words
 from crnn_deploy.training.config import Config, DataConfig, SyntheticConfig
 
 __all__ = [
@@ -40,6 +45,9 @@ __all__ = [
     "open_source",
     "open_sources",
 ]
+
+_AHEAD = 2  # windows of each worker where a GPU waits: one that is done early draws on until its turn
+_SHARED = Path("/dev/shm")
 
 
 class TrainingDataInvalid(CrnnDeployError, ValueError):
@@ -57,6 +65,48 @@ class Batch:
 
 
 @dataclass(frozen=True)
+class _Window:
+    """Batches on their way from a worker: three tensors, since each that a process sends takes a descriptor.
+
+    Where the memory that processes share is small, the images go by a pipe, as an array.
+    """
+
+    images: Tensor | NDArray[np.float32]  # (numbers of all batches,) float32
+    labels: Tensor  # (all labels,) int64
+    lengths: Tensor  # (all images,) int64
+    batches: tuple[tuple[tuple[int, ...], tuple[str, ...], int], ...]  # shape of the images, texts, labels
+
+    @classmethod
+    def of(cls, batches: Sequence[Batch], shared: bool) -> _Window:
+        images = torch.cat([batch.images.flatten() for batch in batches])
+        return cls(
+            images if shared else images.numpy(),
+            torch.cat([batch.labels for batch in batches]),
+            torch.cat([batch.lengths for batch in batches]),
+            tuple((tuple(batch.images.shape), batch.texts, len(batch.labels)) for batch in batches),
+        )
+
+    def pin_memory(self) -> _Window:
+        """The same in memory that a GPU copies from by itself; called by a thread of DataLoader."""
+        images = torch.as_tensor(self.images).pin_memory()
+        return replace(self, images=images, labels=self.labels.pin_memory())
+
+    def split(self) -> list[Batch]:
+        shapes, texts, labels = zip(*self.batches, strict=True)
+        return [
+            Batch(images.view(shape), own, lengths, names)
+            for images, shape, own, lengths, names in zip(
+                torch.split(torch.as_tensor(self.images), [math.prod(shape) for shape in shapes]),
+                shapes,
+                torch.split(self.labels, list(labels)),
+                torch.split(self.lengths, [shape[0] for shape in shapes]),
+                texts,
+                strict=True,
+            )
+        ]
+
+
+@dataclass(frozen=True)
 class _Some:
     """Some of a dataset's samples."""
 
@@ -70,14 +120,17 @@ class _Some:
         return self.whole[int(self.indices[index])]
 
 
-def open_source(source: DataConfig, alphabet: Sequence[str], seed: int) -> Dataset:
+def open_source(
+    source: DataConfig, alphabet: Sequence[str], seed: int, material: Material | None = None
+) -> Dataset:
     """The images of one source.
 
     seed: of drawn images
+    material: what is drawn from; None: the machine's word lists, and the fonts in the source's folders
     Raises TrainingDataInvalid, what `open_dataset` raises, FontsMissing, CharactersNotCovered.
     """
     if source.synthetic is not None:
-        return _drawn(source.synthetic, alphabet, seed)
+        return _drawn(source.synthetic, alphabet, seed, material)
     assert source.path is not None
     found = open_dataset(source.path, kind=source.kind, images=source.images, characters=source.characters)
     low, high = source.part
@@ -89,23 +142,28 @@ def open_source(source: DataConfig, alphabet: Sequence[str], seed: int) -> Datas
     return _Some(found, np.array(inside, np.int64))
 
 
-def open_sources(config: Config, alphabet: Sequence[str]) -> list[tuple[Dataset, float]]:
+def open_sources(
+    config: Config, alphabet: Sequence[str], material: Material | None = None
+) -> list[tuple[Dataset, float]]:
     """Every source of training images, and its weight. Raises what `open_source` raises."""
     return [
-        (open_source(source, alphabet, config.seed + 1 + at), source.weight)
+        (open_source(source, alphabet, config.seed + 1 + at, material), source.weight)
         for at, source in enumerate(config.train)
     ]
 
 
-def _drawn(config: SyntheticConfig, alphabet: Sequence[str], seed: int) -> SyntheticDataset:
-    faces = [face for face in faces_of(config) if face.split == config.split]
+def _drawn(
+    config: SyntheticConfig, alphabet: Sequence[str], seed: int, material: Material | None
+) -> SyntheticDataset:
+    faces = [face for face in faces_of(config, material) if face.split == config.split]
     if not faces:
         raise TrainingDataInvalid(
             f"no font here belongs to the split {config.split!r}; install those that "
             f"`crnn-deploy dataset fonts --tier {config.fonts} --packages` lists"
         )
+    words = read_words(config.split, material.word_lists if material else WORD_LISTS)
     return SyntheticDataset(
-        texts=TextSource(alphabet, read_words(config.split), config.kinds),
+        texts=TextSource(alphabet, words, config.kinds),
         renderer=Renderer(faces, alphabet),
         seed=seed,
         augmented=config.augmented,
@@ -114,9 +172,9 @@ def _drawn(config: SyntheticConfig, alphabet: Sequence[str], seed: int) -> Synth
     )
 
 
-def faces_of(config: SyntheticConfig) -> list[Face]:
-    """Every face of the tier and folders, of both splits."""
-    return _scanned(config.fonts, config.folders)
+def faces_of(config: SyntheticConfig, material: Material | None = None) -> list[Face]:
+    """Every face of the tier, of both splits, in the folders or what is drawn from in their place."""
+    return _scanned(config.fonts, material.folders if material else config.folders)
 
 
 _scanned = cache(scan)
@@ -159,6 +217,7 @@ class Stream(data.Dataset[list[Batch]]):
         self._datasets = [dataset for dataset, _ in sources]
         self._counts = _shares([weight for _, weight in sources], config.batch * config.window * world)
         self._manifest = manifest
+        self._encode = ctc.Encoder(manifest.alphabet, manifest.blank)
         self._window, self._seed = config.window, config.seed
         self._augment, self._ignore_case = config.augment, config.ignore_case
         self._rank, self._world = rank, world
@@ -188,9 +247,7 @@ class Stream(data.Dataset[list[Batch]]):
                     continue
                 try:
                     sample = dataset[self._index(source, position)]
-                    labels = ctc.encode(
-                        sample.text, manifest.alphabet, manifest.blank, ignore_case=self._ignore_case
-                    )
+                    labels = self._encode(sample.text.lower() if self._ignore_case else sample.text)
                     pixels = image.read(sample.image)
                 except CrnnDeployError:  # told by `dataset check`; a window of too many ends the training
                     if drawn:
@@ -241,44 +298,64 @@ def _shares(weights: Sequence[float], total: int) -> list[int]:
     return [int(count) for count in counts]
 
 
-def batches_from(stream: Stream, step: int, steps: int, window: int, workers: int) -> Iterator[Batch]:
-    """The batches of steps `step` to `steps`. Raises TrainingDataInvalid, whatever the stream raised."""
+def batches_from(
+    stream: Stream, step: int, steps: int, window: int, workers: int, *, pinned: bool = False
+) -> Iterator[Batch]:
+    """The batches of steps `step` to `steps`. Raises TrainingDataInvalid, whatever the stream raised.
+
+    pinned: images and labels lie in memory that a GPU copies from by itself
+    """
     first, last = step // window, -(-steps // window)
+    ahead = _AHEAD if pinned else 1
     windows = data.DataLoader(
-        _Windows(stream),
+        _Windows(stream, workers * (ahead + 1)),
         batch_size=None,
         sampler=range(first, last),
         num_workers=workers,
         collate_fn=_as_it_is,
-        prefetch_factor=1 if workers else None,
+        pin_memory=pinned,
+        prefetch_factor=ahead if workers else None,
         worker_init_fn=_ignore_signals,
         generator=torch.Generator(),  # its own: a resumed run must not draw from the trainer's once more
     )
-    every = (batch for batches in windows for batch in _sound(batches))
+    every = (batch for window in windows for batch in _sound(window).split())
     return islice(every, step % window, None)
 
 
-class _Windows(data.Dataset["list[Batch] | str"]):
-    """A stream whose errors leave a worker process as their message, which DataLoader would rewrite."""
+class _Windows(data.Dataset["_Window | str"]):
+    """A stream whose errors leave a worker process as their message, which DataLoader would rewrite.
 
-    def __init__(self, stream: Stream) -> None:
-        self._stream = stream
+    held: how many windows there may be at a time
+    """
 
-    def __getitem__(self, window: int) -> list[Batch] | str:
+    def __init__(self, stream: Stream, held: int) -> None:
+        self._stream, self._held = stream, held
+
+    def __getitem__(self, window: int) -> _Window | str:
         try:
-            return self._stream[window]
+            batches = self._stream[window]
         except CrnnDeployError as error:
             return str(error)
+        return _Window.of(batches, self._fits(sum(batch.images.nbytes for batch in batches)))
+
+    def _fits(self, size: int) -> bool:
+        """Whether all windows fit into the memory that processes share, where the system has a folder for it.
+
+        A container often gives 64 MiB, and a process that writes beyond it ends by SIGBUS.
+        """
+        if self._held == 0 or not _SHARED.is_dir():
+            return True
+        return shutil.disk_usage(_SHARED).total > 2 * size * self._held
 
 
-def _sound(batches: list[Batch] | str) -> list[Batch]:
-    if isinstance(batches, str):
-        raise TrainingDataInvalid(batches)
-    return batches
+def _sound(window: _Window | str) -> _Window:
+    if isinstance(window, str):
+        raise TrainingDataInvalid(window)
+    return window
 
 
-def _as_it_is(batches: list[Batch] | str) -> list[Batch] | str:
-    return batches
+def _as_it_is(window: Any) -> Any:
+    return window
 
 
 def _ignore_signals(_: int) -> None:

@@ -11,6 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import cv2
 import torch
 from torch import Tensor, distributed, nn
 from torch.nn.functional import ctc_loss
@@ -22,9 +23,12 @@ from crnn_deploy.errors import CrnnDeployError
 from crnn_deploy.metrics import Score
 from crnn_deploy.pipeline import Stop
 from crnn_deploy.stages.fake_quantization import quantization_aware
+from crnn_deploy.synthesis.font_pack import Material, unpacked
 from crnn_deploy.synthesis.fonts import write_font_manifest
 from crnn_deploy.training import state
+from crnn_deploy.training.clock import Clock
 from crnn_deploy.training.config import Config
+from crnn_deploy.training.copies import is_asynchronous, on_device
 from crnn_deploy.training.data import Batch, Stream, batches_from, faces_of, open_source, open_sources
 from crnn_deploy.training.journal import Journal
 from crnn_deploy.training.model import Model, build, train_mode
@@ -53,12 +57,14 @@ class Outcome:
 
     step: int  # steps done in all
     stopped: bool  # by a signal, before its last step
+    late: bool  # the time was spent, before its last step or before the validation after it
     scores: Mapping[str, Score]  # of the last validation
 
 
-def train(config: Config, *, resume: bool = False) -> Outcome:
-    """Train until the last step or a signal. Under torchrun, every process calls it.
+def train(config: Config, *, resume: bool = False, until: float | None = None) -> Outcome:
+    """Train until the last step, a signal, or the end of the time. Under torchrun, every process calls it.
 
+    until: when it should have ended, as `time.monotonic` says it; one step is done in any case
     Raises RunExists, ResumeImpossible, PrecisionImpossible, and what opening data and checkpoints raises.
     """
     with ExitStack() as stack:
@@ -70,7 +76,8 @@ def train(config: Config, *, resume: bool = False) -> Outcome:
             raise RunExists(config.out)
         torch.manual_seed(config.seed)
         model = build(config)
-        sources = open_sources(config, model.manifest.alphabet)
+        material = stack.enter_context(unpacked(config.font_pack)) if config.font_pack else None
+        sources = open_sources(config, model.manifest.alphabet, material)
         if config.qat is not None:
             # on the images of the first process, so that all have the same ranges
             first = batches_from(Stream(sources, model.manifest, config), 0, _MEASURED, config.window, 0)
@@ -78,16 +85,16 @@ def train(config: Config, *, resume: bool = False) -> Outcome:
             quantization_aware(reference, (batch.images for batch in islice(first, _MEASURED)), config.qat)
         stream = Stream(sources, model.manifest, config, rank=rank, world=world)
         validation = {
-            name: open_source(source, model.manifest.alphabet, _validation_seed(name))
+            name: open_source(source, model.manifest.alphabet, _validation_seed(name), material)
             for name, source in config.validation.items()
             if rank == 0
         }
-        run = _Run(config, model, stream, device, rank, world)
+        run = _Run(config, model, stream, device, rank, world, Clock(until))
         if resume:
             run.resume(last)
         if rank == 0:
             config.out.mkdir(parents=True, exist_ok=True)
-            _write_fonts(config)
+            _write_fonts(config, material)
             run.journal = stack.enter_context(Journal(config.out, config.steps, run.step))
         stop = stack.enter_context(Stop())
         return run.go(validation, stop)
@@ -95,16 +102,23 @@ def train(config: Config, *, resume: bool = False) -> Outcome:
 
 class _Run:
     def __init__(
-        self, config: Config, model: Model, stream: Stream, device: torch.device, rank: int, world: int
+        self,
+        config: Config,
+        model: Model,
+        stream: Stream,
+        device: torch.device,
+        rank: int,
+        world: int,
+        clock: Clock,
     ) -> None:
         self.config, self.model, self.stream = config, model, stream
-        self.device, self.rank, self.world = device, rank, world
+        self.device, self.rank, self.world, self.clock = device, rank, world, clock
         self.journal: Journal | None = None
         self.step, self.best = 0, -1.0
         # the layout in which convolutions are fastest, on CPUs and GPUs
         model.module.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = Average(model.weights, config.ema) if config.ema else None
-        self.optimizer = optimizer_of(model.module, config.optimizer)
+        self.optimizer = optimizer_of(model.module, config.optimizer, fused=is_asynchronous(device))
         self.scaler = torch.amp.GradScaler("cuda", enabled=config.precision == "fp16")
         self.module: nn.Module = model.module
         if world > 1:
@@ -125,19 +139,21 @@ class _Run:
         )
 
     def go(self, validation: Mapping[str, Dataset], stop: Stop) -> Outcome:
-        config = self.config
+        config, clock = self.config, self.clock
         freeze = config.start is not None and config.start.freeze_cnn
         train_mode(self.model.module, freeze)
-        scores: dict[str, Score] = {}
+        scores: Mapping[str, Score] = {}
         losses: list[Tensor] = []
-        batches = batches_from(self.stream, self.step, config.steps, config.window, config.workers)
-        stopped = False
-        while self.step < config.steps and not stopped:
+        batches, first = on_device(self._batches(), self.device), self.step
+        stopped = late = False
+        while self.step < config.steps and not stopped and not late:
             rate = config.optimizer.lr * factor(config.schedule, self.step, config.steps)
-            losses.append(self._learn(next(batches), rate))
+            with clock.timed("first batch" if self.step == first else "step"):
+                losses.append(self._learn(next(batches), rate))
             self.step += 1
-            stopped = self._agreed(stop())
-            ended = stopped or self.step == config.steps
+            last = self.step == config.steps
+            stopped, late = self._agreed(stop(), not last and not clock.fits("step"))
+            ended = stopped or late or last
             if self.rank != 0:
                 losses.clear()
                 continue
@@ -145,35 +161,55 @@ class _Run:
             if self.step % config.log_every == 0 or ended:
                 self.journal.learned(self.step, float(torch.stack(losses).mean()), rate)
                 losses.clear()
-            if validation and (self.step % config.validate_every == 0 or self.step == config.steps):
-                with self._averaged():
-                    scores = validate(
-                        *(self.model, validation, self.device, self.step, self.journal),
-                        ignore_case=config.ignore_case,
-                    )
+            if validation and (self.step % config.validate_every == 0 or last):
+                scores = self._validated(validation)
                 train_mode(self.model.module, freeze)
-                accuracy = sum(score.accuracy for score in scores.values()) / len(scores)
-                if accuracy > self.best:
-                    self.best = accuracy
-                    self._save_weights("best.pth")
+                late = late or (last and not scores)
             if config.keep_every and self.step % config.keep_every == 0:
                 self._save_weights(f"step-{self.step:07}.pth")
-            if self.step % config.save_every == 0 or ended:
-                self._save_training()
-        return Outcome(self.step, stopped, scores)
+            if ended or (self.step % config.save_every == 0 and clock.fits("save")):
+                with clock.timed("save"):
+                    self._save_training()
+        return Outcome(self.step, stopped, late, scores)
+
+    def _batches(self) -> Iterator[Batch]:
+        config = self.config
+        return batches_from(
+            *(self.stream, self.step, config.steps, config.window, config.workers),
+            pinned=is_asynchronous(self.device),
+        )
+
+    def _validated(self, validation: Mapping[str, Dataset]) -> Mapping[str, Score]:
+        """The scores of a validation; the best weights are kept. None where there is no time for it."""
+        assert self.journal is not None
+        if not self.clock.fits("validation"):
+            return {}
+        with self.clock.timed("validation"), self._averaged():
+            scores = validate(
+                *(self.model, validation, self.device, self.step, self.journal),
+                ignore_case=self.config.ignore_case,
+                ended=lambda: not self.clock.fits("step"),
+            )
+        accuracy = sum(score.accuracy for score in scores.values()) / len(scores) if scores else -1.0
+        if accuracy > self.best:
+            self.best = accuracy
+            self._save_weights("best.pth")
+        return scores
 
     def _learn(self, batch: Batch, rate: float) -> Tensor:
-        """One step of the optimiser; its loss."""
+        """One step of the optimiser, on a batch of the device; its loss.
+
+        On a GPU nothing here waits for it but `ctc_loss` and its gradient, which copy the lengths there.
+        """
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        images = batch.images.to(self.device, memory_format=torch.channels_last, non_blocking=True)
         with self._cast():
-            logits = self.module(images)
+            logits = self.module(batch.images)
         log_probs = logits.float().log_softmax(2).transpose(0, 1)  # (T, N, classes)
         steps, images_in_batch = log_probs.shape[:2]
         loss = ctc_loss(
             log_probs,
-            batch.labels.to(self.device),
+            batch.labels,
             torch.full((images_in_batch,), steps),
             batch.lengths,
             blank=self.model.manifest.blank,
@@ -187,7 +223,7 @@ class _Run:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         if self.average is not None:
-            self.average.update(self.model.weights, self.step)
+            self.average.update(self.step)
         return loss.detach()
 
     def _cast(self) -> AbstractContextManager[Any]:
@@ -196,16 +232,17 @@ class _Run:
         dtype = torch.bfloat16 if self.config.precision == "bf16" else torch.float16
         return torch.autocast(self.device.type, dtype=dtype)
 
-    def _agreed(self, requested: bool) -> bool:
-        """Whether any process was told to stop."""
+    def _agreed(self, stopped: bool, late: bool) -> tuple[bool, bool]:
+        """Whether any process was told to stop, and whether any has no more time."""
         if self.world == 1:
-            return requested
-        flag = torch.tensor([float(requested)], device=self.device)
-        distributed.all_reduce(flag)
-        return bool(flag.item())
+            return stopped, late
+        flags = torch.tensor([float(stopped), float(late)], device=self.device)
+        distributed.all_reduce(flags)
+        told = flags.tolist()
+        return told[0] > 0, told[1] > 0
 
     def _averaged(self) -> AbstractContextManager[None]:
-        return self.average.swapped(self.model.weights) if self.average else nullcontext()
+        return self.average.swapped() if self.average else nullcontext()
 
     def _average_state(self) -> dict[str, Tensor] | None:
         return self.average.state if self.average else None
@@ -234,6 +271,7 @@ class _Run:
 def _processes(config: Config) -> Iterator[tuple[int, int, torch.device]]:
     """Rank, number of processes, and this process's device; set up as torchrun says."""
     torch.set_num_threads(config.threads)
+    cv2.setNumThreads(config.threads)  # a worker has no more either: its copy of a pool of threads has none
     device = torch.device("cpu")
     if torch.cuda.is_available():
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
@@ -253,8 +291,8 @@ def _validation_seed(name: str) -> int:
     return zlib.crc32(name.encode())
 
 
-def _write_fonts(config: Config) -> None:
+def _write_fonts(config: Config, material: Material | None) -> None:
     drawn = [source.synthetic for source in (*config.train, *config.validation.values()) if source.synthetic]
-    faces = {face for synthetic in drawn for face in faces_of(synthetic)}
+    faces = {face for synthetic in drawn for face in faces_of(synthetic, material)}
     if faces:
         write_font_manifest(sorted(faces, key=lambda face: face.path), config.out / "fonts.json")

@@ -19,8 +19,11 @@ _ONECYCLE_START = 1 / 25
 _NO_DECAY = 1  # dimensions of biases and of batch norm's weights, which do not decay
 
 
-def optimizer_of(module: nn.Module, config: OptimizerConfig) -> Optimizer:
-    """The optimiser of the weights that are trained; biases and batch norm are not decayed."""
+def optimizer_of(module: nn.Module, config: OptimizerConfig, *, fused: bool = False) -> Optimizer:
+    """The optimiser of the weights that are trained; biases and batch norm are not decayed.
+
+    fused: Adam and AdamW as one kernel for all weights
+    """
     trained = [p for p in module.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in trained if p.ndim > _NO_DECAY], "weight_decay": config.weight_decay},
@@ -28,9 +31,9 @@ def optimizer_of(module: nn.Module, config: OptimizerConfig) -> Optimizer:
     ]
     match config.name:
         case "adam":
-            return torch.optim.Adam(groups, config.lr, config.betas)
+            return torch.optim.Adam(groups, config.lr, config.betas, fused=fused or None)
         case "adamw":
-            return torch.optim.AdamW(groups, config.lr, config.betas)
+            return torch.optim.AdamW(groups, config.lr, config.betas, fused=fused or None)
         case "rmsprop":
             return torch.optim.RMSprop(groups, config.lr, momentum=config.momentum)
         case "sgd":
@@ -72,28 +75,33 @@ def factor(config: ScheduleConfig, step: int, steps: int) -> float:
 class Average:
     """An exponential moving average of a module's weights and statistics.
 
+    module: on the device that it stays on
     decay: what is kept of the average at each step, less in the first steps
     """
 
     def __init__(self, module: nn.Module, decay: float) -> None:
-        self._decay = decay
-        self.state = {name: value.detach().clone() for name, value in module.state_dict().items()}
+        self._module, self._decay = module, decay
+        current = module.state_dict()  # the module's own memory, whatever is loaded into it later
+        self.state = {name: value.detach().clone() for name, value in current.items()}
+        averaged = [name for name, value in current.items() if value.is_floating_point()]
+        counted = [name for name in current if name not in averaged]
+        # as lists: a GPU updates each in a kernel or two, not in one for each tensor
+        self._averaged = [self.state[name] for name in averaged], [current[name] for name in averaged]
+        self._counted = [self.state[name] for name in counted], [current[name] for name in counted]
 
     @torch.no_grad()
-    def update(self, module: nn.Module, step: int) -> None:
+    def update(self, step: int) -> None:
         decay = min(self._decay, (1 + step) / (10 + step))
-        for name, value in module.state_dict().items():
-            if value.is_floating_point():
-                self.state[name].lerp_(value, 1 - decay)
-            else:
-                self.state[name].copy_(value)
+        torch._foreach_lerp_(*self._averaged, 1 - decay)
+        if self._counted[0]:
+            torch._foreach_copy_(*self._counted)
 
     @contextmanager
-    def swapped(self, module: nn.Module) -> Iterator[None]:
+    def swapped(self) -> Iterator[None]:
         """Inside, the module has the average's weights."""
-        own = {name: value.detach().clone() for name, value in module.state_dict().items()}
-        module.load_state_dict(self.state)
+        own = {name: value.detach().clone() for name, value in self._module.state_dict().items()}
+        self._module.load_state_dict(self.state)
         try:
             yield
         finally:
-            module.load_state_dict(own)
+            self._module.load_state_dict(own)

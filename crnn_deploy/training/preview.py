@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from itertools import count
 
 import cv2
@@ -13,6 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 from crnn_deploy import image
 from crnn_deploy.datasets import Sample
 from crnn_deploy.errors import CrnnDeployError
+from crnn_deploy.synthesis.font_pack import unpacked
 from crnn_deploy.synthesis.fonts import Face
 from crnn_deploy.training.config import Config
 from crnn_deploy.training.data import Stream, TrainingDataInvalid, open_sources
@@ -56,14 +58,15 @@ def training_samples(config: Config) -> Iterator[Sample]:
     Raises TrainingDataInvalid, and what opening its data raises.
     """
     manifest = build(config).manifest
-    stream = Stream(open_sources(config, manifest.alphabet), manifest, config)
-    for window in count():
-        found = 0
-        for pixels, text, _ in stream.samples(window):
-            found += 1
-            yield Sample(pixels, text, "")
-        if not found:
-            raise TrainingDataInvalid("no training image can be used; see crnn-deploy dataset check")
+    with unpacked(config.font_pack) if config.font_pack else nullcontext() as material:
+        stream = Stream(open_sources(config, manifest.alphabet, material), manifest, config)
+        for window in count():
+            found = 0
+            for pixels, text, _ in stream.samples(window):
+                found += 1
+                yield Sample(pixels, text, "")
+            if not found:
+                raise TrainingDataInvalid("no training image can be used; see crnn-deploy dataset check")
 
 
 def _cell(sample: Sample, faces: list[Face]) -> NDArray[np.uint8]:

@@ -21,7 +21,7 @@ __all__ = ["LAST", "ResumeImpossible", "load", "save_training", "save_weights"]
 LAST = "last.pth"
 # what may not change: the position in the stream of images would mean another image
 _FIXED = (
-    *("seed", "batch", "window", "train", "augment", "ignore_case"),
+    *("seed", "batch", "window", "train", "font_pack", "augment", "ignore_case"),
     *("network", "start", "alphabet", "recipe", "optimizer", "ema", "precision", "qat"),
 )
 

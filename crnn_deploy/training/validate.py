@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
@@ -49,10 +49,12 @@ def validate(
     journal: Journal,
     *,
     ignore_case: bool,
+    ended: Callable[[], bool],
 ) -> dict[str, Score]:
     """Read every image of every dataset; leaves the module in evaluation mode.
 
     ignore_case: truths are lowered, as the labels were
+    ended: asked between two chunks of images; once it says so nothing more is read, and there are no scores
     """
     backend = _Live(model, device)
     recognizer = Recognizer(backend, batch=_BATCH)
@@ -60,6 +62,8 @@ def validate(
     for name, dataset in datasets.items():
         total = Score()
         for start in range(0, len(dataset), _CHUNK):
+            if ended():
+                return {}
             samples = [dataset[i] for i in range(start, min(start + _CHUNK, len(dataset)))]
             texts = recognizer.try_read([sample.image for sample in samples])
             total += score(
