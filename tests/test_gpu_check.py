@@ -26,10 +26,11 @@ import pytest
 import torch
 from gpu.graphs import two_forward_lstms, up_to_first_lstm
 from gpu.networks import DEFAULT_MODEL, PAPER, Network, engines_of, networks, prepare, split
+from gpu.plans import TorchEngine
 from gpu.work import Work
 from numpy.typing import NDArray
 from onnx import helper
-from paper_gpu import PaperCuda, PaperRtx, PaperTrt, write_engine
+from paper_gpu import PaperContext, PaperCuda, PaperRtx, PaperTrt, write_engine
 from paper_torch import PaperGpu, RawBlocks
 from torch import Tensor, nn
 
@@ -406,6 +407,20 @@ def test_an_image_alone_against_the_same_in_a_batch(
     gpu.invariance.invariance(work)
     found = work.results["ONNX Runtime CUDA fp32"]
     assert found["not equal in every bit"] == 8 and 2e-3 < found["largest difference"] < 4e-3
+
+
+def test_an_engine_that_cannot_be_recorded_says_so(
+    cuda: PaperCuda, engine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TensorRT for RTX was asked in the run before: in a recording it may not be asked."""
+    stand_in = PaperGpu(cuda)
+    monkeypatch.setattr(PaperContext, "is_stream_capturable", lambda context, handle: False)
+    made = TorchEngine(PaperTrt(cuda), engine.read_bytes(), stand_in)
+    images = torch.from_numpy(noise(1, 2, 104))
+    assert len(made(images)) == 2
+    monkeypatch.setattr(stand_in, "recording", lambda: True)
+    with pytest.raises(RuntimeError, match="this stream cannot be recorded"):
+        made(images)
 
 
 def test_the_peak_of_large_batches(

@@ -12,7 +12,7 @@ import onnx
 import pytest
 from click.testing import CliRunner, Result
 from numpy.typing import NDArray
-from paper_gpu import PROFILES, PaperCuda, PaperEngine, PaperRtx, PaperStream, write_engine
+from paper_gpu import PROFILES, PaperContext, PaperCuda, PaperEngine, PaperRtx, PaperStream, write_engine
 
 from crnn_deploy import Recognizer
 from crnn_deploy.backends import open_backend, trt
@@ -121,6 +121,17 @@ def test_a_run_that_cannot_be_recorded_runs_all_the_same(
     assert cuda.calls.count("context") == 2  # tried once
     expected = "CAPTURE_INVALIDATED" if kind == "capture" else "TensorRT gives no reason"
     assert backend.not_recorded is not None and expected in backend.not_recorded
+
+
+def test_a_stream_that_tensorrt_for_rtx_cannot_record_is_not_recorded(
+    cuda: PaperCuda, engine: Path, tiny_onnx: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(PaperContext, "is_stream_capturable", lambda context, handle: False)
+    backend = trt.open_engine(engine)
+    for _ in range(3):
+        same(backend.run(images(2, 100)), OrtBackend(tiny_onnx).run(images(2, 100)))
+    assert "record" not in cuda.calls
+    assert backend.not_recorded == "TensorRT for RTX says that this stream cannot be recorded"
 
 
 @pytest.mark.parametrize("kernels", ["lazy", "eager", "none"])

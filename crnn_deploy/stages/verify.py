@@ -29,7 +29,7 @@ __all__ = ["NotComparable", "Verification", "open_checkpoint", "verify"]
 
 _BATCH = 8
 _CASES = 12
-_MEASURED, _SPARSE = 64, 8  # what a number format costs: of the first images, then of one batch in so many
+_MEASURED, _SPARSE = 128, 4  # what a number format costs: of the first images, then of one batch in so many
 
 
 @dataclass(frozen=True)
