@@ -24,8 +24,8 @@ __all__ = ["FLOATS", "FormatError", "Meter", "in_graph", "in_pytorch", "rounded_
 Logits = Callable[[NDArray[np.float32]], NDArray[np.float64]]
 
 FLOATS: tuple[Precision, ...] = ("fp32", "tf32", "fp16", "bf16")  # int8 is judged by its texts
-# Other images come, and GPUs sum in another order. The worst of 910 photographed words and receipts was, in 99
-# of 100 samples, at most 3.9 times the worst of 256 of them (benchmarks/number_formats.py).
+# Other images come, and GPUs sum in another order. The worst of 910 photographed words and receipts was, in
+# 99 of 100 samples, at most 3.9 times the worst of 256 of them (benchmarks/number_formats.py).
 _SLACK = 4
 _DROPPED = 13  # bits of a float32 mantissa that TF32 lacks
 _TYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}  # others compute in float32
