@@ -23,9 +23,10 @@ from torch import Tensor, nn
 
 from crnn_deploy.cli.main import main
 from crnn_deploy.synthesis.font_pack import write_font_pack
-from crnn_deploy.training import copies, data, loop
+from crnn_deploy.training import copies, data, learner, loop
 from crnn_deploy.training.config import Config, OptimizerConfig
 from crnn_deploy.training.data import Batch, Stream, batches_from, open_sources
+from crnn_deploy.training.learner import Learner
 from crnn_deploy.training.loop import train
 from crnn_deploy.training.model import build
 from crnn_deploy.training.optimize import Average, optimizer_of
@@ -79,9 +80,9 @@ class PaperCuda:
             monkeypatch.setattr(torch.accelerator, name, value)
         monkeypatch.setattr(Tensor, "pin_memory", pin_memory)
         monkeypatch.setattr(Tensor, "record_stream", lambda tensor, stream: self._record(tensor, stream))
-        for module in (copies, loop):
+        for module in (copies, loop, learner):
             monkeypatch.setattr(module, "is_asynchronous", lambda device: True)
-        learn, copied = loop._Run._learn, copies._copied
+        learn, copied = Learner.learn, copies._copied
 
         def copying(batch: Batch, device: torch.device) -> Batch:
             self.sources += [batch.images, batch.labels]
@@ -89,11 +90,11 @@ class PaperCuda:
 
         monkeypatch.setattr(copies, "_copied", copying)
 
-        def learning(run: Any, batch: Batch, rate: float) -> Tensor:
+        def learning(own: Learner, batch: Batch, step: int, rate: float) -> Tensor:
             self.events.append("step")
-            return learn(run, batch, rate)
+            return learn(own, batch, step, rate)
 
-        monkeypatch.setattr(loop._Run, "_learn", learning)
+        monkeypatch.setattr(Learner, "learn", learning)
 
     def _record(self, tensor: Tensor, stream: PaperStream) -> None:
         assert stream is self.steps

@@ -22,6 +22,7 @@ from crnn_deploy.cli.main import main
 from crnn_deploy.metrics import Score
 from crnn_deploy.training import loop
 from crnn_deploy.training.config import Config
+from crnn_deploy.training.learner import Learner
 from crnn_deploy.training.loop import train
 
 
@@ -86,7 +87,7 @@ class Time:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 100.0
         monkeypatch.setattr(time, "monotonic", lambda: self.now)
-        learn, save = loop._Run._learn, loop._Run._save_training
+        learn, save = Learner.learn, loop._Run._save_training
         self.saved: list[float] = []
 
         def learning(*arguments: Any) -> Any:
@@ -98,7 +99,7 @@ class Time:
             self.now += 5
             self.saved.append(self.now)
 
-        monkeypatch.setattr(loop._Run, "_learn", learning)
+        monkeypatch.setattr(Learner, "learn", learning)
         monkeypatch.setattr(loop._Run, "_save_training", saving)
 
 
@@ -157,6 +158,7 @@ RANKS = """
 import json, os, sys, time
 from pathlib import Path
 from crnn_deploy.training.config import read_config
+from crnn_deploy.training.learner import Learner
 from crnn_deploy.training.loop import train
 rank = int(os.environ["RANK"])
 outcome = train(read_config(Path(sys.argv[1])), until=time.monotonic() if rank else None)

@@ -9,13 +9,10 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import cv2
 import torch
-from torch import Tensor, distributed, nn
-from torch.nn.functional import ctc_loss
-from torch.nn.parallel import DistributedDataParallel
+from torch import Tensor, distributed
 
 from crnn_deploy.backends.reference import ReferenceBackend
 from crnn_deploy.datasets import Dataset
@@ -31,8 +28,9 @@ from crnn_deploy.training.config import Config
 from crnn_deploy.training.copies import is_asynchronous, on_device
 from crnn_deploy.training.data import Batch, Stream, batches_from, faces_of, open_source, open_sources
 from crnn_deploy.training.journal import Journal
+from crnn_deploy.training.learner import Learner
 from crnn_deploy.training.model import Model, build, train_mode
-from crnn_deploy.training.optimize import Average, factor, optimizer_of
+from crnn_deploy.training.optimize import factor
 from crnn_deploy.training.validate import validate
 
 __all__ = ["Outcome", "PrecisionImpossible", "RunExists", "train"]
@@ -115,25 +113,16 @@ class _Run:
         self.device, self.rank, self.world, self.clock = device, rank, world, clock
         self.journal: Journal | None = None
         self.step, self.best = 0, -1.0
-        # the layout in which convolutions are fastest, on CPUs and GPUs
-        model.module.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.average = Average(model.weights, config.ema) if config.ema else None
-        self.optimizer = optimizer_of(model.module, config.optimizer, fused=is_asynchronous(device))
-        self.scaler = torch.amp.GradScaler("cuda", enabled=config.precision == "fp16")
-        self.module: nn.Module = model.module
-        if world > 1:
-            self.module = DistributedDataParallel(
-                model.module, device_ids=[device] if device.type == "cuda" else None
-            )
+        self.learner = Learner(config, model, device, world)
 
     def resume(self, path: Path) -> None:
         self.step, self.best = state.load(
             path,
             self.model.weights,
             self.model.manifest,
-            self.average.state if self.average else None,
-            self.optimizer,
-            self.scaler,
+            self._average_state(),
+            self.learner.optimizer,
+            self.learner.scaler,
             self.config,
             self.world,
         )
@@ -149,7 +138,7 @@ class _Run:
         while self.step < config.steps and not stopped and not late:
             rate = config.optimizer.lr * factor(config.schedule, self.step, config.steps)
             with clock.timed("first batch" if self.step == first else "step"):
-                losses.append(self._learn(next(batches), rate))
+                losses.append(self.learner.learn(next(batches), self.step, rate))
             self.step += 1
             last = self.step == config.steps
             stopped, late = self._agreed(stop(), not last and not clock.fits("step"))
@@ -196,42 +185,6 @@ class _Run:
             self._save_weights("best.pth")
         return scores
 
-    def _learn(self, batch: Batch, rate: float) -> Tensor:
-        """One step of the optimiser, on a batch of the device; its loss.
-
-        On a GPU nothing here waits for it but `ctc_loss` and its gradient, which copy the lengths there.
-        """
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        with self._cast():
-            logits = self.module(batch.images)
-        log_probs = logits.float().log_softmax(2).transpose(0, 1)  # (T, N, classes)
-        steps, images_in_batch = log_probs.shape[:2]
-        loss = ctc_loss(
-            log_probs,
-            batch.labels,
-            torch.full((images_in_batch,), steps),
-            batch.lengths,
-            blank=self.model.manifest.blank,
-            zero_infinity=True,
-        )
-        self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-        if self.config.clip is not None:
-            self.scaler.unscale_(self.optimizer)
-            nn.utils.clip_grad_norm_(self.module.parameters(), self.config.clip)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        if self.average is not None:
-            self.average.update(self.step)
-        return loss.detach()
-
-    def _cast(self) -> AbstractContextManager[Any]:
-        if self.config.precision == "fp32":
-            return nullcontext()
-        dtype = torch.bfloat16 if self.config.precision == "bf16" else torch.float16
-        return torch.autocast(self.device.type, dtype=dtype)
-
     def _agreed(self, stopped: bool, late: bool) -> tuple[bool, bool]:
         """Whether any process was told to stop, and whether any has no more time."""
         if self.world == 1:
@@ -242,10 +195,12 @@ class _Run:
         return told[0] > 0, told[1] > 0
 
     def _averaged(self) -> AbstractContextManager[None]:
-        return self.average.swapped() if self.average else nullcontext()
+        average = self.learner.average
+        return average.swapped() if average else nullcontext()
 
     def _average_state(self) -> dict[str, Tensor] | None:
-        return self.average.state if self.average else None
+        average = self.learner.average
+        return average.state if average else None
 
     def _save_weights(self, name: str) -> None:
         state.save_weights(
@@ -258,8 +213,8 @@ class _Run:
             self.model.weights,
             self.model.manifest,
             self._average_state(),
-            self.optimizer,
-            self.scaler,
+            self.learner.optimizer,
+            self.learner.scaler,
             self.config,
             step=self.step,
             best=self.best,
