@@ -75,12 +75,12 @@ def _pack(folder: Path) -> Path | None:
     return own if own.exists() else None
 
 
-def _config(batch: int, images: int = IMAGES, **changes: Any) -> Config:
+def _config(batch: int, images: int) -> Config:
     """The default model's configuration, but for the size of batch and window."""
     config = read_config(
         _ROOT / "training" / "default.yaml", (f"recipe={_ROOT / 'training' / 'latin.toml'}",)
     )
-    return config.model_copy(update={"batch": batch, "window": max(1, images // batch), **changes})
+    return config.model_copy(update={"batch": batch, "window": max(1, images // batch)})
 
 
 def _stream(config: Config, material: Material | None) -> Stream:
@@ -90,7 +90,7 @@ def _stream(config: Config, material: Material | None) -> Stream:
 
 def _fonts(material: Material | None, pack: Path | None) -> str:
     """Which fonts are drawn with."""
-    [source] = _config(BATCHES[0]).train
+    [source] = _config(BATCHES[0], IMAGES).train
     assert source.synthetic is not None
     faces = faces_of(source.synthetic, material)
     if pack is not None:
@@ -128,7 +128,7 @@ def _counted(work: Work, batches: Iterator[Batch], warm: int) -> dict[str, float
 
 def _steps(gpu: Device, material: Material | None, batch: int) -> dict[str, dict[str, float]]:
     """Of a training in each number format, from batches that are ready on the device."""
-    config = _config(batch)
+    config = _config(batch, IMAGES)
     ready = list(on_device(iter(_stream(config, material)[0]), gpu.device))
     return {name: _step(gpu, config, precision, ready) for name, precision in _FORMATS.items()}
 
@@ -161,7 +161,7 @@ def _learner(gpu: Device, config: Config, precision: Literal["fp32", "bf16"]) ->
 
 def _whole(work: Work, gpu: Device, material: Material | None, name: str, batch: int) -> dict[str, Any]:
     """Workers, pinned copies and steps, with the batch and number format that are fastest alone."""
-    config, workers = _config(batch), WORKERS[-1]
+    config, workers = _config(batch, IMAGES), WORKERS[-1]
     learner = _learner(gpu, config, _FORMATS[name])
     batches = batches_from(
         *(_stream(config, material), 0, _ENDLESS, config.window, workers),
@@ -184,6 +184,6 @@ def _limit(drawn: float, steps: dict[tuple[str, int], dict[str, float]], fastest
     name, batch = fastest
     slower = "drawing" if drawn < learned else "the network's step"
     return (
-        f"{slower} limits: processes draw {drawn:,.0f} images a second at most, and steps of {batch} images in "
-        f"{name} take {learned:,.0f}"
+        f"{slower} limits: processes draw {drawn:,.0f} images a second at most, "
+        f"and steps of {batch} images in {name} take {learned:,.0f}"
     )
