@@ -27,7 +27,8 @@ from typing import Any
 from gpu.machine import gpu_header
 from gpu.work import INT8, Part, Work, merged, require_gpu, run_parts, shown, write
 
-_TRT, _EXPORT = "tensorrt or tensorrt_rtx", ("torch", "onnx", "onnxscript")
+_TRT, _NETS = "tensorrt or tensorrt_rtx", ("torch", "onnx")
+_EXPORT = (*_NETS, "onnxscript")
 _REACH = "cuda or pycuda"
 PARTS = {
     "runtimes": Part("gpu.machine:runtimes", 20, "which libraries load"),
@@ -38,21 +39,21 @@ PARTS = {
         "gpu.onnxruntime_cuda:onnxruntime_cuda",
         90,
         "ONNX Runtime: nodes by provider, parity, TF32, search of convolutions",
-        ("torch", "onnxruntime"),
+        (*_NETS, "onnxruntime"),
     ),
     "throughput": Part(
         "gpu.measure:throughput",
         90,
         "PyTorch with and without CUDA graphs, ONNX Runtime: batch by width",
-        ("torch", "onnxruntime"),
+        (*_NETS, "onnxruntime"),
         on_gpu=True,
     ),
-    "own kernel": Part("gpu.lstm:own_kernel", 60, "LSTMs by our own kernel", ("torch", "cuda"), on_gpu=True),
+    "own kernel": Part("gpu.lstm:own_kernel", 60, "LSTMs by our own kernel", (*_NETS, "cuda"), on_gpu=True),
     "targets": Part(
         "gpu.targets:targets",
         120,
         "which target of TensorRT for RTX runs on this GPU",
-        ("torch", "tensorrt_rtx"),
+        (*_NETS, "tensorrt_rtx"),
         on_gpu=True,
     ),
     "engines": Part(
@@ -62,24 +63,35 @@ PARTS = {
         (*_EXPORT, _TRT, _REACH),
     ),
     "engine throughput": Part(
-        "gpu.measure:engine_throughput", 90, "engines: batch by width", ("torch", _TRT, _REACH), on_gpu=True
+        "gpu.measure:engine_throughput",
+        90,
+        "engines: batch by width",
+        (*_NETS, _TRT, _REACH),
+        on_gpu=True,
     ),
     "peak": Part(
         "gpu.peak:peak",
         60,
         "images a second of the paper's network, width 100, fp16, large batches",
-        ("torch",),
+        _NETS,
         on_gpu=True,
     ),
-    "stages": Part("gpu.measure:stages", 50, "copies, compute and decoding apart", ("torch",), on_gpu=True),
-    "threads": Part("gpu.measure:threads", 20, "an engine shared by threads", (_TRT, _REACH)),
+    "stages": Part("gpu.measure:stages", 50, "copies, compute and decoding apart", _NETS, on_gpu=True),
+    "threads": Part("gpu.measure:threads", 20, "an engine shared by threads", (*_NETS, _TRT, _REACH)),
     "invariance": Part(
-        "gpu.invariance:invariance", 50, "an image alone against the same in a batch", ("onnxruntime",)
+        "gpu.invariance:invariance",
+        50,
+        "an image alone against the same in a batch",
+        (*_NETS, "onnxruntime"),
     ),
-    "lstm": Part(
-        "gpu.lstm:strategies", 120, "ways to run the BiLSTM, by the libraries", ("torch",), on_gpu=True
+    "lstm": Part("gpu.lstm:strategies", 120, "ways to run the BiLSTM, by the libraries", _NETS, on_gpu=True),
+    "training": Part(
+        "gpu.training:training",
+        160,
+        "images drawn by processes, training steps, and both",
+        ("torch", "pydantic", "yaml", "fontTools", "PIL"),
+        on_gpu=True,
     ),
-    "training": Part("gpu.training:training", 120, "drawing and training", ("torch",), on_gpu=True),
     "commands": Part(
         "gpu.commands:commands", 100, "the command line and the tests that need a GPU", ("torch", "pytest")
     ),
@@ -115,11 +127,11 @@ def main() -> None:
     found = require_gpu()
     if arguments.part is not None:
         name, until, file, crash = arguments.part
-        PARTS[name].run(Work(Path(file).parent, Path(file), float(until), arguments.target, crash))
-        return
+        work = Work(Path(file).parent, Path(file), float(until), arguments.target, crash)
+        sys.exit(PARTS[name].run(work))
     results = gpu_header("gpu_check", found)
     if arguments.json is not None and arguments.json.exists():
-        results = merged([json.loads(arguments.json.read_text(encoding="utf-8")), results])
+        results = merged([*_before(arguments.json), results])
 
     def command(name: str, until: float, file: Path, crash: str) -> Sequence[str]:
         own = ("--part", name, str(until), str(file), crash)
@@ -136,7 +148,9 @@ def main() -> None:
         folder.mkdir(parents=True, exist_ok=True)
         if arguments.int8 is not None:
             shutil.copy(arguments.int8, folder / INT8)
-        minutes = arguments.minutes or sum(part.seconds for part in asked.values()) / 60
+        minutes = arguments.minutes
+        if minutes is None:
+            minutes = sum(part.seconds for part in asked.values()) / 60
         run_parts(asked, command, results, seconds=60 * minutes, folder=folder, changed=changed)
     if arguments.json is None:
         _show(results, None)
@@ -149,8 +163,19 @@ def plan(parts: dict[str, Part]) -> str:
         needs = ", ".join(f"{each}{'' if _here(each) else ' (not here)'}" for each in part.needs)
         lines.append(f"{name:18}{part.seconds:8.0f}  {part.about:72}{needs or 'the driver alone'}")
     total = sum(part.seconds for part in parts.values())
-    lines.append(f"{'in all':18}{total:8.0f}  {total / 60:.0f} minutes; networks runs before any other part")
+    lines.append(f"{'in all':18}{total:8.0f}  {total / 60:.0f} minutes; networks is always among them")
     return "\n".join(lines)
+
+
+def _before(path: Path) -> list[dict[str, Any]]:
+    """What an earlier run measured; a file that is no JSON is put aside, for a run must not fail for it."""
+    try:
+        return [json.loads(path.read_text(encoding="utf-8"))]
+    except ValueError:
+        aside = path.with_name(f"{path.name}.broken")
+        path.replace(aside)
+        print(f"{path} is no JSON; it is {aside} now, and a new one is begun", file=sys.stderr)
+        return []
 
 
 def _here(need: str) -> bool:

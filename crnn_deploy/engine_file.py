@@ -48,6 +48,7 @@ __all__ = [
 SCHEMA = 2  # of 1, fp32 engines multiplied in TF32 without saying so
 
 CURRENT = "current"  # target: the GPU of the machine that builds
+_LARGEST = 2**20  # images of a batch, pixels of a width
 _RTX_DEFAULT = ("sm_80", "sm_86", "sm_89", "sm_120")  # what TensorRT for RTX builds for without targets
 
 BuilderName = Literal["tensorrt", "tensorrt-rtx"]
@@ -95,6 +96,9 @@ class Range:
     maximum: int
 
     def __post_init__(self) -> None:
+        sizes = (self.minimum, self.optimum, self.maximum)
+        if any(type(size) is not int for size in sizes) or self.maximum > _LARGEST:
+            raise ValueError(f"{self} are not whole numbers up to {_LARGEST}")
         if not 1 <= self.minimum <= self.optimum <= self.maximum:
             raise ValueError(f"{self} is not MIN,OPT,MAX with 1 <= MIN <= OPT <= MAX")
 
@@ -117,6 +121,11 @@ class Layer:
     name: str
     kind: str  # as TensorRT calls it, CONVOLUTION
     precision: Precision
+
+    def __post_init__(self) -> None:
+        texts = isinstance(self.name, str) and isinstance(self.kind, str) and isinstance(self.precision, str)
+        if not texts or self.precision not in get_args(Precision):
+            raise ValueError(f"{self} is no layer of a name, a kind and a precision")
 
 
 @dataclass(frozen=True)
@@ -176,6 +185,8 @@ class EngineFile:
         names = {f.name for f in fields(cls)}
         if differing := sorted(names.symmetric_difference(plain)):
             raise SidecarInvalid(path, f"fields missing or unknown: {', '.join(differing)}")
+        if "\\u" in text and _SURROGATE.search(json.dumps(plain, ensure_ascii=False)):
+            raise SidecarInvalid(path, "it holds halves of characters, which are no text")
         _check_types(plain, path)
         try:
             return cls(
@@ -201,6 +212,7 @@ class EngineFile:
 _TEXTS = ("engine_sha256", "onnx_sha256", "builder_version", "system", "crnn_deploy")
 _TEXTS_OR_NONE = ("cuda", "driver", "gpu", "compute_capability", "verified")
 _LISTS_OF_TEXT = ("targets", "kept_fp32", "arguments")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _TARGET, _CAPABILITY = re.compile(r"sm_\d{2,3}"), re.compile(r"\d{1,2}\.\d")
 _CHOICES = {"builder": BuilderName, "precision": Precision, "layers_from": LayersFrom}
 
@@ -217,7 +229,12 @@ def _check_types(plain: Mapping[str, Any], path: Path) -> None:
     if not wrong:
         wrong += _wrong_gpus(plain["targets"], plain["compute_capability"])
     wrong += [name for name in ("layers", "profiles") if not isinstance(plain[name], list) or not plain[name]]
-    if not isinstance(plain["engine_bytes"], int) or not isinstance(plain["build_seconds"], int | float):
+    seconds = plain["build_seconds"]
+    if (
+        not isinstance(plain["engine_bytes"], int)
+        or not isinstance(seconds, int | float)
+        or seconds != seconds
+    ):
         wrong.append("engine_bytes or build_seconds")
     if wrong:
         raise SidecarInvalid(path, f"it holds no valid {', '.join(wrong)}")
@@ -245,6 +262,8 @@ def read_sidecar(path: Path) -> EngineFile:
         raise SidecarMissing(path) from error
     except UnicodeDecodeError as error:
         raise SidecarInvalid(sidecar, "it is not UTF-8") from error
+    except OSError as error:
+        raise SidecarInvalid(sidecar, f"it cannot be read ({error.strerror})") from error
     return EngineFile.from_json(text, sidecar)
 
 

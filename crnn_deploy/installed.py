@@ -20,7 +20,10 @@ def onnxruntime_distributions() -> set[str]:
     and overwrites nothing.
     """
     for folder in sys.path:
-        if os.path.isfile(os.path.join(folder, "onnxruntime", "__init__.py")):
-            names = os.listdir(folder or ".")
+        if isinstance(folder, str) and os.path.isfile(os.path.join(folder, "onnxruntime", "__init__.py")):
+            try:
+                names = os.listdir(folder or ".")
+            except OSError:  # a folder that may be entered and not read
+                return set()
             return _NAMES & {name.partition("-")[0] for name in names if name.endswith(".dist-info")}
     return set()

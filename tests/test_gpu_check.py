@@ -24,6 +24,7 @@ import onnx
 import onnxruntime as ort
 import pytest
 import torch
+from gpu.device import TorchBackend
 from gpu.graphs import two_forward_lstms, up_to_first_lstm
 from gpu.networks import DEFAULT_MODEL, PAPER, Network, engines_of, networks, prepare, split
 from gpu.plans import TorchEngine
@@ -39,6 +40,7 @@ from crnn_deploy.backends import open_backend, trt
 from crnn_deploy.backends.ort import OrtBackend
 from crnn_deploy.ctc import Frames
 from crnn_deploy.driver import Driver, Gpu
+from crnn_deploy.engine_file import sidecar_of
 from crnn_deploy.errors import BackendMissing
 from crnn_deploy.models import DEFAULT
 from crnn_deploy.networks.compact import CompactCRNN
@@ -132,7 +134,9 @@ def cuda(monkeypatch: pytest.MonkeyPatch, network: Network) -> PaperCuda:
 
     def build(model: Path, path: Path, settings: Any, stopped: Callable[[], bool]) -> EngineBuild:
         assert not stopped()
-        return EngineBuild(path, write_engine(network.onnx, path), (), None)
+        engine = replace(write_engine(network.onnx, path), precision=settings.precision)
+        sidecar_of(path).write_text(engine.to_json(), encoding="utf-8")
+        return EngineBuild(path, engine, (), None)
 
     class Plan:
         """A plan is the ONNX file, in float32: the CPU has no half precision to speak of."""
@@ -140,7 +144,8 @@ def cuda(monkeypatch: pytest.MonkeyPatch, network: Network) -> PaperCuda:
         def __init__(self, trt: Any, model: onnx.ModelProto) -> None:
             assert [output.name for output in model.graph.output] == ["indices", "probabilities"]
 
-        def build(self, profiles: Any, **_: Any) -> tuple[bytes, bytes]:
+        def build(self, profiles: Any, tf32: bool, **_: Any) -> tuple[bytes, bytes]:
+            paper.calls.append(f"tf32 {tf32}")
             return with_argmax(load_onnx(network.onnx)).SerializeToString(), b""
 
     monkeypatch.setattr(gpu.engines, "build_engine", build)
@@ -162,12 +167,15 @@ def test_engines_are_built_and_read_the_words(cuda: PaperCuda, network: Network,
     gpu.engines.engines(work)
     found = json.loads((tmp_path / "engines.json").read_text())[DEFAULT_MODEL]
     assert set(found) == {"fp32", "tf32", "fp16", "bf16", "int8"} and not errors(found)
-    for row in found.values():
+    for precision, row in found.items():
         assert row["build"]["layers"] == {"fp32": 1} and row["build"]["bytes"] > 1000
         assert row["against PyTorch"]["parity"]["flips"] == 0 and row["against PyTorch"]["parity"]["passed"]
         assert row["against PyTorch"]["verdict"]["strings_changed"]["count"] == 0
-        assert row["against PyTorch"]["format_error"]["against"] == "PyTorch in float64"
+        costs = row["against PyTorch"]["format_error"]
+        assert costs is None if precision == "int8" else costs["against"] == "PyTorch in float64"
         assert row["build with argmax, bytes"] > 1000
+    # what takes the likeliest class on the GPU has the same precision: TF32 in one of five
+    assert cuda.calls.count("tf32 True") == 1 and cuda.calls.count("tf32 False") == 4
     built = engines_of(network, tmp_path)
     assert built.keys() == found.keys()  # what is measured takes the likeliest class on the GPU
     for path in built.values():
@@ -232,6 +240,30 @@ def test_throughput_of_every_way(
             for row in cell.values():
                 assert row["images_per_second"] > 0 and row["cpu_ms_per_image"]["rounds"] == 2
     assert "TensorRT fp16" in opened and "launch" in cuda.calls
+
+
+@pytest.mark.parametrize("kind", ["fp32", "tf32", "fp16"])
+@pytest.mark.parametrize("graphs", [False, True])
+def test_a_row_of_pytorch_computes_what_its_name_says(
+    kind: str, graphs: bool, cuda: PaperCuda, network: Network, tmp_path: Path
+) -> None:
+    stand_in = PaperGpu(cuda)
+    seen: list[Any] = []
+    captured = stand_in.captured
+    stand_in.captured = lambda task: (seen.append("graph"), captured(task))[1]  # type: ignore[method-assign,func-returns-value]
+    name = f"torch {kind}{', CUDA graphs' * graphs}"
+    backend = gpu.measure._libraries(stand_in, network, tmp_path)[name]()
+    assert isinstance(backend, TorchBackend)
+    layer = next(layer for layer in backend._module.modules() if isinstance(layer, nn.Conv2d))
+    layer.register_forward_pre_hook(
+        lambda layer, inputs: seen.append((inputs[0].dtype, torch.backends.cudnn.allow_tf32))
+    )
+    frames = backend.run(noise(1, 2, 104))
+    dtype = torch.float16 if kind == "fp16" else torch.float32
+    assert set(seen) - {"graph"} == {(dtype, kind == "tf32")} and ("graph" in seen) == graphs
+    assert not torch.backends.cudnn.allow_tf32
+    expected = OrtBackend(network.onnx).run(noise(1, 2, 104))
+    assert (frames.indices == expected.indices).mean() > 0.95
 
 
 def test_a_size_is_warmed_up_by_time(cuda: PaperCuda, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -407,6 +439,18 @@ def test_an_image_alone_against_the_same_in_a_batch(
     gpu.invariance.invariance(work)
     found = work.results["ONNX Runtime CUDA fp32"]
     assert found["not equal in every bit"] == 8 and 2e-3 < found["largest difference"] < 4e-3
+    assert found["frames of another class"] == 0
+
+    def turning(backend: OrtBackend, images: NDArray[np.float32]) -> Frames:
+        frames = run(backend, images)
+        assert frames.logits is not None
+        return frames if len(images) == 1 else Frames.from_logits(-frames.logits)
+
+    monkeypatch.setattr(OrtBackend, "run", turning)
+    work = Work(tmp_path)
+    gpu.invariance.invariance(work)
+    found = work.results["ONNX Runtime CUDA fp32"]
+    assert found["frames of another class"] > 0.5 * found["frames"]
 
 
 def test_an_engine_that_cannot_be_recorded_says_so(
@@ -435,6 +479,9 @@ def test_the_peak_of_large_batches(
     work = Work(tmp_path)
     gpu.peak.peak(work, PaperGpu(cuda))
     assert not errors(work.results) and set(work.results) == {"batch 2", "batch 3"}
+    monkeypatch.setattr(gpu.peak, "networks", lambda folder: ())
+    with pytest.raises(BackendMissing, match="the paper's network was not made"):
+        gpu.peak.peak(work, PaperGpu(cuda))
     for rows in work.results.values():
         assert set(rows) == {"torch", "torch convolutions, own LSTM", "TensorRT"}
         for ways in rows.values():
@@ -529,9 +576,12 @@ def _on_cpu(made: Any) -> Any:
 def test_commands_are_run_and_what_they_say_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[list[str]] = []
 
-    def run(command: list[str], **_: Any) -> Any:
+    def run(command: list[str], stdout: Any, timeout: float, **_: Any) -> Any:
         seen.append(command)
-        return subprocess.CompletedProcess(command, len(seen), "one\ntwo\n")
+        stdout.write(b"one\ntwo\n")
+        if "verify" in command:
+            raise subprocess.TimeoutExpired(command, timeout)
+        return subprocess.CompletedProcess(command, len(seen))
 
     monkeypatch.setattr(subprocess, "run", run)
     work = Work(tmp_path, target="sm_80")
@@ -539,6 +589,8 @@ def test_commands_are_run_and_what_they_say_is_kept(tmp_path: Path, monkeypatch:
     assert len(work.results) == len(seen) == 8
     row = work.results["build-engine --fp16"]
     assert row["last lines"] == ["one", "two"] and row["exit code"] == 4
+    ended = work.results["verify FILE.pth FILE.engine"]
+    assert ended["last lines"] == ["one", "two"] and ended["exit code"].startswith("ended after ")
     [build] = [command for command in seen if "build-engine" in command]
     assert build[build.index("--target") + 1] == "sm_80"
 

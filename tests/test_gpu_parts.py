@@ -159,6 +159,7 @@ def told(name):
 
 
 work.attempt(lambda: told("o"), "opened", again=True)
+work.attempt(crashing, "crashes when it is opened", again=True)
 for name, task in (("a", told), ("b", crashing), ("c", told), ("d", losing), ("D", failing), ("e", told)):
     work.attempt(lambda: task(name) if task is told else task(), "rows", name)
 told("!")
@@ -186,16 +187,18 @@ def test_a_crash_costs_one_row(tmp_path: Path) -> None:
     found = results["part"]
     assert found["rows"] == {
         "a": "a",
-        "b": {"error": "ended by SIGSEGV"},
+        "b": {"crashed": "ended by SIGSEGV"},
         "c": "c",
         "d": {"error": "RuntimeError: CUDA error: an illegal memory access was encountered"},
         "D": found["rows"]["D"],
         "e": "e",
     }
     assert "not supported" in found["rows"]["D"]["error"]  # after which the process goes on
-    assert found["crashes"] == ["ended by SIGSEGV", "the GPU's context was lost"] and "error" not in found
+    crashes = ["ended by SIGSEGV", "ended by SIGSEGV", "the GPU's context was lost"]
+    assert found["crashes"] == crashes and "error" not in found
+    assert found["crashes when it is opened"] == {"crashed": "ended by SIGSEGV"}  # once, though others crash
     # rows that are done are not done again; what they need is
-    assert (tmp_path / "part.seen").read_text() == "oa" + "oc" + "oe!"
+    assert (tmp_path / "part.seen").read_text() == "o" + "oa" + "oc" + "oe!"
 
 
 def test_a_row_within_which_a_part_is_ended_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -210,9 +213,51 @@ def test_a_row_within_which_a_part_is_ended_says_so(tmp_path: Path, monkeypatch:
         folder=tmp_path,
         changed=lambda results: None,
     )
-    assert results["part"]["rows"]["a"] == "a"
-    assert results["part"]["rows"]["b"]["error"] == results["part"]["error"]
+    assert results["part"]["opened"] == "o"
+    assert results["part"]["crashes when it is opened"]["error"] == results["part"]["error"]
     assert results["part"]["error"].startswith("ended after ")
+
+
+def test_a_process_that_goes_on_too_late_takes_nothing_away(tmp_path: Path) -> None:
+    path = tmp_path / "part.json"
+    path.write_text(json.dumps({"opened": True, "row": 1, "failed": {"error": "x"}}), encoding="utf-8")
+    work = Work(tmp_path, path, time.time() - 1, crash="ended by SIGSEGV")
+    assert work.attempt(lambda: 2, "opened", again=True) is None and work.kept("opened") is True
+    assert work.attempt(lambda: 2, "row") == 1
+    work.attempt(lambda: 2, "failed", again=True)
+    assert work.kept("failed") == {"error": "not begun: the time of this part is spent"}
+
+
+def test_results_are_json_whatever_was_measured(tmp_path: Path) -> None:
+    work = Work(tmp_path, tmp_path / "part.json")
+    work.keep({"ms": float("nan"), "delta": float("inf")}, "row")
+    text = (tmp_path / "part.json").read_text(encoding="utf-8")
+    assert json.loads(text, parse_constant=pytest.fail) == {"row": {"ms": None, "delta": None}}
+
+
+@pytest.mark.parametrize(("reason", "code"), [("no such file", 1), ("an illegal memory access was met", 75)])
+def test_what_fails_outside_of_rows_is_the_last_line(
+    reason: str, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(work: Work) -> None:
+        raise RuntimeError(f"CUDA error: {reason}\nCompile with `X` to enable assertions.")
+
+    monkeypatch.setattr(gpu.work, "failing", fail, raising=False)
+    assert Part("gpu.work:failing", 1, "").run(Work(Path())) == code
+    assert reason in capsys.readouterr().err.splitlines()[-1]
+
+
+@NO_GPU
+def test_a_result_that_is_no_json_is_put_aside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "x.json"
+    path.write_text('{"runtimes": {"a"', encoding="utf-8")
+    monkeypatch.setattr(gpu_check, "require_gpu", lambda: PAPER)
+    monkeypatch.setattr(sys, "argv", ["gpu_check.py", "--only", "runtimes", "--json", str(path)])
+    gpu_check.main()
+    assert "runtimes" in json.loads(path.read_text(encoding="utf-8"))
+    assert (tmp_path / "x.json.broken").exists() and "is no JSON" in capsys.readouterr().err
 
 
 @pytest.fixture(autouse=True)
@@ -248,6 +293,12 @@ def test_partial_results_become_one() -> None:
     assert whole["engines"] == {"fp16": {"ms": 2.0}}  # a later one that measured nothing takes nothing away
     assert whole["lstm"] == {"fp32": {"ms": 1.0}} and whole["stages"] == failed
     assert whole["versions"] == {"torch": "2.11", "tensorrt-rtx": "1.7"}
+    rows = {"opened": {"x": True}, "batch 1": {"x": {"ms": 1.0}, "y": {"ms": 2.0}}, "seconds": 80.0}
+    opened = {"opened": {"x": True}, "batch 1": {"x": "it runs, not measured"}, "error": "ended by SIGSEGV"}
+    assert merged([result(throughput=rows), result(throughput=opened)])["throughput"] == rows
+    later = {"opened": {"x": True}, "batch 1": {"x": {"ms": 5.0}, "y": {"error": "lost"}}, "seconds": 7.0}
+    found = merged([result(throughput=rows), result(throughput=later)])["throughput"]
+    assert found["batch 1"] == {"x": {"ms": 5.0}, "y": {"ms": 2.0}} and found["seconds"] == 7.0
     again = merged([whole, result(runtimes={"a": 5})])
     assert again["runtimes"] == {"a": 5} and again["lstm"] == whole["lstm"]
     with pytest.raises(Different, match="two machines"):

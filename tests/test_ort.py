@@ -406,6 +406,15 @@ def test_a_cuda_provider_that_is_absent_or_falls_back_is_refused(
         open_backend(path, device="cuda")
 
 
+def test_a_cuda_that_fails_is_not_the_models_fault(picture: Path) -> None:
+    said = "/a/cuda_call.cc:154 std::conditional_t<T> CudaCall(E, char*) CUBLAS failure 1: no memory ; GPU=0"
+    code = f"def fail(*_, **__): raise RuntimeError({said!r})\nort.InferenceSession = fail\n{INFER_ON_CUDA}"
+    done = on_pretended_cuda(code, picture)
+    assert done.returncode == BackendMissing.exit_code
+    [line] = done.stderr.splitlines()
+    assert "CUDA fails while ONNX Runtime opens" in line and line.endswith(": CUBLAS failure 1: no memory")
+
+
 def test_tf32_goes_with_cuda(tmp_path: Path) -> None:
     from click.testing import CliRunner
 

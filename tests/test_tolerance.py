@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import ml_dtypes
 import numpy as np
 import onnx
@@ -23,6 +24,7 @@ from crnn_deploy.cli.main import main
 from crnn_deploy.engine_file import Precision, sidecar_of
 from crnn_deploy.networks.crnn import CRNN
 from crnn_deploy.recipes import RECIPES
+from crnn_deploy.stages.argmax import with_argmax
 from crnn_deploy.stages.inspection import load_onnx, session_of
 from crnn_deploy.stages.parity import TIE, TOLERANCE, compare, drawn_images
 from crnn_deploy.stages.precision import with_tf32_products
@@ -91,13 +93,13 @@ def test_a_format_costs_about_its_last_bit_by_both_ways(
 
 def test_the_tolerance_grows_with_large_logits_and_never_falls_below_that_of_fp32() -> None:
     def tolerance(max_delta: float, scale: float) -> float:
-        return FormatError("fp16", max_delta, scale, 32, "PyTorch in float64").tolerance
+        return FormatError("fp16", max_delta, 0.0, scale, 32, "PyTorch in float64").tolerance
 
     assert tolerance(0.1, 5.0) == pytest.approx(0.4)
     assert tolerance(0.1, 20.0) == pytest.approx(0.2)  # `ParityReport` allows twice that at 20
     assert tolerance(1e-6, 5.0) == tolerance(float("inf"), 5.0) == tolerance(float("nan"), 5.0) == TOLERANCE
-    assert FormatError("fp16", 0.1, 5.0, 32, "").tie == 0.1
-    assert FormatError("fp16", float("nan"), 5.0, 32, "").tie == TIE
+    assert FormatError("fp16", 0.1, 0.0, 5.0, 32, "").tie == 0.1
+    assert FormatError("fp16", float("nan"), 0.0, 5.0, 32, "").tie == TIE
 
 
 def test_frames_that_the_format_may_turn_are_ties(tiny_onnx: Path) -> None:
@@ -145,6 +147,81 @@ def test_verify_measures_what_the_format_of_an_engine_costs(
     assert f"4 times what {precision} costs" in line
     assert ("float64" in line) == (first == "checkpoint")
     assert runner.invoke(main, [*arguments, "--tolerance", "1e-4"]).exit_code == 1
+
+
+def engine_of(model: onnx.ModelProto, folder: Path, precision: Precision) -> Path:
+    """An engine of paper that says it computes in the format; it computes what the model says in float32."""
+    onnx.save(model, folder / "source.onnx")
+    built = write_engine(folder / "source.onnx", folder / "tiny.engine")
+    text = built.to_json().replace('"precision": "fp32",\n "kept', f'"precision": "{precision}",\n "kept')
+    sidecar_of(folder / "tiny.engine").write_text(text, encoding="utf-8")
+    return folder / "tiny.engine"
+
+
+def checkpoint_of(module: nn.Module, folder: Path) -> Path:
+    torch.save(module.state_dict(), folder / "tiny.pth")
+    return folder / "tiny.pth"
+
+
+def test_no_tolerance_is_none(cuda: PaperCuda, tiny_onnx: Path, tmp_path: Path) -> None:
+    checkpoint = checkpoint_of(tiny(), tmp_path)
+    found = CliRunner().invoke(main, ["verify", str(checkpoint), str(tiny_onnx), "--tolerance", "0"])
+    assert found.exit_code == 1 and "allowed 0e+00" in found.stdout
+
+
+def test_an_engine_may_stand_first(cuda: PaperCuda, tiny_onnx: Path, tmp_path: Path) -> None:
+    engine = engine_of(load_onnx(tiny_onnx), tmp_path, "fp16")
+    found = CliRunner().invoke(main, ["verify", str(engine), str(checkpoint_of(tiny(), tmp_path))])
+    assert found.exit_code == 0 and "what fp16 costs" in found.stdout, found.output
+    other = CliRunner().invoke(main, ["verify", str(engine), str(engine)])
+    assert "is not measured" in other.stdout
+
+
+@pytest.mark.parametrize(("fallen", "code"), [(0.0, 0), (0.5, 1)])
+def test_probabilities_are_held_to_what_the_format_costs_them(
+    fallen: float, code: int, cuda: PaperCuda, tiny_onnx: Path, tmp_path: Path
+) -> None:
+    """Not to what it costs logits, which may be more than a probability can be."""
+    model = with_argmax(load_onnx(tiny_onnx))
+    [said] = [node for node in model.graph.node if "probabilities" in node.output]
+    said.output[list(said.output).index("probabilities")] = "right"
+    model.graph.initializer.append(numpy_helper.from_array(np.asarray(1 - fallen, np.float32), "rest"))
+    model.graph.node.append(helper.make_node("Mul", ["right", "rest"], ["probabilities"]))
+    engine = engine_of(model, tmp_path, "bf16")
+    found = CliRunner().invoke(main, ["verify", str(checkpoint_of(tiny(), tmp_path)), str(engine)])
+    assert found.exit_code == code, found.output
+
+
+def test_a_network_that_holds_to_float32_keeps_the_usual_tolerance(
+    cuda: PaperCuda, tiny_onnx: Path, tmp_path: Path
+) -> None:
+    source = tmp_path / "own.py"
+    source.write_text(
+        "import torch\nfrom crnn_deploy.networks.crnn import CRNN\n"
+        "class Own(CRNN):\n"
+        "    def forward(self, images):\n"
+        "        return super().forward(images.float())\n"
+        "def make():\n    return Own(32, 1, 11, hidden=8, widths=(4, 4, 8, 8, 8, 8, 8))\n"
+    )
+    engine = engine_of(load_onnx(tiny_onnx), tmp_path, "fp16")
+    arguments = ["verify", str(checkpoint_of(tiny(), tmp_path)), str(engine), "--model", f"{source}:make"]
+    found = CliRunner().invoke(main, arguments)
+    assert found.exit_code == 0, found.output
+    assert "what fp16 costs is not measured: PyTorch does not run the network so" in found.stdout
+    assert "allowed 1e-04" in found.stdout
+
+
+def test_the_cost_is_measured_throughout_the_images(cuda: PaperCuda, tiny_onnx: Path, tmp_path: Path) -> None:
+    """All of the first 128, then one batch in four: 8 images each, of one width."""
+    for at in range(240):
+        pixels = np.random.default_rng(at).integers(0, 256, (32, 120), np.uint8)
+        cv2.imwrite(str(tmp_path / f"{at:03}.png"), pixels)
+    engine = engine_of(load_onnx(tiny_onnx), tmp_path, "fp16")
+    arguments = ["verify", str(tiny_onnx), str(engine), "--images", str(tmp_path / "*.png")]
+    found = CliRunner().invoke(main, arguments)
+    assert found.exit_code == 0, found.output
+    measured = 128 + 8 * len([batch for batch in range(16, 30) if batch % 4 == 0])
+    assert f"costs this network on {measured} images" in found.stdout
 
 
 def test_bfloat16_of_ml_dtypes_is_that_of_pytorch() -> None:

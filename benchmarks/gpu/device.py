@@ -67,7 +67,7 @@ class TorchGpu:
             raise BackendMissing(f"PyTorch {torch.__version__} finds no GPU; install its build for CUDA")
         self.device = torch.device("cuda", 0)
         _set_tf32(False)
-        # on the default stream TensorRT waits for the device in between
+        # not the default stream, which waits for all others
         self._stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
         torch.cuda.set_stream(self._stream)
         self.handle = int(self._stream.cuda_stream)

@@ -56,6 +56,10 @@ def _quantised(folder: Path) -> Path:
 def _engine(work: Work, network: Network, model: Path, precision: Precision) -> None:
     place = network.name, precision
     path = work.folder / f"{network.onnx.stem}-{precision}.engine"
+    if work.kept(*place, "build") is None:  # what an earlier run built may be for another target
+        for stale in (path, path.with_stem(f"{path.stem}-argmax")):
+            stale.unlink(missing_ok=True)
+            sidecar_of(stale).unlink(missing_ok=True)
     work.attempt(partial(_built, work, network, model, path, precision), *place, "build")
     if path.exists():
         work.attempt(partial(_verified, network, path, work.folder), *place, "against PyTorch")

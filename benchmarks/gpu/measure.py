@@ -103,7 +103,9 @@ def _onnxruntime(network: Network, folder: Path, tf32: bool) -> Backend:
     """The likeliest class is taken on the GPU, as by PyTorch and engines."""
     path = folder / f"{network.onnx.stem}-argmax.onnx"
     if not path.exists():
-        onnx.save(with_argmax(load_onnx(network.onnx)), path)
+        whole = path.with_name(f".{path.name}")
+        onnx.save(with_argmax(load_onnx(network.onnx)), whole)
+        whole.replace(path)
     return OrtBackend(path, device="cuda", tf32=tf32)
 
 
@@ -125,12 +127,19 @@ def _cell(
         return
     images = noise(network.manifest(), batch, width)
     gpu.busy(_BUSY)
+    crashed = _crashed(work, network)  # a backend that did so once is not waited for in each cell
     usable = {
         (name, 0): backend
         for name, backend in backends.items()
-        if work.attempt(partial(_warm, backend, images), *place, name, again=True)
+        if name not in crashed and work.attempt(partial(_warm, backend, images), *place, name, again=True)
     }
     work.attempt(partial(_timed, work, usable, batch, width, place), *place, "rounds")
+
+
+def _crashed(work: Work, network: Network) -> set[str]:
+    cells = (work.kept(network.name) or {}).values()
+    rows = (row for cell in cells if isinstance(cell, dict) for row in cell.items())
+    return {name for name, row in rows if isinstance(row, dict) and "crashed" in row}
 
 
 def _timed(
@@ -236,6 +245,8 @@ def threads(work: Work) -> None:
 def _shared(backend: Backend, count: int, jobs: list[NDArray[np.float32]]) -> dict[str, float]:
     expected = [backend.run(images) for images in jobs]
     with ThreadPoolExecutor(count) as pool:
+        for _ in range(_WARM):  # each worker makes its contexts and records its graphs
+            list(pool.map(backend.run, jobs))
         start = time.perf_counter()
         found = list(pool.map(backend.run, jobs))
         seconds = time.perf_counter() - start

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import shutil
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -81,9 +82,12 @@ def prepare(work: Work) -> None:
 
 
 def _draw(folder: Path) -> int:
-    folder.mkdir(parents=True)
+    whole = folder.with_name(f".{folder.name}.part")  # one that is cut off must not pass for it
+    shutil.rmtree(whole, ignore_errors=True)
+    whole.mkdir(parents=True)
     for at, data in enumerate(draw_images("words", _WORDS)):
-        (folder / f"{at:04}.jpg").write_bytes(data)
+        (whole / f"{at:04}.jpg").write_bytes(data)
+    whole.rename(folder)
     return _WORDS
 
 
@@ -93,7 +97,9 @@ def _save(path: Path) -> int:
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):  # by the published initialisation the signal fades
             nn.init.kaiming_normal_(layer.weight)
-    torch.save(module.state_dict(), path)
+    whole = path.with_name(f".{path.name}.part")
+    torch.save(module.state_dict(), whole)
+    whole.replace(path)
     return sum(parameter.numel() for parameter in module.parameters())
 
 

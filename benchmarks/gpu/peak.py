@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from crnn_deploy.engine_file import Profile, Range
+from crnn_deploy.errors import BackendMissing
 from crnn_deploy.stages.argmax import with_argmax
 from crnn_deploy.stages.inspection import load_onnx
 from crnn_deploy.stages.precision import cast
@@ -38,7 +39,9 @@ Way = Callable[[Tensor], Any]  # images (N, C, H, W) float32 on the GPU -> indic
 
 def peak(work: Work, gpu: Device) -> None:
     """PyTorch, PyTorch's convolutions with our own LSTM kernel, and an engine for each batch."""
-    [network] = [network for network in networks(work.folder) if network.name == PAPER]
+    network = next((one for one in networks(work.folder) if one.name == PAPER), None)
+    if network is None or not network.onnx.exists():
+        raise BackendMissing("the paper's network was not made; the part networks says why")
     for batch in _BATCHES:
         gpu.busy(_BUSY)
         ways: dict[str, Callable[[], Way]] = {

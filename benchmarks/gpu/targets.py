@@ -33,6 +33,7 @@ _KERNELS: tuple[Kernels, ...] = ("lazy", "eager", "none")
 def targets(work: Work, gpu: Device) -> None:
     """Try one after the other until one runs; what follows builds for that one (`Work.targets`)."""
     trt = import_tensorrt("tensorrt-rtx")
+    (work.folder / "target.txt").unlink(missing_ok=True)
     for target in _TARGETS:
         plans: dict[str, bytes] = {}
         work.attempt(partial(_build, plans, trt, target), target, "build", again=True)

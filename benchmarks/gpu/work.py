@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -27,6 +28,7 @@ __all__ = [
     "Different",
     "Part",
     "Work",
+    "loses_context",
     "merged",
     "one_line",
     "require_gpu",
@@ -44,7 +46,10 @@ _AGAIN = 20  # times at most that a part goes on in a new process
 # of errors after which every call to CUDA in the same process fails too
 _LOSING = (
     *("illegal memory access", "illegal_address", "misaligned address", "misaligned_address"),
-    *("device-side assert triggered", "unspecified launch failure", "launch_failed", "illegal instruction"),
+    *("device-side assert triggered", "cuda_error_assert", "unspecified launch failure", "launch_failed"),
+    *("illegal instruction", "illegal_instruction", "invalid program counter", "invalid_pc"),
+    *("hardware stack error", "hardware_stack_error", "launch_timeout", "launch timed out"),
+    *("uncorrectable", "cluster target block not present"),
 )
 _UNDER_WAY = "under way"
 
@@ -102,13 +107,17 @@ class Work:
         again: whether a process that goes on after a crash does it once more, as what follows needs it
         """
         before = self.kept(*keys)
+        failed = isinstance(before, dict) and bool(before.keys() & _FAILED)
         if before == {"error": _UNDER_WAY}:
-            self.keep({"error": self.crash}, *keys)
+            self.keep({"crashed": self.crash}, *keys)
             return None
+        if isinstance(before, dict) and "crashed" in before:
+            return None  # it would crash again
         if before is not None and not again:
-            return None if isinstance(before, dict) and before.keys() & _FAILED else before
+            return None if failed else before
         if self.late():
-            self.keep({"error": "not begun: the time of this part is spent"}, *keys)
+            if before is None or failed:
+                self.keep({"error": "not begun: the time of this part is spent"}, *keys)
             return None
         self.keep({"error": _UNDER_WAY}, *keys)
         try:
@@ -121,7 +130,7 @@ class Work:
             self.keep({"error": "stopped: the time of this part is spent"}, *keys)
         except Exception as error:  # whatever a library raises is a result here
             self.keep({"error": one_line(error)}, *keys)
-            if any(words in str(error).lower() for words in _LOSING):
+            if loses_context(error):
                 raise SystemExit(_LOST) from error
         else:
             self.keep(value, *keys)
@@ -135,7 +144,8 @@ class Work:
         return tuple(filter(None, said.split(",")))
 
 
-_FAILED = {"error", "not installed"}
+_FAILED = {"error", "not installed", "crashed"}
+_OF_A_RUN = {*_FAILED, "seconds", "crashes"}  # of a part: what it says of its own run, not what it measured
 
 
 @dataclass(frozen=True)
@@ -148,15 +158,22 @@ class Part:
     needs: tuple[str, ...] = ()  # modules
     on_gpu: bool = False
 
-    def run(self, work: Work) -> None:
-        module, name = self.target.split(":")
-        function = getattr(import_module(module), name)
-        if self.on_gpu:
-            from gpu.device import TorchGpu
+    def run(self, work: Work) -> int:
+        """The exit code of its process; why it ended badly is the last line that it prints."""
+        try:
+            module, name = self.target.split(":")
+            function = getattr(import_module(module), name)
+            if self.on_gpu:
+                from gpu.device import TorchGpu
 
-            function(work, TorchGpu())
-        else:
-            function(work)
+                function(work, TorchGpu())
+            else:
+                function(work)
+        except Exception as error:
+            traceback.print_exc()
+            print(one_line(error), file=sys.stderr)
+            return _LOST if loses_context(error) else 1
+        return 0
 
 
 class Different(CrnnDeployError, ValueError):
@@ -250,7 +267,7 @@ def _run(command: Sequence[str], seconds: float, log: Path) -> tuple[str | None,
 
 
 def merged(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Partial results of one GPU as one: of a part that is there twice the later one that measured anything.
+    """Partial results of one GPU as one: of a row that is there twice the later one that measured anything.
 
     Raises Different.
     """
@@ -262,18 +279,25 @@ def merged(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         for name, value in result.items():
             if name == "versions":
                 whole[name] = {**whole.get(name, {}), **value}
-            elif name not in whole or _measured(value) or not _measured(whole[name]):
-                whole[name] = value
+            else:
+                whole[name] = _later(whole.get(name), value)
     return whole
 
 
+def _later(old: Any, new: Any) -> Any:
+    if not _measured(old) or not (isinstance(old, dict) and isinstance(new, dict)):
+        return new
+    if not _measured(new):
+        return old
+    kept = {name: value for name, value in old.items() if name not in _OF_A_RUN}
+    return kept | {name: _later(kept.get(name), value) for name, value in new.items()}
+
+
 def _measured(value: Any) -> bool:
-    """Whether there is anything in a part's results beside why it failed."""
-    if not isinstance(value, dict):
-        return value is not None
-    return any(
-        _measured(inner) for name, inner in value.items() if name not in {*_FAILED, "seconds", "crashes"}
-    )
+    """Whether there is a number in a part's results beside what it says of its own run."""
+    if isinstance(value, dict):
+        return any(_measured(inner) for name, inner in value.items() if name not in _OF_A_RUN)
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def require_gpu() -> driver.Driver:
@@ -296,6 +320,11 @@ def shown(main: Callable[[], None]) -> int:
     return 0
 
 
+def loses_context(error: BaseException) -> bool:
+    """Whether nothing runs on the GPU in this process any more."""
+    return any(words in str(error).lower() for words in _LOSING)
+
+
 def one_line(error: BaseException) -> str:
     """As `RuntimeError: reason`, without the kind where the toolkit speaks."""
     text = " ".join(str(error).split()) or type(error).__name__
@@ -306,5 +335,6 @@ def write(results: Mapping[str, Any], path: Path) -> None:
     """Results as JSON, in one rename."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.part")
-    temporary.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    sound = json.loads(json.dumps(results), parse_constant=lambda _: None)  # NaN and infinity are no JSON
+    temporary.write_text(json.dumps(sound, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     temporary.replace(path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections import Counter
 from contextlib import redirect_stdout, suppress
 from importlib import import_module
@@ -31,6 +32,7 @@ __all__ = ["OrtBackend", "nodes_by_provider", "open_session"]
 
 _EXTERNAL = "session.optimized_model_external_initializers"
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+_CUDA_FAILURE = re.compile(r"\b(CUDA|CUBLAS|CUDNN|CURAND|CUFFT) failure[^;\n]*")  # behind a C++ signature
 _ASSIGNMENT = "session.record_ep_graph_assignment_info"  # ONNX Runtime 1.24 and later
 # where these run decides the speed; arithmetic on shapes belongs on the CPU
 _HEAVY = ("Conv", "LSTM", "GRU", "RNN", "MatMul", "Gemm")  # and their quantised forms, QLinearConv
@@ -152,6 +154,9 @@ def _open_on_cuda(ort: Any, path: Path, options: Any, tf32: bool) -> onnxruntime
         settings = {"use_tf32": str(int(tf32))}
         session = ort.InferenceSession(str(path), options, providers=[(provider, settings)])
     except Exception as error:  # ONNX Runtime's exceptions share no base class
+        if found := _CUDA_FAILURE.search(str(error)):
+            reason = found[0].strip()
+            raise BackendMissing(f"CUDA fails while ONNX Runtime opens {path}: {reason}") from error
         raise ModelUnreadable(path, f"ONNX Runtime cannot load it: {_reason(error)}") from error
     if provider not in session.get_providers():
         missing = "".join(f" ({line.strip()})" for line in said.getvalue().splitlines()[:1])

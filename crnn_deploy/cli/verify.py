@@ -21,8 +21,8 @@ __all__ = ["verify"]
 @click.option(
     "--tolerance",
     type=click.FloatRange(min=0),
-    help="Largest |delta| of logits up to 10, in proportion beyond.  [default: 1e-4; for an engine that "
-    "is not int8 four times what its format costs REFERENCE on some of the images, and at least 1e-4]",
+    help="Largest |delta| of logits up to 10, in proportion beyond.  [default: 1e-4; where one of "
+    "them is an engine, but not an int8 one, four times what its format costs the other, and at least 1e-4]",
 )
 @click.option(
     "--json", "json_path", metavar="FILE", type=click.Path(path_type=Path), help="Write the report here."
@@ -65,6 +65,8 @@ def verify(
     click.echo(report.parity.table())
     if report.format_error is not None:
         click.echo(report.format_error.line())
+    if report.unmeasured is not None:
+        click.echo(report.unmeasured)
     if report.verdict is not None:
         click.echo(report.verdict.table())
     if json_path is not None:

@@ -59,7 +59,7 @@ class Case:
     def text_changes(self, tie: float) -> int:
         """Images whose text differs, those left out whose only flips are ties."""
         turned = {flip.image for flip in self.flips}
-        broken = {flip.image for flip in self.flips if flip.margin >= tie}
+        broken = {flip.image for flip in self.flips if not flip.margin < tie}  # of NaN too
         return sum(image in broken or image not in turned for image in self.changed)
 
 

@@ -37,6 +37,7 @@ class FormatError:
 
     precision: Precision
     max_delta: float  # largest |delta| of logits
+    probability_delta: float  # largest |delta| of the best class's probability
     scale: float  # largest |logit|
     images: int
     against: str  # what it was measured against
@@ -48,8 +49,14 @@ class FormatError:
         return max(TOLERANCE, measured) if np.isfinite(measured) else TOLERANCE
 
     @property
+    def probability_tolerance(self) -> float:
+        """For what puts out the best class and its probability alone."""
+        measured = _SLACK * self.probability_delta
+        return min(1.0, max(TOLERANCE, measured)) if np.isfinite(measured) else TOLERANCE
+
+    @property
     def tie(self) -> float:
-        """Margin of a frame's two likeliest classes below which the format may turn its argmax."""
+        """Margin of a frame's two likeliest classes below which a turned argmax is put down to the format."""
         return max(TIE, self.max_delta) if np.isfinite(self.max_delta) else TIE
 
     def line(self) -> str:
@@ -67,15 +74,17 @@ class Meter:
 
     def __init__(self, precision: Precision, exact: Logits, coarse: Logits, against: str) -> None:
         self._exact, self._coarse = exact, coarse
-        self.error = FormatError(precision, 0.0, 0.0, 0, against)
+        self.error = FormatError(precision, 0.0, 0.0, 0.0, 0, against)
 
     def measure(self, images: NDArray[np.float32]) -> FormatError:
         """Add a batch; what was found so far."""
-        expected = self._exact(images)
-        delta = np.abs(self._coarse(images) - expected).max()
+        expected, actual = self._exact(images), self._coarse(images)
+        delta = np.abs(actual - expected).max()
+        sure = np.abs(_best_probability(actual) - _best_probability(expected)).max()
         self.error = replace(
             self.error,
             max_delta=float(np.maximum(self.error.max_delta, delta)),  # with NaN it is NaN
+            probability_delta=float(np.maximum(self.error.probability_delta, sure)),
             scale=max(self.error.scale, float(np.abs(expected).max())),
             images=self.error.images + len(images),
         )
@@ -116,6 +125,13 @@ def in_graph(model: onnx.ModelProto, precision: Precision) -> Meter:
     elif precision == "fp16" or precision == "bf16":
         coarse = rounded(cast(model, precision))
     return Meter(precision, _run_of(model), _run_of(coarse), "ONNX Runtime in float32")
+
+
+def _best_probability(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Of each frame (N, T), of logits (N, T, classes)."""
+    shifted = logits - logits.max(axis=2, keepdims=True)
+    found: NDArray[np.float64] = np.reciprocal(np.exp(shifted).sum(axis=2))
+    return found
 
 
 @torch.inference_mode()

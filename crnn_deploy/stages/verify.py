@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -39,6 +39,7 @@ class Verification:
     parity: ParityReport
     verdict: Verdict | None  # None of drawn images, which hold no text to speak of
     format_error: FormatError | None  # what the tolerance comes from; None where it was given or is the usual
+    unmeasured: str | None  # why an engine is held to the usual tolerance, where it is
 
 
 class NotComparable(CrnnDeployError, ValueError):
@@ -82,25 +83,48 @@ def verify(
         inputs = _drawn(fed)
     else:
         inputs = _read(_sources(images, labelled), fed, order)
-    meter = None if tolerance is not None else _meter(first, reference, candidate)
+    meter, unmeasured = None, None
+    if tolerance is None:
+        sides = (reference, first), (candidate, second)
+        meter, unmeasured = _meter(sides if candidate.suffix == ".engine" else sides[::-1])
     recorders = _Recorder(first), _Recorder(second)
-    parity = compare(*recorders, _measured(inputs, meter), tolerance=tolerance or TOLERANCE)
+    given = TOLERANCE if tolerance is None else tolerance
+    parity = compare(*recorders, _measured(inputs, meter), tolerance=given)
     costs = None if meter is None else meter.error
     if costs is not None:
-        parity = replace(parity, tolerance=costs.tolerance, tie=costs.tie)
+        best_alone = "argmax" in (ours.output, theirs.output)
+        allowed = costs.probability_tolerance if best_alone else costs.tolerance
+        parity = replace(parity, tolerance=allowed, tie=costs.tie)
     if not order:
-        return Verification(parity, None, costs)
+        return Verification(parity, None, costs, unmeasured)
     truths = None if labelled is None else [labelled[at].text for at in order]
-    return Verification(parity, judge(recorders[0].read, recorders[1].read, truths), costs)
+    verdict = judge(recorders[0].read, recorders[1].read, truths)
+    return Verification(parity, verdict, costs, unmeasured)
 
 
-def _meter(first: Backend, reference: Path, candidate: Path) -> Meter | None:
-    """Of what the format of a candidate that is an engine costs the reference; None in int8."""
-    if candidate.suffix != ".engine" or (precision := read_sidecar(candidate).precision) not in FLOATS:
-        return None
-    if isinstance(first, ReferenceBackend):
-        return in_pytorch(first.module, precision)
-    return in_graph(load_onnx(reference), precision) if reference.suffix == ".onnx" else None
+def _meter(sides: Sequence[tuple[Path, Backend]]) -> tuple[Meter | None, str | None]:
+    """Of what the format of an engine costs the network that it is compared with; or why it is not measured.
+
+    sides: the network, and the engine, which may be none
+    """
+    (path, backend), (engine, _) = sides
+    if engine.suffix != ".engine" or (precision := read_sidecar(engine).precision) not in FLOATS:
+        return None, None
+    if isinstance(backend, ReferenceBackend):
+        manifest = backend.manifest
+        blank = np.zeros((1, manifest.channels, manifest.height, manifest.width.minimum), np.float32)
+        try:
+            in_pytorch(backend.module, precision).measure(blank)
+        except RuntimeError as error:  # a module of one's own may hold to float32
+            reason = " ".join(str(error).split())[:200]
+            return (
+                None,
+                f"what {precision} costs is not measured: PyTorch does not run the network so ({reason})",
+            )
+        return in_pytorch(backend.module, precision), None
+    if path.suffix != ".onnx" or backend.manifest.output == "argmax":
+        return None, f"what {precision} costs is not measured: {path} is no network with logits"
+    return in_graph(load_onnx(path), precision), None
 
 
 def _measured(batches: Iterable[NDArray[np.float32]], meter: Meter | None) -> Iterator[NDArray[np.float32]]:
