@@ -275,6 +275,9 @@ def test_the_plan_needs_no_gpu() -> None:
     assert [row[:18].strip() for row in rows] == list(gpu_check.PARTS)
     seconds = [float(row[18:26]) for row in rows]
     assert f"{sum(seconds):.0f}  {sum(seconds) / 60:.0f} minutes" in total
+    page = (BENCHMARKS.parent / "docs" / "engines.md").read_text(encoding="utf-8")
+    for row in rows:
+        assert f"| `{row[:18].strip()}` | {float(row[18:26]):.0f} | {row[28:100].strip()} |" in page
     only = subprocess.run([*command, "--only", "peak"], capture_output=True, text=True).stdout.splitlines()
     assert [row.split()[0] for row in only[1:-1]] == ["networks", "peak"]
 

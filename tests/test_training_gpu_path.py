@@ -38,6 +38,11 @@ MATPLOTLIB = Path(get_data_path()) / "fonts" / "ttf"
 class PaperCuda:
     """Notes, in their order, what a training asks of CUDA."""
 
+    def forget(self) -> None:
+        """Of a training that was begun again."""
+        for noted in (self.events, self.sources, self.handed_over):
+            noted.clear()
+
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.events: list[str] = []
         self.pinned: set[int] = set()  # addresses of storages
@@ -148,9 +153,15 @@ def test_a_dry_run(plain: dict[str, Any], tmp_path: Path, monkeypatch: pytest.Mo
     command = ["train", "--config", str(tmp_path / "own.yaml"), "--minutes"]
     with monkeypatch.context() as patch:
         cuda = PaperCuda(patch)
-        stopped = CliRunner().invoke(main, [*command, "0.05"])
-        assert stopped.exit_code == 0 and "minutes are spent" in stopped.stderr, stopped.output
-        steps = last_of(slow["out"])["training"]["step"]
+        steps, minutes = 0, 0.05
+        while steps <= 2:  # on a busy machine the set-up alone may take the time
+            shutil.rmtree(slow["out"], ignore_errors=True)
+            cuda.forget()
+            stopped = CliRunner().invoke(main, [*command, str(minutes)])
+            assert stopped.exit_code == 0 and "minutes are spent" in stopped.stderr, stopped.output
+            if (Path(slow["out"]) / "last.pth").exists():
+                steps = last_of(slow["out"])["training"]["step"]
+            minutes *= 3
         # each batch is copied before the step of the one before begins, and waited for before its own
         turn = ["steps wait for side", "copy", "step"]
         assert cuda.events == ["copy", *(turn * steps)] and steps > 2
