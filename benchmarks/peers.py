@@ -38,6 +38,7 @@ from numpy.typing import NDArray
 
 from crnn_deploy import image
 from crnn_deploy.backends import open_backend
+from crnn_deploy.backends.openvino import signal_stack_kept
 from crnn_deploy.backends.ort import OrtBackend
 from crnn_deploy.errors import BackendMissing
 from crnn_deploy.recipes import RECIPES
@@ -114,7 +115,8 @@ def bf16(model: Path) -> Callable[[NDArray[np.float32]], object]:
     core = openvino.Core()
     print("OpenVINO says that this CPU does", core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
     hints = {"INFERENCE_PRECISION_HINT": "bf16", "INFERENCE_NUM_THREADS": 1, "NUM_STREAMS": 1}
-    request = core.compile_model(str(model), "CPU", hints).create_infer_request()
+    with signal_stack_kept():
+        request = core.compile_model(str(model), "CPU", hints).create_infer_request()
     return lambda batch: request.infer([batch])
 
 

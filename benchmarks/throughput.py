@@ -32,6 +32,7 @@ from _common import (
 )
 from numpy.typing import NDArray
 
+from crnn_deploy.backends.openvino import signal_stack_kept
 from crnn_deploy.backends.ort import OrtBackend
 from crnn_deploy.manifest import Manifest
 from crnn_deploy.stages.inspection import flops, load_onnx
@@ -46,7 +47,8 @@ def openvino(model: Path, precision: str) -> Run | None:
     except ImportError:
         return None
     hints = {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": 1, "NUM_STREAMS": 1}
-    request = library.Core().compile_model(str(model), "CPU", hints).create_infer_request()
+    with signal_stack_kept():
+        request = library.Core().compile_model(str(model), "CPU", hints).create_infer_request()
     return lambda images: request.infer([images])
 
 

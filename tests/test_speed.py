@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -131,3 +133,22 @@ def test_benchmark_refuses_in_one_line(tiny_onnx: Path, arguments: list[str]) ->
         main, ["benchmark", str(tiny_onnx), "--rounds", "2", "--count", "1", *arguments]
     )
     assert done.exit_code == 2 and "Error: " in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_signal_after_openvinos_models_are_closed_in_their_order() -> None:
+    """OpenVINO 2026.4 would leave the thread a stack for signals that is freed."""
+    pytest.importorskip("openvino")
+    code = (
+        "import signal, subprocess, sys\n"
+        "from crnn_deploy.backends.openvino import OpenVinoBackend\n"
+        "from crnn_deploy.models import DEFAULT\n"
+        "models = [OpenVinoBackend(DEFAULT) for _ in range(3)]\n"
+        "for model in models: model.close()\n"
+        "models.clear()\n"
+        "seen = []\n"
+        "signal.signal(signal.SIGCHLD, lambda *_: seen.append(1))\n"
+        "for _ in range(3): subprocess.run(['true'])\n"
+        "print(len(seen) > 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "True\n"), done.stderr

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +20,7 @@ from crnn_deploy.ctc import Frames
 from crnn_deploy.errors import BackendMissing, ManifestMissing, ModelUnreadable, RunFailed
 from crnn_deploy.manifest import METADATA_KEY, Manifest
 
-__all__ = ["OpenVinoBackend"]
+__all__ = ["OpenVinoBackend", "signal_stack_kept"]
 
 
 class OpenVinoBackend:
@@ -45,7 +49,8 @@ class OpenVinoBackend:
             "ENABLE_CPU_PINNING": False,  # else every worker's run is pinned to the same core
         }
         try:
-            self._model: Any = openvino.Core().compile_model(str(path), "CPU", settings)
+            with signal_stack_kept():
+                self._model: Any = openvino.Core().compile_model(str(path), "CPU", settings)
         except RuntimeError as error:
             raise ModelUnreadable(path, f"OpenVINO cannot load it: {_reason(error)}") from error
         taken = self._model.get_property("INFERENCE_PRECISION_HINT").get_type_name()
@@ -72,6 +77,30 @@ class OpenVinoBackend:
 
     def close(self) -> None:
         del self._idle, self._model
+
+
+class _Stack(ctypes.Structure):
+    """`stack_t` of Linux."""
+
+    _fields_: ClassVar = [("sp", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t)]
+
+
+@contextmanager
+def signal_stack_kept() -> Iterator[None]:
+    """Give the thread back the stack for signals that it had before.
+
+    OpenVINO 2026.4 sets one with each model. Where models are closed in the order in which they were opened,
+    it leaves one that is freed, and the next signal, such as Ctrl-C or a child process that ends, crashes.
+    """
+    if sys.platform != "linux":
+        yield
+        return
+    before, library = _Stack(), ctypes.CDLL(None)
+    library.sigaltstack(None, ctypes.byref(before))
+    try:
+        yield
+    finally:
+        library.sigaltstack(ctypes.byref(before), None)
 
 
 def _reason(error: Exception) -> str:
