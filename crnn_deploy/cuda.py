@@ -215,9 +215,7 @@ class _BoundStream:
         try:
             work()
         except BaseException:
-            with suppress(
-                CudaFailed
-            ):  # the stream must leave its recording; why `work` failed is what counts
+            with suppress(CudaFailed):  # the stream leaves its recording; why `work` failed is what counts
                 self._driver.cuGraphDestroy(_call(self._driver.cuStreamEndCapture, self._stream))
             raise
         graph = _call(self._driver.cuStreamEndCapture, self._stream)

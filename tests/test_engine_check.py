@@ -128,6 +128,7 @@ def test_an_engine_for_an_older_gpu_is_checked_where_the_library_finds_it_valid(
     facts = built(result, path)
     if validity == "INVALID":
         assert facts.verified is None and "chosen: fp32 (not checked)" in result.stdout
+        assert "not checked on the GPU here: " in result.stderr and "calls it INVALID" in result.stderr
     else:
         assert facts.verified is not None
         assert f"on Paper, where TensorRT for RTX calls it {validity}" in facts.verified

@@ -136,7 +136,7 @@ def cuda(monkeypatch: pytest.MonkeyPatch, network: Network) -> PaperCuda:
         assert not stopped()
         engine = replace(write_engine(network.onnx, path), precision=settings.precision)
         sidecar_of(path).write_text(engine.to_json(), encoding="utf-8")
-        return EngineBuild(path, engine, (), None)
+        return EngineBuild(path, engine, (), None, None)
 
     class Plan:
         """A plan is the ONNX file, in float32: the CPU has no half precision to speak of."""

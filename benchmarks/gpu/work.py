@@ -129,8 +129,9 @@ class Work:
                 raise
             self.keep({"error": "stopped: the time of this part is spent"}, *keys)
         except Exception as error:  # whatever a library raises is a result here
-            self.keep({"error": one_line(error)}, *keys)
-            if loses_context(error):
+            lost = loses_context(error)
+            self.keep({"crashed" if lost else "error": one_line(error)}, *keys)
+            if lost:
                 raise SystemExit(_LOST) from error
         else:
             self.keep(value, *keys)

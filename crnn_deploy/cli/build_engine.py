@@ -177,6 +177,8 @@ def build_engine(
             progress=bars.built,
             stopped=stop,
         )
+    if result.unchecked is not None:
+        click.echo(f"not checked on the GPU here: {result.unchecked}", err=True)
     click.echo(table(result.rungs, result.gpu))
     engine = result.engine
     origin = "the engine's inspector" if engine.layers_from == "engine" else "the network's tensor types"

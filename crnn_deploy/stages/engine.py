@@ -82,6 +82,9 @@ class EngineBuild:
     engine: EngineFile
     rungs: tuple[Rung, ...]  # precisions that were tried, the chosen one last
     gpu: str | None  # name of the one on which engines were checked
+    unchecked: (
+        str | None
+    )  # why the engine was not checked on the GPU that is here; None where it was, or none is
 
 
 def build_engine(
@@ -161,7 +164,7 @@ def build_engine(
     if settings.timing_cache is not None:
         with replacing(settings.timing_cache) as temporary:
             temporary.write_bytes(building.timing_cache)
-    return EngineBuild(path, building.engine, rungs, here)
+    return EngineBuild(path, building.engine, rungs, here, building.unchecked)
 
 
 class _Building:
@@ -184,6 +187,7 @@ class _Building:
         self._trt, self._settings, self._path, self._proof, self._gpu = trt, settings, path, proof, gpu
         self._progress, self._stopped = progress, stopped
         self.plan, self.engine = b"", bare
+        self.unchecked: str | None = None
         cache = settings.timing_cache
         self.timing_cache = cache.read_bytes() if cache is not None and cache.exists() else b""
 
@@ -217,10 +221,11 @@ class _Building:
         return None if self._gpu is None else self._verify()
 
     def _verify(self) -> Fidelity | None:
-        """None where TensorRT for RTX finds the plan invalid on this GPU, which is newer than its targets."""
+        """None where TensorRT for RTX finds the plan invalid on this GPU, and `unchecked` says so."""
         try:
             backend = TrtBackend(self._trt, self.plan, self.engine, self._path, open_cuda())
-        except EngineStale:
+        except EngineStale as error:
+            self.unchecked = str(error)
             return None
         try:
             layers = backend.layers()

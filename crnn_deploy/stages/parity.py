@@ -69,9 +69,7 @@ class ParityReport:
 
     cases: tuple[Case, ...]
     tolerance: float  # allowed max_delta of logits up to 10, in proportion beyond
-    tie: float = (
-        TIE  # margin between a frame's two likeliest classes below which rounding may turn its argmax
-    )
+    tie: float = TIE  # margin of a frame's two likeliest classes below which rounding may turn it
 
     @property
     def max_delta(self) -> float:

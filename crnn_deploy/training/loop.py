@@ -169,7 +169,7 @@ class _Run:
         )
 
     def _validated(self, validation: Mapping[str, Dataset]) -> Mapping[str, Score]:
-        """The scores of a validation; the best weights are kept. None where there is no time for it."""
+        """The scores of a validation, empty where there is no time for one; the best weights are kept."""
         assert self.journal is not None
         if not self.clock.fits("validation"):
             return {}
