@@ -163,6 +163,14 @@ class EngineFile:
         """Computing layers by precision, the most frequent first."""
         return dict(Counter(layer.precision for layer in self.layers).most_common())
 
+    def built_for(self) -> str:
+        """The GPUs, as `sm_80, sm_89`."""
+        if self.targets:
+            return ", ".join(self.targets)
+        if self.builder == "tensorrt-rtx":
+            return f"{_RTX_DEFAULT[0]} and later (the builder's own choice)"
+        return self.gpu or "a GPU that its sidecar does not name"
+
     def shares(self) -> str:
         """As `fp16 45 of 50 (90 %), fp32 5 of 50 (10 %)`."""
         total = len(self.layers)

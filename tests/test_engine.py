@@ -283,6 +283,10 @@ def test_targets_are_kept(tiny_onnx: Path, tmp_path: Path) -> None:
         check_gpu(facts, path, older)
     assert not fitness(replace(facts, targets=()), older).allowed  # NVIDIA: 8.0 and later by default
     assert fitness(replace(facts, targets=()), Gpu("NVIDIA H100", "9.0", 2**34)).allowed
+    assert facts.built_for() == "sm_80, sm_89"
+    assert replace(facts, targets=()).built_for().startswith("sm_80 and later")
+    full = replace(facts, targets=(), builder="tensorrt", gpu="NVIDIA L4")
+    assert full.built_for() == "NVIDIA L4"
     current = replace(facts, targets=(CURRENT,), gpu="NVIDIA L4", compute_capability="8.9")
     assert "is what it was built for" in fitness(current, Gpu("NVIDIA L40", "8.9", 2**34)).why
     assert not fitness(current, Gpu("NVIDIA A100", "8.0", 2**34)).allowed

@@ -155,7 +155,7 @@ def test_a_plan_that_tensorrt_for_rtx_finds_invalid_is_refused(
 ) -> None:
     monkeypatch.setattr(trt, "import_tensorrt", lambda builder: PaperRtx(cuda, "INVALID"))
     with pytest.raises(
-        EngineStale, match=r"calls it INVALID \(UNSUPPORTED_CC\) on this GPU; build again: crnn-"
+        EngineStale, match=r"calls it INVALID \(UNSUPPORTED_CC\) on this GPU.*build again: crnn-"
     ):
         open_backend(engine)
     monkeypatch.setattr(trt, "import_tensorrt", lambda builder: PaperRtx(cuda, "SUBOPTIMAL"))

@@ -176,7 +176,8 @@ def _validity(trt: Any, runtime: Any, plan: bytes, engine: EngineFile, path: Pat
     reasons = ", ".join(name for name, flag in flags.items() if int(found) & int(flag))
     said = f"{validity.name} ({reasons})" if reasons else validity.name
     if validity == trt.EngineValidity.INVALID:
-        raise EngineStale(path, f"TensorRT for RTX calls it {said} on this GPU", engine.command)
+        reason = f"TensorRT for RTX calls it {said} on this GPU, which may need --target current"
+        raise EngineStale(path, reason, engine.command)
     return str(said)
 
 

@@ -185,10 +185,9 @@ def build_engine(
     click.echo(f"layers: {engine.shares()}, by {origin}")
     for profile in engine.profiles:
         click.echo(f"profile: batch {profile.batch}, width {profile.width}")
-    where = ", ".join(engine.targets) or engine.gpu or "the builder's own choice of GPUs"
     click.echo(
         f"{path}: {engine.precision}, {engine.engine_bytes / 1e6:.1f} MB, {engine.builder} "
-        f"{engine.builder_version} for {where}, built in {engine.build_seconds} s"
+        f"{engine.builder_version} for {engine.built_for()}, built in {engine.build_seconds} s"
     )
 
 

@@ -95,7 +95,7 @@ def _engine_facts(path: Path) -> dict[str, Any]:
         "onnx sha256": engine.onnx_sha256,
         "builder": f"{engine.builder} {engine.builder_version}, {engine.system}",
         "built on": built or "a machine without a GPU",
-        "targets": ", ".join(engine.targets) or (engine.gpu or "what the builder takes by itself"),
+        "built for": engine.built_for(),
         "runs here": _runs_here(engine),
         "precision": engine.precision,
         "kept in fp32": list(engine.kept_fp32),
