@@ -23,7 +23,7 @@ from _common import Network, export_networks, infer, measured, options, stacks, 
 
 from crnn_deploy import image
 from crnn_deploy.backends.ort import OrtBackend
-from crnn_deploy.pipeline import cpus
+from crnn_deploy.process import cpus
 
 NETWORKS: tuple[Network, ...] = ("compact", "paper")
 _SHARE = 250  # files that a thread reads at a time

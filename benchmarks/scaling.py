@@ -22,7 +22,7 @@ from _common import apart, cpu_in_turn, export_networks, infer, measured, noise,
 
 from crnn_deploy import ctc
 from crnn_deploy.backends.ort import OrtBackend
-from crnn_deploy.pipeline import cpus
+from crnn_deploy.process import cpus
 from crnn_deploy.stages.benchmark import peak_memory
 
 FILES, WORKER_FILES = 10_000, 1_000

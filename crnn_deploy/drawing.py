@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from crnn_deploy import image
 from crnn_deploy.ctc import Char
+from crnn_deploy.files import OutputUnwritable
 from crnn_deploy.image import Pixels
-from crnn_deploy.records import OutputUnwritable
 
 __all__ = ["boxed", "place", "write_boxed"]
 

@@ -5,6 +5,7 @@ Each class also inherits the builtin that fits, so `except FileNotFoundError` wo
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "ReadFailed",
     "RunFailed",
     "VerdictFailed",
+    "printable",
 ]
 
 
@@ -30,6 +32,26 @@ class CrnnDeployError(Exception):
     """
 
     exit_code = 2
+
+    def __init__(self, message: str) -> None:
+        super().__init__(" ".join(printable(message).splitlines()))
+
+
+def printable(text: str) -> str:
+    """A text without what a terminal would obey: control characters become escapes such as \\x1b.
+
+    Names of files, of weights and characters of an alphabet come from strangers. Halves of surrogate pairs,
+    which no encoding takes, and marks that turn the direction of what follows are escaped too; line feeds and
+    tabs stay.
+    """
+    return text if text.isprintable() else _OBEYED.sub(_escape, text)
+
+
+_OBEYED = re.compile("[\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f\\u2028-\\u202e\\u2066-\\u2069\\ud800-\\udfff]")
+
+
+def _escape(match: re.Match[str]) -> str:
+    return match[0].encode("unicode_escape").decode()
 
 
 class ModelNotFound(CrnnDeployError, FileNotFoundError):

@@ -2,34 +2,26 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from queue import SimpleQueue
-from types import FrameType, TracebackType
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from crnn_deploy.batching import Groups
 from crnn_deploy.ctc import Text
 from crnn_deploy.errors import CrnnDeployError, ReadFailed, RunFailed
 
-__all__ = ["Reader", "Result", "Stop", "cpus", "read_in_order"]
+__all__ = ["Reader", "Result", "read_in_order"]
 
 _BATCHES_IN_WINDOW = 64  # of words in buckets of 4 pixels, 5 of 6 batches are full then
 _BATCHES_GIVEN = 4  # images in so many batches are given at once: each time costs a write
 _MOST_COLUMNS = 2**16  # of images that wait for others, 8 MiB of grey 32-pixel lines
 
 Result = tuple[str, Text | CrnnDeployError]  # the path of an image and what was read in it
-
-
-def cpus() -> int:
-    """CPUs that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Sized(Protocol):
@@ -189,50 +181,3 @@ def _failure(path: str, error: Exception) -> CrnnDeployError:
         return error
     known = isinstance(error, CrnnDeployError)
     return ReadFailed(path, str(error) if known else f"unexpected {type(error).__name__}: {error}")
-
-
-class Stop:
-    """Ends a run in good order on Ctrl-C or SIGTERM; a second signal ends it at once.
-
-    Inside `with`, the first signal ends the iteration of `until`, even while that waits for an input, and
-    interrupts nothing else, so what is being written is written whole.
-    """
-
-    def __init__(self) -> None:
-        self._requested = False
-        self._waiting = False
-        self._before: dict[signal.Signals, Callable[[int, FrameType | None], object] | int | None] = {}
-
-    def __enter__(self) -> Stop:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            if signal.getsignal(number) != signal.SIG_IGN:  # as for a job in the background
-                self._before[number] = signal.signal(number, self._handle)
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def __call__(self) -> bool:
-        """Whether a signal has come."""
-        return self._requested
-
-    def _handle(self, number: int, frame: FrameType | None) -> None:
-        self._requested = True
-        for handled in self._before:
-            signal.signal(handled, signal.SIG_DFL)
-        if self._waiting:
-            raise KeyboardInterrupt
-
-    def until(self, paths: Iterable[str]) -> Iterator[str]:
-        """The paths that come before a signal."""
-        remaining = iter(paths)
-        while not self._requested:
-            try:
-                self._waiting = True
-                path = next(remaining)
-                self._waiting = False
-            except (KeyboardInterrupt, StopIteration):
-                self._waiting = False
-                return
-            yield path

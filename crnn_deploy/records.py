@@ -21,6 +21,7 @@ import numpy as np
 
 from crnn_deploy.ctc import Alternative, Char, Text
 from crnn_deploy.errors import CrnnDeployError
+from crnn_deploy.files import OutputExists, OutputUnwritable
 
 try:
     import fcntl
@@ -32,9 +33,7 @@ __all__ = [
     "FORMATS",
     "Done",
     "Format",
-    "OutputExists",
     "OutputMismatch",
-    "OutputUnwritable",
     "Record",
     "Status",
     "open_output",
@@ -46,20 +45,6 @@ COLUMNS = ("path", "text", "confidence", "status", "error")
 _ESCAPES = {"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"}
 _ESCAPE = str.maketrans(_ESCAPES)
 _UNESCAPE = {escaped: plain for plain, escaped in _ESCAPES.items()}
-
-
-class OutputExists(CrnnDeployError, FileExistsError):
-    """An output file that would be overwritten."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(f"{path} exists; go on with it (--resume), or name another file")
-
-
-class OutputUnwritable(CrnnDeployError, OSError):
-    """An output file that cannot be opened."""
-
-    def __init__(self, path: Path, reason: str) -> None:
-        super().__init__(f"cannot write {path}: {reason}")
 
 
 class OutputMismatch(CrnnDeployError, ValueError):

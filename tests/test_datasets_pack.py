@@ -25,8 +25,8 @@ from crnn_deploy.cli.main import main
 from crnn_deploy.datasets import DatasetInvalid, Sample, open_dataset
 from crnn_deploy.datasets import pack as pack_module
 from crnn_deploy.datasets.pack import pack
+from crnn_deploy.files import OutputExists, OutputUnwritable
 from crnn_deploy.image import Source, read
-from crnn_deploy.records import OutputExists, OutputUnwritable
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 

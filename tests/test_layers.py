@@ -14,6 +14,8 @@ PACKAGE = Path(__file__).parents[1] / "crnn_deploy"
 # from the bottom up; a module may import its own layer and those below it
 LAYERS = (
     {"errors", "models", "driver", "installed", "cache"},
+    {"files"},
+    {"process"},
     {"decoding_rule"},
     {"manifest", "sources"},
     {"engine_file", "doctor"},

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from crnn_deploy import records
 from crnn_deploy.ctc import Alternative, Char, Text
+from crnn_deploy.files import OutputExists, OutputUnwritable
 from crnn_deploy.image import ImageUnreadable
 from crnn_deploy.records import FORMATS, Done, Record, open_output
 
@@ -220,7 +221,7 @@ def test_two_runs_do_not_write_to_one_file(tmp_path: Path) -> None:
     first, _ = open_output(path, form, resume=False)
     first.write(form.encode(Record("a", "ok", "x", 1.0)))
     first.flush()
-    with pytest.raises(records.OutputUnwritable, match="another run is writing to it"):
+    with pytest.raises(OutputUnwritable, match="another run is writing to it"):
         open_output(path, form, resume=True)
     first.close()
     second, done = open_output(path, form, resume=True)
@@ -233,10 +234,10 @@ def test_an_output_is_new_or_resumed(tmp_path: Path) -> None:
     stream, _ = open_output(path, form, resume=True)  # not there yet: a run that starts
     stream.close()
     assert path.read_bytes() == b"path\ttext\tconfidence\tstatus\terror\n"
-    with pytest.raises(records.OutputExists, match="--resume"):
+    with pytest.raises(OutputExists, match="--resume"):
         open_output(path, form, resume=False)
     for bad in (tmp_path, tmp_path / "missing" / "out.tsv"):
-        with pytest.raises(records.OutputUnwritable):
+        with pytest.raises(OutputUnwritable):
             open_output(bad, form, resume=True)
 
 

@@ -14,7 +14,7 @@ from crnn_deploy.cli.options import checkpoint_options, settings_of
 
 if TYPE_CHECKING:
     from crnn_deploy.engine_file import Range
-    from crnn_deploy.pipeline import Stop
+    from crnn_deploy.process import Stop
 
 __all__ = ["build_engine"]
 
@@ -136,7 +136,7 @@ def build_engine(
     written only with 0.
     """
     from crnn_deploy.errors import ModelUnreadable
-    from crnn_deploy.pipeline import Stop
+    from crnn_deploy.process import Stop
 
     path = path or model.with_suffix(".engine")
     if path.suffix != ".engine":

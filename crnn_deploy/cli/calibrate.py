@@ -35,7 +35,7 @@ def calibrate(model: Path, images: str | None, method: Any, samples: int, path: 
     crnn-deploy calibrate model.onnx crops/ -o scales.json
     crnn-deploy quantize model.onnx crops/ --scales scales.json -o model.int8.onnx
     """
-    from crnn_deploy.pipeline import Stop
+    from crnn_deploy.process import Stop
 
     with Stop() as stop:
         from crnn_deploy.backends import open_backend

@@ -140,7 +140,7 @@ def pack(data: str, output: Path, resume: bool, **source: Any) -> None:
     However it was stopped, --resume goes on, and the result is the same.
     """
     from crnn_deploy.datasets.pack import pack as run
-    from crnn_deploy.pipeline import Stop
+    from crnn_deploy.process import Stop
 
     opened = open_data(data, **source)
     hidden = not sys.stderr.isatty()
@@ -185,7 +185,7 @@ def preview(data: str, output: Path, count: int, **source: Any) -> None:
     """
     import cv2
 
-    from crnn_deploy.records import OutputUnwritable
+    from crnn_deploy.files import OutputUnwritable
     from crnn_deploy.synthesis.fonts import scan
     from crnn_deploy.training.preview import contact_sheet
 
@@ -245,7 +245,7 @@ def pack_fonts(output: Path, tier: Any, folders: tuple[Path, ...]) -> None:
     crnn-deploy dataset pack-fonts -o fonts.tar.xz
     crnn-deploy train --config training/default.yaml --set font_pack=fonts.tar.xz
     """
-    from crnn_deploy.records import OutputUnwritable
+    from crnn_deploy.files import OutputUnwritable
     from crnn_deploy.synthesis.font_pack import write_font_pack
     from crnn_deploy.synthesis.fonts import FOLDERS
 

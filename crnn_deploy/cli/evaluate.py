@@ -71,9 +71,9 @@ def evaluate(
     import json
 
     from crnn_deploy.backends import SUFFIXES, Backend, open_backend
-    from crnn_deploy.pipeline import cpus
+    from crnn_deploy.files import OutputUnwritable
+    from crnn_deploy.process import cpus
     from crnn_deploy.recognizer import Recognizer
-    from crnn_deploy.records import OutputUnwritable
     from crnn_deploy.stages.decoder_comparison import compared
     from crnn_deploy.stages.evaluation import Provenance
     from crnn_deploy.stages.evaluation import evaluate as run

@@ -137,7 +137,8 @@ def infer(
 
     from crnn_deploy import records, sources
     from crnn_deploy.models import DEFAULT, DEFAULT_INT8
-    from crnn_deploy.pipeline import Stop, cpus, read_in_order
+    from crnn_deploy.pipeline import read_in_order
+    from crnn_deploy.process import Stop, cpus
     from crnn_deploy.recognizer import Recognizer
 
     if draw is not None:

@@ -49,7 +49,7 @@ def train(texts: tuple[Path, ...], path: Path, order: int) -> None:
     if path.suffix != ".arpa":
         raise click.UsageError(f"-o {path} must end in .arpa, by which the file is known later")
     from crnn_deploy.decoding.lm import train as learn
-    from crnn_deploy.records import OutputUnwritable
+    from crnn_deploy.files import OutputUnwritable
 
     model = learn((line for text in texts for line in _lines(text)), order)
     try:

@@ -11,7 +11,7 @@ import click
 from crnn_deploy.cli.options import data_options, open_data
 
 if TYPE_CHECKING:
-    from crnn_deploy.pipeline import Stop
+    from crnn_deploy.process import Stop
 
 __all__ = ["quantize"]
 
@@ -117,7 +117,7 @@ def quantize(
         raise click.UsageError("--lstm dynamic is for CPUs alone; leave it or --target gpu out")
     if rest == "fp16" and target == "cpu":
         raise click.UsageError("--rest fp16 is for GPUs alone; add --target gpu")
-    from crnn_deploy.pipeline import Stop
+    from crnn_deploy.process import Stop
 
     with Stop() as stop:
         import json

@@ -14,7 +14,7 @@ from crnn_deploy.datasets import Dataset, DatasetInvalid, Sample
 from crnn_deploy.datasets.encoded import read_encoded
 from crnn_deploy.datasets.lmdb_file import COUNT, PROGRESS, image_key, import_lmdb, label_key
 from crnn_deploy.errors import CrnnDeployError
-from crnn_deploy.records import OutputExists, OutputUnwritable
+from crnn_deploy.files import OutputExists, OutputUnwritable
 
 if TYPE_CHECKING:
     import lmdb

@@ -24,7 +24,7 @@ from crnn_deploy import ctc, image
 from crnn_deploy.backends import Backend
 from crnn_deploy.batching import batches
 from crnn_deploy.manifest import Manifest
-from crnn_deploy.pipeline import cpus
+from crnn_deploy.process import cpus
 
 __all__ = [
     "DISTRIBUTIONS",

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from crnn_deploy.backends.ort import OrtBackend
 from crnn_deploy.errors import CrnnDeployError, ManifestMissing
+from crnn_deploy.files import replacing
 from crnn_deploy.stages import qdq
 from crnn_deploy.stages.calibration_set import CalibrationImpossible, Drawn, batched
-from crnn_deploy.stages.export import replacing
 from crnn_deploy.stages.inspection import backend_of, load_onnx, manifest_of, session_of
 from crnn_deploy.stages.ranges import METHODS, Method, Ranges
 from crnn_deploy.stages.verdict import judge, margin_change, read

@@ -14,9 +14,10 @@ from onnx import TensorProto, helper
 from crnn_deploy.alphabets import AlphabetInvalid, check_alphabet
 from crnn_deploy.backends.ort import OrtBackend, open_session
 from crnn_deploy.errors import AlphabetMismatch, ModelUnreadable
+from crnn_deploy.files import replacing
 from crnn_deploy.manifest import Manifest
 from crnn_deploy.recipes import Recipe, find_recipe
-from crnn_deploy.stages.export import attach_manifest, replacing
+from crnn_deploy.stages.export import attach_manifest
 from crnn_deploy.stages.inspection import load_onnx, session_of
 from crnn_deploy.stages.reference import ModelInvalid, far_widths, step_rule
 

@@ -31,9 +31,9 @@ from crnn_deploy.engine_file import (
     system,
 )
 from crnn_deploy.errors import BackendMissing, ManifestMissing, RunFailed
+from crnn_deploy.files import replacing
 from crnn_deploy.manifest import Manifest
 from crnn_deploy.stages.argmax import with_argmax
-from crnn_deploy.stages.export import replacing
 from crnn_deploy.stages.fidelity import Fidelity, Proof
 from crnn_deploy.stages.inspection import load_onnx, manifest_of
 from crnn_deploy.stages.ladder import Rung, climb

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
-import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -22,6 +20,7 @@ from torch.export import Dim
 from crnn_deploy.backends.ort import OrtBackend
 from crnn_deploy.backends.reference import ReferenceBackend
 from crnn_deploy.errors import VerdictFailed
+from crnn_deploy.files import replacing
 from crnn_deploy.manifest import METADATA_KEY, Manifest, OutputKind
 from crnn_deploy.stages.onnx_graph import (
     ExportImpossible,
@@ -32,7 +31,7 @@ from crnn_deploy.stages.onnx_graph import (
 from crnn_deploy.stages.parity import Case, ParityReport, compare, drawn_images
 from crnn_deploy.stages.reference import accepts_any_width, far_widths
 
-__all__ = ["SIZES", "Export", "ExportFailed", "attach_manifest", "export", "replacing"]
+__all__ = ["SIZES", "Export", "ExportFailed", "attach_manifest", "export"]
 
 OPSET = 20
 _TRACED_BATCH = 7
@@ -103,27 +102,6 @@ def attach_manifest(model: onnx.ModelProto, manifest: Manifest) -> None:
     """Put the manifest into the model's metadata, in place of an older one."""
     others = {entry.key: entry.value for entry in model.metadata_props if entry.key != METADATA_KEY}
     onnx.helper.set_model_props(model, {**others, METADATA_KEY: manifest.to_json()})
-
-
-@contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary file beside `path` that takes its place when the block ends well, and is gone otherwise."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=path.suffix)
-    os.close(descriptor)
-    temporary = Path(name)
-    try:
-        yield temporary
-        temporary.chmod(0o666 & ~_umask())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 class _Argmax(nn.Module):

@@ -17,10 +17,10 @@ from crnn_deploy.backends.openvino import OpenVinoBackend
 from crnn_deploy.backends.ort import OrtBackend
 from crnn_deploy.batching import Batch
 from crnn_deploy.errors import BackendMissing, ManifestMissing, VerdictFailed
+from crnn_deploy.files import replacing
 from crnn_deploy.stages import qdq
 from crnn_deploy.stages.calibrate import Scales
 from crnn_deploy.stages.dynamic_lstm import with_dynamic_lstm
-from crnn_deploy.stages.export import replacing
 from crnn_deploy.stages.inspection import backend_of, load_onnx, manifest_of
 from crnn_deploy.stages.precision import CastImpossible, cast, rounded
 from crnn_deploy.stages.verdict import Budget, Reading, Verdict, judge, margin_change, read

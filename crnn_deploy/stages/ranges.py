@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnxruntime.quantization.calibrate import HistogramCollector
 
-from crnn_deploy.stages.export import replacing
+from crnn_deploy.files import replacing
 
 __all__ = ["METHODS", "Method", "Ranges"]
 

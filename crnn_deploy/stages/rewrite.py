@@ -8,8 +8,9 @@ from pathlib import Path
 import onnx
 
 from crnn_deploy.errors import ManifestMissing, ModelNotFound, ModelUnreadable
+from crnn_deploy.files import replacing
 from crnn_deploy.manifest import Manifest
-from crnn_deploy.stages.export import attach_manifest, replacing
+from crnn_deploy.stages.export import attach_manifest
 from crnn_deploy.stages.inspection import load_onnx, manifest_of
 
 __all__ = ["check_rewritable", "rewrite"]

@@ -18,7 +18,7 @@ from crnn_deploy.backends.reference import ReferenceBackend
 from crnn_deploy.datasets import Dataset
 from crnn_deploy.errors import CrnnDeployError
 from crnn_deploy.metrics import Score
-from crnn_deploy.pipeline import Stop
+from crnn_deploy.process import Stop
 from crnn_deploy.stages.fake_quantization import quantization_aware
 from crnn_deploy.synthesis.font_pack import Material, unpacked
 from crnn_deploy.synthesis.fonts import write_font_manifest

@@ -1,0 +1,134 @@
+"""This process: the CPUs it may use, and how a signal ends it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from types import FrameType, TracebackType
+
+from crnn_deploy.files import discard_temporaries
+
+__all__ = ["INTERRUPTED", "Stop", "answer_signals", "cpus", "interrupted"]
+
+INTERRUPTED = 130  # exit code, 128 + SIGINT, as shells have it
+
+_GRACE = 1.5  # seconds between a signal and its answer
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+_Handler = Callable[[int, FrameType | None], object] | int | None
+
+
+def cpus() -> int:
+    """CPUs that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class Stop:
+    """Ends a run in good order on Ctrl-C or SIGTERM; a second signal ends it at once.
+
+    Inside `with`, the first signal ends the iteration of `until`, even while that waits for an input, and
+    interrupts nothing else, so what is being written is written whole.
+
+    saves: whether the run writes down what it has before it ends, however long that takes; a run that does
+        not is ended by `answer_signals` soon after the signal
+    """
+
+    active: Stop | None = None  # the one whose block is running
+
+    def __init__(self, *, saves: bool = False) -> None:
+        self.saves = saves
+        self._requested = False
+        self._waiting = False
+        self._before: dict[signal.Signals, _Handler] = {}
+
+    def __enter__(self) -> Stop:
+        for number in _SIGNALS:
+            if signal.getsignal(number) != signal.SIG_IGN:  # as for a job in the background
+                self._before[number] = signal.signal(number, self._handle)
+        Stop.active = self
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
+        Stop.active = None
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def __call__(self) -> bool:
+        """Whether a signal has come."""
+        return self._requested
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        self._requested = True
+        for handled in self._before:
+            signal.signal(handled, signal.SIG_DFL)
+        if self._waiting:
+            raise KeyboardInterrupt
+
+    def until(self, paths: Iterable[str]) -> Iterator[str]:
+        """The paths that come before a signal."""
+        remaining = iter(paths)
+        while not self._requested:
+            try:
+                self._waiting = True
+                path = next(remaining)
+                self._waiting = False
+            except (KeyboardInterrupt, StopIteration):
+                self._waiting = False
+                return
+            yield path
+
+
+_came = threading.Event()  # whether a signal has come since `answer_signals`
+
+
+def interrupted() -> bool:
+    """Whether a signal has come: an error that follows it is most likely its consequence."""
+    return _came.is_set()
+
+
+def answer_signals() -> None:
+    """Answer Ctrl-C and SIGTERM within two seconds, whatever native code the main thread is in.
+
+    Python runs a signal's handler between two of its own instructions, and a library that computes for
+    minutes lets it wait. So a thread is told of the signal by the system. After a grace in which the command
+    may end by itself, it ends the process, without the files that were being written; a command that saves
+    (`Stop`) it lets go on, and says so.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return
+    for number in _SIGNALS:
+        if signal.getsignal(number) == signal.SIG_DFL:  # SIGTERM: else nothing is told of it
+            signal.signal(number, _raise)
+    told, tells = os.pipe()
+    os.set_blocking(tells, False)
+    signal.set_wakeup_fd(tells, warn_on_full_buffer=False)
+    threading.Thread(target=_answer, args=(told,), daemon=True, name="signals").start()
+
+
+def _raise(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _answer(told: int) -> None:
+    while data := os.read(told, 64):
+        if not set(_SIGNALS).intersection(data):
+            continue
+        _came.set()
+        time.sleep(_GRACE)
+        stop = Stop.active
+        if stop is not None and stop.saves:
+            _say("stopping when this step is saved; Ctrl-C again ends at once")
+            continue
+        _say("stopped")
+        discard_temporaries()
+        os._exit(INTERRUPTED)
+
+
+def _say(message: str) -> None:
+    """A line on stderr, without Python's lock on it, which the main thread may hold."""
+    with suppress(OSError):
+        os.write(2, f"\n{message}\n".encode())
