@@ -9,7 +9,6 @@ import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
 
 from crnn_deploy.errors import CrnnDeployError
 
@@ -49,7 +48,7 @@ class OutputIsInput(CrnnDeployError, ValueError):
         super().__init__(f"{path} is read by this command and would be overwritten; name another output")
 
 
-def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
+def open_regular(path: str | os.PathLike[str]) -> io.BufferedReader:
     """A regular file, opened to be read; what is no file, as a FIFO or a device, is not waited for.
 
     A file whose length is 0 reads as empty: the kernel's own files (/proc/kmsg) say so and then never end.
@@ -68,7 +67,7 @@ def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
         os.close(number)
         raise
     os.close(number)
-    return io.BytesIO()
+    return open(os.devnull, "rb")
 
 
 def read_regular(path: str | os.PathLike[str], limit: int) -> bytes:
