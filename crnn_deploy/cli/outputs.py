@@ -1,0 +1,28 @@
+"""Files that commands write beside a model: figures as JSON, and pages."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from crnn_deploy.cli.say import plain_json
+
+__all__ = ["write_json", "write_page"]
+
+
+def write_json(path: Path | None, value: Any) -> None:
+    """Write figures, whole or not at all, where they are asked for. Raises OutputUnwritable."""
+    if path is not None:
+        from crnn_deploy.files import write
+
+        write(path, plain_json(value, indent=1) + "\n")
+
+
+def write_page(path: Path, page: str) -> None:
+    """Write a page; half of a surrogate pair, from a name that is not text, becomes a reference to it.
+
+    Raises OutputUnwritable.
+    """
+    from crnn_deploy.files import write
+
+    write(path, page.encode(errors="xmlcharrefreplace"))
