@@ -27,6 +27,7 @@ __all__ = [
     "write",
 ]
 
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _LONGEST_NAME = 255  # bytes, on nearly every file system
 _temporaries: set[Path] = set()  # that `replacing` has made and not yet renamed or removed
 
@@ -105,7 +106,12 @@ def replacing(path: Path) -> Iterator[Path]:
         os.close(number)
         temporary = Path(name)
         _temporaries.add(temporary)
-        yield temporary
+        try:
+            yield temporary
+        except OSError as error:
+            if error.errno in _FULL and error.filename is None:
+                raise OutputUnwritable(path, error.strerror or str(error)) from error
+            raise
         try:
             temporary.chmod(stat.S_IMODE(path.stat().st_mode) if path.is_file() else 0o666 & ~_umask())
             temporary.replace(path)
@@ -144,7 +150,7 @@ def check_outputs(
     Raises OutputUnwritable, OutputIsInput.
     """
     named: dict[str, Path] = {}
-    there: dict[tuple[int, int], Path] = {}
+    there: dict[tuple[int, int] | None, Path] = {}
     for output in outputs:
         if output is None:
             continue
@@ -155,14 +161,13 @@ def check_outputs(
         above = next((folder for folder in output.parents if folder.exists()), Path(os.curdir))
         if not above.is_dir():
             raise OutputUnwritable(output, f"{above} is not a folder")
-        with suppress(OSError, ValueError):
-            there[_identity(output)] = output
+        if (identity := _identity(output)) is not None:
+            there[identity] = output
     if not there:
         return
     for source in inputs:
-        with suppress(OSError, ValueError):
-            if source is not None and (output := there.get(_identity(source))) is not None:
-                raise OutputIsInput(output)
+        if source is not None and (known := there.get(_identity(source))) is not None:
+            raise OutputIsInput(known)
 
 
 def fitting_name(name: str, suffix: str) -> str:
@@ -182,8 +187,11 @@ def discard_temporaries() -> None:
             path.unlink()
 
 
-def _identity(path: str | os.PathLike[str]) -> tuple[int, int]:
-    status = os.stat(path)
+def _identity(path: str | os.PathLike[str]) -> tuple[int, int] | None:
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):
+        return None
     return status.st_dev, status.st_ino
 
 

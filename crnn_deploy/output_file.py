@@ -281,13 +281,11 @@ class _Written:
             raise self._damaged() from None
 
     def _is_torn(self, data: bytes) -> bool:
-        """Whether what follows the last whole record can be the beginning of one, and of one alone."""
-        if not data:
-            return True
-        if self.end:
-            return not self._form.holds_record(data)
-        opening = self._form.opening  # text has nothing to know the beginning of a file by
-        return bool(opening) and (data.startswith(opening) or opening.startswith(data))
+        """Whether what follows the last whole record, or the header, can be what a killed run has begun."""
+        data = data.rstrip(b"\0")  # of a file whose length was written and not its content
+        if not self.end and self._form.header:
+            return self._form.header.startswith(data)
+        return not data or (self._form.is_torn(data) and (self.end > 0 or self._form.knows_first))
 
     def _damaged(self) -> OutputDamaged:
         return OutputDamaged(self._path, self._number, self._form)

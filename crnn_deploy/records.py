@@ -77,6 +77,7 @@ class Format:
 
     name: str
     spans_lines = False  # whether a line end between quotes is part of a record
+    knows_first = True  # whether a file's torn first record is told from the only line of somebody's file
     _fixed: tuple[str, ...] = COLUMNS
 
     def __init__(self, *, show_chars: bool = False, nbest: bool = False) -> None:
@@ -87,11 +88,6 @@ class Format:
     def header(self) -> bytes:
         """The first line of a file, or nothing."""
         return b""
-
-    @property
-    def opening(self) -> bytes:
-        """How every file begins, as far as that is known."""
-        return self.header
 
     def encode(self, record: Record) -> bytes:
         """A record's bytes, its line end included; one that is too long becomes an error."""
@@ -109,9 +105,9 @@ class Format:
         """The path of an encoded record. Raises ValueError for what `encode` has not written."""
         raise NotImplementedError
 
-    def holds_record(self, torn: bytes) -> bool:
-        """Whether a whole record begins at a line within these bytes, which are none themselves."""
-        return False
+    def is_torn(self, data: bytes) -> bool:
+        """Whether bytes without a record's end are the beginning of one, and of one alone."""
+        raise NotImplementedError
 
     def _encode(self, record: Record) -> bytes:
         raise NotImplementedError
@@ -127,35 +123,65 @@ class Format:
             cells.append(json.dumps(found, ensure_ascii=False, allow_nan=False))
         return cells
 
-    def _pattern(self, cell: bytes, separator: bytes, end: bytes) -> re.Pattern[bytes]:
-        """What every record is, its path the first group."""
-        kinds = {
-            "path": b"(" + cell + b")",
-            "confidence": rb"(?:\d+\.\d{6})?",
-            "status": b"(?:" + "|".join(get_args(Status)).encode() + b")",
-        }
-        return re.compile(separator.join(kinds.get(column, cell) for column in self.columns) + end)
+
+@dataclass(frozen=True)
+class _Syntax:
+    """Patterns of what a table is made of."""
+
+    cell: bytes
+    torn_cell: bytes  # the beginning of one
+    separator: bytes
+    end: bytes
+    torn_end: bytes
 
 
-class Tsv(Format):
-    """Columns between tabs; inside them backslash, tab, LF and CR are `\\\\`, `\\t`, `\\n` and `\\r`."""
+class _Table(Format):
+    """Cells in a row."""
 
-    name = "tsv"
+    syntax: _Syntax
 
     def __init__(self, *, show_chars: bool = False, nbest: bool = False) -> None:
         super().__init__(show_chars=show_chars, nbest=nbest)
-        cell = rb"(?:[^\t\n\r\\]*+(?:\\[\\tnr][^\t\n\r\\]*+)*+)"
-        self._record = self._pattern(cell, b"\t", b"\n")
-
-    @property
-    def header(self) -> bytes:
-        return _line(self.columns)
+        given = self.syntax
+        statuses = "|".join(get_args(Status)).encode()
+        known = {"confidence": rb"(?:\d+\.\d{6})?+", "status": b"(?:" + statuses + b")"}
+        begun = {"confidence": rb"[\d.]*+", "status": b"[a-z-]*+"}
+        cells = [known.get(column, given.cell) for column in self.columns]
+        record = b"(" + cells[0] + b")" + b"".join(given.separator + cell for cell in cells[1:]) + given.end
+        torn, after = given.torn_end, b""
+        for column, cell in zip(reversed(self.columns), reversed(cells), strict=True):
+            torn = b"(?:" + cell + after + torn + b"|" + begun.get(column, given.torn_cell) + b")"
+            after = given.separator
+        self._record, self._later, self._torn = map(re.compile, (record, b"\n" + record, torn))
 
     def path(self, data: bytes) -> str:
         found = self._record.fullmatch(data)
         if found is None:
             raise ValueError("other columns")
-        return _unescaped(_decoded(found[1]))
+        return self._plain(_decoded(found[1]))
+
+    def is_torn(self, data: bytes) -> bool:
+        # a quote that is opened and not closed may have hidden whole records
+        return self._torn.fullmatch(data) is not None and self._later.search(data) is None
+
+    def _plain(self, cell: str) -> str:
+        """What a cell says."""
+        raise NotImplementedError
+
+
+class Tsv(_Table):
+    """Columns between tabs; inside them backslash, tab, LF and CR are `\\\\`, `\\t`, `\\n` and `\\r`."""
+
+    name = "tsv"
+    _cell = rb"[^\t\n\r\\]*+(?:\\[\\tnr][^\t\n\r\\]*+)*+"
+    syntax = _Syntax(_cell, _cell + rb"\\?+", b"\t", b"\n", b"")
+
+    @property
+    def header(self) -> bytes:
+        return _line(self.columns)
+
+    def _plain(self, cell: str) -> str:
+        return _unescaped(cell)
 
     def _encode(self, record: Record) -> bytes:
         return _line(self._cells(record))
@@ -165,6 +191,7 @@ class PlainText(Tsv):
     """Path, tab, text; the text of an error or a low confidence is empty. Escaped as in `Tsv`, no header."""
 
     name = "text"
+    knows_first = False
     _fixed = ("path", "text")
 
     @property
@@ -178,7 +205,7 @@ class PlainText(Tsv):
         return [path, text, *more]
 
 
-class Csv(Format):
+class Csv(_Table):
     """RFC 4180, as Python's csv module writes it by default.
 
     safe: for spreadsheets: control characters and backslashes are escaped, as in `Tsv` or `\\x1b`, and a cell
@@ -187,13 +214,12 @@ class Csv(Format):
 
     name = "csv"
     spans_lines = True
+    _cell = rb'(?:"[^"]*+(?:""[^"]*+)*+"|[^",\r\n]*+)'
+    syntax = _Syntax(_cell, _cell.replace(b'*+"|', b'*+"?+|'), b",", rb"\r\n", rb"\r?+")
 
     def __init__(self, *, show_chars: bool = False, nbest: bool = False, safe: bool = False) -> None:
         super().__init__(show_chars=show_chars, nbest=nbest)
         self.safe = safe
-        cell = rb'(?:"[^"]*+(?:""[^"]*+)*+"|[^",\r\n]*+)'
-        self._record = self._pattern(cell, b",", rb"\r\n")
-        self._later = re.compile(b"\n" + self._record.pattern)
 
     @property
     def header(self) -> bytes:
@@ -202,17 +228,10 @@ class Csv(Format):
     def shown(self, data: bytes) -> bytes:
         return super().shown(data.replace(b"\r\n", b"\n"))
 
-    def path(self, data: bytes) -> str:
-        found = self._record.fullmatch(data)
-        if found is None:
-            raise ValueError("other columns")
-        cell = _decoded(found[1])
+    def _plain(self, cell: str) -> str:
         if cell.startswith('"'):
             cell = cell[1:-1].replace('""', '"')
         return _unescaped(cell.removeprefix("'")) if self.safe else cell
-
-    def holds_record(self, torn: bytes) -> bool:
-        return self._later.search(torn) is not None
 
     def _encode(self, record: Record) -> bytes:
         cells = self._cells(record)
@@ -230,9 +249,7 @@ class Jsonl(Format):
 
     name = "jsonl"
 
-    @property
-    def opening(self) -> bytes:
-        return b'{"path": "'
+    _opening = b'{"path": "'
 
     def shown(self, data: bytes) -> bytes:
         return printable_json(_decoded(data)).encode()
@@ -254,6 +271,9 @@ class Jsonl(Format):
             }:
                 return path
         raise ValueError("other values")
+
+    def is_torn(self, data: bytes) -> bool:
+        return data.startswith(self._opening) or self._opening.startswith(data)
 
     def _encode(self, record: Record) -> bytes:
         values: dict[str, Any] = {column: getattr(record, column) for column in COLUMNS}

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from crnn_deploy.cli.outputs import check_reports
 from crnn_deploy.cli.say import say, say_json
 
 __all__ = ["benchmark"]
@@ -74,6 +75,7 @@ def benchmark(
     from crnn_deploy.files import check_outputs
     from crnn_deploy.stages import benchmark as core
 
+    check_reports(plot)
     found = () if images is None else sources.find([images], ())
     check_outputs([plot], chain(models, found))
     files: list[Path | bytes]

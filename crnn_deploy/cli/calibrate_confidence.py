@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from crnn_deploy.cli.options import check_data_outputs, data_options, open_data
-from crnn_deploy.cli.outputs import write_json, write_page
+from crnn_deploy.cli.outputs import check_reports, write_json, write_page
 from crnn_deploy.cli.say import progress_bar, say
 
 __all__ = ["calibrate_confidence"]
@@ -70,6 +70,7 @@ def calibrate_confidence(
     if html_path is not None:  # before the run: its libraries may be missing
         from crnn_deploy.stages.confidence_report import render
     check_rewritable(model)
+    check_reports(json_path, html_path)
     datasets = {spec: open_data(spec, kind, images, characters) for spec in data}
     check_data_outputs((json_path, html_path, path), datasets.values(), characters)
     check_outputs((json_path, html_path), (model,))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from crnn_deploy.cli.options import alphabet_of, check_data_outputs, data_options, open_data
+from crnn_deploy.cli.outputs import check_reports
 from crnn_deploy.cli.say import progress_bar, say, say_json, say_over_bar
 
 if TYPE_CHECKING:
@@ -101,6 +102,7 @@ def check(
         tokens = characters_alphabet(source["characters"])
     opened = open_data(data, **source)
     check_data_outputs((plot,), (opened,), source["characters"])
+    check_reports(plot)
     check_outputs((plot,), (model, alphabet, recipe))
     with progress_bar(len(opened)) as bar:
         report = run(
@@ -186,6 +188,7 @@ def preview(data: str, output: Path, count: int, **source: Any) -> None:
     from crnn_deploy.synthesis.fonts import scan
     from crnn_deploy.training.preview import contact_sheet
 
+    check_reports(output)
     check_outputs((output,), (data,))
     if data.endswith((".yaml", ".yml")):
         from crnn_deploy.training.config import read_config

@@ -16,7 +16,7 @@ from crnn_deploy.cli.options import (
     open_data,
     settings_of,
 )
-from crnn_deploy.cli.outputs import write_json, write_page
+from crnn_deploy.cli.outputs import check_reports, write_json, write_page
 from crnn_deploy.cli.rebuild import rebuild_option, up_to_date
 from crnn_deploy.cli.say import progress_bar, say
 
@@ -85,6 +85,7 @@ def evaluate(
 
     if html_path is not None:
         from crnn_deploy.stages.evaluation_report import render
+    check_reports(json_path, html_path)
     datasets = {spec: open_data(spec, kind, images, characters) for spec in data}
     check_data_outputs((json_path, html_path), datasets.values(), characters)
     check_outputs((json_path, html_path), (model, alphabet, recipe, decoding["lexicon"], decoding["lm"]))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from crnn_deploy.cli.outputs import check_reports
 from crnn_deploy.cli.say import say
 from crnn_deploy.errors import CrnnDeployError
 
@@ -50,16 +51,13 @@ def train(texts: tuple[Path, ...], path: Path, order: int) -> None:
     if path.suffix != ".arpa":
         raise click.UsageError(f"-o {path} must end in .arpa, by which the file is known later")
     from crnn_deploy.decoding.lm import train as learn
-    from crnn_deploy.files import OutputUnwritable, check_outputs, replacing
+    from crnn_deploy.files import check_outputs, replacing
 
+    check_reports(path)
     check_outputs((path,), ("/dev/stdin" if text == Path("-") else text for text in texts))
     model = learn((line for text in texts for line in _lines(text)), order)
-    with replacing(path) as temporary:
-        try:
-            with temporary.open("w", encoding="utf-8") as stream:
-                model.write(stream)
-        except OSError as error:
-            raise OutputUnwritable(path, error.strerror or str(error)) from None
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as stream:
+        model.write(stream)
     say(f"{path}: order {model.order}, {len(model.grams):,} n-grams")
 
 

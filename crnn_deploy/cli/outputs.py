@@ -7,7 +7,16 @@ from typing import Any
 
 from crnn_deploy.cli.say import plain_json
 
-__all__ = ["write_json", "write_page"]
+__all__ = ["check_reports", "write_json", "write_page"]
+
+
+def check_reports(*paths: Path | None) -> None:
+    """Refuse reports in folders that are not there, before a long run. Raises OutputUnwritable."""
+    from crnn_deploy.files import OutputUnwritable
+
+    for path in paths:
+        if path is not None and not path.parent.is_dir():
+            raise OutputUnwritable(path, f"{path.parent} is not a folder")
 
 
 def write_json(path: Path | None, value: Any) -> None:

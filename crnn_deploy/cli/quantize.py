@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from crnn_deploy.cli.options import check_data_outputs, data_options, open_data
-from crnn_deploy.cli.outputs import write_json, write_page
+from crnn_deploy.cli.outputs import check_reports, write_json, write_page
 from crnn_deploy.cli.say import progress_bar, say
 
 if TYPE_CHECKING:
@@ -141,6 +141,7 @@ def quantize(
             check_data_outputs((path, json_path, html_path), (labelled,), characters)
         found = () if data is None or labelled is not None else sources.find((data,), ())
         check_outputs((path, json_path, html_path), chain((model, scales_path), found))
+        check_reports(json_path, html_path)
         manifest = manifest_in(model)
         if labelled is not None:
             total = len(labelled)

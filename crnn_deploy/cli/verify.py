@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from crnn_deploy.cli.options import check_data_outputs, checkpoint_options, open_data, settings_of
-from crnn_deploy.cli.outputs import write_json
+from crnn_deploy.cli.outputs import check_reports, write_json
 from crnn_deploy.cli.rebuild import rebuild_option, up_to_date
 from crnn_deploy.cli.say import say
 
@@ -63,6 +63,7 @@ def verify(
     labelled = None if labels is None else open_data(labels, None, None, None)
     if labelled is not None:
         check_data_outputs((json_path,), (labelled,))
+    check_reports(json_path)
     found = () if images is None else find((images,), ())
     check_outputs((json_path,), chain((reference, candidate, source["alphabet"], source["recipe"]), found))
     report = run(
