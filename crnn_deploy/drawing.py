@@ -105,8 +105,11 @@ def draw_all(records: Iterable[Record], folder: Path) -> list[str]:
 def _is_drawing(path: Path) -> bool:
     if path.is_symlink():
         return False
-    with open_regular(path) as file:
-        return file.read(_HEADER + len(_MARK))[_HEADER:] == _MARK
+    try:
+        with open_regular(path) as file:
+            return file.read(_HEADER + len(_MARK))[_HEADER:] == _MARK
+    except OSError:
+        return False
 
 
 def _chunk(kind: bytes, data: bytes) -> bytes:

@@ -277,7 +277,8 @@ def test_a_drawing_that_fails_costs_no_record(run: Run) -> None:
     assert all(line.split("\t")[1] for line in Path("out").read_text().splitlines())
     assert result.exit_code == 1
     assert result.stderr.splitlines() == [
-        "images/folder.png is read and not drawn: it is a folder, not a file",
+        "images/folder.png is read and not drawn: cannot write boxes/images/folder.png.png: "
+        "it is there and no such drawing; name another folder",
         "images/mine.png is read and not drawn: cannot write boxes/images/mine.png.png: "
         "it is there and no such drawing; name another folder",
         f"images/no-image.png is read and not drawn: {result.stderr.splitlines()[2].partition('drawn: ')[2]}",

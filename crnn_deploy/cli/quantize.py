@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -133,15 +132,16 @@ def quantize(
 
         if html_path is not None:  # before the long run: its libraries may be missing
             from crnn_deploy.stages.quantization_report import render
-        scales = read_scales(scales_path, model)
+        check_reports(json_path, html_path)
+        check_outputs((path, json_path, html_path), (model, scales_path))
         labelled = None
         if data is not None and (kind is not None or not Path(data).is_dir() or images is not None):
             labelled = open_data(data, kind, images, characters)
         if labelled is not None:
             check_data_outputs((path, json_path, html_path), (labelled,), characters)
-        found = () if data is None or labelled is not None else sources.find((data,), ())
-        check_outputs((path, json_path, html_path), chain((model, scales_path), found))
-        check_reports(json_path, html_path)
+        elif data is not None:
+            check_outputs((path, json_path, html_path), sources.find((data,), ()))
+        scales = read_scales(scales_path, model)
         manifest = manifest_in(model)
         if labelled is not None:
             total = len(labelled)

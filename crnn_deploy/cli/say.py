@@ -47,12 +47,12 @@ def say(message: str, *, err: bool = False) -> None:
 
 def say_json(value: Any, *, indent: int | None = None) -> None:
     """Print JSON, in which NaN and infinity are null. Raises OutputUnwritable."""
-    text = plain_json(value, indent=indent, ensure_ascii=False)
+    text = printable_json(plain_json(value, indent=indent, ensure_ascii=False))
     try:
         text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
     except UnicodeEncodeError:
         text = plain_json(value, indent=indent)
-    _print(printable_json(text), err=False)
+    _print(text, err=False)
 
 
 def plain_json(value: Any, **options: Any) -> str:
