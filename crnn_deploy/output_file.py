@@ -12,14 +12,16 @@ from dataclasses import replace
 from io import FileIO
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
 from crnn_deploy.errors import CrnnDeployError
 from crnn_deploy.files import OutputExists, OutputUnwritable
 from crnn_deploy.records import MOST_BYTES, Csv, Format, Record
-from crnn_deploy.run_record import RunRecord
+
+if TYPE_CHECKING:
+    from crnn_deploy.run_record import RunRecord
 
 try:
     import fcntl

@@ -15,7 +15,6 @@ from pathlib import Path
 
 from crnn_deploy import files
 from crnn_deploy.decoding_rule import DecodingRule
-from crnn_deploy.engine_file import sidecar_of
 from crnn_deploy.errors import CrnnDeployError
 from crnn_deploy.installed import own_version
 
@@ -83,7 +82,11 @@ class RunRecord:
         lm: Path | None = None,
     ) -> RunRecord:
         """That of a run of a model, by the content of its files. Raises FileUnreadable."""
-        of_model = (model, sidecar_of(model)) if model.suffix == ".engine" else (model,)
+        of_model: tuple[Path, ...] = (model,)
+        if model.suffix == ".engine":
+            from crnn_deploy.engine_file import sidecar_of
+
+            of_model = (model, sidecar_of(model))
         named = {
             "model": of_model,
             **({} if lexicon is None else {"lexicon": (lexicon,)}),

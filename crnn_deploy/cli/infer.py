@@ -170,7 +170,6 @@ def infer(
     from crnn_deploy.pipeline import read_in_order
     from crnn_deploy.process import Stop, cpus
     from crnn_deploy.recognizer import Recognizer
-    from crnn_deploy.run_record import RunRecord
 
     if draw is not None:
         from crnn_deploy.drawing import draw_all
@@ -197,6 +196,8 @@ def infer(
         if output is None:
             written = Stream(form, put, terminal=stdout_is_terminal())
         else:
+            from crnn_deploy.run_record import RunRecord
+
             settings: dict[str, Value] = {"engine": engine, "device": device, "tf32": tf32, "wide": wide}
             settings["min-confidence"] = min_confidence
             files = {"lexicon": decoding["lexicon"], "lm": decoding["lm"]}
@@ -247,10 +248,11 @@ def _check_outputs(output: Path | None, draw: Path | None, inputs: Iterable[str 
     Raises OutputIsInput, OutputUnwritable.
     """
     from crnn_deploy.files import OutputUnwritable, check_outputs
-    from crnn_deploy.run_record import place
     from crnn_deploy.sources import STDIN
 
-    beside = None if output is None else place(output)
-    check_outputs((output, beside), ("/dev/stdin" if path == STDIN else path for path in inputs))
+    if output is not None:
+        from crnn_deploy.run_record import place
+
+        check_outputs((output, place(output)), ("/dev/stdin" if path == STDIN else path for path in inputs))
     if draw is not None and draw.exists() and not draw.is_dir():
         raise OutputUnwritable(draw, "it is there and not a folder")
