@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import os
+import struct
+import zlib
+from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -13,15 +16,26 @@ from numpy.typing import NDArray
 
 from crnn_deploy import image
 from crnn_deploy.ctc import Char
-from crnn_deploy.files import OutputUnwritable
+from crnn_deploy.errors import CrnnDeployError
+from crnn_deploy.files import OutputUnwritable, fitting_name, open_regular, write
 from crnn_deploy.image import Pixels
+from crnn_deploy.records import Record
 
-__all__ = ["boxed", "place", "write_boxed"]
+__all__ = ["NotDrawn", "boxed", "draw_all", "place", "write_boxed"]
 
 _LEAST_HEIGHT = 96  # pixels; a smaller image is drawn enlarged
 _MOST_WIDTH = 16_384  # pixels of the enlarged image
 _LABELS = 28  # pixels of the strip above, for the characters that were read
 _COLORS = ((180, 90, 20), (30, 60, 200))  # BGR, in turn
+_HEADER = 33  # bytes of a PNG: its signature and its first chunk
+_LONGEST_PATH = 4095  # bytes, on Linux
+
+
+class NotDrawn(CrnnDeployError):
+    """An image whose text was read and that is not drawn."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(f"{path} is read and not drawn: {reason}")
 
 
 def boxed(pixels: Pixels, chars: Sequence[Char]) -> NDArray[Any]:
@@ -47,18 +61,59 @@ def boxed(pixels: Pixels, chars: Sequence[Char]) -> NDArray[Any]:
 
 
 def place(path: str, folder: Path) -> Path:
-    """Where an image of this path is drawn: the same path below a folder, and never outside it."""
+    """Where an image of this path is drawn: the same path below a folder, and never outside it.
+
+    A name that would be too long for a file system is shortened, and a path too long stands at the top.
+    """
     pure = PurePath(path)
-    parts = ["__" if part == ".." else part for part in pure.parts if part != pure.anchor]
-    return folder.joinpath(*parts[:-1], f"{parts[-1] if parts else 'image'}.png")
+    parts = ["__" if part == ".." else part for part in pure.parts if part != pure.anchor] or ["image"]
+    above = [fitting_name(part, "") for part in parts[:-1]]
+    target = folder.joinpath(*above, fitting_name(parts[-1], ".png"))
+    if len(os.fsencode(os.path.abspath(target))) > _LONGEST_PATH:
+        return folder / fitting_name("~".join(parts), ".png")
+    return target
 
 
 def write_boxed(path: str, chars: Sequence[Char], folder: Path) -> None:
-    """Draw the image at a path below a folder, as a PNG. Raises OutputUnwritable."""
+    """Draw the image at a path below a folder, as a PNG. Only what this has drawn is overwritten.
+
+    Raises NotDrawn.
+    """
     target = place(path, folder)
-    encoded: NDArray[np.uint8] = cv2.imencode(".png", boxed(image.read(path), chars))[1]
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(encoded.tobytes())
-    except OSError as error:
-        raise OutputUnwritable(target, error.strerror or str(error)) from None
+        if os.path.lexists(target) and not _is_drawing(target):
+            raise OutputUnwritable(target, "it is there and no such drawing; name another folder")
+        encoded: NDArray[np.uint8] = cv2.imencode(".png", boxed(image.read(path), chars))[1]
+        data = encoded.tobytes()
+        write(target, data[:_HEADER] + _MARK + data[_HEADER:])
+    except (CrnnDeployError, OSError, ValueError, MemoryError, cv2.error) as error:
+        raise NotDrawn(path, str(error) or type(error).__name__) from None
+
+
+def draw_all(records: Iterable[Record], folder: Path) -> list[str]:
+    """Draw what was read below a folder; the errors of those that cannot be drawn."""
+    errors = []
+    for record in records:
+        if record.error is None:
+            try:
+                write_boxed(record.path, record.chars, folder)
+            except NotDrawn as error:
+                errors.append(str(error))
+    return errors
+
+
+def _is_drawing(path: Path) -> bool:
+    if path.is_symlink():
+        return False
+    try:
+        with open_regular(path) as file:
+            return file.read(_HEADER + len(_MARK))[_HEADER:] == _MARK
+    except OSError:
+        return False
+
+
+def _chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+_MARK = _chunk(b"tEXt", b"Software\0crnn-deploy infer --draw")

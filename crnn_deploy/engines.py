@@ -13,17 +13,17 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import get_args
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from crnn_deploy import cache
-from crnn_deploy.backends import Backend, Engine, open_backend
+from crnn_deploy.backends import Backend, Device, Engine, open_backend
 from crnn_deploy.errors import BackendMissing, CrnnDeployError, ModelNotFound
 from crnn_deploy.manifest import Manifest
 
-__all__ = ["Choice", "choose"]
+__all__ = ["Choice", "choose", "resolve"]
 
 _ROUNDS, _BATCH = 3, 4
 _WIDEST = 320  # pixels, of a trial
@@ -44,6 +44,13 @@ class Choice:
         )
         refused = "".join(f"; {name}: {reason}" for name, reason in self.refused.items())
         return f"{self.engine} ({timed or 'the only one'}{refused})"
+
+
+def resolve(engine: Engine | Literal["auto"], path: Path, device: Device) -> Engine:
+    """The engine that is meant; auto is the fastest one on the CPU. Raises what `choose` raises."""
+    if engine != "auto":
+        return engine
+    return choose(path).engine if device == "cpu" else "onnxruntime"
 
 
 def choose(path: Path) -> Choice:

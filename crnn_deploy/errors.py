@@ -22,6 +22,7 @@ __all__ = [
     "RunFailed",
     "VerdictFailed",
     "printable",
+    "printable_json",
 ]
 
 
@@ -45,6 +46,11 @@ def printable(text: str) -> str:
     tabs stay.
     """
     return text if text.isprintable() else _OBEYED.sub(_escape, text)
+
+
+def printable_json(text: str) -> str:
+    """JSON with the same characters escaped, as JSON has it, so that its values stay what they are."""
+    return text if text.isprintable() else _OBEYED.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 _OBEYED = re.compile("[\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f\\u2028-\\u202e\\u2066-\\u2069\\ud800-\\udfff]")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import io
 import os
 import stat
@@ -18,12 +19,15 @@ __all__ = [
     "OutputUnwritable",
     "check_outputs",
     "discard_temporaries",
+    "fitting_name",
     "open_regular",
     "read_regular",
     "replacing",
     "write",
 ]
 
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_LONGEST_NAME = 255  # bytes, on nearly every file system
 _temporaries: set[Path] = set()  # that `replacing` has made and not yet renamed or removed
 
 
@@ -91,18 +95,24 @@ def replacing(path: Path) -> Iterator[Path]:
     import tempfile  # with what it imports 7 ms, which most runs need not pay
 
     temporary = None
+    prefix, suffix = f".{path.stem[:16]}.", path.suffix[:16]  # with 4 bytes a character short enough still
     try:
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            number, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem[:64]}.", suffix=path.suffix)
+            _make_folder(path.parent)
+            number, name = tempfile.mkstemp(dir=path.parent, prefix=prefix, suffix=suffix)
         except OSError as error:
             raise OutputUnwritable(path, error.strerror or str(error)) from error
         os.close(number)
         temporary = Path(name)
         _temporaries.add(temporary)
-        yield temporary
         try:
-            temporary.chmod(0o666 & ~_umask())
+            yield temporary
+        except OSError as error:
+            if error.errno in _FULL and error.filename is None:
+                raise OutputUnwritable(path, error.strerror or str(error)) from error
+            raise
+        try:
+            temporary.chmod(stat.S_IMODE(path.stat().st_mode) if path.is_file() else 0o666 & ~_umask())
             temporary.replace(path)
         except OSError as error:
             raise OutputUnwritable(path, error.strerror or str(error)) from error
@@ -130,21 +140,43 @@ def write(path: Path, data: bytes | str) -> None:
         raise OutputUnwritable(path, error.strerror or str(error)) from error
 
 
-def check_outputs(outputs: Iterable[Path | None], inputs: Iterable[str | os.PathLike[str] | None]) -> None:
-    """Refuse outputs that cannot be written, or that are inputs, before the work begins.
+def check_outputs(
+    outputs: Iterable[Path | None], inputs: Iterable[str | os.PathLike[str] | None] = ()
+) -> None:
+    """Refuse outputs that cannot be written, that are inputs, or that are one file, before the work begins.
 
-    Links are seen through. Raises OutputUnwritable, OutputIsInput.
+    Links are seen through. The inputs are gone through only where an output exists.
+    Raises OutputUnwritable, OutputIsInput.
     """
-    sources = [os.fspath(path) for path in inputs if path is not None]
+    named: dict[str, Path] = {}
+    there: dict[tuple[int, int] | None, Path] = {}
     for output in outputs:
         if output is None:
             continue
         if output.is_dir():
             raise OutputUnwritable(output, "it is a folder")
-        for source in sources:
-            with suppress(OSError, ValueError):
-                if os.path.samefile(source, output):
-                    raise OutputIsInput(output)
+        if named.setdefault(os.path.realpath(output), output) is not output:
+            raise OutputUnwritable(output, "two outputs of this command have this name")
+        above = next((folder for folder in output.parents if folder.exists()), Path(os.curdir))
+        if not above.is_dir():
+            raise OutputUnwritable(output, f"{above} is not a folder")
+        if (identity := _identity(output)) is not None:
+            there[identity] = output
+    if not there:
+        return
+    for source in inputs:
+        if source is not None and (known := there.get(_identity(source))) is not None:
+            raise OutputIsInput(known)
+
+
+def fitting_name(name: str, suffix: str) -> str:
+    """A file's name and a suffix; where a file system takes no name so long, its beginning and a digest."""
+    if len(os.fsencode(name + suffix)) <= _LONGEST_NAME:
+        return name + suffix
+    told = hashlib.sha256(os.fsencode(name)).hexdigest()[:16]
+    while len(os.fsencode(f"{name}~{told}{suffix}")) > _LONGEST_NAME:
+        name = name[:-1]
+    return f"{name}~{told}{suffix}"
 
 
 def discard_temporaries() -> None:
@@ -152,6 +184,24 @@ def discard_temporaries() -> None:
     for path in list(_temporaries):
         with suppress(OSError):
             path.unlink()
+
+
+def _identity(path: str | os.PathLike[str]) -> tuple[int, int] | None:
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _make_folder(folder: Path) -> None:
+    """With those above it, one after the other: `mkdir` of all at once is recursive."""
+    missing = []
+    while not folder.is_dir() and folder != folder.parent:
+        missing.append(folder)
+        folder = folder.parent
+    for one in reversed(missing):
+        one.mkdir(exist_ok=True)
 
 
 def _umask() -> int:

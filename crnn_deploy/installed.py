@@ -1,4 +1,4 @@
-"""Which ONNX Runtime a Python here imports, asked of the file system alone: nothing is imported for it.
+"""Which packages a Python here imports, asked of the file system alone: nothing is imported for it.
 
 `importlib.metadata` would tell it too, for a tenth of the time to a first text.
 """
@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 
-__all__ = ["onnxruntime_distributions"]
+__all__ = ["onnxruntime_distributions", "own_version"]
 
 _NAMES = {"onnxruntime", "onnxruntime_gpu"}
 
@@ -27,3 +28,14 @@ def onnxruntime_distributions() -> set[str]:
                 return set()
             return _NAMES & {name.partition("-")[0] for name in names if name.endswith(".dist-info")}
     return set()
+
+
+def own_version() -> str:
+    """The version of this package; empty where it was not installed."""
+    for folder in sys.path:
+        if isinstance(folder, str) and os.path.isdir(folder or "."):
+            with suppress(OSError):  # a folder that may be entered and not read
+                for name in os.listdir(folder or "."):
+                    if name.startswith("crnn_deploy-") and name.endswith(".dist-info"):
+                        return name.removeprefix("crnn_deploy-").removesuffix(".dist-info")
+    return ""

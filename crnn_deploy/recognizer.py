@@ -100,9 +100,9 @@ class Recognizer:
         LogitsMissing.
         """
         if engine == "auto":
-            from crnn_deploy.engines import choose
+            from crnn_deploy.engines import resolve
 
-            engine = choose(Path(path)).engine if device == "cpu" else "onnxruntime"
+            engine = resolve(engine, Path(path), device)
         opened = open_backend(Path(path), threads=threads, engine=engine, device=device, tf32=tf32)
         return cls(opened, batch=batch, decoder=decoder, wide=wide)
 

@@ -1,4 +1,4 @@
-"""One record for each image: the formats of the output, and going on with what a stopped run left.
+"""One record for each image: the formats of the output.
 
 Records are bytes from here on: a file name need not be text, so it goes out as the bytes it came in as
 (in JSON, where that is not allowed, as Python's surrogate escapes).
@@ -7,54 +7,28 @@ Records are bytes from here on: a file name need not be text, so it goes out as 
 from __future__ import annotations
 
 import csv
-import errno
-import hashlib
 import io
 import json
+import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, BinaryIO, Literal
-
-import numpy as np
+from typing import Any, Literal, get_args
 
 from crnn_deploy.ctc import Alternative, Char, Text
-from crnn_deploy.errors import CrnnDeployError
-from crnn_deploy.files import OutputExists, OutputUnwritable
+from crnn_deploy.errors import CrnnDeployError, ReadFailed, printable, printable_json
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
-
-__all__ = [
-    "COLUMNS",
-    "FORMATS",
-    "Done",
-    "Format",
-    "OutputMismatch",
-    "Record",
-    "Status",
-    "open_output",
-]
+__all__ = ["COLUMNS", "FORMATS", "MOST_BYTES", "Csv", "Format", "Record", "Status"]
 
 Status = Literal["ok", "low-confidence", "error"]
 COLUMNS = ("path", "text", "confidence", "status", "error")
+MOST_BYTES = 2**24  # of a record
 
 _ESCAPES = {"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"}
 _ESCAPE = str.maketrans(_ESCAPES)
 _UNESCAPE = {escaped: plain for plain, escaped in _ESCAPES.items()}
-
-
-class OutputMismatch(CrnnDeployError, ValueError):
-    """A file that was not written with the format and columns it is to be resumed with."""
-
-    def __init__(self, path: Path, number: int, form: Format) -> None:
-        super().__init__(
-            f"{path}: record {number} is not {form.name} with the columns {', '.join(form.columns)}; "
-            f"resume with the --format, --show-chars and --nbest that it was written with"
-        )
+# what spreadsheets take for the beginning of a formula, and the mark that keeps them from it
+_FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20", "'")
 
 
 @dataclass(frozen=True)
@@ -82,6 +56,8 @@ class Record:
 
         with_chars: False leaves the characters out, which are built when first asked for
         """
+        if isinstance(result, Text) and not _is_finite(result, with_chars):
+            result = ReadFailed(path, "its confidence is not a number; see the temperature in the manifest")
         if isinstance(result, CrnnDeployError):
             return cls(path, "error", error=" ".join(str(result).splitlines()))
         status: Status = "ok" if result.confidence >= min_confidence else "low-confidence"
@@ -89,10 +65,19 @@ class Record:
         return cls(path, status, result.text, result.confidence, None, chars, result.alternatives)
 
 
+def _is_finite(text: Text, with_chars: bool) -> bool:
+    figures = [text.confidence, *(one.score for one in text.alternatives)]
+    if with_chars:
+        figures += [char.confidence for char in text.chars]
+    return all(map(math.isfinite, figures))
+
+
 class Format:
     """How records stand in a file: a header, then records that each end in a line end."""
 
     name: str
+    spans_lines = False  # whether a line end between quotes is part of a record
+    knows_first = True  # whether a file's torn first record is told from the only line of somebody's file
     _fixed: tuple[str, ...] = COLUMNS
 
     def __init__(self, *, show_chars: bool = False, nbest: bool = False) -> None:
@@ -104,21 +89,27 @@ class Format:
         """The first line of a file, or nothing."""
         return b""
 
-    @property
-    def opening(self) -> bytes:
-        """How every file begins, as far as that is known."""
-        return self.header
-
     def encode(self, record: Record) -> bytes:
-        """A record's bytes, its line end included."""
-        raise NotImplementedError
+        """A record's bytes, its line end included; one that is too long becomes an error."""
+        data = self._encode(record)
+        if len(data) <= MOST_BYTES:
+            return data
+        reason = f"its record has more than {MOST_BYTES:,} bytes; leave out characters or alternatives"
+        return self._encode(Record(record.path, "error", error=f"{printable(record.path)[:200]}: {reason}"))
 
-    def is_whole(self, data: bytes) -> bool:
-        """Whether lines from the start of a record on are the whole record."""
-        return data.endswith(b"\n")
+    def shown(self, data: bytes) -> bytes:
+        """Encoded records for a terminal: without what it would obey."""
+        return printable(_decoded(data)).encode()
 
     def path(self, data: bytes) -> str:
         """The path of an encoded record. Raises ValueError for what `encode` has not written."""
+        raise NotImplementedError
+
+    def is_torn(self, data: bytes) -> bool:
+        """Whether bytes without a record's end are the beginning of one, and of one alone."""
+        raise NotImplementedError
+
+    def _encode(self, record: Record) -> bytes:
         raise NotImplementedError
 
     def _cells(self, record: Record) -> list[str]:
@@ -129,33 +120,78 @@ class Format:
             cells.append(" ".join(f"{char.char}:{char.confidence:.6f}" for char in record.chars))
         if self.nbest:  # texts may hold any sign, so JSON parts them
             found = [[one.text, round(one.score, 6)] for one in record.alternatives]
-            cells.append(json.dumps(found, ensure_ascii=False))
+            cells.append(json.dumps(found, ensure_ascii=False, allow_nan=False))
         return cells
 
 
-class Tsv(Format):
+@dataclass(frozen=True)
+class _Syntax:
+    """Patterns of what a table is made of."""
+
+    cell: bytes
+    torn_cell: bytes  # the beginning of one
+    separator: bytes
+    end: bytes
+    torn_end: bytes
+
+
+class _Table(Format):
+    """Cells in a row."""
+
+    syntax: _Syntax
+
+    def __init__(self, *, show_chars: bool = False, nbest: bool = False) -> None:
+        super().__init__(show_chars=show_chars, nbest=nbest)
+        given = self.syntax
+        statuses = "|".join(get_args(Status)).encode()
+        known = {"confidence": rb"(?:\d+\.\d{6})?+", "status": b"(?:" + statuses + b")"}
+        begun = {"confidence": rb"[\d.]*+", "status": b"[a-z-]*+"}
+        cells = [known.get(column, given.cell) for column in self.columns]
+        record = b"(" + cells[0] + b")" + b"".join(given.separator + cell for cell in cells[1:]) + given.end
+        torn, after = given.torn_end, b""
+        for column, cell in zip(reversed(self.columns), reversed(cells), strict=True):
+            torn = b"(?:" + cell + after + torn + b"|" + begun.get(column, given.torn_cell) + b")"
+            after = given.separator
+        self._record, self._later, self._torn = map(re.compile, (record, b"\n" + record, torn))
+
+    def path(self, data: bytes) -> str:
+        found = self._record.fullmatch(data)
+        if found is None:
+            raise ValueError("other columns")
+        return self._plain(_decoded(found[1]))
+
+    def is_torn(self, data: bytes) -> bool:
+        # a quote that is opened and not closed may have hidden whole records
+        return self._torn.fullmatch(data) is not None and self._later.search(data) is None
+
+    def _plain(self, cell: str) -> str:
+        """What a cell says."""
+        raise NotImplementedError
+
+
+class Tsv(_Table):
     """Columns between tabs; inside them backslash, tab, LF and CR are `\\\\`, `\\t`, `\\n` and `\\r`."""
 
     name = "tsv"
+    _cell = rb"[^\t\n\r\\]*+(?:\\[\\tnr][^\t\n\r\\]*+)*+"
+    syntax = _Syntax(_cell, _cell + rb"\\?+", b"\t", b"\n", b"")
 
     @property
     def header(self) -> bytes:
         return _line(self.columns)
 
-    def encode(self, record: Record) -> bytes:
-        return _line(self._cells(record))
+    def _plain(self, cell: str) -> str:
+        return _unescaped(cell)
 
-    def path(self, data: bytes) -> str:
-        cells = _decoded(data).removesuffix("\n").split("\t")
-        if len(cells) != len(self.columns):
-            raise ValueError(f"{len(cells)} columns")
-        return re.sub(r"\\.", lambda match: _UNESCAPE[match[0]], cells[0])
+    def _encode(self, record: Record) -> bytes:
+        return _line(self._cells(record))
 
 
 class PlainText(Tsv):
     """Path, tab, text; the text of an error or a low confidence is empty. Escaped as in `Tsv`, no header."""
 
     name = "text"
+    knows_first = False
     _fixed = ("path", "text")
 
     @property
@@ -169,29 +205,37 @@ class PlainText(Tsv):
         return [path, text, *more]
 
 
-class Csv(Format):
-    """RFC 4180, as Python's csv module writes it by default."""
+class Csv(_Table):
+    """RFC 4180, as Python's csv module writes it by default.
+
+    safe: for spreadsheets: control characters and backslashes are escaped, as in `Tsv` or `\\x1b`, and a cell
+        that would be a formula begins with an apostrophe, as does one that begins with an apostrophe itself
+    """
 
     name = "csv"
+    spans_lines = True
+    _cell = rb'(?:"[^"]*+(?:""[^"]*+)*+"|[^",\r\n]*+)'
+    syntax = _Syntax(_cell, _cell.replace(b'*+"|', b'*+"?+|'), b",", rb"\r\n", rb"\r?+")
+
+    def __init__(self, *, show_chars: bool = False, nbest: bool = False, safe: bool = False) -> None:
+        super().__init__(show_chars=show_chars, nbest=nbest)
+        self.safe = safe
 
     @property
     def header(self) -> bytes:
         return self._row(self.columns)
 
-    def encode(self, record: Record) -> bytes:
-        return self._row(self._cells(record))
+    def shown(self, data: bytes) -> bytes:
+        return super().shown(data.replace(b"\r\n", b"\n"))
 
-    def is_whole(self, data: bytes) -> bool:
-        return data.endswith(b"\n") and data.count(b'"') % 2 == 0  # odd: a line end between quotes
+    def _plain(self, cell: str) -> str:
+        if cell.startswith('"'):
+            cell = cell[1:-1].replace('""', '"')
+        return _unescaped(cell.removeprefix("'")) if self.safe else cell
 
-    def path(self, data: bytes) -> str:
-        try:
-            [cells] = csv.reader(io.StringIO(_decoded(data), newline=""), strict=True)
-        except csv.Error as error:
-            raise ValueError(str(error)) from error
-        if len(cells) != len(self.columns):
-            raise ValueError(f"{len(cells)} columns")
-        return cells[0]
+    def _encode(self, record: Record) -> bytes:
+        cells = self._cells(record)
+        return self._row(map(_safe, cells) if self.safe else cells)
 
     @staticmethod
     def _row(cells: Iterable[str]) -> bytes:
@@ -205,28 +249,40 @@ class Jsonl(Format):
 
     name = "jsonl"
 
-    @property
-    def opening(self) -> bytes:
-        return b'{"path": "'
+    _opening = b'{"path": "'
 
-    def encode(self, record: Record) -> bytes:
+    def shown(self, data: bytes) -> bytes:
+        return printable_json(_decoded(data)).encode()
+
+    def path(self, data: bytes) -> str:
+        try:
+            values = json.loads(data, parse_constant=_refuse)
+        except RecursionError:
+            raise ValueError("nested") from None
+        if not isinstance(values, dict) or tuple(values) != self.columns:
+            raise ValueError("other keys")
+        match values:
+            case {
+                "path": str(path),
+                "text": str(),
+                "confidence": None | int() | float(),
+                "status": "ok" | "low-confidence" | "error",
+                "error": None | str(),
+            }:
+                return path
+        raise ValueError("other values")
+
+    def is_torn(self, data: bytes) -> bool:
+        return data.startswith(self._opening) or self._opening.startswith(data)
+
+    def _encode(self, record: Record) -> bytes:
         values: dict[str, Any] = {column: getattr(record, column) for column in COLUMNS}
         if self.show_chars:
             values["chars"] = [vars(char) for char in record.chars]
         if self.nbest:
             values["alternatives"] = [vars(one) for one in record.alternatives]
-        line = json.dumps(values, ensure_ascii=False) + "\n"
+        line = json.dumps(values, ensure_ascii=False, allow_nan=False) + "\n"
         return line.encode(errors="backslashreplace")  # what is not text is \udc80 to \udcff in JSON too
-
-    def path(self, data: bytes) -> str:
-        values = json.loads(data)
-        if (
-            not isinstance(values, dict)
-            or tuple(values) != self.columns
-            or not isinstance(values["path"], str)
-        ):
-            raise ValueError("other keys")
-        return values["path"]
 
 
 FORMATS: dict[str, type[Format]] = {form.name: form for form in (PlainText, Tsv, Jsonl, Csv)}
@@ -236,110 +292,27 @@ def _line(cells: Iterable[str]) -> bytes:
     return _encoded("\t".join(cell.translate(_ESCAPE) for cell in cells) + "\n")
 
 
+def _safe(cell: str) -> str:
+    escaped = printable(cell.translate(_ESCAPE))
+    return f"'{escaped}" if escaped.startswith(_FORMULA) else escaped
+
+
+def _unescaped(cell: str) -> str:
+    return re.sub(r"\\(?:x([0-9a-f]{2})|u([0-9a-f]{4})|.)", _plain, cell) if "\\" in cell else cell
+
+
+def _plain(match: re.Match[str]) -> str:
+    code = match[1] or match[2]
+    return chr(int(code, 16)) if code else _UNESCAPE[match[0]]
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is not JSON")
+
+
 def _encoded(text: str) -> bytes:
     return text.encode(errors="surrogateescape")
 
 
 def _decoded(data: bytes) -> str:
     return data.decode(errors="surrogateescape")
-
-
-class Done:
-    """Which paths have a record already, and how many, in 24 bytes for each."""
-
-    def __init__(self, paths: Iterable[str] = ()) -> None:
-        digests = np.fromiter(map(self._digest, paths), dtype="S16")
-        self._digests, self._left = np.unique(digests, return_counts=True)
-
-    def __len__(self) -> int:
-        return int(self._left.sum())
-
-    def take(self, path: str) -> bool:
-        """Whether one more record of this path is there; it counts as taken from then on."""
-        if not len(self._digests):
-            return False
-        digest = self._digest(path)
-        at = self._digests.searchsorted(digest)
-        if at == self._digests.searchsorted(digest, side="right") or not self._left[at]:
-            return False
-        self._left[at] -= 1
-        return True
-
-    @staticmethod
-    def _digest(path: str) -> bytes:
-        return hashlib.blake2b(_encoded(path), digest_size=16).digest()
-
-
-def open_output(path: Path, form: Format, *, resume: bool) -> tuple[BinaryIO, Done]:
-    """A file to append records to, and the paths it has already.
-
-    Without `resume` the file must be new. With it, a file that is there is read through, and a record at its
-    end that a killed run has not finished is cut off. No other run may write to the file until it is closed
-    (where the system has advisory locks).
-    Raises OutputExists, OutputUnwritable, OutputMismatch.
-    """
-    kept = resume and path.exists()
-    try:
-        stream: BinaryIO = open(path, "r+b" if kept else "xb")  # noqa: SIM115
-    except FileExistsError:
-        raise OutputExists(path) from None
-    except OSError as error:
-        raise OutputUnwritable(path, error.strerror or str(error)) from None
-    try:
-        _lock(stream, path)
-        written = _Written(path, form, stream if kept else io.BytesIO())
-        done = Done(written)
-        if kept:
-            stream.truncate(written.end)
-        stream.seek(written.end)
-        if not written.end:
-            stream.write(form.header)
-    except BaseException:
-        stream.close()
-        raise
-    return stream, done
-
-
-def _lock(stream: BinaryIO, path: Path) -> None:
-    if fcntl is None:
-        return
-    try:
-        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise OutputUnwritable(path, "another run is writing to it") from None
-    except OSError as error:
-        if error.errno not in (errno.ENOLCK, errno.ENOTSUP):  # not every file system has locks
-            raise OutputUnwritable(path, error.strerror or str(error)) from None
-
-
-class _Written:
-    """Paths of the whole records in a file; once they are read, `end` is where the last one ends."""
-
-    def __init__(self, path: Path, form: Format, stream: BinaryIO) -> None:
-        self.path, self.form, self.stream = path, form, stream
-        self.end = 0
-
-    def __iter__(self) -> Iterator[str]:
-        data, number = b"", 0
-        for line in self.stream:
-            data += line
-            if not self.form.is_whole(data):
-                continue
-            if self.end or not self.form.header:
-                number += 1
-                yield self._path(data, number)
-            elif data != self.form.header:
-                raise OutputMismatch(self.path, 1, self.form)
-            self.end += len(data)
-            data = b""
-        # a torn beginning may be cut off, a file of another kind must not be; text has nothing to know it by
-        opening = self.form.opening
-        torn = opening and (data.startswith(opening) or opening.startswith(data))
-        if data and not self.end and not torn:
-            raise OutputMismatch(self.path, 1, self.form)
-
-    def _path(self, data: bytes, number: int) -> str:
-        try:
-            return self.form.path(data)
-        except (ValueError, KeyError):
-            raise OutputMismatch(self.path, number, self.form) from None

@@ -1,14 +1,18 @@
-"""Which images a command line means: files, folders, globs, and a list on standard input."""
+"""Which images a command line means: files, folders, globs, and a list on standard input.
+
+What is named and cannot be read is an image that fails: it costs its own record and nothing else.
+"""
 
 from __future__ import annotations
 
 import fnmatch
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from typing import BinaryIO
 
 from crnn_deploy.errors import CrnnDeployError
 
-__all__ = ["IMAGE_SUFFIXES", "STDIN", "ImagesMissing", "PathNotFound", "check", "find"]
+__all__ = ["IMAGE_SUFFIXES", "STDIN", "ImagesMissing", "PathNotFound", "check", "find", "lines_of"]
 
 STDIN = "-"
 IMAGE_SUFFIXES = frozenset(
@@ -16,6 +20,8 @@ IMAGE_SUFFIXES = frozenset(
     | {".tif", ".tiff", ".webp"}
     | {".avif", ".heic", ".jp2"}  # cannot be read: an error is seen, an image that is passed over is not
 )
+
+_LONGEST_LINE = 2**16  # bytes, of a list
 
 
 class PathNotFound(CrnnDeployError, FileNotFoundError):
@@ -33,13 +39,26 @@ class ImagesMissing(CrnnDeployError, ValueError):
 
 
 def check(paths: Iterable[str]) -> None:
-    """Raise PathNotFound or ImagesMissing for the first path that gives no input."""
+    """Refuse paths before anything is read.
+
+    Raises PathNotFound where none of them is there, for the first glob that matches nothing and for an empty
+    path; ImagesMissing for the first folder without images.
+    """
+    missing: list[str] = []
+    found = False
     for path in paths:
         if os.path.isdir(path):
             if next(_below(path), None) is None:
                 raise ImagesMissing(path)
-        elif path != STDIN and not os.path.exists(path) and next(_expand(path), None) is None:
-            raise PathNotFound(path)
+        elif path != STDIN and not os.path.lexists(path):
+            if not path or (_is_glob(path) and next(_expand(path), None) is None):
+                raise PathNotFound(path)
+            if not _is_glob(path):
+                missing.append(path)
+                continue
+        found = True
+    if missing and not found:
+        raise PathNotFound(missing[0])
 
 
 def find(paths: Sequence[str], listed: Iterable[bytes]) -> Iterator[str]:
@@ -56,10 +75,18 @@ def find(paths: Sequence[str], listed: Iterable[bytes]) -> Iterator[str]:
             yield from (line for line in lines if line)
         elif os.path.isdir(path):
             yield from _below(path)
-        elif _is_glob(path) and not os.path.exists(path):
+        elif _is_glob(path) and not os.path.lexists(path):
             yield from _expand(path)
         else:
             yield path
+
+
+def lines_of(stream: BinaryIO) -> Iterator[bytes]:
+    """The lines of a list as they come, the first 64 KiB of one that is longer: no path is so long."""
+    while line := stream.readline(_LONGEST_LINE):
+        yield line
+        while not line.endswith(b"\n") and (line := stream.readline(_LONGEST_LINE)):
+            pass
 
 
 def _below(folder: str) -> Iterator[str]:
@@ -74,23 +101,36 @@ def _below(folder: str) -> Iterator[str]:
 def _walk(folder: str) -> Iterator[tuple[str, list[str]]]:
     """Every folder from `folder` down with the sorted names of its files; links are followed.
 
-    A folder that is reached twice is walked once, so a loop of links ends. One that cannot be listed has "."
-    for its only name: reading that path fails, and so it is not passed over in silence.
+    A folder that is reached twice is walked once, so a loop of links ends. One that cannot be listed, or is
+    gone by then, has "." for its last name: reading that path fails, and so it is not passed over in silence.
+    However deep the folders are, this is no recursion.
     """
     seen: set[tuple[int, int]] = set()
-    unlisted: list[str] = []
-    walk = os.walk(folder, followlinks=True, onerror=lambda error: unlisted.append(error.filename))
-    for path, subfolders, names in walk:
-        status = os.stat(path)
-        identity = (status.st_dev, status.st_ino)
-        if identity in seen:
-            subfolders.clear()
-            continue
-        seen.add(identity)
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-        names.sort()
-        yield path, names
-    yield from ((path, [os.curdir]) for path in unlisted)
+    waiting = [folder]
+    while waiting:
+        path = waiting.pop()
+        names: list[str] = []
+        subfolders: list[str] = []
+        try:
+            status = os.stat(path)
+            if (status.st_dev, status.st_ino) in seen:
+                continue
+            seen.add((status.st_dev, status.st_ino))
+            with os.scandir(path) as entries:
+                for entry in entries:
+                    (subfolders if _is_folder(entry) else names).append(entry.name)
+        except OSError:
+            names.append(os.curdir)
+        yield path, sorted(names, key=lambda name: (name == os.curdir, name))
+        shown = sorted((name for name in subfolders if not name.startswith(".")), reverse=True)
+        waiting += [os.path.join(path, name) for name in shown]
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a loop of links
+        return False
 
 
 def _is_glob(path: str) -> bool:

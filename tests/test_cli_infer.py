@@ -65,6 +65,7 @@ class Reader:
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Runs `infer` with Reader as its model, in a folder of its own that has images/{a,bad,dim}.png."""
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "m.onnx").touch()
     monkeypatch.setattr(recognizer.Recognizer, "load", lambda path, **settings: Reader())
     for name in ("a.png", "bad.png", "dim.png"):
         (tmp_path / "images" / name).parent.mkdir(exist_ok=True)
@@ -147,20 +148,29 @@ def test_an_image_that_breaks_the_recogniser_is_one_record(run: Run) -> None:
         (["missing.png"], "no file, folder or match at missing.png"),
         (["images/*.jpg"], "no file, folder or match at images/*.jpg"),
         (["."], "no images in ."),
-        (["a.txt", "-o", "a.txt"], "a.txt exists; go on with it (--resume)"),
+        (["a.txt", "-o", "a.txt"], "a.txt is read by this command and would be overwritten"),
+        (["a.txt", "-o", "m.onnx"], "m.onnx is read by this command"),
+        (["a.txt", "-o", "b.txt"], "b.txt exists; go on with it (--resume)"),
         (["a.txt", "-o", "no/folder/out"], "cannot write no/folder/out: No such file or directory"),
-        (["a.txt", "-o", "a.txt", "--resume", "--format", "csv"], "a.txt: record 1 is not csv"),
+        (
+            ["a.txt", "-o", "b.txt", "--resume"],
+            "b.txt has no b.txt.run.json beside it, which says",
+        ),
+        (["a.txt", "-o", "/dev/full", "--resume"], "cannot write /dev/full: it is not a regular file"),
+        (["a.txt", "-o", "/dev/full"], "cannot write /dev/full: it is there and not a regular file"),
+        (["a.txt", "--draw", "b.txt"], "cannot write b.txt: it is there and not a folder"),
     ],
 )
 def test_bad_usage_is_one_line_and_exit_code_2(run: Run, args: list[str], line: str) -> None:
     for path in Path("images").iterdir():
         path.unlink()
-    Path("a.txt").write_text("not records\n")
+    for name in ("a.txt", "b.txt"):
+        Path(name).write_text("not records\n")
     result = run(*args)
     assert result.exit_code == 2
     assert result.stdout == ""
     assert result.stderr.startswith(f"Error: {line}") and result.stderr.count("\n") == 1
-    assert Path("a.txt").read_text() == "not records\n"
+    assert Path("a.txt").read_text() == Path("b.txt").read_text() == "not records\n"
 
 
 def test_resume_without_a_file_and_infer_without_paths_are_bad_usage(run: Run) -> None:
@@ -186,6 +196,7 @@ def test_resume_reads_what_is_missing_and_nothing_twice(
     args = ("images", "images/a.png", "--batch", "1", "--format", form, "--show-chars")
     run(*args, "-o", "full")
     full = Path("full").read_bytes()
+    Path("full.run.json").rename("out.run.json")
     read: list[str] = []
     read_one = Reader.read_one
 
@@ -202,6 +213,94 @@ def test_resume_reads_what_is_missing_and_nothing_twice(
         kept = full[:cut].count(b"\n") - (form in ("tsv", "csv"))
         assert len(read) == 34 - max(0, kept)
     assert run(*args, "-o", "out", "--resume").exit_code == 0
+
+
+def test_resume_with_other_settings_is_refused(run: Run) -> None:
+    for at, (before, after, said) in enumerate(
+        [
+            ((), ("--min-confidence", "0.5"), "min-confidence 0.0, this run has min-confidence 0.5"),
+            ((), ("--wide", "shrink"), "wide cut, this run has wide shrink"),
+            ((), ("--show-chars",), "columns path, text, this run has columns path, text, chars"),
+            ((), ("--format", "tsv"), "format text, columns path, text, this run has format tsv"),
+            ((), ("--device", "cuda"), "device cpu, this run has device cuda"),
+            (("--format", "csv"), ("--format", "csv", "--csv-safe"), "no csv-safe, this run has csv-safe"),
+        ]
+    ):
+        out = f"out{at}"
+        run("images", "-o", out, *before)
+        made = Path(out).read_bytes()
+        result = run("images", "-o", out, "--resume", *after)
+        assert result.exit_code == 2 and f"{out} was made with {said}" in result.stderr, result.stderr
+        assert Path(out).read_bytes() == made
+        assert run("images", "-o", out, "--resume", "--batch", "1", "--workers", "3", *before).stderr == ""
+    Path("m.onnx").write_bytes(b"another model")
+    assert "out0 was made with model m.onnx (sha256" in run("images", "-o", "out0", "--resume").stderr
+
+
+def test_csv_for_spreadsheets_is_gone_on_with(run: Run) -> None:
+    for name in ("=1+1.png", "'a.png", "b\x1b[2J.png"):
+        Path("images", name).touch()
+    args = ("--format", "csv", "--csv-safe", *sorted(map(str, Path("images").iterdir())))
+    Path("=x.png").touch()
+    run(*args, "=x.png", "-o", "full")
+    full = Path("full").read_bytes()
+    assert b"\r\n'=x.png,'=X,0.750000,ok,\r\n" in full and b"\x1b" not in full
+    Path("full.run.json").rename("out.run.json")
+    for cut in range(36, len(full), 11):
+        Path("out").write_bytes(full[:cut])
+        run(*args, "=x.png", "-o", "out", "--resume")
+        assert Path("out").read_bytes() == full
+    assert run("images", "--csv-safe").exit_code == 2
+
+
+def test_one_name_that_is_gone_costs_its_record(run: Run) -> None:
+    Path("dangling.png").symlink_to("nowhere")
+    result = run("images/a.png", "dangling.png", "gone.png", "images/dim.png")
+    assert result.stdout == "images/a.png\tA\ndangling.png\t\ngone.png\t\nimages/dim.png\tDIM\n"
+    assert result.exit_code == 1 and result.stderr.endswith("2 of 4 images failed\n")
+
+
+def test_a_drawing_that_fails_costs_no_record(run: Run) -> None:
+    white = cv2.imencode(".png", np.full((8, 40), 255, np.uint8))[1].tobytes()
+    long = "x" * 251 + ".png"
+    for name in ("a.png", long, "folder.png", "mine.png", "z.png"):
+        Path("images", name).write_bytes(white)
+    for name in ("bad.png", "dim.png"):
+        Path("images", name).unlink()
+    Path("images", "no-image.png").touch()  # read by the stand-in, and not by what draws
+    Path("boxes/images/folder.png.png").mkdir(parents=True)
+    Path("boxes/images/mine.png.png").write_bytes(b"somebody's")
+    result = run("images", "--draw", "boxes", "-o", "out")
+    assert [line.split("\t")[0][7:] for line in Path("out").read_text().splitlines()] == [
+        *("a.png", "folder.png", "mine.png", "no-image.png", long, "z.png")
+    ]
+    assert all(line.split("\t")[1] for line in Path("out").read_text().splitlines())
+    assert result.exit_code == 1
+    assert result.stderr.splitlines() == [
+        "images/folder.png is read and not drawn: cannot write boxes/images/folder.png.png: "
+        "it is there and no such drawing; name another folder",
+        "images/mine.png is read and not drawn: cannot write boxes/images/mine.png.png: "
+        "it is there and no such drawing; name another folder",
+        f"images/no-image.png is read and not drawn: {result.stderr.splitlines()[2].partition('drawn: ')[2]}",
+        "3 of 6 images that were read are not drawn",
+    ]
+    assert Path("boxes/images/mine.png.png").read_bytes() == b"somebody's"
+    drawn = sorted(path.name for path in Path("boxes/images").iterdir() if path.is_file())
+    assert len(drawn) == 4 and any(name.startswith("x" * 200) and len(name) == 255 for name in drawn)
+    again = run("images/a.png", "--draw", "boxes")  # what it has drawn it draws again
+    assert (again.exit_code, again.stderr) == (0, "")
+    assert cv2.imread("boxes/images/a.png.png") is not None
+
+
+def test_a_name_of_a_drawing_is_no_longer_than_a_path(run: Run) -> None:
+    white = cv2.imencode(".png", np.full((8, 40), 255, np.uint8))[1].tobytes()
+    deep = Path(*["d" * 200] * 19)
+    deep.mkdir(parents=True)
+    (deep / "a.png").write_bytes(white)
+    result = run(str(deep / "a.png"), "--draw", "b" * 255)
+    assert (result.exit_code, result.stderr) == (0, "")
+    [drawn] = Path("b" * 255).iterdir()
+    assert cv2.imread(str(drawn)) is not None
 
 
 def test_an_unexpected_error_is_one_line_unless_debug(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -249,6 +348,7 @@ main(prog_name="crnn-deploy")
 def many(tmp_path: Path) -> bytes:
     """A folder `many` of 400 files; what `infer --batch 1 --workers 2 many` puts out."""
     (tmp_path / "many").mkdir()
+    (tmp_path / "m.onnx").touch()
     names = [f"many/{number:03}.png" for number in range(400)]
     for name in names:
         (tmp_path / name).touch()
@@ -342,6 +442,42 @@ def test_a_progress_bar_stands_on_a_terminal_only(tmp_path: Path, many: bytes) -
     assert out == many
     assert b"400/400" in seen and b"/400" in seen[: len(seen) // 2]
     assert process.returncode == 0
+
+
+def test_a_terminal_is_shown_escapes_and_a_pipe_the_names(tmp_path: Path, many: bytes) -> None:
+    name = os.fsdecode(b"many/\x1b]0;x\x07\xff.png")
+    (tmp_path / name).touch()
+    ours, theirs = pty.openpty()
+    process = start(tmp_path, name, stdout=theirs, stderr=subprocess.PIPE, delay=0)
+    os.close(theirs)
+    assert process.wait(timeout=20) == 0
+    seen = _read(ours)
+    os.close(ours)
+    assert seen.startswith(b"many/\\x1b]0;x\\x07\\udcff.png\t") and b"\x1b" not in seen
+    process = start(tmp_path, name, stdout=subprocess.PIPE, delay=0)
+    out, _ = process.communicate(timeout=20)
+    assert out.startswith(os.fsencode(name) + b"\t")
+
+
+def test_a_full_stdout_is_one_line(tmp_path: Path, many: bytes) -> None:
+    with open("/dev/full", "wb") as full:
+        process = start(tmp_path, "many", stdout=full, delay=0)
+        assert finish(process) == (2, "Error: cannot write stdout: No space left on device\n")
+
+
+@pytest.mark.parametrize("closed", [(1,), (1, 2), (0, 1, 2)])
+def test_closed_streams_cost_a_run_with_a_file_nothing(
+    tmp_path: Path, many: bytes, closed: tuple[int, ...]
+) -> None:
+    def close() -> None:
+        for number in closed:
+            os.close(number)
+
+    process = start(tmp_path, "many", "-o", "out", delay=0, preexec_fn=close)
+    assert process.wait(timeout=20) == 0
+    assert (tmp_path / "out").read_bytes() == many
+    process = start(tmp_path, "many", delay=0, preexec_fn=close)
+    assert process.wait(timeout=20) == 2
 
 
 def _read(terminal: int) -> bytes:

@@ -347,7 +347,7 @@ def test_command_with_failed_images(command: Any, tiny_onnx: Path) -> None:
         (("tiny", "empty"), "empty holds no images"),
         (("absent.onnx", "good"), "no model file at absent.onnx"),
         (("tiny", "good", "--html", "no/f.html"), "cannot write no/f.html: no is not a folder"),
-        (("tiny", "good", "--json", "."), "cannot write .: a folder"),
+        (("tiny", "good", "--json", "."), "cannot write .: it is a folder"),
         (("tiny",), "Missing argument"),
     ],
 )

@@ -19,6 +19,7 @@ LAYERS = (
     {"decoding_rule"},
     {"manifest", "sources"},
     {"engine_file", "doctor"},
+    {"run_record"},
     {"recipes", "alphabets", "vocabularies"},
     {"image_header", "ctc", "batching", "metrics"},
     {"image", "cuda"},
@@ -27,6 +28,7 @@ LAYERS = (
     {"engines"},
     {"recognizer"},
     {"pipeline", "records"},
+    {"output_file"},
     {"drawing"},
     {"datasets"},
     {"synthesis"},
@@ -127,7 +129,7 @@ def test_a_command_imports_only_click_and_errors_before_it_runs(name: str) -> No
         if imported.split(".")[0] not in {*sys.stdlib_module_names, "click"}
     }
     # options are held to the same
-    rooms = ("errors", "cli.options", "cli.decoding_options", "cli.rebuild")
+    rooms = ("errors", "cli.options", "cli.outputs", "cli.decoding_options", "cli.rebuild", "cli.say")
     allowed = {f"crnn_deploy.{room}" for room in rooms}
     assert foreign <= allowed
 

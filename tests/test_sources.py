@@ -137,8 +137,8 @@ def test_names_that_are_not_text_survive(tree: Path) -> None:
     assert find("-", stdin=b"names/caf\xe9.png\n") == [os.fsdecode(b"names/caf\xe9.png")]
 
 
-@pytest.mark.parametrize("path", ["missing.png", "no/such/folder", "*.gif", "missing/**/*.png", "", "a/b[1"])
-def test_a_path_that_is_not_there_is_refused(tree: Path, path: str) -> None:
+@pytest.mark.parametrize("path", ["*.gif", "missing/**/*.png", "", "a/b[1"])
+def test_a_glob_that_matches_nothing_is_refused(tree: Path, path: str) -> None:
     with pytest.raises(sources.PathNotFound) as caught:
         find("b.png", path)
     assert caught.value.exit_code == 2
@@ -187,3 +187,62 @@ def test_a_folder_that_cannot_be_listed_is_an_input_that_fails(
 
     monkeypatch.setattr(os, "scandir", locked)
     assert find("a") == ["a/10.png", "a/2.png", "a/deep/."]
+
+
+def test_a_name_that_is_gone_costs_itself_alone(tree: Path) -> None:
+    (tree / "dangling.png").symlink_to("nowhere")
+    (tree / "dangling[1].png").symlink_to("nowhere")
+    for gone in ("missing.png", "no/such/folder", "dangling.png", "dangling[1].png"):
+        assert find("b.png", gone, "a.JPG") == ["b.png", gone, "a.JPG"]
+    with pytest.raises(sources.PathNotFound, match=r"missing\.png"):
+        find("missing.png", "no/such/folder")
+    assert find("dangling.png") == ["dangling.png"]
+
+
+def test_folders_within_folders_are_walked_however_deep(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for _ in range(1_500):
+        os.mkdir("d")
+        os.chdir("d")
+    Path("deep.png").touch()
+    os.chdir(tmp_path)
+    Path("top.png").touch()
+    deep = "d/" * 1_500 + "deep.png"
+    assert find(".") == ["./top.png", f"./{deep}"]
+    assert find("**/*.png") == ["top.png", deep]
+    for _ in range(1_500):  # beyond what the system takes for a path
+        os.chdir("d")
+    for _ in range(1_000):
+        os.mkdir("d")
+        os.chdir("d")
+    os.chdir(tmp_path)
+    paths = find(".")
+    assert paths[:2] == ["./top.png", f"./{deep}"]
+    assert len(paths) == 3 and paths[2].endswith("/d/.")
+    for _ in range(2_500):
+        os.chdir("d")
+    for _ in range(2_500):  # pytest removes recursively
+        os.chdir("..")
+        for name in os.listdir("d"):
+            os.unlink(f"d/{name}")
+        os.rmdir("d")
+
+
+def test_a_folder_that_vanishes_in_the_walk_is_an_input_that_fails(tree: Path) -> None:
+    found = sources.find(["."], [])
+    paths = [next(found)]
+    shutil.rmtree(tree / "a" / "deep")
+    (tree / "a" / "deep").touch()
+    shutil.rmtree(tree / "a")
+    paths += found
+    assert paths[-1] == "./a/."
+
+
+def test_a_line_of_a_list_is_bounded(tmp_path: Path) -> None:
+    with open(tmp_path / "list", "w+b") as file:
+        file.write(b"a.png\n" + b"x" * 200_000 + b"\nb.png\n" + b"y" * 2**16 + b"\nc.png")
+        file.seek(0)
+        lines = [line.rstrip(b"\n") for line in sources.lines_of(file)]
+    assert lines == [b"a.png", b"x" * 2**16, b"b.png", b"y" * 2**16, b"c.png"]

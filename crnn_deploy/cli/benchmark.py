@@ -6,6 +6,9 @@ from pathlib import Path
 
 import click
 
+from crnn_deploy.cli.outputs import check_reports
+from crnn_deploy.cli.say import say, say_json
+
 __all__ = ["benchmark"]
 
 
@@ -65,12 +68,16 @@ def benchmark(
     crnn-deploy benchmark a.onnx b.onnx --batch 1,4,8 --widths 64,128 --images crops --json
     """
     from contextlib import ExitStack, closing
-    from itertools import islice
+    from itertools import chain, islice
 
     from crnn_deploy import sources
     from crnn_deploy.backends import open_backend
+    from crnn_deploy.files import check_outputs
     from crnn_deploy.stages import benchmark as core
 
+    check_reports(plot)
+    found = () if images is None else sources.find([images], ())
+    check_outputs([plot], chain(models, found))
     files: list[Path | bytes]
     if images is not None:
         sources.check([images])
@@ -96,8 +103,6 @@ def benchmark(
 
         draw(report, plot)
     if as_json:
-        import json
-
-        click.echo(json.dumps({**core.header("benchmark"), **report.to_plain()}, indent=1))
+        say_json({**core.header("benchmark"), **report.to_plain()}, indent=1)
     else:
-        click.echo(report.table())
+        say(report.table())

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from contextlib import ExitStack
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from crnn_deploy.cli.options import checkpoint_options, settings_of
+from crnn_deploy.cli.say import progress_bar, say
 
 if TYPE_CHECKING:
     from crnn_deploy.engine_file import Range
@@ -135,12 +136,20 @@ def build_engine(
     Exit code: 0, 1 when a check or the build fails, 2 for bad input, 130 when stopped by Ctrl-C; a file is
     written only with 0.
     """
+    from crnn_deploy.engine_file import sidecar_of
     from crnn_deploy.errors import ModelUnreadable
+    from crnn_deploy.files import check_outputs
     from crnn_deploy.process import Stop
+    from crnn_deploy.sources import find
 
     path = path or model.with_suffix(".engine")
     if path.suffix != ".engine":
         raise ModelUnreadable(path, "the engine's name ends in .engine")
+    named = (model, checkpoint, source["alphabet"], source["recipe"])
+    check_outputs(
+        (path, sidecar_of(path), timing_cache),
+        chain(named, () if images is None else find((images,), ())),
+    )
     with ExitStack() as stack:
         # before torch and TensorRT are imported: an exception within their C++ ends Python on the spot
         stop = stack.enter_context(Stop())
@@ -178,14 +187,14 @@ def build_engine(
             stopped=stop,
         )
     if result.unchecked is not None:
-        click.echo(f"not checked on the GPU here: {result.unchecked}", err=True)
-    click.echo(table(result.rungs, result.gpu))
+        say(f"not checked on the GPU here: {result.unchecked}", err=True)
+    say(table(result.rungs, result.gpu))
     engine = result.engine
     origin = "the engine's inspector" if engine.layers_from == "engine" else "the network's tensor types"
-    click.echo(f"layers: {engine.shares()}, by {origin}")
+    say(f"layers: {engine.shares()}, by {origin}")
     for profile in engine.profiles:
-        click.echo(f"profile: batch {profile.batch}, width {profile.width}")
-    click.echo(
+        say(f"profile: batch {profile.batch}, width {profile.width}")
+    say(
         f"{path}: {engine.precision}, {engine.engine_bytes / 1e6:.1f} MB, {engine.builder} "
         f"{engine.builder_version} for {engine.built_for()}, built in {engine.build_seconds} s"
     )
@@ -195,12 +204,9 @@ class _Bars:
     """A bar for the check on the CPU and one for the build, on stderr when that is a terminal."""
 
     def __init__(self, stack: ExitStack, stop: Stop, images: int) -> None:
-        hidden = not sys.stderr.isatty()
         self._stack, self._stop = stack, stop
-        self._checking = click.progressbar(length=images, label="check", file=sys.stderr, hidden=hidden)
-        self._building = click.progressbar(
-            length=_TICKS, label="build", file=sys.stderr, hidden=hidden, show_eta=False, item_show_func=str
-        )
+        self._checking = progress_bar(images, "check", show_pos=False)
+        self._building = progress_bar(_TICKS, "build", show_pos=False, show_eta=False, item_show_func=str)
         self._start: float | None = None
 
     def checked(self, images: int) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import sys
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import click
+
+from crnn_deploy.cli.say import progress_bar, say
 
 __all__ = ["calibrate"]
 
@@ -39,9 +41,13 @@ def calibrate(model: Path, images: str | None, method: Any, samples: int, path: 
 
     with Stop() as stop:
         from crnn_deploy.backends import open_backend
+        from crnn_deploy.files import check_outputs
+        from crnn_deploy.sources import find
         from crnn_deploy.stages import calibration_set
         from crnn_deploy.stages.calibrate import calibrate as run
 
+        part = path.with_name(f"{path.name}.part")  # what a stopped run leaves
+        check_outputs((path, part), chain([model], () if images is None else find((images,), ())))
         backend = open_backend(model)
         manifest = backend.manifest
         backend.close()
@@ -50,13 +56,7 @@ def calibrate(model: Path, images: str | None, method: Any, samples: int, path: 
         else:
             found = calibration_set.of_folder(images)
         drawn, held_back = calibration_set.draw(found, manifest, samples)
-        bar = click.progressbar(
-            length=len(drawn) + (5 * len(held_back) if method == "auto" else 0),
-            label="calibrate",
-            file=sys.stderr,
-            show_pos=True,
-            hidden=not sys.stderr.isatty(),
-        )
+        bar = progress_bar(len(drawn) + (5 * len(held_back) if method == "auto" else 0), "calibrate")
         with bar:
             scales = run(
                 *(model, drawn, held_back, method, path),
@@ -66,10 +66,10 @@ def calibrate(model: Path, images: str | None, method: Any, samples: int, path: 
             )
     for name, figures in scales.compared.items():
         shown = ", ".join(f"{figure} {value:.4g}" for figure, value in figures.items())
-        click.echo(f"{name}: {shown} (of {len(held_back)} images held back)")
+        say(f"{name}: {shown} (of {len(held_back)} images held back)")
     widths = len({one["width"] for one in scales.images})
     drawn_by = "drawn, since no IMAGES were given" if scales.rendered else "of the images given"
-    click.echo(
+    say(
         f"{path}: {len(scales.ranges)} ranges, {scales.method}, "
         f"{len(scales.images)} images of {widths} widths, {drawn_by}"
     )

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import click
 
-from crnn_deploy.cli.options import data_options, open_data
+from crnn_deploy.cli.options import check_data_outputs, data_options, open_data
+from crnn_deploy.cli.outputs import check_reports, write_json, write_page
+from crnn_deploy.cli.say import progress_bar, say
 
 __all__ = ["calibrate_confidence"]
 
@@ -59,9 +60,9 @@ def calibrate_confidence(
     if len(set(data)) < len(data):
         raise click.UsageError("a DATA is named twice")
 
-    import json
     from dataclasses import replace
 
+    from crnn_deploy.files import check_outputs
     from crnn_deploy.recognizer import Recognizer
     from crnn_deploy.stages.confidence import calibrate
     from crnn_deploy.stages.rewrite import check_rewritable, rewrite
@@ -69,21 +70,17 @@ def calibrate_confidence(
     if html_path is not None:  # before the run: its libraries may be missing
         from crnn_deploy.stages.confidence_report import render
     check_rewritable(model)
+    check_reports(json_path, html_path)
     datasets = {spec: open_data(spec, kind, images, characters) for spec in data}
-    bar = click.progressbar(
-        length=sum(map(len, datasets.values())),
-        label="calibrate-confidence",
-        file=sys.stderr,
-        show_pos=True,
-        hidden=not sys.stderr.isatty(),
-    )
+    check_data_outputs((json_path, html_path, path), datasets.values(), characters)
+    check_outputs((json_path, html_path), (model,))
+    bar = progress_bar(sum(map(len, datasets.values())), "calibrate-confidence")
     with closing(Recognizer.load(model, batch=batch)) as recognizer, bar:
         chosen = aggregate or recognizer.manifest.decoding.aggregate
         result = calibrate(recognizer, datasets, chosen, batch=batch, progress=bar.update)
     rewrite(model, path, lambda manifest: replace(manifest, decoding=result.rule))
-    if json_path is not None:
-        json_path.write_text(json.dumps(result.to_plain(), indent=1) + "\n", encoding="utf-8")
+    write_json(json_path, result.to_plain())
     if html_path is not None:
-        html_path.write_text(render(result, model.name), encoding="utf-8", errors="xmlcharrefreplace")
-    click.echo(result.lines())
-    click.echo(f"{path}: confidence {result.rule.aggregate} at temperature {result.rule.temperature:.3f}")
+        write_page(html_path, render(result, model.name))
+    say(result.lines())
+    say(f"{path}: confidence {result.rule.aggregate} at temperature {result.rule.temperature:.3f}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from contextlib import closing
 from itertools import islice
@@ -11,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from crnn_deploy.cli.options import alphabet_of, data_options, open_data
+from crnn_deploy.cli.options import alphabet_of, check_data_outputs, data_options, open_data
+from crnn_deploy.cli.outputs import check_reports
+from crnn_deploy.cli.say import progress_bar, say, say_json, say_over_bar
 
 if TYPE_CHECKING:
     from crnn_deploy.datasets import Sample
 
 __all__ = ["dataset"]
-
-_CLEAR_LINE = "\r\033[K"  # of the progress bar
 
 
 @click.group()
@@ -79,6 +78,7 @@ def check(
 
     from crnn_deploy.datasets.check import check as run
     from crnn_deploy.datasets.check import steps_of
+    from crnn_deploy.files import check_outputs
 
     if plot is not None:
         from crnn_deploy.datasets.plot import plot_widths
@@ -101,18 +101,17 @@ def check(
 
         tokens = characters_alphabet(source["characters"])
     opened = open_data(data, **source)
-    with click.progressbar(
-        length=len(opened), file=sys.stderr, show_pos=True, hidden=not sys.stderr.isatty()
-    ) as bar:
+    check_data_outputs((plot,), (opened,), source["characters"])
+    check_reports(plot)
+    check_outputs((plot,), (model, alphabet, recipe))
+    with progress_bar(len(opened)) as bar:
         report = run(
             opened, height=height, width=width, steps=steps, alphabet=tokens, progress=lambda: bar.update(1)
         )
     if as_json:
-        import json
-
-        click.echo(json.dumps(report.to_plain(), ensure_ascii=False))
+        say_json(report.to_plain())
     else:
-        click.echo(report.table())
+        say(report.table())
     if plot is not None:
         plot_widths(report, plot)
     if not report.passed:
@@ -143,25 +142,25 @@ def pack(data: str, output: Path, resume: bool, **source: Any) -> None:
     from crnn_deploy.process import Stop
 
     opened = open_data(data, **source)
-    hidden = not sys.stderr.isatty()
+    check_data_outputs((output / "data.mdb",), (opened,), source["characters"])
     with (
         Stop() as stop,
-        click.progressbar(length=len(opened), file=sys.stderr, show_pos=True, hidden=hidden) as bar,
+        progress_bar(len(opened)) as bar,
     ):
         packed = run(
             opened,
             output,
             resume=resume,
             progress=lambda: bar.update(1),
-            failed=lambda message: click.echo(f"{'' if hidden else _CLEAR_LINE}{message}", err=True),
+            failed=say_over_bar,
             stopped=stop,
         )
     if packed.failed:
-        click.echo(f"{packed.failed} of {packed.read} images could not be read", err=True)
+        say(f"{packed.failed} of {packed.read} images could not be read", err=True)
     if not packed.whole:
-        click.echo(f"stopped after {packed.read} of {packed.total} samples; --resume goes on", err=True)
+        say(f"stopped after {packed.read} of {packed.total} samples; --resume goes on", err=True)
         raise KeyboardInterrupt
-    click.echo(f"{output}: {packed.written} samples")
+    say(f"{output}: {packed.written} samples")
     if packed.failed:
         raise click.exceptions.Exit(1)
 
@@ -185,10 +184,12 @@ def preview(data: str, output: Path, count: int, **source: Any) -> None:
     """
     import cv2
 
-    from crnn_deploy.files import OutputUnwritable
+    from crnn_deploy.files import check_outputs, write
     from crnn_deploy.synthesis.fonts import scan
     from crnn_deploy.training.preview import contact_sheet
 
+    check_reports(output)
+    check_outputs((output,), (data,))
     if data.endswith((".yaml", ".yml")):
         from crnn_deploy.training.config import read_config
         from crnn_deploy.training.preview import training_samples
@@ -196,12 +197,9 @@ def preview(data: str, output: Path, count: int, **source: Any) -> None:
         samples: Iterator[Sample] = islice(training_samples(read_config(Path(data))), count)
     else:
         opened = open_data(data, **source)
+        check_data_outputs((output,), (opened,), source["characters"])
         samples = (opened[i] for i in range(min(count, len(opened))))
-    encoded = cv2.imencode(".png", contact_sheet(samples, scan("cjk")))[1]
-    try:
-        output.write_bytes(encoded.tobytes())
-    except OSError as error:
-        raise OutputUnwritable(output, error.strerror or str(error)) from error
+    write(output, cv2.imencode(".png", contact_sheet(samples, scan("cjk")))[1].tobytes())
 
 
 @dataset.command()
@@ -217,10 +215,10 @@ def fonts(tier: Any, packages: bool) -> None:
     from crnn_deploy.synthesis import fonts as module
 
     if packages:
-        click.echo(" ".join(module.packages(tier)))
+        say(" ".join(module.packages(tier)))
         return
     for face in module.scan(tier):
-        click.echo(f"{face.split}\t{face.lineage}\t{face.family}\t{face.style}\t{face.path}")
+        say(f"{face.split}\t{face.lineage}\t{face.family}\t{face.style}\t{face.path}")
 
 
 @dataset.command()
@@ -245,15 +243,14 @@ def pack_fonts(output: Path, tier: Any, folders: tuple[Path, ...]) -> None:
     crnn-deploy dataset pack-fonts -o fonts.tar.xz
     crnn-deploy train --config training/default.yaml --set font_pack=fonts.tar.xz
     """
-    from crnn_deploy.files import OutputUnwritable
+    from crnn_deploy.files import check_outputs
     from crnn_deploy.synthesis.font_pack import write_font_pack
     from crnn_deploy.synthesis.fonts import FOLDERS
 
-    try:
-        packed = write_font_pack(output, tier, folders or FOLDERS)
-    except PermissionError as error:
-        raise OutputUnwritable(output, error.strerror or str(error)) from error
-    click.echo(
+    found = folders or FOLDERS
+    check_outputs((output,), (path for folder in found for path in folder.rglob("*")))
+    packed = write_font_pack(output, tier, found)
+    say(
         f"{output}: {packed.fonts} font files and {packed.word_lists} word lists, "
         f"{packed.size / 2**20:.1f} MiB"
     )

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from crnn_deploy.cli.options import alphabet_of
+from crnn_deploy.cli.say import say
 
 __all__ = ["describe"]
 
@@ -34,10 +35,12 @@ def describe(
     \b
     crnn-deploy describe rec.onnx --recipe paddleocr -o described.onnx
     """
+    from crnn_deploy.files import check_outputs
     from crnn_deploy.stages.describe import describe as run
 
+    check_outputs((path,), (foreign, recipe, alphabet))
     manifest = run(foreign, path, recipe, alphabet_of(alphabet, alphabet_string), blank)
-    click.echo(
+    say(
         f"{path}: {manifest.classes} classes, blank {manifest.blank}, "
         f"{manifest.channels} x {manifest.height} x width, output {manifest.output}"
     )

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from crnn_deploy.cli.say import say, say_json
+
 __all__ = ["doctor"]
 
 
@@ -24,21 +26,18 @@ def doctor(model: Path | None, as_json: bool) -> None:
 
         choice = choose(model)
         if as_json:
-            import json
             from dataclasses import asdict
 
-            click.echo(json.dumps(asdict(choice)))
+            say_json(asdict(choice))
         else:
-            click.echo(choice.why())
+            say(choice.why())
         return
     from crnn_deploy.doctor import examine
 
     diagnosis = examine()
     if as_json:
-        import json
-
-        click.echo(json.dumps(diagnosis.to_plain(), indent=1))
+        say_json(diagnosis.to_plain(), indent=1)
     else:
-        click.echo(diagnosis.table())
+        say(diagnosis.table())
     if not diagnosis.healthy:
         raise click.exceptions.Exit(1)

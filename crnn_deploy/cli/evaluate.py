@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -10,8 +9,16 @@ from typing import Any
 import click
 
 from crnn_deploy.cli.decoding_options import decoders_given, decoding_options
-from crnn_deploy.cli.options import checkpoint_options, data_options, open_data, settings_of
+from crnn_deploy.cli.options import (
+    check_data_outputs,
+    checkpoint_options,
+    data_options,
+    open_data,
+    settings_of,
+)
+from crnn_deploy.cli.outputs import check_reports, write_json, write_page
 from crnn_deploy.cli.rebuild import rebuild_option, up_to_date
+from crnn_deploy.cli.say import progress_bar, say
 
 __all__ = ["evaluate"]
 
@@ -68,10 +75,8 @@ def evaluate(
     if len(set(data)) < len(data):
         raise click.UsageError("a DATA is named twice")
 
-    import json
-
     from crnn_deploy.backends import SUFFIXES, Backend, open_backend
-    from crnn_deploy.files import OutputUnwritable
+    from crnn_deploy.files import check_outputs
     from crnn_deploy.process import cpus
     from crnn_deploy.recognizer import Recognizer
     from crnn_deploy.stages.decoder_comparison import compared
@@ -80,12 +85,10 @@ def evaluate(
 
     if html_path is not None:
         from crnn_deploy.stages.evaluation_report import render
-    for path in (json_path, html_path):
-        if path is None:
-            continue
-        if path.is_dir() or not path.parent.is_dir():  # better known before a long run than after it
-            raise OutputUnwritable(path, "a folder" if path.is_dir() else f"{path.parent} is not a folder")
+    check_reports(json_path, html_path)
     datasets = {spec: open_data(spec, kind, images, characters) for spec in data}
+    check_data_outputs((json_path, html_path), datasets.values(), characters)
+    check_outputs((json_path, html_path), (model, alphabet, recipe, decoding["lexicon"], decoding["lm"]))
     if model.suffix in SUFFIXES:
         backend: Backend = open_backend(up_to_date(model, rebuild))
         workers = cpus()
@@ -97,13 +100,7 @@ def evaluate(
         workers = 1  # PyTorch has threads of its own
     provenance = Provenance.of(model, backend.manifest)
     decoders = decoders_given(backend.manifest, decoding)
-    bar = click.progressbar(
-        length=len(decoders) * sum(map(len, datasets.values())),
-        label="evaluate",
-        file=sys.stderr,
-        show_pos=True,
-        hidden=not sys.stderr.isatty(),
-    )
+    bar = progress_bar(len(decoders) * sum(map(len, datasets.values())), "evaluate")
     with closing(Recognizer(backend, batch=batch)) as recognizer, bar:
         readers = {
             name: recognizer if decoder is None else recognizer.with_decoder(decoder)
@@ -115,18 +112,16 @@ def evaluate(
             for name, reader in readers.items()
         }
     evaluation = next(iter(evaluations.values()))
-    click.echo(evaluation.table())
+    say(evaluation.table())
     if len(evaluations) > 1:
-        click.echo(f"\n{compared(evaluations)}")
+        say(f"\n{compared(evaluations)}")
     if json_path is not None:
         plain = {"provenance": vars(provenance), **evaluation.to_plain()}
         if len(evaluations) > 1:
             plain["decoders"] = {name: one.to_plain() for name, one in evaluations.items()}
-        json_path.write_text(json.dumps(plain, indent=1) + "\n", encoding="utf-8")
+        write_json(json_path, plain)
     if html_path is not None:
-        # half of a surrogate pair, from a file name that is not text, becomes a reference to it
-        page = render(evaluation, provenance, evaluations if len(evaluations) > 1 else {})
-        html_path.write_text(page, encoding="utf-8", errors="xmlcharrefreplace")
+        write_page(html_path, render(evaluation, provenance, evaluations if len(evaluations) > 1 else {}))
     if evaluation.failed:
-        click.echo(f"{evaluation.failed} of {evaluation.overall.images} images failed", err=True)
+        say(f"{evaluation.failed} of {evaluation.overall.images} images failed", err=True)
         raise click.exceptions.Exit(1)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
 from crnn_deploy.cli.options import checkpoint_options, settings_of
+from crnn_deploy.cli.say import progress_bar, say
 
 __all__ = ["export"]
 
@@ -18,7 +18,7 @@ def _list_recipes(ctx: click.Context, _: click.Parameter, value: bool) -> None:
         from crnn_deploy.recipes import RECIPES
 
         for recipe in RECIPES.values():
-            click.echo(f"{recipe.name:28}{recipe.about}")
+            say(f"{recipe.name:28}{recipe.about}")
         ctx.exit()
 
 
@@ -54,6 +54,7 @@ def export(checkpoint: Path, path: Path | None, output: Any, **source: Any) -> N
     crnn-deploy export --checkpoint own.pth --recipe own.toml
     """
     from crnn_deploy.errors import ModelUnreadable
+    from crnn_deploy.files import check_outputs
     from crnn_deploy.stages.export import SIZES, ExportFailed
     from crnn_deploy.stages.export import export as run
     from crnn_deploy.stages.reference import open_reference
@@ -61,22 +62,21 @@ def export(checkpoint: Path, path: Path | None, output: Any, **source: Any) -> N
     path = path or checkpoint.with_suffix(".onnx")
     if path.suffix != ".onnx":
         raise ModelUnreadable(path, "the exported file's name ends in .onnx")
+    check_outputs((path,), (checkpoint, source["alphabet"], source["recipe"]))
     reference = open_reference(checkpoint, settings_of(**source))
-    bar = click.progressbar(
-        length=SIZES, label="proof", file=sys.stderr, show_pos=True, hidden=not sys.stderr.isatty()
-    )
+    bar = progress_bar(SIZES, "proof")
     try:
         with bar:
             result = run(reference, path, output=output, progress=lambda _: bar.update(1))
     except ExportFailed as error:
-        click.echo(error.report.table())
+        say(error.report.table())
         raise
-    click.echo(result.report.table())
+    say(result.report.table())
     manifest = result.manifest
     size = "any width" if result.any_width else f"width {manifest.width.minimum} only"
-    click.echo(
+    say(
         f"{path}: {manifest.source['family']}, recipe {manifest.source['recipe']}, "
         f"{manifest.classes} classes, {manifest.channels} x {manifest.height} x {size}, any batch"
     )
     if "activation" in manifest.source:
-        click.echo(f"activation: {manifest.source['activation']}")
+        say(f"activation: {manifest.source['activation']}")

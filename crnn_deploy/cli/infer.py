@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Iterable
 from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
 from crnn_deploy.cli.decoding_options import decoder_given, decoding_options, rule_given
 from crnn_deploy.cli.rebuild import rebuild_option, up_to_date
+from crnn_deploy.cli.say import (
+    bars_are_hidden,
+    progress_bar,
+    put,
+    say,
+    say_over_bar,
+    stdin_bytes,
+    stdout_is_terminal,
+)
+
+if TYPE_CHECKING:
+    from crnn_deploy.output_file import Output
+    from crnn_deploy.run_record import Value
 
 __all__ = ["infer"]
-
-_CLEAR_LINE = "\r\033[K"  # of the progress bar
 
 
 @click.command()
@@ -53,7 +64,17 @@ _CLEAR_LINE = "\r\033[K"  # of the progress bar
     help="text: path, tab, text. The others: path, text, confidence, status, error.",
 )
 @click.option(
-    "-o", "--output", metavar="FILE", type=click.Path(path_type=Path), help="Write here, not to stdout."
+    "-o",
+    "--output",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Write here, not to stdout; FILE.run.json beside it says what made it.",
+)
+@click.option(
+    "--csv-safe",
+    is_flag=True,
+    help="With --format csv, for spreadsheets: a cell that begins with = + - @ or an apostrophe gets an "
+    "apostrophe before it; control characters and backslashes are escaped (\\x1b, \\\\).",
 )
 @click.option(
     "--batch", type=click.IntRange(min=1), default=8, show_default=True, help="Most images that run together."
@@ -79,7 +100,8 @@ _CLEAR_LINE = "\r\033[K"  # of the progress bar
     "--draw",
     metavar="DIR",
     type=click.Path(path_type=Path),
-    help="Write each image with a box around every character, as a PNG of its path below DIR.",
+    help="Write each image with a box around every character, as a PNG of its path below DIR. One that "
+    "cannot be drawn keeps its record, and counts as an error.",
 )
 @click.option(
     "--wide",
@@ -88,7 +110,11 @@ _CLEAR_LINE = "\r\033[K"  # of the progress bar
     show_default=True,
     help="Lines beyond the model's largest width: read in overlapping parts, or shrunk to it.",
 )
-@click.option("--resume", is_flag=True, help="Go on with the file of -o: skip the images it has already.")
+@click.option(
+    "--resume",
+    is_flag=True,
+    help="Go on with the file of -o, made with the same model and settings: skip the images it has already.",
+)
 @decoding_options()
 def infer(
     paths: tuple[str, ...],
@@ -98,6 +124,7 @@ def infer(
     tf32: bool,
     format_name: str,
     output: Path | None,
+    csv_safe: bool,
     batch: int,
     engine: Any,
     rebuild: str,
@@ -123,11 +150,13 @@ def infer(
     crnn-deploy infer --decoder beam --lexicon words.txt --nbest 3 --format jsonl crops/
     crnn-deploy infer --model plates.onnx --mask AA999AA --show-chars --draw boxes crops/
 
-    Exit code: 0, 1 when an image could not be read, 2 for bad usage, 130 when stopped by Ctrl-C or SIGTERM.
-    With -o, what is done by then is kept, and --resume goes on after it.
+    Exit code: 0, 1 when an image could not be read or drawn, 2 for bad usage, 130 when stopped by
+    Ctrl-C or SIGTERM. With -o, what is done by then is kept, and --resume goes on after it.
     """
     if resume and output is None:
         raise click.UsageError("--resume needs the file to go on with: -o FILE")
+    if csv_safe and format_name != "csv":
+        raise click.UsageError(f"--csv-safe goes with --format csv; this would be {format_name}")
     if precision != "fp32" and model is not None:
         raise click.UsageError("--precision picks a file of the package's own model; --model names a file")
     if tf32 and (device != "cuda" or (model is not None and model.suffix == ".engine")):
@@ -137,16 +166,23 @@ def infer(
 
     from crnn_deploy import records, sources
     from crnn_deploy.models import DEFAULT, DEFAULT_INT8
+    from crnn_deploy.output_file import Stream, open_output
     from crnn_deploy.pipeline import read_in_order
     from crnn_deploy.process import Stop, cpus
     from crnn_deploy.recognizer import Recognizer
 
     if draw is not None:
-        from crnn_deploy.drawing import write_boxed
+        from crnn_deploy.drawing import draw_all
     sources.check(paths)
-    model = up_to_date(model or (DEFAULT if precision == "fp32" else DEFAULT_INT8), rebuild)
-    listed = sys.stdin.buffer if sources.STDIN in paths else ()
-    count = failed = 0
+    model = model or (DEFAULT if precision == "fp32" else DEFAULT_INT8)
+    _check_outputs(output, draw, (*paths, model, decoding["lexicon"], decoding["lm"]))
+    model = up_to_date(model, rebuild)
+    listed = sources.lines_of(stdin_bytes()) if sources.STDIN in paths else ()
+    if output is not None and engine == "auto":  # what chooses by time may choose otherwise another time
+        from crnn_deploy.engines import resolve
+
+        engine = resolve(engine, model, device)
+    count = failed = undrawn = 0
     with ExitStack() as stack:
         recognizer = stack.enter_context(
             closing(Recognizer.load(model, batch=batch, engine=engine, device=device, tf32=tf32, wide=wide))
@@ -154,52 +190,69 @@ def infer(
         rule = rule_given(recognizer.manifest, decoding)
         if (decoder := decoder_given(recognizer.manifest, decoding)) is not None:
             recognizer = recognizer.with_decoder(decoder)
-        nbest = rule.decoder == "beam" and rule.nbest > 0
-        form = records.FORMATS[format_name](show_chars=show_chars, nbest=nbest)
+        shape = {"show_chars": show_chars, "nbest": rule.decoder == "beam" and rule.nbest > 0}
+        form = records.Csv(**shape, safe=True) if csv_safe else records.FORMATS[format_name](**shape)
+        written: Output | Stream
         if output is None:
-            stream, done = sys.stdout.buffer, records.Done()
-            stream.write(form.header)
+            written = Stream(form, put, terminal=stdout_is_terminal())
         else:
-            stream, done = records.open_output(output, form, resume=resume)
-            stack.enter_context(stream)
-        hidden = not sys.stderr.isatty() or (output is None and sys.stdout.isatty())
+            from crnn_deploy.run_record import RunRecord
+
+            settings: dict[str, Value] = {"engine": engine, "device": device, "tf32": tf32, "wide": wide}
+            settings["min-confidence"] = min_confidence
+            files = {"lexicon": decoding["lexicon"], "lm": decoding["lm"]}
+            run = RunRecord.of(model, rule, settings, **files)
+            written = stack.enter_context(open_output(output, form, run, resume=resume))
+        hidden = bars_are_hidden() or (output is None and stdout_is_terminal())
         total = None
         if not hidden and sources.STDIN not in paths:
-            total = max(0, sum(1 for _ in sources.find(paths, ())) - len(done))
+            total = max(0, sum(1 for _ in sources.find(paths, ())) - len(written.done))
 
         stop = stack.enter_context(Stop())
         results = read_in_order(
             recognizer,
-            stop.until(path for path in sources.find(paths, listed) if not done.take(path)),
+            stop.until(path for path in sources.find(paths, listed) if not written.done.take(path)),
             batch=batch,
             workers=workers or cpus(),
             stopped=stop,
         )
         stack.enter_context(closing(results))
-        bar = stack.enter_context(
-            click.progressbar(results, total, hidden=hidden, show_pos=True, file=sys.stderr)
-        )
+        bar = stack.enter_context(progress_bar(total, iterable=results, hidden=hidden))
         for chunk in results:
             done_now = [
                 records.Record.of(path, result, min_confidence, with_chars=show_chars or draw is not None)
                 for path, result in chunk
             ]
-            if draw is not None:
-                for record in done_now:
-                    if record.error is None:
-                        write_boxed(record.path, record.chars, draw)
-            stream.write(b"".join(map(form.encode, done_now)))
-            stream.flush()
-            for record in done_now:
-                if record.error is not None:
-                    failed += 1
-                    click.echo(f"{'' if hidden else _CLEAR_LINE}{record.error}", err=True)
+            not_drawn = [] if draw is None else draw_all(done_now, draw)
+            written.write(done_now)
+            errors = [record.error for record in done_now if record.error is not None]
+            failed, undrawn = failed + len(errors), undrawn + len(not_drawn)
+            for error in (*errors, *not_drawn):
+                say_over_bar(error)
             count += len(chunk)
             bar.update(len(chunk))
     if failed:
-        click.echo(f"{failed} of {count} images failed", err=True)
+        say(f"{failed} of {count} images failed", err=True)
+    if undrawn:
+        say(f"{undrawn} of {count - failed} images that were read are not drawn", err=True)
     if stop():
-        click.echo(f"stopped after {count} images" + ("; --resume goes on" if output else ""), err=True)
+        say(f"stopped after {count} images" + ("; --resume goes on" if output else ""), err=True)
         raise KeyboardInterrupt
-    if failed:
+    if failed or undrawn:
         raise click.exceptions.Exit(1)
+
+
+def _check_outputs(output: Path | None, draw: Path | None, inputs: Iterable[str | Path | None]) -> None:
+    """Refuse to write where something is read, or where nothing can be written.
+
+    Raises OutputIsInput, OutputUnwritable.
+    """
+    from crnn_deploy.files import OutputUnwritable, check_outputs
+    from crnn_deploy.sources import STDIN
+
+    if output is not None:
+        from crnn_deploy.run_record import place
+
+        check_outputs((output, place(output)), ("/dev/stdin" if path == STDIN else path for path in inputs))
+    if draw is not None and draw.exists() and not draw.is_dir():
+        raise OutputUnwritable(draw, "it is there and not a folder")

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from crnn_deploy.cli.options import checkpoint_options, settings_of
+from crnn_deploy.cli.say import say, say_json
 
 __all__ = ["inspect_command"]
 
@@ -24,9 +25,7 @@ def inspect_command(file: Path, as_json: bool, **source: Any) -> None:
 
     facts = inspect(file, settings_of(**source))
     if as_json:
-        import json
-
-        click.echo(json.dumps(facts, ensure_ascii=False))
+        say_json(facts)
         return
     for name, value in facts.items():
         shown = (
@@ -36,4 +35,4 @@ def inspect_command(file: Path, as_json: bool, **source: Any) -> None:
             if isinstance(value, dict)
             else str(value)
         )
-        click.echo(f"{name:16}{shown}")
+        say(f"{name:16}{shown}")

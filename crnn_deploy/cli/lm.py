@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from crnn_deploy.cli.outputs import check_reports
+from crnn_deploy.cli.say import say
 from crnn_deploy.errors import CrnnDeployError
 
 __all__ = ["lm"]
@@ -49,15 +51,14 @@ def train(texts: tuple[Path, ...], path: Path, order: int) -> None:
     if path.suffix != ".arpa":
         raise click.UsageError(f"-o {path} must end in .arpa, by which the file is known later")
     from crnn_deploy.decoding.lm import train as learn
-    from crnn_deploy.files import OutputUnwritable
+    from crnn_deploy.files import check_outputs, replacing
 
+    check_reports(path)
+    check_outputs((path,), ("/dev/stdin" if text == Path("-") else text for text in texts))
     model = learn((line for text in texts for line in _lines(text)), order)
-    try:
-        with path.open("w", encoding="utf-8") as stream:
-            model.write(stream)
-    except OSError as error:
-        raise OutputUnwritable(path, error.strerror or str(error)) from None
-    click.echo(f"{path}: order {model.order}, {len(model.grams):,} n-grams")
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as stream:
+        model.write(stream)
+    say(f"{path}: order {model.order}, {len(model.grams):,} n-grams")
 
 
 def _lines(path: Path) -> Iterator[str]:

@@ -8,7 +8,8 @@ from typing import Any
 
 import click
 
-from crnn_deploy.errors import CrnnDeployError, LibraryMissing
+from crnn_deploy.cli.say import say
+from crnn_deploy.errors import CrnnDeployError, LibraryMissing, printable
 
 __all__ = ["main"]
 
@@ -80,7 +81,10 @@ class _Group(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
+        except click.ClickException as error:
+            vars(error)["message"] = printable(error.message)  # names of files may stand in it
+            raise
+        except (click.exceptions.Exit, click.Abort, BrokenPipeError):
             raise  # click knows them
         except KeyboardInterrupt:
             ctx.exit(_INTERRUPTED)
@@ -93,7 +97,7 @@ class _Group(click.Group):
             if not isinstance(error, CrnnDeployError | OSError):  # a full disk is nobody's bug
                 kind = type(error).__name__
                 message = f"unexpected {kind}: {message}; run again with --debug for the traceback"
-            click.echo(f"Error: {' '.join(message.splitlines())}", err=True)
+            say(f"Error: {' '.join(message.splitlines())}", err=True)
             ctx.exit(exit_code)
 
 

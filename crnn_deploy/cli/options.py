@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 if TYPE_CHECKING:
-    from crnn_deploy.datasets import Dataset
+    from crnn_deploy.datasets import Kept
     from crnn_deploy.stages.reference import Settings
 
-__all__ = ["alphabet_of", "checkpoint_options", "data_options", "open_data", "settings_of"]
+__all__ = [
+    "alphabet_of",
+    "check_data_outputs",
+    "checkpoint_options",
+    "data_options",
+    "open_data",
+    "settings_of",
+]
 
 _OPTIONS = (
     click.option("--recipe", metavar="NAME|FILE.toml", help="Preprocessing, alphabet, blank and width rule."),
@@ -61,11 +68,23 @@ def data_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def open_data(data: str, kind: Any, images: str | None, characters: str | None) -> Dataset:
+def open_data(data: str, kind: Any, images: str | None, characters: str | None) -> Kept:
     """The dataset at a path and what `data_options` gathered. Raises DatasetNotFound, DatasetInvalid."""
     from crnn_deploy.datasets import open_dataset
 
     return open_dataset(data, kind=kind, images=images, characters=characters)
+
+
+def check_data_outputs(
+    outputs: Iterable[Path | None], datasets: Iterable[Kept], characters: str | None = None
+) -> None:
+    """Refuse outputs that datasets are read from. Raises OutputIsInput, OutputUnwritable."""
+    from itertools import chain
+
+    from crnn_deploy.files import check_outputs
+
+    files = chain.from_iterable(dataset.files() for dataset in datasets)
+    check_outputs(outputs, chain([characters], files))
 
 
 def alphabet_of(alphabet: Path | None, alphabet_string: str | None) -> tuple[str, ...] | None:

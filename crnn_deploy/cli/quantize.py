@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from crnn_deploy.cli.options import data_options, open_data
+from crnn_deploy.cli.options import check_data_outputs, data_options, open_data
+from crnn_deploy.cli.outputs import check_reports, write_json, write_page
+from crnn_deploy.cli.say import progress_bar, say
 
 if TYPE_CHECKING:
     from crnn_deploy.process import Stop
@@ -120,9 +121,8 @@ def quantize(
     from crnn_deploy.process import Stop
 
     with Stop() as stop:
-        import json
-
         from crnn_deploy import sources
+        from crnn_deploy.files import check_outputs
         from crnn_deploy.stages.calibrate import read_scales
         from crnn_deploy.stages.inspection import manifest_in
         from crnn_deploy.stages.proof_images import proof_images
@@ -132,18 +132,24 @@ def quantize(
 
         if html_path is not None:  # before the long run: its libraries may be missing
             from crnn_deploy.stages.quantization_report import render
-        scales = read_scales(scales_path, model)
+        check_reports(json_path, html_path)
+        check_outputs((path, json_path, html_path), (model, scales_path))
         labelled = None
         if data is not None and (kind is not None or not Path(data).is_dir() or images is not None):
             labelled = open_data(data, kind, images, characters)
+        if labelled is not None:
+            check_data_outputs((path, json_path, html_path), (labelled,), characters)
+        elif data is not None:
+            check_outputs((path, json_path, html_path), sources.find((data,), ()))
+        scales = read_scales(scales_path, model)
         manifest = manifest_in(model)
         if labelled is not None:
             total = len(labelled)
         else:
             total = samples if data is None else sum(1 for _ in sources.find((data,), ()))
-        with _bar(total, "images") as bar:
+        with progress_bar(total, "images") as bar:
             proof = proof_images(manifest, data, labelled, samples, progress=lambda n: _step(bar, n, stop))
-        bar = _bar(2 * len(proof.sources), "quantize")  # more where layers go back to float
+        bar = progress_bar(2 * len(proof.sources), "quantize")  # more where layers go back to float
         refusal = None
         with bar:
             try:
@@ -159,25 +165,14 @@ def quantize(
                 )
             except Refused as error:
                 refusal, result = error, error.result
-    if json_path is not None:
-        plain = {
-            "scales": {"method": scales.method, "images_sha256": scales.images_sha256},
-            **result.to_plain(),
-        }
-        json_path.write_text(json.dumps(plain, indent=1) + "\n", encoding="utf-8")
+    drawn_from = {"method": scales.method, "images_sha256": scales.images_sha256}
+    write_json(json_path, {"scales": drawn_from, **result.to_plain()})
     if html_path is not None:
-        html_path.write_text(render(result, scales, proof), encoding="utf-8", errors="xmlcharrefreplace")
-    click.echo(result.table())
+        write_page(html_path, render(result, scales, proof))
+    say(result.table())
     if refusal is not None:
         raise refusal
-    click.echo(f"{path}: {result.chosen.name}, {result.chosen.speed:.2f} x the float model on this machine")
-
-
-def _bar(length: int, label: str) -> Any:
-    """A progress bar on stderr when that is a terminal."""
-    return click.progressbar(
-        length=length, label=label, file=sys.stderr, show_pos=True, hidden=not sys.stderr.isatty()
-    )
+    say(f"{path}: {result.chosen.name}, {result.chosen.speed:.2f} x the float model on this machine")
 
 
 def _step(bar: Any, images: int, stop: Stop) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 from click.core import ParameterSource
 
+from crnn_deploy.cli.say import say
 from crnn_deploy.errors import CrnnDeployError
 
 __all__ = ["SourceChanged", "rebuild_option", "up_to_date"]
@@ -44,7 +45,7 @@ def up_to_date(path: Path, rebuild: str) -> Path:
         try:
             check_engine(path)
         except (EngineChanged, EngineStale) as error:
-            click.echo(f"{error}\nbuilding it again", err=True)
+            say(f"{error}\nbuilding it again", err=True)
             _build_again(path)
     return path
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from crnn_deploy.cli.decoding_options import decoding_options, rule_given
+from crnn_deploy.cli.say import say
 
 if TYPE_CHECKING:
     from crnn_deploy.manifest import Manifest
@@ -48,4 +49,4 @@ def set_decoding(model: Path, path: Path, **decoding: Any) -> None:
 
     rule = rewrite(model, path, change).decoding
     shown = ", ".join(f"{name} {value!r}" for name, value in rule.to_plain().items() if name != "decoder")
-    click.echo(f"{path}: {rule.decoder}" + (f", {shown}" if shown else ""))
+    say(f"{path}: {rule.decoder}" + (f", {shown}" if shown else ""))

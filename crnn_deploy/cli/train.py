@@ -8,6 +8,8 @@ from pathlib import Path
 
 import click
 
+from crnn_deploy.cli.say import say
+
 __all__ = ["train"]
 
 
@@ -56,20 +58,18 @@ def train(path: Path, changes: tuple[str, ...], minutes: float | None, resume: b
     config = read_config(path, changes)
     unread = sorted({"network", "recipe"} & config.model_fields_set) if config.start is not None else []
     if unread:
-        click.echo(f"not read, since start.checkpoint brings its own: {', '.join(unread)}", err=True)
+        say(f"not read, since start.checkpoint brings its own: {', '.join(unread)}", err=True)
     outcome = run(config, resume=resume, until=None if minutes is None else started + 60 * minutes)
     for name, score in outcome.scores.items():
-        click.echo(
-            f"{name}: exact {score.exact} of {score.images} ({score.accuracy:.2%}), CER {score.cer:.2%}"
-        )
+        say(f"{name}: exact {score.exact} of {score.images} ({score.accuracy:.2%}), CER {score.cer:.2%}")
     if outcome.stopped:
-        click.echo(f"stopped after step {outcome.step} of {config.steps}; --resume goes on", err=True)
+        say(f"stopped after step {outcome.step} of {config.steps}; --resume goes on", err=True)
         raise KeyboardInterrupt
     if outcome.late and outcome.step < config.steps:
-        click.echo(
+        say(
             f"the {minutes:g} minutes are spent after step {outcome.step} of {config.steps}; "
             "--resume goes on",
             err=True,
         )
     elif outcome.late:
-        click.echo(f"the {minutes:g} minutes are spent: the last validation was left out", err=True)
+        say(f"the {minutes:g} minutes are spent: the last validation was left out", err=True)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import click
 
-from crnn_deploy.cli.options import checkpoint_options, open_data, settings_of
+from crnn_deploy.cli.options import check_data_outputs, checkpoint_options, open_data, settings_of
+from crnn_deploy.cli.outputs import check_reports, write_json
 from crnn_deploy.cli.rebuild import rebuild_option, up_to_date
+from crnn_deploy.cli.say import say
 
 __all__ = ["verify"]
 
@@ -53,24 +56,30 @@ def verify(
     if text and images is None and labels is None:
         raise click.UsageError("--text needs --images or --labels: drawn images hold no text to speak of")
 
+    from crnn_deploy.files import check_outputs
+    from crnn_deploy.sources import find
     from crnn_deploy.stages.verify import verify as run
 
     labelled = None if labels is None else open_data(labels, None, None, None)
+    if labelled is not None:
+        check_data_outputs((json_path,), (labelled,))
+    check_reports(json_path)
+    found = () if images is None else find((images,), ())
+    check_outputs((json_path,), chain((reference, candidate, source["alphabet"], source["recipe"]), found))
     report = run(
         *(up_to_date(reference, rebuild), up_to_date(candidate, rebuild), settings_of(**source)),
         images=images,
         labelled=labelled,
         tolerance=tolerance,
     )
-    click.echo(report.parity.table())
+    say(report.parity.table())
     if report.format_error is not None:
-        click.echo(report.format_error.line())
+        say(report.format_error.line())
     if report.unmeasured is not None:
-        click.echo(report.unmeasured)
+        say(report.unmeasured)
     if report.verdict is not None:
-        click.echo(report.verdict.table())
+        say(report.verdict.table())
     if json_path is not None:
-        import json
         from dataclasses import asdict
 
         plain = report.parity.to_plain()
@@ -78,9 +87,7 @@ def verify(
             plain["format_error"] = asdict(report.format_error)
         if report.verdict is not None:
             plain["verdict"] = report.verdict.to_plain()
-        # NaN and infinity are no JSON
-        plain = json.loads(json.dumps(plain), parse_constant=lambda _: None)
-        json_path.write_text(json.dumps(plain, indent=1) + "\n", encoding="utf-8")
+        write_json(json_path, plain)
     passed = report.verdict.passed if text and report.verdict is not None else report.parity.passed
     if not passed:
         raise click.exceptions.Exit(1)

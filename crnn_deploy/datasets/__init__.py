@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, Protocol, get_args
 
 from crnn_deploy.errors import CrnnDeployError
 from crnn_deploy.image import Source
 
-__all__ = ["Dataset", "DatasetInvalid", "DatasetNotFound", "Kind", "Sample", "open_dataset"]
+__all__ = ["Dataset", "DatasetInvalid", "DatasetNotFound", "Kept", "Kind", "Sample", "open_dataset"]
 
 Kind = Literal["lmdb", "indices", "names", "tabs", "csv", "tsv", "doctr"]
 
@@ -54,9 +55,17 @@ class Dataset(Protocol):
         ...
 
 
+class Kept(Dataset, Protocol):
+    """A dataset that lies in files."""
+
+    def files(self) -> Iterator[str]:
+        """The files that it is read from, those of its images among them."""
+        ...
+
+
 def open_dataset(
     spec: str, *, kind: Kind | None = None, images: str | None = None, characters: str | None = None
-) -> Dataset:
+) -> Kept:
     """The labelled images at a path.
 
     spec: an LMDB (folder or file), a file of labels, or a folder that holds one of these

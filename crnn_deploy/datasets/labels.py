@@ -29,10 +29,12 @@ class LabelledFiles:
 
     All strings lie in one block of memory, about as large as the file of labels: millions of samples cost
     little, and worker processes that were forked share it.
+
+    labels: the file that names them
     """
 
-    def __init__(self, folder: str, rows: Iterable[Row]) -> None:
-        self._folder = folder
+    def __init__(self, labels: str, folder: str, rows: Iterable[Row]) -> None:
+        self._labels, self._folder = labels, folder
         data, ends = bytearray(), array("Q", [0])
         for string in chain.from_iterable(rows):
             data += string.encode()
@@ -48,6 +50,10 @@ class LabelledFiles:
         start, middle, end = self._ends[2 * index : 2 * index + 3]
         path = os.path.join(self._folder, self._data[start:middle].decode())
         return Sample(path, self._data[middle:end].decode(), path)
+
+    def files(self) -> Iterator[str]:
+        yield self._labels
+        yield from (self[at].name for at in range(len(self)))
 
 
 def open_labels(path: str, kind: Kind, images: str | None, characters: str | None) -> LabelledFiles:
@@ -69,7 +75,7 @@ def open_labels(path: str, kind: Kind, images: str | None, characters: str | Non
     else:
         rows = ((name, text) for _, name, text in _lines(path, "\t" if kind == "tabs" else " "))
     try:
-        dataset = LabelledFiles(folder if images is None else images, rows)
+        dataset = LabelledFiles(path, folder if images is None else images, rows)
     except UnicodeEncodeError as error:  # JSON can say such a thing
         raise DatasetInvalid(path, f"{error.object!r} holds half of a surrogate pair") from None
     if not len(dataset):

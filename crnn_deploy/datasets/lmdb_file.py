@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 import os
 import threading
+from collections.abc import Iterator
+from contextlib import suppress
 from importlib import import_module
 from typing import Any
 from weakref import WeakValueDictionary
@@ -84,6 +86,14 @@ class LmdbDataset:
             case {"filename": str(file), "text": str(text)}:
                 return Sample(os.path.join(self._folder, file), text, name)
         raise DatasetInvalid(self._path, f'{key.decode()} is not {{"filename": ..., "text": ...}}')
+
+    def files(self) -> Iterator[str]:
+        yield from (os.path.join(self._path, name) for name in ("data.mdb", "lock.mdb"))
+        yield self._path
+        if self._labels_only:
+            for at in range(len(self)):
+                with suppress(DatasetInvalid):
+                    yield str(self[at].image)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_opened": None}

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 from crnn_deploy.datasets.check import Report
 from crnn_deploy.errors import LibraryMissing
+from crnn_deploy.files import write
 
 try:
     from matplotlib.figure import Figure
@@ -16,7 +18,7 @@ __all__ = ["plot_widths"]
 
 
 def plot_widths(report: Report, path: Path) -> None:
-    """Write the histogram of `Report.histogram` as a PNG. Raises OSError."""
+    """Write the histogram of `Report.histogram` as a PNG. Raises OutputUnwritable."""
     histogram = report.histogram()
     figure = Figure(figsize=(8, 4), dpi=100, layout="constrained")
     axes = figure.subplots()
@@ -31,4 +33,6 @@ def plot_widths(report: Report, path: Path) -> None:
     axes.set_xlabel(f"width at height {report.height} (pixels)")
     axes.set_ylabel("images")
     axes.set_title(f"{sum(report.widths.values()):,} images")
-    figure.savefig(path, format="png")
+    png = io.BytesIO()
+    figure.savefig(png, format="png")
+    write(path, png.getvalue())

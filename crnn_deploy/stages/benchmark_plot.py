@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 from crnn_deploy.errors import CrnnDeployError
+from crnn_deploy.files import write
 from crnn_deploy.stages.benchmark import Report
 
 __all__ = ["PlotUnwritable", "draw"]
@@ -20,7 +22,7 @@ class PlotUnwritable(CrnnDeployError, OSError):
 def draw(report: Report, path: Path) -> None:
     """Images per CPU-second over the width, a line for each model, batch and number of threads.
 
-    The suffix tells the format. Raises PlotUnwritable.
+    The suffix tells the format. Raises PlotUnwritable, OutputUnwritable.
     """
     from matplotlib.figure import Figure
 
@@ -35,7 +37,9 @@ def draw(report: Report, path: Path) -> None:
         axes.plot(*zip(*sorted(points), strict=True), marker="o", label=label)
     axes.set(xlabel="width (pixels)", ylabel="images per CPU-second", ylim=(0, None))
     axes.legend()
+    picture = io.BytesIO()
     try:
-        figure.savefig(path)
-    except (OSError, ValueError) as error:  # a folder that is not there, a format that it does not know
+        figure.savefig(picture, format=path.suffix[1:] or "png")
+    except ValueError as error:  # a format that it does not know
         raise PlotUnwritable(path, str(error)) from error
+    write(path, picture.getvalue())

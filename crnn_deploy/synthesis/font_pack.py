@@ -25,6 +25,7 @@ from typing import Any, BinaryIO
 from fontTools.ttLib import TTFont
 
 from crnn_deploy.errors import CrnnDeployError
+from crnn_deploy.files import replacing
 from crnn_deploy.synthesis.fonts import FOLDERS, Face, FontsMissing, Tier, packages, scan
 from crnn_deploy.synthesis.texts import WORD_LISTS
 
@@ -122,16 +123,10 @@ def write_font_pack(
         ],
     }
     told = json.dumps(contents, indent=1, ensure_ascii=False).encode()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("wb") as file:
-            _write({_CONTENTS: told, **files, **lists}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        _write({_CONTENTS: told, **files, **lists}, file)
+        file.flush()
+        os.fsync(file.fileno())
     return Packed(len(files), len(lists), path.stat().st_size)
 
 

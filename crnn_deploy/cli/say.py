@@ -1,0 +1,123 @@
+"""What commands say to people: on stdout, on stderr and in progress bars.
+
+Names of files and of weights, alphabets and texts come from strangers: whatever is said goes through here,
+without what a terminal would obey.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, Any, BinaryIO
+
+import click
+
+from crnn_deploy.errors import CrnnDeployError, printable, printable_json
+
+__all__ = [
+    "StreamClosed",
+    "bars_are_hidden",
+    "plain_json",
+    "progress_bar",
+    "put",
+    "say",
+    "say_json",
+    "say_over_bar",
+    "stdin_bytes",
+    "stdout_is_terminal",
+]
+
+_CLEAR_LINE = "\r\033[K"
+
+
+class StreamClosed(CrnnDeployError, ValueError):
+    """A standard stream that is needed and was closed when the command began."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"{name} is closed; give the command one, or name files")
+
+
+def say(message: str, *, err: bool = False) -> None:
+    """Print lines for people. Raises OutputUnwritable where stdout takes them no more."""
+    _print(printable(message), err)
+
+
+def say_json(value: Any, *, indent: int | None = None) -> None:
+    """Print JSON, in which NaN and infinity are null. Raises OutputUnwritable."""
+    text = printable_json(plain_json(value, indent=indent, ensure_ascii=False))
+    try:
+        text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+    except UnicodeEncodeError:
+        text = plain_json(value, indent=indent)
+    _print(text, err=False)
+
+
+def plain_json(value: Any, **options: Any) -> str:
+    """JSON as its standard has it: without NaN and infinity, for which there is null."""
+    return json.dumps(json.loads(json.dumps(value), parse_constant=lambda _: None), **options)
+
+
+def say_over_bar(message: str) -> None:
+    """Print a line on stderr in the place of a progress bar, which comes again below it."""
+    _print(f"{'' if bars_are_hidden() else _CLEAR_LINE}{printable(message)}", err=True)
+
+
+def put(data: bytes) -> None:
+    """Write to stdout what is not for people. Raises StreamClosed, BrokenPipeError, OutputUnwritable."""
+    if sys.stdout is None:
+        raise StreamClosed("stdout")
+    try:
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+    except OSError as error:
+        _give_up(sys.stdout, error)
+
+
+def stdin_bytes() -> BinaryIO:
+    """Stdin, as bytes. Raises StreamClosed."""
+    if sys.stdin is None:
+        raise StreamClosed("stdin")
+    return sys.stdin.buffer
+
+
+def stdout_is_terminal() -> bool:
+    """Whether stdout is one."""
+    return sys.stdout is not None and sys.stdout.isatty()
+
+
+def bars_are_hidden() -> bool:
+    """Whether no progress bar is shown: stderr is no terminal."""
+    return sys.stderr is None or not sys.stderr.isatty()
+
+
+def progress_bar(length: int | None, label: str = "", **options: Any) -> Any:
+    """A progress bar on stderr when that is a terminal."""
+    given: dict[str, Any] = {"file": sys.stderr, "show_pos": True, "hidden": bars_are_hidden(), **options}
+    return click.progressbar(length=length, label=label, **given)
+
+
+def _print(message: str, err: bool) -> None:
+    stream = sys.stderr if err else sys.stdout
+    if stream is None:  # it was closed when the command began
+        return
+    encoding = stream.encoding or "utf-8"
+    message = message.encode(encoding, "backslashreplace").decode(encoding)
+    try:
+        click.echo(message, file=stream)
+    except OSError as error:
+        _give_up(stream, error)
+
+
+def _give_up(stream: IO[str], error: OSError) -> None:
+    """Raise the error; where it is not that a reader has gone, so that Python's exit does not try again."""
+    if isinstance(error, BrokenPipeError):
+        raise error
+    from crnn_deploy.files import OutputUnwritable
+
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    name = "stdout" if stream is sys.stdout else "stderr"
+    raise OutputUnwritable(Path(name), error.strerror or str(error)) from None
