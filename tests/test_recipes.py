@@ -257,7 +257,7 @@ def test_a_recipe_file_may_start_from_a_built_in_one(tmp_path: Path) -> None:
         ("[width]\nminimum = 8\nmaximum = 16\nmultiple = 5", "not multiples of 5"),
         ("[width]\nminimum = 8\nmaximum = 16\nlength = 5", "length"),
         ('base = "paper"\n[[filters]]\nfilter = "blur"', "unknown filter 'blur'"),
-        ('base = "paper"\nmean = ["a"]', "could not convert"),
+        ('base = "paper"\nmean = ["a"]', "mean holds 'a', not numbers"),
     ],
 )
 def test_a_bad_recipe_file_says_why(tmp_path: Path, text: str, reason: str) -> None:

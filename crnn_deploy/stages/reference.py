@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,7 @@ from crnn_deploy.backends.reference import ReferenceBackend
 from crnn_deploy.errors import AlphabetMismatch, CrnnDeployError
 from crnn_deploy.manifest import Manifest, StepRule, WidthRule
 from crnn_deploy.networks.families import FAMILIES, recognise
-from crnn_deploy.recipes import RECIPES, Recipe, find_recipe, recipe_from_plain
+from crnn_deploy.recipes import RECIPES, Blank, Recipe, RecipeInvalid, find_recipe, recipe_of_checkpoint
 from crnn_deploy.stages.activation import leaky_relu
 from crnn_deploy.stages.checkpoint import Checkpoint, CheckpointUnreadable, load
 
@@ -48,11 +48,13 @@ class Settings:
     recipe: str | None = None  # name or .toml file
     model: str | None = None  # `package.module:factory` or `file.py:factory`
     alphabet: tuple[str, ...] | None = None
-    blank: Literal["first", "last"] | None = None
+    blank: Blank | None = None
 
 
 def open_reference(path: Path, settings: Settings) -> ReferenceBackend:
     """The network of a checkpoint in fp32, with its manifest.
+
+    Code of the user's own runs where `settings` name it, or a recipe file that they name; a checkpoint cannot.
 
     Raises CheckpointNotFound, CheckpointUnreadable, RecipeInvalid, ModelInvalid, AlphabetInvalid,
     AlphabetMismatch.
@@ -60,7 +62,10 @@ def open_reference(path: Path, settings: Settings) -> ReferenceBackend:
     checkpoint = load(path)
     recipe = find_recipe(settings.recipe) if settings.recipe else None
     if recipe is None and checkpoint.recipe is not None:
-        recipe = recipe_from_plain(checkpoint.recipe, path)
+        try:
+            recipe = recipe_of_checkpoint(checkpoint.recipe, path)
+        except RecipeInvalid as error:
+            raise CheckpointUnreadable(path, str(error)) from error
     spec = settings.model or (recipe.model if recipe else None)
     if spec:
         if recipe is None:
