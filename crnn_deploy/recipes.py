@@ -2,7 +2,7 @@
 
 A recipe is what a checkpoint does not hold: preprocessing, alphabet, blank and width rule. Recipes for models
 that are not built in are TOML files with the same fields (`export/` has examples). A checkpoint may hold a
-recipe too. It comes from strangers, so it says how images are prepared and nothing else: no code is named in it.
+recipe too. It comes from strangers, so it says how images are prepared and nothing else: it names no code.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from crnn_deploy.errors import CrnnDeployError, ManifestInvalid
 from crnn_deploy.files import read_regular
 from crnn_deploy.manifest import Color, Filter, Interpolation, WidthRule, filter_from_plain
 
-__all__ = ["RECIPES", "Recipe", "RecipeInvalid", "find_recipe", "recipe_of_checkpoint"]
+__all__ = ["HIGHEST", "RECIPES", "Blank", "Recipe", "RecipeInvalid", "find_recipe", "recipe_of_checkpoint"]
 
 Blank = Literal["first", "last"]
 
-_HIGHEST = 1024  # pixels of a network's input
+HIGHEST = 1024  # pixels of a network's input
 _MOST_PIXELS = 2**20  # of the smallest input that a checkpoint asks for
 _LONGEST = 1_000_000  # characters of a text, bytes of a recipe file
 _MOST_FILTERS = 8
@@ -317,8 +317,8 @@ def _flag(value: Any) -> bool:
 
 
 def _height(value: Any) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= _HIGHEST:
-        raise _Wrong(f"a whole number from 1 to {_HIGHEST}")
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= HIGHEST:
+        raise _Wrong(f"a whole number from 1 to {HIGHEST}")
     return value
 
 

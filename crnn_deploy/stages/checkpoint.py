@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 from torch import Tensor
 
@@ -68,7 +68,7 @@ def load(path: Path) -> Checkpoint:
     """
     try:
         with open_regular(path) as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            digest = hashlib.file_digest(cast(Any, file), "sha256").hexdigest()
             content = _safetensors(path) if path.suffix == ".safetensors" else _saved(path, file)
             found = _unwrap(content)
             if not found:
@@ -77,9 +77,7 @@ def load(path: Path) -> Checkpoint:
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
         raise CheckpointNotFound(path) from error
     except FileBroken as error:
-        raise CheckpointUnreadable(
-            path, f"not a PyTorch checkpoint, or a truncated one ({error})"
-        ) from error
+        raise CheckpointUnreadable(path, f"not a PyTorch checkpoint, or a truncated one ({error})") from error
     except OSError as error:
         raise CheckpointUnreadable(path, f"it cannot be read ({error.strerror or error})") from error
     config = _config(content)
@@ -110,8 +108,8 @@ def _saved(path: Path, file: BinaryIO) -> Any:
     except NamesCode as error:
         raise CheckpointUnreadable(
             path,
-            f"it is a pickle that runs code when loaded ({error}), so it is refused; where you trust it, save "
-            "the weights alone: torch.save(model.state_dict(), FILE)",
+            f"it is a pickle that runs code when loaded ({str(error)[:80]}), so it is refused; where you "
+            "trust it, save the weights alone: torch.save(model.state_dict(), FILE)",
         ) from error
 
 

@@ -2,8 +2,8 @@
 
 A pickle is a program for a small machine. This is that machine, with the instructions that plain values and
 tensors need and a closed table of names; any other name would be code, and is refused. Nothing is larger than
-the file says and can hold: records lie in it uncompressed and apart from one another, and a tensor lies within
-its record. So memory is taken only for bytes that are there.
+the file: records lie in it uncompressed and apart from one another, and a tensor lies within its record. So
+memory is taken only for bytes that are there.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from math import prod
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 import torch
@@ -86,7 +86,7 @@ class _Storage:
         if self._read is None:
             found = torch.empty(self.size, dtype=torch.uint8)
             self.file.seek(self.offset)
-            if self.size and self.file.readinto(memoryview(found.numpy())) != self.size:  # type: ignore[attr-defined]
+            if self.size and cast(Any, self.file).readinto(found.numpy()) != self.size:
                 raise FileBroken("it ends within a tensor")
             if self.swapped and self.dtype.itemsize > 1:
                 found = found.view(-1, self.dtype.itemsize).flip(1).reshape(-1)
@@ -302,7 +302,7 @@ class _Machine:
             if code.name in _PUSHED:
                 self._stack.append(argument)
             elif code.name in _OLD_TEXTS:
-                self._stack.append(argument.encode("latin-1").decode())
+                self._stack.append(str(argument).encode("latin-1").decode())
             elif code.name not in _IGNORED:
                 _INSTRUCTIONS[code.name](self, argument)
         raise FileBroken("it ends too early")
@@ -311,16 +311,15 @@ class _Machine:
         items, self._stack = self._stack, self._below.pop()
         return items
 
+    def push(self, value: Any) -> None:
+        self._stack.append(value)
+
     def mark(self, _: Any) -> None:
         self._below.append(self._stack)
         self._stack = []
 
-    def push_tuple(self, count: int | None) -> None:
-        if count is None:
-            items = self._since_mark()
-        else:
-            items = [self._stack.pop() for _ in range(count)][::-1]
-        self._stack.append(tuple(items))
+    def push_tuple(self, count: int) -> None:
+        self._stack.append(tuple([self._stack.pop() for _ in range(count)][::-1]))
 
     def append_all(self, items: list[Any]) -> None:
         target = self._stack[-1]
@@ -376,7 +375,9 @@ class _Machine:
             raise FileBroken("it refers to what is no storage")
         self._stack.append(self._storage(saved[1:]))
 
-    def tensor(self, storage: Any, offset: Any, shape: Any, stride: Any, dtype: torch.dtype | None) -> Stored:
+    def tensor(
+        self, storage: Any, offset: Any, shape: Any, stride: Any, dtype: torch.dtype | None = None
+    ) -> Stored:
         """A tensor within its storage."""
         if not isinstance(storage, _Storage):
             raise FileBroken("a tensor without a storage")
@@ -483,8 +484,8 @@ _MAKERS: Mapping[str, _Maker] = {
     "torch.device": lambda machine, arguments: str(arguments[0]),
     "torch.Tensor": _first,
     "torch.nn.parameter.Parameter": _first,
-    "torch._utils._rebuild_tensor": lambda machine, arguments: machine.tensor(*arguments[:4], None),
-    "torch._utils._rebuild_tensor_v2": lambda machine, arguments: machine.tensor(*arguments[:4], None),
+    "torch._utils._rebuild_tensor": lambda machine, arguments: machine.tensor(*arguments[:4]),
+    "torch._utils._rebuild_tensor_v2": lambda machine, arguments: machine.tensor(*arguments[:4]),
     "torch._utils._rebuild_tensor_v3": _typed,
     "torch._utils._rebuild_parameter": _first,
     "torch._utils._rebuild_parameter_with_state": _first,
@@ -497,7 +498,7 @@ _PUSHED = frozenset(
     (
         *("INT", "LONG", "BININT", "BININT1", "BININT2", "LONG1", "LONG4", "FLOAT", "BINFLOAT"),
         *("UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"),
-        *("BINBYTES", "SHORT_BINBYTES", "BINBYTES8"),
+        *("BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8"),
     )
 )
 _OLD_TEXTS = frozenset(("STRING", "BINSTRING", "SHORT_BINSTRING"))  # of Python 2
@@ -523,6 +524,10 @@ def _pop(machine: _Machine, _: Any) -> None:
         machine._since_mark()
 
 
+def _pop_mark(machine: _Machine, _: Any) -> None:
+    machine._since_mark()
+
+
 def _dict_of_marked(machine: _Machine, _: Any) -> None:
     items = machine._since_mark()
     machine._stack.append({})
@@ -540,29 +545,29 @@ def _stack_global(machine: _Machine, _: Any) -> None:
 
 
 _INSTRUCTIONS: Mapping[str, Callable[[_Machine, Any], None]] = {
-    "NONE": lambda m, _: m._stack.append(None),
-    "NEWTRUE": lambda m, _: m._stack.append(True),
-    "NEWFALSE": lambda m, _: m._stack.append(False),
+    "NONE": lambda m, _: m.push(None),
+    "NEWTRUE": lambda m, _: m.push(True),
+    "NEWFALSE": lambda m, _: m.push(False),
     "MARK": _Machine.mark,
     "POP": _pop,
-    "POP_MARK": lambda m, _: None if m._since_mark() is None else None,
-    "DUP": lambda m, _: m._stack.append(m._stack[-1]),
-    "EMPTY_TUPLE": lambda m, _: m._stack.append(()),
-    "TUPLE": lambda m, _: m.push_tuple(None),
+    "POP_MARK": _pop_mark,
+    "DUP": lambda m, _: m.push(m._stack[-1]),
+    "EMPTY_TUPLE": lambda m, _: m.push(()),
+    "TUPLE": lambda m, _: m.push(tuple(m._since_mark())),
     "TUPLE1": lambda m, _: m.push_tuple(1),
     "TUPLE2": lambda m, _: m.push_tuple(2),
     "TUPLE3": lambda m, _: m.push_tuple(3),
-    "EMPTY_LIST": lambda m, _: m._stack.append([]),
-    "LIST": lambda m, _: m._stack.append(m._since_mark()),
+    "EMPTY_LIST": lambda m, _: m.push([]),
+    "LIST": lambda m, _: m.push(m._since_mark()),
     "APPEND": lambda m, _: m.append_all([m._stack.pop()]),
     "APPENDS": lambda m, _: m.append_all(m._since_mark()),
-    "EMPTY_DICT": lambda m, _: m._stack.append({}),
+    "EMPTY_DICT": lambda m, _: m.push({}),
     "DICT": _dict_of_marked,
     "SETITEM": _pair,
     "SETITEMS": lambda m, _: m.set_all(m._since_mark()),
-    "EMPTY_SET": lambda m, _: m._stack.append(set()),
+    "EMPTY_SET": lambda m, _: m.push(set()),
     "ADDITEMS": lambda m, _: m.add_all(m._since_mark()),
-    "FROZENSET": lambda m, _: m._stack.append(set(map(_key, m._since_mark()))),
+    "FROZENSET": lambda m, _: m.push(set(map(_key, m._since_mark()))),
     "PUT": _put,
     "BINPUT": _put,
     "LONG_BINPUT": _put,
