@@ -73,7 +73,7 @@ def load(path: Path) -> Checkpoint:
             found = _unwrap(content)
             if not found:
                 raise CheckpointUnreadable(path, f"it holds no weights ({_describe(content)})")
-            state = {name: _weight(name, value, path) for name, value in found.items()}
+            state = _weights(found, path)
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
         raise CheckpointNotFound(path) from error
     except FileBroken as error:
@@ -133,12 +133,16 @@ def _unwrap(content: Any) -> dict[str, Tensor | Stored]:
     return unwrap(content)
 
 
-def _weight(name: str, value: Tensor | Stored, path: Path) -> Tensor:
-    """In fp32, but for whole numbers."""
-    if len(name) > _LONGEST_NAME:
-        raise CheckpointUnreadable(path, f"a weight has a name of {len(name):,} characters")
-    tensor = value.tensor() if isinstance(value, Stored) else value
-    return tensor.float() if tensor.is_floating_point() else tensor
+def _weights(found: Mapping[str, Tensor | Stored], path: Path) -> dict[str, Tensor]:
+    """In fp32, but for whole numbers; one that has several names is read once."""
+    done: dict[int, Tensor] = {}
+    for name, value in found.items():
+        if len(name) > _LONGEST_NAME:
+            raise CheckpointUnreadable(path, f"a weight has a name of {len(name):,} characters")
+        if id(value) not in done:
+            tensor = value.tensor() if isinstance(value, Stored) else value
+            done[id(value)] = tensor.float() if tensor.is_floating_point() else tensor
+    return {name: done[id(value)] for name, value in found.items()}
 
 
 def _without_prefixes(state: dict[str, Tensor]) -> Iterator[dict[str, Tensor]]:
