@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from crnn_deploy.errors import CrnnDeployError
+from crnn_deploy.files import write
 
 __all__ = [
     "FOLDERS",
@@ -136,7 +137,7 @@ def write_font_manifest(faces: Sequence[Face], path: Path) -> None:
         {**asdict(face), "path": face.path.name, "characters": len(face.characters)}
         for face in sorted(faces, key=lambda face: (face.family, face.style, face.path.name))
     ]
-    path.write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    write(path, json.dumps(rows, indent=1, ensure_ascii=False) + "\n")
 
 
 def _faces(path: Path) -> Iterator[Face]:
