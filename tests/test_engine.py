@@ -84,12 +84,12 @@ def test_the_sidecar_says_what_was_built(engine: Path, tiny_onnx: Path) -> None:
     assert (facts.manifest.width.minimum, facts.manifest.width.maximum) == (100, 200)
     shown = json.loads(run("inspect", engine, "--json").stdout)
     assert shown["layers"] == "fp16 50 of 50 (100%) (by the network's tensor types)"
-    assert shown["rebuild"] == facts.command and shown["alphabet"] == "10 characters: 0123456789"
+    assert shown["rebuild"] == facts.command(engine) and shown["alphabet"] == "10 characters: 0123456789"
 
 
 def test_the_rebuild_command_builds_the_same(engine: Path) -> None:
     before = read_sidecar(engine)
-    program, command, *arguments = shlex.split(before.command)
+    program, command, *arguments = shlex.split(before.command(engine))
     assert (program, command) == ("crnn-deploy", "build-engine")
     target = engine.with_name("again.engine")
     arguments[arguments.index("-o") + 1] = str(target)
@@ -248,7 +248,7 @@ def test_progress_and_stop(tiny_onnx: Path, tmp_path: Path) -> None:
     shares.clear()
     build_engine(tiny_onnx, path, options, progress=progress)
     assert len(shares) > 100 and 0 <= min(shares) < 0.1 and shares[-1] == max(shares) == 1
-    assert read_sidecar(path).command == f"crnn-deploy build-engine {tiny_onnx} --fp32 -o {path}"
+    assert read_sidecar(path).command(path) == f"crnn-deploy build-engine {tiny_onnx} --fp32 -o {path}"
 
 
 def test_a_failed_build_gives_tensorrts_reason(tiny_onnx: Path, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ LAYERS = (
     {"process"},
     {"decoding_rule"},
     {"manifest", "sources"},
-    {"engine_file", "doctor"},
+    {"engine_file", "build_arguments", "doctor"},
     {"recipes", "alphabets", "vocabularies"},
     {"image_header", "ctc", "batching", "metrics"},
     {"image", "cuda"},

@@ -73,7 +73,9 @@ def test_what_trainers_save_is_read_as_torch_reads_it(old: bool, protocol: int) 
 
 
 @pytest.mark.parametrize("old", [False, True])
-@pytest.mark.parametrize("name", ["os.system", "builtins.eval", "torch.load", "torch.storage._load_from_bytes"])
+@pytest.mark.parametrize(
+    "name", ["os.system", "builtins.eval", "torch.load", "torch.storage._load_from_bytes"]
+)
 def test_names_beyond_the_table_are_refused(old: bool, name: str) -> None:
     module, _, function = name.rpartition(".")
     data = saved({"a": torch.ones(1)})
@@ -233,7 +235,11 @@ def test_no_code_named_in_a_checkpoint_runs(tmp_path: Path) -> None:
 
 NETWORKS: dict[str, tuple[dict[str, Any], str]] = {
     "10^12 weights": (
-        {**small(), "cnn.conv0.weight": torch.zeros(1_000_000, 1), "cnn.conv1.weight": torch.zeros(1_000_000)},
+        {
+            **small(),
+            "cnn.conv0.weight": torch.zeros(1_000_000, 1),
+            "cnn.conv1.weight": torch.zeros(1_000_000),
+        },
         "its weights are fewer than its network's",
     ),
     "10^10 weights": (

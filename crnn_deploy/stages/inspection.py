@@ -103,7 +103,7 @@ def _engine_facts(path: Path) -> dict[str, Any]:
         "verified": engine.verified or "no: the machine that built it had no GPU that loads it",
         "profiles": [f"batch {p.batch}, width {p.width}" for p in engine.profiles],
         "build seconds": engine.build_seconds,
-        "rebuild": engine.command,
+        "rebuild": engine.command(path),
     } | _manifest_facts(engine.manifest)
 
 

@@ -92,7 +92,7 @@ def load(
         raise ResumeImpossible(f"there is nothing to resume at {path}") from error
     except (FileBroken, NamesCode, OSError, KeyError, TypeError, ValueError) as error:
         raise broken from error
-    if type(step) is not int or not 0 <= step or not isinstance(best, float):
+    if type(step) is not int or step < 0 or not isinstance(best, float):
         raise broken
     changed = [name for name in _FIXED if _fixed(before, name) != _fixed(config, name)]
     changed += ["alphabet"] if alphabet != manifest.alphabet and "alphabet" not in changed else []
