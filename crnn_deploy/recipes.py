@@ -207,6 +207,8 @@ def find_recipe(name_or_file: str) -> Recipe:
         raise RecipeInvalid(f"{path} is not a TOML recipe: its values are nested too deep") from error
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
+        if "int_max_str_digits" in reason:
+            reason = "it holds a number of more than 4,300 digits"
         raise RecipeInvalid(f"{path} is not a TOML recipe: {reason}") from error
     try:
         return _from_toml(plain, path)

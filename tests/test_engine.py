@@ -438,6 +438,27 @@ def test_a_stale_engine_is_built_again_where_that_is_asked_for(
     assert "gone.onnx is not the file" in run(*command).stderr
 
 
+@NO_GPU
+def test_a_sidecar_names_neither_code_nor_files_to_write(
+    copy: Path, tiny_onnx: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "helper.py").write_text("print('this must never be printed')")
+    evil = [
+        *(tiny_onnx, "--fp16", *SMALL, "--model", tmp_path / "helper.py:make", "--checkpoint", "x.pth"),
+        *("--timing-cache", tmp_path / "cache", "--images", "/", "-o", tmp_path / "other.engine"),
+    ]
+    _edit(arguments=[str(word) for word in evil], builder_version="1.4.0.76")(copy)
+    command = ("infer", "--model", copy, "--rebuild", "auto", "x.png")
+    result = run(*command)
+    assert "without --model, --checkpoint, --timing-cache, --images: a sidecar's own" in result.stderr
+    assert "needs an NVIDIA GPU" in result.stderr
+    assert "never" not in result.output and "never" not in capfd.readouterr().out
+    assert not (tmp_path / "cache").exists() and not (tmp_path / "other.engine").exists()
+    assert "--model" not in read_sidecar(copy).arguments
+    _edit(arguments=[str(tiny_onnx), "--callback", "x"], builder_version="1.4.0.76")(copy)
+    assert "is not built again: its sidecar names '--callback'; build it yourself" in run(*command).stderr
+
+
 def test_the_driver_is_asked_before_any_runtime(copy: Path) -> None:
     """In a process of its own: a TensorRT runtime without a driver takes the process with it."""
     code = (

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from crnn_deploy.cli.options import checkpoint_options, settings_of
+from crnn_deploy.errors import printable
 
 __all__ = ["inspect_command"]
 
@@ -36,4 +37,4 @@ def inspect_command(file: Path, as_json: bool, **source: Any) -> None:
             if isinstance(value, dict)
             else str(value)
         )
-        click.echo(f"{name:16}{shown}")
+        click.echo(f"{name:16}{printable(shown)}")

@@ -10,7 +10,6 @@ from typing import Any, cast
 import click
 
 from crnn_deploy.errors import CrnnDeployError
-from crnn_deploy.files import open_regular
 
 __all__ = ["RebuildRefused", "SourceChanged", "rebuild_option", "up_to_date"]
 
@@ -86,6 +85,8 @@ def _build_again(path: Path) -> None:
 def _digest(path: Path) -> str | None:
     """SHA-256 of a regular file; None where there is none."""
     import hashlib
+
+    from crnn_deploy.files import open_regular
 
     try:
         with open_regular(path) as file:
