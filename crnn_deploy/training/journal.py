@@ -59,7 +59,7 @@ class Journal:
             disable=not console.is_terminal,
         )
         self._task = self._progress.add_task("train", total=steps, completed=done, said="")
-        self._steps = steps
+        self._steps, self._unheard = steps, False
         self._since, self._done = time.perf_counter(), done
 
     def __enter__(self) -> Journal:
@@ -128,8 +128,11 @@ class Journal:
                 self._writer.add_image(f"samples/{name}", _sheet(shown), step, dataformats="HW")
 
     def _say(self, line: str) -> None:
-        if self._progress.disable:
-            print(line, file=sys.stderr, flush=True)
+        if self._progress.disable and not self._unheard:
+            try:
+                print(line, file=sys.stderr, flush=True)
+            except OSError:  # nobody reads on, or a log's disk is full: no reason to lose a training
+                self._unheard = True
 
 
 def _code(text: str) -> str:
