@@ -50,8 +50,6 @@ class Journal:
     def __init__(self, folder: Path, steps: int, done: int) -> None:
         console = Console(file=sys.stderr)
         self._folder = folder / "tensorboard"
-        with self._writing():
-            self._writer = SummaryWriter(str(self._folder), purge_step=done)
         self._progress = Progress(
             *(BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()),
             TextColumn("{task.fields[said]}"),
@@ -64,6 +62,12 @@ class Journal:
 
     def __enter__(self) -> Journal:
         self._hook, threading.excepthook = threading.excepthook, self._ended
+        try:
+            with self._writing():
+                self._writer = SummaryWriter(str(self._folder), purge_step=self._done)
+        except OutputUnwritable:
+            threading.excepthook = self._hook
+            raise
         self._progress.start()
         return self
 
