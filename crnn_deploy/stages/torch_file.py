@@ -199,7 +199,7 @@ def _read_zip(file: BinaryIO, size: int) -> Any:
     def storage(saved: tuple[Any, ...]) -> _Storage:
         kind, key, _, count = saved
         dtype, length = _length(kind, count)
-        offset, there = records[f"data/{key}"]
+        offset, there = records[f"data/{_word(key)}"]
         if length > there:
             raise FileBroken("it declares a record larger than it is")
         return storages.setdefault(key, _Storage(file, dtype, length, offset, order == b"big"))
@@ -209,14 +209,14 @@ def _read_zip(file: BinaryIO, size: int) -> Any:
 
 def _read_pickles(file: BinaryIO, size: int) -> Any:
     """As torch wrote before 1.6: pickles one after the other, and the storages after them."""
-    storages: dict[Any, _Storage] = {}
+    storages: dict[str, _Storage] = {}
 
     def storage(saved: tuple[Any, ...]) -> _Storage:
         kind, key, _, count, view = saved
         dtype, length = _length(kind, count)
         if length > size:
             raise FileBroken("it declares a tensor larger than the file")
-        whole = storages.setdefault(key, _Storage(file, dtype, length, -1))
+        whole = storages.setdefault(_word(key), _Storage(file, dtype, length, -1))
         if view is None:
             return whole
         _, start, count = view
@@ -237,7 +237,7 @@ def _read_pickles(file: BinaryIO, size: int) -> Any:
     keys = next_value()
     at = file.tell()
     for key in keys:
-        found = storages[key]
+        found = storages[_word(key)]
         file.seek(at)
         [count] = struct.unpack("<q", file.read(8))
         if count * found.dtype.itemsize != found.size or found.offset != -1 or at + 8 + found.size > size:
@@ -394,8 +394,14 @@ class _Machine:
         return Stored(dtype, shape, stride, offset, storage)
 
 
+def _word(value: Any) -> str:
+    if not isinstance(value, str):
+        raise FileBroken("a name that is no word")
+    return value
+
+
 def _key(value: Any) -> Any:
-    """A value that may be a key: hashing nested tuples can take for ever."""
+    """A value that may be a key: hashing tuples within tuples, or writing them, can take for ever."""
     items = value if isinstance(value, tuple) else (value,)
     if not all(isinstance(item, str | bytes | int | float | _Name | None) for item in items):
         raise FileBroken("a key that is neither a word nor a number")
@@ -481,7 +487,7 @@ _MAKERS: Mapping[str, _Maker] = {
     "numpy.core.multiarray.scalar": _numpy_number,
     "numpy._core.multiarray.scalar": _numpy_number,
     "torch.Size": lambda machine, arguments: tuple(arguments[0]),
-    "torch.device": lambda machine, arguments: str(arguments[0]),
+    "torch.device": lambda machine, arguments: _word(arguments[0]),
     "torch.Tensor": _first,
     "torch.nn.parameter.Parameter": _first,
     "torch._utils._rebuild_tensor": lambda machine, arguments: machine.tensor(*arguments[:4]),
@@ -541,7 +547,7 @@ def _pair(machine: _Machine, _: Any) -> None:
 
 def _stack_global(machine: _Machine, _: Any) -> None:
     name, module = machine._stack.pop(), machine._stack.pop()
-    machine.name(str(module), str(name))
+    machine.name(_word(module), _word(name))
 
 
 _INSTRUCTIONS: Mapping[str, Callable[[_Machine, Any], None]] = {
