@@ -17,8 +17,10 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from crnn_deploy.build_arguments import BuildArguments, build_arguments
 from crnn_deploy.driver import Gpu
 from crnn_deploy.errors import CrnnDeployError, ManifestInvalid, ModelNotFound
+from crnn_deploy.files import open_regular, read_regular
 from crnn_deploy.manifest import Manifest
 
 __all__ = [
@@ -48,7 +50,9 @@ __all__ = [
 SCHEMA = 2  # of 1, fp32 engines multiplied in TF32 without saying so
 
 CURRENT = "current"  # target: the GPU of the machine that builds
-_LARGEST = 2**20  # images of a batch, pixels of a width
+_MOST_BYTES = 2**25  # of a sidecar
+_MOST_PLAN = 2**40  # bytes of an engine
+_LARGEST = 2**20  # images of a batch, pixels of a width, seconds of a build
 _RTX_DEFAULT = ("sm_80", "sm_86", "sm_89", "sm_120")  # what TensorRT for RTX builds for without targets
 
 BuilderName = Literal["tensorrt", "tensorrt-rtx"]
@@ -152,12 +156,18 @@ class EngineFile:
     verified: str | None  # what the check after the build found; None where no GPU could load the engine
     build_seconds: float
     crnn_deploy: str  # version
-    arguments: tuple[str, ...]  # of `crnn-deploy build-engine`, to build it again
+    arguments: tuple[
+        str, ...
+    ]  # of `crnn-deploy build-engine`, as they were given; `build_arguments` reads them
 
-    @property
-    def command(self) -> str:
-        """The command that builds it again."""
-        return shlex.join(("crnn-deploy", "build-engine", *self.arguments))
+    def command(self, path: Path) -> str:
+        """The command that builds it again at `path`, with the settings that a sidecar may give."""
+        try:
+            given = build_arguments(self.arguments)
+        except ValueError:
+            given = BuildArguments("MODEL.onnx", (), ())
+        command = shlex.join(("crnn-deploy", "build-engine", given.model, *given.settings, "-o", str(path)))
+        return f"{command}  # and your own {', '.join(given.left_out)}" if given.left_out else command
 
     def counts(self) -> dict[Precision, int]:
         """Computing layers by precision, the most frequent first."""
@@ -239,9 +249,10 @@ def _check_types(plain: Mapping[str, Any], path: Path) -> None:
     wrong += [name for name in ("layers", "profiles") if not isinstance(plain[name], list) or not plain[name]]
     seconds = plain["build_seconds"]
     if (
-        not isinstance(plain["engine_bytes"], int)
-        or not isinstance(seconds, int | float)
-        or seconds != seconds
+        type(plain["engine_bytes"]) is not int
+        or not 0 <= plain["engine_bytes"] <= _MOST_PLAN
+        or type(seconds) not in (int, float)
+        or not 0 <= seconds <= _LARGEST
     ):
         wrong.append("engine_bytes or build_seconds")
     if wrong:
@@ -265,7 +276,7 @@ def read_sidecar(path: Path) -> EngineFile:
         raise ModelNotFound(path)
     sidecar = sidecar_of(path)
     try:
-        text = sidecar.read_text(encoding="utf-8")
+        text = read_regular(sidecar, _MOST_BYTES).decode()
     except FileNotFoundError as error:
         raise SidecarMissing(path) from error
     except UnicodeDecodeError as error:
@@ -287,22 +298,23 @@ def system() -> str:
 
 def check_bytes(engine: EngineFile, path: Path) -> bytes:
     """The plan, when it is the one that the sidecar was written for. Raises EngineChanged."""
-    data = path.read_bytes()
+    with open_regular(path) as file:
+        data = file.read(max(0, engine.engine_bytes) + 1)
     if len(data) != engine.engine_bytes:
-        reason = f"it has {len(data)} bytes of {engine.engine_bytes}"
-        raise EngineChanged(path, reason, engine.command)
+        reason = f"it has {path.stat().st_size} bytes of {engine.engine_bytes}"
+        raise EngineChanged(path, reason, engine.command(path))
     if digest(data) != engine.engine_sha256:
-        raise EngineChanged(path, "its bytes are not those its sidecar was written for", engine.command)
+        raise EngineChanged(path, "its bytes are not those its sidecar was written for", engine.command(path))
     return data
 
 
 def check_library(engine: EngineFile, path: Path, version: str) -> None:
     """Hold an engine against the version of its builder's library and the system here. Raises EngineStale."""
     if engine.system != system():
-        raise EngineStale(path, f"it was built on {engine.system}, here is {system()}", engine.command)
+        raise EngineStale(path, f"it was built on {engine.system}, here is {system()}", engine.command(path))
     if engine.builder_version != version:
         reason = f"it was built by {engine.builder} {engine.builder_version}, here is {version}"
-        raise EngineStale(path, reason, engine.command)
+        raise EngineStale(path, reason, engine.command(path))
 
 
 @dataclass(frozen=True)
@@ -351,4 +363,4 @@ def _capability(target: str) -> tuple[int, int]:
 def check_gpu(engine: EngineFile, path: Path, gpu: Gpu) -> None:
     """Hold an engine against the GPU here. Raises EngineStale."""
     if not (found := fitness(engine, gpu)).allowed:
-        raise EngineStale(path, found.why, engine.command)
+        raise EngineStale(path, found.why, engine.command(path))

@@ -1,22 +1,32 @@
 """Recipes: how each public CRNN family feeds its network and reads its output, in one typed table.
 
 A recipe is what a checkpoint does not hold: preprocessing, alphabet, blank and width rule. Recipes for models
-that are not built in are TOML files with the same fields (`export/` has examples).
+that are not built in are TOML files with the same fields (`export/` has examples). A checkpoint may hold a
+recipe too. It comes from strangers, so it says how images are prepared and nothing else: it names no code.
 """
 
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from crnn_deploy import vocabularies
 from crnn_deploy.errors import CrnnDeployError, ManifestInvalid
+from crnn_deploy.files import read_regular
 from crnn_deploy.manifest import Color, Filter, Interpolation, WidthRule, filter_from_plain
 
-__all__ = ["RECIPES", "Recipe", "RecipeInvalid", "find_recipe", "recipe_from_plain"]
+__all__ = ["HIGHEST", "RECIPES", "Blank", "Recipe", "RecipeInvalid", "find_recipe", "recipe_of_checkpoint"]
+
+Blank = Literal["first", "last"]
+
+HIGHEST = 1024  # pixels of a network's input
+_MOST_PIXELS = 2**20  # of the smallest input that a checkpoint asks for
+_LONGEST = 1_000_000  # characters of a text, bytes of a recipe file
+_MOST_FILTERS = 8
+_SHOWN = 60  # characters of a value in an error
 
 
 class RecipeInvalid(CrnnDeployError, ValueError):
@@ -33,7 +43,7 @@ class Recipe:
     family: str | None = None  # network in crnn_deploy.networks; None for a model of one's own
     model: str | None = None  # factory of one's own module, `package.module:factory` or `file.py:factory`
     alphabet: tuple[str, ...] | None = None  # None: it belongs to the checkpoint or the user
-    blank: Literal["first", "last"] = "first"  # class of the CTC blank
+    blank: Blank = "first"  # class of the CTC blank
     color: Color = "gray"  # channel order of the input
     height: int = 32  # pixels
     mean: tuple[float, ...] = (0.5,)  # per channel, of values in 0-1
@@ -190,41 +200,187 @@ def find_recipe(name_or_file: str) -> Recipe:
             f"there is no recipe {name_or_file!r}; built in are {', '.join(RECIPES)}; or pass a .toml file"
         )
     try:
-        plain = tomllib.loads(path.read_text(encoding="utf-8"))
+        plain = tomllib.loads(read_regular(path, _LONGEST).decode())
     except FileNotFoundError as error:
         raise RecipeInvalid(f"no recipe file at {path}") from error
+    except RecursionError as error:
+        raise RecipeInvalid(f"{path} is not a TOML recipe: its values are nested too deep") from error
     except (OSError, ValueError) as error:
-        raise RecipeInvalid(f"{path} is not a TOML recipe: {error}") from error
-    return recipe_from_plain(plain, path)
-
-
-def recipe_from_plain(plain: Mapping[str, Any], path: Path) -> Recipe:
-    """A recipe from the fields of its TOML form; `path` is where they stand. Raises RecipeInvalid."""
+        reason = getattr(error, "strerror", None) or str(error)
+        if "int_max_str_digits" in reason:
+            reason = "it holds a number of more than 4,300 digits"
+        raise RecipeInvalid(f"{path} is not a TOML recipe: {reason}") from error
     try:
-        return _from_plain(dict(plain), path)
-    except (RecipeInvalid, ManifestInvalid, TypeError, ValueError) as error:
-        raise RecipeInvalid(f"{path}: {error}") from error
+        return _from_toml(plain, path)
+    except (RecipeInvalid, ManifestInvalid) as error:
+        raise RecipeInvalid(f"{path}: {_reason(error)}") from error
 
 
-def _from_plain(plain: dict[str, Any], path: Path) -> Recipe:
-    base = plain.pop("base", None)
+def recipe_of_checkpoint(plain: Mapping[Any, Any], path: Path) -> Recipe:
+    """The recipe that the checkpoint at `path` holds: how images are prepared, and nothing else.
+
+    Raises RecipeInvalid.
+    """
+    try:
+        values = _typed(plain, _PREPARATION)
+        if "width" not in values:
+            raise RecipeInvalid("it has no width (minimum, maximum)")
+        recipe = Recipe(**{"name": path.stem, "about": str(path), **values, "folder": path.parent})
+        if recipe.height * recipe.width.minimum > _MOST_PIXELS:
+            size = f"{recipe.height} x {recipe.width.minimum}"
+            raise RecipeInvalid(f"its smallest image has {size} pixels, more than {_MOST_PIXELS:,}")
+    except (RecipeInvalid, ManifestInvalid) as error:
+        raise RecipeInvalid(
+            f"its recipe is not valid: {_reason(error)}; give another one with --recipe NAME|FILE.toml"
+        ) from error
+    return recipe
+
+
+def _from_toml(plain: Mapping[str, Any], path: Path) -> Recipe:
+    values = _typed(plain, {**_PREPARATION, **_BY_HAND})
+    base = values.pop("base", None)
     if base is not None and base not in RECIPES:
-        raise RecipeInvalid(f"base {base!r} is not a built-in recipe")
-    known = {f.name for f in fields(Recipe)} - {"folder"}
-    if unknown := set(plain) - known:
-        raise RecipeInvalid(f"unknown keys {sorted(unknown)}; known are {sorted(known | {'base'})}")
-    values: dict[str, Any] = {"name": path.stem, "about": str(path), **plain, "folder": path.parent}
-    if "alphabet" in values:
-        values["alphabet"] = tuple(values["alphabet"])
-    for name in ("mean", "std"):
-        if name in values:
-            values[name] = tuple(float(x) for x in values[name])
-    if "filters" in values:
-        values["filters"] = tuple(filter_from_plain(f) for f in values["filters"])
-    if "width" in values:
-        values["width"] = WidthRule(**values["width"])
+        raise RecipeInvalid(f"base {_shown(base)} is not a built-in recipe")
+    values = {"name": path.stem, "about": str(path), **values, "folder": path.parent}
     if base is not None:
         return replace(RECIPES[base], **values)
     if "width" not in values:
         raise RecipeInvalid("it has no [width] table (minimum, maximum)")
     return Recipe(**values)
+
+
+def _reason(error: Exception) -> str:
+    return str(error).removeprefix("the manifest is not valid: ")
+
+
+def _typed(plain: Mapping[Any, Any], readers: Mapping[str, Callable[[Any], Any]]) -> dict[str, Any]:
+    """The values, each as its reader takes it. Raises RecipeInvalid, ManifestInvalid."""
+    if unknown := [name for name in plain if name not in readers]:
+        raise RecipeInvalid(f"unknown keys {_shown_names(unknown)}; known are {sorted(readers)}")
+    values = {}
+    for name, value in plain.items():
+        try:
+            values[name] = readers[name](value)
+        except _Wrong as error:
+            raise RecipeInvalid(f"{name} {error.said or f'is {_shown(value)}'}, not {error}") from error
+    return values
+
+
+class _Wrong(Exception):
+    """A value that a reader does not take; the message is what it takes. said: of a part of it."""
+
+    def __init__(self, taken: str, said: str = "") -> None:
+        super().__init__(taken)
+        self.said = said
+
+
+def _shown(value: object) -> str:
+    """A value in an error, short; of a list or a table its kind."""
+    if isinstance(value, str | float) or value is None:
+        text = repr(value)
+        return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+    if isinstance(value, int):  # Python writes no number of more than 4,300 digits
+        return str(value) if abs(value) < 10**_SHOWN else f"a number of more than {_SHOWN} digits"
+    kinds = {list: "a list", tuple: "a list", dict: "a table of values"}
+    return next((name for kind, name in kinds.items() if isinstance(value, kind)), type(value).__name__)
+
+
+def _is_plain(value: object) -> bool:
+    """A word or a number that can be written."""
+    return isinstance(value, str | float) or (isinstance(value, int) and abs(value) < 10**_SHOWN)
+
+
+def _shown_names(names: list[Any]) -> str:
+    shown = ", ".join(_shown(name) for name in names[:4])
+    return f"[{shown}{', ...' if len(names) > 4 else ''}]"
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str) or len(value) > _LONGEST:
+        raise _Wrong("a text")
+    return value
+
+
+def _choice(literal: Any) -> Callable[[Any], Any]:
+    choices = get_args(literal)
+
+    def read(value: Any) -> Any:
+        if not isinstance(value, str) or value not in choices:
+            raise _Wrong(f"one of {', '.join(choices)}")
+        return value
+
+    return read
+
+
+def _flag(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise _Wrong("true or false")
+    return value
+
+
+def _height(value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= HIGHEST:
+        raise _Wrong(f"a whole number from 1 to {HIGHEST}")
+    return value
+
+
+def _numbers(value: Any) -> tuple[float, ...]:
+    if not isinstance(value, list | tuple) or not 1 <= len(value) <= 3:
+        raise _Wrong("a list of a number for each channel")
+    for number in value:
+        if not isinstance(number, int | float) or isinstance(number, bool) or not abs(number) <= _LONGEST:
+            raise _Wrong("numbers", f"holds {_shown(number)}")
+    return tuple(float(number) for number in value)
+
+
+def _alphabet(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, str | list) or not all(isinstance(token, str) for token in value):
+        raise _Wrong("a text or a list of texts")
+    return tuple(value)
+
+
+def _width(value: Any) -> WidthRule:
+    if not isinstance(value, Mapping):
+        raise _Wrong("a table of minimum, maximum and what else WidthRule has")
+    known = [f.name for f in fields(WidthRule)]
+    if unknown := [name for name in value if name not in known]:
+        raise RecipeInvalid(f"unknown keys {_shown_names(unknown)} in width; known are {known}")
+    for name in known:
+        if name in value and not _is_plain(value[name]):
+            raise RecipeInvalid(f"width.{name} is {_shown(value[name])}, not a number or a word")
+    if missing := [name for name in ("minimum", "maximum") if name not in value]:
+        raise RecipeInvalid(f"width has no {' and no '.join(missing)}")
+    return WidthRule(**value)
+
+
+def _filters(value: Any) -> tuple[Filter, ...]:
+    if not isinstance(value, list | tuple) or len(value) > _MOST_FILTERS:
+        raise _Wrong(f"a list of at most {_MOST_FILTERS} tables")
+    for item in value:
+        if not isinstance(item, Mapping):
+            raise RecipeInvalid(f"filters hold {_shown(item)}, not tables")
+        for name, inner in item.items():
+            if not isinstance(name, str) or not _is_plain(inner):
+                raise RecipeInvalid(f"{_shown(name)} of a filter is {_shown(inner)}, not a number or a word")
+    return tuple(filter_from_plain(item) for item in value)
+
+
+_PREPARATION: dict[str, Callable[[Any], Any]] = {  # what a checkpoint may say
+    "about": _text,
+    "width": _width,
+    "blank": _choice(Blank),
+    "color": _choice(Color),
+    "height": _height,
+    "mean": _numbers,
+    "std": _numbers,
+    "interpolation": _choice(Interpolation),
+    "filters": _filters,
+    "leaky_relu": _flag,
+}
+_BY_HAND: dict[str, Callable[[Any], Any]] = {  # what a recipe file may say besides; `model` is code that runs
+    "name": _text,
+    "family": _text,
+    "model": _text,
+    "alphabet": _alphabet,
+    "base": _text,
+}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -328,6 +329,56 @@ def test_the_recogniser_of_rapidocr(tmp_path: Path) -> None:
     assert sum(text.text == label for text, label in zip(texts, truth.values(), strict=True)) >= 13
     facts = json.loads(run("inspect", tmp_path / "out.onnx", "--json").stdout)
     assert facts["parameters"] > 2_000_000 and facts["alphabet"].startswith("6624 characters")
+
+
+def test_a_graph_without_convolutions(recipe: Path, tmp_path: Path) -> None:
+    """Its columns of pixels are its scores."""
+    axes = numpy_helper.from_array(np.array([1], np.int64), "axes")
+    numbers = [numpy_helper.from_array(np.array([n], np.int64), name) for name, n in (("from", 0), ("to", 5))]
+    nodes = [
+        helper.make_node("ReduceMean", ["x"], ["grey"], axes=[1], keepdims=0),
+        helper.make_node("Slice", ["grey", "from", "to", "axes"], ["rows"]),
+        helper.make_node("Transpose", ["rows"], ["out"], perm=[0, 2, 1]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "foreign",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3, 48, "w"])],
+        [helper.make_tensor_value_info("out", TensorProto.FLOAT, [None, None, None])],
+        [axes, *numbers],
+    )
+    path, out = tmp_path / "x.onnx", tmp_path / "out.onnx"
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8),
+        path,
+    )
+    result = run("describe", path, "--recipe", recipe, "--alphabet-string", "ab\x1bd", "-o", out)
+    assert result.exit_code == 0, result.output
+    shown = run("inspect", out)
+    assert shown.exit_code == 0 and "48 px 0.000 G" in shown.stdout
+    assert "4 characters: ab\\x1bd" in shown.stdout and "\x1b" not in shown.stdout
+    run("describe", path, "--recipe", recipe, "--alphabet-string", "abcd", "-o", out)
+    calibrated = run("calibrate", out, "-o", tmp_path / "x.json")
+    assert calibrated.exit_code == 2 and "no convolution or matrix product" in calibrated.stderr
+
+
+@pytest.mark.parametrize("command", [["inspect"], ["inspect", "--json"], ["export", "--checkpoint"]])
+def test_a_closed_stdout_ends_without_a_traceback(
+    command: list[str], checkpoint: Path, tmp_path: Path
+) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    arguments = [*command, str(checkpoint), "--alphabet-string", DIGITS]
+    arguments += ["-o", str(tmp_path / "x.onnx")] if command[0] == "export" else []
+    done = subprocess.run(
+        [sys.executable, "-m", "crnn_deploy", *arguments],
+        stdout=write,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+    )
+    os.close(write)
+    assert done.returncode == 1 and "Traceback" not in done.stderr and "unexpected" not in done.stderr
 
 
 def test_no_manifest_names_describe(tmp_path: Path) -> None:

@@ -84,12 +84,12 @@ def test_the_sidecar_says_what_was_built(engine: Path, tiny_onnx: Path) -> None:
     assert (facts.manifest.width.minimum, facts.manifest.width.maximum) == (100, 200)
     shown = json.loads(run("inspect", engine, "--json").stdout)
     assert shown["layers"] == "fp16 50 of 50 (100%) (by the network's tensor types)"
-    assert shown["rebuild"] == facts.command and shown["alphabet"] == "10 characters: 0123456789"
+    assert shown["rebuild"] == facts.command(engine) and shown["alphabet"] == "10 characters: 0123456789"
 
 
 def test_the_rebuild_command_builds_the_same(engine: Path) -> None:
     before = read_sidecar(engine)
-    program, command, *arguments = shlex.split(before.command)
+    program, command, *arguments = shlex.split(before.command(engine))
     assert (program, command) == ("crnn-deploy", "build-engine")
     target = engine.with_name("again.engine")
     arguments[arguments.index("-o") + 1] = str(target)
@@ -248,7 +248,7 @@ def test_progress_and_stop(tiny_onnx: Path, tmp_path: Path) -> None:
     shares.clear()
     build_engine(tiny_onnx, path, options, progress=progress)
     assert len(shares) > 100 and 0 <= min(shares) < 0.1 and shares[-1] == max(shares) == 1
-    assert read_sidecar(path).command == f"crnn-deploy build-engine {tiny_onnx} --fp32 -o {path}"
+    assert read_sidecar(path).command(path) == f"crnn-deploy build-engine {tiny_onnx} --fp32 -o {path}"
 
 
 def test_a_failed_build_gives_tensorrts_reason(tiny_onnx: Path, tmp_path: Path) -> None:
@@ -436,6 +436,27 @@ def test_a_stale_engine_is_built_again_where_that_is_asked_for(
     arguments = [str(other.with_name("gone.onnx")) if a == str(tiny_onnx) else a for a in after.arguments]
     _edit(arguments=arguments)(copy)
     assert "gone.onnx is not the file" in run(*command).stderr
+
+
+@NO_GPU
+def test_a_sidecar_names_neither_code_nor_files_to_write(
+    copy: Path, tiny_onnx: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "helper.py").write_text("print('this must never be printed')")
+    evil = [
+        *(tiny_onnx, "--fp16", *SMALL, "--model", tmp_path / "helper.py:make", "--checkpoint", "x.pth"),
+        *("--timing-cache", tmp_path / "cache", "--images", "/", "-o", tmp_path / "other.engine"),
+    ]
+    _edit(arguments=[str(word) for word in evil], builder_version="1.4.0.76")(copy)
+    command = ("infer", "--model", copy, "--rebuild", "auto", "x.png")
+    result = run(*command)
+    assert "without --model, --checkpoint, --timing-cache, --images: a sidecar's own" in result.stderr
+    assert "needs an NVIDIA GPU" in result.stderr
+    assert "never" not in result.output and "never" not in capfd.readouterr().out
+    assert not (tmp_path / "cache").exists() and not (tmp_path / "other.engine").exists()
+    assert "--model" not in read_sidecar(copy).arguments
+    _edit(arguments=[str(tiny_onnx), "--callback", "x"], builder_version="1.4.0.76")(copy)
+    assert "is not built again: its sidecar names '--callback'; build it yourself" in run(*command).stderr
 
 
 def test_the_driver_is_asked_before_any_runtime(copy: Path) -> None:

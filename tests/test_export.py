@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import pickle
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -296,6 +297,34 @@ def test_other_networks_and_missing_files(tmp_path: Path) -> None:
         open_reference(save(state, tmp_path / "y.pth"), Settings(alphabet=DIGITS))
     with pytest.raises(ModelInvalid, match="--recipe"):
         open_reference(foreign, Settings(model="os:getcwd", alphabet=DIGITS))
+
+
+def test_a_network_of_ones_own_without_convolutions(tmp_path: Path) -> None:
+    """One that takes the images runs; one that does not says so in one line, and its folder is left."""
+    (tmp_path / "own.py").write_text(
+        "from torch import nn\n"
+        "class Net(nn.Module):\n"
+        "    def __init__(self, rows):\n"
+        "        super().__init__()\n"
+        "        self.fc = nn.Linear(rows, 11)\n"
+        "    def forward(self, images):\n"
+        "        return self.fc(images.mean(1).permute(0, 2, 1))\n"
+        "def right(): return Net(32)\n"
+        "def wrong(): return Net(7)\n"
+    )
+    before = list(sys.path)
+    for factory, rows in (("right", 32), ("wrong", 7)):
+        recipe = tmp_path / f"{factory}.toml"
+        recipe.write_text(f'model = "own.py:{factory}"\n[width]\nminimum = 32\nmaximum = 64\n')
+        weights = {"state_dict": {"fc.weight": torch.ones(11, rows), "fc.bias": torch.zeros(11)}}
+        settings = Settings(str(recipe), alphabet=DIGITS)
+        path = save(weights, tmp_path / "x.pth")
+        if factory == "right":
+            assert open_reference(path, settings).manifest.steps(40) == 40
+            continue
+        with pytest.raises(ModelInvalid, match="does not run on an image of 1 x 32 x 32; choose"):
+            open_reference(path, settings)
+    assert sys.path == before
 
 
 def test_a_wrong_alphabet_says_both_numbers(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ LAYERS = (
     {"process"},
     {"decoding_rule"},
     {"manifest", "sources"},
-    {"engine_file", "doctor"},
+    {"engine_file", "build_arguments", "doctor"},
     {"run_record"},
     {"recipes", "alphabets", "vocabularies"},
     {"image_header", "ctc", "batching", "metrics"},

@@ -240,6 +240,85 @@ def test_a_save_that_breaks_off_leaves_the_old_file(
     assert not [path for path in config.out.iterdir() if path.name.startswith(".")]
 
 
+LIMITED = """
+import resource, signal, sys
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), int(sys.argv[1])))
+from crnn_deploy.cli.main import main
+main(sys.argv[2:])
+"""
+
+
+def test_a_full_disk_names_the_file_and_the_run_goes_on(plain: dict[str, Any], tmp_path: Path) -> None:
+    """Files may not grow beyond a limit, which fails as a full disk does."""
+    path = tmp_path / "own.yaml"
+    path.write_text(yaml.safe_dump({**plain, "steps": 2}))
+    assert CliRunner().invoke(main, ["train", "--config", str(path)]).exit_code == 0
+    last = Path(plain["out"]) / "last.pth"
+    before = last.read_bytes()
+    path.write_text(yaml.safe_dump({**plain, "steps": 4}))
+
+    def limited(size: int) -> str:
+        done = subprocess.run(
+            [sys.executable, "-c", LIMITED, str(size), "train", "--config", str(path), "--resume"],
+            capture_output=True,
+            text=True,
+            env=ENVIRONMENT,
+        )
+        assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
+        return done.stderr.splitlines()[-1]
+
+    said = limited(len(before) // 2)
+    assert said.startswith(f"Error: cannot write {last}: ") and "go on with --resume" in said
+    assert limited(10).startswith(f"Error: cannot write {last.with_name('tensorboard')}: ")
+    assert last.read_bytes() == before
+    assert not [path for path in last.parent.iterdir() if path.name.startswith(".")]
+    assert CliRunner().invoke(main, ["train", "--config", str(path), "--resume"]).exit_code == 0
+    assert last_of(plain["out"])["training"]["step"] == 4
+
+
+def test_a_training_goes_on_where_nobody_listens(plain: dict[str, Any], tmp_path: Path) -> None:
+    path = tmp_path / "own.yaml"
+    path.write_text(yaml.safe_dump({**plain, "steps": 4, "log_every": 1}))
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(command(path), stderr=write, stdout=subprocess.PIPE, env=ENVIRONMENT)
+    os.close(write)
+    assert done.returncode == 0 and last_of(plain["out"])["training"]["step"] == 4
+
+
+class Code:
+    def __reduce__(self) -> Any:
+        return (print, ("this must never be printed",))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"step": "x"},
+        {"step": -1},
+        {"best": None},
+        {"rng": torch.zeros(3)},
+        {"optimizer": {"state": {0: 1}, "param_groups": 7}},
+        {"config": "{}"},
+        {"config": 5},
+        {"code": Code()},
+        None,
+    ],
+)
+def test_a_broken_state_is_not_gone_on_with(
+    changes: dict[str, Any] | None, plain: dict[str, Any], capfd: pytest.CaptureFixture[str]
+) -> None:
+    train(config_of(plain, steps=1))
+    last = Path(plain["out"]) / "last.pth"
+    content = torch.load(last, weights_only=True)
+    content["training"] = None if changes is None else {**content["training"], **changes}
+    torch.save(content, last)
+    with pytest.raises(ResumeImpossible, match="not the state of a training"):
+        train(config_of(plain, steps=2), resume=True)
+    assert "never" not in capfd.readouterr().out
+
+
 def test_what_cannot_go_on(plain: dict[str, Any], tmp_path: Path) -> None:
     config = config_of(plain, steps=1)
     with pytest.raises(ResumeImpossible, match="nothing to resume"):

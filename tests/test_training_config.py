@@ -141,6 +141,9 @@ def test_every_optimiser_is_torchs_and_decays_matrices_alone(name: str, plain: d
         (("out.0.x=1",), "out holds a value"),
         (("steps=[1",), "steps=.*not YAML"),
         (("steps=2020-99-99",), "steps=.*not YAML"),
+        (("steps=" + "[" * 3000 + "]" * 3000,), "steps=.*not YAML: its values are nested too deep"),
+        (("steps=" + "9" * 5000,), "steps=.*not YAML: it holds a number of more than 4,300 digits"),
+        (("steps=0x" + "f" * 5000,), "steps: Input should be less than or equal to 10"),
         (("steps",), "key=value"),
         (("=5",), "key=value"),
         (("a..b=5",), "key=value"),
@@ -160,7 +163,12 @@ def test_what_is_wrong_is_named_in_one_line(
     assert result.stderr.startswith("Error: ") and "unexpected" not in result.stderr
 
 
-@pytest.mark.parametrize("content", [b"", b"[1, 2]", b"a: [", b"a: \xff", b"a: 2020-99-99", b"just words"])
+DEEP, DIGITS = b"a: " + b"[" * 3000 + b"]" * 3000, b"a: " + b"9" * 5000
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"[1, 2]", b"a: [", b"a: \xff", b"a: 2020-99-99", b"just words", DEEP, DIGITS]
+)
 def test_a_file_that_is_no_configuration(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "own.yaml"
     with pytest.raises(ConfigInvalid, match="no configuration at"):

@@ -121,7 +121,9 @@ class TrtBackend:
             self._engine = self._runtime.deserialize_cuda_engine(plan)
         if self._engine is None:
             reason = " ".join(log.errors[-1:]) or "it gives no reason"
-            raise ModelUnreadable(path, f"TensorRT does not load it: {reason}; build again: {engine.command}")
+            raise ModelUnreadable(
+                path, f"TensorRT does not load it: {reason}; build again: {engine.command(path)}"
+            )
         count = self._engine.num_optimization_profiles
         if count != len(engine.profiles):
             raise ModelUnreadable(path, f"it has {count} profiles, its sidecar {len(engine.profiles)}")
@@ -177,7 +179,7 @@ def _validity(trt: Any, runtime: Any, plan: bytes, engine: EngineFile, path: Pat
     said = f"{validity.name} ({reasons})" if reasons else validity.name
     if validity == trt.EngineValidity.INVALID:
         reason = f"TensorRT for RTX calls it {said} on this GPU, which may need --target current"
-        raise EngineStale(path, reason, engine.command)
+        raise EngineStale(path, reason, engine.command(path))
     return str(said)
 
 

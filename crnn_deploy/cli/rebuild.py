@@ -5,14 +5,14 @@ from __future__ import annotations
 import sys
 from contextlib import redirect_stdout
 from pathlib import Path
+from typing import Any, cast
 
 import click
-from click.core import ParameterSource
 
 from crnn_deploy.cli.say import say
 from crnn_deploy.errors import CrnnDeployError
 
-__all__ = ["SourceChanged", "rebuild_option", "up_to_date"]
+__all__ = ["RebuildRefused", "SourceChanged", "rebuild_option", "up_to_date"]
 
 rebuild_option = click.option(
     "--rebuild",
@@ -33,10 +33,21 @@ class SourceChanged(CrnnDeployError, ValueError):
         )
 
 
+class RebuildRefused(CrnnDeployError, ValueError):
+    """A sidecar whose arguments are not those of a build."""
+
+    def __init__(self, engine: Path, reason: str) -> None:
+        super().__init__(
+            f"{engine} is not built again: {reason}; build it yourself: "
+            f"crnn-deploy build-engine MODEL.onnx -o {engine}"
+        )
+
+
 def up_to_date(path: Path, rebuild: str) -> Path:
     """The same path, behind which a stale engine was built again if that is asked for.
 
-    Raises what `trt.check_engine` raises but for what a build mends; SourceChanged and what a build raises.
+    Raises what `trt.check_engine` raises but for what a build mends; RebuildRefused, SourceChanged and what a
+    build raises.
     """
     if path.suffix == ".engine" and rebuild == "auto":
         from crnn_deploy.backends.trt import check_engine
@@ -51,17 +62,35 @@ def up_to_date(path: Path, rebuild: str) -> Path:
 
 
 def _build_again(path: Path) -> None:
-    """As its sidecar says, from the ONNX file of the same digest."""
+    """With the settings of its sidecar, from the ONNX file of the same digest."""
+    from crnn_deploy.build_arguments import build_arguments
     from crnn_deploy.cli.build_engine import build_engine
-    from crnn_deploy.engine_file import digest, read_sidecar
+    from crnn_deploy.engine_file import read_sidecar
 
     engine = read_sidecar(path)
-    context = build_engine.make_context("build-engine", list(engine.arguments))
-    model: Path = context.params["model"]
-    if not model.is_file() or digest(model.read_bytes()) != engine.onnx_sha256:
+    try:
+        given = build_arguments(engine.arguments)
+    except ValueError as error:
+        raise RebuildRefused(path, f"its sidecar names {error}") from error
+    model = Path(given.model)
+    if _digest(model) != engine.onnx_sha256:
         raise SourceChanged(path, model)
-    context.params["path"] = path
-    context.set_parameter_source("path", ParameterSource.COMMANDLINE)
+    if given.left_out:
+        click.echo(f"without {', '.join(given.left_out)}: a sidecar's own are not used", err=True)
+    context = build_engine.make_context("build-engine", [*given.settings, "-o", str(path), "--", given.model])
     assert build_engine.callback is not None
     with redirect_stdout(sys.stderr):  # stdout is for what the command was asked for
         context.invoke(build_engine.callback, **context.params)
+
+
+def _digest(path: Path) -> str | None:
+    """SHA-256 of a regular file; None where there is none."""
+    import hashlib
+
+    from crnn_deploy.files import open_regular
+
+    try:
+        with open_regular(path) as file:
+            return hashlib.file_digest(cast(Any, file), "sha256").hexdigest()
+    except OSError:
+        return None

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import pickle
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
-import numpy as np
-import torch
 from torch import Tensor
 
 from crnn_deploy.errors import CrnnDeployError
+from crnn_deploy.files import open_regular
+from crnn_deploy.stages.torch_file import FileBroken, NamesCode, Stored, read_saved
 
 __all__ = ["Checkpoint", "CheckpointNotFound", "CheckpointUnreadable", "load"]
 
@@ -27,11 +26,9 @@ _PREFIXES = ("module.", "model.", "_orig_mod.", "ema_model.", "net.", "network."
 _CONFIGS = ("hyper_parameters", "hparams", "config", "cfg", "opt", "args", "params")
 _ALPHABETS = ("alphabet", "alphabets", "characters", "character", "charset", "vocab")
 _ACTIVATIONS = ("leaky_relu", "leakyRelu", "leakyrelu")
-# plain values that trainers save beside the weights; none of them runs code
-_HARMLESS: list[Any] = [
-    *(argparse.Namespace, np.dtype, type(np.float64(0)).__reduce__(np.float64(0))[0]),
-    *(np.dtypes.Float64DType, np.dtypes.Float32DType, np.dtypes.Int64DType),
-]
+_MOST_WRAPPERS = 100
+_LONGEST_NAME = 512  # characters
+_LARGEST_ALPHABET = 200_000  # characters
 
 
 class CheckpointNotFound(CrnnDeployError, FileNotFoundError):
@@ -69,65 +66,83 @@ def load(path: Path) -> Checkpoint:
 
     Raises CheckpointNotFound, CheckpointUnreadable.
     """
-    if not path.is_file():
-        raise CheckpointNotFound(path)
-    content = _load_safetensors(path) if path.suffix == ".safetensors" else _load_pickle(path)
-    state = _unwrap(content)
-    if not state:
-        raise CheckpointUnreadable(path, f"it holds no weights ({_describe(content)})")
+    try:
+        with open_regular(path) as file:
+            digest = hashlib.file_digest(cast(Any, file), "sha256").hexdigest()
+            content = _safetensors(path) if path.suffix == ".safetensors" else _saved(path, file)
+            found = _unwrap(content)
+            if not found:
+                raise CheckpointUnreadable(path, f"it holds no weights ({_describe(content)})")
+            state = _weights(found, path)
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+        raise CheckpointNotFound(path) from error
+    except FileBroken as error:
+        raise CheckpointUnreadable(path, f"not a PyTorch checkpoint, or a truncated one ({error})") from error
+    except OSError as error:
+        raise CheckpointUnreadable(path, f"it cannot be read ({error.strerror or error})") from error
     config = _config(content)
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    recipe = content.get("recipe")
     return Checkpoint(
         path=path,
-        state={name: value.float() if value.is_floating_point() else value for name, value in state.items()},
+        state=state,
         sha256=digest,
-        alphabet=_alphabet(config),
-        recipe=config["recipe"] if isinstance(config.get("recipe"), Mapping) else None,
-        leaky_relu=next((bool(config[name]) for name in _ACTIVATIONS if name in config), None),
+        alphabet=_alphabet(config, path),
+        leaky_relu=next((bool(found) for found in map(config.get, _ACTIVATIONS) if _is_number(found)), None),
+        recipe=recipe if isinstance(recipe, Mapping) else None,
     )
 
 
-def _load_safetensors(path: Path) -> Any:
+def _safetensors(path: Path) -> Any:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     try:
         return load_file(path)
-    except SafetensorError as error:
+    except (SafetensorError, KeyError, AttributeError, RuntimeError, ValueError) as error:
         raise CheckpointUnreadable(path, f"not a safetensors file, or a truncated one ({error})") from error
 
 
-def _load_pickle(path: Path) -> Any:
-    with path.open("rb") as file:
-        start = file.read(2)
-    if start not in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):  # zip archive or bare pickle
-        raise CheckpointUnreadable(path, "not a PyTorch checkpoint")
+def _saved(path: Path, file: BinaryIO) -> Any:
     try:
-        with torch.serialization.safe_globals(_HARMLESS):
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        if "weights_only" not in str(error).lower():
-            raise CheckpointUnreadable(path, "not a PyTorch checkpoint") from error
+        return read_saved(file)
+    except NamesCode as error:
         raise CheckpointUnreadable(
             path,
-            "it is a pickle that runs code when loaded, so it is refused; where you trust it, save the "
-            "weights alone: torch.save(model.state_dict(), FILE)",
-        ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, AttributeError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise CheckpointUnreadable(
-            path, f"not a PyTorch checkpoint, or a truncated one ({reason})"
+            f"it is a pickle that runs code when loaded ({str(error)[:80]}), so it is refused; where you "
+            "trust it, save the weights alone: torch.save(model.state_dict(), FILE)",
         ) from error
 
 
-def _unwrap(content: Any) -> dict[str, Tensor]:
-    if not isinstance(content, Mapping):
-        return {}
-    tensors = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
-    if any("." in name for name in tensors):
-        return tensors
-    return next((found for name in _WRAPPERS if (found := _unwrap(content.get(name)))), {})
+def _unwrap(content: Any) -> dict[str, Tensor | Stored]:
+    """The first weights that are found within wrappers, each of which is looked into once."""
+    seen: set[int] = set()
+
+    def unwrap(content: Any) -> dict[str, Tensor | Stored]:
+        if not isinstance(content, Mapping) or id(content) in seen or len(seen) == _MOST_WRAPPERS:
+            return {}
+        seen.add(id(content))
+        tensors = {
+            name: value
+            for name, value in content.items()
+            if isinstance(name, str) and isinstance(value, Tensor | Stored)
+        }
+        if any("." in name for name in tensors):
+            return tensors
+        return next((found for name in _WRAPPERS if (found := unwrap(content.get(name)))), {})
+
+    return unwrap(content)
+
+
+def _weights(found: Mapping[str, Tensor | Stored], path: Path) -> dict[str, Tensor]:
+    """In fp32, but for whole numbers; one that has several names is read once."""
+    done: dict[int, Tensor] = {}
+    for name, value in found.items():
+        if len(name) > _LONGEST_NAME:
+            raise CheckpointUnreadable(path, f"a weight has a name of {len(name):,} characters")
+        if id(value) not in done:
+            tensor = value.tensor() if isinstance(value, Stored) else value
+            done[id(value)] = tensor.float() if tensor.is_floating_point() else tensor
+    return {name: done[id(value)] for name, value in found.items()}
 
 
 def _without_prefixes(state: dict[str, Tensor]) -> Iterator[dict[str, Tensor]]:
@@ -142,27 +157,33 @@ def _config(content: Any) -> dict[str, Any]:
     """What the file says beside its weights, wrappers' own settings flattened in."""
     if not isinstance(content, Mapping):
         return {}
-    config = {str(name): value for name, value in content.items() if not isinstance(value, Tensor)}
+    config = {name: value for name, value in content.items() if isinstance(name, str)}
     for name in _CONFIGS:
         inner = config.get(name)
         inner = vars(inner) if isinstance(inner, argparse.Namespace) else inner
         if isinstance(inner, Mapping):
-            config.update((str(key), value) for key, value in inner.items())
+            config.update((key, value) for key, value in inner.items() if isinstance(key, str))
     return config
 
 
-def _alphabet(config: Mapping[str, Any]) -> tuple[str, ...] | None:
+def _is_number(value: object) -> bool:
+    """A flag, or a slope, as trainers save them."""
+    return isinstance(value, bool | int | float)
+
+
+def _alphabet(config: Mapping[str, Any], path: Path) -> tuple[str, ...] | None:
     for name in _ALPHABETS:
         value = config.get(name)
-        if isinstance(value, str) or (
-            isinstance(value, list | tuple) and all(isinstance(token, str) for token in value)
-        ):
-            return tuple(value) or None
+        if not isinstance(value, str | list | tuple) or not all(isinstance(token, str) for token in value):
+            continue
+        if len(value) > _LARGEST_ALPHABET or any(len(token) > _LONGEST_NAME for token in value):
+            raise CheckpointUnreadable(path, f"its {name} of {len(value):,} characters is no alphabet")
+        return tuple(value) or None
     return None
 
 
 def _describe(content: Any) -> str:
     if isinstance(content, Mapping):
-        names = ", ".join(map(str, list(content)[:6]))
-        return f"its keys are {names}" if names else "it is empty"
+        names = ", ".join(name[:40] for name in list(content)[:6] if isinstance(name, str))
+        return f"its keys are {names}" if names else "it has no keys that are words"
     return f"it is a {type(content).__name__}"

@@ -103,7 +103,7 @@ def _engine_facts(path: Path) -> dict[str, Any]:
         "verified": engine.verified or "no: the machine that built it had no GPU that loads it",
         "profiles": [f"batch {p.batch}, width {p.width}" for p in engine.profiles],
         "build seconds": engine.build_seconds,
-        "rebuild": engine.command,
+        "rebuild": engine.command(path),
     } | _manifest_facts(engine.manifest)
 
 
@@ -173,6 +173,8 @@ def flops(model: onnx.ModelProto, manifest: Manifest, widths: Sequence[int]) -> 
     The model is run, since shape inference stops at a shape that the graph computes.
     """
     nodes = [n for n in model.graph.node if n.op_type in ("Conv", "MatMul", "Gemm", "LSTM", "GRU")]
+    if not nodes:
+        return dict.fromkeys(widths, 0)
     names = sorted({name for n in nodes for name in (*n.input[:3], n.output[0]) if name})
     probed = onnx.ModelProto()
     probed.CopyFrom(model)

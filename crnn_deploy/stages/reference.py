@@ -6,9 +6,10 @@ import importlib
 import importlib.util
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,10 +18,19 @@ from crnn_deploy.alphabets import AlphabetInvalid, check_alphabet
 from crnn_deploy.backends.reference import ReferenceBackend
 from crnn_deploy.errors import AlphabetMismatch, CrnnDeployError
 from crnn_deploy.manifest import Manifest, StepRule, WidthRule
-from crnn_deploy.networks.families import FAMILIES, recognise
-from crnn_deploy.recipes import RECIPES, Recipe, find_recipe, recipe_from_plain
+from crnn_deploy.networks.families import FAMILIES, Family, StateDict, recognise
+from crnn_deploy.recipes import (
+    HIGHEST,
+    RECIPES,
+    Blank,
+    Recipe,
+    RecipeInvalid,
+    find_recipe,
+    recipe_of_checkpoint,
+)
 from crnn_deploy.stages.activation import leaky_relu
 from crnn_deploy.stages.checkpoint import Checkpoint, CheckpointUnreadable, load
+from crnn_deploy.stages.limits import TooLarge, bounded_outputs, bounded_weights
 
 __all__ = [
     "BatchFirst",
@@ -35,6 +45,7 @@ __all__ = [
 
 _PROBES = 40  # consecutive widths tried; more than twice the largest stride of a known network
 _PROBE_BATCH = 3
+_SPARE = 2**26  # numbers that a family's network has of itself, besides those told by the checkpoint's shapes
 
 
 class ModelInvalid(CrnnDeployError, ValueError):
@@ -48,11 +59,14 @@ class Settings:
     recipe: str | None = None  # name or .toml file
     model: str | None = None  # `package.module:factory` or `file.py:factory`
     alphabet: tuple[str, ...] | None = None
-    blank: Literal["first", "last"] | None = None
+    blank: Blank | None = None
 
 
 def open_reference(path: Path, settings: Settings) -> ReferenceBackend:
     """The network of a checkpoint in fp32, with its manifest.
+
+    Code of the user's own runs where `settings` name it, or a recipe file that they name; a checkpoint
+    names none.
 
     Raises CheckpointNotFound, CheckpointUnreadable, RecipeInvalid, ModelInvalid, AlphabetInvalid,
     AlphabetMismatch.
@@ -60,18 +74,31 @@ def open_reference(path: Path, settings: Settings) -> ReferenceBackend:
     checkpoint = load(path)
     recipe = find_recipe(settings.recipe) if settings.recipe else None
     if recipe is None and checkpoint.recipe is not None:
-        recipe = recipe_from_plain(checkpoint.recipe, path)
+        try:
+            recipe = recipe_of_checkpoint(checkpoint.recipe, path)
+        except RecipeInvalid as error:
+            raise CheckpointUnreadable(path, str(error)) from error
     spec = settings.model or (recipe.model if recipe else None)
-    if spec:
-        if recipe is None:
-            raise ModelInvalid("--model needs a --recipe FILE.toml that says how its input is prepared")
-        module, told = _own_module(spec, checkpoint, recipe.folder), {"family": "own"}
-    else:
-        module, told, recipe = _family_module(checkpoint, recipe)
+    with bounded_outputs() as watch:
+        if spec:
+            if recipe is None:
+                raise ModelInvalid("--model needs a --recipe FILE.toml that says how its input is prepared")
+            module, told = _own_module(spec, checkpoint, recipe.folder), {"family": "own"}
+        else:
+            module, told, recipe = _family_module(checkpoint, recipe, watch)
+        try:
+            return _with_alphabet(module, recipe, checkpoint, told, settings)
+        except TooLarge as error:
+            raise CheckpointUnreadable(path, str(error)) from error
+
+
+def _with_alphabet(
+    module: nn.Module, recipe: Recipe, checkpoint: Checkpoint, told: dict[str, str], settings: Settings
+) -> ReferenceBackend:
     alphabet = settings.alphabet or checkpoint.alphabet or recipe.alphabet
     if alphabet is None:
         raise AlphabetInvalid(
-            f"neither {path} nor the recipe {recipe.name} holds an alphabet; "
+            f"neither {checkpoint.path} nor the recipe {recipe.name} holds an alphabet; "
             f"pass --alphabet FILE. {recipe.about}"
         )
     source = {"checkpoint_sha256": checkpoint.sha256, **told, "recipe": recipe.name}
@@ -97,7 +124,7 @@ def reference_of(
     width = recipe.width
     try:
         steps = {w: _run(module, recipe, 1, w).shape[1] for w in _probed_widths(width)}
-    except RuntimeError:
+    except ModelInvalid:
         if not width.fixed:
             raise
         steps = {width.minimum: _run(module, recipe, 1, width.minimum).shape[1]}
@@ -145,9 +172,11 @@ def far_widths(rule: WidthRule, count: int) -> list[int]:
     return [round(rule.minimum * ratio**i) for i in range(count)]
 
 
-def _family_module(checkpoint: Checkpoint, recipe: Recipe | None) -> tuple[nn.Module, dict[str, str], Recipe]:
+def _family_module(
+    checkpoint: Checkpoint, recipe: Recipe | None, watch: Callable[[nn.Module], None]
+) -> tuple[nn.Module, dict[str, str], Recipe]:
     for state in checkpoint.variants():
-        if (family := recognise(state)) is not None:
+        if (family := _recognised(state, checkpoint.path)) is not None:
             break
     else:
         names = ", ".join(list(checkpoint.state)[:4])
@@ -162,20 +191,44 @@ def _family_module(checkpoint: Checkpoint, recipe: Recipe | None) -> tuple[nn.Mo
 
     def build(leaky_relu: bool) -> nn.Module:
         try:
-            module = family.build(state, leaky_relu)
+            with bounded_weights(_SPARE + 2 * sum(value.numel() for value in state.values())):
+                module = family.build(state, leaky_relu)
         except (KeyError, IndexError) as error:
             reason = f"it looks like {family.name}, but {error} is missing or of another shape"
             raise CheckpointUnreadable(checkpoint.path, reason) from error
+        except (TooLarge, ValueError, TypeError, ArithmeticError, RuntimeError) as error:
+            reason = f"it looks like {family.name}, but its shapes make no network: {_first_line(error)}"
+            raise CheckpointUnreadable(checkpoint.path, reason) from error
+        if (height := getattr(module, "height", 1)) > HIGHEST:
+            reason = f"its network takes images {height} pixels high; the limit is {HIGHEST}"
+            raise CheckpointUnreadable(checkpoint.path, reason)
         _load_state(module, state, checkpoint.path)
+        watch(module)
         return module
 
     told = {"family": family.name}
     leaky = False
-    if family.leaky:
-        leaky, why = _leaky_relu(build, recipe, checkpoint)
-        told["activation"] = f"{'LeakyReLU' if leaky else 'ReLU'} ({why})"
-    module = build(leaky)
+    try:
+        if family.leaky:
+            leaky, why = _leaky_relu(build, recipe, checkpoint)
+            told["activation"] = f"{'LeakyReLU' if leaky else 'ReLU'} ({why})"
+        module = build(leaky)
+    except (TooLarge, RuntimeError) as error:
+        raise CheckpointUnreadable(
+            checkpoint.path, f"its network does not run: {_first_line(error)}"
+        ) from error
     return module, told, replace(recipe, height=getattr(module, "height", recipe.height))
+
+
+def _recognised(state: StateDict, path: Path) -> Family | None:
+    try:
+        return recognise(state)
+    except IndexError as error:
+        raise CheckpointUnreadable(path, f"one of its weights lacks an axis ({error})") from error
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def _leaky_relu(
@@ -193,13 +246,25 @@ def _leaky_relu(
 
 
 def _own_module(spec: str, checkpoint: Checkpoint, folder: Path) -> nn.Module:
-    module = _factory(spec, folder)()
+    with _from_here():
+        module = _factory(spec, folder)()
     if not isinstance(module, nn.Module):
         raise ModelInvalid(f"{spec} returned a {type(module).__name__}, not a torch.nn.Module")
     names = set(module.state_dict())
     state = next((s for s in checkpoint.variants() if names & s.keys()), dict(checkpoint.state))
     _load_state(module, state, checkpoint.path)
     return module
+
+
+@contextmanager
+def _from_here() -> Iterator[None]:
+    """Within it, packages of the current folder are found: for the user's own module, and for no other."""
+    sys.path.insert(0, "")
+    try:
+        yield
+    finally:
+        with suppress(ValueError):
+            sys.path.remove("")
 
 
 def _factory(spec: str, folder: Path) -> Any:
@@ -214,7 +279,6 @@ def _factory(spec: str, folder: Path) -> Any:
             module = importlib.util.module_from_spec(found)
             found.loader.exec_module(module)
         else:
-            sys.path.insert(0, "")
             module = importlib.import_module(name)
     except (ImportError, OSError) as error:
         raise ModelInvalid(f"{spec} cannot be imported: {error}") from error
@@ -292,8 +356,14 @@ def _batch_first(module: nn.Module, recipe: Recipe, classes: int) -> nn.Module:
 def _run(module: nn.Module, recipe: Recipe, batch: int, width: int) -> Tensor:
     channels = 1 if recipe.color == "gray" else 3
     images = torch.zeros(batch, channels, recipe.height, width)
-    with torch.inference_mode():
-        logits = module(images)
+    try:
+        with torch.inference_mode():
+            logits = module(images)
+    except (RuntimeError, ValueError) as error:
+        raise ModelInvalid(
+            f"the network does not run on an image of {channels} x {recipe.height} x {width}; choose the "
+            f"recipe's height, color and [width] to fit ({_first_line(error)})"
+        ) from error
     if not isinstance(logits, Tensor):
         raise ModelInvalid(f"the network puts out a {type(logits).__name__}, not a tensor of logits")
     return logits

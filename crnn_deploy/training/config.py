@@ -14,7 +14,6 @@ from pydantic import (
     ConfigDict,
     Field,
     PositiveFloat,
-    PositiveInt,
     ValidationError,
     field_validator,
     model_validator,
@@ -39,6 +38,11 @@ __all__ = [
     "read_config",
 ]
 
+_MOST = 10**12  # of anything that is counted
+_SHOWN = 80  # characters of a change in an error
+
+Count = Annotated[int, Field(ge=1, le=_MOST)]
+CountOrZero = Annotated[int, Field(ge=0, le=_MOST)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
 
@@ -71,7 +75,7 @@ class NetworkConfig(_Section):
 
     name: Literal["crnn", "compact"] = "crnn"  # the paper's VGG, or convolutions for CPUs
     scale: PositiveFloat = 1.0  # of all its channels: 1, 0.5, 0.25
-    hidden: PositiveInt = 256  # LSTM units per direction
+    hidden: Count = 256  # LSTM units per direction
     leaky_relu: bool = False  # of the paper's
 
 
@@ -92,7 +96,7 @@ class SyntheticConfig(_Section):
     polarity: Polarity = "both"
     fonts: Tier = "latin"
     folders: tuple[Path, ...] = FOLDERS  # where fonts are looked for
-    size: PositiveInt | None = None  # images; none: without end
+    size: Count | None = None  # images; none: without end
 
 
 class DataConfig(_Section):
@@ -138,8 +142,8 @@ class ScheduleConfig(_Section):
     """The learning rate over the steps, as a factor of the optimiser's."""
 
     name: Literal["constant", "step", "multistep", "onecycle", "cosine", "trapezoid"] = "constant"
-    warmup: Annotated[int, Field(ge=0)] = 0  # steps from 0 to the full rate
-    every: PositiveInt | None = None  # step: steps between two falls
+    warmup: CountOrZero = 0  # steps from 0 to the full rate
+    every: Count | None = None  # step: steps between two falls
     at: tuple[int, ...] = ()  # multistep: steps of the falls
     gamma: PositiveFloat = 0.1  # step, multistep: factor of each fall
     decay: Share = 0.2  # trapezoid: last share of the steps, over which the rate falls to 0
@@ -166,26 +170,24 @@ class Config(_Section):
     start: StartConfig | None = None
     train: tuple[DataConfig, ...] = Field(min_length=1)
     validation: dict[str, DataConfig] = {}
-    qat: PositiveInt | None = (
-        None  # finetune for INT8: largest level of the weights, which `quantize` takes as 63
-    )
+    qat: Count | None = None  # finetune for INT8: largest level of the weights, which `quantize` takes as 63
     augment: bool = False  # vary images on disk: crop, slant, contrast, blur, noise
     font_pack: Path | None = None  # draw with the fonts and words of this file, not with the machine's
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
-    steps: PositiveInt  # of the optimiser, in all
-    batch: PositiveInt = 64  # images of a step, in each process
-    window: PositiveInt = 32  # batches that are sorted by width together
-    workers: Annotated[int, Field(ge=0)] = 0  # processes that read or draw images; 0: the trainer itself
+    steps: Count  # of the optimiser, in all
+    batch: Count = 64  # images of a step, in each process
+    window: Count = 32  # batches that are sorted by width together
+    workers: CountOrZero = 0  # processes that read or draw images; 0: the trainer itself
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     clip: PositiveFloat | None = 5.0  # of the gradient's norm
     ema: Decay = 0.999  # decay of the averaged weights; 0: none
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"  # of the convolutions and products; fp16 needs a GPU
-    threads: PositiveInt = 1  # of each process on a CPU
-    log_every: PositiveInt = 100  # steps
-    validate_every: PositiveInt = 1000
-    save_every: PositiveInt = 1000  # `last.pth`
-    keep_every: PositiveInt | None = None  # a file of its own
+    threads: Count = 1  # of each process on a CPU
+    log_every: Count = 100  # steps
+    validate_every: Count = 1000
+    save_every: Count = 1000  # `last.pth`
+    keep_every: Count | None = None  # a file of its own
 
     @model_validator(mode="after")
     def _qat_finetunes(self) -> Config:
@@ -211,9 +213,8 @@ def read_config(path: Path, changes: tuple[str, ...] = ()) -> Config:
         plain = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ConfigInvalid(f"no configuration at {path}") from error
-    except (OSError, ValueError, yaml.YAMLError) as error:  # ValueError: not UTF-8, or no such date
-        reason = " ".join(str(error).split())
-        raise ConfigInvalid(f"{path} is not a YAML file: {reason}") from error
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:  # ValueError: no UTF-8, no date
+        raise ConfigInvalid(f"{path} is not a YAML file: {_reason(error)}") from error
     if not isinstance(plain, dict):
         raise ConfigInvalid(f"{path} holds no keys; see the files in training/")
     for change in changes:
@@ -227,30 +228,39 @@ def read_config(path: Path, changes: tuple[str, ...] = ()) -> Config:
         raise ConfigInvalid(f"{path}: {key}: {first['msg']}{more}") from error
 
 
+def _reason(error: Exception) -> str:
+    """Why a text is no YAML."""
+    if isinstance(error, RecursionError):
+        return "its values are nested too deep"
+    if "int_max_str_digits" in str(error):
+        return "it holds a number of more than 4,300 digits"
+    return " ".join(str(error).split())
+
+
 def _apply(plain: dict[str, Any], change: str) -> None:
     """Set one dotted key; the value is YAML. Raises ConfigInvalid."""
     key, equals, text = change.partition("=")
     names = key.strip().split(".")
     if not equals or not all(names):
-        raise ConfigInvalid(f"--set {change}: it is written key=value, such as optimizer.lr=0.01")
+        raise ConfigInvalid(f"--set {change[:_SHOWN]}: it is written key=value, such as optimizer.lr=0.01")
     try:
         value = yaml.safe_load(text)
-    except (ValueError, yaml.YAMLError) as error:
-        raise ConfigInvalid(
-            f"--set {change}: the value is not YAML: {' '.join(str(error).split())}"
-        ) from error
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
+        raise ConfigInvalid(f"--set {change[:_SHOWN]}: the value is not YAML: {_reason(error)}") from error
     inner: Any = plain
     for at, name in enumerate(names):
         last = at == len(names) - 1
         if isinstance(inner, list):
             if not (name.isdecimal() and int(name) < len(inner)):
                 above = ".".join(names[:at])
-                raise ConfigInvalid(f"--set {change}: {above} is a list of {len(inner)}, counted from 0")
+                raise ConfigInvalid(
+                    f"--set {change[:_SHOWN]}: {above} is a list of {len(inner)}, counted from 0"
+                )
             position: Any = int(name)
         elif isinstance(inner, dict):
             position = name
         else:
-            raise ConfigInvalid(f"--set {change}: {'.'.join(names[:at])} holds a value, not keys")
+            raise ConfigInvalid(f"--set {change[:_SHOWN]}: {'.'.join(names[:at])} holds a value, not keys")
         if last:
             inner[position] = value
         elif isinstance(inner, dict):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -23,6 +25,7 @@ from rich.progress import (
 )
 from torch.utils.tensorboard import SummaryWriter
 
+from crnn_deploy.files import OutputUnwritable
 from crnn_deploy.metrics import Score
 
 __all__ = ["Journal", "Reading"]
@@ -46,7 +49,7 @@ class Journal:
 
     def __init__(self, folder: Path, steps: int, done: int) -> None:
         console = Console(file=sys.stderr)
-        self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=done)
+        self._folder = folder / "tensorboard"
         self._progress = Progress(
             *(BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()),
             TextColumn("{task.fields[said]}"),
@@ -54,33 +57,63 @@ class Journal:
             disable=not console.is_terminal,
         )
         self._task = self._progress.add_task("train", total=steps, completed=done, said="")
-        self._steps = steps
+        self._steps, self._unheard = steps, False
         self._since, self._done = time.perf_counter(), done
 
     def __enter__(self) -> Journal:
+        self._hook, threading.excepthook = threading.excepthook, self._ended
+        try:
+            with self._writing():
+                self._writer = SummaryWriter(str(self._folder), purge_step=self._done)
+        except OutputUnwritable:
+            threading.excepthook = self._hook
+            raise
         self._progress.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
         self._progress.stop()
-        self._writer.close()
+        try:
+            with self._writing():
+                self._writer.close()
+        except OutputUnwritable:
+            if kind is None:
+                raise
+        finally:
+            threading.excepthook = self._hook
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """TensorBoard's writer raises what its thread ran into, which names no file."""
+        try:
+            yield
+        except OSError as error:
+            reason = f"{error.strerror or error}; make room, then go on with --resume"
+            raise OutputUnwritable(self._folder, reason) from error
+
+    def _ended(self, arguments: threading.ExceptHookArgs) -> None:
+        """TensorBoard's thread ended: where the disk is full, the next line of the journal says so."""
+        if not issubclass(arguments.exc_type, OSError):
+            self._hook(arguments)
 
     def learned(self, step: int, loss: float, rate: float) -> None:
         """After every `log_every` steps: the mean loss and the learning rate."""
         now = time.perf_counter()
         speed = (step - self._done) / max(now - self._since, 1e-9)
         self._since, self._done = now, step
-        self._writer.add_scalar("loss", loss, step)
-        self._writer.add_scalar("learning rate", rate, step)
-        self._writer.add_scalar("steps per second", speed, step)
+        with self._writing():
+            self._writer.add_scalar("loss", loss, step)
+            self._writer.add_scalar("learning rate", rate, step)
+            self._writer.add_scalar("steps per second", speed, step)
         said = f"loss {loss:.4f}  rate {rate:.2e}  {speed:.2f} steps/s"
         self._progress.update(self._task, completed=step, said=said)
         self._say(f"step {step}/{self._steps}  {said}")
 
     def validated(self, step: int, name: str, score: Score) -> None:
         """After a validation, for each dataset."""
-        self._writer.add_scalar(f"exact/{name}", score.accuracy, step)
-        self._writer.add_scalar(f"CER/{name}", score.cer, step)
+        with self._writing():
+            self._writer.add_scalar(f"exact/{name}", score.accuracy, step)
+            self._writer.add_scalar(f"CER/{name}", score.cer, step)
         exact = f"exact {score.exact}/{score.images} = {score.accuracy:.2%}"
         said = f"step {step}  {name}: {exact}, CER {score.cer:.2%}"
         if self._progress.disable:
@@ -92,14 +125,18 @@ class Journal:
         """Some images beside what was read in them."""
         rows = ["| truth | read | frame by frame |", "| --- | --- | --- |"]
         rows += [f"| {_code(r.truth)} | {_code(r.text)} | {_code(r.raw)} |" for r in readings]
-        self._writer.add_text(f"samples/{name}", "\n".join(rows), step)
         shown = [r.pixels for r in readings if r.pixels is not None]
-        if shown:
-            self._writer.add_image(f"samples/{name}", _sheet(shown), step, dataformats="HW")
+        with self._writing():
+            self._writer.add_text(f"samples/{name}", "\n".join(rows), step)
+            if shown:
+                self._writer.add_image(f"samples/{name}", _sheet(shown), step, dataformats="HW")
 
     def _say(self, line: str) -> None:
-        if self._progress.disable:
-            print(line, file=sys.stderr, flush=True)
+        if self._progress.disable and not self._unheard:
+            try:
+                print(line, file=sys.stderr, flush=True)
+            except OSError:  # nobody reads on, or a log's disk is full: no reason to lose a training
+                self._unheard = True
 
 
 def _code(text: str) -> str:

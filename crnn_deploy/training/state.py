@@ -13,7 +13,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from crnn_deploy.errors import CrnnDeployError
+from crnn_deploy.files import OutputUnwritable, open_regular, replacing
 from crnn_deploy.manifest import Manifest, filter_to_plain
+from crnn_deploy.stages.torch_file import FileBroken, NamesCode, read_saved, with_tensors
 from crnn_deploy.training.config import Config
 
 __all__ = ["LAST", "ResumeImpossible", "load", "save_training", "save_weights"]
@@ -78,30 +80,38 @@ def load(
     world: int,
 ) -> tuple[int, float]:
     """Restore a training; its step and its best accuracy so far. Raises ResumeImpossible."""
+    broken = ResumeImpossible(f"{path} is not the state of a training, or a truncated one")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with open_regular(path) as file:
+            content = with_tensors(read_saved(file))
         training = content["training"]
+        step, best, saved_world = training["step"], training["best"], training["world"]
         alphabet = tuple(content["alphabet"])
         before = Config.model_validate_json(training["config"])
     except FileNotFoundError as error:
         raise ResumeImpossible(f"there is nothing to resume at {path}") from error
-    except Exception as error:  # torch raises a bit of everything
-        raise ResumeImpossible(f"{path} is not the state of a training, or a truncated one") from error
+    except (FileBroken, NamesCode, OSError, KeyError, TypeError, ValueError) as error:
+        raise broken from error
+    if type(step) is not int or step < 0 or not isinstance(best, float):
+        raise broken
     changed = [name for name in _FIXED if _fixed(before, name) != _fixed(config, name)]
     changed += ["alphabet"] if alphabet != manifest.alphabet and "alphabet" not in changed else []
-    changed += ["the number of processes"] if training["world"] != world else []
+    changed += ["the number of processes"] if saved_world != world else []
     if changed:
         raise ResumeImpossible(f"{path} was trained with another {', '.join(changed)}; start a new run (out)")
-    module.load_state_dict(content["state_dict"])
-    if average is not None:
-        for name, value in content["state_dict_ema"].items():
-            average[name].copy_(value)
-    optimizer.load_state_dict(training["optimizer"])
-    scaler.load_state_dict(training["scaler"])
-    torch.set_rng_state(training["rng"])
-    if torch.cuda.is_available() and training["cuda_rng"]:
-        torch.cuda.set_rng_state_all(training["cuda_rng"])
-    return training["step"], training["best"]
+    try:
+        module.load_state_dict(content["state_dict"])
+        if average is not None:
+            for name, value in content["state_dict_ema"].items():
+                average[name].copy_(value)
+        optimizer.load_state_dict(training["optimizer"])
+        scaler.load_state_dict(training["scaler"])
+        torch.set_rng_state(training["rng"])
+        if torch.cuda.is_available() and training["cuda_rng"]:
+            torch.cuda.set_rng_state_all(training["cuda_rng"])
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise broken from error
+    return step, best
 
 
 def _fixed(config: Config, name: str) -> Any:
@@ -124,12 +134,17 @@ def _told(module: nn.Module, manifest: Manifest) -> dict[str, Any]:
 
 
 def _save(path: Path, content: Mapping[str, Any]) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    """Write a file of torch.save whole, or leave the one that is there. Raises OutputUnwritable."""
     try:
-        with temporary.open("wb") as file:
+        with replacing(path) as temporary, temporary.open("wb") as file:
             torch.save(content, file)
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    except OutputUnwritable:
+        raise
+    except (OSError, RuntimeError) as error:
+        # torch's writer raises an error of its own after that of the system
+        cause = error.__context__ if isinstance(error.__context__, OSError) else error
+        reason = getattr(cause, "strerror", None) or next(iter(str(cause).splitlines()), "")
+        then = "go on with --resume: the one before it stands" if path.exists() else "start again"
+        raise OutputUnwritable(path, f"{reason}; make room, then {then}") from error
