@@ -8,6 +8,7 @@ Names are loaded when first asked for, so that importing the package costs nothi
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
     from crnn_deploy.recognizer import Recognizer
 
     __version__: str
+
+os.environ.setdefault(
+    "ORT_DISABLE_TELEMETRY", "1"
+)  # read when ONNX Runtime is imported; it reports by default
 
 __all__ = [
     "Char",

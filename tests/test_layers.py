@@ -13,8 +13,9 @@ PACKAGE = Path(__file__).parents[1] / "crnn_deploy"
 
 # from the bottom up; a module may import its own layer and those below it
 LAYERS = (
-    {"errors", "models", "driver", "installed", "cache"},
+    {"errors", "models", "driver", "installed"},
     {"files"},
+    {"cache"},
     {"process"},
     {"decoding_rule"},
     {"manifest", "sources"},

@@ -20,7 +20,7 @@ from crnn_deploy.ctc import Frames
 from crnn_deploy.errors import BackendMissing, ManifestMissing, ModelUnreadable, RunFailed
 from crnn_deploy.manifest import METADATA_KEY, Manifest
 
-__all__ = ["OpenVinoBackend", "signal_stack_kept"]
+__all__ = ["OpenVinoBackend", "import_openvino", "signal_stack_kept"]
 
 
 class OpenVinoBackend:
@@ -32,12 +32,7 @@ class OpenVinoBackend:
     """
 
     def __init__(self, path: Path, *, threads: int = 1, precision: Literal["fp32", "bf16"] = "fp32") -> None:
-        try:
-            openvino: Any = import_module("openvino")
-        except (ImportError, OSError) as error:
-            raise BackendMissing(
-                f"OpenVINO is not usable here ({error}); run pip install 'crnn-deploy[openvino]'"
-            ) from error
+        openvino = import_openvino()
         check_self_contained(path)
         text = read_metadata(path).get(METADATA_KEY)
         if text is None:
@@ -77,6 +72,27 @@ class OpenVinoBackend:
 
     def close(self) -> None:
         del self._idle, self._model
+
+
+def import_openvino() -> Any:
+    """The library's module, without its telemetry. Raises BackendMissing.
+
+    As soon as it is imported, OpenVINO tells Google Analytics so and writes an identifier below the user's
+    home, unless this package of its own is missing.
+    """
+    reports = "openvino_telemetry"
+    before = sys.modules.get(reports)
+    sys.modules[reports] = None  # type: ignore[assignment]  # so that its import fails
+    try:
+        return import_module("openvino")
+    except (ImportError, OSError) as error:
+        raise BackendMissing(
+            f"OpenVINO is not usable here ({error}); run pip install 'crnn-deploy[openvino]'"
+        ) from error
+    finally:
+        del sys.modules[reports]
+        if before is not None:
+            sys.modules[reports] = before
 
 
 class _Stack(ctypes.Structure):

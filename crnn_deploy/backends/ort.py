@@ -205,22 +205,19 @@ def _open_cached(ort: Any, path: Path, options: Any) -> onnxruntime.InferenceSes
         unchanged = _options(ort, options.intra_op_num_threads)
         unchanged.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         with suppress(Exception):  # a graph that does not load is made again
-            if all(cache.find(name) for name in check_self_contained(known)):
-                return ort.InferenceSession(str(known), unchanged, providers=["CPUExecutionProvider"])
-    import tempfile  # as in `cache`
-
-    with tempfile.TemporaryDirectory() as folder:
-        written = Path(folder) / f"{key}.onnx"
-        weights = f"{os.urandom(16).hex()}.bin"  # of this graph alone, though another process writes one too
-        options.optimized_model_filepath = str(written)
-        options.add_session_config_entry(f"{_EXTERNAL}_file_name", weights)
-        options.add_session_config_entry(f"{_EXTERNAL}_min_size_in_bytes", "1024")
-        options.add_session_config_entry("session.save_external_prepacked_constant_initializers", "1")
-        session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        if written.with_name(weights).is_file():  # all but graphs of a few numbers have some
-            cache.store(weights, written.with_name(weights).read_bytes())
-            cache.store(written.name, written.read_bytes())
-    return session
+            check_self_contained(known)
+            return ort.InferenceSession(str(known), unchanged, providers=["CPUExecutionProvider"])
+    weights = f"{os.urandom(16).hex()}.bin"  # of this graph alone, though another process writes one too
+    with suppress(Exception), cache.making(f"{key}.onnx", weights) as written:
+        if written is not None:
+            kept = _options(ort, options.intra_op_num_threads)
+            kept.optimized_model_filepath = str(written)
+            kept.add_session_config_entry(f"{_EXTERNAL}_file_name", weights)
+            kept.add_session_config_entry(f"{_EXTERNAL}_min_size_in_bytes", "1024")
+            kept.add_session_config_entry("session.save_external_prepacked_constant_initializers", "1")
+            return ort.InferenceSession(str(path), kept, providers=["CPUExecutionProvider"])
+    # nothing can be kept, or it was not written whole, as on a full disk
+    return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
 def _options(ort: Any, threads: int) -> Any:
