@@ -28,7 +28,7 @@ _NAME = "crnn-deploy-v1"
 _MARK = "CACHEDIR.TAG"
 _MARKED = (
     b"Signature: 8a477f597d28d172789f06886806bc55\n"
-    b"# crnn-deploy keeps here what it can make again; it removes old entries, and you may remove the folder.\n"
+    b"# crnn-deploy keeps here what it can make again; it removes old files; you may remove the folder.\n"
 )
 _ENTRY = re.compile(r"[0-9a-f]{64}\.(?:json|onnx)")
 _PART = re.compile(r"[0-9a-f]{32}\.bin")  # of an entry, which names it in its sidecar
@@ -167,7 +167,7 @@ def _is_marked(where: Path) -> bool:
 
 
 def _is_ours(path: Path, kind: Callable[[int], bool]) -> bool:
-    """Whether it is of this kind, no link to one, and no other user can have written it, where one can tell."""
+    """Whether it is of this kind, no link, and no other user can have written it, where one can tell."""
     status = os.lstat(path)
     if not hasattr(os, "getuid"):
         return kind(status.st_mode)

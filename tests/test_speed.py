@@ -19,7 +19,6 @@ from crnn_deploy.cli.main import main
 from crnn_deploy.engines import choose
 from crnn_deploy.errors import BackendMissing
 
-
 needs_openvino = pytest.mark.skipif(find_spec("openvino") is None, reason="no OpenVINO")
 
 
