@@ -233,7 +233,7 @@ def field(number: int, value: bytes) -> bytes:
 def with_entry(*texts: bytes) -> bytes:
     """A model with an external tensor, the entry of its location as it is given."""
     tensor = inline().SerializeToString() + field(13, b"".join(texts)) + b"\x70\x01"
-    return model_of().SerializeToString() + field(7, field(5, tensor))
+    return bytes(model_of().SerializeToString()) + field(7, field(5, tensor))
 
 
 KEY = field(1, b"location")
@@ -289,7 +289,9 @@ INSIDE += [with_entry(*parts).replace(b"hard", b"abcd") for parts in HIDDEN.valu
 
 @given(
     st.sampled_from(INSIDE),
-    st.lists(st.tuples(st.integers(0, 200), st.integers(0, 4), st.binary(max_size=4)), min_size=1, max_size=3),
+    st.lists(
+        st.tuples(st.integers(0, 200), st.integers(0, 4), st.binary(max_size=4)), min_size=1, max_size=3
+    ),
 )
 @settings(deadline=None, max_examples=1000, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_no_location_that_protobuf_finds_is_missed(

@@ -23,9 +23,7 @@ from crnn_deploy.files import open_regular
 
 __all__ = ["check_self_contained", "read_metadata"]
 
-_Message = Literal[
-    "model", "training", "graph", "function", "node", "attribute", "sparse", "tensor", "entry"
-]
+_Message = Literal["model", "training", "graph", "function", "node", "attribute", "sparse", "tensor", "entry"]
 
 # of onnx.proto: the messages within a message that lead to a tensor, by the number of their field
 _WITHIN: dict[_Message, dict[int, _Message]] = {
@@ -119,7 +117,7 @@ def _locations(message: memoryview, kind: _Message, path: Path, depth: int) -> I
         raise ModelUnreadable(path, "its graphs are nested too deeply")
     within = _WITHIN[kind]
     for number, value in _messages(message):
-        if kind == "node" and number == _NODE_OP_TYPE and value == b"EPContext":
+        if kind == "node" and number == _NODE_OP_TYPE and bytes(value) == b"EPContext":
             raise ModelUnreadable(path, "it holds an EPContext node (a compiled binary); refused")
         inner = within.get(number)
         if inner == "entry":

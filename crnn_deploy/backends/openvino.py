@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from crnn_deploy.backends.onnx_file import check_self_contained, read_metadata
 from crnn_deploy.backends.outputs import frames_of
 from crnn_deploy.ctc import Frames
-from crnn_deploy.errors import BackendMissing, ManifestMissing, ModelUnreadable, RunFailed
+from crnn_deploy.errors import BackendMissing, ManifestMissing, ModelClosed, ModelUnreadable, RunFailed
 from crnn_deploy.manifest import METADATA_KEY, Manifest
 
 __all__ = ["OpenVinoBackend", "import_openvino", "signal_stack_kept"]
@@ -57,13 +57,15 @@ class OpenVinoBackend:
         self._idle: SimpleQueue[Any] = SimpleQueue()  # a request serves one thread at a time
 
     def run(self, images: NDArray[np.float32]) -> Frames:
+        if (model := self._model) is None:
+            raise ModelClosed(self._path)
         try:
             request = self._idle.get_nowait()
         except Empty:
-            request = self._model.create_infer_request()
+            request = model.create_infer_request()
         try:
             results = request.infer([np.ascontiguousarray(images)])
-            outputs = [np.array(results[at]) for at in range(len(self._model.outputs))]
+            outputs = [np.array(results[at]) for at in range(len(model.outputs))]
         except RuntimeError as error:
             raise RunFailed(self._path, images.shape, _reason(error)) from error
         finally:
@@ -71,7 +73,7 @@ class OpenVinoBackend:
         return frames_of(outputs, images, self.manifest, self._path)
 
     def close(self) -> None:
-        del self._idle, self._model
+        self._model, self._idle = None, SimpleQueue()
 
 
 def import_openvino() -> Any:

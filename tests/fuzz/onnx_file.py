@@ -56,7 +56,7 @@ def seed(place: str) -> bytes:
     graph = inner if place == "initializer" else GraphProto(name="g", node=[node])
     model = ModelProto(ir_version=8, graph=graph)
     helper.set_model_props(model, {"key": "value"})
-    return model.SerializeToString()
+    return bytes(model.SerializeToString())
 
 
 fuzz(target, map(seed, ("initializer", "constant", "subgraph")))
