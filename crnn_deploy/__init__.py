@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import os
 from importlib import import_module
-from typing import TYPE_CHECKING
 
+TYPE_CHECKING = (
+    False  # for type checkers; `typing` takes 5 ms, in which a signal would be Python's own affair
+)
 if TYPE_CHECKING:
     from crnn_deploy.ctc import Char, Text
     from crnn_deploy.errors import CrnnDeployError

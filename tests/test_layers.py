@@ -128,7 +128,7 @@ def test_a_command_imports_only_click_and_errors_before_it_runs(name: str) -> No
         if imported.split(".")[0] not in {*sys.stdlib_module_names, "click"}
     }
     # options are held to the same
-    rooms = ("errors", "cli.options", "cli.decoding_options", "cli.rebuild")
+    rooms = ("errors", "process", "cli.options", "cli.decoding_options", "cli.rebuild")
     allowed = {f"crnn_deploy.{room}" for room in rooms}
     assert foreign <= allowed
 
