@@ -11,9 +11,7 @@ from __future__ import annotations
 import os
 from importlib import import_module
 
-TYPE_CHECKING = (
-    False  # for type checkers; `typing` takes 5 ms, in which a signal would be Python's own affair
-)
+TYPE_CHECKING = False  # of `typing`, which takes 5 ms; until it is there, a signal is Python's own affair
 if TYPE_CHECKING:
     from crnn_deploy.ctc import Char, Text
     from crnn_deploy.errors import CrnnDeployError
@@ -22,9 +20,8 @@ if TYPE_CHECKING:
 
     __version__: str
 
-os.environ.setdefault(
-    "ORT_DISABLE_TELEMETRY", "1"
-)  # read when ONNX Runtime is imported; it reports by default
+# ONNX Runtime reports to its maker unless this is set when it is imported
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __all__ = [
     "Char",
