@@ -38,7 +38,7 @@ from numpy.typing import NDArray
 
 from crnn_deploy import image
 from crnn_deploy.backends import open_backend
-from crnn_deploy.backends.openvino import signal_stack_kept
+from crnn_deploy.backends.openvino import import_openvino, signal_stack_kept
 from crnn_deploy.backends.ort import OrtBackend
 from crnn_deploy.errors import BackendMissing
 from crnn_deploy.recipes import RECIPES
@@ -111,7 +111,7 @@ def rapidocr_task(crops: Sequence[NDArray[np.uint8]]) -> Task:
 
 def bf16(model: Path) -> Callable[[NDArray[np.float32]], object]:
     """OpenVINO asked for bf16; a CPU without its instructions computes in fp32 all the same."""
-    openvino: Any = import_module("openvino")
+    openvino = import_openvino()
     core = openvino.Core()
     print("OpenVINO says that this CPU does", core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
     hints = {"INFERENCE_PRECISION_HINT": "bf16", "INFERENCE_NUM_THREADS": 1, "NUM_STREAMS": 1}

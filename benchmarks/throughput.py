@@ -12,7 +12,6 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Sequence
 from functools import partial
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +31,9 @@ from _common import (
 )
 from numpy.typing import NDArray
 
-from crnn_deploy.backends.openvino import signal_stack_kept
+from crnn_deploy.backends.openvino import import_openvino, signal_stack_kept
 from crnn_deploy.backends.ort import OrtBackend
+from crnn_deploy.errors import BackendMissing
 from crnn_deploy.manifest import Manifest
 from crnn_deploy.stages.inspection import flops, load_onnx
 
@@ -43,8 +43,8 @@ Run = Callable[[NDArray[np.float32]], object]
 def openvino(model: Path, precision: str) -> Run | None:
     """OpenVINO as it comes, None where it is not installed; a CPU without bf16 computes in fp32."""
     try:
-        library: Any = import_module("openvino")
-    except ImportError:
+        library = import_openvino()
+    except BackendMissing:
         return None
     hints = {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": 1, "NUM_STREAMS": 1}
     with signal_stack_kept():

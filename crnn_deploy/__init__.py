@@ -8,9 +8,10 @@ Names are loaded when first asked for, so that importing the package costs nothi
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
-from typing import TYPE_CHECKING
 
+TYPE_CHECKING = False  # of `typing`, which takes 5 ms; until it is there, a signal is Python's own affair
 if TYPE_CHECKING:
     from crnn_deploy.ctc import Char, Text
     from crnn_deploy.errors import CrnnDeployError
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from crnn_deploy.recognizer import Recognizer
 
     __version__: str
+
+# ONNX Runtime reports to its maker unless this is set when it is imported
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __all__ = [
     "Char",

@@ -1,8 +1,9 @@
 """The user's cache folder: what was worked out once for this machine and can be worked out again.
 
-Nothing depends on it: where it cannot be read or written, the work is done again. An entry counts only when
-it belongs to this user alone and its digest is that of its sidecar, so neither a torn write nor another user
-can put a graph into a run.
+Nothing depends on it: where it cannot be read or written, the work is done again. Entries lie in a folder of
+their own with a mark (https://bford.info/cachedir); what else may lie there is neither used nor removed. An
+entry counts only when it belongs to this user alone and its digest is that of its sidecar, so neither a torn
+write nor another user can put a graph into a run.
 """
 
 from __future__ import annotations
@@ -10,24 +11,44 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+import re
 import stat
 import sys
-from contextlib import suppress
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
-__all__ = ["find", "fingerprint", "folder", "load", "store"]
+from crnn_deploy.files import keep, read_regular, temporary
 
+__all__ = ["find", "fingerprint", "folder", "load", "making", "store"]
+
+_NAME = "crnn-deploy-v1"
+_MARK = "CACHEDIR.TAG"
+_MARKED = (
+    b"Signature: 8a477f597d28d172789f06886806bc55\n"
+    b"# crnn-deploy keeps here what it can make again; it removes old files; you may remove the folder.\n"
+)
+_ENTRY = re.compile(r"[0-9a-f]{64}\.(?:json|onnx)")
+_PART = re.compile(r"[0-9a-f]{32}\.bin")  # of an entry, which names it in its sidecar
+_OWN = re.compile(
+    rf"(?:{_ENTRY.pattern})(?:\.sha256)?|{_PART.pattern}|\.[0-9a-f]{{16}}\.tmp|{re.escape(_MARK)}"
+)
 _MOST_ENTRIES = 32  # the least recently written go first
+_ABANDONED = 3600  # seconds after which a file that belongs to no entry is that of a run that was killed
+_MOST_IN_SIDECAR = 10_000  # bytes
 
 
-def folder() -> Path:
-    """Where entries lie: $CRNN_DEPLOY_CACHE, else the system's place for caches."""
-    if own := os.environ.get("CRNN_DEPLOY_CACHE"):
-        return Path(own)
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or Path.home()) / "crnn-deploy" / "cache"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "crnn-deploy"
+def folder() -> Path | None:
+    """Where entries lie: below $CRNN_DEPLOY_CACHE or the system's place for caches; None where neither is."""
+    where = os.environ.get("CRNN_DEPLOY_CACHE")
+    if not where:
+        own = "LOCALAPPDATA" if sys.platform == "win32" else "XDG_CACHE_HOME"
+        where = os.environ.get(own) or os.path.expanduser(os.path.join("~", ".cache"))
+        if not os.path.isabs(where):  # no home that the system knows
+            return None
+    return Path(where, _NAME)
 
 
 @cache
@@ -45,14 +66,18 @@ def fingerprint() -> str:
 
 
 def find(name: str) -> Path | None:
-    """Where an entry lies, or None where there is none, or none that can be trusted."""
+    """Where an entry lies, its part beside it; None where there is none, or none that can be trusted."""
     try:
-        path = folder() / name
-        if not _is_ours(path.parent) or not _is_ours(path):
+        if (where := folder()) is None or not _is_ours(where, stat.S_ISDIR) or not _is_marked(where):
             return None
-        digest = path.with_name(f"{name}.sha256").read_text(encoding="ascii")
-        with open(path, "rb") as file:
-            return path if hashlib.file_digest(file, "sha256").hexdigest() == digest else None
+        digests = _digests(where / f"{name}.sha256")
+        trusted = name in digests and all(
+            (one == name or _PART.fullmatch(one))
+            and _is_ours(where / one, stat.S_ISREG)
+            and _digest(where / one) == digest
+            for one, digest in digests.items()
+        )
+        return where / name if trusted else None
     except (OSError, ValueError):
         return None
 
@@ -66,44 +91,119 @@ def load(name: str) -> bytes | None:
 
 
 def store(name: str, data: bytes) -> bool:
-    """Write an entry, its sidecar first, each in one rename; False where the folder cannot be written."""
+    """Write an entry; False where the folder cannot be written."""
+    with making(name) as path:
+        if path is not None:
+            try:
+                path.write_bytes(data)
+            except OSError:
+                path.unlink(missing_ok=True)
+    return find(name) is not None
+
+
+@contextmanager
+def making(name: str, part: str | None = None) -> Iterator[Path | None]:
+    """A file to be written, which becomes an entry when the block ends well; None where nothing can be kept.
+
+    part: the name of a second file beside it, which the block may write too and the first may name: 32
+        random hexadecimal digits and .bin
+    """
     try:
-        path = folder() / name
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _write(path.with_name(f"{name}.sha256"), hashlib.sha256(data).hexdigest().encode())
-        _write(path, data)
-        _prune(path.parent)
+        where = _made()
+    except OSError:
+        where = None
+    if where is None:
+        yield None
+        return
+    path = where / f".{os.urandom(8).hex()}.tmp"
+    beside = where / (part or path.name)
+    with temporary(path), temporary(beside):
+        yield path
+        with suppress(OSError):
+            files = {name: path, **({beside.name: beside} if part and beside.exists() else {})}
+            lines = [f"{_digest(file)} {one}\n" for one, file in files.items()]
+            for file in files.values():
+                file.chmod(0o600)
+            _write(where / f"{name}.sha256", "".join(lines).encode())
+            path.replace(where / name)
+            keep(beside)
+            _prune(where)
+
+
+def _digests(sidecar: Path) -> dict[str, str]:
+    """Name and digest of an entry and of its part, as the entry's sidecar has them."""
+    text = read_regular(sidecar, _MOST_IN_SIDECAR).decode("ascii")
+    return {name: digest for digest, name in (line.split(" ") for line in text.splitlines())}
+
+
+def _digest(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _made() -> Path | None:
+    """The folder, made and marked where it is not there; None where it is somebody else's or not the cache's.
+
+    Raises OSError.
+    """
+    where = folder()
+    if where is None:
+        return None
+    where.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not _is_ours(where, stat.S_ISDIR):
+        return None
+    if not _is_marked(where):
+        if not all(_OWN.fullmatch(name) for name in os.listdir(where)):
+            return None
+        _write(where / _MARK, _MARKED)
+    return where
+
+
+def _is_marked(where: Path) -> bool:
+    try:
+        return read_regular(where / _MARK, len(_MARKED)) == _MARKED
     except OSError:
         return False
-    return True
 
 
-def _is_ours(path: Path) -> bool:
-    """Whether no other user can have written it, where the system tells."""
+def _is_ours(path: Path, kind: Callable[[int], bool]) -> bool:
+    """Whether it is of this kind, no link, and no other user can have written it, where one can tell."""
+    status = os.lstat(path)
     if not hasattr(os, "getuid"):
-        return True
-    status = os.stat(path)
-    return status.st_uid == os.getuid() and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+        return kind(status.st_mode)
+    shared = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    return kind(status.st_mode) and status.st_uid == os.getuid() and not shared
 
 
 def _write(path: Path, data: bytes) -> None:
-    import tempfile  # with what it imports 7 ms, which most runs need not pay
-
-    number, temporary = tempfile.mkstemp(dir=path.parent, prefix=".")
-    try:
-        with open(number, "wb") as file:
-            file.write(data)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    written = path.with_name(f".{os.urandom(8).hex()}.tmp")
+    with temporary(written):
+        written.write_bytes(data)
+        written.chmod(0o600)
+        written.replace(path)
 
 
 def _prune(where: Path) -> None:
-    kinds = (".bin", ".json", ".onnx")
-    entries = [path for path in where.iterdir() if path.is_file() and path.suffix in kinds]
-    entries.sort(key=lambda path: path.stat().st_mtime, reverse=True)
-    for path in entries[_MOST_ENTRIES:]:
+    """Remove the oldest entries and what killed runs have left: regular files of the cache's own names."""
+    written = {}
+    for file in os.scandir(where):
+        if _OWN.fullmatch(file.name) and file.is_file(follow_symlinks=False) and file.name != _MARK:
+            written[file.name] = file.stat(follow_symlinks=False).st_mtime
+    entries = sorted(filter(_ENTRY.fullmatch, written), key=written.__getitem__, reverse=True)
+    kept, old = entries[:_MOST_ENTRIES], entries[_MOST_ENTRIES:]
+    needed = {file for name in kept for file in _files(where, name)}
+    dropped = {file for name in old for file in _files(where, name)}
+    abandoned = time.time() - _ABANDONED
+    dropped |= {file for file in written if written[file] < abandoned}
+    for file_name in dropped & written.keys() - needed:
         with suppress(OSError):
-            path.unlink()
-            path.with_name(f"{path.name}.sha256").unlink()
+            (where / file_name).unlink()
+
+
+def _files(where: Path, name: str) -> set[str]:
+    """The names of an entry's files."""
+    sidecar = f"{name}.sha256"
+    try:
+        return {name, sidecar, *_digests(where / sidecar)}
+    except (OSError, ValueError):
+        return {name, sidecar}

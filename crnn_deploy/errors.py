@@ -16,6 +16,7 @@ __all__ = [
     "LibraryMissing",
     "ManifestInvalid",
     "ManifestMissing",
+    "ModelClosed",
     "ModelNotFound",
     "ModelUnreadable",
     "ReadFailed",
@@ -65,6 +66,13 @@ class ModelNotFound(CrnnDeployError, FileNotFoundError):
 
     def __init__(self, path: Path) -> None:
         super().__init__(f"no model file at {path}")
+
+
+class ModelClosed(CrnnDeployError, RuntimeError):
+    """A model that is used after `close`."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(f"{path} is closed; load it again")
 
 
 class ModelUnreadable(CrnnDeployError, ValueError):

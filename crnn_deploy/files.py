@@ -20,15 +20,17 @@ __all__ = [
     "check_outputs",
     "discard_temporaries",
     "fitting_name",
+    "keep",
     "open_regular",
     "read_regular",
     "replacing",
+    "temporary",
     "write",
 ]
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _LONGEST_NAME = 255  # bytes, on nearly every file system
-_temporaries: set[Path] = set()  # that `replacing` has made and not yet renamed or removed
+_temporaries: set[Path] = set()  # that are neither removed nor in their place yet
 
 
 class OutputExists(CrnnDeployError, FileExistsError):
@@ -84,6 +86,24 @@ def read_regular(path: str | os.PathLike[str], limit: int) -> bytes:
     if len(data) > limit:
         raise OSError(errno.EFBIG, f"it has more than the limit of {limit:,} bytes", os.fspath(path))
     return data
+
+
+@contextmanager
+def temporary(path: Path) -> Iterator[None]:
+    """A file that is gone when the block ends, or the process does, unless it was given to `keep`."""
+    _temporaries.add(path)
+    try:
+        yield
+    finally:
+        if path in _temporaries:
+            keep(path)
+            with suppress(OSError):
+                path.unlink()
+
+
+def keep(path: Path) -> None:
+    """A file of `temporary` stays."""
+    _temporaries.discard(path)
 
 
 @contextmanager
@@ -180,7 +200,7 @@ def fitting_name(name: str, suffix: str) -> str:
 
 
 def discard_temporaries() -> None:
-    """Remove what `replacing` has begun and not finished, for a process that ends at once."""
+    """Remove what has begun and is not finished, for a process that ends at once."""
     for path in list(_temporaries):
         with suppress(OSError):
             path.unlink()

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from crnn_deploy.batching import Groups
@@ -19,6 +21,8 @@ __all__ = ["Reader", "Result", "read_in_order"]
 
 _BATCHES_IN_WINDOW = 64  # of words in buckets of 4 pixels, 5 of 6 batches are full then
 _BATCHES_GIVEN = 4  # images in so many batches are given at once: each time costs a write
+_PATIENCE = 0.7  # seconds that what has begun may still take once the run is stopped
+_TURN = 0.2  # seconds after which a thread that waits looks whether the run is stopped
 _MOST_COLUMNS = 2**16  # of images that wait for others, 8 MiB of grey 32-pixel lines
 
 Result = tuple[str, Text | CrnnDeployError]  # the path of an image and what was read in it
@@ -56,14 +60,15 @@ def read_in_order(
     full or until `window` images (by default 64 times `batch`) were drawn from `paths` and not yet yielded;
     then the batch of the one that has waited longest runs as it is. An image that cannot be read gives its
     error.
-    Once `stopped()` is true, what no thread has begun is dropped, and the results end before the first gap.
+    Once `stopped()` is true, what no thread has begun is dropped, what does not end within a second is given
+    up, as its thread may be in native code that never ends, and the results end before the first gap.
     """
     pool = ThreadPoolExecutor(workers)
+    images = _Window(reader, paths, batch, window or _BATCHES_IN_WINDOW * batch)
     try:
-        images = _Window(reader, paths, batch, window or _BATCHES_IN_WINDOW * batch)
         yield from images.results(pool, 2 * workers, stopped)
     finally:
-        pool.shutdown(cancel_futures=True)
+        pool.shutdown(wait=not images.given_up, cancel_futures=True)
 
 
 class _Window(Generic[Image]):
@@ -74,6 +79,7 @@ class _Window(Generic[Image]):
         self._paths: dict[int, str] = {}  # of all that was drawn and not yet given, by place in the input
         self._drawn = self._given = 0
         self._exhausted = False
+        self.given_up = False  # a thread still works, and nobody waits for it
         self._groups: Groups[_Item[Image]] = Groups(batch)
         self._full: deque[list[_Item[Image]]] = deque()
         self._done: dict[int, Text | CrnnDeployError] = {}
@@ -86,6 +92,7 @@ class _Window(Generic[Image]):
         least = min(_BATCHES_GIVEN * self._batch, self._size // 4)
         finished: SimpleQueue[Future[_Outcome[Image]]] = SimpleQueue()
         submitted: set[Future[_Outcome[Image]]] = set()
+        until = math.inf
         while True:
             while len(submitted) < ahead and not stopped() and (task := self._next_task()) is not None:
                 future = pool.submit(task)
@@ -93,9 +100,16 @@ class _Window(Generic[Image]):
                 future.add_done_callback(finished.put)
             if stopped():
                 submitted -= {future for future in submitted if future.cancel()}
+                until = min(until, time.monotonic() + _PATIENCE)
             if not submitted:
                 break
-            future = finished.get()
+            try:
+                future = finished.get(timeout=_TURN)
+            except Empty:
+                self.given_up = time.monotonic() > until
+                if self.given_up:
+                    break
+                continue
             if future.cancelled():
                 continue
             submitted.remove(future)

@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from types import FrameType, TracebackType
 
 from crnn_deploy.files import discard_temporaries
@@ -62,6 +62,7 @@ class Stop:
         return self._requested
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
+        _signals.came = True
         self._requested = True
         for handled in self._before:
             signal.signal(handled, signal.SIG_DFL)
@@ -82,50 +83,85 @@ class Stop:
             yield path
 
 
-_came = threading.Event()  # whether a signal has come since `answer_signals`
+class _Signals:
+    """Those of this process; without a lock, which a handler could wait for in vain."""
+
+    came = False
+    raised = False  # KeyboardInterrupt, wherever Python was
+
+
+_signals = _Signals()
 
 
 def interrupted() -> bool:
-    """Whether a signal has come: an error that follows it is most likely its consequence."""
-    return _came.is_set()
+    """Whether a signal has raised KeyboardInterrupt: an error that follows is most likely its consequence.
+
+    A library that is interrupted while it is imported raises ImportError, for one.
+    """
+    return _signals.raised
 
 
-def answer_signals() -> None:
+@contextmanager
+def answer_signals() -> Iterator[None]:
     """Answer Ctrl-C and SIGTERM within two seconds, whatever native code the main thread is in.
 
     Python runs a signal's handler between two of its own instructions, and a library that computes for
     minutes lets it wait. So a thread is told of the signal by the system. After a grace in which the command
     may end by itself, it ends the process, without the files that were being written; a command that saves
     (`Stop`) it lets go on, and says so.
+
+    Before the block and after it the system's own answer is left: the process ends at once. A command that
+    ends after a signal does not wait for threads that are within native code.
     """
-    if threading.current_thread() is not threading.main_thread():
-        return
-    for number in _SIGNALS:
-        if signal.getsignal(number) == signal.SIG_DFL:  # SIGTERM: else nothing is told of it
+    answered = [number for number in _SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+    try:
+        for number in answered:
             signal.signal(number, _raise)
-    told, tells = os.pipe()
-    os.set_blocking(tells, False)
-    signal.set_wakeup_fd(tells, warn_on_full_buffer=False)
-    threading.Thread(target=_answer, args=(told,), daemon=True, name="signals").start()
+        if hasattr(os, "register_at_fork"):  # not on Windows
+            told, tells = os.pipe()
+            os.set_blocking(tells, False)
+            signal.set_wakeup_fd(tells, warn_on_full_buffer=False)
+            os.register_at_fork(after_in_child=_forget)
+            threading.Thread(target=_answer, args=(told,), daemon=True, name="signals").start()
+        yield
+    finally:
+        for number in answered:
+            signal.signal(number, signal.SIG_DFL)
+        others = set(threading.enumerate()) - {threading.main_thread()}
+        if _signals.came and not all(thread.daemon for thread in others):
+            _leave()
 
 
 def _raise(number: int, frame: FrameType | None) -> None:
+    _signals.came = _signals.raised = True
     raise KeyboardInterrupt
+
+
+def _forget() -> None:
+    """Of a process that was forked: a signal to it is none to its parent, with whom it shares the pipe."""
+    signal.set_wakeup_fd(-1)
+    for number in _SIGNALS:
+        if signal.getsignal(number) == _raise:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _answer(told: int) -> None:
     while data := os.read(told, 64):
         if not set(_SIGNALS).intersection(data):
             continue
-        _came.set()
+        _signals.came = True
         time.sleep(_GRACE)
         stop = Stop.active
         if stop is not None and stop.saves:
             _say("stopping when this step is saved; Ctrl-C again ends at once")
             continue
         _say("stopped")
-        discard_temporaries()
-        os._exit(INTERRUPTED)
+        _leave()
+
+
+def _leave() -> None:
+    discard_temporaries()
+    os._exit(INTERRUPTED)
 
 
 def _say(message: str) -> None:

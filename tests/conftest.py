@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import crnn_deploy  # noqa: F401  # before ONNX Runtime, which reports to its maker otherwise
+
+# isort: split
 import pytest
 from paper_gpu import PaperCuda, PaperTrt
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 onnx = pytest.importorskip("onnx")
 
+from google.protobuf.message import DecodeError  # noqa: E402
 from onnx import (  # noqa: E402
     FunctionProto,
     GraphProto,
@@ -23,7 +24,7 @@ from onnx import (  # noqa: E402
     helper,
 )
 
-from crnn_deploy.backends.onnx_file import check_self_contained  # noqa: E402
+from crnn_deploy.backends.onnx_file import check_self_contained, read_metadata  # noqa: E402
 from crnn_deploy.errors import ModelUnreadable  # noqa: E402
 
 
@@ -216,11 +217,101 @@ def test_a_truncated_file_is_refused_wherever_it_is_cut(folder: Path) -> None:
 
 
 def test_a_file_that_cannot_be_opened_is_refused(folder: Path) -> None:
-    with pytest.raises(ModelUnreadable, match="cannot be read"):
-        check_self_contained(folder)
+    """A FIFO is not waited for."""
+    os.mkfifo(folder / "pipe.onnx")
+    for path in (folder, folder / "pipe.onnx", folder / "none.onnx"):
+        for read in (check_self_contained, read_metadata):
+            with pytest.raises(ModelUnreadable, match="cannot be read"):
+                read(path)
+
+
+def field(number: int, value: bytes) -> bytes:
+    assert len(value) < 128
+    return bytes([number << 3 | 2, len(value)]) + value
+
+
+def with_entry(*texts: bytes) -> bytes:
+    """A model with an external tensor, the entry of its location as it is given."""
+    tensor = inline().SerializeToString() + field(13, b"".join(texts)) + b"\x70\x01"
+    return bytes(model_of().SerializeToString()) + field(7, field(5, tensor))
+
+
+KEY = field(1, b"location")
+HIDDEN = {  # what follows or precedes the location, which protobuf passes over or overrules
+    "varint": (KEY, field(2, b"hard"), b"\x10\x00"),
+    "varint as key": (KEY, field(2, b"hard"), b"\x08\x00"),
+    "8 bytes": (KEY, field(2, b"hard"), b"\x11weights."),
+    "8 bytes as key": (KEY, field(2, b"hard"), b"\x09offset__"),
+    "4 bytes": (KEY, field(2, b"hard"), b"\x15.bin"),
+    "another field": (KEY, field(2, b"hard"), field(3, b"weights.bin")),
+    "twice": (KEY, field(2, b"weights.bin"), field(2, b"hard")),
+    "twice as key": (field(1, b"offset"), field(2, b"hard"), KEY),
+    "overlong tag": (KEY, b"\x92\x00", field(2, b"hard")[1:]),
+    "group": (KEY, b"\x1b", field(2, b"weights.bin"), b"\x1c", field(2, b"hard")),
+}
+
+
+@pytest.mark.parametrize("case", HIDDEN)
+def test_a_location_is_found_as_protobuf_finds_it(case: str, folder: Path) -> None:
+    os.link(folder.parent / "secret.bin", folder / "hard")
+    (folder / "weights.bin").write_bytes(bytes(16))
+    path = folder / "model.onnx"
+    path.write_bytes(with_entry(*HIDDEN[case]))
+    assert "hard" in locations(ModelProto.FromString(path.read_bytes()))
+    with pytest.raises(ModelUnreadable, match=r"hard link|not an ONNX file"):
+        check_self_contained(path)
+
+
+def test_an_address_in_memory_is_no_location(folder: Path) -> None:
+    (folder / "*" / "_ORT_MEM_ADDR_").mkdir(parents=True)
+    (folder / "*" / "_ORT_MEM_ADDR_" / "*").write_bytes(bytes(16))
+    with pytest.raises(ModelUnreadable, match="address in memory"):
+        check_self_contained(saved(PLACES["initializer"]("*/_ORT_MEM_ADDR_/*"), folder))
+
+
+def locations(message: Any) -> set[str]:
+    """Those of all tensors in a message, as protobuf's own library reads them."""
+    if isinstance(message, TensorProto):
+        return {entry.value for entry in message.external_data if entry.key == "location"}
+    return {
+        location
+        for described, value in message.ListFields()
+        if described.message_type is not None
+        for inner in ([value] if hasattr(value, "ListFields") else value)
+        for location in locations(inner)
+    }
 
 
 SEEDS = [make("../secret.bin").SerializeToString() for make in PLACES.values()]
+INSIDE = [make("weights.bin").SerializeToString() for make in PLACES.values()]
+INSIDE += [with_entry(*parts).replace(b"hard", b"abcd") for parts in HIDDEN.values()]
+
+
+@given(
+    st.sampled_from(INSIDE),
+    st.lists(
+        st.tuples(st.integers(0, 200), st.integers(0, 4), st.binary(max_size=4)), min_size=1, max_size=3
+    ),
+)
+@settings(deadline=None, max_examples=1000, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_no_location_that_protobuf_finds_is_missed(
+    folder: Path, data: bytes, edits: list[tuple[int, int, bytes]]
+) -> None:
+    for name in ("weights.bin", "abcd"):
+        (folder / name).write_bytes(bytes(16))
+    for at, removed, put in edits:
+        data = data[:at] + put + data[at + removed :]
+    path = folder / "model.onnx"
+    path.write_bytes(data)
+    try:
+        found = check_self_contained(path)
+    except ModelUnreadable:
+        return
+    try:
+        model = ModelProto.FromString(data)
+    except DecodeError:
+        return
+    assert locations(model) <= found
 
 
 @given(

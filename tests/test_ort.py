@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,14 @@ pytest.importorskip("onnxruntime")
 
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
+from crnn_deploy import Recognizer  # noqa: E402
 from crnn_deploy.backends import open_backend  # noqa: E402
 from crnn_deploy.errors import (  # noqa: E402
     AlphabetMismatch,
     BackendMissing,
     ManifestInvalid,
     ManifestMissing,
+    ModelClosed,
     ModelNotFound,
     ModelUnreadable,
     RunFailed,
@@ -205,6 +208,20 @@ def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
         open_backend(tmp_path / "m.onnx")
 
 
+def test_a_closed_backend_says_so(tmp_path: Path) -> None:
+    path, image = save(tmp_path / "m.onnx", MANIFEST.to_json()), np.zeros((1, 1, 3, 8), np.float32)
+    for engine in ("onnxruntime", "openvino") if find_spec("openvino") else ("onnxruntime",):
+        backend = open_backend(path, engine=engine)
+        recognizer = Recognizer(backend)
+        backend.run(image)
+        recognizer.close()
+        with pytest.raises(ModelClosed, match=r"m\.onnx is closed; load it again"):
+            backend.run(image)
+        with pytest.raises(ModelClosed):
+            recognizer.read([np.zeros((9, 9), np.uint8)])
+        recognizer.close()
+
+
 OPEN = """
 import sys
 from pathlib import Path
@@ -286,6 +303,13 @@ def test_no_onnx_runtime_names_the_extra(code: str, tmp_path: Path) -> None:
     line = said(BLOCK + code, model)
     assert "pip install 'crnn-deploy[cpu]'" in line
     assert "\n" not in line
+
+
+@pytest.mark.parametrize("version", ["1.20.1", "1.23.2", "0.9"])
+def test_an_onnx_runtime_that_follows_any_path_is_refused(version: str, tmp_path: Path) -> None:
+    code = f"import onnxruntime; onnxruntime.__version__ = {version!r}" + OPEN
+    line = said(code, save(tmp_path / "m.onnx", MANIFEST.to_json()))
+    assert f"ONNX Runtime {version} is too old" in line and "pip install --upgrade" in line
 
 
 def test_the_installation_of_this_machine_is_usable(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from crnn_deploy.cli.main import main
 from crnn_deploy.ctc import Frames
 from crnn_deploy.cuda import CudaFailed
 from crnn_deploy.engine_file import EngineStale, Layer, Profile, Range, digest, sidecar_of
-from crnn_deploy.errors import ModelUnreadable, RunFailed
+from crnn_deploy.errors import ModelClosed, ModelUnreadable, RunFailed
 from crnn_deploy.models import DEFAULT
 from crnn_deploy.stages.argmax import with_argmax
 
@@ -147,6 +147,9 @@ def test_contexts_of_tensorrt_for_rtx_share_kernels_of_the_kind_asked_for(
     assert (
         cuda.calls.count(f"context, {kernels}") == 2 and "context" not in cuda.calls
     )  # plain, and a graph's
+    backend.close()
+    with pytest.raises(ModelClosed):
+        backend.run(images(1, 100))
     backend.close()
 
 

@@ -28,11 +28,13 @@ class Backend(Protocol):
     def run(self, images: NDArray[np.float32]) -> Frames:
         """Images (N, C, H, W), prepared as the manifest says, to what the network says of each frame.
 
-        Raises RunFailed.
+        Raises RunFailed, ModelClosed.
         """
         ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Give back what it holds; a run that has begun may end after it. A second time changes nothing."""
+        ...
 
 
 def open_backend(

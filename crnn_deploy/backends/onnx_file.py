@@ -2,6 +2,10 @@
 
 An ONNX file is a protocol buffer; a walk over its fields finds references to other files. ONNX Runtime
 follows such references, hard links among them, and an EPContext node carries a compiled binary.
+
+The walk reads fields as protobuf does: of a text that comes twice the last counts, a field of another wire
+type than its own is passed over, parts of a message that comes twice belong to both. What protobuf takes in
+more than one way, such as groups and overlong tags, no exporter writes, and is refused.
 """
 
 from __future__ import annotations
@@ -10,25 +14,34 @@ import mmap
 import os
 import stat
 from collections.abc import Iterator
+from io import UnsupportedOperation
 from pathlib import Path
+from typing import Literal
 
 from crnn_deploy.errors import ModelUnreadable
+from crnn_deploy.files import open_regular
 
 __all__ = ["check_self_contained", "read_metadata"]
 
-_Field = tuple[int, int | memoryview]
+_Message = Literal["model", "training", "graph", "function", "node", "attribute", "sparse", "tensor", "entry"]
 
-# field numbers of onnx.proto
-_MODEL_GRAPH, _MODEL_METADATA, _MODEL_FUNCTIONS = 7, 14, 25
-_GRAPH_NODE, _GRAPH_INITIALIZER, _GRAPH_SPARSE = 1, 5, 15
-_FUNCTION_NODE, _FUNCTION_DEFAULT = 7, 11
-_NODE_OP_TYPE, _NODE_ATTRIBUTE = 4, 5
-_ATTRIBUTE_TENSOR, _ATTRIBUTE_GRAPH, _ATTRIBUTE_TENSORS, _ATTRIBUTE_GRAPHS = 5, 6, 10, 11
-_ATTRIBUTE_SPARSE, _ATTRIBUTE_SPARSES = 22, 23
-_SPARSE_VALUES, _SPARSE_INDICES = 1, 2
-_TENSOR_EXTERNAL = 13
+# of onnx.proto: the messages within a message that lead to a tensor, by the number of their field
+_WITHIN: dict[_Message, dict[int, _Message]] = {
+    "model": {7: "graph", 20: "training", 25: "function"},
+    "training": {1: "graph", 2: "graph"},
+    "graph": {1: "node", 5: "tensor", 15: "sparse"},
+    "function": {7: "node", 11: "attribute"},
+    "node": {5: "attribute"},
+    "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse", 23: "sparse"},
+    "sparse": {1: "tensor", 2: "tensor"},
+    "tensor": {13: "entry"},
+    "entry": {},
+}
+_MODEL_GRAPH, _MODEL_METADATA = 7, 14
+_NODE_OP_TYPE = 4
 _ENTRY_KEY, _ENTRY_VALUE = 1, 2
-_DEEPEST = 64
+_DEEPEST = 64  # graphs within graphs
+_IN_MEMORY = "_ORT_MEM_ADDR_"  # a location that ONNX Runtime and OpenVINO take for an address in memory
 
 
 def check_self_contained(path: Path) -> set[str]:
@@ -38,12 +51,15 @@ def check_self_contained(path: Path) -> set[str]:
     Raises ModelUnreadable.
     """
     try:
-        locations = set(_external_locations(_mapped(path), path))
+        model = _mapped(path)
+        if not any(number == _MODEL_GRAPH for number, _ in _messages(model)):
+            raise ValueError("no graph")
+        locations = set(_locations(model, "model", path, 0))
+    except ModelUnreadable:
+        raise
     except OSError as error:
         raise ModelUnreadable(path, f"cannot be read: {error.strerror}") from error
-    except (IndexError, ValueError, RecursionError) as error:
-        if isinstance(error, ModelUnreadable):
-            raise
+    except (IndexError, ValueError) as error:
         raise ModelUnreadable(path, "not an ONNX file, or a truncated one") from error
     for location in locations:
         _check_location(path, location)
@@ -52,26 +68,29 @@ def check_self_contained(path: Path) -> set[str]:
 
 def read_metadata(path: Path) -> dict[str, str]:
     """The file's metadata, as text under text. Raises ModelUnreadable."""
-    found: dict[str, str] = {}
     try:
-        for number, value in _fields(_mapped(path)):
-            if number == _MODEL_METADATA and isinstance(value, memoryview):
-                entry = dict(_fields(value))
-                found[_bytes(entry.get(_ENTRY_KEY)).decode()] = _bytes(entry.get(_ENTRY_VALUE)).decode()
+        entries = [entry for number, entry in _messages(_mapped(path)) if number == _MODEL_METADATA]
+        return dict(map(_entry, entries))
     except UnicodeDecodeError as error:
         raise ModelUnreadable(path, "its metadata is not UTF-8") from error
-    except (OSError, IndexError, ValueError) as error:
+    except OSError as error:
+        raise ModelUnreadable(path, f"cannot be read: {error.strerror}") from error
+    except (IndexError, ValueError) as error:
         raise ModelUnreadable(path, "not an ONNX file, or a truncated one") from error
-    return found
 
 
 def _mapped(path: Path) -> memoryview:
     """The file's bytes; only what is looked at is read, so weights cost neither time nor memory."""
-    with open(path, "rb") as file:
-        return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    with open_regular(path) as file:
+        try:
+            return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+        except UnsupportedOperation:  # an empty file has no number
+            return memoryview(b"")
 
 
 def _check_location(path: Path, location: str) -> None:
+    if _IN_MEMORY in location:
+        raise ModelUnreadable(path, f"its weights lie at an address in memory, {location!r}; refused")
     folder = path.parent.resolve()
     try:
         target = (folder / location).resolve()
@@ -92,99 +111,51 @@ def _check_location(path: Path, location: str) -> None:
         )
 
 
-def _external_locations(model: memoryview, path: Path) -> Iterator[str]:
-    seen_graph = False
-    for number, value in _fields(model):
-        if not isinstance(value, memoryview):
-            continue
-        if number == _MODEL_GRAPH:
-            seen_graph = True
-            yield from _in_graph(value, path, 0)
-        elif number == _MODEL_FUNCTIONS:
-            for inner, part in _fields(value):
-                if inner == _FUNCTION_NODE and isinstance(part, memoryview):
-                    yield from _in_node(part, path, 0)
-                elif inner == _FUNCTION_DEFAULT and isinstance(part, memoryview):
-                    yield from _in_attribute(part, path, 0)
-    if not seen_graph:
-        raise ValueError("no graph")
-
-
-def _in_graph(graph: memoryview, path: Path, depth: int) -> Iterator[str]:
+def _locations(message: memoryview, kind: _Message, path: Path, depth: int) -> Iterator[str]:
+    """Where the tensors in a message say that their weights lie. Raises ModelUnreadable."""
     if depth > _DEEPEST:
         raise ModelUnreadable(path, "its graphs are nested too deeply")
-    for number, value in _fields(graph):
-        if not isinstance(value, memoryview):
-            continue
-        if number == _GRAPH_NODE:
-            yield from _in_node(value, path, depth)
-        elif number == _GRAPH_INITIALIZER:
-            yield from _in_tensor(value)
-        elif number == _GRAPH_SPARSE:
-            yield from _in_sparse(value)
-
-
-def _in_node(node: memoryview, path: Path, depth: int) -> Iterator[str]:
-    for number, value in _fields(node):
-        if not isinstance(value, memoryview):
-            continue
-        if number == _NODE_OP_TYPE and bytes(value) == b"EPContext":
+    within = _WITHIN[kind]
+    for number, value in _messages(message):
+        if kind == "node" and number == _NODE_OP_TYPE and bytes(value) == b"EPContext":
             raise ModelUnreadable(path, "it holds an EPContext node (a compiled binary); refused")
-        if number == _NODE_ATTRIBUTE:
-            yield from _in_attribute(value, path, depth)
+        inner = within.get(number)
+        if inner == "entry":
+            key, text = _entry(value)
+            if key == "location":
+                yield text
+        elif inner is not None:
+            yield from _locations(value, inner, path, depth + (inner == "graph"))
 
 
-def _in_attribute(attribute: memoryview, path: Path, depth: int) -> Iterator[str]:
-    for number, value in _fields(attribute):
-        if not isinstance(value, memoryview):
-            continue
-        if number in (_ATTRIBUTE_TENSOR, _ATTRIBUTE_TENSORS):
-            yield from _in_tensor(value)
-        elif number in (_ATTRIBUTE_SPARSE, _ATTRIBUTE_SPARSES):
-            yield from _in_sparse(value)
-        elif number in (_ATTRIBUTE_GRAPH, _ATTRIBUTE_GRAPHS):
-            yield from _in_graph(value, path, depth + 1)
+def _entry(entry: memoryview) -> tuple[str, str]:
+    """Key and value of a message of two texts."""
+    texts = {number: bytes(value).decode() for number, value in _messages(entry)}  # the last counts
+    return texts.get(_ENTRY_KEY, ""), texts.get(_ENTRY_VALUE, "")
 
 
-def _in_sparse(sparse: memoryview) -> Iterator[str]:
-    for number, value in _fields(sparse):
-        if number in (_SPARSE_VALUES, _SPARSE_INDICES) and isinstance(value, memoryview):
-            yield from _in_tensor(value)
-
-
-def _in_tensor(tensor: memoryview) -> Iterator[str]:
-    for number, value in _fields(tensor):
-        if number == _TENSOR_EXTERNAL and isinstance(value, memoryview):
-            entry = dict(_fields(value))
-            if _bytes(entry.get(_ENTRY_KEY)) == b"location":
-                yield _bytes(entry.get(_ENTRY_VALUE)).decode()
-
-
-def _bytes(value: int | memoryview | None) -> bytes:
-    return bytes(value) if isinstance(value, memoryview) else b""
-
-
-def _fields(message: memoryview) -> Iterator[_Field]:
-    """Number and value of each field of a protocol buffer message; bytes come as views, not copies."""
+def _messages(message: memoryview) -> Iterator[tuple[int, memoryview]]:
+    """Number and value of each field of a message that holds bytes, text or a message: views, not copies."""
     at, end = 0, len(message)
     while at < end:
+        start = at
         tag, at = _varint(message, at)
-        if tag >> 32:  # protobuf readers may keep the low 32 bits, which name another field
-            raise ValueError("tag too large")
         number, kind = tag >> 3, tag & 7
+        if not number or tag >> 32 or at - start > 5:  # readers may keep the low 32 bits, another field
+            raise ValueError("a tag that is none")
         if kind == 0:
-            value, at = _varint(message, at)
-            yield number, value
+            _, at = _varint(message, at)
             continue
         if kind == 2:
             size, at = _varint(message, at)
         elif kind in (1, 5):
             size = 8 if kind == 1 else 4
-        else:
+        else:  # groups, which nothing in ONNX is, and what no version of protobuf knows
             raise ValueError(f"wire type {kind}")
-        if number == 0 or at + size > end:
+        if at + size > end:
             raise ValueError("truncated")
-        yield number, message[at : at + size]
+        if kind == 2:
+            yield number, message[at : at + size]
         at += size
 
 

@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from crnn_deploy.backends.onnx_file import check_self_contained, read_metadata
 from crnn_deploy.backends.outputs import frames_of
 from crnn_deploy.ctc import Frames
-from crnn_deploy.errors import BackendMissing, ManifestMissing, ModelUnreadable, RunFailed
+from crnn_deploy.errors import BackendMissing, ManifestMissing, ModelClosed, ModelUnreadable, RunFailed
 from crnn_deploy.manifest import METADATA_KEY, Manifest
 
-__all__ = ["OpenVinoBackend", "signal_stack_kept"]
+__all__ = ["OpenVinoBackend", "import_openvino", "signal_stack_kept"]
 
 
 class OpenVinoBackend:
@@ -32,12 +32,7 @@ class OpenVinoBackend:
     """
 
     def __init__(self, path: Path, *, threads: int = 1, precision: Literal["fp32", "bf16"] = "fp32") -> None:
-        try:
-            openvino: Any = import_module("openvino")
-        except (ImportError, OSError) as error:
-            raise BackendMissing(
-                f"OpenVINO is not usable here ({error}); run pip install 'crnn-deploy[openvino]'"
-            ) from error
+        openvino = import_openvino()
         check_self_contained(path)
         text = read_metadata(path).get(METADATA_KEY)
         if text is None:
@@ -62,13 +57,15 @@ class OpenVinoBackend:
         self._idle: SimpleQueue[Any] = SimpleQueue()  # a request serves one thread at a time
 
     def run(self, images: NDArray[np.float32]) -> Frames:
+        if (model := self._model) is None:
+            raise ModelClosed(self._path)
         try:
             request = self._idle.get_nowait()
         except Empty:
-            request = self._model.create_infer_request()
+            request = model.create_infer_request()
         try:
             results = request.infer([np.ascontiguousarray(images)])
-            outputs = [np.array(results[at]) for at in range(len(self._model.outputs))]
+            outputs = [np.array(results[at]) for at in range(len(model.outputs))]
         except RuntimeError as error:
             raise RunFailed(self._path, images.shape, _reason(error)) from error
         finally:
@@ -76,7 +73,28 @@ class OpenVinoBackend:
         return frames_of(outputs, images, self.manifest, self._path)
 
     def close(self) -> None:
-        del self._idle, self._model
+        self._model, self._idle = None, SimpleQueue()
+
+
+def import_openvino() -> Any:
+    """The library's module, without its telemetry. Raises BackendMissing.
+
+    As soon as it is imported, OpenVINO tells Google Analytics so and writes an identifier below the user's
+    home, unless this package of its own is missing.
+    """
+    reports = "openvino_telemetry"
+    before = sys.modules.get(reports)
+    sys.modules[reports] = None  # type: ignore[assignment]  # so that its import fails
+    try:
+        return import_module("openvino")
+    except (ImportError, OSError) as error:
+        raise BackendMissing(
+            f"OpenVINO is not usable here ({error}); run pip install 'crnn-deploy[openvino]'"
+        ) from error
+    finally:
+        del sys.modules[reports]
+        if before is not None:
+            sys.modules[reports] = before
 
 
 class _Stack(ctypes.Structure):

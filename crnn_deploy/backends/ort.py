@@ -21,7 +21,14 @@ from crnn_deploy.backends import Device
 from crnn_deploy.backends.onnx_file import check_self_contained
 from crnn_deploy.backends.outputs import frames_of
 from crnn_deploy.ctc import Frames
-from crnn_deploy.errors import AlphabetMismatch, BackendMissing, ManifestMissing, ModelUnreadable, RunFailed
+from crnn_deploy.errors import (
+    AlphabetMismatch,
+    BackendMissing,
+    ManifestMissing,
+    ModelClosed,
+    ModelUnreadable,
+    RunFailed,
+)
 from crnn_deploy.installed import onnxruntime_distributions
 from crnn_deploy.manifest import METADATA_KEY, Manifest, WidthRule
 
@@ -34,6 +41,7 @@ _EXTERNAL = "session.optimized_model_external_initializers"
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 _CUDA_FAILURE = re.compile(r"\b(CUDA|CUBLAS|CUDNN|CURAND|CUFFT) failure[^;\n]*")  # behind a C++ signature
 _ASSIGNMENT = "session.record_ep_graph_assignment_info"  # ONNX Runtime 1.24 and later
+_OLDEST, _VERSION = (1, 24), re.compile(r"\d+")
 # where these run decides the speed; arithmetic on shapes belongs on the CPU
 _HEAVY = ("Conv", "LSTM", "GRU", "RNN", "MatMul", "Gemm")  # and their quantised forms, QLinearConv
 
@@ -57,21 +65,22 @@ class OrtBackend:
         tf32: bool = False,
         cached: bool = False,
     ) -> None:
-        self._session = open_session(path, threads=threads, device=device, tf32=tf32, cached=cached)
+        session = open_session(path, threads=threads, device=device, tf32=tf32, cached=cached)
         try:
-            text = self._session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
+            text = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
         except UnicodeDecodeError as error:
             raise ModelUnreadable(path, "its metadata is not UTF-8") from error
         if text is None:
             raise ManifestMissing(path)
         self.manifest = Manifest.from_json(text)
         self._path = path
-        self._check_graph()
-        self._input = self._session.get_inputs()[0].name
+        self._check_graph(session)
+        self._input = session.get_inputs()[0].name
+        self._session: onnxruntime.InferenceSession | None = session
 
-    def _check_graph(self) -> None:
+    def _check_graph(self, session: onnxruntime.InferenceSession) -> None:
         """Refuse a graph that is not what the manifest says, as far as its declared shapes tell."""
-        manifest, inputs, outputs = self.manifest, self._session.get_inputs(), self._session.get_outputs()
+        manifest, inputs, outputs = self.manifest, session.get_inputs(), session.get_outputs()
         shape = inputs[0].shape if len(inputs) == 1 and inputs[0].type == "tensor(float)" else []
         rules: list[int | WidthRule] = [manifest.channels, manifest.height, manifest.width]
         known = zip(shape[1:], rules, strict=False)
@@ -96,10 +105,12 @@ class OrtBackend:
             raise AlphabetMismatch(len(manifest.alphabet), classes)
 
     def run(self, images: NDArray[np.float32]) -> Frames:
+        if (session := self._session) is None:
+            raise ModelClosed(self._path)
         size = self.manifest.max_batch or max(1, len(images))
         try:
             runs = [
-                self._session.run(None, {self._input: images[at : at + size]})
+                session.run(None, {self._input: images[at : at + size]})
                 for at in range(0, max(1, len(images)), size)
             ]
         except Exception as error:  # ONNX Runtime's exceptions share no base class
@@ -108,7 +119,7 @@ class OrtBackend:
         return frames_of(outputs, images, self.manifest, self._path)
 
     def close(self) -> None:
-        del self._session
+        self._session = None
 
 
 def _fits(size: int, rule: int | WidthRule) -> bool:
@@ -205,22 +216,19 @@ def _open_cached(ort: Any, path: Path, options: Any) -> onnxruntime.InferenceSes
         unchanged = _options(ort, options.intra_op_num_threads)
         unchanged.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         with suppress(Exception):  # a graph that does not load is made again
-            if all(cache.find(name) for name in check_self_contained(known)):
-                return ort.InferenceSession(str(known), unchanged, providers=["CPUExecutionProvider"])
-    import tempfile  # as in `cache`
-
-    with tempfile.TemporaryDirectory() as folder:
-        written = Path(folder) / f"{key}.onnx"
-        weights = f"{os.urandom(16).hex()}.bin"  # of this graph alone, though another process writes one too
-        options.optimized_model_filepath = str(written)
-        options.add_session_config_entry(f"{_EXTERNAL}_file_name", weights)
-        options.add_session_config_entry(f"{_EXTERNAL}_min_size_in_bytes", "1024")
-        options.add_session_config_entry("session.save_external_prepacked_constant_initializers", "1")
-        session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        if written.with_name(weights).is_file():  # all but graphs of a few numbers have some
-            cache.store(weights, written.with_name(weights).read_bytes())
-            cache.store(written.name, written.read_bytes())
-    return session
+            check_self_contained(known)
+            return ort.InferenceSession(str(known), unchanged, providers=["CPUExecutionProvider"])
+    weights = f"{os.urandom(16).hex()}.bin"  # of this graph alone, though another process writes one too
+    with suppress(Exception), cache.making(f"{key}.onnx", weights) as written:
+        if written is not None:
+            kept = _options(ort, options.intra_op_num_threads)
+            kept.optimized_model_filepath = str(written)
+            kept.add_session_config_entry(f"{_EXTERNAL}_file_name", weights)
+            kept.add_session_config_entry(f"{_EXTERNAL}_min_size_in_bytes", "1024")
+            kept.add_session_config_entry("session.save_external_prepacked_constant_initializers", "1")
+            return ort.InferenceSession(str(path), kept, providers=["CPUExecutionProvider"])
+    # nothing can be kept, or it was not written whole, as on a full disk
+    return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
 def _options(ort: Any, threads: int) -> Any:
@@ -242,9 +250,15 @@ def _import_onnxruntime() -> ModuleType:
             "pip uninstall -y onnxruntime onnxruntime-gpu, then install crnn-deploy[cpu] or crnn-deploy[gpu]"
         )
     try:
-        return import_module("onnxruntime")
+        ort = import_module("onnxruntime")
     except ImportError as error:
         raise BackendMissing(
             "no inference library is installed; run pip install 'crnn-deploy[cpu]' "
             "(or 'crnn-deploy[gpu]' on a machine with an NVIDIA GPU)"
         ) from error
+    if tuple(map(int, _VERSION.findall(ort.__version__)[:2])) < _OLDEST:
+        raise BackendMissing(
+            f"ONNX Runtime {ort.__version__} is too old: before {_OLDEST[0]}.{_OLDEST[1]} it reads any "
+            "file that a model names; run pip install --upgrade 'crnn-deploy[cpu]' (or [gpu])"
+        )
+    return ort

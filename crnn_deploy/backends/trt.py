@@ -31,7 +31,7 @@ from crnn_deploy.engine_file import (
     check_library,
     read_sidecar,
 )
-from crnn_deploy.errors import BackendMissing, ModelUnreadable, RunFailed
+from crnn_deploy.errors import BackendMissing, ModelClosed, ModelUnreadable, RunFailed
 
 __all__ = ["Contexts", "Kernels", "TrtBackend", "check_engine", "import_tensorrt", "logger", "open_engine"]
 
@@ -132,6 +132,8 @@ class TrtBackend:
         self._pools = [_Pool(self, at) for at in range(count)]
 
     def run(self, images: NDArray[np.float32]) -> Frames:
+        if not self._pools:
+            raise ModelClosed(self._path)
         batch, channels, height, width = images.shape
         manifest = self.manifest
         found = [
@@ -164,9 +166,10 @@ class TrtBackend:
             return ()
 
     def close(self) -> None:
-        with self._cuda.active():
-            self._pools.clear()
-            del self._contexts, self._engine, self._runtime
+        if self._pools:
+            with self._cuda.active():
+                self._pools.clear()
+                del self._contexts, self._engine, self._runtime
 
 
 def _validity(trt: Any, runtime: Any, plan: bytes, engine: EngineFile, path: Path) -> str | None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import importlib
 import traceback
+from contextlib import nullcontext
 from typing import Any
 
 import click
 
 from crnn_deploy.cli.say import say
 from crnn_deploy.errors import CrnnDeployError, LibraryMissing, printable
+from crnn_deploy.process import INTERRUPTED, interrupted
 
 __all__ = ["main"]
 
@@ -36,7 +38,6 @@ _EXTRAS = {  # which extra brings a library
     **dict.fromkeys(("jinja2", "rapidfuzz"), "evaluate"),
     **dict.fromkeys(("PIL", "fontTools", "matplotlib", "pydantic", "rich", "tensorboard", "yaml"), "train"),
 }
-_INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
 
 def _debug_option() -> click.Option:
@@ -65,7 +66,10 @@ def _add_debug_option(command: click.Command) -> None:
 
 
 class _Group(click.Group):
-    """Loads a command when it is asked for, and turns every error into one line and an exit code."""
+    """Loads a command when it is asked for, and turns every error into one line and an exit code.
+
+    The context's object is what answers signals while a command runs, where the process is the command's own.
+    """
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(_COMMANDS)
@@ -80,17 +84,24 @@ class _Group(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
+            with nullcontext() if ctx.obj is None else ctx.obj():
+                return self._invoke(ctx)
+        except KeyboardInterrupt:
+            ctx.exit(INTERRUPTED)
+
+    def _invoke(self, ctx: click.Context) -> Any:
+        try:
             return super().invoke(ctx)
         except click.ClickException as error:
             vars(error)["message"] = printable(error.message)  # names of files may stand in it
             raise
         except (click.exceptions.Exit, click.Abort, BrokenPipeError):
             raise  # click knows them
-        except KeyboardInterrupt:
-            ctx.exit(_INTERRUPTED)
         except Exception as error:
             if ctx.meta.get("debug"):
                 traceback.print_exception(error)
+            if interrupted():
+                ctx.exit(INTERRUPTED)
             if isinstance(error, ModuleNotFoundError) and (extra := _EXTRAS.get(_library(error))):
                 error = LibraryMissing("this command", _library(error), extra)
             message, exit_code = str(error), getattr(error, "exit_code", 1)

@@ -94,7 +94,7 @@ def train(config: Config, *, resume: bool = False, until: float | None = None) -
             config.out.mkdir(parents=True, exist_ok=True)
             _write_fonts(config, material)
             run.journal = stack.enter_context(Journal(config.out, config.steps, run.step))
-        stop = stack.enter_context(Stop())
+        stop = stack.enter_context(Stop(saves=True))
         return run.go(validation, stop)
 
 
