@@ -101,7 +101,6 @@ def test_scorers_and_the_bonus_add_to_the_probability_or_forbid(
 @settings(deadline=None, max_examples=30)
 @given(seeds, st.integers(1, 5), st.sampled_from(["a*b?", "[^a]+", "(ab|b)*", "a|bb", "b?"]))
 def test_a_constraint_leaves_what_the_regular_expression_matches(seed: int, steps: int, pattern: str) -> None:
-    pytest.importorskip("interegular")
     frames = random_frames(seed, steps, 3)
     expected = {
         labels: score

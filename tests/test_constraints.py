@@ -36,7 +36,6 @@ def accepts(automaton: Automaton, text: str) -> bool:
 
 @pytest.mark.parametrize("pattern", PATTERNS)
 def test_a_regular_expression_accepts_what_re_matches(pattern: str) -> None:
-    pytest.importorskip("interegular")
     automaton = Constraint(pattern=pattern).compile(ALPHABET, 0)
     for length in range(4):
         for chars in product(ALPHABET, repeat=length):
@@ -83,7 +82,6 @@ def test_characters_and_lengths(
 
 
 def test_tokens_of_several_characters_are_read_whole() -> None:
-    pytest.importorskip("interegular")
     automaton = Constraint(pattern="a(bc)+").compile(["a", "b", "bc", "c"], 0)
     words = {"".join(t) for n in range(4) for t in product(["a", "b", "bc"], repeat=n)}
     for tokens in product(["a", "b", "bc"], repeat=2):
@@ -111,7 +109,6 @@ def test_tokens_of_several_characters_are_read_whole() -> None:
 def test_the_constrained_best_path_is_the_likeliest_that_is_allowed(
     seed: int, steps: int, blank: int, rules: dict[str, str]
 ) -> None:
-    pytest.importorskip("interegular")
     frames = random_frames(seed, steps, 3)
     automaton = Constraint(**rules).compile("ab", blank)  # type: ignore[arg-type]
     allowed = [
@@ -139,13 +136,11 @@ def test_the_constrained_best_path_is_the_likeliest_that_is_allowed(
     ],
 )
 def test_what_no_text_can_meet_says_so_at_once(constraint: Constraint, says: str) -> None:
-    pytest.importorskip("interegular")
     with pytest.raises(ConstraintImpossible, match=re.escape(says)):
         constraint.compile("ab1", 0)
 
 
 @pytest.mark.parametrize("pattern", ["a(", "[", "^a", r"(a)\1", "a{2,1}", "*"])
 def test_a_pattern_that_cannot_be_read(pattern: str) -> None:
-    pytest.importorskip("interegular")
     with pytest.raises(PatternInvalid, match="cannot be read"):
         Constraint(pattern=pattern).compile("ab", 0)

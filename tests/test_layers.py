@@ -57,8 +57,7 @@ ROOMS = {
     "yaml": ("training/config.py",),
     "rich": ("training/journal.py",),
     "numba": ("decoding/compiled.py",),
-    "interegular": ("decoding/constraints.py",),
-    "kenlm": ("decoding/lm.py",),
+    "kenlm": ("decoding/kenlm_process.py",),
     "onnxruntime": ("backends/ort.py", "stages/dynamic_lstm.py", "stages/ranges.py"),
     "openvino": ("backends/openvino.py",),
     "tensorrt": ("backends/trt.py",),
@@ -145,7 +144,7 @@ def test_a_command_imports_only_click_and_errors_before_it_runs(name: str) -> No
             "    def close(self): pass\n"
             "reader = Recognizer(Blank())\n"
             "assert [t.text for t in reader.read([np.zeros((9, 9), np.uint8)])] == ['']",
-            ("torch", "onnx", "onnxscript", "PIL", "numba", "interegular", "kenlm"),
+            ("torch", "onnx", "onnxscript", "PIL", "numba", "kenlm"),
         ),
         (
             "from crnn_deploy.backends.ort import open_session; from pathlib import Path\n"

@@ -145,14 +145,30 @@ def test_kenlms_states_are_equal_where_they_are_alike(arpa: Path) -> None:
     assert hash(states["xyz"]) == hash(states["a xyz"])
 
 
+def arpa_of(grams: str, told: int = 1, head: str = "", order: str = "1") -> bytes:
+    """An ARPA file of one order."""
+    return f"\\data\\\n{head or f'ngram 1={told}'}\n\n\\{order}-grams:\n{grams}\n\\end\\\n".encode()
+
+
 @pytest.mark.parametrize(
     ("content", "says"),
     [
         (b"", "whole ARPA"),
-        (b"\\data\\\nngram 1=1\n\n\\1-grams:\n-1\ta\n", "whole ARPA"),
-        (b"\\data\\\n\n\\1-grams:\nx\ta\n\\end\\\n", "no ARPA"),
-        (b"\\data\\\n\n\\1-grams:\n-1\ta b c\n\\end\\\n", "no 1-gram"),
-        (b"\\data\\\n\n\\1-grams:\n-1\tparis\n-1\tlondon\n\\end\\\n", "over words such as 'paris'"),
+        (arpa_of("-1\ta")[:-6], "whole ARPA"),
+        (arpa_of("-1\ta\n-1\tb", told=3), "fewer 1-grams than its head says, 3"),
+        (arpa_of("-1\ta\n-1\tb", told=1), "line 6: more 1-grams than its head says, 1"),
+        (arpa_of("-1\ta\n-1\ta", told=2), "line 6: 'a' stands there twice"),
+        (arpa_of("x\ta"), "no numbers"),
+        (arpa_of("-1\ta b c"), "no 1-gram"),
+        (arpa_of("-1\tparis\n-1\tlondon", told=2), "over words such as 'paris'"),
+        *((arpa_of(f"{weight}\ta"), "no log10") for weight in ("nan", "-inf", "0.5", "-1e999", "9" * 5000)),
+        *((arpa_of(f"-1\ta\t{weight}"), "no log10") for weight in ("nan", "inf", "-inf", "9" * 5000)),
+        (arpa_of("-1\ta", head="ngram 2=1"), "line 2: 'ngram 2=1' is not the count of order 1"),
+        (arpa_of("-1\ta", head="ngram 1=" + "9" * 5000), "is not the count of order 1"),
+        (arpa_of("-1\ta", head="ngram 1=999999999999"), "more than 16,777,216; make a binary file"),
+        (arpa_of("-1\ta", head="ngram 1=1\nngram 2=1"), "where .2-grams: should"),
+        (arpa_of("-1\ta", order="99999999999"), "where .1-grams: should"),
+        (arpa_of("-1\t" + "a" * 2**16), "line 5 is longer than"),
         (b"\xff\xfe", "not UTF-8"),
     ],
 )

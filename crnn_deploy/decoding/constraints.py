@@ -280,16 +280,16 @@ def _product(
     sources, ats, targets = np.array(kept, np.int64).reshape(-1, 3).T
     # each step becomes an edge for each token of its kind
     sizes = np.array([count for _, count in examples], np.int64)[ats]
-    labels = [np.array(of_kind, np.int64) for of_kind in kinds.values()]
-    label = np.concatenate([labels[at] for at in ats.tolist()]) if len(ats) else np.empty(0, np.int64)
-    source, target = np.repeat(sources, sizes), np.repeat(targets, sizes)
-    order = np.lexsort((label, source))
+    of_kinds = [np.array(of_kind, np.int64) for of_kind in kinds.values()]
+    labels = np.concatenate([np.empty(0, np.int64), *(of_kinds[at] for at in ats.tolist())])
+    sources, targets = np.repeat(sources, sizes), np.repeat(targets, sizes)
+    order = np.lexsort((labels, sources))
     return Automaton(
         tokens,
         blank,
-        source[order],
-        target[order],
-        label[order],
+        sources[order],
+        targets[order],
+        labels[order],
         np.array([final[old] for old in sorted(alive)]),
     )
 

@@ -137,8 +137,8 @@ def best_path(
     in_blank[0] = 0.0
     new_edge = np.empty(edges)
     new_blank = np.empty(states)
-    # where a path came from: of an edge 0 the edge itself, 1 the blank of its source, 2 or 3 the best or second
-    # edge into its source; of a blank 0 the blank itself, 2 the best edge into its state
+    # where a path came from: of an edge 0 the edge itself, 1 the blank of its source, 2 or 3 the best or the
+    # second edge into its source; of a blank 0 the blank itself, 2 the best edge into its state
     edge_came = np.zeros((steps, edges), np.int8)
     blank_came = np.zeros((steps, states), np.int8)
     best = np.empty((steps, states), np.int32)  # of the edges into a state the likeliest

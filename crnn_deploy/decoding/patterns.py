@@ -1,9 +1,9 @@
 """Regular expressions as automata over the characters of an alphabet, in bounded time and memory.
 
-Python's own parser reads the pattern. It is unfolded to a program of characters and branches, and the states
-of the automaton are what the program may be at (Thompson 1968; Rabin and Scott 1959). What is looked ahead for
-is a condition on the rest of the text, so that states are sets of places and of conditions, as with Brzozowski's
-derivatives (1964). Last, states that no text tells apart become one (Moore 1956).
+Python's own parser reads the pattern. It is unfolded to a program of characters and branches, and the
+states of the automaton are what the program may be at (Thompson 1968; Rabin and Scott 1959). What is looked
+ahead for is a condition on the rest of the text, so that states are sets of places and of conditions, as
+with Brzozowski's derivatives (1964). Last, states that no text tells apart become one (Moore 1956).
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class PatternInvalid(CrnnDeployError, ValueError):
 
 @dataclass(frozen=True)
 class PatternAutomaton:
-    """A deterministic automaton, whose characters are told apart by their kinds alone. It starts in state 0."""
+    """A deterministic automaton that starts in state 0 and tells characters apart by their kinds alone."""
 
     kinds: dict[str, int]  # of each character of the alphabet
     steps: list[list[int]]  # of each state the state after each kind, or -1
@@ -70,11 +70,11 @@ class _TooLarge(Exception):
     """A pattern beyond a bound; its message is what a PatternInvalid says of it."""
 
 
-# A set of characters: whether it is all others, ranges of code points, and whether their case counts for nothing.
+# a set of characters: whether it is all others, ranges of code points, and whether their case does not count
 _Set = tuple[bool, tuple[tuple[int, int], ...], bool]
 
-# What the rest of a text must meet: one of its members. A number is a place of the program; ("and", rests) all
-# of several rests, ("not", rest) anything but that. The empty set is met by nothing.
+# What the rest of a text must meet: one of its members. A number is a place of the program; ("and", rests)
+# all of several rests, ("not", rest) anything but that. The empty set is met by nothing.
 _Rest = frozenset[Any]
 
 _END, _ANYTHING = 0, 1  # places: the end of the text, and whatever follows
@@ -134,7 +134,8 @@ class _Compiler:
             _, added, removed, inner = value
             return self._unfold(inner, follow, (flags | added) & ~removed)
         if name in ("MAX_REPEAT", "MIN_REPEAT"):
-            return self._repeat(*value, follow, flags)
+            least, most, inner = value
+            return self._repeat(least, most, inner, follow, flags)
         if name in ("ASSERT", "ASSERT_NOT") and value[0] > 0:
             return self._place(
                 "ahead", self._unfold(value[1], _ANYTHING, flags), name == "ASSERT_NOT", follow
