@@ -26,12 +26,15 @@ __all__ = ["Context", "KenlmFailed", "KenlmProcess"]
 
 _SECONDS = 300  # for an answer; a large model is read from a slow disk first
 _NO_ANSWER = "KenLM gives answers that are none: it is damaged; build it again"
+_MOST_ANSWER = 2**26  # bytes
 _MEMORY = 2**30, 32  # bytes of the process, and times the file's size; compressed ones are unpacked
 
-Context = tuple[str, ...]  # the words before, as far as the model minds them
+# words before, as far as the model minds them, and the log10 probability that the text ends after them
+Context = tuple[tuple[str, ...], float]
 
-# Run by another Python that finds nothing but its own library and kenlm. A question is a line, a list of
-# contexts and words; its answer a list of contexts and log10 probabilities.
+# Run by another Python that finds nothing but its own library and kenlm. A question is a line, a list of words
+# before and a word; its answer, for each, the words before the next word, the log10 probability of ending
+# there and that of the word.
 _PROGRAM = """
 import json, sys
 from functools import lru_cache
@@ -78,9 +81,12 @@ def shortened(context, state):
 def answer(context, word):
     after = kenlm.State()
     weight = model.BaseScore(state_of(context), word, after)
-    return shortened((*context, word), after), weight
+    return shortened((*context, word), after), model.BaseScore(after, "</s>", kenlm.State()), weight
 
-answers.write(json.dumps({"order": order}) + "\\n")
+begin = kenlm.State()
+model.BeginSentenceWrite(begin)
+end = model.BaseScore(begin, "</s>", kenlm.State())
+answers.write(json.dumps({"start": [shortened(("<s>",), begin), end]}) + "\\n")
 answers.flush()
 for line in sys.stdin:
     answers.write(json.dumps([answer(tuple(context), word) for context, word in json.loads(line)]) + "\\n")
@@ -110,29 +116,31 @@ class KenlmProcess:
         self._command = [sys.executable, "-I", "-S", "-X", "utf8", "-c", _PROGRAM]
         self._command += [os.path.abspath(path), os.path.dirname(spec.origin), str(limit)]
         self._lock = threading.Lock()
-        self._start()
+        self.start = self._open()
 
-    def ask(self, questions: Sequence[tuple[Context, str]]) -> list[tuple[Context, float]]:
-        """For each context and word the context after it, and the log10 probability of the word.
+    def ask(self, questions: Sequence[tuple[tuple[str, ...], str]]) -> list[tuple[Context, float]]:
+        """For each words before and word the context after it, and the log10 probability of the word.
 
         Raises KenlmFailed.
         """
         with self._lock:
             if self._owner != os.getpid():  # the parent's process would answer both
-                self._start()
+                self._open()
+            left = memoryview(json.dumps(questions).encode() + b"\n")
             with contextlib.suppress(BrokenPipeError):  # the answer says why
-                self._stdin.write(json.dumps(questions).encode() + b"\n")
-                self._stdin.flush()
+                while left:
+                    left = left[self._stdin.write(left) :]
             answers = self._answer()
         try:
-            found = [(tuple(map(str, context)), float(weight)) for context, weight in answers]
+            found = [((tuple(map(str, words)), float(end)), float(word)) for words, end, word in answers]
         except (TypeError, ValueError):
             raise KenlmFailed(_NO_ANSWER) from None
-        if len(found) != len(questions) or not all(weight <= 0 for _, weight in found):
+        if len(found) != len(questions) or not all(end <= 0 and word <= 0 for (_, end), word in found):
             raise KenlmFailed("KenLM gives weights that are no probabilities: it is damaged; build it again")
         return found
 
-    def _start(self) -> None:
+    def _open(self) -> Context:
+        """Start the other process; the context before the first word."""
         try:
             process = subprocess.Popen(
                 self._command,
@@ -148,10 +156,12 @@ class KenlmProcess:
         self._owner, self._process = os.getpid(), process
         self._stdin, self._stdout = process.stdin, process.stdout
         weakref.finalize(self, _end, process, self._owner)
-        first = self._answer()
-        if not isinstance(first, dict) or "order" not in first:
-            reason = first.get("error") if isinstance(first, dict) else None
-            raise KenlmFailed(f"KenLM cannot read it: {str(reason)[:300]}")
+        match self._answer():
+            case {"start": [list(words), float(end)]} if end <= 0:
+                return tuple(map(str, words)), end
+            case {"error": str(reason)}:
+                raise KenlmFailed(f"KenLM cannot read it: {reason[:300]}")
+        raise KenlmFailed(_NO_ANSWER)
 
     def _answer(self) -> Any:
         """The next line of the other process."""
@@ -168,6 +178,9 @@ class KenlmProcess:
                 how = f"was ended by signal {-code}" if code < 0 else f"ended with code {code}"
                 raise KenlmFailed(f"KenLM {how} while it read it: it is damaged or too large; build it again")
             line += read
+            if len(line) > _MOST_ANSWER:
+                self._process.kill()
+                raise KenlmFailed(_NO_ANSWER)
         try:
             return strict_json.loads(line)
         except ValueError:

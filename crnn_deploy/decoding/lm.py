@@ -249,13 +249,14 @@ class KenlmModel:
             with open_regular(path) as file:
                 size = file.seek(0, os.SEEK_END)
             self._process = KenlmProcess(path, size)
+            self._start = self._process.start
         except (OSError, ValueError) as error:
             raise LanguageModelInvalid(str(path), getattr(error, "strerror", None) or str(error)) from None
         except KenlmFailed as error:
             raise LanguageModelInvalid(str(path), str(error)) from None
 
     def start(self) -> Context:
-        return (_BEGIN,)
+        return self._start
 
     def step(self, state: Context, char: str) -> tuple[Context, float]:
         [answer] = self.steps([(state, char)])
@@ -263,14 +264,14 @@ class KenlmModel:
 
     def steps(self, questions: Sequence[tuple[Context, str]]) -> list[tuple[Context, float]]:
         """As `step` of each; all are asked at once. Raises LanguageModelInvalid."""
-        asked = [(state, _SPACE if char == " " else char) for state, char in questions]
+        asked = [(state[0], _SPACE if char == " " else char) for state, char in questions]
         try:
             return [(after, weight * _LN10) for after, weight in self._process.ask(asked)]
         except KenlmFailed as error:
             raise LanguageModelInvalid(str(self._path), str(error)) from None
 
     def end(self, state: Context) -> float:
-        return self.step(state, _END)[1]
+        return state[1] * _LN10
 
 
 def open_language_model(path: Path) -> Scorer:
