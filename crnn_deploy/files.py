@@ -9,16 +9,18 @@ import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, AnyStr, BinaryIO
 
 from crnn_deploy.errors import CrnnDeployError
 
 __all__ = [
+    "LineTooLong",
     "OutputExists",
     "OutputIsInput",
     "OutputUnwritable",
     "check_outputs",
     "discard_temporaries",
+    "lines",
     "open_regular",
     "read_regular",
     "replacing",
@@ -81,6 +83,20 @@ def read_regular(path: str | os.PathLike[str], limit: int) -> bytes:
     if len(data) > limit:
         raise OSError(errno.EFBIG, f"it has more than the limit of {limit:,} bytes", os.fspath(path))
     return data
+
+
+class LineTooLong(Exception):
+    """A line that is longer than any that its format has; the message says which."""
+
+
+def lines(file: IO[AnyStr], limit: int) -> Iterator[AnyStr]:
+    """Lines with their ends, none longer than `limit` bytes or characters. Raises LineTooLong, OSError."""
+    number = 0
+    while line := file.readline(limit + 1):
+        number += 1
+        if len(line) > limit:
+            raise LineTooLong(f"line {number} is longer than {limit:,} characters")
+        yield line
 
 
 @contextmanager

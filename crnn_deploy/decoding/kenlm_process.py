@@ -32,9 +32,9 @@ _MEMORY = 2**30, 32  # bytes of the process, and times the file's size; compress
 # words before, as far as the model minds them, and the log10 probability that the text ends after them
 Context = tuple[tuple[str, ...], float]
 
-# Run by another Python that finds nothing but its own library and kenlm. A question is a line, a list of words
-# before and a word; its answer, for each, the words before the next word, the log10 probability of ending
-# there and that of the word.
+# Run by another Python that finds nothing but its own library and kenlm. A question is a line: a list of the
+# words before and a word; its answer is, for each, the words before the next one, the log10 probability of
+# ending there and that of the word.
 _PROGRAM = """
 import json, sys
 from functools import lru_cache

@@ -16,7 +16,7 @@ from typing import IO, BinaryIO
 from crnn_deploy.decoding.kenlm_process import Context, KenlmFailed, KenlmProcess
 from crnn_deploy.decoding.scoring import Scorer
 from crnn_deploy.errors import CrnnDeployError
-from crnn_deploy.files import open_regular
+from crnn_deploy.files import LineTooLong, lines, open_regular
 
 __all__ = ["CharacterModel", "KenlmModel", "LanguageModelInvalid", "open_language_model", "train"]
 
@@ -104,6 +104,8 @@ class CharacterModel:
                 grams = _grams(_arpa_lines(file))
         except OSError as error:
             raise LanguageModelInvalid(str(path), error.strerror or str(error)) from None
+        except LineTooLong as error:
+            raise LanguageModelInvalid(str(path), f"{error}; it is no ARPA file") from None
         except UnicodeDecodeError:
             raise LanguageModelInvalid(str(path), "it is not UTF-8 text") from None
         except ValueError as error:
@@ -113,21 +115,17 @@ class CharacterModel:
 
 
 def _arpa_lines(file: BinaryIO) -> Iterator[tuple[int, str]]:
-    """Numbers and contents of the lines that are not empty. Raises ValueError."""
-    number = 0
-    while line := file.readline(_MOST_LINE + 1):
-        number += 1
-        if len(line) > _MOST_LINE:
-            raise ValueError(f"line {number} is longer than {_MOST_LINE:,} bytes; it is no ARPA file")
+    """Numbers and contents of the lines that are not empty. Raises ValueError, LineTooLong."""
+    for number, line in enumerate(lines(file, _MOST_LINE), 1):
         if text := line.decode().strip("\n\r "):
             yield number, text
 
 
-def _grams(lines: Iterator[tuple[int, str]]) -> dict[Gram, tuple[float, float]]:
+def _grams(numbered: Iterator[tuple[int, str]]) -> dict[Gram, tuple[float, float]]:
     """The n-grams of an ARPA file, each order after the ones below it. Raises ValueError."""
     number, line = 0, ""
     told: list[int] = []  # how many n-grams of each order the head tells of
-    for number, line in lines:
+    for number, line in numbered:
         if line.startswith("ngram "):
             of, _, digits = line.removeprefix("ngram ").replace(" ", "").partition("=")
             if of != str(len(told) + 1) or len(told) == _MOST_ORDER or not _is_count(digits):
@@ -145,7 +143,7 @@ def _grams(lines: Iterator[tuple[int, str]]) -> dict[Gram, tuple[float, float]]:
         if line != f"\\{order}-grams:":
             raise ValueError(f"line {number}: {line[:80]!r} stands where \\{order}-grams: should")
         most = len(grams) + count
-        for number, line in lines:
+        for number, line in numbered:
             if line.startswith("\\") and (line == "\\end\\" or line.endswith("-grams:")):
                 break
             gram, weights = _gram(number, line, order)
