@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import shutil
 import subprocess
 import tempfile
@@ -201,3 +202,93 @@ def test_a_model_finds_its_own_texts_likelier() -> None:
     own = sum(weights(model, "the cat ate the food"))
     assert all(own > sum(weights(model, other)) for other in ("tac eht eta doof eht", "zzzzz"))
     assert all(one < 0 for one, _ in pairwise(weights(model, "the cat")))
+
+
+# KenLM runs in a process of its own; here is one that does what a damaged file makes it do
+
+KENLM = """
+import os, time
+class State:
+    words = ()
+    def __eq__(self, other): return self.words == other.words
+class Config: pass
+class ARPALoadComplain: NONE = 0
+class Model:
+    order = 2
+    def __init__(self, path, settings):
+        self.does = open(path).read().split()
+        if self.does[0] == "load": self.fall()
+    def fall(self):
+        what = self.does[1]
+        if what == "abort": os.abort()
+        if what == "raise": raise OSError("no model\\nat all")
+        if what == "exit": os._exit(3)
+        if what == "hang": time.sleep(1000)
+        if what == "memory": self.much = bytearray(2**40)
+        if what == "print": print("noise")
+        if what == "nan": return float("nan")
+        return -1.0
+    def BeginSentenceWrite(self, state): state.words = ("<s>",)
+    def NullContextWrite(self, state): state.words = ()
+    def BaseScore(self, state, word, after):
+        after.words = (word,)
+        return self.fall() if self.does[0] == word else -0.5
+"""
+
+
+@pytest.fixture
+def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "kenlm.py").write_text(KENLM)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return tmp_path / "model.bin"
+
+
+@pytest.mark.parametrize("when", ["load", "x"])
+@pytest.mark.parametrize(
+    ("what", "says"),
+    [
+        ("abort", r"model\.bin: KenLM was ended by signal 6 .* build it again"),
+        ("exit", r"model\.bin: KenLM ended with code 3 .* build it again"),
+        ("memory", r"KenLM cannot read it|KenLM ended with code 1"),
+    ],
+)
+def test_a_kenlm_that_ends_is_one_line(stand_in: Path, when: str, what: str, says: str) -> None:
+    stand_in.write_text(f"{when} {what}")
+    with pytest.raises(LanguageModelInvalid, match=says):
+        open_language_model(stand_in).step(open_language_model(stand_in).start(), "x")
+
+
+def test_a_kenlm_that_answers_nonsense_is_one_line(stand_in: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stand_in.write_text("load raise")
+    with pytest.raises(LanguageModelInvalid, match="KenLM cannot read it: no model at all"):
+        open_language_model(stand_in)
+    stand_in.write_text("x nan")
+    model = open_language_model(stand_in)
+    assert model.step(model.start(), "a")[1] == -0.5 * math.log(10)
+    with pytest.raises(LanguageModelInvalid, match="damaged"):
+        model.step(model.start(), "x")
+    monkeypatch.setattr("crnn_deploy.decoding.kenlm_process._SECONDS", 1)
+    stand_in.write_text("x hang")
+    with pytest.raises(LanguageModelInvalid, match="gives no answer within 1 seconds"):
+        open_language_model(stand_in).step(model.start(), "x")
+
+
+def test_a_kenlm_may_print_and_ends_with_its_model(stand_in: Path) -> None:
+    stand_in.write_text("x print")
+    model = open_language_model(stand_in)
+    assert isinstance(model, KenlmModel)
+    states, found = model.start(), []
+    for char in "axb ":
+        states, weight = model.step(states, char)
+        found.append(weight / math.log(10))
+    assert found == pytest.approx([-0.5, -1.0, -0.5, -0.5])
+    process = model._process._process
+    del model
+    assert process.wait(30) is not None
+
+
+def test_only_regular_files_are_language_models(tmp_path: Path, stand_in: Path) -> None:
+    for name in ("pipe.arpa", "pipe.bin"):
+        os.mkfifo(tmp_path / name)
+        with pytest.raises(LanguageModelInvalid, match="not a regular file"):
+            open_language_model(tmp_path / name)

@@ -71,7 +71,7 @@ def read_scales(path: Path, model: Path) -> Scales:
     except ScalesInvalid:
         raise
     except OSError as error:
-        raise ScalesInvalid(f"{path} cannot be read: {error.strerror}") from error
+        raise ScalesInvalid(f"{path} is not a file of crnn-deploy calibrate: {error.strerror}") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ScalesInvalid(f"{path} is not a file of crnn-deploy calibrate") from error
     if bad := [name for name, value in ranges.items() if not 0 <= value < math.inf]:

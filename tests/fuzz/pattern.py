@@ -24,7 +24,6 @@ SEEDS = (
     "(?=.*1)(?!aa).*",
     "a??(1-)",
 )
-UNLIKE = re.compile(r"\\[bBAZ]|\(\?<|\\[1-9]|\^|\$|\(\?P=")
 
 
 class Slow(Exception):
