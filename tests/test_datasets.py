@@ -236,6 +236,20 @@ def test_only_regular_files_are_opened(tmp_path: Path, name: str) -> None:
         open_dataset(str(tmp_path / "labels.tsv"), kind="indices", characters=str(tmp_path / name))
 
 
+def test_a_name_that_is_not_utf8_names_an_lmdb_too(tmp_path: Path) -> None:
+    plain = three(tmp_path / "plain.lmdb")
+    name = os.path.join(tmp_path, os.fsdecode(b"\xff.lmdb"))
+    try:
+        os.rename(plain, name)
+    except OSError:
+        pytest.skip("this file system has names in UTF-8 alone")
+    assert open_dataset(name)[0].text == "one"
+    Path(name, "data.mdb").write_bytes(b"none")
+    with pytest.raises(DatasetInvalid, match=r"is not an LMDB|is truncated") as caught:
+        open_dataset(name, kind="lmdb")
+    assert str(caught.value).isprintable()
+
+
 def test_a_path_with_a_nul_is_not_found() -> None:
     with pytest.raises(DatasetNotFound):
         open_dataset("a\0b")

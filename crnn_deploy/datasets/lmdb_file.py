@@ -136,7 +136,9 @@ class _Opened:
         if os.path.exists(file) and not os.path.isfile(file):  # a FIFO would be waited for
             raise DatasetInvalid(path, "is not an LMDB: it is not a regular file")
         try:
-            self.environment = lmdb.open(path, subdir=subdir, readonly=True, lock=False, readahead=False)
+            self.environment = lmdb.open(
+                os.fsencode(path), subdir=subdir, readonly=True, lock=False, readahead=False
+            )
             pages, size = self.environment.info()["last_pgno"] + 1, self.environment.stat()["psize"]
             self.entries: int = self.environment.stat()["entries"]
         except lmdb.Error as error:

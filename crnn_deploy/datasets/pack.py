@@ -116,7 +116,7 @@ class _Writer:
         if path.is_dir() and not {"data.mdb", "lock.mdb"}.issuperset(os.listdir(path)):
             raise DatasetInvalid(str(path), "is a folder with other files in it; name a new one")
         try:
-            self._environment: lmdb.Environment = import_lmdb().open(str(path), map_size=_FIRST_MAP)
+            self._environment: lmdb.Environment = import_lmdb().open(os.fsencode(path), map_size=_FIRST_MAP)
         except OSError as error:
             raise OutputUnwritable(path, error.strerror or str(error)) from error
         try:
