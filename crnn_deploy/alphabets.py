@@ -5,8 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from crnn_deploy.errors import CrnnDeployError
+from crnn_deploy.files import read_regular
 
 __all__ = ["AlphabetInvalid", "check_alphabet", "read_alphabet"]
+
+_MOST_BYTES = 2**24  # of a file; the longest alphabets have 0.1 million
 
 
 class AlphabetInvalid(CrnnDeployError, ValueError):
@@ -19,7 +22,7 @@ def read_alphabet(path: Path) -> tuple[str, ...]:
     Raises AlphabetInvalid.
     """
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        text = read_regular(path, _MOST_BYTES).decode("utf-8-sig")
     except FileNotFoundError as error:
         raise AlphabetInvalid(f"no alphabet file at {path}") from error
     except OSError as error:

@@ -2,18 +2,39 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
 from typing import Any, Literal, get_args
 
 from crnn_deploy.errors import ManifestInvalid
 
-__all__ = ["Aggregate", "DecoderName", "DecodingRule"]
+__all__ = ["Aggregate", "DecoderName", "DecodingRule", "shown"]
 
 Aggregate = Literal["min", "mean", "product", "likelihood"]
 DecoderName = Literal["greedy", "beam", "closest-word"]
 
-_LARGEST = 10_000  # of any number in a rule
+# A rule may come from a stranger's manifest, so every number and every length in it has bounds.
+_BOUNDS: dict[str, tuple[float, float]] = {
+    "beam_width": (1, 10_000),  # memory and time grow with it
+    "nbest": (0, 10_000),  # as the beam
+    "alpha": (-100, 100),  # log weights beyond these leave nothing to the network
+    "beta": (-100, 100),
+    "boost": (-100, 100),
+    "unknown": (-10_000, 0),  # above 0 would prefer unknown words
+    "min_length": (0, 10_000),  # an automaton has a state for each
+    "max_length": (0, 10_000),
+    "distance": (0, 64),  # more edits than most words have characters
+    "temperature": (0.01, 100.0),  # float32 overflows when it divides by less; fits lie from 0.5 to 8
+}
+_LENGTHS = {  # characters
+    "allow": 2**17,  # more than Unicode has letters of
+    "block": 2**17,
+    "mask": 10_000,  # an automaton has a state for each
+    "pattern": 4096,  # it is read in no time
+    "hotwords": 2**16,  # all together; their beginnings are kept
+}
+_MOST_HOTWORD = 256  # characters of one
 _KINDS: dict[str, tuple[type, ...]] = {
     "bool": (bool,),
     "int": (int,),
@@ -59,20 +80,31 @@ class DecodingRule:
             value = getattr(self, field.name)
             kinds = _KINDS[str(field.type)]
             if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
-                raise ManifestInvalid(f"{field.name} of its decoding is {value!r}")
-            if isinstance(value, int | float) and not abs(value) <= _LARGEST:
-                raise ManifestInvalid(f"{field.name} of its decoding is {value}, beyond {_LARGEST:,}")
+                raise ManifestInvalid(f"{field.name} of its decoding is {shown(value)}")
+            least, most = _BOUNDS.get(field.name, (-math.inf, math.inf))
+            if isinstance(value, int | float) and not least <= value <= most:
+                raise ManifestInvalid(
+                    f"{field.name} of its decoding is {shown(value)}, not from {least:,} to {most:,}"
+                )
         if self.decoder not in get_args(DecoderName) or self.aggregate not in get_args(Aggregate):
-            raise ManifestInvalid(f"unknown decoder {self.decoder!r} or aggregate {self.aggregate!r}")
-        if self.beam_width < 1 or self.nbest < 0 or self.distance < 0 or self.temperature <= 0:
             raise ManifestInvalid(
-                f"a beam of {self.beam_width} with {self.nbest} alternatives, a distance of {self.distance}, "
-                f"a temperature of {self.temperature}"
+                f"unknown decoder {shown(self.decoder)} or aggregate {shown(self.aggregate)}"
             )
-        if self.unknown > 0:
-            raise ManifestInvalid(f"a weight of {self.unknown} for unknown words, which would prefer them")
         if not all(isinstance(word, str) for word in self.hotwords):
-            raise ManifestInvalid(f"hotwords {self.hotwords!r}")
+            raise ManifestInvalid(f"hotwords {shown(self.hotwords)}")
+        if any(len(word) > _MOST_HOTWORD for word in self.hotwords):
+            raise ManifestInvalid(f"a hotword of its decoding is longer than {_MOST_HOTWORD} characters")
+        for name, longest in _LENGTHS.items():
+            value = getattr(self, name)
+            text = "\n".join(value) if isinstance(value, tuple) else value or ""
+            if len(text) > longest:
+                raise ManifestInvalid(
+                    f"{name} of its decoding has {len(text):,} characters, more than {longest:,}"
+                )
+            try:
+                text.encode()
+            except UnicodeEncodeError as error:
+                raise ManifestInvalid(f"{name} of its decoding holds half of a surrogate pair") from error
 
     @property
     def constrained(self) -> bool:
@@ -93,10 +125,22 @@ class DecodingRule:
         if not isinstance(plain, Mapping):
             raise ManifestInvalid("its decoding is not an object")
         if unknown := set(plain) - set(_DEFAULTS):
-            raise ManifestInvalid(f"unknown fields {sorted(unknown)} of its decoding")
+            raise ManifestInvalid(f"unknown fields {shown(sorted(unknown))} of its decoding")
         values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in plain.items()}
         return cls(**values)
 
 
 _DEFAULTS = {field.name: field.default for field in fields(DecodingRule) if field.default is not MISSING}
 _CONSTRAINTS = ("allow", "block", "mask", "pattern", "min_length", "max_length")
+
+
+def shown(value: object) -> str:
+    """A value from a stranger as a message may hold it: short, whatever it is."""
+    try:
+        text = repr(value)
+    except ValueError:  # a whole number of thousands of digits
+        return "a number of thousands of digits"
+    return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}..."
+
+
+_MOST_SHOWN = 80  # characters

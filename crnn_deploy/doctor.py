@@ -81,9 +81,6 @@ def _libraries() -> list[Finding]:
         _library("RapidFuzz", "rapidfuzz", "crnn-deploy[evaluate]"),
         _library("Jinja2", "jinja2", "crnn-deploy[evaluate]"),
         _library("numba", "numba", "crnn-deploy[decode]"),
-        _library(
-            "interegular", "interegular", "crnn-deploy[decode]", lambda _: metadata.version("interegular")
-        ),
         _library("KenLM", "kenlm", "crnn-deploy[kenlm]", lambda _: metadata.version("kenlm")),
         _library("Pydantic", "pydantic", "crnn-deploy[train]"),
         _library("Pillow", "PIL", "crnn-deploy[train]"),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -18,7 +19,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from crnn_deploy import cache
+from crnn_deploy import cache, strict_json
 from crnn_deploy.backends import Backend, Device, Engine, open_backend
 from crnn_deploy.errors import BackendMissing, CrnnDeployError, ModelNotFound
 from crnn_deploy.manifest import Manifest
@@ -65,11 +66,21 @@ def choose(path: Path) -> Choice:
     versions = " ".join(f"{name} {_version(name)}" for name in get_args(Engine))
     content = hashlib.sha256(path.read_bytes()).hexdigest()
     key = hashlib.sha256(f"{content} {versions} {cache.fingerprint()}".encode()).hexdigest()
-    if (known := cache.load(f"{key}.json")) is not None:
-        return Choice(**json.loads(known))
+    if (known := cache.load(f"{key}.json")) is not None and (remembered := _remembered(known)) is not None:
+        return remembered
     choice = _measure(path)
     cache.store(f"{key}.json", json.dumps(asdict(choice)).encode())
     return choice
+
+
+def _remembered(data: bytes) -> Choice | None:
+    """A choice that was stored; None where the file holds none."""
+    try:
+        choice = Choice(**strict_json.loads(data))
+        known = choice.engine in get_args(Engine)
+        return choice if known and all(map(math.isfinite, choice.milliseconds.values())) else None
+    except (ValueError, TypeError, AttributeError):
+        return None
 
 
 def _measure(path: Path) -> Choice:

@@ -10,10 +10,12 @@ import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO, AnyStr
 
 from crnn_deploy.errors import CrnnDeployError
 
 __all__ = [
+    "LineTooLong",
     "OutputExists",
     "OutputIsInput",
     "OutputUnwritable",
@@ -21,6 +23,7 @@ __all__ = [
     "discard_temporaries",
     "fitting_name",
     "keep",
+    "lines",
     "open_regular",
     "read_regular",
     "replacing",
@@ -86,6 +89,20 @@ def read_regular(path: str | os.PathLike[str], limit: int) -> bytes:
     if len(data) > limit:
         raise OSError(errno.EFBIG, f"it has more than the limit of {limit:,} bytes", os.fspath(path))
     return data
+
+
+class LineTooLong(Exception):
+    """A line that is longer than any that its format has; the message says which."""
+
+
+def lines(file: IO[AnyStr], limit: int) -> Iterator[AnyStr]:
+    """Lines with their ends, none longer than `limit` bytes or characters. Raises LineTooLong, OSError."""
+    number = 0
+    while line := file.readline(limit + 1):
+        number += 1
+        if len(line) > limit:
+            raise LineTooLong(f"line {number} is longer than {limit:,} characters")
+        yield line
 
 
 @contextmanager

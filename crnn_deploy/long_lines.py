@@ -22,7 +22,6 @@ __all__ = ["OVERLAP", "run", "starts", "uncut"]
 
 OVERLAP = 12  # times the network's height; benchmarks/long_lines.py has what others give
 _FEWEST = 4  # places to cut within the network's largest width, or it is not cut
-_WIDEST = 2**16  # pixels of the network's input; a wider line is shrunk to it
 
 Run = Callable[[NDArray[np.float32]], Frames]
 
@@ -35,7 +34,7 @@ def uncut(manifest: Manifest) -> Manifest:
     rule, grid = manifest.width, _grid(manifest)
     if rule.maximum < max(rule.minimum + grid, _FEWEST * grid):
         return manifest
-    widest = max(rule.maximum, _WIDEST // rule.multiple * rule.multiple)
+    widest = manifest.room // rule.multiple * rule.multiple  # a wider line is shrunk to it
     return replace(manifest, width=replace(rule, maximum=widest))
 
 

@@ -12,11 +12,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, get_args
 
-from crnn_deploy.decoding_rule import DecodingRule
+from crnn_deploy import strict_json
+from crnn_deploy.decoding_rule import DecodingRule, shown
 from crnn_deploy.errors import ManifestInvalid
 
 __all__ = [
     "METADATA_KEY",
+    "MOST_WIDTH",
     "SCHEMA",
     "AdaptiveThreshold",
     "Clahe",
@@ -33,8 +35,25 @@ __all__ = [
 
 METADATA_KEY = "crnn_deploy.manifest"
 SCHEMA = 1
-_LARGEST = 1e6  # of any number in a manifest
-_SMALLEST_STD = 1e-6
+
+# A manifest comes from a stranger, so every number in it has bounds, well beyond what published models have.
+MOST_WIDTH = 2**16  # pixels of the network's input; EasyOCR has 3,200
+_MOST_HEIGHT = 1024  # pixels; published models have 32 to 128
+_MOST_VALUES = 2**24  # of one input, 64 MB; EasyOCR has 204,800
+_MOST_LOGITS = 2**29  # of one image, 2 GB; 6,737 classes at 3,200 pixels have 5.4 million
+_MOST_TOKENS = 2**16  # of an alphabet; the longest published one has 18,385
+_MOST_TOKEN = 64  # code points of a token; the longest clusters of Indic scripts have about 10
+_MOST_NUMBER = 1000.0  # of mean and std, which belong to values in 0-1
+_SMALLEST_STD = 1e-6  # the pixels are divided by it
+_MOST_ASPECT = 100.0  # and its reciprocal the least
+_MOST_BATCH = 2**12  # images
+_MOST_CLIP = 1000.0  # beyond 8,000 OpenCV's counts of a large tile overflow; published recipes have 2
+_MOST_TILES = 64  # OpenCV holds a table for each of tiles x tiles, and crashes at 2**16; recipes have 8
+_MOST_BLOCK = 1023  # pixels; beyond 2,900 OpenCV's sums overflow
+_MOST_LEVEL = 255.0  # grey levels
+_MOST_SOURCES = 64  # entries
+_MOST_SOURCE = 4096  # characters of one, as of a path
+_MOST_TEXT = 2**22  # characters of the JSON text; the longest alphabet has 0.2 million
 
 Color = Literal["gray", "rgb", "bgr"]
 Fit = Literal["stretch", "pad", "letterbox"]
@@ -51,10 +70,10 @@ class Clahe:
     tiles: int  # the image is cut into tiles x tiles
 
     def __post_init__(self) -> None:
-        _need_whole(tiles=self.tiles)
-        _need_numbers(clip=self.clip)
-        if self.clip <= 0 or self.tiles < 1:
-            raise ManifestInvalid(f"clahe with clip {self.clip} and {self.tiles} tiles; both must be above 0")
+        _need_whole(1, _MOST_TILES, tiles=self.tiles)
+        _need_numbers(0, _MOST_CLIP, clip=self.clip)
+        if not self.clip:
+            raise ManifestInvalid("clahe with clip 0; it must be above 0")
 
 
 @dataclass(frozen=True)
@@ -66,14 +85,12 @@ class AdaptiveThreshold:
     invert: bool  # True: dark pixels become white
 
     def __post_init__(self) -> None:
-        _need_whole(block=self.block)
-        _need_numbers(offset=self.offset)
-        if self.block < 3 or self.block % 2 == 0:
-            raise ManifestInvalid(
-                f"adaptive-threshold with block {self.block}; it must be odd and at least 3"
-            )
+        _need_whole(3, _MOST_BLOCK, block=self.block)
+        _need_numbers(-_MOST_LEVEL, _MOST_LEVEL, offset=self.offset)
+        if self.block % 2 == 0:
+            raise ManifestInvalid(f"adaptive-threshold with block {self.block}; it must be odd")
         if not isinstance(self.invert, bool):
-            raise ManifestInvalid(f"invert {self.invert!r} is not true or false")
+            raise ManifestInvalid(f"invert {shown(self.invert)} is not true or false")
 
 
 Filter = Clahe | AdaptiveThreshold
@@ -101,22 +118,20 @@ class WidthRule:
     rounding: Rounding = "nearest"  # of the natural width
 
     def __post_init__(self) -> None:
-        _need_whole(minimum=self.minimum, maximum=self.maximum, multiple=self.multiple)
-        _need_numbers(aspect=self.aspect)
-        if not 1 <= self.minimum <= self.maximum:
+        _need_whole(1, MOST_WIDTH, minimum=self.minimum, maximum=self.maximum, multiple=self.multiple)
+        _need_numbers(1 / _MOST_ASPECT, _MOST_ASPECT, aspect=self.aspect)
+        if self.minimum > self.maximum:
             raise ManifestInvalid(f"widths from {self.minimum} to {self.maximum}")
-        if self.multiple < 1 or self.minimum % self.multiple or self.maximum % self.multiple:
+        if self.minimum % self.multiple or self.maximum % self.multiple:
             raise ManifestInvalid(
                 f"widths {self.minimum} and {self.maximum} are not multiples of {self.multiple}"
             )
-        if self.fit not in get_args(Fit) or self.rounding not in get_args(Rounding):
-            raise ManifestInvalid(f"unknown fit {self.fit!r} or rounding {self.rounding!r}")
+        _need_one_of(Fit, fit=self.fit)
+        _need_one_of(Rounding, rounding=self.rounding)
         if self.fit == "letterbox" and not (self.fixed and self.aspect == 1):
             raise ManifestInvalid("letterbox needs a fixed width and an aspect factor of 1")
-        if self.aspect <= 0:
-            raise ManifestInvalid(f"aspect factor {self.aspect}")
-        if self.pad != "edge" and not (_is_number(self.pad) and 0 <= self.pad <= 255):
-            raise ManifestInvalid(f"padding {self.pad!r} is neither a grey level (0-255) nor 'edge'")
+        if self.pad != "edge" and not _is_number(self.pad, 0, _MOST_LEVEL):
+            raise ManifestInvalid(f"padding {shown(self.pad)} is neither a grey level (0-255) nor 'edge'")
 
     @property
     def fixed(self) -> bool:
@@ -147,9 +162,8 @@ class StepRule:
     offset: int  # pixels
 
     def __post_init__(self) -> None:
-        _need_whole(stride=self.stride, offset=self.offset)
-        if self.stride < 1:
-            raise ManifestInvalid(f"stride {self.stride}")
+        _need_whole(1, MOST_WIDTH, stride=self.stride)
+        _need_whole(-MOST_WIDTH, MOST_WIDTH, offset=self.offset)
 
     def __call__(self, width: int) -> int:
         return (width + self.offset) // self.stride
@@ -175,40 +189,43 @@ class Manifest:
     decoding: DecodingRule = field(default_factory=DecodingRule)  # how its texts are found by default
 
     def __post_init__(self) -> None:
-        _need_whole(blank=self.blank, height=self.height)
-        _need_text("alphabet", self.alphabet)
-        _need_text("source", [*self.source.keys(), *self.source.values()])
-        if not self.alphabet:
-            raise ManifestInvalid("the alphabet is empty")
-        if "" in self.alphabet:
-            raise ManifestInvalid(f"character {self.alphabet.index('')} of the alphabet is empty")
-        if len(set(self.alphabet)) != len(self.alphabet):
-            twice = next(c for i, c in enumerate(self.alphabet) if c in self.alphabet[:i])
-            raise ManifestInvalid(f"the alphabet holds {twice!r} twice")
-        if not 0 <= self.blank < self.classes:
-            raise ManifestInvalid(f"blank {self.blank} of {self.classes} classes")
-        if self.color not in get_args(Color) or self.interpolation not in get_args(Interpolation):
-            raise ManifestInvalid(f"unknown color {self.color!r} or interpolation {self.interpolation!r}")
-        if self.output not in get_args(OutputKind):
-            raise ManifestInvalid(f"unknown output {self.output!r}")
+        _need_whole(1, _MOST_HEIGHT, height=self.height)
+        _need_tokens(self.alphabet)
+        _need_whole(0, len(self.alphabet), blank=self.blank)
+        if len(self.source) > _MOST_SOURCES:
+            raise ManifestInvalid(f"source has {len(self.source):,} entries, more than {_MOST_SOURCES}")
+        _need_text("source", [*self.source.keys(), *self.source.values()], _MOST_SOURCE)
+        _need_one_of(Color, color=self.color)
+        _need_one_of(Interpolation, interpolation=self.interpolation)
+        _need_one_of(OutputKind, output=self.output)
         if self.max_batch is not None:
-            _need_whole(max_batch=self.max_batch)
-            if self.max_batch < 1:
-                raise ManifestInvalid(f"max_batch {self.max_batch}")
-        if self.height < 1:
-            raise ManifestInvalid(f"height {self.height}")
+            _need_whole(1, _MOST_BATCH, max_batch=self.max_batch)
         if len(self.mean) != self.channels or len(self.std) != self.channels:
-            raise ManifestInvalid(f"mean {self.mean} and std {self.std} for {self.channels} channels")
+            raise ManifestInvalid(
+                f"mean {shown(self.mean)} and std {shown(self.std)} for {self.channels} channels"
+            )
         for mean, std in zip(self.mean, self.std, strict=True):
-            _need_numbers(mean=mean, std=std)
-            if std < _SMALLEST_STD:
-                raise ManifestInvalid(f"std {std}; the pixels are divided by it, it must be above 0")
+            _need_numbers(-_MOST_NUMBER, _MOST_NUMBER, mean=mean)
+            _need_numbers(_SMALLEST_STD, _MOST_NUMBER, std=std)
         if self.filters and self.color != "gray":
             raise ManifestInvalid("filters work on grey images only")
+        if len(self.filters) > len(_FILTERS):
+            raise ManifestInvalid(f"{len(self.filters):,} filters; there are {', '.join(_FILTERS)}")
         if self.decoding.decoder == "closest-word":
             raise ManifestInvalid("its decoder is closest-word, whose words a manifest does not hold")
         if self.steps(self.width.minimum) < 1:
             raise ManifestInvalid(f"no time step at the smallest width, {self.width.minimum}")
+        if self.width.maximum > self.room:
+            raise ManifestInvalid(
+                f"images of {self.width.maximum} x {self.height} pixels and {self.classes:,} classes; "
+                f"no image may be wider than {self.room:,} pixels with these, for the memory it would take"
+            )
+
+    @property
+    def room(self) -> int:
+        """Pixels of the widest input that this height and this alphabet leave memory for."""
+        by_logits = _MOST_LOGITS // self.classes * self.steps.stride - self.steps.offset
+        return min(MOST_WIDTH, _MOST_VALUES // (self.height * self.channels), by_logits)
 
     @property
     def channels(self) -> int:
@@ -231,18 +248,20 @@ class Manifest:
     @classmethod
     def from_json(cls, text: str) -> Manifest:
         """Read `to_json`'s text. Raises ManifestInvalid."""
+        if len(text) > _MOST_TEXT:
+            raise ManifestInvalid(f"it has {len(text):,} characters, more than the limit of {_MOST_TEXT:,}")
         try:
-            plain: dict[str, Any] = json.loads(text)
+            plain: dict[str, Any] = strict_json.loads(text)
             schema = plain.pop("schema")
-        except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
+        except (ValueError, KeyError, AttributeError, TypeError) as error:
             raise ManifestInvalid("it is not the JSON object that crnn-deploy writes") from error
         if schema != SCHEMA:
             raise ManifestInvalid(
-                f"its schema is {schema!r}, this version reads {SCHEMA}; upgrade crnn-deploy"
+                f"its schema is {shown(schema)}, this version reads {SCHEMA}; upgrade crnn-deploy"
             )
         unknown = set(plain) - {f.name for f in fields(cls)}
         if unknown:
-            raise ManifestInvalid(f"unknown fields {sorted(unknown)}")
+            raise ManifestInvalid(f"unknown fields {shown(sorted(unknown))}")
         for name in ("alphabet", "mean", "std", "filters"):
             if not isinstance(plain.get(name, []), list):
                 raise ManifestInvalid(f"{name} is not a list")
@@ -264,34 +283,57 @@ class Manifest:
         except ManifestInvalid:
             raise
         except (KeyError, TypeError, ValueError) as error:
-            raise ManifestInvalid(f"{type(error).__name__}: {error}") from error
+            raise ManifestInvalid(f"{type(error).__name__}: {str(error)[:200]}") from error
 
 
-def _need_whole(**values: Any) -> None:
+def _need_whole(least: int, most: int, **values: Any) -> None:
     for name, value in values.items():
-        if not (isinstance(value, int) and _is_number(value)):
-            raise ManifestInvalid(f"{name} is {value!r}, not a whole number up to {_LARGEST:.0e}")
+        if not (isinstance(value, int) and _is_number(value, least, most)):
+            raise ManifestInvalid(f"{name} is {shown(value)}, not a whole number from {least:,} to {most:,}")
 
 
-def _need_numbers(**values: Any) -> None:
+def _need_numbers(least: float, most: float, **values: Any) -> None:
     for name, value in values.items():
-        if not _is_number(value):
-            raise ManifestInvalid(f"{name} is {value!r}, not a number from -{_LARGEST:.0e} to {_LARGEST:.0e}")
+        if not _is_number(value, least, most):
+            raise ManifestInvalid(f"{name} is {shown(value)}, not a number from {least:g} to {most:g}")
 
 
-def _is_number(value: Any) -> bool:
-    """Neither NaN, infinite nor beyond what float32 arithmetic on pixels stands."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and -_LARGEST <= value <= _LARGEST
+def _is_number(value: Any, least: float, most: float) -> bool:
+    """Whether it is within bounds, which neither NaN nor infinity is."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and least <= value <= most
 
 
-def _need_text(name: str, values: Iterable[Any]) -> None:
+def _need_one_of(kind: Any, **values: Any) -> None:
+    for name, value in values.items():
+        if value not in get_args(kind):
+            raise ManifestInvalid(f"unknown {name} {shown(value)}; there are {', '.join(get_args(kind))}")
+
+
+def _need_tokens(alphabet: tuple[str, ...]) -> None:
+    if not alphabet:
+        raise ManifestInvalid("the alphabet is empty")
+    if len(alphabet) > _MOST_TOKENS:
+        raise ManifestInvalid(f"the alphabet has {len(alphabet):,} characters, more than {_MOST_TOKENS:,}")
+    _need_text("alphabet", alphabet, _MOST_TOKEN)
+    seen = set()
+    for index, token in enumerate(alphabet):
+        if not token:
+            raise ManifestInvalid(f"character {index} of the alphabet is empty")
+        if token in seen:
+            raise ManifestInvalid(f"the alphabet holds {token!r} twice")
+        seen.add(token)
+
+
+def _need_text(name: str, values: Iterable[Any], longest: int) -> None:
     for value in values:
         if not isinstance(value, str):
-            raise ManifestInvalid(f"{name} holds {value!r}, not a string")
+            raise ManifestInvalid(f"{name} holds {shown(value)}, not a string")
+        if len(value) > longest:
+            raise ManifestInvalid(f"{name} holds {shown(value)}, which is longer than {longest:,} characters")
         try:
             value.encode()
         except UnicodeEncodeError as error:
-            raise ManifestInvalid(f"{name} holds {value!r}, half of a surrogate pair") from error
+            raise ManifestInvalid(f"{name} holds {shown(value)}, half of a surrogate pair") from error
 
 
 def filter_to_plain(item: Filter) -> dict[str, Any]:
@@ -303,12 +345,12 @@ def filter_to_plain(item: Filter) -> dict[str, Any]:
 def filter_from_plain(plain: Mapping[str, Any]) -> Filter:
     """A filter from its JSON or TOML form, `{"filter": "clahe", "clip": 2.0, "tiles": 8}`."""
     if not isinstance(plain, Mapping):
-        raise ManifestInvalid(f"filter {plain!r} is not a table of its values")
+        raise ManifestInvalid(f"filter {shown(plain)} is not a table of its values")
     values = dict(plain)
     name = values.pop("filter", None)
     if not isinstance(name, str) or name not in _FILTERS:
-        raise ManifestInvalid(f"unknown filter {name!r}; there are {', '.join(_FILTERS)}")
+        raise ManifestInvalid(f"unknown filter {shown(name)}; there are {', '.join(_FILTERS)}")
     try:
         return _FILTERS[name](**values)
     except TypeError as error:
-        raise ManifestInvalid(f"filter {name}: {error}") from error
+        raise ManifestInvalid(f"filter {name}: {str(error)[:200]}") from error

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from crnn_deploy.ctc import Frames, LogitsMissing
 from crnn_deploy.decoding.beam import Beam, BeamDecode
-from crnn_deploy.decoding.constraints import Constraint, DecodingImpossible
+from crnn_deploy.decoding.constraints import Constraint, DecodingImpossible, DecodingTooLarge
 from crnn_deploy.decoding.lm import train
 from crnn_deploy.decoding.reading import line_of
 
@@ -101,7 +101,6 @@ def test_scorers_and_the_bonus_add_to_the_probability_or_forbid(
 @settings(deadline=None, max_examples=30)
 @given(seeds, st.integers(1, 5), st.sampled_from(["a*b?", "[^a]+", "(ab|b)*", "a|bb", "b?"]))
 def test_a_constraint_leaves_what_the_regular_expression_matches(seed: int, steps: int, pattern: str) -> None:
-    pytest.importorskip("interegular")
     frames = random_frames(seed, steps, 3)
     expected = {
         labels: score
@@ -198,6 +197,11 @@ def test_lines_that_cannot_be_read() -> None:
     assert (empty.text, empty.confidence, empty.chars) == ("", 0.0, ())
     with pytest.raises(ValueError, match="at least"):
         Beam(width=0)
+
+
+def test_a_beam_that_would_take_gigabytes_is_refused() -> None:
+    with pytest.raises(DecodingTooLarge, match=r"a beam of 1,000,000 would take .* 20 frames"):
+        Beam(1_000_000).bind("ab", 0)(random_frames(0, 20, 3), [(1.0, 20)])
 
 
 def test_a_text_that_the_network_thinks_unlikely_is_found_where_nothing_else_is_allowed() -> None:

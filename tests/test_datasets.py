@@ -161,6 +161,15 @@ def test_any_text_survives_a_table(
         ("a.json", b'{"a.png": {"polygons": []}}', "is not an object of names and texts"),
         ("a.json", b'{"a.png": "\\ud800"}', "half of a surrogate pair"),
         ("a.json", b"{}", "no labels"),
+        ("a.json", b'{"a.png": ' + b"9" * 5000 + b"}", "a number of 5,000 digits"),
+        ("a.json", b'{"a.png": NaN}', "NaN is no number"),
+        ("a.json", b'{"a.png": "x", "a.png": "y"}', "it says 'a.png' twice"),
+        ("a.json", b'{"a":' * 3000 + b"1" + b"}" * 3000, "is not"),
+        ("a.csv", b"a.png," + b"x" * 200_000, "field larger than field limit"),
+        ("a.csv", b"a.png,x\n" + b"b.png," + b"x" * 2**20, "line 2 is longer than"),
+        ("a.txt", b"a.png " + b"x" * 2**20, "line 1 is longer than"),
+        ("a.txt", b"a.png x\nb.png " + b"x" * 2**20, "line 2 is longer than"),
+        ("a.csv", b"x" * 2**17, "its first row"),
         ("a.lmdb", b"not an LMDB at all", "is not an LMDB"),
     ],
 )
@@ -172,6 +181,7 @@ def test_labels_that_are_not_what_they_should_be(
         open_dataset(path)
     assert str(caught.value).startswith(path) and message in str(caught.value)
     assert "\n" not in str(caught.value) and caught.value.exit_code == 2
+    assert len(str(caught.value)) < len(path) + 350
 
 
 def test_doctr_keeps_its_images_in_a_folder(written: Written, tmp_path: Path) -> None:
@@ -213,6 +223,38 @@ def test_what_is_not_there_or_not_known(written: Written, tmp_path: Path) -> Non
         open_dataset(path, kind="names", characters=path)
 
 
+@pytest.mark.parametrize("name", ["a.txt", "a.csv", "a.json", "a.lmdb", "a", "data.mdb"])
+def test_only_regular_files_are_opened(tmp_path: Path, name: str) -> None:
+    os.mkfifo(tmp_path / name)
+    for path in (tmp_path / name, tmp_path):
+        if path == tmp_path and name == "a":
+            continue
+        with pytest.raises(DatasetInvalid, match=r"not a regular file|no dataset in this folder"):
+            open_dataset(str(path))
+    (tmp_path / "labels.tsv").write_text("a.png\t1\n")
+    with pytest.raises(DatasetInvalid, match="not a regular file"):
+        open_dataset(str(tmp_path / "labels.tsv"), kind="indices", characters=str(tmp_path / name))
+
+
+def test_a_name_that_is_not_utf8_names_an_lmdb_too(tmp_path: Path) -> None:
+    plain = three(tmp_path / "plain.lmdb")
+    name = os.path.join(tmp_path, os.fsdecode(b"\xff.lmdb"))
+    try:
+        os.rename(plain, name)
+    except OSError:
+        pytest.skip("this file system has names in UTF-8 alone")
+    assert open_dataset(name)[0].text == "one"
+    Path(name, "data.mdb").write_bytes(b"none")
+    with pytest.raises(DatasetInvalid, match=r"is not an LMDB|is truncated") as caught:
+        open_dataset(name, kind="lmdb")
+    assert str(caught.value).isprintable()
+
+
+def test_a_path_with_a_nul_is_not_found() -> None:
+    with pytest.raises(DatasetNotFound):
+        open_dataset("a\0b")
+
+
 # 360CC
 
 
@@ -235,7 +277,7 @@ def test_a_line_that_is_no_character_is_marked_and_keeps_its_index(written: Writ
     assert dataset[0].text == f"国{UNUSABLE}国，"
 
 
-@pytest.mark.parametrize("item", ["0", "3", "-1", "x", "1.0", "²", "９"])
+@pytest.mark.parametrize("item", ["0", "3", "-1", "x", "1.0", "²", "９", pytest.param("9" * 5000, id="long")])
 def test_an_index_that_is_none_is_told_with_its_line(written: Written, item: str) -> None:
     path = written("chars.txt", b"blank\na\nb\n")
     labels = written("train.txt", f"a.jpg 1 2\nb.jpg 1 {item}\n".encode())
@@ -278,6 +320,9 @@ def broken(**changes: bytes | None) -> dict[str, bytes]:
         (broken(num_samples=b"many"), "num-samples is b'many'"),
         (broken(num_samples=b"0"), "num-samples is b'0'"),
         (broken(num_samples=b"-1"), "num-samples is b'-1'"),
+        (broken(num_samples=b"1e3"), "num-samples is b'1e3'"),
+        (broken(num_samples=b"9" * 5000), "num-samples is b'999"),
+        (broken(num_samples=b"1000000000000"), "num-samples says 1000000000000, but it has 5 entries"),
         (broken(num_samples=b"3"), "num-samples says 3, but there is no image-000000003"),
         (broken(label_000000002=None), "num-samples says 2, but there is no label-000000002"),
     ],

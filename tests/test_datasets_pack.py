@@ -146,6 +146,22 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
         pack(Listed(ROWS[:3]), tmp_path / "no" / "such" / "x.lmdb")
 
 
+@pytest.mark.parametrize(
+    "progress",
+    [
+        *(b"9" * 5000, b"[" * 5000, b"\xff", b"[]", b'{"total": "1"}'),
+        b'{"total": 1, "read": 9, "written": 9, "digest": ""}',
+    ],
+    ids=range(6),
+)
+def test_a_progress_that_is_none_is_told(tmp_path: Path, progress: bytes) -> None:
+    path = tmp_path / "x.lmdb"
+    with lmdb.open(str(path), map_size=2**20) as environment, environment.begin(write=True) as transaction:
+        transaction.put(b"crnn-deploy-pack", progress)
+    with pytest.raises(DatasetInvalid, match="was not written by dataset pack"):
+        pack(Listed([(png(1), "x")]), path, resume=True)
+
+
 def test_the_map_grows_as_it_must(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pack_module, "_FIRST_MAP", 2**16)
     monkeypatch.setattr(pack_module, "_COMMIT_BYTES", 2**18)

@@ -14,7 +14,7 @@ from crnn_deploy import driver
 
 HEAVY = (
     *("numpy", "cv2", "torch", "onnx", "onnxruntime", "onnxscript", "safetensors", "rapidfuzz", "jinja2"),
-    *("PIL", "pydantic", "tensorrt", "tensorrt_rtx", "pycuda", "cuda", "numba", "interegular", "kenlm"),
+    *("PIL", "pydantic", "tensorrt", "tensorrt_rtx", "pycuda", "cuda", "numba", "kenlm"),
 )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import pickle
 import sys
 from collections.abc import Callable
@@ -358,6 +359,9 @@ def test_alphabet_files_that_are_wrong(content: bytes, tmp_path: Path) -> None:
     path.write_bytes(content)
     with pytest.raises(AlphabetInvalid):
         read_alphabet(path)
+    os.mkfifo(tmp_path / "fifo")
+    with pytest.raises(AlphabetInvalid, match="not a regular file"):
+        read_alphabet(tmp_path / "fifo")
 
 
 def test_parity_finds_what_was_changed(exported: tuple[Path, ReferenceBackend]) -> None:

@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parents[1] / "crnn_deploy"
 
 # from the bottom up; a module may import its own layer and those below it
 LAYERS = (
-    {"errors", "models", "driver", "installed"},
+    {"errors", "models", "driver", "installed", "strict_json"},
     {"files"},
     {"cache"},
     {"process"},
@@ -60,8 +60,7 @@ ROOMS = {
     "yaml": ("training/config.py",),
     "rich": ("training/journal.py",),
     "numba": ("decoding/compiled.py",),
-    "interegular": ("decoding/constraints.py",),
-    "kenlm": ("decoding/lm.py",),
+    "kenlm": ("decoding/kenlm_process.py",),
     "onnxruntime": ("backends/ort.py", "stages/dynamic_lstm.py", "stages/ranges.py"),
     "openvino": ("backends/openvino.py",),
     "tensorrt": ("backends/trt.py",),
@@ -156,7 +155,7 @@ def test_a_command_imports_only_click_and_errors_before_it_runs(name: str) -> No
             "    def close(self): pass\n"
             "reader = Recognizer(Blank())\n"
             "assert [t.text for t in reader.read([np.zeros((9, 9), np.uint8)])] == ['']",
-            ("torch", "onnx", "onnxscript", "PIL", "numba", "interegular", "kenlm"),
+            ("torch", "onnx", "onnxscript", "PIL", "numba", "kenlm"),
         ),
         (
             "from crnn_deploy.backends.ort import open_session; from pathlib import Path\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from pathlib import Path
 
 import ctc_matrices
@@ -154,3 +155,25 @@ def test_word_lists_that_cannot_be_used(tmp_path: Path) -> None:
         Lexicon(["a"], unknown=1.0)
     path.write_text("\ufeffone\n two words \n\nthree\n", encoding="utf-8")
     assert read_lexicon(path) == ["one", "two words", "three"]
+    path.write_bytes(b"word\n" + b"x" * 10**6)
+    with pytest.raises(LexiconInvalid, match="line 2 is longer than 1,024 characters"):
+        read_lexicon(path)
+    path.write_bytes(b"a\n" * (2**22 + 1))
+    with pytest.raises(LexiconInvalid, match="more than 4,194,304 words"):
+        read_lexicon(path)
+    os.mkfifo(tmp_path / "fifo")
+    with pytest.raises(LexiconInvalid, match="not a regular file"):
+        read_lexicon(tmp_path / "fifo")
+
+
+def test_word_lists_have_any_line_ends(tmp_path: Path) -> None:
+    path = tmp_path / "words.txt"
+    path.write_bytes("\ufeffone\rtwo\r\nthree\u2028four\n\n five ".encode())
+    assert read_lexicon(path) == ["one", "two", "three", "four", "five"]
+
+
+def test_a_text_that_no_word_is_near_takes_no_matrix() -> None:
+    labels = np.tile([1, 2], 20_000)  # a matrix of 40,000 squared would take 13 GB
+    frames = Frames(labels[None], np.ones((1, 40_000), np.float32), np.eye(4, dtype=np.float32)[labels][None])
+    [text] = ClosestWord(["abc"], 64).bind(LETTERS, 0)(frames, [(1.0, 1)])
+    assert text.text == "ab" * 20_000

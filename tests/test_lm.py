@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import shutil
 import subprocess
 import tempfile
@@ -145,14 +146,30 @@ def test_kenlms_states_are_equal_where_they_are_alike(arpa: Path) -> None:
     assert hash(states["xyz"]) == hash(states["a xyz"])
 
 
+def arpa_of(grams: str, told: int = 1, head: str = "", order: str = "1") -> bytes:
+    """An ARPA file of one order."""
+    return f"\\data\\\n{head or f'ngram 1={told}'}\n\n\\{order}-grams:\n{grams}\n\\end\\\n".encode()
+
+
 @pytest.mark.parametrize(
     ("content", "says"),
     [
         (b"", "whole ARPA"),
-        (b"\\data\\\nngram 1=1\n\n\\1-grams:\n-1\ta\n", "whole ARPA"),
-        (b"\\data\\\n\n\\1-grams:\nx\ta\n\\end\\\n", "no ARPA"),
-        (b"\\data\\\n\n\\1-grams:\n-1\ta b c\n\\end\\\n", "no 1-gram"),
-        (b"\\data\\\n\n\\1-grams:\n-1\tparis\n-1\tlondon\n\\end\\\n", "over words such as 'paris'"),
+        (arpa_of("-1\ta")[:-6], "whole ARPA"),
+        (arpa_of("-1\ta\n-1\tb", told=3), "fewer 1-grams than its head says, 3"),
+        (arpa_of("-1\ta\n-1\tb", told=1), "line 6: more 1-grams than its head says, 1"),
+        (arpa_of("-1\ta\n-1\ta", told=2), "line 6: 'a' stands there twice"),
+        (arpa_of("x\ta"), "no numbers"),
+        (arpa_of("-1\ta b c"), "no 1-gram"),
+        (arpa_of("-1\tparis\n-1\tlondon", told=2), "over words such as 'paris'"),
+        *((arpa_of(f"{weight}\ta"), "no log10") for weight in ("nan", "-inf", "0.5", "-1e999", "9" * 5000)),
+        *((arpa_of(f"-1\ta\t{weight}"), "no log10") for weight in ("nan", "inf", "-inf", "9" * 5000)),
+        (arpa_of("-1\ta", head="ngram 2=1"), "line 2: 'ngram 2=1' is not the count of order 1"),
+        (arpa_of("-1\ta", head="ngram 1=" + "9" * 5000), "is not the count of order 1"),
+        (arpa_of("-1\ta", head="ngram 1=999999999999"), "more than 16,777,216; make a binary file"),
+        (arpa_of("-1\ta", head="ngram 1=1\nngram 2=1"), "where .2-grams: should"),
+        (arpa_of("-1\ta", order="99999999999"), "where .1-grams: should"),
+        (arpa_of("-1\t" + "a" * 2**16), "line 5 is longer than"),
         (b"\xff\xfe", "not UTF-8"),
     ],
 )
@@ -185,3 +202,93 @@ def test_a_model_finds_its_own_texts_likelier() -> None:
     own = sum(weights(model, "the cat ate the food"))
     assert all(own > sum(weights(model, other)) for other in ("tac eht eta doof eht", "zzzzz"))
     assert all(one < 0 for one, _ in pairwise(weights(model, "the cat")))
+
+
+# KenLM runs in a process of its own; here is one that does what a damaged file makes it do
+
+KENLM = """
+import os, time
+class State:
+    words = ()
+    def __eq__(self, other): return self.words == other.words
+class Config: pass
+class ARPALoadComplain: NONE = 0
+class Model:
+    order = 2
+    def __init__(self, path, settings):
+        self.does = open(path).read().split()
+        if self.does[0] == "load": self.fall()
+    def fall(self):
+        what = self.does[1]
+        if what == "abort": os.abort()
+        if what == "raise": raise OSError("no model\\nat all")
+        if what == "exit": os._exit(3)
+        if what == "hang": time.sleep(1000)
+        if what == "memory": self.much = bytearray(2**40)
+        if what == "print": print("noise")
+        if what == "nan": return float("nan")
+        return -1.0
+    def BeginSentenceWrite(self, state): state.words = ("<s>",)
+    def NullContextWrite(self, state): state.words = ()
+    def BaseScore(self, state, word, after):
+        after.words = (word,)
+        return self.fall() if self.does[0] == word else -0.5
+"""
+
+
+@pytest.fixture
+def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "kenlm.py").write_text(KENLM)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return tmp_path / "model.bin"
+
+
+@pytest.mark.parametrize("when", ["load", "x"])
+@pytest.mark.parametrize(
+    ("what", "says"),
+    [
+        ("abort", r"model\.bin: KenLM was ended by signal 6 .* build it again"),
+        ("exit", r"model\.bin: KenLM ended with code 3 .* build it again"),
+        ("memory", r"KenLM cannot read it|KenLM ended with code 1"),
+    ],
+)
+def test_a_kenlm_that_ends_is_one_line(stand_in: Path, when: str, what: str, says: str) -> None:
+    stand_in.write_text(f"{when} {what}")
+    with pytest.raises(LanguageModelInvalid, match=says):
+        open_language_model(stand_in).step(open_language_model(stand_in).start(), "x")
+
+
+def test_a_kenlm_that_answers_nonsense_is_one_line(stand_in: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stand_in.write_text("load raise")
+    with pytest.raises(LanguageModelInvalid, match="KenLM cannot read it: no model at all"):
+        open_language_model(stand_in)
+    stand_in.write_text("x nan")
+    model = open_language_model(stand_in)
+    assert model.step(model.start(), "a")[1] == -0.5 * math.log(10)
+    with pytest.raises(LanguageModelInvalid, match="damaged"):
+        model.step(model.start(), "x")
+    monkeypatch.setattr("crnn_deploy.decoding.kenlm_process._SECONDS", 1)
+    stand_in.write_text("x hang")
+    with pytest.raises(LanguageModelInvalid, match="gives no answer within 1 seconds"):
+        open_language_model(stand_in).step(model.start(), "x")
+
+
+def test_a_kenlm_may_print_and_ends_with_its_model(stand_in: Path) -> None:
+    stand_in.write_text("x print")
+    model = open_language_model(stand_in)
+    assert isinstance(model, KenlmModel)
+    states, found = model.start(), []
+    for char in "axb ":
+        states, weight = model.step(states, char)
+        found.append(weight / math.log(10))
+    assert found == pytest.approx([-0.5, -1.0, -0.5, -0.5])
+    process = model._process._process
+    del model
+    assert process.wait(30) is not None
+
+
+def test_only_regular_files_are_language_models(tmp_path: Path, stand_in: Path) -> None:
+    for name in ("pipe.arpa", "pipe.bin"):
+        os.mkfifo(tmp_path / name)
+        with pytest.raises(LanguageModelInvalid, match="not a regular file"):
+            open_language_model(tmp_path / name)

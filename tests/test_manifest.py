@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +13,9 @@ from hypothesis import strategies as st
 
 from crnn_deploy.decoding_rule import DecodingRule
 from crnn_deploy.errors import ManifestInvalid
+from crnn_deploy.long_lines import uncut
 from crnn_deploy.manifest import AdaptiveThreshold, Clahe, Manifest, StepRule, WidthRule
+from crnn_deploy.recipes import RECIPES, Recipe, find_recipe
 
 VALID = Manifest(
     alphabet=("a", "b", "fi", " "),
@@ -138,6 +141,19 @@ def test_an_older_file_is_read_greedily_and_a_plain_one_can_be_read_by_older_ver
         {"alpha": "1"},
         {"alpha": 1e9},
         {"temperature": 0},
+        {"temperature": 1e-300},  # confidences would be NaN
+        {"temperature": 1e300},
+        {"boost": 1e4},
+        {"distance": 65},
+        {"max_length": 10_001},
+        {"nbest": 10_001},
+        {"mask": "A" * 10_001},
+        {"pattern": "a" * 4097},
+        {"allow": "a" * 200_000},
+        {"block": "\ud800"},
+        {"hotwords": ["a" * 257]},
+        {"hotwords": ["a" * 250] * 300},
+        {"hotwords": ["\udfff"]},
         {"hotwords": "word"},
         {"hotwords": [1]},
         {"allow": 7},
@@ -145,7 +161,7 @@ def test_an_older_file_is_read_greedily_and_a_plain_one_can_be_read_by_older_ver
         [],
         None,
     ],
-    ids=str,
+    ids=lambda plain: str(plain)[:30],
 )
 def test_a_decoding_that_makes_no_sense_is_refused(plain: Any) -> None:
     text = json.dumps(json.loads(VALID.to_json()) | {"decoding": plain})
@@ -169,6 +185,21 @@ WRONG: list[dict[str, Any]] = [
     {"std": (0.0,)},
     {"color": "rgb", "mean": (0.5,) * 3, "std": (0.5,) * 3},  # filters need grey
     {"steps": StepRule(4, -40)},
+    {"alphabet": tuple(map(chr, range(0x100, 0x100 + 2**16 + 1)))},
+    {"alphabet": ("a" * 65,)},
+    {"alphabet": ("a", "\ud800")},
+    {"height": 30_000},
+    {"height": 10**5000},
+    {"height": 1024, "width": WidthRule(8, 2**16, multiple=8)},  # 256 MB for one image
+    {"alphabet": tuple(map(chr, range(0x10000, 0x20000))), "width": WidthRule(8, 2**16, multiple=8)},
+    {"mean": (1001.0,)},
+    {"std": (1e-7,)},
+    {"mean": (float("nan"),)},
+    {"std": (float("inf"),)},
+    {"max_batch": 5000},
+    {"filters": (Clahe(2.0, 8),) * 3},
+    {"source": {str(i): "" for i in range(65)}},
+    {"source": {"recipe": "a" * 5000}},
 ]
 
 
@@ -190,11 +221,87 @@ def test_contradictions_are_refused(change: dict[str, Any]) -> None:
         {"minimum": 8, "maximum": 8, "aspect": 0.0},
         {"minimum": 8, "maximum": 8, "pad": 256.0},
         {"minimum": 8, "maximum": 8, "rounding": "up"},
+        {"minimum": 8, "maximum": 2**17},
+        {"minimum": 8, "maximum": 8, "aspect": 1e-300},
+        {"minimum": 8, "maximum": 8, "aspect": 101.0},
+        {"minimum": 8, "maximum": 8, "pad": float("nan")},
     ],
 )
 def test_width_rules_that_make_no_sense(values: dict[str, Any]) -> None:
     with pytest.raises(ManifestInvalid):
         WidthRule(**values)
+
+
+@pytest.mark.parametrize(
+    ("kind", "values"),
+    [
+        (Clahe, (2.0, 65_536)),  # OpenCV crashes
+        (Clahe, (2.0, 0)),
+        (Clahe, (0, 8)),
+        (Clahe, (1e5, 8)),
+        (Clahe, (float("nan"), 8)),
+        (AdaptiveThreshold, (2, 1.0, True)),
+        (AdaptiveThreshold, (14, 1.0, True)),
+        (AdaptiveThreshold, (99_999, 1.0, True)),
+        (AdaptiveThreshold, (15, 1e5, True)),
+        (AdaptiveThreshold, (15, 1.0, 1)),
+        (StepRule, (0, 0)),
+        (StepRule, (10**6, 0)),
+        (StepRule, (4, 10**6)),
+    ],
+)
+def test_filters_and_steps_that_make_no_sense(kind: Any, values: tuple[Any, ...]) -> None:
+    with pytest.raises(ManifestInvalid) as caught:
+        kind(*values)
+    assert len(str(caught.value)) < 200
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        VALID.to_json().replace('"height": 32', f'"height": {"9" * 5000}'),
+        VALID.to_json().replace('"height": 32', '"height": 1e999'),
+        VALID.to_json().replace('"height": 32', '"height": 32, "height": 64'),
+        VALID.to_json().replace('"mean": [0.5]', '"mean": [NaN]'),
+        VALID.to_json().replace('"mean": [0.5]', '"mean": [-Infinity]'),
+        VALID.to_json().replace('"recipe"', '"recipe \\ud800"'),
+        '{"schema": ' + "[" * 100_000,
+        '{"schema": 1, "source": ' + '{"a":' * 3000 + "1" + "}" * 3001,
+        VALID.to_json() + " " * 2**22,
+    ],
+    ids=range(9),
+)
+def test_json_beyond_all_bounds_is_one_line(text: str) -> None:
+    with pytest.raises(ManifestInvalid) as caught:
+        Manifest.from_json(text)
+    assert len(str(caught.value)) < 200
+
+
+FILES = sorted((Path(__file__).parents[1] / "export").glob("*.toml"))
+
+
+@pytest.mark.parametrize(
+    "recipe", [*RECIPES.values(), *map(find_recipe, map(str, FILES))], ids=lambda recipe: recipe.name
+)
+def test_every_recipe_stays_well_within_the_bounds(recipe: Recipe) -> None:
+    longest = tuple(map(chr, range(0x4E00, 0x4E00 + 18_385)))  # the longest published alphabet, PP-OCRv5's
+    manifest = Manifest(
+        alphabet=recipe.alphabet or longest,
+        blank=0,
+        color=recipe.color,
+        height=recipe.height,
+        width=recipe.width,
+        mean=recipe.mean,
+        std=recipe.std,
+        interpolation=recipe.interpolation,
+        steps=StepRule(4, 4),
+        filters=recipe.filters,
+    )
+    assert manifest.room >= 8 * manifest.width.maximum
+    assert replace(manifest, alphabet=longest).room >= 4 * manifest.width.maximum
+    # lines of any width are still cut and read
+    widest = 2**16 // recipe.width.multiple * recipe.width.multiple
+    assert uncut(manifest).width.maximum in (recipe.width.maximum, widest)
 
 
 def test_a_duplicated_character_is_named() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -230,8 +231,15 @@ def test_bad_input_is_one_line(tiny_onnx: Path, scales: Path, images: Path, tmp_
     onnx.save(model, other)
     nan = tmp_path / "nan.json"
     plain = json.loads(scales.read_text())
-    plain["ranges"][next(iter(plain["ranges"]))] = float("nan")
-    nan.write_text(json.dumps(plain))
+    negative = tmp_path / "negative.json"
+    for value, path in ((float("nan"), nan), (-1.0, negative)):
+        plain["ranges"][next(iter(plain["ranges"]))] = value
+        path.write_text(json.dumps(plain))
+    deep, long, typed = (tmp_path / f"{name}.json" for name in ("deep", "long", "typed"))
+    deep.write_text('{"schema":' * 3000 + "1" + "}" * 3000)
+    long.write_text('{"schema": ' + "1" * 5000 + "}")
+    typed.write_text(json.dumps({**json.loads(scales.read_text()), "method": ["auto"], "ranges": {}}))
+    os.mkfifo(tmp_path / "fifo.json")
     wild = tmp_path / "wild.onnx"
     for tensor in model.graph.initializer:
         if "conv0.bias" in tensor.name or tensor.name.endswith("conv0.weight"):
@@ -245,8 +253,11 @@ def test_bad_input_is_one_line(tiny_onnx: Path, scales: Path, images: Path, tmp_
         (("calibrate", tiny_onnx, torn, "-o", out), "10 images cannot be read"),
         (("calibrate", wild, images, "-o", out), "NaN or infinite"),
         (("quantize", other, images, "--scales", scales, "-o", out), "belongs to another model"),
-        (("quantize", tiny_onnx, images, "--scales", nan, "-o", out), "the range of .* is nan"),
-        (("quantize", tiny_onnx, images, "--scales", images, "-o", out), "not a file of crnn-deploy"),
+        (("quantize", tiny_onnx, images, "--scales", negative, "-o", out), "the range of .* is -1"),
+        *(
+            (("quantize", tiny_onnx, images, "--scales", path, "-o", out), "not a file of crnn-deploy")
+            for path in (images, nan, deep, long, typed, tmp_path / "fifo.json")
+        ),
         (("quantize", tiny_onnx, images, "--scales", tmp_path / "absent", "-o", out), "no scales at"),
     ]
     for arguments, message in cases:

@@ -8,9 +8,19 @@ from dataclasses import dataclass
 from typing import Literal, Protocol, get_args
 
 from crnn_deploy.errors import CrnnDeployError
+from crnn_deploy.files import LineTooLong, lines, open_regular
 from crnn_deploy.image import Source
 
-__all__ = ["Dataset", "DatasetInvalid", "DatasetNotFound", "Kept", "Kind", "Sample", "open_dataset"]
+__all__ = [
+    "MOST_LINE",
+    "Dataset",
+    "DatasetInvalid",
+    "DatasetNotFound",
+    "Kept",
+    "Kind",
+    "Sample",
+    "open_dataset",
+]
 
 Kind = Literal["lmdb", "indices", "names", "tabs", "csv", "tsv", "doctr"]
 
@@ -19,6 +29,7 @@ _SUFFIXES: dict[str, Kind] = {
     **{".csv": "csv", ".tsv": "tsv", ".json": "doctr"},
 }
 _LMDB_MAGIC = b"\xde\xc0\xef\xbe"  # of a little-endian machine, after the page header of 16 bytes
+MOST_LINE = 2**20  # bytes, of a file of labels; texts of an image have some hundred
 _LABELS = (".csv", ".json", ".tsv", ".txt")
 
 
@@ -76,7 +87,11 @@ def open_dataset(
     Texts are as they are kept. A missing or broken image is an error only where its pixels are read.
     Raises DatasetNotFound, DatasetInvalid, LibraryMissing.
     """
-    if not os.path.exists(spec):
+    try:
+        there = os.path.exists(spec)
+    except ValueError:  # a NUL in the path
+        there = False
+    if not there:
         raise DatasetNotFound(spec)
     if kind is None and characters is not None:
         kind = "indices"
@@ -120,11 +135,13 @@ def _kind_of(path: str) -> Kind:
     if suffix in _SUFFIXES:
         return _SUFFIXES[suffix]
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             if file.read(20)[16:] == _LMDB_MAGIC:
                 return "lmdb"
             file.seek(0)
-            first = next((line for line in file if line.strip()), b"")
+            first = next((line for line in lines(file, MOST_LINE) if line.strip()), b"")
+    except LineTooLong as error:
+        raise DatasetInvalid(path, f"{error}; it is no file of labels") from None
     except OSError as error:
         raise DatasetInvalid(path, f"cannot be read: {error.strerror}") from None
     return "tabs" if b"\t" in first else "names"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-import json
+import io
 import os
 from array import array
 from collections.abc import Iterable, Iterator
@@ -11,11 +11,18 @@ from contextlib import contextmanager
 from itertools import chain
 from typing import TextIO
 
-from crnn_deploy.datasets import DatasetInvalid, Kind, Sample
+from crnn_deploy import strict_json
+from crnn_deploy.datasets import MOST_LINE, DatasetInvalid, Kind, Sample
+from crnn_deploy.files import LineTooLong, lines, open_regular, read_regular
 
 __all__ = ["UNUSABLE", "LabelledFiles", "characters_alphabet", "open_labels", "read_characters"]
 
 UNUSABLE = "\ufffd"  # stands for a character that its file fails to give
+
+_MOST_CHARACTERS = 2**24  # bytes of a character file
+_MOST_JSON = 2**29  # bytes; all of it is read at once
+_MOST_DIGITS = 9  # of an index
+_SHOWN = 80  # characters of what a file has, in messages
 
 _NAMES = {"file", "file_name", "filename", "filepath", "name", "path"}
 _NAMES |= {"image", "image_path", "img", "img_path"}
@@ -77,7 +84,7 @@ def open_labels(path: str, kind: Kind, images: str | None, characters: str | Non
     try:
         dataset = LabelledFiles(path, folder if images is None else images, rows)
     except UnicodeEncodeError as error:  # JSON can say such a thing
-        raise DatasetInvalid(path, f"{error.object!r} holds half of a surrogate pair") from None
+        raise DatasetInvalid(path, f"{error.object[:_SHOWN]!r} holds half of a surrogate pair") from None
     if not len(dataset):
         raise DatasetInvalid(path, "no labels in it")
     return dataset
@@ -92,8 +99,7 @@ def read_characters(path: str) -> tuple[str, ...]:
     Raises DatasetInvalid.
     """
     try:
-        with open(path, "rb") as file:
-            data = file.read()
+        data = read_regular(path, _MOST_CHARACTERS)
     except OSError as error:
         raise DatasetInvalid(path, f"the character file cannot be read: {error.strerror}") from None
     try:
@@ -119,20 +125,26 @@ def _character(line: bytes, encoding: str) -> str:
 
 @contextmanager
 def _opened(path: str) -> Iterator[TextIO]:
-    """The lines of a text in UTF-8; only a line feed ends one."""
+    """A text in UTF-8; only a line feed ends a line."""
     try:
-        with open(path, encoding="utf-8-sig", newline="\n") as file:
+        with io.TextIOWrapper(open_regular(path), encoding="utf-8-sig", newline="\n") as file:
             yield file
+    except LineTooLong as error:
+        raise DatasetInvalid(path, f"{error}; it is no file of labels") from None
     except UnicodeDecodeError:
-        raise DatasetInvalid(path, "is not UTF-8; convert it, such as: iconv -f GBK -t UTF-8") from None
+        raise _not_utf8(path) from None
     except OSError as error:
         raise DatasetInvalid(path, f"cannot be read: {error.strerror}") from None
+
+
+def _not_utf8(path: str) -> DatasetInvalid:
+    return DatasetInvalid(path, "is not UTF-8; convert it, such as: iconv -f GBK -t UTF-8")
 
 
 def _lines(path: str, separator: str) -> Iterator[tuple[int, str, str]]:
     """Number of each line that is not empty, and what stands before and after its first separator."""
     with _opened(path) as file:
-        for number, line in enumerate(file, 1):
+        for number, line in enumerate(lines(file, MOST_LINE), 1):
             if line := line.removesuffix("\n").removesuffix("\r"):
                 name, _, text = line.partition(separator)
                 yield number, name, text
@@ -143,10 +155,12 @@ def _indices(path: str, characters: str) -> Iterator[Row]:
     for number, name, rest in _lines(path, " "):
         text = ""
         for item in rest.split():
-            index = int(item) if item.isascii() and item.isdigit() else 0
+            index = int(item) if item.isascii() and item.isdigit() and len(item) <= _MOST_DIGITS else 0
             if not 0 < index < len(table):
                 raise DatasetInvalid(
-                    path, f"line {number}: {item!r} is not an index from 1 to {len(table) - 1} ({characters})"
+                    path,
+                    f"line {number}: {item[:_SHOWN]!r} is not an index from 1 to {len(table) - 1} "
+                    f"({characters})",
                 )
             text += table[index]
         yield name, text
@@ -155,7 +169,7 @@ def _indices(path: str, characters: str) -> Iterator[Row]:
 def _table(path: str, delimiter: str) -> Iterator[Row]:
     """Rows of a CSV or TSV (RFC 4180), with a header that names its columns or with two columns."""
     with _opened(path) as file:
-        reader = csv.reader(file, delimiter=delimiter, strict=True)
+        reader = csv.reader(lines(file, MOST_LINE), delimiter=delimiter, strict=True)
         try:
             first = next((row for row in reader if row), [])
             columns = _columns(path, first)
@@ -188,18 +202,21 @@ def _columns(path: str, row: list[str]) -> tuple[int, int] | None:
         return None
     raise DatasetInvalid(
         path,
-        f"its first row, {', '.join(row)}, needs one column of {', '.join(sorted(_NAMES))} "
+        f"its first row, {', '.join(row)[:_SHOWN]}, needs one column of {', '.join(sorted(_NAMES))} "
         f"and one of {', '.join(sorted(_TEXTS))}",
     )
 
 
 def _doctr(path: str) -> Iterator[Row]:
     """github.com/mindee/doctr, references/recognition: {"img_1.jpg": "text", ...}."""
-    with _opened(path) as file:
-        try:
-            texts = json.load(file)
-        except (json.JSONDecodeError, RecursionError) as error:
-            raise DatasetInvalid(path, f"is not JSON: {error}") from None
+    try:
+        texts = strict_json.loads(read_regular(path, _MOST_JSON).decode("utf-8-sig"))
+    except UnicodeDecodeError:
+        raise _not_utf8(path) from None
+    except ValueError as error:
+        raise DatasetInvalid(path, f"is not JSON: {error}") from None
+    except OSError as error:
+        raise DatasetInvalid(path, f"cannot be read: {error.strerror}") from None
     if not isinstance(texts, dict) or not all(isinstance(text, str) for text in texts.values()):
         raise DatasetInvalid(path, 'is not an object of names and texts, {"img_1.jpg": "text", ...}')
     yield from texts.items()

@@ -6,7 +6,6 @@ The format of crnn.pytorch (tool/create_dataset.py) and deep-text-recognition-be
 
 from __future__ import annotations
 
-import json
 import os
 import threading
 from collections.abc import Iterator
@@ -15,12 +14,14 @@ from importlib import import_module
 from typing import Any
 from weakref import WeakValueDictionary
 
+from crnn_deploy import strict_json
 from crnn_deploy.datasets import DatasetInvalid, Sample
 from crnn_deploy.errors import LibraryMissing
 
 __all__ = ["COUNT", "PROGRESS", "LmdbDataset", "image_key", "import_lmdb", "label_key"]
 
 COUNT = b"num-samples"
+_MOST_DIGITS = 18  # of the number of samples
 PROGRESS = b"crnn-deploy-pack"  # how far `pack` has come; other readers never ask for it
 
 
@@ -79,8 +80,8 @@ class LmdbDataset:
         if not self._labels_only:
             return Sample(self._need(key), text, name)
         try:
-            label = json.loads(text)
-        except (ValueError, RecursionError):
+            label = strict_json.loads(text)
+        except ValueError:
             label = None
         match label:
             case {"filename": str(file), "text": str(text)}:
@@ -108,9 +109,14 @@ class LmdbDataset:
                 if progress is None
                 else "it is not whole yet; go on with crnn-deploy dataset pack --resume",
             )
-        count = int(value) if value.isdigit() else 0
+        count = int(value) if value.isdigit() and len(value) <= _MOST_DIGITS else 0
         if count < 1:
-            raise DatasetInvalid(self._path, f"num-samples is {value!r}, not a number from 1 up")
+            raise DatasetInvalid(self._path, f"num-samples is {value[:40]!r}, not a number from 1 up")
+        assert self._opened is not None
+        if count >= self._opened.entries:
+            raise DatasetInvalid(
+                self._path, f"num-samples says {count}, but it has {self._opened.entries} entries altogether"
+            )
         return count
 
     def _need(self, key: bytes) -> bytes:
@@ -136,13 +142,19 @@ class _Opened:
     def __init__(self, path: str) -> None:
         lmdb = import_lmdb()
         subdir = os.path.isdir(path)
+        file = os.path.join(path, "data.mdb") if subdir else path
+        if os.path.exists(file) and not os.path.isfile(file):  # a FIFO would be waited for
+            raise DatasetInvalid(path, "is not an LMDB: it is not a regular file")
         try:
-            self.environment = lmdb.open(path, subdir=subdir, readonly=True, lock=False, readahead=False)
+            self.environment = lmdb.open(
+                os.fsencode(path), subdir=subdir, readonly=True, lock=False, readahead=False
+            )
             pages, size = self.environment.info()["last_pgno"] + 1, self.environment.stat()["psize"]
+            self.entries: int = self.environment.stat()["entries"]
         except lmdb.Error as error:
             raise DatasetInvalid(path, f"is not an LMDB: {error}") from None
         self.process = os.getpid()
-        there = os.path.getsize(os.path.join(path, "data.mdb") if subdir else path)
+        there = os.path.getsize(file)
         if there < pages * size:  # to read beyond the end would kill the process (SIGBUS)
             raise DatasetInvalid(path, f"is truncated: {there:,} bytes, of {pages * size:,}")
 

@@ -10,6 +10,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from crnn_deploy import strict_json
 from crnn_deploy.datasets import Dataset, DatasetInvalid, Sample
 from crnn_deploy.datasets.encoded import read_encoded
 from crnn_deploy.datasets.lmdb_file import COUNT, PROGRESS, image_key, import_lmdb, label_key
@@ -115,7 +116,7 @@ class _Writer:
         if path.is_dir() and not {"data.mdb", "lock.mdb"}.issuperset(os.listdir(path)):
             raise DatasetInvalid(str(path), "is a folder with other files in it; name a new one")
         try:
-            self._environment: lmdb.Environment = import_lmdb().open(str(path), map_size=_FIRST_MAP)
+            self._environment: lmdb.Environment = import_lmdb().open(os.fsencode(path), map_size=_FIRST_MAP)
         except OSError as error:
             raise OutputUnwritable(path, error.strerror or str(error)) from error
         try:
@@ -134,9 +135,9 @@ class _Writer:
             if not transaction.stat()["entries"]:
                 return Packed(total)
             value = transaction.get(PROGRESS)
-        if value is None:
+        packed = None if value is None else _packed(value)
+        if packed is None:
             raise DatasetInvalid(str(self.path), "was not written by dataset pack; name a new file")
-        packed = Packed(**json.loads(value))
         if packed.total != total:
             raise DatasetInvalid(
                 str(self.path),
@@ -163,7 +164,7 @@ class _Writer:
             try:
                 with self._environment.begin(write=True) as transaction:
                     value = transaction.get(PROGRESS)
-                    before = Packed(**json.loads(value)) if value else Packed(self.packed.total)
+                    before = _packed(value) if value else Packed(self.packed.total)
                     if before != self._committed:
                         raise DatasetInvalid(str(self.path), "another process packs into it")
                     for key, data in items:
@@ -173,3 +174,16 @@ class _Writer:
                 self._environment.set_mapsize(2 * self._environment.info()["map_size"])
         self._committed = self.packed
         self._items, self._bytes = [], 0
+
+
+def _packed(value: bytes) -> Packed | None:
+    """What PROGRESS holds; None where it is not what a packing writes."""
+    try:
+        plain = strict_json.loads(value)
+    except ValueError:
+        return None
+    match plain:
+        case {"total": int(total), "read": int(read), "written": int(written), "digest": str(digest)}:
+            if 0 <= written <= read <= total:
+                return Packed(total, read, written, digest)
+    return None

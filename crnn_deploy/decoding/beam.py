@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from crnn_deploy.ctc import Alternative, Frames, Text
 from crnn_deploy.decoding.confidence import Aggregate
-from crnn_deploy.decoding.constraints import Automaton, Constraint, DecodingImpossible
+from crnn_deploy.decoding.constraints import Automaton, Constraint, DecodingImpossible, DecodingTooLarge
 from crnn_deploy.decoding.kernels import (
     BEAM_FLOATS,
     BEAM_INTS,
@@ -32,6 +32,7 @@ __all__ = ["Beam", "Hypothesis"]
 
 _NO_SCORER: Table = np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0)
 _WIDER = 8, 64  # times the beam, when a first search finds nothing that may be said
+_MOST_NODES = 2**23  # of the tree of prefixes, frames times beam; they take up to 800 MB
 
 
 @dataclass(frozen=True)
@@ -115,15 +116,18 @@ class BeamDecode:
     def search(self, line: Line) -> list[Hypothesis]:
         """The likeliest texts, as many as the beam gives alternatives, and one at least.
 
-        Raises DecodingImpossible.
+        Raises DecodingImpossible, DecodingTooLarge.
         """
-        beam = self._beam
+        beam, room = self._beam, _MOST_NODES // max(1, len(line.logits))
+        if beam.width > room:
+            raise DecodingTooLarge(len(line.logits), f"a beam of {beam.width:,}")
         found = self._search(line, beam.width, beam.classes, beam.min_probability)
         if not found and self._automaton is not None:
             found = self._scored(line, self._automaton.best_path(line))
         for wider in _WIDER:
             if not found:
-                found = self._search(line, wider * beam.width, _WIDER[0] * beam.classes, 0.0)
+                width = min(wider * beam.width, room)
+                found = self._search(line, width, _WIDER[0] * beam.classes, 0.0)
         if not found:
             raise DecodingImpossible(len(line.logits))
         return found

@@ -91,13 +91,14 @@ def language_model(path: Path, alphabet: Sequence[str]) -> Scorer:
     Raises LanguageModelInvalid (of another alphabet too), LibraryMissing.
     """
     from crnn_deploy.decoding.lm import LanguageModelInvalid, open_language_model
+    from crnn_deploy.decoding.scoring import steps_of
 
     model = open_language_model(path)
     start = model.start()
-    # whatever a model does not know is one word to it, of one weight
-    _, unknown = model.step(start, "\U0010ffff")
     judged = [token for token in alphabet if token.isalnum()]
-    known = [token for token in judged if model.step(start, token)[1] != unknown]
+    # whatever a model does not know is one word to it, of one weight
+    [(_, unknown), *answers] = steps_of(model, [(start, token) for token in ("\U0010ffff", *judged)])
+    known = [weight for _, weight in answers if weight != unknown]
     if len(known) < _LEAST_KNOWN * len(judged):
         raise LanguageModelInvalid(
             str(path),

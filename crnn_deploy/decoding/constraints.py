@@ -4,26 +4,32 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from functools import cached_property
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from crnn_deploy.decoding.paths import best_path
+from crnn_deploy.decoding.patterns import PatternInvalid, compile_pattern
 from crnn_deploy.decoding.reading import Line
-from crnn_deploy.errors import CrnnDeployError, LibraryMissing
+from crnn_deploy.errors import CrnnDeployError
 
 __all__ = [
     "Automaton",
     "Constraint",
     "ConstraintImpossible",
     "DecodingImpossible",
+    "DecodingTooLarge",
     "PatternInvalid",
 ]
 
 _MOST_EDGES = 2**20
+_MOST_STEPS = 2**22  # that are tried to find them: states times kinds of characters, a few seconds
+_MOST_CELLS = 2**30  # bytes that the search for the likeliest path takes, of one image
+_SHOWN = 60  # characters of a constraint in messages
 _MASK: dict[str, Callable[[str], bool]] = {
     "A": lambda c: c.isupper(),
     "a": lambda c: c.islower(),
@@ -32,15 +38,6 @@ _MASK: dict[str, Callable[[str], bool]] = {
     "X": str.isalnum,
     "*": lambda c: True,
 }
-
-_Step = Callable[[Hashable, str], Hashable | None]
-
-
-class PatternInvalid(CrnnDeployError, ValueError):
-    """A regular expression or mask that cannot be read."""
-
-    def __init__(self, pattern: str, reason: str) -> None:
-        super().__init__(f"the pattern {pattern!r} cannot be read: {reason}")
 
 
 class ConstraintImpossible(CrnnDeployError, ValueError):
@@ -59,6 +56,13 @@ class DecodingImpossible(CrnnDeployError, ValueError):
         )
 
 
+class DecodingTooLarge(CrnnDeployError, ValueError):
+    """An image so long that its decoder would take too much memory."""
+
+    def __init__(self, frames: int, what: str) -> None:
+        super().__init__(f"{what} would take more than 1 GiB of memory for its {frames:,} frames")
+
+
 @dataclass(frozen=True)
 class Automaton:
     """A deterministic automaton over the classes of a model; a scorer that forbids what it does not accept.
@@ -74,22 +78,28 @@ class Automaton:
     final: NDArray[np.bool_]  # (states)
     ceiling = 0.0  # as a scorer's
 
-    def __post_init__(self) -> None:
+    @cached_property
+    def _next(self) -> dict[tuple[int, str], int]:
         edges = zip(self.source.tolist(), self.label.tolist(), self.target.tolist(), strict=True)
-        object.__setattr__(self, "_next", {(s, self.tokens[label]): t for s, label, t in edges})
+        return {(s, self.tokens[label]): t for s, label, t in edges}
 
     def start(self) -> int:
         return 0
 
     def step(self, state: int, char: str) -> tuple[int, float]:
-        after: int = self._next.get((state, char), -1)  # type: ignore[attr-defined]
+        after = self._next.get((state, char), -1)
         return after, 0.0 if after >= 0 else -math.inf
 
     def end(self, state: int) -> float:
         return 0.0 if self.final[state] else -math.inf
 
     def best_path(self, line: Line) -> list[int]:
-        """Labels of the likeliest path that is accepted, exactly. Raises DecodingImpossible."""
+        """Labels of the likeliest path that is accepted, exactly.
+
+        Raises DecodingImpossible, DecodingTooLarge.
+        """
+        if len(line.logits) * (len(self.label) + 9 * len(self.final)) > _MOST_CELLS:
+            raise DecodingTooLarge(len(line.logits), f"a constraint of {len(self.label):,} transitions")
         log_probs = line.logits - line.log_norms[:, None]
         path = best_path(log_probs, self.blank, self.source, self.target, self.label, self.final)
         if not len(path) and (len(log_probs) or not self.final[0]):
@@ -106,8 +116,8 @@ class Constraint:
     allow, block: characters that may or may not stand in a text
     mask: one sign for each character: A upper case, a lower case, L a letter, 9 a digit, X a letter or digit,
         * anything, and any other sign itself; after a backslash every sign is itself
-    pattern: a regular expression that the whole text matches (the extra `decode`; without look-behind, back
-        references and anchors)
+    pattern: a regular expression, as of Python's re, that the whole text matches; without look-behind, back
+        references and anchors, and \\d, \\w and \\s are those of ASCII
     shortest, longest: number of characters (tokens of the alphabet)
     """
 
@@ -121,10 +131,10 @@ class Constraint:
     def compile(self, alphabet: Sequence[str], blank: int) -> Automaton:
         """The automaton of a model's classes.
 
-        Raises ConstraintImpossible, PatternInvalid, LibraryMissing.
+        Raises ConstraintImpossible, PatternInvalid.
         """
         if unknown := sorted(set(self.allow or "") - set("".join(alphabet))):
-            raise ConstraintImpossible(f"the model cannot read {''.join(unknown)!r}, which --allow names")
+            raise ConstraintImpossible(f"the model cannot read {_cut(''.join(unknown))}, which --allow names")
         usable = [
             (index + (index >= blank), token)
             for index, token in enumerate(alphabet)
@@ -132,45 +142,121 @@ class Constraint:
         ]
         if self.longest is not None and not 0 <= self.shortest <= self.longest:
             raise ConstraintImpossible(f"lengths from {self.shortest} to {self.longest}")
-        start: list[Hashable] = [0]
-        rules: list[tuple[_Step, Callable[[Hashable], bool]]] = [self._lengths()]
-        for text, made in ((self.mask, _mask), (self.pattern, _pattern)):
-            if text is not None:
-                initial, step, final = made(text)
-                start.append(initial)
-                rules.append((step, final))
+        rules: list[_Rule] = [_Length(self.shortest, self.longest)]
+        if self.mask is not None:
+            rules.append(_Mask(self.mask))
+        if self.pattern is not None:
+            rules.append(_Pattern(self.pattern, "".join(token for _, token in usable)))
         tokens = (*alphabet[:blank], "", *alphabet[blank:])
-        return _product(tuple(start), rules, usable, tokens, blank, self)
+        return _product(rules, usable, tokens, blank, self)
 
-    def _lengths(self) -> tuple[_Step, Callable[[Hashable], bool]]:
-        shortest, longest = self.shortest, self.longest
-        most = shortest if longest is None else longest
 
-        def step(state: Hashable, _: str) -> Hashable | None:
-            assert isinstance(state, int)
-            return min(state + 1, most) if longest is None or state < longest else None
+class _Rule(Protocol):
+    """What a constraint asks of a text, as an automaton that starts in state 0."""
 
-        return step, lambda state: isinstance(state, int) and state >= shortest
+    def kind(self, token: str) -> Hashable:
+        """What all tokens share that lead from every state to the same one."""
+        ...
+
+    def step(self, state: int, token: str) -> int:
+        """The state after one more token; -1: no text goes on like this."""
+        ...
+
+    def final(self, state: int) -> bool:
+        """Whether a text may end in this state."""
+        ...
+
+
+class _Length:
+    """Between two numbers of tokens."""
+
+    def __init__(self, shortest: int, longest: int | None) -> None:
+        self._shortest, self._longest = shortest, longest
+
+    def kind(self, token: str) -> Hashable:
+        return None
+
+    def step(self, state: int, token: str) -> int:
+        if self._longest is None:
+            return min(state + 1, self._shortest)
+        return state + 1 if state < self._longest else -1
+
+    def final(self, state: int) -> bool:
+        return state >= self._shortest
+
+
+class _Mask:
+    """One sign for each token. Raises PatternInvalid."""
+
+    def __init__(self, mask: str) -> None:
+        self._places: list[Callable[[str], bool]] = []
+        literals: set[str] = set()
+        signs = iter(mask)
+        for sign in signs:
+            literal = sign == "\\" or sign not in _MASK
+            if sign == "\\":
+                sign = next(signs, "")
+                if not sign:
+                    raise PatternInvalid(mask, "nothing follows the last backslash")
+            self._places.append(sign.__eq__ if literal else _MASK[sign])
+            if literal:
+                literals.add(sign)
+        self._literals = literals
+
+    def kind(self, token: str) -> Hashable:
+        return token if token in self._literals else tuple(fits(token) for fits in _MASK.values())
+
+    def step(self, state: int, token: str) -> int:
+        return state + 1 if state < len(self._places) and self._places[state](token) else -1
+
+    def final(self, state: int) -> bool:
+        return state == len(self._places)
+
+
+class _Pattern:
+    """A regular expression of the characters of all tokens. Raises PatternInvalid."""
+
+    def __init__(self, pattern: str, characters: str) -> None:
+        self._automaton = compile_pattern(pattern, set(characters))
+
+    def kind(self, token: str) -> Hashable:
+        return tuple(self._automaton.kinds[character] for character in token)
+
+    def step(self, state: int, token: str) -> int:
+        for character in token:
+            state = self._automaton.steps[state][self._automaton.kinds[character]]
+            if state < 0:
+                break
+        return state
+
+    def final(self, state: int) -> bool:
+        return self._automaton.final[state]
 
 
 def _product(
-    start: tuple[Hashable, ...],
-    rules: Sequence[tuple[_Step, Callable[[Hashable], bool]]],
+    rules: Sequence[_Rule],
     usable: Sequence[tuple[int, str]],
     tokens: Sequence[str],
     blank: int,
     constraint: Constraint,
 ) -> Automaton:
     """All rules as one automaton, without states from which no text can be ended."""
+    kinds: dict[tuple[Hashable, ...], list[int]] = {}  # labels of the tokens of each kind
+    for label, token in usable:
+        kinds.setdefault(tuple(rule.kind(token) for rule in rules), []).append(label)
+    examples = [(tokens[labels[0]], len(labels)) for labels in kinds.values()]
+
+    start = (0,) * len(rules)
     numbers, waiting = {start: 0}, deque([start])
-    edges: list[tuple[int, int, int]] = []
+    steps: list[tuple[int, int, int]] = []  # state, kind, state
+    edges = tried = 0
     while waiting:
         state = waiting.popleft()
-        for label, token in usable:
+        for at, (token, count) in enumerate(examples):
             after = []
-            for (step, _), part in zip(rules, state, strict=True):
-                moved = step(part, token)
-                if moved is None:
+            for rule, part in zip(rules, state, strict=True):
+                moved = rule.step(part, token)
+                if moved < 0:
                     break
                 after.append(moved)
             else:
@@ -178,23 +264,40 @@ def _product(
                 if key not in numbers:
                     numbers[key] = len(numbers)
                     waiting.append(key)
-                edges.append((numbers[state], label, numbers[key]))
-        if len(edges) > _MOST_EDGES:
+                steps.append((numbers[state], at, numbers[key]))
+                edges += count
+        tried += len(examples)
+        if edges > _MOST_EDGES:
             raise ConstraintImpossible(f"it needs more than {_MOST_EDGES:,} transitions; make it simpler")
-    final = [all(f(part) for (_, f), part in zip(rules, state, strict=True)) for state in numbers]
-    alive = _alive(len(numbers), edges, final)
+        if tried > _MOST_STEPS:
+            raise ConstraintImpossible(f"it takes more than {_MOST_STEPS:,} steps to build; make it simpler")
+    final = [all(rule.final(part) for rule, part in zip(rules, state, strict=True)) for state in numbers]
+    alive = _alive(len(numbers), steps, final)
     if 0 not in alive:
         raise ConstraintImpossible(f"over the model's characters nothing meets {_shown(constraint)}")
     renumbered = {old: new for new, old in enumerate(sorted(alive))}
-    kept = [(renumbered[s], label, renumbered[t]) for s, label, t in edges if s in alive and t in alive]
-    sources, labels, targets = np.array(kept, np.int64).reshape(-1, 3).T.copy()
-    return Automaton(tokens, blank, sources, targets, labels, np.array([final[old] for old in sorted(alive)]))
+    kept = [(renumbered[s], at, renumbered[t]) for s, at, t in steps if s in alive and t in alive]
+    sources, ats, targets = np.array(kept, np.int64).reshape(-1, 3).T
+    # each step becomes an edge for each token of its kind
+    sizes = np.array([count for _, count in examples], np.int64)[ats]
+    of_kinds = [np.array(of_kind, np.int64) for of_kind in kinds.values()]
+    labels = np.concatenate([np.empty(0, np.int64), *(of_kinds[at] for at in ats.tolist())])
+    sources, targets = np.repeat(sources, sizes), np.repeat(targets, sizes)
+    order = np.lexsort((labels, sources))
+    return Automaton(
+        tokens,
+        blank,
+        sources[order],
+        targets[order],
+        labels[order],
+        np.array([final[old] for old in sorted(alive)]),
+    )
 
 
-def _alive(states: int, edges: Iterable[tuple[int, int, int]], final: Sequence[bool]) -> set[int]:
+def _alive(states: int, steps: Sequence[tuple[int, int, int]], final: Sequence[bool]) -> set[int]:
     """States from which a final one can be reached."""
     into: list[list[int]] = [[] for _ in range(states)]
-    for source, _, target in edges:
+    for source, _, target in steps:
         into[target].append(source)
     alive = {state for state in range(states) if final[state]}
     waiting = list(alive)
@@ -208,48 +311,9 @@ def _alive(states: int, edges: Iterable[tuple[int, int, int]], final: Sequence[b
 
 def _shown(constraint: Constraint) -> str:
     given = {name: value for name, value in vars(constraint).items() if value not in (None, "", 0)}
-    return ", ".join(f"{name} {value!r}" for name, value in given.items())
+    return ", ".join(f"{name} {_cut(value)}" for name, value in given.items())
 
 
-def _mask(mask: str) -> tuple[Hashable, _Step, Callable[[Hashable], bool]]:
-    places: list[Callable[[str], bool]] = []
-    signs = iter(mask)
-    for sign in signs:
-        if sign == "\\":
-            sign = next(signs, "")
-            if not sign:
-                raise PatternInvalid(mask, "nothing follows the last backslash")
-            places.append(sign.__eq__)
-        else:
-            places.append(_MASK.get(sign, sign.__eq__))
-
-    def step(state: Hashable, token: str) -> Hashable | None:
-        assert isinstance(state, int)
-        return state + 1 if state < len(places) and places[state](token) else None
-
-    return 0, step, lambda state: state == len(places)
-
-
-def _pattern(pattern: str) -> tuple[Hashable, _Step, Callable[[Hashable], bool]]:
-    try:
-        import interegular
-        from interegular.fsm import anything_else
-    except ImportError as error:
-        raise LibraryMissing("a regular expression", "interegular", "decode") from error
-    try:
-        automaton = interegular.parse_pattern(pattern).to_fsm()
-    except Exception as error:  # its parser and its compiler raise a bit of everything
-        reason = str(error).strip().splitlines()
-        raise PatternInvalid(pattern, reason[0] if reason else type(error).__name__) from error
-    symbols = automaton.alphabet
-
-    def step(state: Hashable, token: str) -> Hashable | None:
-        at: Any = state
-        for character in token:
-            symbol = symbols[character if character in symbols else anything_else]
-            at = automaton.map.get(at, {}).get(symbol)
-            if at is None:
-                return None
-        return cast(Hashable, at)
-
-    return automaton.initial, step, lambda state: state in automaton.finals
+def _cut(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."

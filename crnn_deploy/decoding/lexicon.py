@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import unicodedata
 from bisect import bisect_left
@@ -18,8 +19,13 @@ from crnn_deploy.decoding.confidence import Aggregate
 from crnn_deploy.decoding.kernels import within
 from crnn_deploy.decoding.reading import Decode, line_of
 from crnn_deploy.errors import CharacterUnknown, CrnnDeployError
+from crnn_deploy.files import LineTooLong, lines, open_regular
 
 __all__ = ["ClosestWord", "Lexicon", "LexiconInvalid", "read_lexicon"]
+
+
+_MOST_WORDS = 2**22  # with all their forms they take 2 GB
+_MOST_WORD = 1024  # characters
 
 
 class LexiconInvalid(CrnnDeployError, ValueError):
@@ -31,10 +37,17 @@ class LexiconInvalid(CrnnDeployError, ValueError):
 
 def read_lexicon(path: Path) -> list[str]:
     """Words of a UTF-8 file, one a line; empty lines do not count. Raises LexiconInvalid."""
+    words = []
     try:
-        words = [word for line in path.read_text(encoding="utf-8-sig").splitlines() if (word := line.strip())]
+        with io.TextIOWrapper(open_regular(path), encoding="utf-8-sig") as file:
+            for line in lines(file, _MOST_WORD):
+                words += [word for part in line.splitlines() if (word := part.strip())]
+                if len(words) > _MOST_WORDS:
+                    raise LexiconInvalid(str(path), f"it holds more than {_MOST_WORDS:,} words")
     except FileNotFoundError:
         raise LexiconInvalid(str(path), "no such file") from None
+    except LineTooLong as error:
+        raise LexiconInvalid(str(path), f"{error}; it is no list of words") from None
     except UnicodeDecodeError:
         raise LexiconInvalid(str(path), "it is not UTF-8 text") from None
     except OSError as error:
@@ -211,8 +224,10 @@ class _ClosestWordDecode:
         # an edit changes the length by 1 at most, and two bits of the kinds
         likely = np.bitwise_count(self._kinds ^ _kinds(labels)) <= 2 * distance
         likely &= np.abs(self._lengths - len(labels)) <= distance
-        near = within(labels, self._labels, self._ends, self._shared, likely, distance)
-        words = [self._words[word] for word in near.tolist()]
+        words = []
+        if likely.any():  # else a long text would take a large matrix for nothing
+            near = within(labels, self._labels, self._ends, self._shared, likely, distance)
+            words = [self._words[word] for word in near.tolist()]
         if words:
             ends = np.cumsum([len(word) for word in words])
             scores = line.log_likelihoods(np.concatenate(words), ends, self._blank)

@@ -7,13 +7,16 @@ history, and how many different ones do is what it goes by.
 from __future__ import annotations
 
 import math
+import os
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, BinaryIO
 
+from crnn_deploy.decoding.kenlm_process import Context, KenlmFailed, KenlmProcess
 from crnn_deploy.decoding.scoring import Scorer
-from crnn_deploy.errors import CrnnDeployError, LibraryMissing
+from crnn_deploy.errors import CrnnDeployError
+from crnn_deploy.files import LineTooLong, lines, open_regular
 
 __all__ = ["CharacterModel", "KenlmModel", "LanguageModelInvalid", "open_language_model", "train"]
 
@@ -21,6 +24,12 @@ _BEGIN, _END, _OTHER = "<s>", "</s>", "<unk>"
 _SPACE = "<space>"  # ARPA's words are parted by blanks, so a blank needs another name
 _LN10 = math.log(10)
 _NEVER = -99.0  # what ARPA files write for log10 of 0
+_MOST_LINE = 2**16  # bytes; characters have a few
+_MOST_ORDER = 20  # of n-grams; `lm train` writes 12 at most, KenLM reads 6 as it is built
+_MOST_GRAMS = 2**24  # they take 5 GB here
+_MOST_DIGITS = 15  # of a count
+_MOST_WEIGHT = 1000.0  # of a log10 probability
+_MOST_BACKOFF = 100.0  # of a log10 backoff weight, which may be above 0
 
 Gram = tuple[str, ...]
 
@@ -90,33 +99,81 @@ class CharacterModel:
     @classmethod
     def read(cls, path: Path) -> CharacterModel:
         """An ARPA file over characters, with `<space>` for the blank. Raises LanguageModelInvalid."""
-        grams: dict[Gram, tuple[float, float]] = {}
-        order, ended = 0, False
         try:
-            with path.open(encoding="utf-8") as file:
-                for line in file:
-                    line = line.strip("\n\r ")
-                    if line.startswith("\\"):
-                        ended = line == "\\end\\"
-                        order = int(line[1:-7]) if line.endswith("-grams:") else 0
-                    elif order and line:
-                        cells = line.split()
-                        if not order + 1 <= len(cells) <= order + 2:
-                            raise LanguageModelInvalid(str(path), f"{line!r} is no {order}-gram")
-                        backoff = float(cells[order + 1]) if len(cells) == order + 2 else 0.0
-                        grams[tuple(cells[1 : order + 1])] = float(cells[0]), backoff
+            with open_regular(path) as file:
+                grams = _grams(_arpa_lines(file))
         except OSError as error:
             raise LanguageModelInvalid(str(path), error.strerror or str(error)) from None
+        except LineTooLong as error:
+            raise LanguageModelInvalid(str(path), f"{error}; it is no ARPA file") from None
         except UnicodeDecodeError:
             raise LanguageModelInvalid(str(path), "it is not UTF-8 text") from None
         except ValueError as error:
-            if isinstance(error, LanguageModelInvalid):
-                raise
-            raise LanguageModelInvalid(str(path), f"it is no ARPA file: {error}") from None
-        if not grams or not ended:
-            raise LanguageModelInvalid(str(path), "it is no whole ARPA file")
+            raise LanguageModelInvalid(str(path), str(error)) from None
         _check_characters(path, (gram[0] for gram in grams if len(gram) == 1))
         return cls(grams)
+
+
+def _arpa_lines(file: BinaryIO) -> Iterator[tuple[int, str]]:
+    """Numbers and contents of the lines that are not empty. Raises ValueError, LineTooLong."""
+    for number, line in enumerate(lines(file, _MOST_LINE), 1):
+        if text := line.decode().strip("\n\r "):
+            yield number, text
+
+
+def _grams(numbered: Iterator[tuple[int, str]]) -> dict[Gram, tuple[float, float]]:
+    """The n-grams of an ARPA file, each order after the ones below it. Raises ValueError."""
+    number, line = 0, ""
+    told: list[int] = []  # how many n-grams of each order the head tells of
+    for number, line in numbered:
+        if line.startswith("ngram "):
+            of, _, digits = line.removeprefix("ngram ").replace(" ", "").partition("=")
+            if of != str(len(told) + 1) or len(told) == _MOST_ORDER or not _is_count(digits):
+                raise ValueError(f"line {number}: {line[:80]!r} is not the count of order {len(told) + 1}")
+            told.append(int(digits))
+        elif line.startswith("\\") and line != "\\data\\":
+            break
+    if sum(told) > _MOST_GRAMS:
+        raise ValueError(
+            f"it has {sum(told):,} n-grams, more than {_MOST_GRAMS:,}; make a binary file of it with KenLM's "
+            "build_binary, which the extra kenlm reads"
+        )
+    grams: dict[Gram, tuple[float, float]] = {}
+    for order, count in enumerate(told, 1):
+        if line != f"\\{order}-grams:":
+            raise ValueError(f"line {number}: {line[:80]!r} stands where \\{order}-grams: should")
+        most = len(grams) + count
+        for number, line in numbered:
+            if line.startswith("\\") and (line == "\\end\\" or line.endswith("-grams:")):
+                break
+            gram, weights = _gram(number, line, order)
+            if gram in grams:
+                raise ValueError(f"line {number}: {' '.join(gram)[:80]!r} stands there twice")
+            grams[gram] = weights
+            if len(grams) > most:
+                raise ValueError(f"line {number}: more {order}-grams than its head says, {count:,}")
+        if len(grams) < most:
+            raise ValueError(f"it ends or goes on after fewer {order}-grams than its head says, {count:,}")
+    if not grams or line != "\\end\\":
+        raise ValueError("it is no whole ARPA file")
+    return grams
+
+
+def _is_count(digits: str) -> bool:
+    return digits.isascii() and digits.isdigit() and len(digits) <= _MOST_DIGITS
+
+
+def _gram(number: int, line: str, order: int) -> tuple[Gram, tuple[float, float]]:
+    cells = line.split()
+    if not order + 1 <= len(cells) <= order + 2:
+        raise ValueError(f"line {number}: {line[:80]!r} is no {order}-gram")
+    try:
+        probability, backoff = float(cells[0]), float(cells[order + 1]) if len(cells) == order + 2 else 0.0
+    except ValueError:
+        raise ValueError(f"line {number}: {line[:80]!r} has no numbers where an ARPA file has them") from None
+    if not (-_MOST_WEIGHT <= probability <= 0 and -_MOST_WEIGHT <= backoff <= _MOST_BACKOFF):
+        raise ValueError(f"line {number}: {line[:80]!r} has no log10 probabilities")
+    return tuple(cells[1 : order + 1]), (probability, backoff)
 
 
 def _check_characters(path: Path, words: Iterable[str]) -> None:
@@ -179,36 +236,40 @@ def _after(counted: Mapping[Gram, int]) -> tuple[dict[Gram, int], dict[Gram, int
 class KenlmModel:
     """A character model in one of KenLM's files, ARPA or binary (Heafield 2011), as a scorer.
 
-    Raises LibraryMissing, LanguageModelInvalid.
+    A process of its own has it (`kenlm_process`). Raises LibraryMissing, LanguageModelInvalid.
     """
 
     ceiling = 0.0  # as a scorer's: probabilities
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         try:
-            import kenlm
-        except ImportError as error:
-            raise LibraryMissing(f"{path.name}", "kenlm", "kenlm") from error
+            with open_regular(path) as file:
+                size = file.seek(0, os.SEEK_END)
+            self._process = KenlmProcess(path, size)
+            self._start = self._process.start
+        except (OSError, ValueError) as error:
+            raise LanguageModelInvalid(str(path), getattr(error, "strerror", None) or str(error)) from None
+        except KenlmFailed as error:
+            raise LanguageModelInvalid(str(path), str(error)) from None
+
+    def start(self) -> Context:
+        return self._start
+
+    def step(self, state: Context, char: str) -> tuple[Context, float]:
+        [answer] = self.steps([(state, char)])
+        return answer
+
+    def steps(self, questions: Sequence[tuple[Context, str]]) -> list[tuple[Context, float]]:
+        """As `step` of each; all are asked at once. Raises LanguageModelInvalid."""
+        asked = [(state[0], _SPACE if char == " " else char) for state, char in questions]
         try:
-            settings = kenlm.Config()
-            settings.show_progress, settings.arpa_complain = False, kenlm.ARPALoadComplain.NONE
-            self._model: Any = kenlm.Model(str(path), settings)
-        except (OSError, RuntimeError) as error:
-            raise LanguageModelInvalid(str(path), f"KenLM cannot read it: {error}") from None
-        self._new_state = kenlm.State
+            return [(after, weight * _LN10) for after, weight in self._process.ask(asked)]
+        except KenlmFailed as error:
+            raise LanguageModelInvalid(str(self._path), str(error)) from None
 
-    def start(self) -> Hashable:
-        state = self._new_state()
-        self._model.BeginSentenceWrite(state)
-        return state  # type: ignore[no-any-return]
-
-    def step(self, state: Any, char: str) -> tuple[Hashable, float]:
-        after = self._new_state()
-        weight = self._model.BaseScore(state, _SPACE if char == " " else char, after)
-        return after, weight * _LN10
-
-    def end(self, state: Any) -> float:
-        return float(self._model.BaseScore(state, _END, self._new_state())) * _LN10
+    def end(self, state: Context) -> float:
+        return state[1] * _LN10
 
 
 def open_language_model(path: Path) -> Scorer:
@@ -216,6 +277,6 @@ def open_language_model(path: Path) -> Scorer:
 
     Raises LanguageModelInvalid, LibraryMissing.
     """
-    if not path.is_file():
+    if not path.exists():
         raise LanguageModelInvalid(str(path), "no such file")
     return CharacterModel.read(path) if path.suffix == ".arpa" else KenlmModel(path)

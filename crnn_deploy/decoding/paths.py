@@ -137,43 +137,48 @@ def best_path(
     in_blank[0] = 0.0
     new_edge = np.empty(edges)
     new_blank = np.empty(states)
-    came = np.empty((steps, edges + states), np.int32)  # an edge, or edges + a state
-    best = np.empty(states, np.int64)  # of the edges into a state the likeliest
-    second = np.empty(states, np.int64)  # and the likeliest of another label than that
+    # where a path came from: of an edge 0 the edge itself, 1 the blank of its source, 2 or 3 the best or the
+    # second edge into its source; of a blank 0 the blank itself, 2 the best edge into its state
+    edge_came = np.zeros((steps, edges), np.int8)
+    blank_came = np.zeros((steps, states), np.int8)
+    best = np.empty((steps, states), np.int32)  # of the edges into a state the likeliest
+    second = np.empty((steps, states), np.int32)  # and the likeliest of another label than that
     for t in range(steps):
         for s in range(states):
-            best[s] = second[s] = -1
+            best[t, s] = second[t, s] = -1
         for e in range(edges):
             if on_edge[e] == NEVER:
                 continue
             s = target[e]
-            if best[s] < 0 or on_edge[e] > on_edge[best[s]]:
-                if best[s] >= 0 and label[best[s]] != label[e]:
-                    second[s] = best[s]
-                best[s] = e
-            elif label[e] != label[best[s]] and (second[s] < 0 or on_edge[e] > on_edge[second[s]]):
-                second[s] = e
+            first = best[t, s]
+            if first < 0 or on_edge[e] > on_edge[first]:
+                if first >= 0 and label[first] != label[e]:
+                    second[t, s] = first
+                best[t, s] = e
+            elif label[e] != label[first] and (second[t, s] < 0 or on_edge[e] > on_edge[second[t, s]]):
+                second[t, s] = e
         for s in range(states):
-            value, step = in_blank[s], edges + s
-            if best[s] >= 0 and on_edge[best[s]] > value:
-                value, step = on_edge[best[s]], best[s]
+            value, came = in_blank[s], 0
+            first = best[t, s]
+            if first >= 0 and on_edge[first] > value:
+                value, came = on_edge[first], 2
             new_blank[s] = value + log_probs[t, blank]
-            came[t, edges + s] = step
+            blank_came[t, s] = came
         for e in range(edges):
             s = source[e]
-            value, step = on_edge[e], e
+            value, came = on_edge[e], 0
             if in_blank[s] > value:
-                value, step = in_blank[s], edges + s
-            other = best[s]
+                value, came = in_blank[s], 1
+            other, which = best[t, s], 2
             if other >= 0 and label[other] == label[e]:
-                other = second[s]
+                other, which = second[t, s], 3
             if other >= 0 and on_edge[other] > value:
-                value, step = on_edge[other], other
+                value, came = on_edge[other], which
             new_edge[e] = value + log_probs[t, label[e]]
-            came[t, e] = step
+            edge_came[t, e] = came
         on_edge, new_edge = new_edge, on_edge
         in_blank, new_blank = new_blank, in_blank
-    at, value = -1, NEVER
+    at, value = -1, NEVER  # an edge, or edges + a state
     for s in range(states):
         if final[s] and in_blank[s] > value:
             at, value = edges + s, in_blank[s]
@@ -184,6 +189,16 @@ def best_path(
         return np.empty(0, np.int64)
     path = np.empty(steps, np.int64)
     for t in range(steps - 1, -1, -1):
-        path[t] = blank if at >= edges else label[at]
-        at = came[t, at]
+        if at >= edges:
+            path[t] = blank
+            s, came = at - edges, blank_came[t, at - edges]
+        else:
+            path[t] = label[at]
+            s, came = source[at], edge_came[t, at]
+        if came == 1:
+            at = edges + s
+        elif came == 2:
+            at = best[t, s]
+        elif came == 3:
+            at = second[t, s]
     return path

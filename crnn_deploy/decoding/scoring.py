@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 
 from crnn_deploy.decoding.kernels import Table, insert
 
-__all__ = ["Combined", "Memo", "Scorer", "ceiling_of"]
+__all__ = ["Combined", "Memo", "Scorer", "ceiling_of", "steps_of"]
 
 _STEPS_KEPT = 2**19  # of a memo, 25 MB of tables; then it starts anew
 
@@ -23,7 +23,7 @@ class Scorer(Protocol):
     same question must always have the same answer: answers are remembered.
 
     An attribute `ceiling` (float) may say that no step has a greater weight. Then steps that cannot reach the
-    beam are not asked for.
+    beam are not asked for. A method `steps` may answer several questions at once, (state, char) each.
     """
 
     def start(self) -> Hashable:
@@ -55,14 +55,25 @@ class Combined:
         return tuple(scorer.start() for scorer, _ in self._scorers)
 
     def step(self, state: Sequence[Any], char: str) -> tuple[tuple[Hashable, ...], float]:
-        states, total = [], self._bonus
-        for (scorer, factor), part in zip(self._scorers, state, strict=True):
-            after, weight = scorer.step(part, char)
-            if weight == -math.inf:
-                return (), -math.inf
-            states.append(after)
-            total += factor * weight
-        return tuple(states), total
+        [answer] = self.steps([(state, char)])
+        return answer
+
+    def steps(
+        self, questions: Sequence[tuple[Sequence[Any], str]]
+    ) -> list[tuple[tuple[Hashable, ...], float]]:
+        states: list[tuple[Hashable, ...]] = [()] * len(questions)
+        totals = [self._bonus] * len(questions)
+        allowed = list(range(len(questions)))
+        for at, (scorer, factor) in enumerate(self._scorers):
+            answers = steps_of(scorer, [(questions[i][0][at], questions[i][1]) for i in allowed])
+            for i, (after, weight) in zip(allowed, answers, strict=True):
+                states[i] += (after,)
+                totals[i] += factor * weight if weight > -math.inf else -math.inf
+            allowed = [i for i in allowed if totals[i] > -math.inf]
+        return [
+            (state, total) if total > -math.inf else ((), total)
+            for state, total in zip(states, totals, strict=True)
+        ]
 
     def end(self, state: Sequence[Any]) -> float:
         total = 0.0
@@ -72,6 +83,13 @@ class Combined:
                 return -math.inf
             total += factor * weight
         return total
+
+
+def steps_of(scorer: Scorer, questions: Sequence[tuple[Any, str]]) -> list[tuple[Hashable, float]]:
+    """A scorer's answers to several questions, state and char each."""
+    several: Callable[[Sequence[tuple[Any, str]]], list[tuple[Hashable, float]]] | None
+    several = getattr(scorer, "steps", None)
+    return [scorer.step(state, char) for state, char in questions] if several is None else several(questions)
 
 
 def ceiling_of(scorer: Scorer) -> float:
@@ -106,11 +124,11 @@ class Memo:
         """Ask the scorer for steps that the table lacks, given by their keys."""
         keys = list(dict.fromkeys(missing))
         states, weights = [], []
-        for key in keys:
-            state, label = divmod(key, len(self._tokens))
-            after, weight = self._scorer.step(self._states[state], self._tokens[label])
+        pairs = [divmod(key, len(self._tokens)) for key in keys]
+        questions = [(self._states[state], self._tokens[label]) for state, label in pairs]
+        for (_, char), (after, weight) in zip(questions, steps_of(self._scorer, questions), strict=True):
             if not weight < math.inf:
-                raise ValueError(f"a scorer weighs {self._tokens[label]!r} as {weight}")
+                raise ValueError(f"a scorer weighs {char!r} as {weight}")
             states.append(self._number(after) if weight > -math.inf else -1)
             weights.append(weight)
         self._count += len(keys)

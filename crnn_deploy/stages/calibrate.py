@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
@@ -15,9 +15,10 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from crnn_deploy import strict_json
 from crnn_deploy.backends.ort import OrtBackend
 from crnn_deploy.errors import CrnnDeployError, ManifestMissing
-from crnn_deploy.files import replacing
+from crnn_deploy.files import read_regular, replacing
 from crnn_deploy.stages import qdq
 from crnn_deploy.stages.calibration_set import CalibrationImpossible, Drawn, batched
 from crnn_deploy.stages.inspection import backend_of, load_onnx, manifest_of, session_of
@@ -28,6 +29,7 @@ __all__ = ["BATCH", "Scales", "ScalesInvalid", "calibrate", "probe", "read_scale
 
 BATCH = 8  # as `infer` has it
 _SCHEMA = 1
+_MOST_BYTES = 2**26  # of a file; a histogram has 64 bins
 _SAVE_EVERY = 8  # batches
 _BINS = 64  # of the histograms in the file
 
@@ -57,22 +59,26 @@ class Scales:
 def read_scales(path: Path, model: Path) -> Scales:
     """The scales of a model. Raises ScalesInvalid, also where they are of another model."""
     try:
-        plain = json.loads(path.read_text(encoding="utf-8"))
+        plain = strict_json.loads(read_regular(path, _MOST_BYTES))
         if plain.pop("schema") != _SCHEMA:
             raise ScalesInvalid(f"{path} was written by another version; calibrate again")
         scales = Scales(**plain)
-        bad = [name for name, value in scales.ranges.items() if not 0 <= float(value) < math.inf]
+        ranges = {str(name): float(value) for name, value in scales.ranges.items()}
+        if scales.method not in METHODS or not isinstance(scales.images_sha256, str):
+            raise ValueError
     except FileNotFoundError as error:
         raise ScalesInvalid(f"no scales at {path}; write them with: crnn-deploy calibrate {model}") from error
     except ScalesInvalid:
         raise
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except OSError as error:
+        raise ScalesInvalid(f"{path} is not a file of crnn-deploy calibrate: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ScalesInvalid(f"{path} is not a file of crnn-deploy calibrate") from error
-    if bad:
-        raise ScalesInvalid(f"{path}: the range of {bad[0]} is {scales.ranges[bad[0]]}; calibrate again")
+    if bad := [name for name, value in ranges.items() if not 0 <= value < math.inf]:
+        raise ScalesInvalid(f"{path}: the range of {bad[0][:80]} is {ranges[bad[0]]}; calibrate again")
     if scales.model_sha256 != _digest(model):
         raise ScalesInvalid(f"{path} belongs to another model than {model}; calibrate this one")
-    return scales
+    return replace(scales, ranges=ranges)
 
 
 def calibrate(

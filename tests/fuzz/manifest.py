@@ -1,11 +1,19 @@
-"""Manifests: the JSON value in a model's metadata."""
+"""Manifests: the JSON value in a model's metadata, what it makes of an image, and its decoder."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 from harness import fuzz, guided
 
 with guided():
-    from crnn_deploy.manifest import Manifest, StepRule, WidthRule
+    import numpy as np
+
+    from crnn_deploy.decoding.build import decoder_of
+    from crnn_deploy.decoding_rule import DecodingRule
+    from crnn_deploy.image import prepare
+    from crnn_deploy.long_lines import uncut
+    from crnn_deploy.manifest import AdaptiveThreshold, Clahe, Manifest, StepRule, WidthRule
 
 SEED = Manifest(
     alphabet=tuple("abc"),
@@ -18,12 +26,28 @@ SEED = Manifest(
     interpolation="linear",
     steps=StepRule(4, 0),
 )
+FILTERED = replace(SEED, filters=(Clahe(2.0, 8), AdaptiveThreshold(15, 10.0, True)), max_batch=4)
+RULE = DecodingRule("beam", 5, 2, mask="a9*", pattern="[a-c]{1,3}|(?=b)a*", min_length=1, max_length=9)
+SEEDS = (
+    SEED,
+    FILTERED,
+    replace(SEED, decoding=RULE, interpolation="pillow-bicubic"),
+    replace(
+        SEED, decoding=DecodingRule(allow="ab", hotwords=("cab",), temperature=1.5, aggregate="likelihood")
+    ),
+    replace(SEED, color="rgb", mean=(0.5,) * 3, std=(0.5,) * 3, width=WidthRule(128, 128, fit="letterbox")),
+)
+IMAGE = np.random.default_rng(0).integers(0, 256, (20, 60), np.uint8)
 
 
 def target(data: bytes) -> None:
-    """Read it; what is read is written and read to the same."""
+    """Read it; what is read is written and read to the same, prepares an image and binds a decoder."""
     manifest = Manifest.from_json(data.decode("utf-8", "replace"))
     assert Manifest.from_json(manifest.to_json()) == manifest
+    for one in (manifest, uncut(manifest)):
+        prepared = prepare(IMAGE, one)
+        assert prepared.shape[:2] == (one.channels, one.height) and np.isfinite(prepared).all()
+    decoder_of(manifest.decoding).bind(manifest.alphabet, manifest.blank)
 
 
-fuzz(target, [SEED.to_json().encode()])
+fuzz(target, [seed.to_json().encode() for seed in SEEDS])
