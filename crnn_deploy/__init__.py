@@ -11,6 +11,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from crnn_deploy.fork import not_forked
+
 if TYPE_CHECKING:
     from crnn_deploy.ctc import Char, Text
     from crnn_deploy.errors import CrnnDeployError
@@ -47,7 +49,8 @@ def __getattr__(name: str) -> object:
 
         value: object = version("crnn-deploy")
     elif name in _HOMES:
-        value = getattr(import_module(_HOMES[name]), name)
+        with not_forked():
+            value = getattr(import_module(_HOMES[name]), name)
     else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     globals()[name] = value
