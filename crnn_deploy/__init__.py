@@ -11,6 +11,8 @@ from __future__ import annotations
 import os
 from importlib import import_module
 
+from crnn_deploy.fork import not_forked
+
 TYPE_CHECKING = False  # of `typing`, which takes 5 ms; until it is there, a signal is Python's own affair
 if TYPE_CHECKING:
     from crnn_deploy.ctc import Char, Text
@@ -51,7 +53,8 @@ def __getattr__(name: str) -> object:
 
         value: object = version("crnn-deploy")
     elif name in _HOMES:
-        value = getattr(import_module(_HOMES[name]), name)
+        with not_forked():
+            value = getattr(import_module(_HOMES[name]), name)
     else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     globals()[name] = value

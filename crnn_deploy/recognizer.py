@@ -17,6 +17,7 @@ from crnn_deploy.batching import Groups
 from crnn_deploy.ctc import BestPath, Frames, LogitsMissing, Text
 from crnn_deploy.decoding_rule import DecodingRule
 from crnn_deploy.errors import CrnnDeployError, ReadFailed
+from crnn_deploy.fork import not_forked
 from crnn_deploy.manifest import Manifest
 from crnn_deploy.models import DEFAULT
 
@@ -170,6 +171,10 @@ class Recognizer:
 
     def read_batch(self, images: Sequence[Prepared]) -> list[Text | CrnnDeployError]:
         """Text of images of one width; ReadFailed for one in which nothing can be read. Raises RunFailed."""
+        with not_forked():
+            return self._read_batch(images)
+
+    def _read_batch(self, images: Sequence[Prepared]) -> list[Text | CrnnDeployError]:
         frames = self.run(images)
         steps = frames.indices.shape[1]
         pixels_per_frame = [(prepared.span / steps, prepared.width) for prepared in images]

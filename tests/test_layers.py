@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parents[1] / "crnn_deploy"
 
 # from the bottom up; a module may import its own layer and those below it
 LAYERS = (
-    {"errors", "models", "driver", "installed", "strict_json"},
+    {"errors", "models", "driver", "installed", "strict_json", "budget", "fork"},
     {"files"},
     {"cache"},
     {"process"},

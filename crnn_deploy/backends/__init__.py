@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from crnn_deploy.ctc import Frames
 from crnn_deploy.errors import BackendMissing, ModelNotFound, ModelUnreadable
+from crnn_deploy.fork import not_forked
 from crnn_deploy.manifest import Manifest
 
 __all__ = ["SUFFIXES", "Backend", "Device", "Engine", "open_backend"]
@@ -55,6 +56,11 @@ def open_backend(
     Raises ModelNotFound, ModelUnreadable, ManifestMissing, BackendMissing; of an engine, what
     `trt.open_engine` raises.
     """
+    with not_forked():
+        return _opened(path, threads, engine, device, tf32)
+
+
+def _opened(path: Path, threads: int, engine: Engine, device: Device, tf32: bool) -> Backend:
     if not path.is_file():
         raise ModelNotFound(path)
     if path.suffix == ".onnx" and engine == "openvino":
