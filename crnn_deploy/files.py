@@ -9,7 +9,6 @@ import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
 
 from crnn_deploy.errors import CrnnDeployError
 
@@ -51,7 +50,7 @@ class OutputIsInput(CrnnDeployError, ValueError):
         super().__init__(f"{path} is read by this command and would be overwritten; name another output")
 
 
-def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
+def open_regular(path: str | os.PathLike[str]) -> io.BufferedReader | io.BytesIO:
     """A regular file, opened to be read; what is no file, as a FIFO or a device, is not waited for.
 
     A file whose length is 0 reads as empty: the kernel's own files (/proc/kmsg) say so and then never end.

@@ -6,10 +6,12 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 
-__all__ = ["onnxruntime_distributions"]
+__all__ = ["onnxruntime_distributions", "onnxruntime_too_old"]
 
+_OLDEST = (1, 24)  # whose reading of files that a model names is guarded
 _NAMES = {"onnxruntime", "onnxruntime_gpu"}
 
 
@@ -27,3 +29,14 @@ def onnxruntime_distributions() -> set[str]:
                 return set()
             return _NAMES & {name.partition("-")[0] for name in names if name.endswith(".dist-info")}
     return set()
+
+
+def onnxruntime_too_old(version: str) -> str | None:
+    """Why a version of ONNX Runtime is not used, and what to do; None where it is."""
+    if tuple(map(int, re.findall(r"\d+", version)[:2])) >= _OLDEST:
+        return None
+    oldest = ".".join(map(str, _OLDEST))
+    return (
+        f"ONNX Runtime {version} is too old: before {oldest} it reads any file that a model names; "
+        "run pip install --upgrade 'crnn-deploy[cpu]' (or [gpu])"
+    )
