@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
+from io import TextIOWrapper
 
 __all__ = ["run"]
 
@@ -15,21 +17,32 @@ def run() -> None:
     """
     if signal.getsignal(signal.SIGINT) == signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-    _hold_standard_streams()
+    _open_streams()
     from crnn_deploy.cli.main import main
     from crnn_deploy.process import answer_signals
 
-    main(prog_name="crnn-deploy", obj=answer_signals)
+    try:
+        main(prog_name="crnn-deploy", obj=answer_signals)
+    except OSError as error:  # of --help and --version, which are no command
+        sys.exit(f"Error: {error}")
 
 
-def _hold_standard_streams() -> None:
-    """Put /dev/null where stdin, stdout or stderr is closed.
+def _open_streams() -> None:
+    """Standard streams that are closed are opened, lest a file that is opened later takes their number.
 
-    Else a file that is written gets their number, and what a library says on stderr goes into it.
+    Input is empty then, messages are lost, and what writes to the output fails.
     """
-    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
-        pass
-    os.close(number)
+    for number, mode in enumerate((os.O_RDONLY, os.O_RDONLY, os.O_WRONLY)):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, mode)  # the lowest number that is free
+    if sys.stdin is None:
+        sys.stdin = os.fdopen(0, closefd=False)
+    if sys.stdout is None:
+        sys.stdout = TextIOWrapper(os.fdopen(1, "wb", buffering=0, closefd=False), write_through=True)
+    if sys.stderr is None:
+        sys.stderr = os.fdopen(2, "w", closefd=False)
 
 
 if __name__ == "__main__":

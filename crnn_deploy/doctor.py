@@ -12,7 +12,7 @@ from importlib import import_module, metadata
 from typing import Any, Literal
 
 from crnn_deploy import driver
-from crnn_deploy.installed import onnxruntime_distributions
+from crnn_deploy.installed import onnxruntime_distributions, onnxruntime_too_old
 
 __all__ = ["Diagnosis", "Finding", "examine"]
 
@@ -142,6 +142,8 @@ def _onnxruntime() -> Finding:
 
 def _providers(ort: Any) -> str:
     """Those that open a model: a provider whose libraries are absent is listed all the same, and not used."""
+    if (reason := onnxruntime_too_old(ort.__version__)) is not None:
+        raise ImportError(reason)
     options = ort.SessionOptions()
     options.log_severity_level = 4
     real: list[str] = []

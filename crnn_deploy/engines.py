@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 
 from crnn_deploy import cache, strict_json
 from crnn_deploy.backends import Backend, Device, Engine, open_backend
-from crnn_deploy.errors import BackendMissing, CrnnDeployError, ModelNotFound
+from crnn_deploy.errors import BackendMissing, CrnnDeployError, ModelNotFound, ModelUnreadable
+from crnn_deploy.files import open_regular
 from crnn_deploy.manifest import Manifest
 
 __all__ = ["Choice", "choose", "resolve"]
@@ -57,14 +58,18 @@ def resolve(engine: Engine | Literal["auto"], path: Path, device: Device) -> Eng
 def choose(path: Path) -> Choice:
     """Measure, or remember what was measured for the same file, versions and CPU.
 
-    Raises ModelNotFound, and what `open_backend` raises for ONNX Runtime.
+    Raises ModelNotFound, ModelUnreadable, and what `open_backend` raises for ONNX Runtime.
     """
     if not path.is_file():
         raise ModelNotFound(path)
     if path.suffix != ".onnx":
         return Choice("onnxruntime", {}, {})  # its suffix decides
     versions = " ".join(f"{name} {_version(name)}" for name in get_args(Engine))
-    content = hashlib.sha256(path.read_bytes()).hexdigest()
+    try:
+        with open_regular(path) as file:
+            content = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise ModelUnreadable(path, f"cannot be read: {error.strerror}") from error
     key = hashlib.sha256(f"{content} {versions} {cache.fingerprint()}".encode()).hexdigest()
     if (known := cache.load(f"{key}.json")) is not None and (remembered := _remembered(known)) is not None:
         return remembered

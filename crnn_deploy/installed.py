@@ -6,11 +6,13 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from contextlib import suppress
 
-__all__ = ["onnxruntime_distributions", "own_version"]
+__all__ = ["onnxruntime_distributions", "onnxruntime_too_old", "own_version"]
 
+_OLDEST = (1, 24)  # whose reading of files that a model names is guarded
 _NAMES = {"onnxruntime", "onnxruntime_gpu"}
 
 
@@ -39,3 +41,14 @@ def own_version() -> str:
                     if name.startswith("crnn_deploy-") and name.endswith(".dist-info"):
                         return name.removeprefix("crnn_deploy-").removesuffix(".dist-info")
     return ""
+
+
+def onnxruntime_too_old(version: str) -> str | None:
+    """Why a version of ONNX Runtime is not used, and what to do; None where it is."""
+    if tuple(map(int, re.findall(r"\d+", version)[:2])) >= _OLDEST:
+        return None
+    oldest = ".".join(map(str, _OLDEST))
+    return (
+        f"ONNX Runtime {version} is too old: before {oldest} it reads any file that a model names; "
+        "run pip install --upgrade 'crnn-deploy[cpu]' (or [gpu])"
+    )

@@ -12,7 +12,7 @@ from types import FrameType, TracebackType
 
 from crnn_deploy.files import discard_temporaries
 
-__all__ = ["INTERRUPTED", "Stop", "answer_signals", "cpus", "interrupted"]
+__all__ = ["INTERRUPTED", "Stop", "answer_signals", "cpus", "interrupted", "memory"]
 
 INTERRUPTED = 130  # exit code, 128 + SIGINT, as shells have it
 
@@ -25,6 +25,20 @@ _Handler = Callable[[int, FrameType | None], object] | int | None
 def cpus() -> int:
     """CPUs that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def memory() -> int | None:
+    """Bytes of memory that this process may fill; None where neither machine nor container tells."""
+    found = []
+    with suppress(AttributeError, ValueError, OSError):  # not on Windows
+        found.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    for limit in (
+        "memory.max",
+        "memory/memory.limit_in_bytes",
+    ):  # of control groups, the second version first
+        with suppress(OSError, ValueError), open(f"/sys/fs/cgroup/{limit}", encoding="ascii") as file:
+            found.append(int(file.read()))
+    return min(found, default=None)
 
 
 class Stop:

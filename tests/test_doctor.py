@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from crnn_deploy import driver
+from crnn_deploy.cli.main import main
 
 HEAVY = (
     *("numpy", "cv2", "torch", "onnx", "onnxruntime", "onnxscript", "safetensors", "rapidfuzz", "jinja2"),
@@ -44,6 +48,29 @@ def test_in_a_bare_environment_it_names_every_install() -> None:
     assert "needs NumPy, OpenCV, ONNX Runtime" in commands["infer"]["detail"]
 
 
+@pytest.mark.parametrize("suffix", ["onnx", "engine", "pth"])
+@pytest.mark.parametrize("kind", ["empty", "text", "fifo", "folder", "link to itself", "kernel", "no UTF-8"])
+def test_a_file_that_is_no_model_is_one_line(kind: str, suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"odd.{suffix}"
+    if kind in ("empty", "text"):
+        path.write_text("" if kind == "empty" else "text\n")
+    elif kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    elif kind == "no UTF-8":
+        path = Path(os.fsdecode(bytes(tmp_path) + b"/\xff\x1b." + suffix.encode()))
+        path.touch()
+    else:
+        path.symlink_to(path if kind == "link to itself" else "/proc/kmsg")
+    done = CliRunner().invoke(main, ["doctor", "--model", str(path)])
+    if path.is_file() and suffix != "onnx":  # its suffix decides
+        assert done.exit_code == 0 and done.stdout.startswith("onnxruntime")
+    else:
+        assert done.exit_code == 2 and done.stderr.startswith("Error: ") and done.stderr.count("\n") == 1
+        assert "\x1b" not in done.stderr
+
+
 def test_here() -> None:
     """Against what the package metadata and the driver say; and the table names the same."""
     code, text = doctor("", "--json")
@@ -65,6 +92,12 @@ def test_here() -> None:
             "ONNX Runtime",
             "works",
             "runs on CPU; built in and not usable here: CUDA",
+        ),
+        (
+            "import onnxruntime; onnxruntime.__version__ = '1.20.1'",
+            "ONNX Runtime",
+            "broken",
+            "ONNX Runtime 1.20.1 is too old",
         ),
         (
             "import pathlib, tempfile, onnxruntime\n"

@@ -447,3 +447,28 @@ def test_tf32_goes_with_cuda(tmp_path: Path) -> None:
     for options in ([], ["--device", "cuda", "--model", "x.engine"]):
         done = CliRunner().invoke(main, ["infer", "--tf32", *options, "x.png"])
         assert done.exit_code == 2 and "--tf32 goes with --device cuda" in done.stderr
+
+
+def test_a_graph_that_grows_beyond_the_memory_is_an_error(tmp_path: Path) -> None:
+    """Not the end of the process: a file of some hundred bytes asks for a tensor of 2^50 bytes."""
+    graph = helper.make_graph(
+        [
+            helper.make_node("Shape", ["images"], ["shape"]),
+            helper.make_node("Mul", ["shape", "many"], ["huge"]),
+            helper.make_node("ConstantOfShape", ["huge"], ["zeros"]),
+            helper.make_node("ReduceMax", ["zeros"], ["zero"], keepdims=0),
+            helper.make_node("Add", ["images", "zero"], ["sum"]),
+            helper.make_node("Squeeze", ["sum", "one"], ["columns"]),
+            helper.make_node("Transpose", ["columns"], ["logits"], perm=[0, 2, 1]),
+        ],
+        "grows",
+        [helper.make_tensor_value_info("images", TensorProto.FLOAT, ["batch", 1, 3, "width"])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", "width", 3])],
+        [numpy_helper.from_array(np.array([1]), "one"), numpy_helper.from_array(np.full(4, 2**11), "many")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    helper.set_model_props(model, {METADATA_KEY: MANIFEST.to_json()})
+    onnx.save(model, tmp_path / "m.onnx")
+    backend = open_backend(tmp_path / "m.onnx")
+    with pytest.raises(RunFailed, match=r"a tensor takes \d+\.\d GB, and \d+\.\d GB are left"):
+        backend.run(np.zeros((1, 1, 3, 8), np.float32))

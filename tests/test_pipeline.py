@@ -213,3 +213,23 @@ def test_closing_early_ends_the_threads() -> None:
     next(results)
     results.close()
     assert threading.active_count() == before
+
+
+def test_a_thread_that_never_ends_is_given_up() -> None:
+    """The results before its batch are put out."""
+    ends, stopped = threading.Event(), threading.Event()
+
+    class Held(Reader):
+        def read_batch(self, images: Sequence[Word], /) -> list[Text | CrnnDeployError]:
+            if len(self.sizes) == 5:
+                stopped.set()
+                ends.wait(60)
+            return super().read_batch(images)
+
+    begun = time.monotonic()
+    results = spelled(
+        read_in_order(Held(), ["x"] * 900, batch=3, workers=1, window=900, stopped=stopped.is_set)
+    )
+    assert results == [("x", "X")] * 15
+    assert time.monotonic() - begun < 30
+    ends.set()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -309,3 +311,28 @@ def test_a_signal_to_a_forked_process_is_none_to_its_parent(tmp_path: Path) -> N
         tmp_path,
     )
     assert (code, stdout, stderr) == (0, f"{-signal.SIGTERM}\n", "")
+
+
+@pytest.mark.parametrize("stdout", [">&-", "> /dev/full"])
+@pytest.mark.parametrize(
+    "words",
+    [["infer", str(ROOT / "examples" / "images")], ["doctor"], ["--version"]],
+    ids=lambda words: words[0],
+)
+def test_a_stdout_that_takes_nothing_is_one_line(words: list[str], stdout: str) -> None:
+    line = shlex.join([sys.executable, "-m", "crnn_deploy", *words])
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        ["sh", "-c", f"exec {line} {stdout}"], env=environment, capture_output=True, text=True, timeout=200
+    )
+    assert done.returncode == 1 and re.fullmatch(r"Error: [^\n]+\n", done.stderr), done.stderr
+
+
+def test_a_file_does_not_take_the_place_of_a_closed_stdout(tmp_path: Path) -> None:
+    image = ROOT / "examples" / "images" / "01.png"
+    line = shlex.join([sys.executable, "-m", "crnn_deploy", "infer", "-o", "out", str(image)])
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        ["sh", "-c", f"exec {line} <&- >&- 2>&-"], cwd=tmp_path, env=environment, timeout=200
+    )
+    assert (done.returncode, (tmp_path / "out").read_text()) == (0, f"{image}\tPrinted\n")

@@ -7,6 +7,7 @@ import os
 import re
 from collections import Counter
 from contextlib import redirect_stdout, suppress
+from functools import cache as once
 from importlib import import_module
 from io import StringIO
 from pathlib import Path
@@ -29,8 +30,9 @@ from crnn_deploy.errors import (
     ModelUnreadable,
     RunFailed,
 )
-from crnn_deploy.installed import onnxruntime_distributions
+from crnn_deploy.installed import onnxruntime_distributions, onnxruntime_too_old
 from crnn_deploy.manifest import METADATA_KEY, Manifest, WidthRule
+from crnn_deploy.process import memory
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -41,7 +43,8 @@ _EXTERNAL = "session.optimized_model_external_initializers"
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 _CUDA_FAILURE = re.compile(r"\b(CUDA|CUBLAS|CUDNN|CURAND|CUFFT) failure[^;\n]*")  # behind a C++ signature
 _ASSIGNMENT = "session.record_ep_graph_assignment_info"  # ONNX Runtime 1.24 and later
-_OLDEST, _VERSION = (1, 24), re.compile(r"\d+")
+_SHARE = 0.75  # of the memory that this process may fill, for the tensors of all sessions on the CPU
+_TOO_LARGE = re.compile(r"Available memory of (\d+) is smaller than requested bytes of (\d+)")
 # where these run decides the speed; arithmetic on shapes belongs on the CPU
 _HEAVY = ("Conv", "LSTM", "GRU", "RNN", "MatMul", "Gemm")  # and their quantised forms, QLinearConv
 
@@ -140,7 +143,7 @@ def open_session(
     ort = _import_onnxruntime()
     outside = check_self_contained(path)
     if device == "cuda":
-        return _open_on_cuda(ort, path, _options(ort, threads), tf32)
+        return _open_on_cuda(ort, path, _options(ort, threads, device=device), tf32)
     try:
         if cached and not outside:
             return _open_cached(ort, path, _options(ort, threads))
@@ -231,15 +234,38 @@ def _open_cached(ort: Any, path: Path, options: Any) -> onnxruntime.InferenceSes
     return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
-def _options(ort: Any, threads: int) -> Any:
+def _options(ort: Any, threads: int, *, device: Device = "cpu") -> Any:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 4  # of an optimised graph it warns that it fits this CPU alone
+    if device == "cpu" and _arena(ort):
+        options.add_session_config_entry("session.use_env_allocators", "1")
     return options
 
 
+@once
+def _arena(ort: Any) -> bool:
+    """Whether sessions on the CPU share one arena, which bounds what their tensors take together.
+
+    A file of 200 bytes can ask for a tensor larger than the machine; within a bound that is an error, without
+    one the system ends the process.
+    """
+    if (most := memory()) is None:
+        return False
+    try:
+        kind = (ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
+        config = ort.OrtArenaCfg({"max_mem": int(_SHARE * most)})
+        ort.create_and_register_allocator(ort.OrtMemoryInfo("Cpu", *kind), config)
+    except Exception:  # ONNX Runtime's exceptions share no base class; a build may have no arena
+        return False
+    return True
+
+
 def _reason(error: Exception) -> str:
+    if found := _TOO_LARGE.search(str(error)):
+        left, asked = (int(size) / 1e9 for size in found.groups())
+        return f"a tensor takes {asked:.1f} GB, and {left:.1f} GB are left of the memory that it may take"
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
 
 
@@ -256,9 +282,6 @@ def _import_onnxruntime() -> ModuleType:
             "no inference library is installed; run pip install 'crnn-deploy[cpu]' "
             "(or 'crnn-deploy[gpu]' on a machine with an NVIDIA GPU)"
         ) from error
-    if tuple(map(int, _VERSION.findall(ort.__version__)[:2])) < _OLDEST:
-        raise BackendMissing(
-            f"ONNX Runtime {ort.__version__} is too old: before {_OLDEST[0]}.{_OLDEST[1]} it reads any "
-            "file that a model names; run pip install --upgrade 'crnn-deploy[cpu]' (or [gpu])"
-        )
+    if (reason := onnxruntime_too_old(ort.__version__)) is not None:
+        raise BackendMissing(reason)
     return ort

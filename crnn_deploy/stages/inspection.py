@@ -22,6 +22,7 @@ from crnn_deploy.backends.ort import OrtBackend, open_session
 from crnn_deploy.backends.reference import ReferenceBackend
 from crnn_deploy.engine_file import EngineFile, check_bytes, fitness, read_sidecar
 from crnn_deploy.errors import ManifestMissing, ModelNotFound, ModelUnreadable
+from crnn_deploy.files import open_regular
 from crnn_deploy.manifest import METADATA_KEY, Manifest
 from crnn_deploy.stages.reference import Settings, accepts_any_width, open_reference
 
@@ -43,8 +44,12 @@ def inspect(path: Path, settings: Settings) -> dict[str, Any]:
         raise ModelNotFound(path)
     if path.suffix == ".engine":
         return _engine_facts(path)
-    with path.open("rb") as file:
-        facts: dict[str, Any] = {"file": str(path), "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+    try:
+        with open_regular(path) as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise ModelUnreadable(path, f"cannot be read: {error.strerror}") from error
+    facts: dict[str, Any] = {"file": str(path), "sha256": digest}
     if path.suffix == ".onnx":
         model = load_onnx(path)
         manifest = manifest_of(model)
