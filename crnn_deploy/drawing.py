@@ -53,10 +53,12 @@ def place(path: str, folder: Path) -> Path:
     return folder.joinpath(*parts[:-1], f"{parts[-1] if parts else 'image'}.png")
 
 
-def write_boxed(path: str, chars: Sequence[Char], folder: Path) -> None:
+def write_boxed(path: str, chars: Sequence[Char], folder: Path, max_pixels: int = image.MAX_PIXELS) -> None:
     """Draw the image at a path below a folder, as a PNG. Raises OutputUnwritable."""
     target = place(path, folder)
-    encoded: NDArray[np.uint8] = cv2.imencode(".png", boxed(image.read(path), chars))[1]
+    encoded: NDArray[np.uint8] = cv2.imencode(".png", boxed(image.read(path, max_pixels=max_pixels), chars))[
+        1
+    ]
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(encoded.tobytes())

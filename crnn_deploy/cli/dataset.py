@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from crnn_deploy.cli.options import alphabet_of, data_options, open_data
+from crnn_deploy.cli.options import alphabet_of, data_options, max_pixels_option, open_data
 
 if TYPE_CHECKING:
     from crnn_deploy.datasets import Sample
@@ -48,6 +48,7 @@ def dataset() -> None:
 )
 @click.option("--alphabet-string", metavar="TEXT", help="The characters themselves.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@max_pixels_option
 @click.option("--plot", metavar="FILE.png", type=click.Path(path_type=Path), help="Draw the widths.")
 def check(
     data: str,
@@ -56,6 +57,7 @@ def check(
     alphabet: Path | None,
     alphabet_string: str | None,
     as_json: bool,
+    max_pixels: int,
     plot: Path | None,
     **source: Any,
 ) -> None:
@@ -105,7 +107,13 @@ def check(
         length=len(opened), file=sys.stderr, show_pos=True, hidden=not sys.stderr.isatty()
     ) as bar:
         report = run(
-            opened, height=height, width=width, steps=steps, alphabet=tokens, progress=lambda: bar.update(1)
+            opened,
+            height=height,
+            width=width,
+            steps=steps,
+            alphabet=tokens,
+            max_pixels=max_pixels,
+            progress=lambda: bar.update(1),
         )
     if as_json:
         import json
@@ -126,7 +134,8 @@ def check(
     "-o", "--output", metavar="OUT.lmdb", required=True, type=click.Path(path_type=Path), help="A new folder."
 )
 @click.option("--resume", is_flag=True, help="Go on with the LMDB of -o: skip the samples it has already.")
-def pack(data: str, output: Path, resume: bool, **source: Any) -> None:
+@max_pixels_option
+def pack(data: str, output: Path, resume: bool, max_pixels: int, **source: Any) -> None:
     """Pack DATA into an LMDB.
 
     Its format is that of crnn.pytorch and deep-text-recognition-benchmark. The bytes of the images stay as
@@ -152,6 +161,7 @@ def pack(data: str, output: Path, resume: bool, **source: Any) -> None:
             opened,
             output,
             resume=resume,
+            max_pixels=max_pixels,
             progress=lambda: bar.update(1),
             failed=lambda message: click.echo(f"{'' if hidden else _CLEAR_LINE}{message}", err=True),
             stopped=stop,

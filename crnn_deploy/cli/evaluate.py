@@ -10,7 +10,13 @@ from typing import Any
 import click
 
 from crnn_deploy.cli.decoding_options import decoders_given, decoding_options
-from crnn_deploy.cli.options import checkpoint_options, data_options, open_data, settings_of
+from crnn_deploy.cli.options import (
+    checkpoint_options,
+    data_options,
+    max_pixels_option,
+    open_data,
+    settings_of,
+)
 from crnn_deploy.cli.rebuild import rebuild_option, up_to_date
 
 __all__ = ["evaluate"]
@@ -31,6 +37,7 @@ _BATCHES_PER_CHUNK = 4  # what a thread takes at once, as `infer` does
 @click.option(
     "--batch", type=click.IntRange(min=1), default=8, show_default=True, help="Most images that run together."
 )
+@max_pixels_option
 @rebuild_option
 @decoding_options(several=True)
 @checkpoint_options
@@ -43,6 +50,7 @@ def evaluate(
     json_path: Path | None,
     html_path: Path | None,
     batch: int,
+    max_pixels: int,
     rebuild: str,
     recipe: str | None,
     factory: str | None,
@@ -104,7 +112,7 @@ def evaluate(
         show_pos=True,
         hidden=not sys.stderr.isatty(),
     )
-    with closing(Recognizer(backend, batch=batch)) as recognizer, bar:
+    with closing(Recognizer(backend, batch=batch, max_pixels=max_pixels)) as recognizer, bar:
         readers = {
             name: recognizer if decoder is None else recognizer.with_decoder(decoder)
             for name, decoder in decoders.items()

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import click
 
 from crnn_deploy.cli.decoding_options import decoder_given, decoding_options, rule_given
+from crnn_deploy.cli.options import max_pixels_option
 from crnn_deploy.cli.rebuild import rebuild_option, up_to_date
 
 __all__ = ["infer"]
@@ -88,6 +89,7 @@ _CLEAR_LINE = "\r\033[K"  # of the progress bar
     show_default=True,
     help="Lines beyond the model's largest width: read in overlapping parts, or shrunk to it.",
 )
+@max_pixels_option
 @click.option("--resume", is_flag=True, help="Go on with the file of -o: skip the images it has already.")
 @decoding_options()
 def infer(
@@ -106,6 +108,7 @@ def infer(
     show_chars: bool,
     draw: Path | None,
     wide: Literal["cut", "shrink"],
+    max_pixels: int,
     resume: bool,
     **decoding: Any,
 ) -> None:
@@ -149,7 +152,17 @@ def infer(
     count = failed = 0
     with ExitStack() as stack:
         recognizer = stack.enter_context(
-            closing(Recognizer.load(model, batch=batch, engine=engine, device=device, tf32=tf32, wide=wide))
+            closing(
+                Recognizer.load(
+                    model,
+                    batch=batch,
+                    engine=engine,
+                    device=device,
+                    tf32=tf32,
+                    wide=wide,
+                    max_pixels=max_pixels,
+                )
+            )
         )
         rule = rule_given(recognizer.manifest, decoding)
         if (decoder := decoder_given(recognizer.manifest, decoding)) is not None:
@@ -187,7 +200,7 @@ def infer(
             if draw is not None:
                 for record in done_now:
                     if record.error is None:
-                        write_boxed(record.path, record.chars, draw)
+                        write_boxed(record.path, record.chars, draw, max_pixels)
             stream.write(b"".join(map(form.encode, done_now)))
             stream.flush()
             for record in done_now:
