@@ -11,11 +11,13 @@ from numpy.typing import NDArray
 
 __all__ = ["Batch", "Groups", "batches"]
 
+_WIDE, _MOST_COLUMNS = 2**13, 2**17  # of a line, and of a batch of lines that are wider
+
 Item = TypeVar("Item")
 
 
 class Groups(Generic[Item]):
-    """Items that wait for others of their width, at most `size` to a batch."""
+    """Items that wait for others of their width, at most `size` to a batch, and fewer of the very wide."""
 
     def __init__(self, size: int) -> None:
         self._size = size
@@ -30,7 +32,8 @@ class Groups(Generic[Item]):
         group = self._waiting.setdefault(width, [])
         group.append(item)
         self.columns += width
-        return self._pop(width) if len(group) == self._size else None
+        full = len(group) == self._size or (width > _WIDE and width * (len(group) + 1) > _MOST_COLUMNS)
+        return self._pop(width) if full else None
 
     def pop_oldest(self) -> list[Item]:
         """The batch, not full, of the item that has waited longest."""

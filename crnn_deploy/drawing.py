@@ -74,7 +74,7 @@ def place(path: str, folder: Path) -> Path:
     return target
 
 
-def write_boxed(path: str, chars: Sequence[Char], folder: Path) -> None:
+def write_boxed(path: str, chars: Sequence[Char], folder: Path, max_pixels: int = image.MAX_PIXELS) -> None:
     """Draw the image at a path below a folder, as a PNG. Only what this has drawn is overwritten.
 
     Raises NotDrawn.
@@ -83,20 +83,22 @@ def write_boxed(path: str, chars: Sequence[Char], folder: Path) -> None:
     try:
         if os.path.lexists(target) and not _is_drawing(target):
             raise OutputUnwritable(target, "it is there and no such drawing; name another folder")
-        encoded: NDArray[np.uint8] = cv2.imencode(".png", boxed(image.read(path), chars))[1]
+        encoded: NDArray[np.uint8] = cv2.imencode(
+            ".png", boxed(image.read(path, max_pixels=max_pixels), chars)
+        )[1]
         data = encoded.tobytes()
         write(target, data[:_HEADER] + _MARK + data[_HEADER:])
     except (CrnnDeployError, OSError, ValueError, MemoryError, cv2.error) as error:
         raise NotDrawn(path, str(error) or type(error).__name__) from None
 
 
-def draw_all(records: Iterable[Record], folder: Path) -> list[str]:
+def draw_all(records: Iterable[Record], folder: Path, max_pixels: int = image.MAX_PIXELS) -> list[str]:
     """Draw what was read below a folder; the errors of those that cannot be drawn."""
     errors = []
     for record in records:
         if record.error is None:
             try:
-                write_boxed(record.path, record.chars, folder)
+                write_boxed(record.path, record.chars, folder, max_pixels)
             except NotDrawn as error:
                 errors.append(str(error))
     return errors

@@ -1,8 +1,8 @@
 """A fork waits until no thread is inside native code.
 
-A child that is forked has one thread. What another thread held at that moment stays held in the child for
-ever: the lock of a module that is being imported, of ONNX Runtime's memory, of OpenBLAS. So a thread that
-imports, opens a model or reads says so. A fork waits for it, and those that would begin wait for the fork.
+A child that is forked has one thread. A lock that another thread held at that moment stays locked in it for
+ever: that of a module that is being imported, of ONNX Runtime's memory, of OpenBLAS. So a thread that opens a
+model or reads says so, and a fork waits for it, as those that would begin wait for the fork.
 """
 
 from __future__ import annotations

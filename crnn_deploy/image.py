@@ -7,8 +7,8 @@ manifest.
 from __future__ import annotations
 
 import os
-import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from os import PathLike
 from typing import Any, Protocol, runtime_checkable
@@ -17,11 +17,23 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from crnn_deploy.budget import Budget
 from crnn_deploy.errors import CrnnDeployError
-from crnn_deploy.image_header import ImageTooLarge, ImageUnreadable, check_size, plain_png, probe
+from crnn_deploy.files import read_regular
+from crnn_deploy.fork import not_forked
+from crnn_deploy.image_header import (
+    MAX_PIXELS,
+    Header,
+    ImageTooLarge,
+    ImageUnreadable,
+    check_size,
+    plain_png,
+    probe,
+)
 from crnn_deploy.manifest import Clahe, Filter, Manifest
 
 __all__ = [
+    "MAX_PIXELS",
     "ImageNotFound",
     "ImageTooLarge",
     "ImageUnreadable",
@@ -32,12 +44,15 @@ __all__ = [
     "load",
     "prepare",
     "read",
+    "reading",
 ]
 
 # A file that cannot be decoded raises ImageUnreadable; OpenCV would print its own view of it besides.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
-_MAX_BYTES = 2**29  # of a file; the largest image allowed, with four channels of 16 bits, uncompressed
+# of all threads together: a decoder takes up to 16 bytes for a pixel, and files are in memory meanwhile
+_NO_MEMORY = -4  # OpenCV's code, which has had several names
+_pixels, _file_bytes = Budget(MAX_PIXELS), Budget(2**29)
 
 Pixels = NDArray[np.uint8]  # (H, W) grey or (H, W, 3) BGR
 
@@ -65,44 +80,57 @@ class ImageNotFound(CrnnDeployError, FileNotFoundError):
         super().__init__(f"no image file at {path if path and path.isprintable() else repr(path)}")
 
 
-def read(source: Source) -> Pixels:
+def read(source: Source, *, max_pixels: int = MAX_PIXELS) -> Pixels:
     """Pixels of an image: uint8, (H, W) grey or (H, W, 3) BGR.
 
     source: path; encoded bytes; array (H, W), (H, W, 1), (H, W, 3) BGR or (H, W, 4) BGRA of uint8, uint16 or
         bool; or Pillow image of any mode but I and F
+    max_pixels: an image of more is refused
     16 bits are scaled to 8, transparent pixels lie on white, of an animation the first frame counts. The
     EXIF orientation of a file is applied, except to transparent ones; arrays and Pillow images are taken as
     they stand.
     Raises ImageNotFound, ImageUnreadable, ImageTooLarge.
     """
+    with reading(source, max_pixels=max_pixels) as pixels:
+        return pixels
+
+
+@contextmanager
+def reading(source: Source, *, max_pixels: int = MAX_PIXELS) -> Iterator[Pixels]:
+    """As `read`, but the pixels count among those in memory until the block ends.
+
+    Threads wait before they decode more than MAX_PIXELS together, and then decode one large image at a time.
+    A block must not read another image.
+    """
     if isinstance(source, np.ndarray):
-        return _from_array(source, "<array>")
-    if isinstance(source, bytes | bytearray | memoryview):
-        return decode(bytes(source), "<bytes>")
-    if isinstance(source, str | PathLike):
+        yield _from_array(source, "<array>", max_pixels)
+    elif isinstance(source, bytes | bytearray | memoryview):
+        with _decoding(bytes(source), "<bytes>", max_pixels) as pixels:
+            yield pixels
+    elif isinstance(source, str | PathLike):
         path = os.fsdecode(source)
-        return decode(load(path), path)
-    if isinstance(source, PillowImage):
-        return _from_pillow(source)
-    raise ImageUnreadable(f"<{type(source).__name__}>", "not a path, bytes, an array or a Pillow image")
+        with _file_bytes.part(_size(path)), _decoding(load(path, max_pixels), path, max_pixels) as pixels:
+            yield pixels
+    elif isinstance(source, PillowImage):
+        name = str(getattr(source, "filename", "") or "<Pillow image>")
+        check_size(*source.size, name, max_pixels)
+        with _pixels.part(source.size[0] * source.size[1]):
+            yield _from_pillow(source, name, max_pixels)
+    else:
+        raise ImageUnreadable(f"<{type(source).__name__}>", "not a path, bytes, an array or a Pillow image")
 
 
-def load(path: str) -> bytes:
-    """The bytes of an image file, undecoded. Raises ImageNotFound, ImageUnreadable."""
+def load(path: str, max_pixels: int = MAX_PIXELS) -> bytes:
+    """The bytes of an image file, undecoded. Raises ImageNotFound, ImageUnreadable.
+
+    max_pixels: a file that is larger than these need uncompressed, and 32 MiB, is refused
+    """
     try:
-        status = os.stat(path)
-        reason = None
-        if stat.S_ISDIR(status.st_mode):
-            reason = "a folder, not an image file"
-        elif not stat.S_ISREG(status.st_mode):  # opening a FIFO would wait for its writer
-            reason = "not a regular file"
-        elif status.st_size > _MAX_BYTES:
-            reason = f"{status.st_size:,} bytes, more than the limit of {_MAX_BYTES:,}"
-        else:
-            with open(path, "rb") as file:
-                return file.read()
+        return read_regular(path, 8 * max_pixels + 2**25)
     except (FileNotFoundError, NotADirectoryError):
         raise ImageNotFound(path) from None
+    except IsADirectoryError:
+        reason = "a folder, not an image file"
     except OSError as error:
         reason = f"cannot be opened: {error.strerror}"
     except ValueError as error:  # a NUL in the path
@@ -110,33 +138,55 @@ def load(path: str) -> bytes:
     raise ImageUnreadable(path, reason)
 
 
-def decode(data: bytes, name: str) -> Pixels:
+def _size(path: str) -> int:
+    """Bytes of a file, as far as can be told before it is opened."""
+    try:
+        return os.stat(path).st_size
+    except (OSError, ValueError):
+        return 0
+
+
+def decode(data: bytes, name: str, *, max_pixels: int = MAX_PIXELS) -> Pixels:
     """Pixels of an encoded image, as `read` gives them; errors call it `name`.
 
     Raises ImageUnreadable, ImageTooLarge.
     """
-    header = probe(data, name)
+    with _decoding(data, name, max_pixels) as pixels:
+        return pixels
+
+
+@contextmanager
+def _decoding(data: bytes, name: str, max_pixels: int) -> Iterator[Pixels]:
+    header = probe(data, name, max_pixels)
+    with _pixels.part(header.decoded):
+        # libtiff multiplies colours of 8 bits by alpha; no name here, so that 16 bits are freed early
+        yield _from_array(_decoded(data, header, name), name, max_pixels, header.format == "TIFF")
+
+
+def _decoded(data: bytes, header: Header, name: str) -> NDArray[Any]:
+    """What OpenCV makes of an image that `probe` accepted."""
     if header.format == "PNG":
-        data = plain_png(data)
+        data = plain_png(data, header, name)
     elif header.format == "PNM":
         data += b"\n"  # OpenCV wants something after the last number
     # only the second flag applies EXIF orientation, only the first keeps alpha
     flags = cv2.IMREAD_UNCHANGED if header.alpha else cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH
+    reason = f"corrupt {header.format}, it cannot be decoded"
     try:
-        pixels: NDArray[Any] | None = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-    except cv2.error:
+        with not_forked():
+            pixels: NDArray[Any] | None = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except cv2.error as error:
         pixels = None
+        if error.code == _NO_MEMORY:
+            reason = "there is not enough memory to decode it"
     if pixels is None:
-        raise ImageUnreadable(name, f"corrupt {header.format}, it cannot be decoded")
+        raise ImageUnreadable(name, reason)
     if header.transparent_gray is not None and pixels.ndim == 2:
         pixels[pixels == header.transparent_gray] = np.iinfo(pixels.dtype).max
-    # libtiff multiplies colours of 8 bits by alpha
-    return _from_array(pixels, name, premultiplied=header.format == "TIFF" and pixels.dtype == np.uint8)
+    return pixels
 
 
-def _from_pillow(image: PillowImage) -> Pixels:
-    name = str(getattr(image, "filename", "") or "<Pillow image>")
-    check_size(*image.size, name)
+def _from_pillow(image: PillowImage, name: str, max_pixels: int) -> Pixels:
     mode = image.mode
     if mode in ("I", "F"):
         raise ImageUnreadable(name, f"mode {mode} says not which value is white; convert it to L or I;16")
@@ -151,21 +201,22 @@ def _from_pillow(image: PillowImage) -> Pixels:
         raise ImageUnreadable(name, f"Pillow cannot convert it: {error}") from error
     if pixels.ndim == 3:
         pixels = cv2.cvtColor(pixels, cv2.COLOR_RGBA2BGRA if transparent else cv2.COLOR_RGB2BGR)
-    return _from_array(pixels, name)
+    return _from_array(pixels, name, max_pixels)
 
 
-def _from_array(pixels: NDArray[Any], name: str, premultiplied: bool = False) -> Pixels:
+def _from_array(pixels: NDArray[Any], name: str, max_pixels: int, premultiplied: bool = False) -> Pixels:
     if pixels.ndim == 3 and pixels.shape[2] == 1:
         pixels = pixels[:, :, 0]
     if not (pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] in (3, 4))):
         raise ImageUnreadable(
             name, f"shape {pixels.shape} is not (H, W), (H, W, 1), (H, W, 3) BGR or (H, W, 4) BGRA"
         )
-    check_size(pixels.shape[1], pixels.shape[0], name)
+    check_size(pixels.shape[1], pixels.shape[0], name, max_pixels)
+    premultiplied &= pixels.dtype == np.uint8
     if pixels.dtype == np.bool_:
         pixels = pixels * np.uint8(255)
     elif pixels.dtype.kind == "u" and pixels.dtype.itemsize == 2:
-        pixels = cv2.convertScaleAbs(pixels.astype(np.uint16), alpha=1 / 257)  # rounds
+        pixels = cv2.convertScaleAbs(pixels.astype(np.uint16, copy=False), alpha=1 / 257)  # rounds
     elif pixels.dtype != np.uint8:
         raise ImageUnreadable(name, f"pixels are {pixels.dtype}; pass uint8 (0-255), uint16 or bool")
     if pixels.ndim == 3 and pixels.shape[2] == 4:
@@ -287,6 +338,10 @@ def _keys_cubic(x: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.where(x < 1.0, near, np.where(x < 2.0, far, 0.0))
 
 
+# products of so few numbers OpenBLAS computes in the thread that asks for them; a process that forks while it
+# has other threads compute them hangs
+_ONE_THREAD = 2**17
+
 _PILLOW: dict[str, tuple[float, Callable[[NDArray[np.float64]], NDArray[np.float64]]]] = {
     "pillow-bilinear": (1.0, _triangle),
     "pillow-bicubic": (2.0, _keys_cubic),
@@ -299,17 +354,20 @@ def _pillow_pass(planes: NDArray[np.uint8], size: int, kernel: str) -> NDArray[n
         return planes
     out = np.empty((*planes.shape[:-1], size), np.uint8)
     block = 32 if planes.size < 2**20 else 4  # keeps the float64 copy of a large image small
-    for start, first, weights in _pillow_weights(planes.shape[-1], size, kernel, block):
-        window = planes[..., first : first + len(weights)]
-        # exact, in whatever order it is summed: multiples of 2**-22 below 2**10
-        sums = window.astype(np.float64) @ weights
-        sums += 0.5
-        out[..., start : start + weights.shape[1]] = np.clip(sums, 0, 255, out=sums)
+    weights_of = _pillow_weights if max(planes.shape[-1], size) <= _OFTEN else _pillow_weights_of_wide
+    for start, first, weights in weights_of(planes.shape[-1], size, kernel, block):
+        columns, stop = slice(first, first + len(weights)), start + weights.shape[1]
+        rows = max(1, _ONE_THREAD // weights.size)
+        for top in range(0, planes.shape[1], rows):
+            window = planes[:, top : top + rows, columns]
+            # exact, in whatever order it is summed: multiples of 2**-22 below 2**10
+            sums = window.astype(np.float64) @ weights
+            sums += 0.5
+            out[:, top : top + rows, start:stop] = np.clip(sums, 0, 255, out=sums)
     return out
 
 
-@lru_cache(maxsize=256)
-def _pillow_weights(
+def _weights(
     size_in: int, size_out: int, kernel: str, block: int
 ) -> tuple[tuple[int, int, NDArray[np.float64]], ...]:
     """For each `block` of outputs: its start, the first input it draws on, and weights (inputs, outputs)."""
@@ -334,3 +392,9 @@ def _pillow_weights(
         matrix[taps[start:stop][output, tap] - first[start], output] = weights[start:stop][output, tap]
         blocks.append((start, int(first[start]), matrix))
     return tuple(blocks)
+
+
+# up to 0.3 MB each, and of the wide ones 19 MB
+_OFTEN = 1024
+_pillow_weights = lru_cache(maxsize=256)(_weights)
+_pillow_weights_of_wide = lru_cache(maxsize=4)(_weights)

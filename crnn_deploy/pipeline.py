@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from queue import Empty, SimpleQueue
@@ -24,7 +24,9 @@ _BATCHES_GIVEN = 4  # images in so many batches are given at once: each time cos
 _PATIENCE = 0.7  # seconds that what has begun may still take once the run is stopped
 _TURN = 0.2  # seconds after which a thread that waits looks whether the run is stopped
 _MOST_COLUMNS = 2**16  # of images that wait for others, 8 MiB of grey 32-pixel lines
+_COLUMNS_AT_ONCE = 2**14  # of images that a thread prepares before it gives them
 
+_Drawn = list[tuple[int, str]]  # places in the input and paths
 Result = tuple[str, Text | CrnnDeployError]  # the path of an image and what was read in it
 
 
@@ -80,6 +82,7 @@ class _Window(Generic[Image]):
         self._drawn = self._given = 0
         self._exhausted = False
         self.given_up = False  # a thread still works, and nobody waits for it
+        self._left: deque[_Drawn] = deque()  # of tasks that had enough of wide images
         self._groups: Groups[_Item[Image]] = Groups(batch)
         self._full: deque[list[_Item[Image]]] = deque()
         self._done: dict[int, Text | CrnnDeployError] = {}
@@ -125,6 +128,8 @@ class _Window(Generic[Image]):
         """What a thread does next: run a full batch, else prepare images, else run one that is not full."""
         if self._full:
             return partial(_run, self._reader, self._full.popleft())
+        if self._groups.columns < _MOST_COLUMNS and self._left:
+            return partial(_prepare, self._reader, self._left.popleft())
         if (
             not self._exhausted
             and (room := self._size - len(self._paths) - len(self._ready)) > 0
@@ -140,6 +145,8 @@ class _Window(Generic[Image]):
 
     def _take(self, outcome: _Outcome[Image]) -> None:
         self._done.update(outcome.results)
+        if outcome.left:
+            self._left.append(outcome.left)
         for item in outcome.prepared:
             if batch := self._groups.add(item.image.columns, item):
                 self._full.append(batch)
@@ -161,20 +168,27 @@ class _Item(NamedTuple, Generic[Image]):
 
 @dataclass(frozen=True)
 class _Outcome(Generic[Image]):
-    """What a thread has done: images read or failed, by place in the input, and images prepared."""
+    """What a thread has done: images read or failed, by place in the input, images prepared, those left."""
 
     results: dict[int, Text | CrnnDeployError]
     prepared: Sequence[_Item[Image]] = ()
+    left: _Drawn = field(default_factory=list)
 
 
-def _prepare(reader: Reader[Image], paths: list[tuple[int, str]]) -> _Outcome[Image]:
+def _prepare(reader: Reader[Image], paths: _Drawn) -> _Outcome[Image]:
     failed: dict[int, Text | CrnnDeployError] = {}
     prepared: list[_Item[Image]] = []
-    for index, path in paths:
+    columns = 0
+    for at, (index, path) in enumerate(paths):
+        if columns > _COLUMNS_AT_ONCE:
+            return _Outcome(failed, prepared, paths[at:])
         try:
-            prepared.append(_Item(index, path, reader.prepare(path)))
+            image = reader.prepare(path)
         except Exception as error:
             failed[index] = _failure(path, error)
+        else:
+            prepared.append(_Item(index, path, image))
+            columns += image.columns
     return _Outcome(failed, prepared)
 
 

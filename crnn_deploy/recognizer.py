@@ -54,6 +54,7 @@ class Recognizer:
     decoder: how texts are found and how sure they are; by default as the manifest says
     wide: lines beyond the manifest's largest width are cut (`long_lines`) or shrunk to it; fixed-width
         networks always shrink
+    max_pixels: an image of more is refused before it is decoded
 
     >>> [text] = Recognizer().read(["word.png"])
     >>> [text] = Recognizer.load("model.onnx").read(["word.png"])
@@ -68,11 +69,12 @@ class Recognizer:
         batch: int = 8,
         decoder: Decoder | None = None,
         wide: Wide = "cut",
+        max_pixels: int = image.MAX_PIXELS,
     ) -> None:
         if batch < 1:
             raise ValueError(f"batch is {batch}; at least one image must run at a time")
         self._backend = open_backend(DEFAULT) if backend is None else backend
-        self._batch, self._wide = batch, wide
+        self._batch, self._wide, self._max_pixels = batch, wide, max_pixels
         self._decode = _bound(decoder, self.manifest)
         self._rule = long_lines.uncut(self.manifest) if wide == "cut" else self.manifest
 
@@ -88,6 +90,7 @@ class Recognizer:
         tf32: bool = False,
         decoder: Decoder | None = None,
         wide: Wide = "cut",
+        max_pixels: int = image.MAX_PIXELS,
     ) -> Recognizer:
         """A recogniser from a model file.
 
@@ -96,7 +99,7 @@ class Recognizer:
         engine: the library that runs an .onnx file; auto takes the fastest CPU one here (`engines.choose`)
         device: where ONNX Runtime runs an .onnx file; cuda is its CUDA provider
         tf32: on cuda, whether fp32 products may round their factors to TF32: faster, and coarser than fp32
-        decoder, wide: as of `Recognizer`
+        decoder, wide, max_pixels: as of `Recognizer`
         Raises ModelNotFound, ModelUnreadable, ManifestMissing, ManifestInvalid, BackendMissing,
         LogitsMissing.
         """
@@ -105,18 +108,28 @@ class Recognizer:
 
             engine = resolve(engine, Path(path), device)
         opened = open_backend(Path(path), threads=threads, engine=engine, device=device, tf32=tf32)
-        return cls(opened, batch=batch, decoder=decoder, wide=wide)
+        return cls(opened, batch=batch, decoder=decoder, wide=wide, max_pixels=max_pixels)
 
     def with_decoder(self, decoder: Decoder) -> Recognizer:
         """A recogniser of the same network and settings with another decoder; closing either closes both.
 
         Raises LogitsMissing, and what binding the decoder raises.
         """
-        return Recognizer(self._backend, batch=self._batch, decoder=decoder, wide=self._wide)
+        return Recognizer(
+            self._backend,
+            batch=self._batch,
+            decoder=decoder,
+            wide=self._wide,
+            max_pixels=self._max_pixels,
+        )
 
     @property
     def manifest(self) -> Manifest:
         return self._backend.manifest
+
+    @property
+    def max_pixels(self) -> int:
+        return self._max_pixels
 
     def read(self, images: Iterable[image.Source]) -> list[Text]:
         """Text of each image, in order: paths, encoded bytes, uint8 arrays (grey or BGR) or PIL images.
@@ -135,6 +148,14 @@ class Recognizer:
 
         Raises RunFailed.
         """
+        return self.read_prepared(self._try_prepare(source) for source in images)
+
+    def read_prepared(self, images: Iterable[Prepared | CrnnDeployError]) -> list[Text | CrnnDeployError]:
+        """Text of images of any widths, in order; an error in the place of one stands as it is.
+
+        An image is taken from `images` when those before it wait for others of their width or have been read.
+        Raises RunFailed.
+        """
         results: dict[int, Text | CrnnDeployError] = {}
         groups: Groups[tuple[int, Prepared]] = Groups(self._batch)
 
@@ -142,24 +163,28 @@ class Recognizer:
             texts = self.read_batch([prepared for _, prepared in batch])
             results.update(zip((index for index, _ in batch), texts, strict=True))
 
-        for index, source in enumerate(images):
-            try:
-                prepared = self.prepare(source)
-            except CrnnDeployError as error:
-                results[index] = error
-            else:
-                if batch := groups.add(prepared.columns, (index, prepared)):
-                    run(batch)
+        for index, prepared in enumerate(images):
+            if isinstance(prepared, CrnnDeployError):
+                results[index] = prepared
+            elif batch := groups.add(prepared.columns, (index, prepared)):
+                run(batch)
         while groups:
             run(groups.pop_oldest())
-        return [results[index] for index in range(len(images))]
+        return [results[index] for index in range(len(results))]
+
+    def _try_prepare(self, source: image.Source) -> Prepared | CrnnDeployError:
+        try:
+            return self.prepare(source)
+        except CrnnDeployError as error:
+            return error
 
     def prepare(self, source: image.Source) -> Prepared:
         """An image as the network takes it. Raises ImageNotFound, ImageUnreadable."""
-        pixels = image.read(source)
-        prepared = image.prepare(pixels, self._rule)
-        width = pixels.shape[1]
-        span = prepared.shape[2] * width / image.content_width(pixels.shape, self._rule)
+        with image.reading(source, max_pixels=self._max_pixels) as pixels, not_forked():
+            prepared = image.prepare(pixels, self._rule)
+            shape = pixels.shape
+        width = shape[1]
+        span = prepared.shape[2] * width / image.content_width(shape, self._rule)
         return Prepared(prepared, _name(source), span, width)
 
     def run(self, images: Sequence[Prepared]) -> Frames:

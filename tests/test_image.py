@@ -308,7 +308,7 @@ def test_paths_that_give_no_image(tmp_path: Path) -> None:
     sparse = tmp_path / "sparse.png"
     with sparse.open("wb") as file:
         file.truncate(2**30)
-    with pytest.raises(ImageUnreadable, match=r"1,073,741,824 bytes, more than the limit"):
+    with pytest.raises(ImageUnreadable, match="more than the limit of 545,554,432 bytes"):
         read(sparse)
 
 

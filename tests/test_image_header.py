@@ -30,9 +30,9 @@ def encode(image: Image.Image, kind: str, **options: Any) -> bytes:
 
 
 def png(width: int, height: int, *extra: tuple[bytes, bytes], color: int = 0) -> bytes:
-    """A whole PNG of that size with next to no data in it."""
+    """A PNG of that size with as few bytes as could hold it."""
     header = (b"IHDR", struct.pack(">IIBBBBB", width, height, 8, color, 0, 0, 0))
-    chunks = [header, *extra, (b"IDAT", zlib.compress(b"")), (b"IEND", b"")]
+    chunks = [header, *extra, (b"IDAT", bytes(width * height // 1032 + 1)), (b"IEND", b"")]
     return b"\x89PNG\r\n\x1a\n" + b"".join(
         struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
         for name, body in chunks
@@ -134,7 +134,7 @@ def test_a_bomb_is_refused_without_being_decoded(data: bytes) -> None:
     try:
         with pytest.raises(ImageTooLarge) as caught:
             probe(data, "bomb")
-        assert tracemalloc.get_traced_memory()[1] < 100_000
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
     finally:
         tracemalloc.stop()
     assert str(caught.value) == "bomb: 20000 x 20000 pixels, more than the limit of 64,000,000"

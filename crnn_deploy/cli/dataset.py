@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from crnn_deploy.cli.options import alphabet_of, check_data_outputs, data_options, open_data
+from crnn_deploy.cli.options import (
+    alphabet_of,
+    check_data_outputs,
+    data_options,
+    max_pixels_option,
+    open_data,
+)
 from crnn_deploy.cli.outputs import check_reports
 from crnn_deploy.cli.say import progress_bar, say, say_json, say_over_bar
 
@@ -47,6 +53,7 @@ def dataset() -> None:
 )
 @click.option("--alphabet-string", metavar="TEXT", help="The characters themselves.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@max_pixels_option
 @click.option("--plot", metavar="FILE.png", type=click.Path(path_type=Path), help="Draw the widths.")
 def check(
     data: str,
@@ -55,6 +62,7 @@ def check(
     alphabet: Path | None,
     alphabet_string: str | None,
     as_json: bool,
+    max_pixels: int,
     plot: Path | None,
     **source: Any,
 ) -> None:
@@ -106,7 +114,13 @@ def check(
     check_outputs((plot,), (model, alphabet, recipe))
     with progress_bar(len(opened)) as bar:
         report = run(
-            opened, height=height, width=width, steps=steps, alphabet=tokens, progress=lambda: bar.update(1)
+            opened,
+            height=height,
+            width=width,
+            steps=steps,
+            alphabet=tokens,
+            max_pixels=max_pixels,
+            progress=lambda: bar.update(1),
         )
     if as_json:
         say_json(report.to_plain())
@@ -125,7 +139,8 @@ def check(
     "-o", "--output", metavar="OUT.lmdb", required=True, type=click.Path(path_type=Path), help="A new folder."
 )
 @click.option("--resume", is_flag=True, help="Go on with the LMDB of -o: skip the samples it has already.")
-def pack(data: str, output: Path, resume: bool, **source: Any) -> None:
+@max_pixels_option
+def pack(data: str, output: Path, resume: bool, max_pixels: int, **source: Any) -> None:
     """Pack DATA into an LMDB.
 
     Its format is that of crnn.pytorch and deep-text-recognition-benchmark. The bytes of the images stay as
@@ -151,6 +166,7 @@ def pack(data: str, output: Path, resume: bool, **source: Any) -> None:
             opened,
             output,
             resume=resume,
+            max_pixels=max_pixels,
             progress=lambda: bar.update(1),
             failed=say_over_bar,
             stopped=stop,

@@ -13,6 +13,7 @@ from crnn_deploy.cli.options import (
     check_data_outputs,
     checkpoint_options,
     data_options,
+    max_pixels_option,
     open_data,
     settings_of,
 )
@@ -38,6 +39,7 @@ _BATCHES_PER_CHUNK = 4  # what a thread takes at once, as `infer` does
 @click.option(
     "--batch", type=click.IntRange(min=1), default=8, show_default=True, help="Most images that run together."
 )
+@max_pixels_option
 @rebuild_option
 @decoding_options(several=True)
 @checkpoint_options
@@ -50,6 +52,7 @@ def evaluate(
     json_path: Path | None,
     html_path: Path | None,
     batch: int,
+    max_pixels: int,
     rebuild: str,
     recipe: str | None,
     factory: str | None,
@@ -101,7 +104,7 @@ def evaluate(
     provenance = Provenance.of(model, backend.manifest)
     decoders = decoders_given(backend.manifest, decoding)
     bar = progress_bar(len(decoders) * sum(map(len, datasets.values())), "evaluate")
-    with closing(Recognizer(backend, batch=batch)) as recognizer, bar:
+    with closing(Recognizer(backend, batch=batch, max_pixels=max_pixels)) as recognizer, bar:
         readers = {
             name: recognizer if decoder is None else recognizer.with_decoder(decoder)
             for name, decoder in decoders.items()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from crnn_deploy.cli.decoding_options import decoder_given, decoding_options, rule_given
+from crnn_deploy.cli.options import max_pixels_option
 from crnn_deploy.cli.rebuild import rebuild_option, up_to_date
 from crnn_deploy.cli.say import (
     bars_are_hidden,
@@ -110,6 +111,7 @@ __all__ = ["infer"]
     show_default=True,
     help="Lines beyond the model's largest width: read in overlapping parts, or shrunk to it.",
 )
+@max_pixels_option
 @click.option(
     "--resume",
     is_flag=True,
@@ -133,6 +135,7 @@ def infer(
     show_chars: bool,
     draw: Path | None,
     wide: Literal["cut", "shrink"],
+    max_pixels: int,
     resume: bool,
     **decoding: Any,
 ) -> None:
@@ -185,7 +188,17 @@ def infer(
     count = failed = undrawn = 0
     with ExitStack() as stack:
         recognizer = stack.enter_context(
-            closing(Recognizer.load(model, batch=batch, engine=engine, device=device, tf32=tf32, wide=wide))
+            closing(
+                Recognizer.load(
+                    model,
+                    batch=batch,
+                    engine=engine,
+                    device=device,
+                    tf32=tf32,
+                    wide=wide,
+                    max_pixels=max_pixels,
+                )
+            )
         )
         rule = rule_given(recognizer.manifest, decoding)
         if (decoder := decoder_given(recognizer.manifest, decoding)) is not None:
@@ -223,7 +236,7 @@ def infer(
                 records.Record.of(path, result, min_confidence, with_chars=show_chars or draw is not None)
                 for path, result in chunk
             ]
-            not_drawn = [] if draw is None else draw_all(done_now, draw)
+            not_drawn = [] if draw is None else draw_all(done_now, draw, max_pixels)
             written.write(done_now)
             errors = [record.error for record in done_now if record.error is not None]
             failed, undrawn = failed + len(errors), undrawn + len(not_drawn)

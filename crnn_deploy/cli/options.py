@@ -1,4 +1,4 @@
-"""Options that several commands share: what the user says of a checkpoint, and of a dataset."""
+"""Options that several commands share: what the user says of a checkpoint, of a dataset, of its images."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ __all__ = [
     "check_data_outputs",
     "checkpoint_options",
     "data_options",
+    "max_pixels_option",
     "open_data",
     "settings_of",
 ]
@@ -52,6 +53,18 @@ _DATA_OPTIONS = (
         "--characters", metavar="FILE", help="What the labels are indexes into, as of 360CC (GBK or UTF-8)."
     ),
 )
+
+
+def max_pixels_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the option for the largest image that is decoded."""
+    return click.option(
+        "--max-pixels",
+        metavar="N",
+        type=click.IntRange(1, 2**30),
+        default=64_000_000,
+        show_default=True,
+        help="An image of more pixels is not decoded.",
+    )(command)
 
 
 def checkpoint_options(command: Callable[..., Any]) -> Callable[..., Any]:

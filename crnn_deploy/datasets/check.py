@@ -16,6 +16,7 @@ from crnn_deploy.ctc import steps_needed
 from crnn_deploy.datasets import Dataset
 from crnn_deploy.datasets.encoded import read_encoded
 from crnn_deploy.errors import CrnnDeployError
+from crnn_deploy.image import MAX_PIXELS
 from crnn_deploy.manifest import StepRule, WidthRule
 from crnn_deploy.recipes import Recipe
 
@@ -133,6 +134,7 @@ def check(
     width: WidthRule,
     steps: StepRule,
     alphabet: Sequence[str] | None = None,
+    max_pixels: int = MAX_PIXELS,
     progress: Callable[[], None] = lambda: None,
 ) -> Report:
     """Read every sample once and report what is wrong with it.
@@ -140,6 +142,7 @@ def check(
     height, width, steps: the network's input height in pixels, the rule that gives its width for an image,
         and the one that gives the time steps for that width
     alphabet: tokens; of a text the longest that fits counts, as in `ctc.encode`
+    max_pixels: an image of more counts as one that cannot be read
     progress: called after every sample
     Of a sample no more is kept than 41 bytes: its image's SHA-256, a digest of its label, a flag. One whose
     image cannot be read is not looked at further.
@@ -154,7 +157,7 @@ def check(
     for index in range(len(dataset)):
         try:
             sample = dataset[index]
-            data, pixels = read_encoded(sample)
+            data, pixels = read_encoded(sample, max_pixels=max_pixels)
         except CrnnDeployError as error:
             report.unreadable.add(str(error))
             progress()

@@ -8,24 +8,24 @@ from os import PathLike
 import cv2
 
 from crnn_deploy.datasets import Sample
-from crnn_deploy.image import Pixels, decode, load, read
+from crnn_deploy.image import MAX_PIXELS, Pixels, decode, load, read
 
 __all__ = ["read_encoded"]
 
 
-def read_encoded(sample: Sample) -> tuple[bytes, Pixels]:
+def read_encoded(sample: Sample, *, max_pixels: int = MAX_PIXELS) -> tuple[bytes, Pixels]:
     """The encoded image, byte for byte where it has been a file, and its pixels as `image.read` gives them.
 
-    Arrays and Pillow images are encoded as PNG.
+    Arrays and Pillow images are encoded as PNG. max_pixels: an image of more is refused
     Raises ImageNotFound, ImageUnreadable, ImageTooLarge.
     """
     image = sample.image
     if isinstance(image, str | PathLike):
         path = os.fsdecode(image)
-        data = load(path)
-        return data, decode(data, path)
+        data = load(path, max_pixels)
+        return data, decode(data, path, max_pixels=max_pixels)
     if isinstance(image, bytes | bytearray | memoryview):
         data = bytes(image)
-        return data, decode(data, sample.name)
-    pixels = read(image)
+        return data, decode(data, sample.name, max_pixels=max_pixels)
+    pixels = read(image, max_pixels=max_pixels)
     return cv2.imencode(".png", pixels)[1].tobytes(), pixels

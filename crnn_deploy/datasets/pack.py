@@ -16,6 +16,7 @@ from crnn_deploy.datasets.encoded import read_encoded
 from crnn_deploy.datasets.lmdb_file import COUNT, PROGRESS, image_key, import_lmdb, label_key
 from crnn_deploy.errors import CrnnDeployError
 from crnn_deploy.files import OutputExists, OutputUnwritable
+from crnn_deploy.image import MAX_PIXELS
 
 if TYPE_CHECKING:
     import lmdb
@@ -50,6 +51,7 @@ def pack(
     out: Path,
     *,
     resume: bool = False,
+    max_pixels: int = MAX_PIXELS,
     progress: Callable[[], None] = lambda: None,
     failed: Callable[[str], None] = lambda message: None,
     stopped: Callable[[], bool] = lambda: False,
@@ -59,6 +61,7 @@ def pack(
     Encoded images keep their bytes, arrays and Pillow images become PNG. What cannot be read is left out.
     resume: go on with an LMDB whose packing ended early, however it ended; the samples it has are told by the
         texts and file names before them and are neither read again nor written twice
+    max_pixels: an image of more is left out
     progress, failed: called after every sample, and with the message for one that cannot be read
     stopped: once it is true, what was read is written and the LMDB can be resumed
     Raises OutputExists, OutputUnwritable, DatasetInvalid, LibraryMissing.
@@ -69,7 +72,7 @@ def pack(
     try:
         writer = _Writer(out, len(dataset))
         try:
-            return _pack(dataset, writer, progress, failed, stopped)
+            return _pack(dataset, writer, max_pixels, progress, failed, stopped)
         finally:
             writer.close()
     except lmdb.Error as error:
@@ -79,6 +82,7 @@ def pack(
 def _pack(
     dataset: Dataset,
     writer: _Writer,
+    max_pixels: int,
     progress: Callable[[], None],
     failed: Callable[[str], None],
     stopped: Callable[[], bool],
@@ -93,7 +97,7 @@ def _pack(
         try:
             sample = dataset[index]
             if index >= resumed.read:
-                image, _ = read_encoded(sample)
+                image, _ = read_encoded(sample, max_pixels=max_pixels)
         except CrnnDeployError as error:
             if index >= resumed.read:
                 failed(str(error))

@@ -6,7 +6,6 @@ import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -85,7 +84,7 @@ def draw(
         finally:
             progress(1)
         digest = hashlib.sha256(
-            Path(source).read_bytes() if isinstance(source, str) else np.ascontiguousarray(pixels).tobytes()
+            image.load(source) if isinstance(source, str) else np.ascontiguousarray(pixels).tobytes()
         ).hexdigest()
         if digest not in seen:
             seen.add(digest)

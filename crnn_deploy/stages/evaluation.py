@@ -27,7 +27,7 @@ from crnn_deploy.datasets import Dataset
 from crnn_deploy.errors import CrnnDeployError, ReadFailed
 from crnn_deploy.manifest import Manifest
 from crnn_deploy.metrics import Score, score, wilson
-from crnn_deploy.recognizer import Recognizer
+from crnn_deploy.recognizer import Prepared, Recognizer
 
 __all__ = ["DataEmpty", "Evaluation", "Failure", "Mistake", "Provenance", "evaluate"]
 
@@ -198,7 +198,8 @@ class _Outcome:
     name: str
     truth: str
     result: Text | CrnnDeployError
-    pixels: NDArray[np.uint8] | None  # None when it could not be read
+    shape: tuple[int, ...]  # of its pixels; none when it could not be read
+    pixels: NDArray[np.uint8] | None  # shrunk
 
 
 def evaluate(
@@ -250,17 +251,22 @@ def _outcomes(
 
 def _read(recognizer: Recognizer, group: str, dataset: Dataset, indices: Iterable[int]) -> list[_Outcome]:
     samples = [dataset[i] for i in indices]
-    pixels: dict[int, NDArray[np.uint8]] = {}
-    failed: dict[int, CrnnDeployError] = {}
-    for i, sample in enumerate(samples):
+    seen: list[tuple[tuple[int, ...], NDArray[np.uint8] | None]] = []
+
+    def prepared(source: image.Source) -> Prepared | CrnnDeployError:
         try:
-            pixels[i] = image.read(sample.image)
+            with image.reading(source, max_pixels=recognizer.max_pixels) as pixels:
+                ready = recognizer.prepare(pixels)
+                seen.append((pixels.shape, _shrunk(pixels)))
+                return ready
         except CrnnDeployError as error:
-            failed[i] = error
-    results = dict(zip(pixels, recognizer.try_read(list(pixels.values())), strict=True)) | failed
+            seen.append(((), None))
+            return error
+
+    results = recognizer.read_prepared(prepared(sample.image) for sample in samples)
     return [
-        _Outcome(group, sample.name, sample.text, _checked(sample.name, results[i]), pixels.get(i))
-        for i, sample in enumerate(samples)
+        _Outcome(group, sample.name, sample.text, _checked(sample.name, result), *kept)
+        for sample, result, kept in zip(samples, results, seen, strict=True)
     ]
 
 
@@ -308,7 +314,7 @@ class _Tally:
                 self.failures.append(Failure(outcome.group, outcome.name, reason))
 
     def _add_text(self, outcome: _Outcome, text: Text, pixels: NDArray[np.uint8], one: Score) -> None:
-        width = self.manifest.width.bucket(pixels.shape[0], pixels.shape[1], self.manifest.height)
+        width = self.manifest.width.bucket(outcome.shape[0], outcome.shape[1], self.manifest.height)
         width = -(-width // WIDTH_STEP) * WIDTH_STEP
         self.by_width[width] = self.by_width.get(width, Score()) + one
         self.confidence[bool(one.exact)][min(int(text.confidence * BINS), BINS - 1)] += 1
@@ -319,9 +325,7 @@ class _Tally:
             missed = "" if edit.tag == "insert" else truth[edit.src_pos]
             got = "" if edit.tag == "delete" else prediction[edit.dest_pos]
             self.confusions[missed, got] += 1
-        mistake = Mistake(
-            outcome.group, outcome.name, truth, prediction, text.confidence, one.edits, _shrunk(pixels)
-        )
+        mistake = Mistake(outcome.group, outcome.name, truth, prediction, text.confidence, one.edits, pixels)
         self.most_edits.add((one.edits, text.confidence), mistake)
         self.most_confident.add((text.confidence, one.edits), mistake)
 
