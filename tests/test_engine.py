@@ -448,7 +448,8 @@ def test_a_sidecar_names_neither_code_nor_files_to_write(
         *("--timing-cache", tmp_path / "cache", "--images", "/", "-o", tmp_path / "other.engine"),
     ]
     _edit(arguments=[str(word) for word in evil], builder_version="1.4.0.76")(copy)
-    command = ("infer", "--model", copy, "--rebuild", "auto", "x.png")
+    command = ("infer", "--model", copy, "--rebuild", "auto", tmp_path / "x.png")
+    (tmp_path / "x.png").write_bytes(b"")
     result = run(*command)
     assert "without --model, --checkpoint, --timing-cache, --images: a sidecar's own" in result.stderr
     assert "needs an NVIDIA GPU" in result.stderr
