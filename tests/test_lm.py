@@ -6,6 +6,7 @@ import math
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from itertools import pairwise
 from pathlib import Path
@@ -240,6 +241,7 @@ class Model:
 def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "kenlm.py").write_text(KENLM)
     monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "kenlm", raising=False)
     return tmp_path / "model.bin"
 
 
