@@ -14,7 +14,6 @@ import mmap
 import os
 import stat
 from collections.abc import Iterator
-from io import UnsupportedOperation
 from pathlib import Path
 from typing import Literal
 
@@ -82,10 +81,9 @@ def read_metadata(path: Path) -> dict[str, str]:
 def _mapped(path: Path) -> memoryview:
     """The file's bytes; only what is looked at is read, so weights cost neither time nor memory."""
     with open_regular(path) as file:
-        try:
-            return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-        except UnsupportedOperation:  # an empty file has no number
+        if not file.peek(1):  # an empty file cannot be mapped
             return memoryview(b"")
+        return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
 
 
 def _check_location(path: Path, location: str) -> None:

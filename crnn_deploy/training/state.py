@@ -135,16 +135,15 @@ def _told(module: nn.Module, manifest: Manifest) -> dict[str, Any]:
 
 def _save(path: Path, content: Mapping[str, Any]) -> None:
     """Write a file of torch.save whole, or leave the one that is there. Raises OutputUnwritable."""
-    try:
-        with replacing(path) as temporary, temporary.open("wb") as file:
-            torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-    except OutputUnwritable:
-        raise
-    except (OSError, RuntimeError) as error:
-        # torch's writer raises an error of its own after that of the system
-        cause = error.__context__ if isinstance(error.__context__, OSError) else error
-        reason = getattr(cause, "strerror", None) or next(iter(str(cause).splitlines()), "")
-        then = "go on with --resume: the one before it stands" if path.exists() else "start again"
-        raise OutputUnwritable(path, f"{reason}; make room, then {then}") from error
+    with replacing(path) as temporary:
+        try:
+            with temporary.open("wb") as file:
+                torch.save(content, file)
+                file.flush()
+                os.fsync(file.fileno())
+        except (OSError, RuntimeError) as error:
+            # torch's writer raises an error of its own after that of the system
+            cause = error.__context__ if isinstance(error.__context__, OSError) else error
+            reason = getattr(cause, "strerror", None) or next(iter(str(cause).splitlines()), "")
+            then = "go on with --resume: the one before it stands" if path.exists() else "start again"
+            raise OutputUnwritable(path, f"{reason}; make room, then {then}") from error
