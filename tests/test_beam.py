@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 
 from crnn_deploy.ctc import Frames, LogitsMissing
 from crnn_deploy.decoding.beam import Beam, BeamDecode
-from crnn_deploy.decoding.constraints import Constraint, DecodingImpossible, DecodingTooLarge
+from crnn_deploy.decoding.constraints import Constraint, DecodingImpossible
 from crnn_deploy.decoding.lm import train
-from crnn_deploy.decoding.reading import line_of
+from crnn_deploy.decoding.reading import DecodingTooLarge, line_of
 
 WIDE: dict[str, Any] = {"width": 2000, "min_probability": 0.0, "nbest": 2000}
 

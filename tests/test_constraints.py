@@ -18,10 +18,9 @@ from crnn_deploy.decoding.constraints import (
     Constraint,
     ConstraintImpossible,
     DecodingImpossible,
-    DecodingTooLarge,
     PatternInvalid,
 )
-from crnn_deploy.decoding.reading import Line, line_of
+from crnn_deploy.decoding.reading import DecodingTooLarge, Line, line_of
 from crnn_deploy.decoding_rule import DecodingRule
 
 ALPHABET = ["a", "b", "B", "ä", "1", "-", "."]

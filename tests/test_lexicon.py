@@ -17,7 +17,7 @@ from crnn_deploy.ctc import Frames, encode
 from crnn_deploy.decoding.beam import Beam
 from crnn_deploy.decoding.constraints import DecodingImpossible
 from crnn_deploy.decoding.lexicon import ClosestWord, Lexicon, LexiconInvalid, read_lexicon
-from crnn_deploy.decoding.reading import line_of
+from crnn_deploy.decoding.reading import DecodingTooLarge, line_of
 
 LETTERS = "abc"
 word_lists = st.lists(st.text(LETTERS, min_size=1, max_size=4), min_size=1, max_size=6)
@@ -172,8 +172,15 @@ def test_word_lists_have_any_line_ends(tmp_path: Path) -> None:
     assert read_lexicon(path) == ["one", "two", "three", "four", "five"]
 
 
-def test_a_text_that_no_word_is_near_takes_no_matrix() -> None:
-    labels = np.tile([1, 2], 20_000)  # a matrix of 40,000 squared would take 13 GB
-    frames = Frames(labels[None], np.ones((1, 40_000), np.float32), np.eye(4, dtype=np.float32)[labels][None])
-    [text] = ClosestWord(["abc"], 64).bind(LETTERS, 0)(frames, [(1.0, 1)])
-    assert text.text == "ab" * 20_000
+@pytest.mark.parametrize("characters", [2_000, 40_000])
+def test_a_long_text_that_no_word_is_near(characters: int) -> None:
+    labels = np.tile([1, 2], characters // 2)  # a matrix of 40,000 squared would take 13 GB
+    ones = np.ones((1, characters), np.float32)
+    frames = Frames(labels[None], ones, np.eye(4, dtype=np.float32)[labels][None])
+    decode = ClosestWord(["abc"], 64).bind(LETTERS, 0)
+    if characters == 2_000:
+        [text] = decode(frames, [(1.0, 1)])
+        assert text.text == "ab" * 1_000
+    else:
+        with pytest.raises(DecodingTooLarge, match="a text of 40,000 characters would take"):
+            decode(frames, [(1.0, 1)])

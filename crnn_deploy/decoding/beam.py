@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from crnn_deploy.ctc import Alternative, Frames, Text
 from crnn_deploy.decoding.confidence import Aggregate
-from crnn_deploy.decoding.constraints import Automaton, Constraint, DecodingImpossible, DecodingTooLarge
+from crnn_deploy.decoding.constraints import Automaton, Constraint, DecodingImpossible
 from crnn_deploy.decoding.kernels import (
     BEAM_FLOATS,
     BEAM_INTS,
@@ -25,7 +25,7 @@ from crnn_deploy.decoding.kernels import (
     backtrack,
     strongest,
 )
-from crnn_deploy.decoding.reading import Decode, Line, line_of
+from crnn_deploy.decoding.reading import Decode, DecodingTooLarge, Line, line_of
 from crnn_deploy.decoding.scoring import Combined, Memo, Scorer, ceiling_of
 
 __all__ = ["Beam", "Hypothesis"]

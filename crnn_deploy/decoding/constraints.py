@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from crnn_deploy.decoding.paths import best_path
 from crnn_deploy.decoding.patterns import PatternInvalid, compile_pattern
-from crnn_deploy.decoding.reading import Line
+from crnn_deploy.decoding.reading import MOST_BYTES, DecodingTooLarge, Line
 from crnn_deploy.errors import CrnnDeployError
 
 __all__ = [
@@ -22,13 +22,11 @@ __all__ = [
     "Constraint",
     "ConstraintImpossible",
     "DecodingImpossible",
-    "DecodingTooLarge",
     "PatternInvalid",
 ]
 
 _MOST_EDGES = 2**20
 _MOST_STEPS = 2**22  # that are tried to find them: states times kinds of characters, a few seconds
-_MOST_CELLS = 2**30  # bytes that the search for the likeliest path takes, of one image
 _SHOWN = 60  # characters of a constraint in messages
 _MASK: dict[str, Callable[[str], bool]] = {
     "A": lambda c: c.isupper(),
@@ -54,13 +52,6 @@ class DecodingImpossible(CrnnDeployError, ValueError):
         super().__init__(
             f"no text that is allowed fits its {frames} frames; loosen the constraint or lexicon"
         )
-
-
-class DecodingTooLarge(CrnnDeployError, ValueError):
-    """An image so long that its decoder would take too much memory."""
-
-    def __init__(self, frames: int, what: str) -> None:
-        super().__init__(f"{what} would take more than 1 GiB of memory for its {frames:,} frames")
 
 
 @dataclass(frozen=True)
@@ -98,7 +89,7 @@ class Automaton:
 
         Raises DecodingImpossible, DecodingTooLarge.
         """
-        if len(line.logits) * (len(self.label) + 9 * len(self.final)) > _MOST_CELLS:
+        if len(line.logits) * (len(self.label) + 9 * len(self.final)) > MOST_BYTES:
             raise DecodingTooLarge(len(line.logits), f"a constraint of {len(self.label):,} transitions")
         log_probs = line.logits - line.log_norms[:, None]
         path = best_path(log_probs, self.blank, self.source, self.target, self.label, self.final)

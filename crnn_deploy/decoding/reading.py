@@ -17,8 +17,18 @@ from numpy.typing import NDArray
 from crnn_deploy.ctc import Char, Frames, LogitsMissing, Text
 from crnn_deploy.decoding.confidence import Aggregate, aggregated
 from crnn_deploy.decoding.paths import align, log_likelihoods
+from crnn_deploy.errors import CrnnDeployError
 
-__all__ = ["Decode", "Decoder", "Line", "line_of"]
+__all__ = ["MOST_BYTES", "Decode", "Decoder", "DecodingTooLarge", "Line", "line_of"]
+
+MOST_BYTES = 2**30  # that a search over the frames of one image takes
+
+
+class DecodingTooLarge(CrnnDeployError, ValueError):
+    """An image so long that its decoder would take too much memory."""
+
+    def __init__(self, frames: int, what: str) -> None:
+        super().__init__(f"{what} would take more than 1 GiB of memory for its {frames:,} frames")
 
 
 class Decode(Protocol):
@@ -77,7 +87,10 @@ class Line:
         """Labels with the places and confidences of their likeliest alignment.
 
         tokens: of each class
+        Raises DecodingTooLarge.
         """
+        if 10 * len(self.logits) * (len(labels) + 1) > MOST_BYTES:
+            raise DecodingTooLarge(len(self.logits), f"a text of {len(labels):,} characters")
         emissions, repeated = self.emissions(labels, blank), _repeated(labels)
         starts, ends, log_peaks = align(emissions, repeated)
         peaks = np.exp(log_peaks).tolist()
