@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from threading import Condition, Lock
 
 __all__ = ["Budget"]
 
 _SMALL = 64  # a part of the whole that is not worth counting
+_NOTHING = nullcontext()
 
 
 class Budget:
@@ -31,13 +32,12 @@ class Budget:
         self._first = Lock()  # of the one that waits for room
         self._room = Condition(Lock())
 
-    @contextmanager
-    def part(self, amount: int) -> Iterator[None]:
+    def part(self, amount: int) -> AbstractContextManager[None]:
         """Take a part, waiting until there is room for it, and give it back when the block ends."""
-        if amount <= self._whole // _SMALL:
-            yield
-            return
-        amount = min(amount, self._whole)
+        return self._counted(min(amount, self._whole)) if amount > self._whole // _SMALL else _NOTHING
+
+    @contextmanager
+    def _counted(self, amount: int) -> Iterator[None]:
         with self._first, self._room:
             self._room.wait_for(lambda: self._held + amount <= self._whole)
             self._held += amount

@@ -85,7 +85,9 @@ def read_regular(path: str | os.PathLike[str], limit: int) -> bytes:
     Raises OSError with a `strerror` that can be shown; ValueError for a path with a NUL.
     """
     with open_regular(path) as file:
-        data = file.read(limit + 1)
+        size = file.seek(0, os.SEEK_END)
+        file.seek(0)
+        data = file.read(min(size, limit) + 1)  # room is made for as much as is asked for
     if len(data) > limit:
         raise OSError(errno.EFBIG, f"it has more than the limit of {limit:,} bytes", os.fspath(path))
     return data

@@ -8,46 +8,63 @@ model or reads says so, and a fork waits for it, as those that would begin wait 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from threading import Condition, Lock, get_ident
 
 __all__ = ["not_forked"]
 
 _LONGEST = 10.0  # seconds that a fork waits; a child that may hang is better than a parent that does
 
-_inside: set[int] = set()  # identities of the threads that must not be forked
+_depths: dict[int, int] = {}  # of the threads inside, by identity
 _door = Lock()  # to go inside; closed while a fork waits and is made
 _left = Condition(Lock())
+_waiting = False
 
 
-@contextmanager
-def not_forked() -> Iterator[None]:
+def not_forked() -> AbstractContextManager[None]:
     """While the block runs, other threads wait with `os.fork`. It may be entered again inside itself."""
-    me = get_ident()
-    if me in _inside:
-        yield
-        return
-    with _door:
-        _inside.add(me)
-    try:
-        yield
-    finally:
-        with _left:
-            _inside.discard(me)
-            _left.notify_all()
+    return _INSIDE
+
+
+class _Inside:
+    """A class and no generator, since it is entered twice for each image."""
+
+    def __enter__(self) -> None:
+        me = get_ident()
+        if me in _depths:
+            _depths[me] += 1
+        else:
+            with _door:
+                _depths[me] = 1
+
+    def __exit__(self, *error: object) -> None:
+        me = get_ident()
+        if _depths[me] > 1:
+            _depths[me] -= 1
+            return
+        del _depths[me]
+        if _waiting:
+            with _left:
+                _left.notify_all()
+
+
+_INSIDE = _Inside()
 
 
 def _before() -> None:
+    global _waiting
     _door.acquire()
     with _left:
-        _left.wait_for(lambda: _inside <= {get_ident()}, _LONGEST)
+        _waiting = True
+        _left.wait_for(lambda: len(_depths) == (get_ident() in _depths), _LONGEST)
+        _waiting = False
 
 
 def _in_child() -> None:
     global _left
-    _left = Condition(Lock())  # of a thread that the child has not
-    _inside.intersection_update({get_ident()})
+    _left = Condition(Lock())  # that of the parent may be held by a thread which the child has not
+    for thread in set(_depths) - {get_ident()}:
+        del _depths[thread]
     _door.release()
 
 

@@ -7,11 +7,10 @@ manifest.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from os import PathLike
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import cv2
 import numpy as np
@@ -44,7 +43,7 @@ __all__ = [
     "load",
     "prepare",
     "read",
-    "reading",
+    "use",
 ]
 
 # A file that cannot be decoded raises ImageUnreadable; OpenCV would print its own view of it besides.
@@ -54,6 +53,7 @@ cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 _NO_MEMORY = -4  # OpenCV's code, which has had several names
 _pixels, _file_bytes = Budget(MAX_PIXELS), Budget(2**29)
 
+T = TypeVar("T")
 Pixels = NDArray[np.uint8]  # (H, W) grey or (H, W, 3) BGR
 
 
@@ -91,33 +91,36 @@ def read(source: Source, *, max_pixels: int = MAX_PIXELS) -> Pixels:
     they stand.
     Raises ImageNotFound, ImageUnreadable, ImageTooLarge.
     """
-    with reading(source, max_pixels=max_pixels) as pixels:
-        return pixels
+    return use(source, lambda pixels: pixels, max_pixels=max_pixels)
 
 
-@contextmanager
-def reading(source: Source, *, max_pixels: int = MAX_PIXELS) -> Iterator[Pixels]:
-    """As `read`, but the pixels count among those in memory until the block ends.
+def use(source: Source, function: Callable[[Pixels], T], *, max_pixels: int = MAX_PIXELS) -> T:
+    """What a function makes of the pixels of an image, which are as `read` gives them.
 
-    Threads wait before they decode more than MAX_PIXELS together, and then decode one large image at a time.
-    A block must not read another image.
+    Until it returns, they count among those in memory: threads wait before they decode more than MAX_PIXELS
+    together, and so decode one large image at a time. The function must not read another file.
+    Raises what `read` raises.
     """
     if isinstance(source, np.ndarray):
-        yield _from_array(source, "<array>", max_pixels)
-    elif isinstance(source, bytes | bytearray | memoryview):
-        with _decoding(bytes(source), "<bytes>", max_pixels) as pixels:
-            yield pixels
-    elif isinstance(source, str | PathLike):
+        return function(_from_array(source, "<array>", max_pixels))
+    if isinstance(source, bytes | bytearray | memoryview):
+        data = bytes(source)
+        header = probe(data, "<bytes>", max_pixels)
+        with _pixels.part(header.decoded):
+            return function(_decoded(data, header, "<bytes>", max_pixels))
+    if isinstance(source, str | PathLike):
         path = os.fsdecode(source)
-        with _file_bytes.part(_size(path)), _decoding(load(path, max_pixels), path, max_pixels) as pixels:
-            yield pixels
-    elif isinstance(source, PillowImage):
+        with _file_bytes.part(_size(path)):
+            data = load(path, max_pixels)
+            header = probe(data, path, max_pixels)
+            with _pixels.part(header.decoded):
+                return function(_decoded(data, header, path, max_pixels))
+    if isinstance(source, PillowImage):
         name = str(getattr(source, "filename", "") or "<Pillow image>")
         check_size(*source.size, name, max_pixels)
         with _pixels.part(source.size[0] * source.size[1]):
-            yield _from_pillow(source, name, max_pixels)
-    else:
-        raise ImageUnreadable(f"<{type(source).__name__}>", "not a path, bytes, an array or a Pillow image")
+            return function(_from_pillow(source, name, max_pixels))
+    raise ImageUnreadable(f"<{type(source).__name__}>", "not a path, bytes, an array or a Pillow image")
 
 
 def load(path: str, max_pixels: int = MAX_PIXELS) -> bytes:
@@ -151,19 +154,17 @@ def decode(data: bytes, name: str, *, max_pixels: int = MAX_PIXELS) -> Pixels:
 
     Raises ImageUnreadable, ImageTooLarge.
     """
-    with _decoding(data, name, max_pixels) as pixels:
-        return pixels
-
-
-@contextmanager
-def _decoding(data: bytes, name: str, max_pixels: int) -> Iterator[Pixels]:
     header = probe(data, name, max_pixels)
     with _pixels.part(header.decoded):
-        # libtiff multiplies colours of 8 bits by alpha; no name here, so that 16 bits are freed early
-        yield _from_array(_decoded(data, header, name), name, max_pixels, header.format == "TIFF")
+        return _decoded(data, header, name, max_pixels)
 
 
-def _decoded(data: bytes, header: Header, name: str) -> NDArray[Any]:
+def _decoded(data: bytes, header: Header, name: str, max_pixels: int) -> Pixels:
+    # libtiff multiplies colours of 8 bits by alpha; no name here, so that 16 bits are freed early
+    return _from_array(_by_opencv(data, header, name), name, max_pixels, header.format == "TIFF")
+
+
+def _by_opencv(data: bytes, header: Header, name: str) -> NDArray[Any]:
     """What OpenCV makes of an image that `probe` accepted."""
     if header.format == "PNG":
         data = plain_png(data, header, name)
@@ -340,7 +341,7 @@ def _keys_cubic(x: NDArray[np.float64]) -> NDArray[np.float64]:
 
 # products of so few numbers OpenBLAS computes in the thread that asks for them; a process that forks while it
 # has other threads compute them hangs
-_ONE_THREAD = 2**17
+_ONE_THREAD = 2**18
 
 _PILLOW: dict[str, tuple[float, Callable[[NDArray[np.float64]], NDArray[np.float64]]]] = {
     "pillow-bilinear": (1.0, _triangle),
@@ -355,15 +356,16 @@ def _pillow_pass(planes: NDArray[np.uint8], size: int, kernel: str) -> NDArray[n
     out = np.empty((*planes.shape[:-1], size), np.uint8)
     block = 32 if planes.size < 2**20 else 4  # keeps the float64 copy of a large image small
     weights_of = _pillow_weights if max(planes.shape[-1], size) <= _OFTEN else _pillow_weights_of_wide
-    for start, first, weights in weights_of(planes.shape[-1], size, kernel, block):
-        columns, stop = slice(first, first + len(weights)), start + weights.shape[1]
-        rows = max(1, _ONE_THREAD // weights.size)
-        for top in range(0, planes.shape[1], rows):
-            window = planes[:, top : top + rows, columns]
+    blocks = weights_of(planes.shape[-1], size, kernel, block)
+    rows = max(1, _ONE_THREAD // max(weights.size for _, _, weights in blocks))
+    for top in range(0, planes.shape[1], rows):
+        some, into = planes[:, top : top + rows], out[:, top : top + rows]
+        for start, first, weights in blocks:
+            window = some[..., first : first + len(weights)]
             # exact, in whatever order it is summed: multiples of 2**-22 below 2**10
             sums = window.astype(np.float64) @ weights
             sums += 0.5
-            out[:, top : top + rows, start:stop] = np.clip(sums, 0, 255, out=sums)
+            into[..., start : start + weights.shape[1]] = np.clip(sums, 0, 255, out=sums)
     return out
 
 

@@ -145,10 +145,10 @@ def plain_png(data: bytes, header: Header, source: str) -> bytes:
     for name, start, end in _png_chunks(data):
         if name not in _PNG_PIXELS:
             continue
+        length += end - start
         if kept and kept[-1].stop == start:
             start = kept.pop().start
         kept.append(slice(start, end))
-        length += end - start
     room = 2 * header.height * (header.width * header.bits // 8 + 2) + 2**16  # interlaced ones need more
     if length > min(room, _LONG_PNG) and not _ends(data, room):
         raise ImageUnreadable(source, "PNG is corrupt: it holds more data than pixels")
@@ -234,11 +234,10 @@ def _jpeg(data: bytes) -> Header:
     if data.find(b"\xff\xd9", at) < 0:
         raise _Truncated
     height, width = size
-    most = min(_MOST_SCANS, max(_SCANS_ANYHOW, _MOST_SCANNED // max(1, width * height)))
-    if data.count(b"\xff\xda", at) > most and _scans(data, at) > most:
-        raise ValueError(
-            f"of more than the limit of {most} scans at its size; save it again, not progressive"
-        )
+    if data.count(b"\xff\xda", at) > _SCANS_ANYHOW:  # those of another image behind it are counted too
+        most = min(_MOST_SCANS, max(_SCANS_ANYHOW, _MOST_SCANNED // max(1, width * height)))
+        if _scans(data, at) > most:
+            raise ValueError(f"has more than the limit of {most} scans for its size; save it as a plain JPEG")
     return Header("JPEG", width, height, held=len(data) * _HUFFMAN if huffman else math.inf)
 
 

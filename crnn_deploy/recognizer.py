@@ -180,12 +180,15 @@ class Recognizer:
 
     def prepare(self, source: image.Source) -> Prepared:
         """An image as the network takes it. Raises ImageNotFound, ImageUnreadable."""
-        with image.reading(source, max_pixels=self._max_pixels) as pixels, not_forked():
-            prepared = image.prepare(pixels, self._rule)
-            shape = pixels.shape
-        width = shape[1]
-        span = prepared.shape[2] * width / image.content_width(shape, self._rule)
-        return Prepared(prepared, _name(source), span, width)
+
+        def ready(pixels: image.Pixels) -> Prepared:
+            with not_forked():
+                prepared = image.prepare(pixels, self._rule)
+            width = pixels.shape[1]
+            span = prepared.shape[2] * width / image.content_width(pixels.shape, self._rule)
+            return Prepared(prepared, _name(source), span, width)
+
+        return image.use(source, ready, max_pixels=self._max_pixels)
 
     def run(self, images: Sequence[Prepared]) -> Frames:
         """What the network says of images of one width, frame by frame. Raises RunFailed."""

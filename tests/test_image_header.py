@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from crnn_deploy.errors import CrnnDeployError
-from crnn_deploy.image_header import ImageTooLarge, ImageUnreadable, probe
+from crnn_deploy.image_header import ImageTooLarge, ImageUnreadable, plain_png, probe
 
 RGBA = Image.fromarray(np.random.default_rng(0).integers(0, 256, (7, 19, 4), np.uint8))
 RGB = RGBA.convert("RGB")
@@ -216,6 +216,179 @@ def test_the_transparent_level_of_a_grey_png() -> None:
     assert probe(png(1, 1)).transparent_gray is None
     assert probe(png(1, 1, (b"tRNS", b"\0\x07"))).transparent_gray == 7
     assert probe(encode(RGB.convert("1"), "PNG", transparency=1)).transparent_gray == 255
+
+
+def jpeg_of_scans(width: int, height: int, count: int) -> bytes:
+    """A progressive JPEG: the first scan of all blocks, then one and the same that changes none."""
+    blocks = -(-width // 8) * -(-height // 8)
+
+    def segment(marker: int, body: bytes) -> bytes:
+        return bytes([255, marker]) + struct.pack(">H", len(body) + 2) + body
+
+    def scan(start: int, end: int, approximation: int, codes: str) -> bytes:
+        codes += "1" * (-len(codes) % 8)
+        data = int(codes, 2).to_bytes(len(codes) // 8, "big").replace(b"\xff", b"\xff\0")
+        return segment(0xDA, bytes([1, 1, 0, start, end, approximation])) + data
+
+    runs = ("0" + f"{32_767 - 16_384:014b}") * (blocks // 32_767) + "10" * (blocks % 32_767)
+    return b"".join(
+        [
+            *(b"\xff\xd8", segment(0xDB, b"\0" + bytes([1] * 64))),
+            segment(0xC2, struct.pack(">BHHB", 8, height, width, 1) + bytes([1, 0x11, 0])),
+            segment(0xC4, b"\0" + bytes([1] + 15 * [0]) + b"\0"),  # DC: a difference of 0 is the code 0
+            segment(0xC4, b"\x10" + bytes([1, 1] + 14 * [0]) + b"\xe0\0"),  # AC: 0 begins many empty blocks
+            scan(0, 0, 0, "0" * blocks),
+            scan(1, 63, 0x10, runs) * (count - 1),
+            b"\xff\xd9",
+        ]
+    )
+
+
+def test_the_scans_of_a_jpeg_are_bounded() -> None:
+    assert probe(jpeg_of_scans(1600, 1024, 100)).height == 1024
+    with pytest.raises(ImageUnreadable, match="JPEG has more than the limit of 100 scans for its size"):
+        probe(jpeg_of_scans(1600, 1024, 101))
+    large = jpeg_of_scans(6400, 8000, 20)
+    assert probe(large).width == 6400
+    with pytest.raises(ImageUnreadable, match="limit of 25 scans for its size; save it as a plain JPEG"):
+        probe(jpeg_of_scans(6400, 8000, 26))
+    comment = b"\xff\xfe\0\x04\xff\xd9"  # the end is no end there
+    end = large.rindex(b"\xff\xda")
+    with pytest.raises(ImageUnreadable, match="limit of 25 scans"):
+        probe(large[:end] + comment + large[end:-2] * 10 + b"\xff\xd9")
+
+
+def test_scans_that_are_none_are_not_counted() -> None:
+    whole = jpeg_of_scans(1600, 1024, 3)
+    assert probe(whole + jpeg_of_scans(1600, 1024, 300)).width == 1600  # a second image behind the first
+    comment = b"\xff\xfe\x02\x02" + b"\xff\xda" * 256
+    at = whole.rindex(b"\xff\xda")
+    assert probe(whole[:at] + comment + whole[at:]).width == 1600
+
+
+def gif(width: int, height: int, codes: bytes) -> bytes:
+    blocks = b"".join(
+        bytes([len(codes[at : at + 255])]) + codes[at : at + 255] for at in range(0, len(codes), 255)
+    )
+    size = struct.pack("<HH", width, height)
+    return b"GIF89a" + size + b"\x80\0\0" + bytes(6) + b"\x2c\0\0\0\0" + size + b"\0\2" + blocks + b"\0\x3b"
+
+
+def thin(data: bytes, width: int, height: int) -> bytes:
+    """A PNG with the data of a smaller one."""
+    header = b"IHDR" + struct.pack(">II", width, height) + data[24:29]
+    return data[:8] + b"\0\0\0\x0d" + header + struct.pack(">I", zlib.crc32(header)) + data[33:]
+
+
+def test_data_that_cannot_hold_so_many_pixels_are_truncated() -> None:
+    jpeg = WHOLE["JPEG"]
+    large = struct.pack(">HH", 8000, 8000)
+    for data in (
+        png(8000, 8000)[:33] + png(1, 1)[33:],
+        thin(png(8000, 7900), 8000, 8000),
+        thin(encode(RGBA.resize((100, 100)), "PNG"), 8000, 8000),
+        changed(jpeg, jpeg.index(b"\xff\xc0") + 5, large),
+        gif(8000, 8000, bytes(20_000)),
+    ):
+        with pytest.raises(ImageUnreadable, match=r"truncated (PNG|JPEG|GIF)"):
+            probe(data)
+    flat = Image.new("L", (8000, 1000))
+    for kind in ("PNG", "JPEG", "GIF"):
+        assert probe(encode(flat, kind)).width == 8000
+    assert probe(encode(flat, "JPEG", progressive=True, quality=1)).width == 8000
+    assert probe(gif(8000, 8000, bytes(24_000))).width == 8000
+
+
+def test_a_png_that_holds_more_data_than_pixels() -> None:
+    header = b"IHDR" + struct.pack(">IIBBBBB", 100, 30, 8, 0, 0, 0, 0)
+    for size, long in ((2**25, False), (2**27, True)):
+        body = b"IDAT" + zlib.compress(bytes(size))
+        parts = (header, body, b"IEND")
+        data = b"\x89PNG\r\n\x1a\n" + b"".join(
+            struct.pack(">I", len(part) - 4) + part + struct.pack(">I", zlib.crc32(part)) for part in parts
+        )
+        if long:
+            with pytest.raises(ImageUnreadable, match="word: PNG is corrupt: it holds more data than pixels"):
+                plain_png(data, probe(data), "word")
+        else:  # it costs less than a tenth of a second
+            plain_png(data, probe(data), "word")
+
+
+def test_a_png_as_large_as_its_pixels_stays_as_it_is() -> None:
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (1000, 1000, 3), np.uint8))
+    data = encode(noise, "PNG")
+    assert len(data) > 2**21
+    assert plain_png(data, probe(data), "word") == data
+
+
+def test_a_gif_whose_codes_begin_anew_all_the_time() -> None:
+    with pytest.raises(
+        ImageUnreadable, match="GIF begins its codes anew more than the limit of 16,384 times"
+    ):
+        probe(gif(8000, 8000, b"\x44" * 300_000))
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (800, 800), np.uint8))
+    assert probe(encode(noise, "GIF")).width == 800
+
+
+def test_strips_of_a_tiff_that_all_say_they_are_the_whole_file() -> None:
+    lengths = struct.pack("<1000I", *[100_000] * 1000)
+
+    def data(strips: int) -> bytes:
+        tags = [(256, 8), (257, strips), (273, 8)]
+        entries = [struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags]
+        entries.append(struct.pack("<HHII", 279, 4, strips, 8 + 2 + 12 * 4 + 4))
+        return b"II*\0" + struct.pack("<IH", 8, 4) + b"".join(entries) + bytes(4) + lengths + bytes(100_000)
+
+    assert probe(data(10)).height == 10
+    with pytest.raises(ImageUnreadable, match="its strips or tiles are longer than the file"):
+        probe(data(1000))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"P5 " + b" " * 40_000_000 + b"x",
+        b"P5 " + b"#\n" * 20_000_000 + b"1 1 255 x",
+        b"P5 #" + b"a" * 40_000_000,
+        b"P5 " + b"1" * 40_000_000,
+    ],
+    ids=["blanks", "comments", "a comment", "digits"],
+)
+def test_a_long_header_of_a_pnm_costs_nothing(data: bytes) -> None:
+    tracemalloc.start()
+    try:
+        with pytest.raises(ImageUnreadable, match="no size in its header"):
+            probe(data)
+        assert tracemalloc.get_traced_memory()[1] < 20_000_000
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        png(1, 1)[:33] + (struct.pack(">I4sI", 0, b"tEXt", zlib.crc32(b"tEXt"))) * 2**20 + png(1, 1)[33:],
+        WHOLE["JPEG"][:2] + b"\xff\xfe\0\2" * 2**20 + WHOLE["JPEG"][2:],
+        WHOLE["JPEG"][:2] + b"\xff" * 2**21 + WHOLE["JPEG"][2:],
+        WHOLE["GIF"][:-1] + b"\x21\xfe" + b"\1a" * 2**20 + b"\0\x3b",
+        WHOLE["GIF"][:-1] + b"\x21\xfe\0" * 2**20 + b"\x3b",
+    ],
+    ids=["PNG", "JPEG", "JPEG, filled", "GIF, lengths", "GIF, blocks"],
+)
+def test_a_file_in_millions_of_pieces(data: bytes) -> None:
+    with pytest.raises(ImageUnreadable, match="has more than the limit of 1,048,576 parts"):
+        probe(data)
+
+
+def test_another_limit_of_pixels() -> None:
+    assert probe(png(10, 10), max_pixels=100).width == 10
+    with pytest.raises(ImageTooLarge, match="10 x 11 pixels, more than the limit of 100"):
+        probe(png(10, 11), max_pixels=100)
+    assert probe(png(20_000, 20_000), max_pixels=400_000_000).width == 20_000
+    tiles = tiff("<", [(256, 8), (257, 8), (322, 16), (323, 16)])
+    assert probe(tiles, max_pixels=256).decoded == 256
+    with pytest.raises(ImageTooLarge, match="tiles of more than the limit of 255 pixels"):
+        probe(tiles, max_pixels=255)
 
 
 SIGNATURES = [data[:16] for data in WHOLE.values()] + [b"\xff\xd8\xff", b"GIF89a", b"II*\0\x08\0\0\0", b"P6 "]

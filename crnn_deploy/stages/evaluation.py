@@ -253,17 +253,19 @@ def _read(recognizer: Recognizer, group: str, dataset: Dataset, indices: Iterabl
     samples = [dataset[i] for i in indices]
     seen: list[tuple[tuple[int, ...], NDArray[np.uint8] | None]] = []
 
-    def prepared(source: image.Source) -> Prepared | CrnnDeployError:
+    def ready(pixels: image.Pixels) -> Prepared:
+        prepared = recognizer.prepare(pixels)
+        seen.append((pixels.shape, _shrunk(pixels)))
+        return prepared
+
+    def prepare(source: image.Source) -> Prepared | CrnnDeployError:
         try:
-            with image.reading(source, max_pixels=recognizer.max_pixels) as pixels:
-                ready = recognizer.prepare(pixels)
-                seen.append((pixels.shape, _shrunk(pixels)))
-                return ready
+            return image.use(source, ready, max_pixels=recognizer.max_pixels)
         except CrnnDeployError as error:
             seen.append(((), None))
             return error
 
-    results = recognizer.read_prepared(prepared(sample.image) for sample in samples)
+    results = recognizer.read_prepared(prepare(sample.image) for sample in samples)
     return [
         _Outcome(group, sample.name, sample.text, _checked(sample.name, result), *kept)
         for sample, result, kept in zip(samples, results, seen, strict=True)
