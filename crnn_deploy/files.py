@@ -87,8 +87,9 @@ def read_regular(path: str | os.PathLike[str], limit: int) -> bytes:
     with open_regular(path) as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(0)
-        data = file.read(min(size, limit) + 1)  # room is made for as much as is asked for
-    if len(data) > limit:
+        # one byte more than there are, for one that grows; room is made for as many as are asked for
+        data = file.read(size + 1) if size <= limit else b""
+    if max(size, len(data)) > limit:
         raise OSError(errno.EFBIG, f"it has more than the limit of {limit:,} bytes", os.fspath(path))
     return data
 

@@ -556,3 +556,12 @@ def test_a_real_model_from_end_to_end(
             assert (row["status"], row["text"], row["confidence"]) == ("ok", text.text, text.confidence)
             assert [Char(**char) for char in row["chars"]] == list(text.chars)
     alone.close()
+
+
+def test_images_of_too_many_pixels_fail(tmp_path: Path) -> None:
+    path = tmp_path / "word.png"
+    cv2.imwrite(str(path), np.zeros((32, 100), np.uint8))
+    result = CliRunner().invoke(main, ["infer", "--max-pixels", "3199", str(path)])
+    assert result.exit_code == 1
+    assert result.stderr.splitlines()[0] == f"{path}: 100 x 32 pixels, more than the limit of 3,199"
+    assert CliRunner().invoke(main, ["infer", "--max-pixels", "3200", str(path)]).exit_code == 0

@@ -151,6 +151,13 @@ def test_unreadable_images_and_empty_labels() -> None:
     assert report.widths == {40: 1, 41: 1}
 
 
+def test_an_image_of_too_many_pixels_counts_as_unreadable() -> None:
+    width = WidthRule(100, 100)
+    samples = Listed([(image(40), "a"), (image(41), "b")])
+    report = check(samples, height=32, width=width, steps=StepRule(4, 4), max_pixels=32 * 40)
+    assert report.unreadable.count == 1 and "more than the limit of" in report.unreadable.examples[0]
+
+
 def test_widths_are_those_at_the_networks_height() -> None:
     rows = [(image(100, 64), "a"), (image(30, 10), "b")]
     wide = check(Listed(rows), height=32, width=WidthRule(100, 100), steps=StepRule(4, 4))

@@ -117,6 +117,12 @@ def test_what_cannot_be_read_is_left_out_and_told(tmp_path: Path) -> None:
     assert holds(tmp_path / "x.lmdb", [(png(0), "0"), (png(4), "4")])
 
 
+def test_images_of_too_many_pixels_are_left_out(tmp_path: Path) -> None:
+    messages: list[str] = []
+    packed = pack(Listed([(png(0), "0")]), tmp_path / "x.lmdb", max_pixels=1, failed=messages.append)
+    assert packed.failed == 1 and "more than the limit of 1" in messages[0]
+
+
 def test_nothing_is_overwritten(tmp_path: Path) -> None:
     path = tmp_path / "x.lmdb"
     pack(Listed(ROWS[:3]), path)

@@ -340,6 +340,11 @@ def test_command_with_failed_images(command: Any, tiny_onnx: Path) -> None:
     assert json.loads(Path("f.json").read_text(encoding="utf-8"))["failures"][0]["name"] == NOT_UTF8
 
 
+def test_command_with_a_limit_of_pixels(command: Any, tiny_onnx: Path) -> None:
+    result = command(tiny_onnx, "good", "--max-pixels", str(32 * 45))
+    assert (result.exit_code, result.stderr) == (1, "5 of 11 images failed\n")
+
+
 @pytest.mark.parametrize(
     ("args", "message"),
     [

@@ -5,6 +5,9 @@ from __future__ import annotations
 import io
 import os
 import struct
+import subprocess
+import sys
+import tracemalloc
 import zlib
 from dataclasses import replace
 from fractions import Fraction
@@ -320,6 +323,50 @@ def test_a_fifo_or_a_device_does_not_block(tmp_path: Path) -> None:
             read(path)
 
 
+@pytest.mark.skipif(not os.path.exists("/proc/kmsg"), reason="this system has no /proc/kmsg")
+def test_a_link_to_a_file_of_the_kernel_that_never_ends(tmp_path: Path) -> None:
+    path = tmp_path / "word.png"
+    path.symlink_to("/proc/kmsg")
+    with pytest.raises(ImageUnreadable, match=r"word\.png: (empty file|cannot be opened)"):
+        read(path)
+
+
+def test_another_limit_of_pixels(tmp_path: Path) -> None:
+    path = tmp_path / "word.png"
+    path.write_bytes(FILES["png"][0])
+    for source in (path, FILES["png"][0], NOISE, RGB):
+        assert read(source, max_pixels=240).shape == (12, 20, 3)
+        with pytest.raises(ImageTooLarge, match="20 x 12 pixels, more than the limit of 239"):
+            read(source, max_pixels=239)
+    path.write_bytes(bytes(2**25 + 9))
+    with pytest.raises(ImageUnreadable, match="more than the limit of 33,554,440 bytes"):
+        read(path, max_pixels=1)
+
+
+DECODE = """
+import resource, sys
+from concurrent.futures import ThreadPoolExecutor
+from crnn_deploy.image import read
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+before = peak()
+with ThreadPoolExecutor(8) as pool:
+    assert [*pool.map(lambda path: read(path)[0, 0], sys.argv[1:])] == [0] * 10
+print(peak() - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the unit of the peak is that of Linux")
+def test_large_images_are_decoded_one_at_a_time(tmp_path: Path) -> None:
+    rows = zlib.compressobj()
+    data = b"".join(rows.compress(bytes(8001 * 500)) for _ in range(16)) + rows.flush()
+    header = struct.pack(">IIBBBBB", 8000, 8000, 8, 0, 0, 0, 0)
+    (tmp_path / "large.png").write_bytes(png([(b"IHDR", header), (b"IDAT", data), (b"IEND", b"")]))
+    paths = [str(tmp_path / "large.png")] * 10
+    done = subprocess.run([sys.executable, "-c", DECODE, *paths], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 300  # MB; one takes 124 at its peak, eight together 800
+
+
 @pytest.mark.skipif(not hasattr(os, "seteuid"), reason="this system has no permission bits")
 def test_permission_denied(tmp_path: Path) -> None:
     path = tmp_path / "secret.png"
@@ -598,12 +645,24 @@ def test_pillow_kernels_to_the_bit(
         ((32, 100), (100, 32)),
         ((32, 217), (100, 32)),
         ((8, 9000), (1600, 32)),
+        ((5000, 60, 3), (8, 32)),
     ],
 )
 def test_pillow_kernels_on_large_and_odd_sizes(
     shape: tuple[int, ...], size: tuple[int, int], interpolation: str
 ) -> None:
     check_against_pillow(RNG.integers(0, 256, shape, np.uint8), *size, interpolation)
+
+
+def test_tables_of_wide_images_are_not_kept_for_ever() -> None:
+    m = manifest(interpolation="pillow-bicubic", width=WidthRule(8, 65_536), height=32)
+    tracemalloc.start()
+    try:
+        for width in range(65_500, 65_508):
+            prepare(np.zeros((9, width), np.uint8), m)
+        assert tracemalloc.get_traced_memory()[0] < 120e6  # four, of 19 MB
+    finally:
+        tracemalloc.stop()
 
 
 def test_grey_is_pillows_grey_within_one_level() -> None:

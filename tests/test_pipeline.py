@@ -139,6 +139,30 @@ def test_wide_images_do_not_wait_for_each_other_beyond_a_bound() -> None:
     assert reader.most < 30
 
 
+def test_a_thread_prepares_few_wide_images_at_a_time() -> None:
+    """Of lines of 65,536 pixels only some for each thread are there, though a batch would hold more."""
+
+    class Wide(Reader):
+        waiting = most = 0
+
+        def prepare(self, source: str, /) -> Word:
+            with self.lock:
+                self.waiting += 1
+                self.most = max(self.most, self.waiting)
+            return super().prepare(source.ljust(2**16, "x"))
+
+        def read_batch(self, images: Sequence[Word], /) -> list[Text | CrnnDeployError]:
+            results = super().read_batch(images)
+            with self.lock:
+                self.waiting -= len(images)
+            return [Text(image.path.rstrip("x"), 0.5, ()) for image in images] if results else []
+
+    reader, paths = Wide(), [*map(str, range(60))]
+    results = read_in_order(reader, paths, batch=16, workers=2)
+    assert spelled(results) == [(path, path) for path in paths]
+    assert reader.most <= 12
+
+
 def test_memory_does_not_grow_with_the_number_of_images() -> None:
     def peak(count: int) -> int:
         tracemalloc.start()

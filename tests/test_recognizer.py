@@ -19,8 +19,10 @@ pytest.importorskip("onnxruntime")
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
 from crnn_deploy.ctc import Text  # noqa: E402
+from crnn_deploy.decoding.build import decoder_of  # noqa: E402
+from crnn_deploy.decoding_rule import DecodingRule  # noqa: E402
 from crnn_deploy.errors import CrnnDeployError, ReadFailed  # noqa: E402
-from crnn_deploy.image import ImageNotFound, ImageUnreadable  # noqa: E402
+from crnn_deploy.image import ImageNotFound, ImageTooLarge, ImageUnreadable  # noqa: E402
 from crnn_deploy.manifest import METADATA_KEY, Manifest, StepRule, WidthRule  # noqa: E402
 from crnn_deploy.recognizer import Recognizer  # noqa: E402
 
@@ -158,6 +160,14 @@ def test_an_image_that_cannot_be_read_disturbs_no_other(recognizers: Any, tmp_pa
     with pytest.raises(ImageUnreadable):
         recognizers[8, 1].read(mixed[2:])
     assert all(isinstance(e, CrnnDeployError) for e in recognizers[2, 1].try_read([b"", b"x"]))
+
+
+def test_an_image_of_too_many_pixels_is_refused(recognizers: Any) -> None:
+    reader = Recognizer(recognizers[1, 1]._backend, max_pixels=640).with_decoder(decoder_of(DecodingRule()))
+    assert reader.max_pixels == 640
+    small, large = reader.try_read([noise(10, 64, 1), noise(10, 65, 1)])
+    assert isinstance(small, Text) and isinstance(large, ImageTooLarge)
+    assert "65 x 10 pixels, more than the limit of 640" in str(large)
 
 
 def test_arrays_bytes_and_paths_agree(recognizers: Any, tmp_path: Path) -> None:
