@@ -17,6 +17,7 @@ from weakref import WeakValueDictionary
 from crnn_deploy import strict_json
 from crnn_deploy.datasets import DatasetInvalid, Sample
 from crnn_deploy.errors import LibraryMissing
+from crnn_deploy.fork import not_forked
 
 __all__ = ["COUNT", "PROGRESS", "LmdbDataset", "image_key", "import_lmdb", "label_key"]
 
@@ -166,7 +167,7 @@ _sharing = threading.Lock()
 
 def _open(path: str) -> _Opened:
     path_of_all = os.path.realpath(path)
-    with _sharing:
+    with not_forked(), _sharing:
         opened = _shared.get(path_of_all)
         if opened is not None and opened.process != os.getpid():
             opened.environment.close()  # this process has it from a fork; its parent's stays open
