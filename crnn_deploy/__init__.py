@@ -11,14 +11,14 @@ from __future__ import annotations
 import os
 from importlib import import_module
 
-from crnn_deploy.fork import not_forked
+from crnn_deploy.runtime.fork import not_forked
 
 TYPE_CHECKING = False  # of `typing`, which takes 5 ms; until it is there, a signal is Python's own affair
 if TYPE_CHECKING:
-    from crnn_deploy.ctc import Char, Text
     from crnn_deploy.errors import CrnnDeployError
     from crnn_deploy.manifest import Manifest, StepRule, WidthRule
-    from crnn_deploy.recognizer import Recognizer
+    from crnn_deploy.runtime.decoding.ctc import Char, Text
+    from crnn_deploy.runtime.recognizer import Recognizer
 
     __version__: str
 
@@ -37,12 +37,12 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Char": "crnn_deploy.ctc",
+    "Char": "crnn_deploy.runtime.decoding.ctc",
     "CrnnDeployError": "crnn_deploy.errors",
     "Manifest": "crnn_deploy.manifest",
-    "Recognizer": "crnn_deploy.recognizer",
+    "Recognizer": "crnn_deploy.runtime.recognizer",
     "StepRule": "crnn_deploy.manifest",
-    "Text": "crnn_deploy.ctc",
+    "Text": "crnn_deploy.runtime.decoding.ctc",
     "WidthRule": "crnn_deploy.manifest",
 }
 

@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass
 from importlib import import_module, metadata
 from typing import Any, Literal
 
-from crnn_deploy import driver
-from crnn_deploy.installed import onnxruntime_distributions, onnxruntime_too_old
+from crnn_deploy.runtime.backends import driver
+from crnn_deploy.runtime.backends.installed import onnxruntime_distributions, onnxruntime_too_old
 
 __all__ = ["Diagnosis", "Finding", "examine"]
 

@@ -3,7 +3,7 @@
     python docs/decoding_pictures.py
 
 Reads examples/images/08.png (`naïve façade`) with the default model, and draws what its decoders see and say
-into docs/pictures/. Needs the extras [cpu,decode,train]; reliability.png is of benchmarks/confidence.py.
+into docs/pictures/. Needs the extras [cpu,decode,train]; reliability.png is of benchmarks/accuracy/confidence.py.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from crnn_deploy import image
-from crnn_deploy.ctc import Char, Text
-from crnn_deploy.decoding.beam import Beam
-from crnn_deploy.decoding.constraints import Constraint
-from crnn_deploy.decoding.greedy import Greedy
-from crnn_deploy.decoding.lexicon import ClosestWord
-from crnn_deploy.decoding.lm import train
-from crnn_deploy.decoding.reading import Decoder
-from crnn_deploy.recognizer import Recognizer
+from crnn_deploy.runtime.decoding.alignment import Decoder
+from crnn_deploy.runtime.decoding.beam import Beam
+from crnn_deploy.runtime.decoding.constraints import Constraint
+from crnn_deploy.runtime.decoding.ctc import Char, Text
+from crnn_deploy.runtime.decoding.greedy import Greedy
+from crnn_deploy.runtime.decoding.lexicon import ClosestWord
+from crnn_deploy.runtime.decoding.lm import train
+from crnn_deploy.runtime.images.pixels import read_image
+from crnn_deploy.runtime.recognizer import Recognizer
 
 ROOT = Path(__file__).parents[1]
 PATH = ROOT / "examples" / "images" / "08.png"
@@ -34,7 +34,7 @@ SHOWN = 0.01  # probability that a class must reach in some frame
 
 def main() -> None:
     recognizer = Recognizer()
-    pixels = image.read(PATH)
+    pixels = read_image(PATH)
     logits = recognizer.run([recognizer.prepare(PATH)]).logits
     assert logits is not None
     exponentials = np.exp(logits[0] - logits[0].max(axis=1, keepdims=True))

@@ -23,17 +23,17 @@ import torch
 from torch import nn
 
 from crnn_deploy.errors import CrnnDeployError
+from crnn_deploy.evaluation.speed import header
+from crnn_deploy.export.exporter import export
+from crnn_deploy.export.reference import Settings, open_reference, reference_of
 from crnn_deploy.networks.clovaai import BasicBlock, FourStage, resnet, vgg
 from crnn_deploy.networks.crnn import CRNN
 from crnn_deploy.networks.doctr import DoctrCRNN, vgg16_bn
 from crnn_deploy.networks.gitycc import GitYccCRNN
 from crnn_deploy.networks.mmocr import MmocrCRNN
 from crnn_deploy.networks.mobilenet import InvertedResidual, mobilenet_v3_large, mobilenet_v3_small
-from crnn_deploy.recipes import RECIPES, Recipe
-from crnn_deploy.stages.benchmark import header
-from crnn_deploy.stages.export import export
-from crnn_deploy.stages.parity import drawn_images
-from crnn_deploy.stages.reference import Settings, open_reference, reference_of
+from crnn_deploy.parity.compare import drawn_images
+from crnn_deploy.recipes.recipe import RECIPES, Recipe
 
 HERE = Path(__file__).parent
 # the published networks: classes, channels -> module

@@ -11,9 +11,8 @@ import crnn_deploy  # noqa: F401  # before ONNX Runtime, which reports to its ma
 import pytest
 from paper_gpu import PaperCuda, PaperTrt
 
-from crnn_deploy import driver
-from crnn_deploy.backends import trt
-from crnn_deploy.driver import Driver, Gpu
+from crnn_deploy.runtime.backends import driver, trt
+from crnn_deploy.runtime.backends.driver import Driver, Gpu
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -27,10 +26,10 @@ def tiny_onnx(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small random CRNN of eleven classes as ONNX, its width in proportion to the image."""
     import torch
 
+    from crnn_deploy.export.exporter import export
+    from crnn_deploy.export.reference import reference_of
     from crnn_deploy.networks.crnn import CRNN
-    from crnn_deploy.recipes import RECIPES
-    from crnn_deploy.stages.export import export
-    from crnn_deploy.stages.reference import reference_of
+    from crnn_deploy.recipes.recipe import RECIPES
 
     torch.manual_seed(0)
     module = CRNN(32, 1, 11, hidden=8, widths=(4, 4, 8, 8, 8, 8, 8))

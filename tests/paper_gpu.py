@@ -20,9 +20,17 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from crnn_deploy.backends.ort import OrtBackend
-from crnn_deploy.cuda import CudaFailed
-from crnn_deploy.engine_file import EngineFile, Layer, Profile, Range, digest, sidecar_of, system
+from crnn_deploy.runtime.backends.cuda import CudaFailed
+from crnn_deploy.runtime.backends.engine_file import (
+    EngineFile,
+    Layer,
+    Profile,
+    Range,
+    digest,
+    sidecar_of,
+    system,
+)
+from crnn_deploy.runtime.backends.ort import OrtBackend
 
 PROFILES = (
     Profile(Range(1, 2, 4), Range(100, 120, 140)),

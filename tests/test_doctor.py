@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from crnn_deploy import driver
 from crnn_deploy.cli.main import main
+from crnn_deploy.runtime.backends import driver
 
 HEAVY = (
     *("numpy", "cv2", "torch", "onnx", "onnxruntime", "onnxscript", "safetensors", "rapidfuzz", "jinja2"),

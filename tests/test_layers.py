@@ -77,12 +77,12 @@ FILES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*
 
 
 def room(module: str) -> str:
-    """`ctc` of crnn_deploy.ctc, `cli` of crnn_deploy.cli.main, `__init__` of crnn_deploy itself."""
+    """`ctc` of crnn_deploy.runtime.decoding.ctc, `cli` of crnn_deploy.cli.main, `__init__` of crnn_deploy itself."""
     return [*module.split("."), "__init__"][1]
 
 
 def imports(tree: ast.AST) -> set[str]:
-    """Dotted names that a tree imports; of `from crnn_deploy import ctc`, crnn_deploy.ctc."""
+    """Dotted names that a tree imports; of `from crnn_deploy import ctc`, crnn_deploy.runtime.decoding.ctc."""
     names = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -147,7 +147,7 @@ def test_a_command_imports_only_click_and_errors_before_it_runs(name: str) -> No
     [
         (
             "import numpy as np; from crnn_deploy import Recognizer, pipeline, recognizer, records, sources\n"
-            "from crnn_deploy.ctc import Frames; from crnn_deploy.manifest import *\n"
+            "from crnn_deploy.runtime.decoding.ctc import Frames; from crnn_deploy.manifest import *\n"
             "class Blank:\n"
             "    manifest = Manifest(('a',), 0, 'gray', 32, WidthRule(8, 8), (0.5,), (0.5,), 'linear',"
             " StepRule(4, 0))\n"
@@ -158,7 +158,7 @@ def test_a_command_imports_only_click_and_errors_before_it_runs(name: str) -> No
             ("torch", "onnx", "onnxscript", "PIL", "numba", "kenlm"),
         ),
         (
-            "from crnn_deploy.backends.ort import open_session; from pathlib import Path\n"
+            "from crnn_deploy.runtime.backends.ort import open_session; from pathlib import Path\n"
             "try: open_session(Path('absent.onnx'), threads=1)\n"
             "except Exception: pass\n"
             "assert 'onnxruntime' in sys.modules",
@@ -168,7 +168,7 @@ def test_a_command_imports_only_click_and_errors_before_it_runs(name: str) -> No
             "from crnn_deploy.datasets import check, labels, lmdb_file, open_dataset, pack",
             ("lmdb", "matplotlib", "torch", "onnx", "PIL"),
         ),
-        ("import crnn_deploy.stages.evaluation_report", ("torch", "onnx", "onnxruntime")),
+        ("import crnn_deploy.evaluation.report", ("torch", "onnx", "onnxruntime")),
         (
             "import contextlib, io; from crnn_deploy.cli.main import main\n"
             "with contextlib.redirect_stdout(io.StringIO()) as shown:\n"
@@ -177,7 +177,7 @@ def test_a_command_imports_only_click_and_errors_before_it_runs(name: str) -> No
             ("torch", "onnx", "onnxruntime"),
         ),
         (
-            "from crnn_deploy.backends.trt import open_engine; from pathlib import Path\n"
+            "from crnn_deploy.runtime.backends.trt import open_engine; from pathlib import Path\n"
             "try: open_engine(Path('absent.engine'))\n"
             "except FileNotFoundError: pass",
             ("torch", "onnx", "onnxruntime", "tensorrt", "tensorrt_rtx"),

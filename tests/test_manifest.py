@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from crnn_deploy.decoding_rule import DecodingRule
 from crnn_deploy.errors import ManifestInvalid
-from crnn_deploy.long_lines import uncut
 from crnn_deploy.manifest import AdaptiveThreshold, Clahe, Manifest, StepRule, WidthRule
-from crnn_deploy.recipes import RECIPES, Recipe, find_recipe
+from crnn_deploy.recipes.recipe import RECIPES, Recipe, find_recipe
+from crnn_deploy.runtime.long_lines import uncut
 
 VALID = Manifest(
     alphabet=("a", "b", "fi", " "),

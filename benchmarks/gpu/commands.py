@@ -11,8 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from benchmarks.gpu.work import Work
 from crnn_deploy.models import DEFAULT
-from gpu.work import Work
 
 __all__ = ["commands"]
 
@@ -36,7 +36,15 @@ def commands(work: Work) -> None:
         "infer --model FILE.engine": (*run, "infer", "--model", engine, images),
         "inspect FILE.engine": (*run, "inspect", engine),
         "verify FILE.pth FILE.engine": (*run, "verify", checkpoint, engine, "--images", images),
-        "pytest -m gpu": (*pytest, "-m", "gpu", "-q", "-p", "no:cacheprovider", "tests/test_gpu.py"),
+        "pytest -m gpu": (
+            *pytest,
+            "-m",
+            "gpu",
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            "tests/benchmarks/test_gpu.py",
+        ),
     }
     for name, command in steps.items():
         work.attempt(partial(_run, work, command), name)

@@ -14,9 +14,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from crnn_deploy.ctc import Frames
 from crnn_deploy.errors import BackendMissing
 from crnn_deploy.manifest import Manifest
+from crnn_deploy.runtime.decoding.ctc import Frames
 
 __all__ = ["KINDS", "Device", "TorchBackend", "TorchGpu", "best", "products_in_tf32"]
 

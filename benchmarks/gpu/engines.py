@@ -9,19 +9,19 @@ from typing import Any
 
 import onnx
 
-from crnn_deploy.engine_file import Precision, Range, digest, read_sidecar, sidecar_of
+from benchmarks.gpu.machine import tensorrt
+from benchmarks.gpu.networks import DEFAULT_MODEL, Network, networks, words
+from benchmarks.gpu.work import INT8, Work
+from crnn_deploy.engine.build import Settings, build_engine
+from crnn_deploy.engine.network import Network as Plan
+from crnn_deploy.graph.argmax import with_argmax
+from crnn_deploy.graph.model import load_onnx
+from crnn_deploy.graph.precision import cast
 from crnn_deploy.models import DEFAULT
-from crnn_deploy.stages import qdq
-from crnn_deploy.stages.argmax import with_argmax
-from crnn_deploy.stages.calibrate import read_scales
-from crnn_deploy.stages.engine import Settings, build_engine
-from crnn_deploy.stages.inspection import load_onnx
-from crnn_deploy.stages.plan import Network as Plan
-from crnn_deploy.stages.precision import cast
-from crnn_deploy.stages.verify import verify
-from gpu.machine import tensorrt
-from gpu.networks import DEFAULT_MODEL, Network, networks, words
-from gpu.work import INT8, Work
+from crnn_deploy.parity.verify import verify
+from crnn_deploy.quantization import qdq
+from crnn_deploy.quantization.calibrate import read_scales
+from crnn_deploy.runtime.backends.engine_file import Precision, Range, digest, read_sidecar, sidecar_of
 
 __all__ = ["engines"]
 

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from crnn_deploy.backends import Backend
-from crnn_deploy.backends.ort import OrtBackend
-from crnn_deploy.backends.trt import Kernels, open_engine
+from benchmarks.gpu.measure import noise
+from benchmarks.gpu.networks import DEFAULT_MODEL, engines_of, networks
+from benchmarks.gpu.work import Work
 from crnn_deploy.models import DEFAULT
-from gpu.measure import noise
-from gpu.networks import DEFAULT_MODEL, engines_of, networks
-from gpu.work import Work
+from crnn_deploy.runtime.backends.backend import Backend
+from crnn_deploy.runtime.backends.ort import OrtBackend
+from crnn_deploy.runtime.backends.trt import Kernels, open_engine
 
 __all__ = ["invariance"]
 

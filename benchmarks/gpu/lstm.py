@@ -19,17 +19,17 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from crnn_deploy.engine_file import Profile, Range
+from benchmarks.gpu.device import Device
+from benchmarks.gpu.graphs import two_forward_lstms, up_to_first_lstm
+from benchmarks.gpu.machine import tensorrt
+from benchmarks.gpu.networks import Network, networks, split
+from benchmarks.gpu.own_lstm import CudaKernel, with_own_lstm
+from benchmarks.gpu.plans import TorchEngine, plan_of
+from benchmarks.gpu.work import Work
+from crnn_deploy.graph.model import load_onnx
+from crnn_deploy.graph.precision import cast
 from crnn_deploy.manifest import Manifest
-from crnn_deploy.stages.inspection import load_onnx
-from crnn_deploy.stages.precision import cast
-from gpu.device import Device
-from gpu.graphs import two_forward_lstms, up_to_first_lstm
-from gpu.machine import tensorrt
-from gpu.networks import Network, networks, split
-from gpu.own_lstm import CudaKernel, with_own_lstm
-from gpu.plans import TorchEngine, plan_of
-from gpu.work import Work
+from crnn_deploy.runtime.backends.engine_file import Profile, Range
 
 __all__ = ["own_kernel", "strategies"]
 

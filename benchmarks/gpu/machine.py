@@ -7,14 +7,14 @@ from functools import partial
 from importlib import import_module, metadata
 from typing import Any
 
+from benchmarks.gpu.work import Work
 from crnn_deploy import doctor
-from crnn_deploy.backends.trt import import_tensorrt, logger
-from crnn_deploy.cuda import open_cuda
-from crnn_deploy.driver import Driver
-from crnn_deploy.engine_file import BuilderName
 from crnn_deploy.errors import BackendMissing
-from crnn_deploy.stages.benchmark import header
-from gpu.work import Work
+from crnn_deploy.evaluation.speed import header
+from crnn_deploy.runtime.backends.cuda import open_cuda
+from crnn_deploy.runtime.backends.driver import Driver
+from crnn_deploy.runtime.backends.engine_file import BuilderName
+from crnn_deploy.runtime.backends.trt import import_tensorrt, logger
 
 __all__ = ["BUILDERS", "gpu_header", "runtimes", "tensorrt"]
 

@@ -17,22 +17,22 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from crnn_deploy import ctc
-from crnn_deploy.backends import Backend
-from crnn_deploy.backends.ort import OrtBackend
-from crnn_deploy.backends.trt import TrtBackend, open_engine
-from crnn_deploy.ctc import Frames
-from crnn_deploy.engine_file import read_sidecar
+from benchmarks.gpu.device import KINDS, Device, TorchBackend, best, products_in_tf32
+from benchmarks.gpu.machine import tensorrt
+from benchmarks.gpu.networks import DEFAULT_MODEL, Network, engines_of, networks
+from benchmarks.gpu.plans import TorchEngine
+from benchmarks.gpu.work import Work
 from crnn_deploy.errors import BackendMissing
+from crnn_deploy.evaluation.speed import measure_grid
+from crnn_deploy.graph.argmax import with_argmax
+from crnn_deploy.graph.model import load_onnx
 from crnn_deploy.manifest import Manifest
-from crnn_deploy.stages.argmax import with_argmax
-from crnn_deploy.stages.benchmark import measure_grid
-from crnn_deploy.stages.inspection import load_onnx
-from gpu.device import KINDS, Device, TorchBackend, best, products_in_tf32
-from gpu.machine import tensorrt
-from gpu.networks import DEFAULT_MODEL, Network, engines_of, networks
-from gpu.plans import TorchEngine
-from gpu.work import Work
+from crnn_deploy.runtime.backends.backend import Backend
+from crnn_deploy.runtime.backends.engine_file import read_sidecar
+from crnn_deploy.runtime.backends.ort import OrtBackend
+from crnn_deploy.runtime.backends.trt import TrtBackend, open_engine
+from crnn_deploy.runtime.decoding import ctc
+from crnn_deploy.runtime.decoding.ctc import Frames
 
 __all__ = ["BATCHES", "WIDTHS", "engine_throughput", "noise", "stages", "threads", "throughput"]
 

@@ -11,14 +11,14 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from crnn_deploy.backends.reference import ReferenceBackend
+from benchmarks.gpu.work import Work
+from crnn_deploy.evaluation.speed import draw_images
+from crnn_deploy.export.pytorch import ReferenceBackend
+from crnn_deploy.export.reference import Settings, open_reference
 from crnn_deploy.manifest import Manifest
 from crnn_deploy.models import DEFAULT
 from crnn_deploy.networks.compact import CompactCRNN
 from crnn_deploy.networks.crnn import CRNN
-from crnn_deploy.stages.benchmark import draw_images
-from crnn_deploy.stages.reference import Settings, open_reference
-from gpu.work import Work
 
 __all__ = ["DEFAULT_MODEL", "PAPER", "Network", "engines_of", "networks", "prepare", "split", "words"]
 
@@ -104,7 +104,7 @@ def _save(path: Path) -> int:
 
 
 def _export(network: Network) -> float:
-    from crnn_deploy.stages.export import export  # needs more libraries than the rest
+    from crnn_deploy.export.exporter import export  # needs more libraries than the rest
 
     return export(_reference(network), network.onnx).report.max_delta
 

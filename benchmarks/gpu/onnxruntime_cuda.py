@@ -15,15 +15,15 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.gpu.measure import noise
+from benchmarks.gpu.networks import Network, networks
+from benchmarks.gpu.work import Work
 from crnn_deploy import Recognizer
-from crnn_deploy.backends.ort import OrtBackend, nodes_by_provider, open_session
-from crnn_deploy.engine_file import Precision
-from crnn_deploy.stages.parity import compare, drawn_images
-from crnn_deploy.stages.reference import open_reference
-from crnn_deploy.stages.tolerance import in_pytorch
-from gpu.measure import noise
-from gpu.networks import Network, networks
-from gpu.work import Work
+from crnn_deploy.export.reference import open_reference
+from crnn_deploy.parity.compare import compare, drawn_images
+from crnn_deploy.parity.tolerance import in_pytorch
+from crnn_deploy.runtime.backends.engine_file import Precision
+from crnn_deploy.runtime.backends.ort import OrtBackend, nodes_by_provider, open_session
 
 __all__ = ["onnxruntime_cuda"]
 

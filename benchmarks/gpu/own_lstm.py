@@ -18,10 +18,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from crnn_deploy import driver
-from crnn_deploy.cuda import CudaFailed
+from benchmarks.gpu.device import Device
 from crnn_deploy.errors import BackendMissing
-from gpu.device import Device
+from crnn_deploy.runtime.backends import driver
+from crnn_deploy.runtime.backends.cuda import CudaFailed
 
 __all__ = ["CudaKernel", "Kernel", "OwnLSTM", "compiled", "tile_of", "with_own_lstm"]
 

@@ -14,18 +14,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from crnn_deploy.engine_file import Profile, Range
+from benchmarks.gpu.device import Device, best
+from benchmarks.gpu.machine import tensorrt
+from benchmarks.gpu.measure import noise
+from benchmarks.gpu.networks import PAPER, Network, networks
+from benchmarks.gpu.own_lstm import CudaKernel, with_own_lstm
+from benchmarks.gpu.plans import TorchEngine, plan_of
+from benchmarks.gpu.work import Work
 from crnn_deploy.errors import BackendMissing
-from crnn_deploy.stages.argmax import with_argmax
-from crnn_deploy.stages.inspection import load_onnx
-from crnn_deploy.stages.precision import cast
-from gpu.device import Device, best
-from gpu.machine import tensorrt
-from gpu.measure import noise
-from gpu.networks import PAPER, Network, networks
-from gpu.own_lstm import CudaKernel, with_own_lstm
-from gpu.plans import TorchEngine, plan_of
-from gpu.work import Work
+from crnn_deploy.graph.argmax import with_argmax
+from crnn_deploy.graph.model import load_onnx
+from crnn_deploy.graph.precision import cast
+from crnn_deploy.runtime.backends.engine_file import Profile, Range
 
 __all__ = ["peak"]
 

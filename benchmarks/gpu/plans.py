@@ -9,11 +9,11 @@ import onnx
 import torch
 from torch import Tensor
 
-from crnn_deploy.backends.trt import Contexts, Kernels, logger
-from crnn_deploy.engine_file import Profile
-from crnn_deploy.stages.plan import Network
-from gpu.device import Device
-from gpu.work import Work
+from benchmarks.gpu.device import Device
+from benchmarks.gpu.work import Work
+from crnn_deploy.engine.network import Network
+from crnn_deploy.runtime.backends.engine_file import Profile
+from crnn_deploy.runtime.backends.trt import Contexts, Kernels, logger
 
 __all__ = ["TorchEngine", "plan_of"]
 

@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from crnn_deploy.backends.ort import OrtBackend
-from crnn_deploy.backends.trt import Kernels, import_tensorrt, logger
-from crnn_deploy.engine_file import Profile, Range
+from benchmarks.gpu.device import Device
+from benchmarks.gpu.measure import noise
+from benchmarks.gpu.plans import TorchEngine
+from benchmarks.gpu.work import Work
+from crnn_deploy.engine.network import Network
+from crnn_deploy.graph.model import load_onnx
 from crnn_deploy.models import DEFAULT
-from crnn_deploy.stages.inspection import load_onnx
-from crnn_deploy.stages.plan import Network
-from gpu.device import Device
-from gpu.measure import noise
-from gpu.plans import TorchEngine
-from gpu.work import Work
+from crnn_deploy.runtime.backends.engine_file import Profile, Range
+from crnn_deploy.runtime.backends.ort import OrtBackend
+from crnn_deploy.runtime.backends.trt import Kernels, import_tensorrt, logger
 
 __all__ = ["targets"]
 

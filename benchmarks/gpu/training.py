@@ -18,14 +18,14 @@ from typing import Any, Literal
 
 import torch
 
+from benchmarks.gpu.device import Device
+from benchmarks.gpu.work import Work
 from crnn_deploy.synthesis.font_pack import Material, unpacked
 from crnn_deploy.training.config import Config, read_config
 from crnn_deploy.training.copies import is_asynchronous, on_device
 from crnn_deploy.training.data import Batch, Stream, batches_from, faces_of, open_sources
 from crnn_deploy.training.learner import Learner
 from crnn_deploy.training.model import build
-from gpu.device import Device
-from gpu.work import Work
 
 __all__ = ["training"]
 

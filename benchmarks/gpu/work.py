@@ -20,8 +20,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from crnn_deploy import driver
 from crnn_deploy.errors import BackendMissing, CrnnDeployError
+from crnn_deploy.runtime.backends import driver
 
 __all__ = [
     "INT8",
@@ -165,7 +165,7 @@ class Part:
             module, name = self.target.split(":")
             function = getattr(import_module(module), name)
             if self.on_gpu:
-                from gpu.device import TorchGpu
+                from benchmarks.gpu.device import TorchGpu
 
                 function(work, TorchGpu())
             else:

@@ -70,10 +70,10 @@ def benchmark(
     from contextlib import ExitStack, closing
     from itertools import chain, islice
 
-    from crnn_deploy import sources
-    from crnn_deploy.backends import open_backend
+    from crnn_deploy.evaluation import speed as core
     from crnn_deploy.files import check_outputs
-    from crnn_deploy.stages import benchmark as core
+    from crnn_deploy.runtime.backends.backend import open_backend
+    from crnn_deploy.runtime.images import sources
 
     check_reports(plot)
     found = () if images is None else sources.find([images], ())
@@ -99,7 +99,7 @@ def benchmark(
         counted = {str(m): core.operations(m, backends[str(m), first].manifest, widths) for m in models}
     report = core.Report(cells, stages, peak, counted, memory)
     if plot is not None:
-        from crnn_deploy.stages.benchmark_plot import draw
+        from crnn_deploy.evaluation.speed_plot import draw
 
         draw(report, plot)
     if as_json:

@@ -14,8 +14,8 @@ from crnn_deploy.cli.options import checkpoint_options, settings_of
 from crnn_deploy.cli.say import progress_bar, say
 
 if TYPE_CHECKING:
-    from crnn_deploy.engine_file import Range
     from crnn_deploy.process import Stop
+    from crnn_deploy.runtime.backends.engine_file import Range
 
 __all__ = ["build_engine"]
 
@@ -26,7 +26,7 @@ def _range(_: click.Context, param: click.Parameter, value: str | None) -> Range
     """MIN,OPT,MAX."""
     if value is None:
         return None
-    from crnn_deploy.engine_file import Range
+    from crnn_deploy.runtime.backends.engine_file import Range
 
     try:
         low, tuned, high = map(int, value.split(","))
@@ -136,11 +136,11 @@ def build_engine(
     Exit code: 0, 1 when a check or the build fails, 2 for bad input, 130 when stopped by Ctrl-C; a file is
     written only with 0.
     """
-    from crnn_deploy.engine_file import sidecar_of
     from crnn_deploy.errors import ModelUnreadable
     from crnn_deploy.files import check_outputs
     from crnn_deploy.process import Stop
-    from crnn_deploy.sources import find
+    from crnn_deploy.runtime.backends.engine_file import sidecar_of
+    from crnn_deploy.runtime.images.sources import find
 
     path = path or model.with_suffix(".engine")
     if path.suffix != ".engine":
@@ -154,10 +154,10 @@ def build_engine(
         # before torch and TensorRT are imported: an exception within their C++ ends Python on the spot
         stop = stack.enter_context(Stop())
 
-        from crnn_deploy.stages.engine import BATCH, Settings
-        from crnn_deploy.stages.engine import build_engine as run
-        from crnn_deploy.stages.fidelity import DRAWN
-        from crnn_deploy.stages.ladder import table
+        from crnn_deploy.engine.build import BATCH, Settings
+        from crnn_deploy.engine.build import build_engine as run
+        from crnn_deploy.engine.ladder import table
+        from crnn_deploy.parity.fidelity import DRAWN
 
         settings = Settings(
             precision=precision,

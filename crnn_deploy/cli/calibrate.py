@@ -40,11 +40,11 @@ def calibrate(model: Path, images: str | None, method: Any, samples: int, path: 
     from crnn_deploy.process import Stop
 
     with Stop() as stop:
-        from crnn_deploy.backends import open_backend
         from crnn_deploy.files import check_outputs
-        from crnn_deploy.sources import find
-        from crnn_deploy.stages import calibration_set
-        from crnn_deploy.stages.calibrate import calibrate as run
+        from crnn_deploy.quantization import calibration_set
+        from crnn_deploy.quantization.calibrate import calibrate as run
+        from crnn_deploy.runtime.backends.backend import open_backend
+        from crnn_deploy.runtime.images.sources import find
 
         part = path.with_name(f"{path.name}.part")  # what a stopped run leaves
         check_outputs((path, part), chain([model], () if images is None else find((images,), ())))

@@ -62,13 +62,13 @@ def calibrate_confidence(
 
     from dataclasses import replace
 
+    from crnn_deploy.evaluation.confidence import calibrate
     from crnn_deploy.files import check_outputs
-    from crnn_deploy.recognizer import Recognizer
-    from crnn_deploy.stages.confidence import calibrate
-    from crnn_deploy.stages.rewrite import check_rewritable, rewrite
+    from crnn_deploy.graph.rewrite import check_rewritable, rewrite
+    from crnn_deploy.runtime.recognizer import Recognizer
 
     if html_path is not None:  # before the run: its libraries may be missing
-        from crnn_deploy.stages.confidence_report import render
+        from crnn_deploy.evaluation.confidence_report import render
     check_rewritable(model)
     check_reports(json_path, html_path)
     datasets = {spec: open_data(spec, kind, images, characters) for spec in data}

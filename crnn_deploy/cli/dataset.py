@@ -92,14 +92,14 @@ def check(
         from crnn_deploy.datasets.plot import plot_widths
     tokens = alphabet_of(alphabet, alphabet_string)
     if model is not None:
-        from crnn_deploy.backends.ort import OrtBackend
+        from crnn_deploy.runtime.backends.ort import OrtBackend
 
         with closing(OrtBackend(model)) as backend:
             manifest = backend.manifest
         height, width, steps = manifest.height, manifest.width, manifest.steps
         tokens = tokens or manifest.alphabet
     else:
-        from crnn_deploy.recipes import find_recipe
+        from crnn_deploy.recipes.recipe import find_recipe
 
         rules = find_recipe(recipe or "paper")
         height, width, steps = rules.height, rules.width, steps_of(rules)

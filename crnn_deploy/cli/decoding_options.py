@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from crnn_deploy.decoding.reading import Decoder
     from crnn_deploy.decoding_rule import DecodingRule
     from crnn_deploy.manifest import Manifest
+    from crnn_deploy.runtime.decoding.alignment import Decoder
 
 __all__ = ["decoder_given", "decoders_given", "decoding_options", "rule_given"]
 
@@ -152,7 +152,7 @@ def decoder_given(manifest: Manifest, given: Mapping[str, Any]) -> Decoder | Non
     """
     if not any(map(_is_given, given.values())):
         return None
-    from crnn_deploy.decoding.build import decoder_of, language_model
+    from crnn_deploy.runtime.decoding.build import decoder_of, language_model
 
     rule = rule_given(manifest, given)
     if given["alpha"] is not None and given["lm"] is None:
@@ -161,7 +161,7 @@ def decoder_given(manifest: Manifest, given: Mapping[str, Any]) -> Decoder | Non
         raise click.UsageError("--unknown weighs words that a lexicon lacks; name it with --lexicon FILE")
     words: list[str] = []
     if given["lexicon"] is not None:
-        from crnn_deploy.decoding.lexicon import read_lexicon
+        from crnn_deploy.runtime.decoding.lexicon import read_lexicon
 
         words = read_lexicon(given["lexicon"])
     elif rule.decoder == "closest-word":

@@ -35,8 +35,8 @@ def describe(
     \b
     crnn-deploy describe rec.onnx --recipe paddleocr -o described.onnx
     """
+    from crnn_deploy.export.foreign import describe as run
     from crnn_deploy.files import check_outputs
-    from crnn_deploy.stages.describe import describe as run
 
     check_outputs((path,), (foreign, recipe, alphabet))
     manifest = run(foreign, path, recipe, alphabet_of(alphabet, alphabet_string), blank)

@@ -22,7 +22,7 @@ def doctor(model: Path | None, as_json: bool) -> None:
     Exit code: 0 when `infer` works, else 1.
     """
     if model is not None:
-        from crnn_deploy.engines import choose
+        from crnn_deploy.runtime.backends.choice import choose
 
         choice = choose(model)
         if as_json:

@@ -78,16 +78,16 @@ def evaluate(
     if len(set(data)) < len(data):
         raise click.UsageError("a DATA is named twice")
 
-    from crnn_deploy.backends import SUFFIXES, Backend, open_backend
+    from crnn_deploy.evaluation.decoder_comparison import compared
+    from crnn_deploy.evaluation.evaluate import Provenance
+    from crnn_deploy.evaluation.evaluate import evaluate as run
     from crnn_deploy.files import check_outputs
     from crnn_deploy.process import cpus
-    from crnn_deploy.recognizer import Recognizer
-    from crnn_deploy.stages.decoder_comparison import compared
-    from crnn_deploy.stages.evaluation import Provenance
-    from crnn_deploy.stages.evaluation import evaluate as run
+    from crnn_deploy.runtime.backends.backend import SUFFIXES, Backend, open_backend
+    from crnn_deploy.runtime.recognizer import Recognizer
 
     if html_path is not None:
-        from crnn_deploy.stages.evaluation_report import render
+        from crnn_deploy.evaluation.report import render
     check_reports(json_path, html_path)
     datasets = {spec: open_data(spec, kind, images, characters) for spec in data}
     check_data_outputs((json_path, html_path), datasets.values(), characters)
@@ -96,7 +96,7 @@ def evaluate(
         backend: Backend = open_backend(up_to_date(model, rebuild))
         workers = cpus()
     else:
-        from crnn_deploy.stages.reference import open_reference
+        from crnn_deploy.export.reference import open_reference
 
         settings = settings_of(recipe, factory, alphabet, alphabet_string, blank)
         backend = open_reference(model, settings)

@@ -15,7 +15,7 @@ __all__ = ["export"]
 
 def _list_recipes(ctx: click.Context, _: click.Parameter, value: bool) -> None:
     if value:
-        from crnn_deploy.recipes import RECIPES
+        from crnn_deploy.recipes.recipe import RECIPES
 
         for recipe in RECIPES.values():
             say(f"{recipe.name:28}{recipe.about}")
@@ -54,10 +54,10 @@ def export(checkpoint: Path, path: Path | None, output: Any, **source: Any) -> N
     crnn-deploy export --checkpoint own.pth --recipe own.toml
     """
     from crnn_deploy.errors import ModelUnreadable
+    from crnn_deploy.export.exporter import SIZES, ExportFailed
+    from crnn_deploy.export.exporter import export as run
+    from crnn_deploy.export.reference import open_reference
     from crnn_deploy.files import check_outputs
-    from crnn_deploy.stages.export import SIZES, ExportFailed
-    from crnn_deploy.stages.export import export as run
-    from crnn_deploy.stages.reference import open_reference
 
     path = path or checkpoint.with_suffix(".onnx")
     if path.suffix != ".onnx":

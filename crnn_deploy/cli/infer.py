@@ -23,8 +23,8 @@ from crnn_deploy.cli.say import (
 )
 
 if TYPE_CHECKING:
-    from crnn_deploy.output_file import Output
-    from crnn_deploy.run_record import Value
+    from crnn_deploy.runtime.output_file import Output
+    from crnn_deploy.runtime.run_record import Value
 
 __all__ = ["infer"]
 
@@ -167,22 +167,23 @@ def infer(
             "--tf32 goes with --device cuda and an .onnx file; an engine was built with or without"
         )
 
-    from crnn_deploy import records, sources
     from crnn_deploy.models import DEFAULT, DEFAULT_INT8
-    from crnn_deploy.output_file import Stream, open_output
-    from crnn_deploy.pipeline import read_in_order
     from crnn_deploy.process import Stop, cpus
-    from crnn_deploy.recognizer import Recognizer
+    from crnn_deploy.runtime import records
+    from crnn_deploy.runtime.images import sources
+    from crnn_deploy.runtime.output_file import Stream, open_output
+    from crnn_deploy.runtime.pipeline import read_in_order
+    from crnn_deploy.runtime.recognizer import Recognizer
 
     if draw is not None:
-        from crnn_deploy.drawing import draw_all
+        from crnn_deploy.runtime.drawing import draw_all
     sources.check(paths)
     model = model or (DEFAULT if precision == "fp32" else DEFAULT_INT8)
     _check_outputs(output, draw, (*paths, model, decoding["lexicon"], decoding["lm"]))
     model = up_to_date(model, rebuild)
     listed = sources.lines_of(stdin_bytes()) if sources.STDIN in paths else ()
     if output is not None and engine == "auto":  # what chooses by time may choose otherwise another time
-        from crnn_deploy.engines import resolve
+        from crnn_deploy.runtime.backends.choice import resolve
 
         engine = resolve(engine, model, device)
     count = failed = undrawn = 0
@@ -209,7 +210,7 @@ def infer(
         if output is None:
             written = Stream(form, put, terminal=stdout_is_terminal())
         else:
-            from crnn_deploy.run_record import RunRecord
+            from crnn_deploy.runtime.run_record import RunRecord
 
             settings: dict[str, Value] = {"engine": engine, "device": device, "tf32": tf32, "wide": wide}
             settings["min-confidence"] = min_confidence
@@ -261,10 +262,10 @@ def _check_outputs(output: Path | None, draw: Path | None, inputs: Iterable[str 
     Raises OutputIsInput, OutputUnwritable.
     """
     from crnn_deploy.files import OutputUnwritable, check_outputs
-    from crnn_deploy.sources import STDIN
+    from crnn_deploy.runtime.images.sources import STDIN
 
     if output is not None:
-        from crnn_deploy.run_record import place
+        from crnn_deploy.runtime.run_record import place
 
         check_outputs((output, place(output)), ("/dev/stdin" if path == STDIN else path for path in inputs))
     if draw is not None and draw.exists() and not draw.is_dir():

@@ -50,8 +50,8 @@ def train(texts: tuple[Path, ...], path: Path, order: int) -> None:
     """
     if path.suffix != ".arpa":
         raise click.UsageError(f"-o {path} must end in .arpa, by which the file is known later")
-    from crnn_deploy.decoding.lm import train as learn
     from crnn_deploy.files import check_outputs, replacing
+    from crnn_deploy.runtime.decoding.lm import train as learn
 
     check_reports(path)
     check_outputs((path,), ("/dev/stdin" if text == Path("-") else text for text in texts))

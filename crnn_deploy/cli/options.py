@@ -10,7 +10,7 @@ import click
 
 if TYPE_CHECKING:
     from crnn_deploy.datasets import Kept
-    from crnn_deploy.stages.reference import Settings
+    from crnn_deploy.export.reference import Settings
 
 __all__ = [
     "alphabet_of",
@@ -102,7 +102,7 @@ def check_data_outputs(
 
 def alphabet_of(alphabet: Path | None, alphabet_string: str | None) -> tuple[str, ...] | None:
     """The alphabet that the user gave, if any. Raises AlphabetInvalid."""
-    from crnn_deploy.alphabets import check_alphabet, read_alphabet
+    from crnn_deploy.recipes.alphabets import check_alphabet, read_alphabet
 
     if alphabet is not None and alphabet_string is not None:
         raise click.UsageError("--alphabet and --alphabet-string exclude each other")
@@ -119,6 +119,6 @@ def settings_of(
     blank: Any,
 ) -> Settings:
     """What `checkpoint_options` gathered. Raises AlphabetInvalid."""
-    from crnn_deploy.stages.reference import Settings
+    from crnn_deploy.export.reference import Settings
 
     return Settings(recipe, factory, alphabet_of(alphabet, alphabet_string), blank)

@@ -121,17 +121,17 @@ def quantize(
     from crnn_deploy.process import Stop
 
     with Stop() as stop:
-        from crnn_deploy import sources
         from crnn_deploy.files import check_outputs
-        from crnn_deploy.stages.calibrate import read_scales
-        from crnn_deploy.stages.inspection import manifest_in
-        from crnn_deploy.stages.proof_images import proof_images
-        from crnn_deploy.stages.quantize import Refused
-        from crnn_deploy.stages.quantize import quantize as run
-        from crnn_deploy.stages.verdict import Budget
+        from crnn_deploy.graph.model import manifest_in
+        from crnn_deploy.parity.proof_images import proof_images
+        from crnn_deploy.parity.verdict import Budget
+        from crnn_deploy.quantization.calibrate import read_scales
+        from crnn_deploy.quantization.quantize import Refused
+        from crnn_deploy.quantization.quantize import quantize as run
+        from crnn_deploy.runtime.images import sources
 
         if html_path is not None:  # before the long run: its libraries may be missing
-            from crnn_deploy.stages.quantization_report import render
+            from crnn_deploy.quantization.report import render
         check_reports(json_path, html_path)
         check_outputs((path, json_path, html_path), (model, scales_path))
         labelled = None

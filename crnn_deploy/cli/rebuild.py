@@ -50,8 +50,8 @@ def up_to_date(path: Path, rebuild: str) -> Path:
     build raises.
     """
     if path.suffix == ".engine" and rebuild == "auto":
-        from crnn_deploy.backends.trt import check_engine
-        from crnn_deploy.engine_file import EngineChanged, EngineStale
+        from crnn_deploy.runtime.backends.engine_file import EngineChanged, EngineStale
+        from crnn_deploy.runtime.backends.trt import check_engine
 
         try:
             check_engine(path)
@@ -63,9 +63,9 @@ def up_to_date(path: Path, rebuild: str) -> Path:
 
 def _build_again(path: Path) -> None:
     """With the settings of its sidecar, from the ONNX file of the same digest."""
-    from crnn_deploy.build_arguments import build_arguments
     from crnn_deploy.cli.build_engine import build_engine
-    from crnn_deploy.engine_file import read_sidecar
+    from crnn_deploy.runtime.backends.build_arguments import build_arguments
+    from crnn_deploy.runtime.backends.engine_file import read_sidecar
 
     engine = read_sidecar(path)
     try:

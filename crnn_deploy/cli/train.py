@@ -52,7 +52,7 @@ def train(path: Path, changes: tuple[str, ...], minutes: float | None, resume: b
     from crnn_deploy.training.loop import train as run
 
     if qat:
-        from crnn_deploy.stages.qdq import WEIGHT_LEVEL
+        from crnn_deploy.quantization.qdq import WEIGHT_LEVEL
 
         changes = (*changes, f"qat={WEIGHT_LEVEL}")
     config = read_config(path, changes)

@@ -57,8 +57,8 @@ def verify(
         raise click.UsageError("--text needs --images or --labels: drawn images hold no text to speak of")
 
     from crnn_deploy.files import check_outputs
-    from crnn_deploy.sources import find
-    from crnn_deploy.stages.verify import verify as run
+    from crnn_deploy.parity.verify import verify as run
+    from crnn_deploy.runtime.images.sources import find
 
     labelled = None if labels is None else open_data(labels, None, None, None)
     if labelled is not None:

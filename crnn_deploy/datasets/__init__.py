@@ -9,7 +9,7 @@ from typing import Literal, Protocol, get_args
 
 from crnn_deploy.errors import CrnnDeployError
 from crnn_deploy.files import LineTooLong, lines, open_regular
-from crnn_deploy.image import Source
+from crnn_deploy.runtime.images.pixels import Source
 
 __all__ = [
     "MOST_LINE",

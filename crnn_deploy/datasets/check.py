@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from crnn_deploy.ctc import steps_needed
 from crnn_deploy.datasets import Dataset
 from crnn_deploy.datasets.encoded import read_encoded
 from crnn_deploy.errors import CrnnDeployError
-from crnn_deploy.image import MAX_PIXELS
 from crnn_deploy.manifest import StepRule, WidthRule
-from crnn_deploy.recipes import Recipe
+from crnn_deploy.recipes.recipe import Recipe
+from crnn_deploy.runtime.decoding.ctc import steps_needed
+from crnn_deploy.runtime.images.pixels import MAX_PIXELS
 
 __all__ = ["Finding", "Report", "check", "steps_of"]
 

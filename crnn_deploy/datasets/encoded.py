@@ -8,7 +8,7 @@ from os import PathLike
 import cv2
 
 from crnn_deploy.datasets import Sample
-from crnn_deploy.image import MAX_PIXELS, Pixels, decode, load, read
+from crnn_deploy.runtime.images.pixels import MAX_PIXELS, Pixels, decode_image, load_bytes, read_image
 
 __all__ = ["read_encoded"]
 
@@ -22,10 +22,10 @@ def read_encoded(sample: Sample, *, max_pixels: int = MAX_PIXELS) -> tuple[bytes
     image = sample.image
     if isinstance(image, str | PathLike):
         path = os.fsdecode(image)
-        data = load(path, max_pixels)
-        return data, decode(data, path, max_pixels=max_pixels)
+        data = load_bytes(path, max_pixels)
+        return data, decode_image(data, path, max_pixels=max_pixels)
     if isinstance(image, bytes | bytearray | memoryview):
         data = bytes(image)
-        return data, decode(data, sample.name, max_pixels=max_pixels)
-    pixels = read(image, max_pixels=max_pixels)
+        return data, decode_image(data, sample.name, max_pixels=max_pixels)
+    pixels = read_image(image, max_pixels=max_pixels)
     return cv2.imencode(".png", pixels)[1].tobytes(), pixels

@@ -17,7 +17,7 @@ from weakref import WeakValueDictionary
 from crnn_deploy import strict_json
 from crnn_deploy.datasets import DatasetInvalid, Sample
 from crnn_deploy.errors import LibraryMissing
-from crnn_deploy.fork import not_forked
+from crnn_deploy.runtime.fork import not_forked
 
 __all__ = ["COUNT", "PROGRESS", "LmdbDataset", "image_key", "import_lmdb", "label_key"]
 

@@ -16,7 +16,7 @@ from crnn_deploy.datasets.encoded import read_encoded
 from crnn_deploy.datasets.lmdb_file import COUNT, PROGRESS, image_key, import_lmdb, label_key
 from crnn_deploy.errors import CrnnDeployError
 from crnn_deploy.files import OutputExists, OutputUnwritable
-from crnn_deploy.image import MAX_PIXELS
+from crnn_deploy.runtime.images.pixels import MAX_PIXELS
 
 if TYPE_CHECKING:
     import lmdb

@@ -24,10 +24,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils import data
 
-from crnn_deploy import ctc, image
 from crnn_deploy.datasets import Dataset, Sample, open_dataset
 from crnn_deploy.errors import CrnnDeployError
 from crnn_deploy.manifest import Manifest
+from crnn_deploy.runtime.decoding import ctc
+from crnn_deploy.runtime.images.pixels import load_bytes, read_image
+from crnn_deploy.runtime.images.prepare import prepare
 from crnn_deploy.synthesis.dataset import SyntheticDataset
 from crnn_deploy.synthesis.effects import augmented
 from crnn_deploy.synthesis.font_pack import Material
@@ -187,10 +189,10 @@ def _place(dataset: Dataset, index: int) -> float:
     """
     try:
         source = dataset[index].image
-        content = image.load(source) if isinstance(source, str) else source
+        content = load_bytes(source) if isinstance(source, str) else source
     except CrnnDeployError:
         return 0.0
-    digest = hashlib.sha256(content if isinstance(content, bytes) else image.read(source).tobytes()).digest()
+    digest = hashlib.sha256(content if isinstance(content, bytes) else read_image(source).tobytes()).digest()
     return int.from_bytes(digest[:6], "big") / 2**48
 
 
@@ -248,7 +250,7 @@ class Stream(data.Dataset[list[Batch]]):
                 try:
                     sample = dataset[self._index(source, position)]
                     labels = self._encode(sample.text.lower() if self._ignore_case else sample.text)
-                    pixels = image.read(sample.image)
+                    pixels = read_image(sample.image)
                 except CrnnDeployError:  # told by `dataset check`; a window of too many ends the training
                     if drawn:
                         raise
@@ -276,7 +278,7 @@ class Stream(data.Dataset[list[Batch]]):
         manifest, rule = self._manifest, self._manifest.width
         width = max(_bucket(pixels, manifest) for pixels, _, _ in items)
         at_width = replace(manifest, width=replace(rule, minimum=width, maximum=width))
-        images = np.stack([image.prepare(pixels, at_width) for pixels, _, _ in items])
+        images = np.stack([prepare(pixels, at_width) for pixels, _, _ in items])
         return Batch(
             images=torch.from_numpy(images),
             labels=torch.tensor([label for _, _, labels in items for label in labels]),

@@ -25,8 +25,8 @@ from rich.progress import (
 )
 from torch.utils.tensorboard import SummaryWriter
 
+from crnn_deploy.evaluation.metrics import Score
 from crnn_deploy.files import OutputUnwritable
-from crnn_deploy.metrics import Score
 
 __all__ = ["Journal", "Reading"]
 

@@ -14,12 +14,12 @@ import cv2
 import torch
 from torch import Tensor, distributed
 
-from crnn_deploy.backends.reference import ReferenceBackend
 from crnn_deploy.datasets import Dataset
 from crnn_deploy.errors import CrnnDeployError
-from crnn_deploy.metrics import Score
+from crnn_deploy.evaluation.metrics import Score
+from crnn_deploy.export.pytorch import ReferenceBackend
 from crnn_deploy.process import Stop
-from crnn_deploy.stages.fake_quantization import quantization_aware
+from crnn_deploy.quantization.qat import quantization_aware
 from crnn_deploy.synthesis.font_pack import Material, unpacked
 from crnn_deploy.synthesis.fonts import write_font_manifest
 from crnn_deploy.training import state

@@ -7,14 +7,14 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
-from crnn_deploy.alphabets import AlphabetInvalid, check_alphabet, read_alphabet
 from crnn_deploy.datasets.labels import characters_alphabet
 from crnn_deploy.errors import CrnnDeployError
+from crnn_deploy.export.reference import BatchFirst, Settings, open_reference, reference_of
 from crnn_deploy.manifest import Manifest
 from crnn_deploy.networks.compact import COMPACT_WIDTHS, CompactCRNN
 from crnn_deploy.networks.crnn import CRNN, PAPER_WIDTHS
-from crnn_deploy.recipes import find_recipe
-from crnn_deploy.stages.reference import BatchFirst, Settings, open_reference, reference_of
+from crnn_deploy.recipes.alphabets import AlphabetInvalid, check_alphabet, read_alphabet
+from crnn_deploy.recipes.recipe import find_recipe
 from crnn_deploy.training.config import AlphabetConfig, Config, NetworkConfig
 
 __all__ = ["HeadNotFound", "Model", "build"]

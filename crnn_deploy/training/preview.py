@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from crnn_deploy import image
 from crnn_deploy.datasets import Sample
 from crnn_deploy.errors import CrnnDeployError
+from crnn_deploy.runtime.images.pixels import read_image
 from crnn_deploy.synthesis.font_pack import unpacked
 from crnn_deploy.synthesis.fonts import Face
 from crnn_deploy.training.config import Config
@@ -72,7 +72,7 @@ def training_samples(config: Config) -> Iterator[Sample]:
 def _cell(sample: Sample, faces: list[Face]) -> NDArray[np.uint8]:
     label = sample.text
     try:
-        pixels = image.read(sample.image)
+        pixels = read_image(sample.image)
     except CrnnDeployError as error:
         pixels, label = np.full((_HEIGHT, 2 * _HEIGHT), 160, np.uint8), str(error)
     if pixels.ndim == 2:

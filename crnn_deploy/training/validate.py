@@ -8,12 +8,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from crnn_deploy import ctc, image
-from crnn_deploy.ctc import Frames, Text
 from crnn_deploy.datasets import Dataset, Sample
 from crnn_deploy.errors import CrnnDeployError
-from crnn_deploy.metrics import Score, score
-from crnn_deploy.recognizer import Recognizer
+from crnn_deploy.evaluation.metrics import Score, score
+from crnn_deploy.runtime.decoding import ctc
+from crnn_deploy.runtime.decoding.ctc import Frames, Text
+from crnn_deploy.runtime.images.pixels import read_image
+from crnn_deploy.runtime.images.prepare import prepare
+from crnn_deploy.runtime.recognizer import Recognizer
 from crnn_deploy.training.journal import Journal, Reading
 from crnn_deploy.training.model import Model
 
@@ -83,9 +85,9 @@ def validate(
 def _reading(backend: _Live, sample: Sample) -> Reading:
     manifest = backend.manifest
     try:
-        pixels = image.read(sample.image)
+        pixels = read_image(sample.image)
     except CrnnDeployError as error:
         return Reading(None, sample.text, str(error), "")
-    [indices] = backend.run(image.prepare(pixels, manifest)[None]).indices.tolist()
+    [indices] = backend.run(prepare(pixels, manifest)[None]).indices.tolist()
     raw = ctc.raw_decode(indices, manifest.alphabet, manifest.blank)
     return Reading(pixels, sample.text, raw, ctc.decode_indices(indices, manifest.alphabet, manifest.blank))

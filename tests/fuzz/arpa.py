@@ -10,7 +10,7 @@ from pathlib import Path
 from harness import fuzz, guided
 
 with guided():
-    from crnn_deploy.decoding.lm import CharacterModel, train
+    from crnn_deploy.runtime.decoding.lm import CharacterModel, train
 
 stream = io.StringIO()
 train(["abc ab", "cab"], 3).write(stream)

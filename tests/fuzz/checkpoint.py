@@ -15,13 +15,13 @@ from harness import fuzz, guided
 from safetensors.torch import save
 
 with guided():
-    from crnn_deploy.recipes import recipe_of_checkpoint
-    from crnn_deploy.stages.checkpoint import load
-    from crnn_deploy.stages.torch_file import read_saved
+    from crnn_deploy.export.checkpoint import load
+    from crnn_deploy.export.torch_file import read_saved
+    from crnn_deploy.recipes.recipe import recipe_of_checkpoint
 
+from crnn_deploy.export.reference import Settings, open_reference
 from crnn_deploy.networks.crnn import CRNN
 from crnn_deploy.networks.families import recognise
-from crnn_deploy.stages.reference import Settings, open_reference
 
 torch.set_num_threads(1)
 FILE = Path(tempfile.mkdtemp()) / "x.pth"

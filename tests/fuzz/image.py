@@ -9,8 +9,9 @@ from harness import fuzz, guided
 from image_seeds import SEEDS
 
 with guided():
-    from crnn_deploy import image
     from crnn_deploy.manifest import AdaptiveThreshold, Clahe, Manifest, StepRule, WidthRule
+    from crnn_deploy.runtime.images.pixels import decode_image
+    from crnn_deploy.runtime.images.prepare import prepare
 
 GRAY = Manifest(
     alphabet=tuple("abc"),
@@ -47,9 +48,9 @@ def target(data: bytes) -> None:
     """Decode it and prepare it by every manifest."""
     if data.startswith(b"\x89PNG"):
         data = checked(data)
-    pixels = image.decode(data, "<bytes>", max_pixels=2**22)  # larger ones take the fuzzer too long
+    pixels = decode_image(data, "<bytes>", max_pixels=2**22)  # larger ones take the fuzzer too long
     for manifest in MANIFESTS:
-        prepared = image.prepare(pixels, manifest)
+        prepared = prepare(pixels, manifest)
         assert prepared.shape[:2] == (manifest.channels, manifest.height)
 
 

@@ -6,7 +6,7 @@ from harness import fuzz, guided
 from image_seeds import SEEDS
 
 with guided():
-    from crnn_deploy.image_header import MAX_PIXELS, MAX_SIDE, plain_png, probe
+    from crnn_deploy.runtime.images.header import MAX_PIXELS, MAX_SIDE, plain_png, probe
 
 
 def target(data: bytes) -> None:

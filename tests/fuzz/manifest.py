@@ -9,11 +9,11 @@ from harness import fuzz, guided
 with guided():
     import numpy as np
 
-    from crnn_deploy.decoding.build import decoder_of
     from crnn_deploy.decoding_rule import DecodingRule
-    from crnn_deploy.image import prepare
-    from crnn_deploy.long_lines import uncut
     from crnn_deploy.manifest import AdaptiveThreshold, Clahe, Manifest, StepRule, WidthRule
+    from crnn_deploy.runtime.decoding.build import decoder_of
+    from crnn_deploy.runtime.images.prepare import prepare
+    from crnn_deploy.runtime.long_lines import uncut
 
 SEED = Manifest(
     alphabet=tuple("abc"),

@@ -11,7 +11,7 @@ from harness import fuzz, guided
 from onnx import GraphProto, ModelProto, TensorProto, helper
 
 with guided():
-    from crnn_deploy.backends.onnx_file import check_self_contained, read_metadata
+    from crnn_deploy.runtime.backends.onnx_file import check_self_contained, read_metadata
 
 FOLDER = Path(tempfile.mkdtemp(dir="."))
 NAMES = ("weights.bin", "w")

@@ -12,7 +12,7 @@ from types import FrameType
 from harness import fuzz, guided
 
 with guided():
-    from crnn_deploy.decoding.constraints import Constraint, ConstraintImpossible
+    from crnn_deploy.runtime.decoding.constraints import Constraint, ConstraintImpossible
 
 ALPHABET = ("a", "b", "B", "ä", "1", "-", " ")
 TEXTS = ["".join(chars) for length in range(4) for chars in product(ALPHABET, repeat=length)]

@@ -11,9 +11,9 @@ from pathlib import Path
 from harness import fuzz, guided
 
 with guided():
-    from crnn_deploy.output_file import OutputDamaged, open_output
-    from crnn_deploy.records import FORMATS, Csv, Format, Record
-    from crnn_deploy.run_record import RunRecord
+    from crnn_deploy.runtime.output_file import OutputDamaged, open_output
+    from crnn_deploy.runtime.records import FORMATS, Csv, Format, Record
+    from crnn_deploy.runtime.run_record import RunRecord
 
 RUN = RunRecord({"model": "0" * 64})
 FORMS = [form(show_chars=flag, nbest=flag) for form in FORMATS.values() for flag in (False, True)]

@@ -10,9 +10,9 @@ import click
 from harness import fuzz, guided
 
 with guided():
-    from crnn_deploy.build_arguments import build_arguments
-    from crnn_deploy.engine_file import EngineFile, Layer, Profile, Range
     from crnn_deploy.manifest import Manifest, StepRule, WidthRule
+    from crnn_deploy.runtime.backends.build_arguments import build_arguments
+    from crnn_deploy.runtime.backends.engine_file import EngineFile, Layer, Profile, Range
 
 from crnn_deploy.cli.build_engine import build_engine
 

@@ -1,0 +1,1 @@
+"""How right, how sure, how alike."""

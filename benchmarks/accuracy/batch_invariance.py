@@ -1,0 +1,68 @@
+"""Does the batch change what is read? Every image alone and in random batches, compared to the bit.
+
+    python -m benchmarks.accuracy.batch_invariance MODEL.onnx ... [--cases 300] [--json FILE]
+
+A case is 1 to 10 images of noise, 8 to 64 px high and 8 to 200 px wide, read alone by one thread, and
+shuffled in batches of 2 to 9 by one thread and by two. Text, confidence and every character's confidence and
+place must be equal. Needs the extra [cpu]. Exit code 1 when one image differs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from crnn_deploy.evaluation.speed import header
+from crnn_deploy.runtime.recognizer import Recognizer
+
+
+def compare(model: Path, cases: int) -> dict[str, Any]:
+    """Read random cases; how many readings were compared, and how many differed."""
+    rng = np.random.default_rng(0)
+    readers = {
+        (batch, threads): Recognizer.load(model, batch=batch, threads=threads)
+        for batch in range(1, 10)
+        for threads in (1, 2)
+    }
+    compared = different = characters = 0
+    for _ in range(cases):
+        sizes = zip(rng.integers(8, 65, 10).tolist(), rng.integers(8, 201, 10).tolist(), strict=True)
+        images = [rng.integers(0, 256, (*size, 3), np.uint8) for size in sizes][: int(rng.integers(1, 11))]
+        alone = [readers[1, 1].read([image])[0] for image in images]
+        characters += sum(len(text.chars) for text in alone)
+        order = rng.permutation(len(images)).tolist()
+        batch = int(rng.integers(2, 10))
+        for threads in (1, 2):
+            together = readers[batch, threads].read([images[i] for i in order])
+            compared += len(together)
+            different += sum(text != alone[i] for i, text in zip(order, together, strict=True))
+    return {"cases": cases, "compared": compared, "characters": characters, "different": different}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("models", nargs="+", type=Path)
+    parser.add_argument("--cases", type=int, default=300)
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    results = header("batch_invariance")
+    different = 0
+    for model in arguments.models:
+        row = results[model.stem] = compare(model, arguments.cases)
+        different += row["different"]
+        print(model.stem, row, flush=True)
+    if arguments.json:
+        arguments.json.parent.mkdir(parents=True, exist_ok=True)
+        arguments.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    return 1 if different else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

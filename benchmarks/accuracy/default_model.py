@@ -1,0 +1,92 @@
+"""How well the default model reads: held-out words and fonts, and real images.
+
+    python -m benchmarks.accuracy.default_model [--model FILE] [--images 2000] [--data DIR ...] [--json FILE]
+
+Drawn images: words that were not trained on, in fonts of designs that were not, one seed for each set. Exact
+and case-sensitive. Each --data is a dataset of real images, as `crnn-deploy evaluate` takes it; labels with
+characters outside the alphabet count as wrong. Needs the extras [cpu,evaluate,train] and the fonts and word
+lists of the tier `latin`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from contextlib import closing
+from pathlib import Path
+
+from crnn_deploy.datasets import Dataset, open_dataset
+from crnn_deploy.evaluation.evaluate import Provenance, evaluate
+from crnn_deploy.evaluation.speed import header
+from crnn_deploy.models import DEFAULT
+from crnn_deploy.runtime.recognizer import Recognizer
+from crnn_deploy.synthesis.dataset import Polarity, SyntheticDataset
+from crnn_deploy.synthesis.fonts import scan
+from crnn_deploy.synthesis.renderer import Renderer
+from crnn_deploy.synthesis.texts import TextKind, TextSource, read_words
+
+# name: kind of text, with the faults of cameras, polarity, seed; inverted sets have their fellows' texts
+SETS: dict[str, tuple[TextKind, bool, Polarity, int]] = {
+    "clean words": ("word", False, "dark-on-light", 101),
+    "clean words, inverted": ("word", False, "light-on-dark", 101),
+    "augmented words": ("word", True, "dark-on-light", 102),
+    "augmented words, inverted": ("word", True, "light-on-dark", 102),
+    "clean numbers": ("number", False, "both", 103),
+    "clean codes": ("code", False, "both", 104),
+    "clean lines of words": ("line", False, "both", 105),
+    "augmented lines of words": ("line", True, "both", 106),
+    "clean random characters": ("random", False, "both", 107),
+}
+
+
+def drawn_sets(alphabet: tuple[str, ...], size: int) -> dict[str, Dataset]:
+    """The sets of drawn images."""
+    words = read_words("held-out")
+    renderer = Renderer([face for face in scan() if face.split == "held-out"], alphabet)
+    return {
+        name: SyntheticDataset(
+            TextSource(alphabet, words, {kind: 1}), renderer, seed, augmented, polarity, size
+        )
+        for name, (kind, augmented, polarity, seed) in SETS.items()
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", type=Path, default=DEFAULT)
+    parser.add_argument("--images", type=int, default=2000, help="of each drawn set")
+    parser.add_argument("--data", action="append", default=[], help="real images")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--html", type=Path, help="the page of `crnn-deploy evaluate`")
+    arguments = parser.parse_args()
+    with closing(Recognizer.load(arguments.model)) as recognizer:
+        alphabet = recognizer.manifest.alphabet
+        sets = drawn_sets(alphabet, arguments.images)
+        sets |= {Path(path).name: open_dataset(path) for path in arguments.data}
+        evaluation = evaluate(recognizer, sets, chunk=256)
+        provenance = Provenance.of(arguments.model, recognizer.manifest)
+    print(evaluation.table())
+    results = header("default_model")
+    results["model"] = {
+        "name": arguments.model.name,
+        "sha256": provenance.sha256,
+        "source": dict(provenance.source),
+    }
+    for name, score in evaluation.by_group.items():
+        results[name] = score.to_plain()
+    results["confusions"] = {
+        f"{truth or 'nothing'} -> {prediction or 'nothing'}": count
+        for (truth, prediction), count in list(evaluation.confusions.items())[:30]
+    }
+    if arguments.json:
+        arguments.json.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    if arguments.html:
+        from crnn_deploy.evaluation.report import render
+
+        arguments.html.write_text(render(evaluation, provenance), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

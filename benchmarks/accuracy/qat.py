@@ -1,0 +1,80 @@
+"""Quantisation-aware finetuning where quantisation after training fails: weights of 3 bits.
+
+    python -m benchmarks.accuracy.qat [--steps 240] [--level 3] [--images 1000] [--json FILE]
+
+The default model's convolutions and its last layer get weights of 7 levels; then it is finetuned with the
+same rounding on drawn images, exported, calibrated and quantised again in the same way. Each reads the same
+held-out drawn images, and is held against the float default model.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from pathlib import Path
+
+from crnn_deploy.evaluation.speed import header
+from crnn_deploy.export.exporter import export
+from crnn_deploy.export.reference import Settings, open_reference
+from crnn_deploy.graph.model import backend_of, load_onnx
+from crnn_deploy.parity.proof_images import proof_images
+from crnn_deploy.parity.verdict import judge, read
+from crnn_deploy.quantization import calibration_set, qdq
+from crnn_deploy.quantization.calibrate import calibrate
+from crnn_deploy.training.config import Config
+from crnn_deploy.training.loop import train
+
+CHECKPOINT = Path(__file__).parents[1] / "training" / "default.pth"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--steps", type=int, default=240)
+    parser.add_argument("--level", type=int, default=3, help="largest level of a weight")
+    parser.add_argument("--images", type=int, default=1000)
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        drawn = {"kinds": {"word": 3, "number": 1, "line": 1}}
+        config = Config.model_validate(
+            {
+                "out": f"{folder}/run",
+                "start": {"checkpoint": CHECKPOINT},
+                "qat": arguments.level,
+                "train": [{"synthetic": drawn}],
+                "steps": arguments.steps,
+                "batch": 32,
+                "window": 8,
+                "optimizer": {"lr": 3e-4},
+                "schedule": {"name": "cosine", "warmup": 20},
+                "ema": 0.98,
+            }
+        )
+        train(config)
+        results = header("qat")
+        results |= {"steps": arguments.steps, "weight_level": arguments.level}
+        checkpoints = {"after training": CHECKPOINT, "quantisation-aware": Path(folder) / "run" / "last.pth"}
+        reference = None
+        for name, checkpoint in checkpoints.items():
+            path = Path(folder) / f"{name}.onnx"
+            floating = open_reference(checkpoint, Settings())
+            export(floating, path)
+            found = calibration_set.rendered(floating.manifest.alphabet, 400)
+            images, held_back = calibration_set.draw(found, floating.manifest, 256)
+            scales = calibrate(path, images, held_back, "mse", Path(folder) / "scales.json", rendered=True)
+            proof = proof_images(floating.manifest, None, None, arguments.images)
+            source = load_onnx(path)
+            reference = reference or read(backend_of(source), proof.batches)  # the float default model
+            model = qdq.insert(source, scales.ranges, weight_level=arguments.level)
+            verdict = judge(reference, read(backend_of(model), proof.batches), proof.truths)
+            results[name] = {k: v for k, v in verdict.to_plain().items() if k != "changes"}
+            print(f"{name}:\n{verdict.table()}", flush=True)
+    if arguments.json:
+        arguments.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

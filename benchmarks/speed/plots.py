@@ -1,0 +1,96 @@
+"""The pictures in docs/, drawn from the committed results.
+
+    python -m benchmarks.speed.plots [--results benchmarks/results] [--machine 2-core-epyc] [--out docs/plots]
+
+Needs matplotlib (extra [train]).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter, ScalarFormatter
+
+ROOT = Path(__file__).parents[1]
+Rows = dict[str, dict[str, Any]]
+
+
+def peers(axes: Axes, rows: Rows) -> None:
+    """Images per CPU-second, the fastest at the top."""
+    shown = {name: row for name, row in rows.items() if "images_per_cpu_second" in row}
+    names = sorted(shown, key=lambda name: float(shown[name]["images_per_cpu_second"]))
+    rates = [shown[name]["images_per_cpu_second"] for name in names]
+    own = ["tab:blue" if "crnn-deploy" in name else "tab:gray" for name in names]
+    bars = axes.barh(names, rates, color=own)
+    axes.bar_label(bars, fmt="%.0f", padding=3)
+    axes.set(xscale="log", xlabel="words per CPU-second (blue: crnn-deploy; random weights)")
+    axes.tick_params(axis="y", labelsize=7)
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.margins(x=0.15)
+
+
+def throughput(axes: Axes, rows: Rows) -> None:
+    """Images per CPU-second by width, at the largest batch."""
+    cells = [row for row in rows.values() if "engine" in row]
+    most = max(row["batch"] for row in cells)
+    lines: dict[str, list[tuple[int, float]]] = defaultdict(list)
+    for row in cells:
+        if row["batch"] == most:
+            lines[row["engine"]].append((row["width"], row["images_per_cpu_second"]))
+    for engine, points in lines.items():
+        axes.plot(*zip(*sorted(points), strict=True), marker="o", label=engine)
+    axes.set(
+        xscale="log", yscale="log", xlabel="width (pixels)", ylabel=f"images per CPU-second, batch {most}"
+    )
+    axes.set_xticks(sorted({row["width"] for row in cells}))
+    axes.xaxis.set_major_formatter(ScalarFormatter())
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.legend(fontsize=7)
+
+
+def scaling(axes: Axes, rows: Rows) -> None:
+    """Peak memory of `infer` by the number of images."""
+    points = [
+        (int(name.split()[0].replace(",", "")), row["peak_mb"])
+        for name, row in rows.items()
+        if name.endswith(" images") and "peak_mb" in row
+    ]
+    axes.plot(*zip(*sorted(points), strict=True), marker="o")
+    axes.set(xscale="log", xlabel="images", ylabel="peak memory of infer (MB)", ylim=(0, None))
+
+
+PLOTS: dict[str, Callable[[Axes, Rows], None]] = {
+    "peers": peers,
+    "throughput": throughput,
+    "scaling": scaling,
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results")
+    parser.add_argument("--machine", default="2-core-epyc")
+    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "plots")
+    given = parser.parse_args(arguments)
+    given.out.mkdir(parents=True, exist_ok=True)
+    matplotlib.rcParams["svg.hashsalt"] = "crnn-deploy"  # the same results give the same bytes
+    for suite, draw in PLOTS.items():
+        path = given.results / f"{suite}--{given.machine}--cpu.json"
+        figure = Figure(figsize=(8, 4.5), layout="constrained")
+        draw(figure.subplots(), json.loads(path.read_text(encoding="utf-8"))["rows"])
+        figure.savefig(given.out / f"{suite}.svg", metadata={"Date": None})
+        print(given.out / f"{suite}.svg")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,269 @@
+"""The tables in docs/performance.md, written anew from the committed results.
+
+    python -m benchmarks.speed.tables [--results benchmarks/results] [--machine 2-core-epyc] [--page FILE]
+
+A table stands between `<!-- NAME -->` and `<!-- end -->`; what stands around it is written by hand.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+Rows = dict[str, dict[str, Any]]
+
+
+def table(titles: Sequence[str], lines: Iterable[Sequence[object]]) -> str:
+    """Markdown."""
+    rows = [titles, ["---"] * len(titles), *lines]
+    return "\n".join("| " + " | ".join(str(cell) for cell in row) + " |" for row in rows)
+
+
+def digits(value: float) -> str:
+    """Three digits, no exponent."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def spread(quantity: dict[str, Any], times: float = 1.0) -> str:
+    """Median and quartiles."""
+    median, lower, upper = (digits(quantity[key] * times) for key in ("median", "lower", "upper"))
+    return f"{median} ({lower}-{upper})"
+
+
+def percent(value: float) -> str:
+    return f"{value:.0%}"
+
+
+def share(value: float) -> str:
+    """Of something that may be slower."""
+    return percent(value) if value <= 1 else f"{value:.0f} x"
+
+
+def peers(rows: Rows) -> str:
+    """The fastest first."""
+    shown = {name: row for name, row in rows.items() if "images_per_cpu_second" in row}
+    order = sorted(shown, key=lambda name: -float(shown[name]["images_per_cpu_second"]))
+    lines = [
+        (
+            *(name, digits(shown[name]["images_per_cpu_second"])),
+            spread(shown[name]["cpu_per_image"]),
+            shown[name].get("x_pytorch_eager", ""),
+        )
+        for name in order
+    ]
+    return table(("", "words per CPU-s", "CPU ms a word (quartiles)", "x PyTorch"), lines)
+
+
+def throughput(rows: Rows) -> str:
+    """Engines by batch and width."""
+    cells = [row for row in rows.values() if "engine" in row]
+    sizes = sorted({(row["width"], row["batch"]) for row in cells})
+    rates = {(row["engine"], row["width"], row["batch"]): row["images_per_cpu_second"] for row in cells}
+    engines = list(dict.fromkeys(row["engine"] for row in cells))
+    titles = ("images per CPU-s", *(f"{width} px, batch {batch}" for width, batch in sizes))
+    lines = [(engine, *(digits(rates[engine, *size]) for size in sizes)) for engine in engines]
+    shares = [
+        percent(rows[f"ONNX Runtime fp32, batch {batch}, width {width}"]["share_of_fp32_convolution_peak"])
+        for width, batch in sizes
+    ]
+    peak = rows["convolution peak"]
+    shown = table(titles, [*lines, ("ONNX Runtime fp32, of the peak", *shares)])
+    return f"{shown}\n\nThe peak: {peak['gflops']} GFLOP per CPU-second ({peak['of']})."
+
+
+def latency(rows: Rows) -> str:
+    """Milliseconds by the clock."""
+    titles = ("ms, by the clock", "p50", "p95", "p99")
+    keys = ("p50_ms", "p95_ms", "p99_ms")
+    return table(titles, [(name, *(digits(row[key]) for key in keys)) for name, row in rows.items()])
+
+
+def end_to_end(rows: Rows) -> str:
+    """Rates and their share of inference alone."""
+    titles = ("", "images", "a CPU-second", "CPU ms an image (quartiles)", "of inference alone")
+    lines = [
+        (
+            *(name, f"{row['images']:,}", digits(row["images_per_cpu_second"])),
+            *(spread(row["cpu_per_image"]), share(row["of_inference_alone"])),
+        )
+        for name, row in rows.items()
+        if "images" in row
+    ]
+    return table(titles, lines)
+
+
+def startup(rows: Rows) -> str:
+    """CPU time and memory of one image."""
+    lines = [
+        (name, spread(row["cpu"]), digits(row["peak"]["median"]) if "peak" in row else "")
+        for name, row in rows.items()
+        if "cpu" in row
+    ]
+    costs = next(row for name, row in rows.items() if name.startswith("imports"))
+    own = ", ".join(f"{package} {value:.0f}" for package, value in costs.items())
+    shown = table(("one start", "CPU ms (quartiles)", "peak MB"), lines)
+    return f"{shown}\n\nImports of the default model's start by themselves, ms by the clock: {own}."
+
+
+def scaling(rows: Rows) -> str:
+    """Everything that grows."""
+    streams = [
+        (name, digits(row["peak_mb"]), digits(row["cpu_ms_per_image"]), digits(row["images_per_second"]))
+        for name, row in rows.items()
+        if "peak_mb" in row
+    ]
+    workers = [
+        (name, spread(row["clock_per_image"]), spread(row["cpu_per_image"]))
+        for name, row in rows.items()
+        if "clock_per_image" in row
+    ]
+    network = [
+        (name, spread(row["cpu_per_image"]))
+        for name, row in rows.items()
+        if "cpu_per_image" in row and "clock_per_image" not in row
+    ]
+    decoding = [
+        (name, spread(row["cpu_per_line"], 1e3)) for name, row in rows.items() if "cpu_per_line" in row
+    ]
+    return "\n\n".join(
+        (
+            table(("`infer`, tiny network", "peak MB", "CPU ms an image", "images a second"), streams),
+            table(("`infer`, compact network", "ms by the clock", "CPU ms an image"), workers),
+            table(("the paper's network", "CPU ms an image (quartiles)"), network),
+            table(("decoding a line of 28 steps", "CPU us (quartiles)"), decoding),
+        )
+    )
+
+
+def jpeg(rows: Rows) -> str:
+    """Microseconds by decoder and size, then the texts."""
+    speeds = {name: row["cpu_per_image"] for name, row in rows.items() if "cpu_per_image" in row}
+    sizes = list(dict.fromkeys(name.split(": ")[0] for name in speeds))
+    decoders = list(dict.fromkeys(name.split(": ")[1] for name in speeds))
+    lines = [(name, *(spread(speeds[f"{size}: {name}"], 1e3) for size in sizes)) for name in decoders]
+    texts = [
+        (name.removeprefix("text at "), row["images"], row["texts_changed"])
+        for name, row in rows.items()
+        if "texts_changed" in row
+    ]
+    return table(("CPU us a file", *sizes), lines) + "\n\n" + table(("text at", "images", "changed"), texts)
+
+
+def winograd(rows: Rows) -> str:
+    """Convolutions by library."""
+    lines = [
+        (name, spread(row["cpu_per_image"]), row["x_onnx_runtime"], row["max_delta"], row["largest"])
+        for name, row in rows.items()
+        if "cpu_per_image" in row
+    ]
+    return table(("", "CPU ms (quartiles)", "x ONNX Runtime", "max \\|delta\\|", "largest value"), lines)
+
+
+def operators(rows: Rows) -> str:
+    """Where the time goes."""
+    shown = {name: row["cpu_ms_by_kind"] for name, row in rows.items() if "cpu_ms_by_kind" in row}
+    kinds = ("convolutions", "LSTMs", "pooling", "products", "the rest")
+    lines = [
+        (name, spread(rows[name]["cpu_per_image"]), *(digits(spent[kind]) for kind in kinds))
+        for name, spent in shown.items()
+    ]
+    return table(("CPU ms a word", "all (quartiles)", *kinds), lines)
+
+
+TABLES: dict[str, Callable[[Rows], str]] = {
+    function.__name__: function
+    for function in (peers, operators, throughput, latency, end_to_end, startup, scaling, jpeg, winograd)
+}
+
+
+def bars(results: dict[str, Rows]) -> str:
+    """What was aimed at, beside what these results say."""
+    words, starts, grown = results["peers"], results["startup"], results["scaling"]
+
+    def rate(name: str) -> float:
+        return float(words[name]["images_per_cpu_second"])
+
+    fp32, own = rate("paper: crnn-deploy, ONNX Runtime"), "compact: crnn-deploy, ONNX Runtime"
+    eager, compact = rate("paper: PyTorch eager, batch 1"), max(rate(own), rate(f"{own}, int8"))
+    small_ones = [name for name in words if name.startswith("docTR mobilenet small") and "Runtime" in name]
+    doctr = max(map(rate, small_ones))
+    bf16 = "paper: OpenVINO asked for bf16"
+    cell = results["throughput"]["ONNX Runtime fp32, batch 4, width 100"]
+    of_peak = float(cell["share_of_fp32_convolution_peak"])
+    full, small = (
+        float(results["end_to_end"][f"{n}: infer"]["of_inference_alone"]) for n in ("paper", "compact")
+    )
+    start = starts["default model, fp32"]
+    memory = {
+        int(name.split()[0].replace(",", "")): row["peak_mb"]
+        for name, row in grown.items()
+        if "peak_mb" in row
+    }
+    most = max(memory)
+    decoding = results["decode"]["greedy, 37 classes"]["median"] * 1e3
+    seconds, peak = start["cpu"]["median"] / 1e3, start["peak"]["median"]
+    padded = rate("paper: ONNX Runtime, padded batches of 32")
+    int8 = rate("paper: crnn-deploy, ONNX Runtime, int8")
+    checked: list[tuple[str, str, bool | None]] = [
+        ("fp32, 1.9 x PyTorch eager at batch 1", f"{fp32 / eager:.2f} x", fp32 >= 1.9 * eager),
+        ("fp32, 1.9 x ONNX Runtime on padded batches", f"{fp32 / padded:.2f} x", fp32 >= 1.9 * padded),
+        ("fp32 (batch 4, 100 px), 85 % of the convolution peak", percent(of_peak), of_peak >= 0.85),
+        ("INT8 (static scales, float LSTM), 5 x PyTorch eager", f"{int8 / eager:.2f} x", int8 >= 5 * eager),
+        ("bf16, 3.6 x PyTorch eager", f"{rate(bf16) / eager:.2f} x", rate(bf16) >= 3.6 * eager),
+        ("compact, 750 words a CPU-second", digits(compact), compact >= 750),
+        ("compact ahead of docTR's small network", f"{compact:.0f} to {doctr:.0f}", compact > doctr),
+        ("`infer`, the paper's network, 90 % of inference alone", f"{full:.0%}", full >= 0.9),
+        ("`infer`, compact, 85 % of inference alone", f"{small:.0%}", small >= 0.85),
+        ("cold start of one image, 0.20 CPU-s", f"{seconds:.2f} CPU-s", seconds <= 0.2),
+        ("cold start of one image, 100 MB", f"{peak:.1f} MB", peak <= 100),
+        (
+            "memory at 1,000,000 images within 10 % of that at 10,000",
+            f"{memory[most] / memory[10_000] - 1:+.1%} at {most:,}",
+            None if most < 1_000_000 else memory[most] <= 1.1 * memory[10_000],
+        ),
+        ("greedy decoding of a line, 1 us", f"{decoding:.2f} us", decoding <= 1),
+    ]
+    verdicts = {True: "met", False: "**missed**", None: "not run"}
+    return table(("bar", "measured", ""), [(name, value, verdicts[met]) for name, value, met in checked])
+
+
+def written(page: str, results: Path, machine: str) -> str:
+    """The page with its tables as the results have them."""
+    found = {
+        suite: json.loads((results / f"{suite}--{machine}--cpu.json").read_text(encoding="utf-8"))
+        for suite in (*TABLES, "decode")
+    }
+    made = {
+        suite: f"{make(found[suite]['rows'])}\n\nLoad of the machine: {found[suite]['load']}."
+        for suite, make in TABLES.items()
+    }
+    rows = {suite: found[suite]["rows"] for suite in TABLES}
+    made["bars"] = bars(rows | {"decode": found["decode"]["CPU-milliseconds per line"]})
+    for name, text in made.items():
+        start, end = f"<!-- {name} -->", "<!-- end -->"
+        before, _, rest = page.partition(start)
+        _, closed, after = rest.partition(end)
+        if not closed:
+            raise SystemExit(f"the page has no place for the table {name}")
+        page = f"{before}{start}\n\n{text}\n\n{end}{after}"
+    return page
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results")
+    parser.add_argument("--machine", default="2-core-epyc")
+    parser.add_argument("--page", type=Path, default=ROOT / "docs" / "performance.md")
+    given = parser.parse_args(arguments)
+    page = given.page.read_text(encoding="utf-8")
+    given.page.write_text(written(page, given.results, given.machine), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,131 @@
+"""ReLU or LeakyReLU: told by what batch norm remembers of training.
+
+The two leave no key in a checkpoint. But batch norm keeps the mean that each channel had in training, and
+that mean is another one behind the other activation. So drawn text goes through the network with both, and
+the one whose means come closer to the remembered ones is the one it was trained with. What it was trained on
+is not known, so several kinds of text are drawn, and the kind that comes closest counts. Variances mislead:
+they follow the contrast of the images. `benchmarks/accuracy/activation.py` measures how far this can be trusted.
+"""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Callable, Iterator
+from itertools import product
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from crnn_deploy.recipes.recipe import Recipe
+
+__all__ = ["distances", "leaky_relu"]
+
+Build = Callable[[bool], nn.Module]  # whether LeakyReLU -> the trained network
+
+_RATIO = 2.0  # one must be nearer by this factor
+_NEAR = 0.02  # distances below it are not told apart
+_POLARITIES = (False, True)  # light on dark
+_CONTRASTS = (1.0, 0.5)
+_STROKES = (1, 2, 3)  # pixels at height 32
+_IMAGES = 4  # of each kind
+_WIDTH = 128  # pixels at height 32
+_CHARACTERS = list(string.ascii_letters + string.digits)
+
+
+def leaky_relu(build: Build, recipe: Recipe) -> bool | None:
+    """Whether the weights were trained with LeakyReLU; None where they do not show it."""
+    relu, leaky = distances(build, recipe)
+    if max(relu, leaky) < max(_NEAR, _RATIO * min(relu, leaky)):
+        return None
+    return leaky < relu
+
+
+def distances(build: Build, recipe: Recipe) -> tuple[float, float]:
+    """How far the means are from those that batch norm remembers, with ReLU and with LeakyReLU.
+
+    In deviations, squared; the mean over a layer's channels, summed over the layers. 0.0 without batch norm.
+
+    recipe: how its images are prepared
+    """
+    found = []
+    for leaky in (False, True):
+        module = build(leaky).eval()
+        first = next(layer for layer in module.modules() if isinstance(layer, nn.Conv2d))
+        height = int(getattr(module, "height", recipe.height))
+        # (polarities, contrasts, strokes, all channels of all layers)
+        offsets = np.array(
+            [
+                [
+                    [
+                        _offsets(
+                            module, _lines(height, first.in_channels, recipe, inverted, contrast, stroke)
+                        )
+                        for stroke in _STROKES
+                    ]
+                    for contrast in _CONTRASTS
+                ]
+                for inverted in _POLARITIES
+            ]
+        )
+        found.append(min(float((mixed**2).sum()) for mixed in _mixtures(offsets)))
+    return found[0], found[1]
+
+
+def _mixtures(offsets: NDArray[np.float64]) -> Iterator[NDArray[np.float64]]:
+    """The mean offsets of images of one kind, and of kinds mixed half and half."""
+    choices = [[*([i] for i in range(n)), list(range(n))] for n in offsets.shape[:3]]
+    for polarities, contrasts, strokes in product(*choices):
+        yield offsets[np.ix_(polarities, contrasts, strokes)].mean(axis=(0, 1, 2))
+
+
+def _lines(
+    height: int, channels: int, recipe: Recipe, inverted: bool, contrast: float, stroke: int
+) -> Tensor:
+    """Lines of drawn letters and digits: (N, channels, height, W)."""
+    rng = np.random.default_rng(0)
+    scale = height / 32
+    images = []
+    for _ in range(_IMAGES):
+        dark, light = (round(128 + sign * 127 * contrast * rng.uniform(0.7, 1)) for sign in (-1, 1))
+        paper, ink = (dark, light) if inverted else (light, dark)
+        canvas = np.full((height, round(_WIDTH * scale)), paper, np.uint8)
+        line = "".join(rng.choice(_CHARACTERS, 7))
+        place = (4, round(0.78 * height))
+        thickness = max(1, round(stroke * scale))
+        cv2.putText(canvas, line, place, cv2.FONT_HERSHEY_SIMPLEX, 0.8 * scale, ink, thickness, cv2.LINE_AA)
+        images.append(cv2.GaussianBlur(canvas, (0, 0), 0.7))
+    grey = np.repeat(np.stack(images)[:, None], channels, axis=1).astype(np.float32) / 255
+    return torch.from_numpy(np.ascontiguousarray((grey - recipe.mean[0]) / recipe.std[0], np.float32))
+
+
+def _offsets(module: nn.Module, images: Tensor) -> NDArray[np.float64]:
+    """How far each channel's mean before a batch norm is from the remembered one, in deviations.
+
+    Divided by the root of its layer's channels, so that squares add up to means over the layers.
+    """
+    found: list[NDArray[np.float64]] = []
+
+    def compare(layer: nn.Module, inputs: tuple[Tensor, ...], _: Tensor) -> None:
+        assert isinstance(layer, nn.BatchNorm2d)
+        assert layer.running_mean is not None and layer.running_var is not None
+        if not layer.running_mean.any():  # it has seen no image
+            return
+        seen = inputs[0].mean(dim=(0, 2, 3))
+        offset = (seen - layer.running_mean) / torch.sqrt(layer.running_var + layer.eps)
+        found.append((offset / len(offset) ** 0.5).double().numpy())
+
+    hooks = [
+        layer.register_forward_hook(compare)
+        for layer in module.modules()
+        if isinstance(layer, nn.BatchNorm2d) and layer.track_running_stats
+    ]
+    try:
+        with torch.inference_mode():
+            module(images)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return np.concatenate([np.zeros(0), *found])

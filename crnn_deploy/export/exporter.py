@@ -1,0 +1,206 @@
+"""Checkpoint to ONNX, kept only when its text is proven equal to PyTorch's at sizes never traced."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.export import Dim
+
+from crnn_deploy.errors import VerdictFailed
+from crnn_deploy.export.pytorch import ReferenceBackend
+from crnn_deploy.export.recurrence import (
+    ExportImpossible,
+    baked_constants,
+    strip_traces,
+    with_onnx_recurrence,
+)
+from crnn_deploy.export.reference import accepts_any_width, far_widths
+from crnn_deploy.files import replacing
+from crnn_deploy.manifest import METADATA_KEY, Manifest, OutputKind
+from crnn_deploy.parity.compare import Case, ParityReport, compare, drawn_images
+from crnn_deploy.runtime.backends.ort import OrtBackend
+
+__all__ = ["SIZES", "Export", "ExportFailed", "attach_manifest", "export"]
+
+OPSET = 20
+_TRACED_BATCH = 7
+_BATCHES = (1, 2, 5, 8, 3, 1, 4, 6, 2, 9, 1, 3, 16, 1)  # of the proof; none is the traced one
+SIZES = len(_BATCHES)
+
+
+class ExportFailed(VerdictFailed):
+    """The exported graph does not say what PyTorch says; nothing was written."""
+
+    def __init__(self, report: ParityReport, baked: list[str]) -> None:
+        self.report = report
+        self.baked = baked
+        found = f"; sizes of the traced input stand in the graph: {'; '.join(baked[:5])}" if baked else ""
+        super().__init__(f"the exported graph differs from PyTorch, so no file was written{found}")
+
+
+@dataclass(frozen=True)
+class Export:
+    """A graph that was proven and written."""
+
+    path: Path
+    report: ParityReport
+    manifest: Manifest
+    any_width: bool  # whether the graph's width is dynamic
+    ties_to_shape: list[str]  # what the scan for baked-in sizes found
+
+
+def export(
+    reference: ReferenceBackend,
+    path: Path,
+    *,
+    output: OutputKind = "logits",
+    progress: Callable[[Case], object] = lambda case: None,
+) -> Export:
+    """Write the reference as ONNX with its manifest, atomically, and only when the proof holds.
+
+    The graph takes `images` (batch, C, H, width) float32 and gives `logits` or `log_probs`
+    (batch, steps, classes) float32, or `indices` (batch, steps) int64 and `probabilities` (batch, steps).
+    progress: called after each of the `SIZES` batches of the proof
+    Raises ExportFailed, ExportImpossible.
+    """
+    manifest = replace(
+        reference.manifest,
+        output=output,
+        source={**reference.manifest.source, "crnn_deploy": metadata.version("crnn-deploy")},
+    )
+    any_width = accepts_any_width(reference)
+    width = _traced_width(manifest) if any_width else manifest.width.minimum
+    model = _trace(reference.module, manifest, width, any_width)
+    attach_manifest(model, manifest)
+    traced = {"batch": _TRACED_BATCH}
+    if any_width:
+        steps = manifest.steps(width)
+        traced |= {"width": width, "time steps": steps, "batch x time steps": _TRACED_BATCH * steps}
+    baked = baked_constants(model, traced)
+    with replacing(path) as temporary:
+        onnx.save(model, temporary)
+        candidate = OrtBackend(temporary)
+        report = compare(reference, candidate, _proof(manifest, any_width, width), progress=progress)
+        candidate.close()
+        if not report.passed or baked:
+            raise ExportFailed(report, baked)
+    return Export(path, report, manifest, any_width, baked)
+
+
+def attach_manifest(model: onnx.ModelProto, manifest: Manifest) -> None:
+    """Put the manifest into the model's metadata, in place of an older one."""
+    others = {entry.key: entry.value for entry in model.metadata_props if entry.key != METADATA_KEY}
+    onnx.helper.set_model_props(model, {**others, METADATA_KEY: manifest.to_json()})
+
+
+class _Argmax(nn.Module):
+    """Class and probability of each frame's best class, taken inside the graph."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        probabilities = self.module(images).softmax(dim=2)
+        return probabilities.argmax(dim=2), probabilities.amax(dim=2)
+
+
+class _LogProbs(nn.Module):
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, images: Tensor) -> Tensor:
+        log_probs: Tensor = self.module(images).log_softmax(dim=2)
+        return log_probs
+
+
+def _trace(module: nn.Module, manifest: Manifest, width: int, any_width: bool) -> onnx.ModelProto:
+    module = with_onnx_recurrence(module)
+    names = {"logits": ["logits"], "log-probs": ["log_probs"], "argmax": ["indices", "probabilities"]}
+    if manifest.output != "logits":
+        module = (_Argmax if manifest.output == "argmax" else _LogProbs)(module)
+    images = torch.zeros(_TRACED_BATCH, manifest.channels, manifest.height, width)
+    dynamic: dict[int, object] = {0: Dim.DYNAMIC}
+    if any_width:
+        dynamic[3] = Dim.DYNAMIC
+    with _quiet():
+        try:
+            program = torch.onnx.export(
+                module.eval(),
+                (images,),
+                dynamo=True,
+                opset_version=OPSET,
+                input_names=["images"],
+                output_names=names[manifest.output],
+                dynamic_shapes=(dynamic,),
+                verbose=False,
+            )
+        except (torch.onnx.OnnxExporterError, RuntimeError) as error:
+            cause = error.__cause__ or error
+            reason = str(cause).strip().splitlines()[0] if str(cause).strip() else type(cause).__name__
+            raise ExportImpossible(f"PyTorch cannot export this network: {reason}") from error
+    assert program is not None
+    model: onnx.ModelProto = program.model_proto
+    strip_traces(model)
+    _name_axes(model, any_width)
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def _name_axes(model: onnx.ModelProto, any_width: bool) -> None:
+    """Call the free axes batch, width and steps."""
+    dims = model.graph.input[0].type.tensor_type.shape.dim
+    dims[0].dim_param = "batch"
+    if any_width:
+        dims[3].dim_param = "width"
+    for output in model.graph.output:
+        axes = output.type.tensor_type.shape.dim
+        axes[0].dim_param = "batch"
+        if any_width:
+            axes[1].dim_param = "steps"
+    # intermediate shapes speak of the old names
+    del model.graph.value_info[:]
+
+
+def _traced_width(manifest: Manifest) -> int:
+    """A width to trace whose sizes are unlikely to be those of a layer: it and its steps are not round."""
+    width = max(manifest.width.minimum, 150)
+    while width % 2 == 0 or manifest.steps(width) % 8 == 0 or manifest.steps(width) == manifest.classes:
+        width += 1
+    return width
+
+
+def _proof(manifest: Manifest, any_width: bool, traced: int) -> Iterator[NDArray[np.float32]]:
+    """Batches at sizes that were not traced."""
+    rng = np.random.default_rng(0)
+    widths = (
+        far_widths(manifest.width, len(_BATCHES)) if any_width else [manifest.width.minimum] * len(_BATCHES)
+    )
+    for batch, width in zip(_BATCHES, widths, strict=True):
+        yield drawn_images(manifest, batch, width + (any_width and width == traced), rng)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter's notes on optional packages and deprecations are not for the person who exports."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

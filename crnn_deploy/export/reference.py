@@ -1,0 +1,387 @@
+"""From a checkpoint to the PyTorch reference: which network, which alphabet, which input rule."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from crnn_deploy.errors import AlphabetMismatch, CrnnDeployError
+from crnn_deploy.export.activation import leaky_relu
+from crnn_deploy.export.checkpoint import Checkpoint, CheckpointUnreadable, load
+from crnn_deploy.export.limits import TooLarge, bounded_outputs, bounded_weights
+from crnn_deploy.export.pytorch import ReferenceBackend
+from crnn_deploy.manifest import Manifest, StepRule, WidthRule
+from crnn_deploy.networks.families import FAMILIES, Family, StateDict, recognise
+from crnn_deploy.recipes.alphabets import AlphabetInvalid, check_alphabet
+from crnn_deploy.recipes.recipe import (
+    HIGHEST,
+    RECIPES,
+    Blank,
+    Recipe,
+    RecipeInvalid,
+    find_recipe,
+    recipe_of_checkpoint,
+)
+
+__all__ = [
+    "BatchFirst",
+    "ModelInvalid",
+    "Settings",
+    "accepts_any_width",
+    "far_widths",
+    "open_reference",
+    "reference_of",
+    "step_rule",
+]
+
+_PROBES = 40  # consecutive widths tried; more than twice the largest stride of a known network
+_PROBE_BATCH = 3
+_SPARE = 2**26  # numbers that a family's network has of itself, besides those told by the checkpoint's shapes
+
+
+class ModelInvalid(CrnnDeployError, ValueError):
+    """A factory or network that does not do what a CTC recogniser does."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the user says of a checkpoint; None leaves it to the checkpoint and its family's recipe."""
+
+    recipe: str | None = None  # name or .toml file
+    model: str | None = None  # `package.module:factory` or `file.py:factory`
+    alphabet: tuple[str, ...] | None = None
+    blank: Blank | None = None
+
+
+def open_reference(path: Path, settings: Settings) -> ReferenceBackend:
+    """The network of a checkpoint in fp32, with its manifest.
+
+    Code of the user's own runs where `settings` name it, or a recipe file that they name; a checkpoint
+    names none.
+
+    Raises CheckpointNotFound, CheckpointUnreadable, RecipeInvalid, ModelInvalid, AlphabetInvalid,
+    AlphabetMismatch.
+    """
+    checkpoint = load(path)
+    recipe = find_recipe(settings.recipe) if settings.recipe else None
+    if recipe is None and checkpoint.recipe is not None:
+        try:
+            recipe = recipe_of_checkpoint(checkpoint.recipe, path)
+        except RecipeInvalid as error:
+            raise CheckpointUnreadable(path, str(error)) from error
+    spec = settings.model or (recipe.model if recipe else None)
+    with bounded_outputs() as watch:
+        if spec:
+            if recipe is None:
+                raise ModelInvalid("--model needs a --recipe FILE.toml that says how its input is prepared")
+            module, told = _own_module(spec, checkpoint, recipe.folder), {"family": "own"}
+        else:
+            module, told, recipe = _family_module(checkpoint, recipe, watch)
+        try:
+            return _with_alphabet(module, recipe, checkpoint, told, settings)
+        except TooLarge as error:
+            raise CheckpointUnreadable(path, str(error)) from error
+
+
+def _with_alphabet(
+    module: nn.Module, recipe: Recipe, checkpoint: Checkpoint, told: dict[str, str], settings: Settings
+) -> ReferenceBackend:
+    alphabet = settings.alphabet or checkpoint.alphabet or recipe.alphabet
+    if alphabet is None:
+        raise AlphabetInvalid(
+            f"neither {checkpoint.path} nor the recipe {recipe.name} holds an alphabet; "
+            f"pass --alphabet FILE. {recipe.about}"
+        )
+    source = {"checkpoint_sha256": checkpoint.sha256, **told, "recipe": recipe.name}
+    source["torch"] = torch.__version__
+    return reference_of(
+        module,
+        replace(recipe, blank=settings.blank or recipe.blank),
+        check_alphabet(alphabet, "the checkpoint" if alphabet is checkpoint.alphabet else "the model"),
+        source,
+    )
+
+
+def reference_of(
+    module: nn.Module, recipe: Recipe, alphabet: tuple[str, ...], source: dict[str, str]
+) -> ReferenceBackend:
+    """A backend from a module and a recipe; output layout, classes and time steps are told by running it.
+
+    Raises ModelInvalid, AlphabetMismatch.
+    """
+    module = module.eval().float()
+    recipe = _fit_channels(module, recipe)
+    module = _batch_first(module, recipe, len(alphabet) + 1)
+    width = recipe.width
+    try:
+        steps = {w: _run(module, recipe, 1, w).shape[1] for w in _probed_widths(width)}
+    except ModelInvalid:
+        if not width.fixed:
+            raise
+        steps = {width.minimum: _run(module, recipe, 1, width.minimum).shape[1]}
+    manifest = Manifest(
+        alphabet=alphabet,
+        blank=0 if recipe.blank == "first" else len(alphabet),
+        color=recipe.color,
+        height=recipe.height,
+        width=width,
+        mean=recipe.mean,
+        std=recipe.std,
+        interpolation=recipe.interpolation,
+        steps=step_rule(steps),
+        filters=recipe.filters,
+        source=source,
+    )
+    return ReferenceBackend(module, manifest)
+
+
+def accepts_any_width(reference: ReferenceBackend) -> bool:
+    """Whether the network itself runs at widths other than a fixed one, with the time steps of its rule."""
+    manifest = reference.manifest
+    if not manifest.width.fixed:
+        return True
+    shape = (1, manifest.channels, manifest.height)
+    try:
+        with torch.inference_mode():
+            for width in _probed_widths(manifest.width):
+                if reference.module(torch.zeros(*shape, width)).shape[1] != manifest.steps(width):
+                    return False
+    except RuntimeError:
+        return False
+    return True
+
+
+def _probed_widths(rule: WidthRule) -> list[int]:
+    """Consecutive widths, which tell the stride, and far ones, which tell whether it holds."""
+    return [*range(rule.minimum, rule.minimum + _PROBES), *far_widths(rule, 14)]
+
+
+def far_widths(rule: WidthRule, count: int) -> list[int]:
+    """Widths from a rule's smallest to its largest, or to 800; from a fixed one to four times as much."""
+    high = 4 * rule.minimum if rule.fixed else min(rule.maximum, max(800, rule.minimum))
+    ratio = (high / rule.minimum) ** (1 / (count - 1))
+    return [round(rule.minimum * ratio**i) for i in range(count)]
+
+
+def _family_module(
+    checkpoint: Checkpoint, recipe: Recipe | None, watch: Callable[[nn.Module], None]
+) -> tuple[nn.Module, dict[str, str], Recipe]:
+    for state in checkpoint.variants():
+        if (family := _recognised(state, checkpoint.path)) is not None:
+            break
+    else:
+        names = ", ".join(list(checkpoint.state)[:4])
+        known = ", ".join(family.name for family in FAMILIES)
+        raise CheckpointUnreadable(
+            checkpoint.path,
+            f"its weights ({names}, ...) are of no family known here ({known}); "
+            "export your own network with --model package.module:factory --recipe FILE.toml",
+        )
+    if recipe is None:
+        recipe = RECIPES[family.recipe]
+
+    def build(leaky_relu: bool) -> nn.Module:
+        try:
+            with bounded_weights(_SPARE + 2 * sum(value.numel() for value in state.values())):
+                module = family.build(state, leaky_relu)
+        except (KeyError, IndexError) as error:
+            reason = f"it looks like {family.name}, but {error} is missing or of another shape"
+            raise CheckpointUnreadable(checkpoint.path, reason) from error
+        except (TooLarge, ValueError, TypeError, ArithmeticError, RuntimeError) as error:
+            reason = f"it looks like {family.name}, but its shapes make no network: {_first_line(error)}"
+            raise CheckpointUnreadable(checkpoint.path, reason) from error
+        if (height := getattr(module, "height", 1)) > HIGHEST:
+            reason = f"its network takes images {height} pixels high; the limit is {HIGHEST}"
+            raise CheckpointUnreadable(checkpoint.path, reason)
+        _load_state(module, state, checkpoint.path)
+        watch(module)
+        return module
+
+    told = {"family": family.name}
+    leaky = False
+    try:
+        if family.leaky:
+            leaky, why = _leaky_relu(build, recipe, checkpoint)
+            told["activation"] = f"{'LeakyReLU' if leaky else 'ReLU'} ({why})"
+        module = build(leaky)
+    except (TooLarge, RuntimeError) as error:
+        raise CheckpointUnreadable(
+            checkpoint.path, f"its network does not run: {_first_line(error)}"
+        ) from error
+    return module, told, replace(recipe, height=getattr(module, "height", recipe.height))
+
+
+def _recognised(state: StateDict, path: Path) -> Family | None:
+    try:
+        return recognise(state)
+    except IndexError as error:
+        raise CheckpointUnreadable(path, f"one of its weights lacks an axis ({error})") from error
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def _leaky_relu(
+    build: Callable[[bool], nn.Module], recipe: Recipe, checkpoint: Checkpoint
+) -> tuple[bool, str]:
+    """Whether the activation is LeakyReLU, and what says so."""
+    if recipe.leaky_relu is not None:
+        return recipe.leaky_relu, f"recipe {recipe.name}"
+    if checkpoint.leaky_relu is not None:
+        return checkpoint.leaky_relu, "saved beside the weights"
+    leaky = leaky_relu(build, recipe)
+    if leaky is not None:
+        return leaky, "told by batch norm's means"
+    return False, "the published default; for LeakyReLU give a recipe with leaky_relu = true"
+
+
+def _own_module(spec: str, checkpoint: Checkpoint, folder: Path) -> nn.Module:
+    with _from_here():
+        module = _factory(spec, folder)()
+    if not isinstance(module, nn.Module):
+        raise ModelInvalid(f"{spec} returned a {type(module).__name__}, not a torch.nn.Module")
+    names = set(module.state_dict())
+    state = next((s for s in checkpoint.variants() if names & s.keys()), dict(checkpoint.state))
+    _load_state(module, state, checkpoint.path)
+    return module
+
+
+@contextmanager
+def _from_here() -> Iterator[None]:
+    """Within it, packages of the current folder are found: for the user's own module, and for no other."""
+    sys.path.insert(0, "")
+    try:
+        yield
+    finally:
+        with suppress(ValueError):
+            sys.path.remove("")
+
+
+def _factory(spec: str, folder: Path) -> Any:
+    name, _, attribute = spec.rpartition(":")
+    if not name or not attribute:
+        raise ModelInvalid(f"--model is package.module:factory or file.py:factory, not {spec!r}")
+    try:
+        if name.endswith(".py"):
+            path = folder / name if (folder / name).is_file() else Path(name)
+            found = importlib.util.spec_from_file_location(path.stem, path)
+            assert found is not None and found.loader is not None
+            module = importlib.util.module_from_spec(found)
+            found.loader.exec_module(module)
+        else:
+            module = importlib.import_module(name)
+    except (ImportError, OSError) as error:
+        raise ModelInvalid(f"{spec} cannot be imported: {error}") from error
+    if not callable(factory := getattr(module, attribute, None)):
+        raise ModelInvalid(f"{name} has no function {attribute}")
+    return factory
+
+
+def _load_state(module: nn.Module, state: dict[str, Tensor], path: Path) -> None:
+    # how many batches batch norm saw matters to training alone, and old checkpoints lack it
+    own = {name for name in module.state_dict() if not name.endswith("num_batches_tracked")}
+    try:
+        result = module.load_state_dict(state, strict=False)
+    except RuntimeError as error:
+        shapes = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
+        raise CheckpointUnreadable(path, f"its weights do not fit the network: {shapes}") from error
+    missing = [name for name in result.missing_keys if name in own]
+    if missing or result.unexpected_keys:
+        raise CheckpointUnreadable(
+            path,
+            f"its weights do not fit the network: {len(missing)} missing ({', '.join(missing[:3])}), "
+            f"{len(result.unexpected_keys)} unknown ({', '.join(result.unexpected_keys[:3])})",
+        )
+
+
+def _fit_channels(module: nn.Module, recipe: Recipe) -> Recipe:
+    """The recipe for the number of channels that the first convolution takes."""
+    first = next((layer for layer in module.modules() if isinstance(layer, nn.Conv2d)), None)
+    channels = 1 if recipe.color == "gray" else 3
+    if first is None or first.in_channels == channels:
+        return recipe
+    if first.in_channels not in (1, 3):
+        raise ModelInvalid(f"the network takes {first.in_channels} channels; images have 1 or 3")
+    if channels == 1:
+        return replace(recipe, color="rgb", mean=recipe.mean * 3, std=recipe.std * 3)
+    return replace(recipe, color="gray", mean=recipe.mean[:1], std=recipe.std[:1])
+
+
+class BatchFirst(nn.Module):
+    """Another module's output as (N, T, classes)."""
+
+    def __init__(self, module: nn.Module, order: tuple[int, ...]) -> None:
+        super().__init__()
+        self.module = module
+        self.order = order
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.module(images)
+        return logits.permute(self.order)
+
+
+def _batch_first(module: nn.Module, recipe: Recipe, classes: int) -> nn.Module:
+    shape = tuple(_run(module, recipe, _PROBE_BATCH, recipe.width.minimum).shape)
+    if len(shape) != 3:
+        raise ModelInvalid(
+            f"the network puts out a tensor of shape {shape}; a CTC network puts out (N, T, classes)"
+        )
+    orders = [
+        (batch, 3 - batch - axis, axis)
+        for batch in (0, 1)
+        for axis in range(3)
+        if axis != batch and shape[batch] == _PROBE_BATCH and shape[axis] == classes
+    ]
+    if not orders:
+        # the published layouts are (N, T, classes) and (T, N, classes)
+        raise AlphabetMismatch(classes - 1, shape[2])
+    if len(orders) > 1:
+        raise ModelInvalid(
+            f"the layout of the output {shape} is ambiguous (as many time steps as classes); "
+            "give the recipe another [width], or let the factory put out (N, T, classes)"
+        )
+    return module if orders[0] == (0, 1, 2) else BatchFirst(module, orders[0]).eval()
+
+
+def _run(module: nn.Module, recipe: Recipe, batch: int, width: int) -> Tensor:
+    channels = 1 if recipe.color == "gray" else 3
+    images = torch.zeros(batch, channels, recipe.height, width)
+    try:
+        with torch.inference_mode():
+            logits = module(images)
+    except (RuntimeError, ValueError) as error:
+        raise ModelInvalid(
+            f"the network does not run on an image of {channels} x {recipe.height} x {width}; choose the "
+            f"recipe's height, color and [width] to fit ({_first_line(error)})"
+        ) from error
+    if not isinstance(logits, Tensor):
+        raise ModelInvalid(f"the network puts out a {type(logits).__name__}, not a tensor of logits")
+    return logits
+
+
+def step_rule(steps: dict[int, int]) -> StepRule:
+    """The `(width + offset) // stride` that gives these time steps."""
+    if len(steps) == 1:
+        [(width, count)] = steps.items()
+        stride = max(1, width // count)
+        return StepRule(stride, stride * count - width)
+    for rule in _candidates(min(steps), steps[min(steps)]):
+        if all(rule(width) == count for width, count in steps.items()):
+            return rule
+    raise ModelInvalid(f"the network's time steps follow no stride: {steps}")
+
+
+def _candidates(width: int, count: int) -> Iterator[StepRule]:
+    for stride in range(1, _PROBES // 2 + 1):
+        for offset in range(stride * count - width, stride * (count + 1) - width):
+            yield StepRule(stride, offset)

@@ -1,0 +1,1 @@
+"""ONNX graphs: opening, changing and measuring them. Nothing here needs PyTorch."""

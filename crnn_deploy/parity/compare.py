@@ -1,0 +1,262 @@
+"""Parity of two backends: logits, every frame's argmax and the text, as a verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from rapidfuzz.distance import Levenshtein
+
+from crnn_deploy.errors import RunFailed
+from crnn_deploy.manifest import Manifest
+from crnn_deploy.runtime.backends.backend import Backend
+from crnn_deploy.runtime.decoding import ctc
+from crnn_deploy.runtime.decoding.ctc import Frames
+
+__all__ = ["LARGE", "TIE", "TOLERANCE", "Case", "ParityReport", "compare", "drawn_images", "max_delta"]
+
+TIE = 1e-5  # a top-2 margin that rounding in fp32 may turn; a frame below it has no argmax to speak of
+TOLERANCE = 1e-4  # of logits in fp32
+LARGE = 10.0  # fp32 rounds in proportion: of logits beyond this the tolerance is as much larger
+
+
+@dataclass(frozen=True)
+class Flip:
+    """A frame whose likeliest class differs."""
+
+    batch: int  # images in its batch
+    width: int  # pixels
+    image: int  # which of the batch
+    frame: int
+    reference: int  # class
+    candidate: int  # class
+    margin: float  # the reference's top-2 margin there, in logits
+
+
+@dataclass(frozen=True)
+class Case:
+    """One batch through both backends."""
+
+    batch: int  # images
+    width: int  # pixels
+    steps: int  # time steps
+    scale: float  # largest |logit| of the reference
+    max_delta: float  # largest |delta|: of logits, of log-probabilities, or of the best class's probability
+    flips: tuple[Flip, ...]  # every frame whose argmax differs
+    changed: tuple[int, ...]  # images whose text differs
+    edits: int  # edit distance of all texts
+    characters: int  # of the reference's texts
+    error: str | None = None  # why there is nothing to compare
+
+    def ties(self, tie: float) -> int:
+        """Frames whose argmax differs and whose margin is below that of a tie."""
+        return sum(flip.margin < tie for flip in self.flips)
+
+    def text_changes(self, tie: float) -> int:
+        """Images whose text differs, those left out whose only flips are ties."""
+        turned = {flip.image for flip in self.flips}
+        broken = {flip.image for flip in self.flips if not flip.margin < tie}  # of NaN too
+        return sum(image in broken or image not in turned for image in self.changed)
+
+
+@dataclass(frozen=True)
+class ParityReport:
+    """What a candidate does differently from its reference."""
+
+    cases: tuple[Case, ...]
+    tolerance: float  # allowed max_delta of logits up to 10, in proportion beyond
+    tie: float = TIE  # margin of a frame's two likeliest classes below which rounding may turn it
+
+    @property
+    def max_delta(self) -> float:
+        """NaN where one of them is."""
+        return float(np.max([0.0, *(case.max_delta for case in self.cases)]))
+
+    @property
+    def images(self) -> int:
+        return sum(case.batch for case in self.cases)
+
+    @property
+    def frames(self) -> int:
+        return sum(case.batch * case.steps for case in self.cases)
+
+    @property
+    def flips(self) -> int:
+        """Frames whose argmax differs, ties left out."""
+        return sum(len(case.flips) - case.ties(self.tie) for case in self.cases)
+
+    @property
+    def text_changes(self) -> int:
+        return sum(case.text_changes(self.tie) for case in self.cases)
+
+    @property
+    def cer(self) -> float:
+        """Character error rate of the candidate's text against the reference's."""
+        return sum(case.edits for case in self.cases) / max(1, sum(case.characters for case in self.cases))
+
+    @property
+    def passed(self) -> bool:
+        return (
+            bool(self.cases)
+            and all(case.max_delta <= self.tolerance * max(1, case.scale / LARGE) for case in self.cases)
+            and self.flips == 0
+            and self.text_changes == 0
+        )
+
+    def to_plain(self) -> dict[str, Any]:
+        names = (
+            "passed",
+            "tolerance",
+            "tie",
+            "max_delta",
+            "images",
+            "frames",
+            "flips",
+            "text_changes",
+            "cer",
+        )
+        return {name: getattr(self, name) for name in names} | {
+            "cases": [asdict(case) for case in self.cases]
+        }
+
+    def table(self) -> str:
+        """The report as lines of text, flipped frames last."""
+        lines = ["batch  width  steps  max |logit|  max |delta|  argmax flips  ties  texts changed"]
+        lines += [
+            f"{c.batch:5}  {c.width:5}  {c.steps:5}  {c.scale:11.2f}  {c.max_delta:11.2e}"
+            f"  {len(c.flips) - c.ties(self.tie):12}  {c.ties(self.tie):4}  {c.text_changes(self.tie):13}"
+            for c in self.cases
+        ]
+        lines += [f"batch {c.batch} width {c.width}: {c.error}" for c in self.cases if c.error is not None]
+        flips = [flip for case in self.cases for flip in case.flips]
+        lines += [
+            f"flip: batch {f.batch} width {f.width} image {f.image} frame {f.frame}: "
+            f"class {f.reference} -> {f.candidate}, margin {f.margin:.2e}"
+            for f in sorted(flips, key=lambda f: -f.margin)[:10]
+        ]
+        large = f" per {LARGE:.0f} of max |logit|" if any(c.scale > LARGE for c in self.cases) else ""
+        lines.append(
+            f"{'PASSED' if self.passed else 'FAILED'}: {self.images} images, {self.frames} frames; "
+            f"max |delta| {self.max_delta:.2e} (allowed {self.tolerance:.0e}{large}), "
+            f"{self.flips} argmax flips, {self.text_changes} texts changed, CER {self.cer:.4f}"
+        )
+        return "\n".join(lines)
+
+
+def compare(
+    reference: Backend,
+    candidate: Backend,
+    batches: Iterable[NDArray[np.float32]],
+    *,
+    tolerance: float = TOLERANCE,
+    progress: Callable[[Case], object] = lambda case: None,
+) -> ParityReport:
+    """Run batches (N, C, H, W) through both. The reference puts out logits or log-probabilities.
+
+    tolerance: allowed max_delta of logits up to 10, in proportion beyond
+    progress: called after each batch
+    """
+    cases = []
+    for images in batches:
+        cases.append(_compare_batch(reference, candidate, images))
+        progress(cases[-1])
+    return ParityReport(tuple(cases), tolerance)
+
+
+def _compare_batch(reference: Backend, candidate: Backend, images: NDArray[np.float32]) -> Case:
+    batch, width = images.shape[0], images.shape[3]
+    expected = reference.run(images)
+    steps = expected.indices.shape[1]
+    try:
+        actual = candidate.run(images)
+    except RunFailed as error:
+        return Case(batch, width, steps, 0.0, float("inf"), (), tuple(range(batch)), 0, 0, str(error))
+    if actual.indices.shape != expected.indices.shape:
+        return Case(batch, width, steps, 0.0, float("inf"), (), tuple(range(batch)), 0, 0)
+    flips = tuple(
+        Flip(
+            batch,
+            width,
+            int(image),
+            int(frame),
+            int(expected.indices[image, frame]),
+            int(actual.indices[image, frame]),
+            _margin(expected, int(image), int(frame)),
+        )
+        for image, frame in zip(*np.nonzero(expected.indices != actual.indices), strict=True)
+    )
+    pairs = list(zip(_texts(expected, reference.manifest), _texts(actual, candidate.manifest), strict=True))
+    silent = [
+        name
+        for name, frames in (("the reference", expected), ("the candidate", actual))
+        if not np.isfinite(frames.probabilities).all()
+    ]
+    return Case(
+        batch=batch,
+        width=width,
+        steps=steps,
+        scale=0.0 if expected.logits is None else float(np.abs(expected.logits).max()),
+        max_delta=max_delta(expected, actual, reference.manifest, candidate.manifest),
+        flips=flips,
+        changed=tuple(image for image, (a, b) in enumerate(pairs) if a != b),
+        edits=sum(Levenshtein.distance(a, b) for a, b in pairs),
+        characters=sum(len(a) for a, _ in pairs),
+        error=f"{' and '.join(silent)} put out NaN" if silent else None,
+    )
+
+
+def max_delta(expected: Frames, actual: Frames, ours: Manifest, theirs: Manifest) -> float:
+    """Largest |delta| of logits; of log-probabilities where one puts these out, and of the best class's
+    probability where one puts out that alone.
+    """
+    if expected.logits is None or actual.logits is None:
+        return float(np.abs(expected.probabilities - actual.probabilities).max())
+    if ours.output == theirs.output:
+        return float(np.abs(expected.logits - actual.logits).max())
+    return float(np.abs(_log_softmax(expected.logits) - _log_softmax(actual.logits)).max())
+
+
+def _log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
+    shifted = logits.astype(np.float64) - logits.max(axis=2, keepdims=True)
+    normalised: NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum(axis=2, keepdims=True))
+    return normalised
+
+
+def _margin(frames: Frames, image: int, frame: int) -> float:
+    if frames.logits is None:
+        return float("nan")
+    second, first = np.sort(frames.logits[image, frame])[-2:].tolist()
+    return float(first - second)
+
+
+def _texts(frames: Frames, manifest: Manifest) -> Sequence[str]:
+    return [ctc.decode_indices(row, manifest.alphabet, manifest.blank) for row in frames.indices.tolist()]
+
+
+def drawn_images(manifest: Manifest, batch: int, width: int, rng: np.random.Generator) -> NDArray[np.float32]:
+    """Network inputs (N, C, H, W) to compare with: half lines of drawn characters, half noise.
+
+    A trained network sees nothing in noise, and an untrained one sees everything alike: both are asked.
+    """
+    images = np.empty((batch, manifest.height, width, manifest.channels), np.uint8)
+    for image in images:
+        low, high = sorted(rng.integers(0, 256, 2).tolist())
+        if rng.random() < 0.5:
+            image[:] = rng.integers(low, high + 1, image.shape)
+            continue
+        paper, ink = (low, high) if rng.random() < 0.5 else (high, low)
+        canvas = np.full(image.shape[:2], paper, np.uint8)
+        word = "".join(chr(c) for c in rng.integers(33, 127, max(1, width // 12)))
+        scale = manifest.height / 32
+        cv2.putText(
+            canvas, word, (2, int(0.75 * manifest.height)), cv2.FONT_HERSHEY_SIMPLEX, 0.7 * scale, ink, 2
+        )
+        noisy = canvas[:, :, None] + rng.normal(0, 8, image.shape)
+        image[:] = np.clip(noisy, 0, 255)
+    mean, std = (np.array(values, np.float32) for values in (manifest.mean, manifest.std))
+    scaled = (images.astype(np.float32) / 255 - mean) / std
+    return np.ascontiguousarray(scaled.transpose(0, 3, 1, 2), np.float32)

@@ -1,0 +1,148 @@
+"""What a candidate in another precision, or an engine, does to frames and texts that its model puts out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from crnn_deploy.export.reference import far_widths
+from crnn_deploy.graph.model import backend_of
+from crnn_deploy.manifest import Manifest
+from crnn_deploy.parity.compare import drawn_images, max_delta
+from crnn_deploy.parity.verdict import Reading, Verdict, judge, readings
+from crnn_deploy.runtime.backends.backend import Backend
+from crnn_deploy.runtime.decoding.ctc import Frames
+
+__all__ = ["DRAWN", "Fidelity", "Proof", "drawn_batches", "fidelity"]
+
+FLIPS_ALLOWED = 0.01  # of all frames; half precision turns frames that were near a tie
+_CASES, _BATCH = 8, 4
+DRAWN = _CASES * _BATCH  # images that `drawn_batches` gives
+
+
+@dataclass(frozen=True)
+class Fidelity:
+    """What a candidate does to frames and texts."""
+
+    images: int
+    frames: int
+    peak: float  # largest |value| of a tensor that is rounded; infinity or NaN where a weight is
+    largest: float  # finite number of the type; infinity where nothing is rounded
+    max_delta: float  # largest |delta| of logits, of log-probabilities, or of the best class's probability
+    scale: float  # largest |logit| of the reference; 0 where it puts out none
+    flips: int  # frames whose likeliest class differs
+    verdict: Verdict
+
+    @property
+    def overflow(self) -> bool:
+        return not self.peak <= self.largest
+
+    @property
+    def passed(self) -> bool:
+        """No overflow, no NaN, no verdict that failed, and no more than one frame in a hundred flipped.
+
+        So few images cannot prove that a budget holds; that a confident text changed fails it.
+        """
+        failed = self.overflow or np.isnan(self.max_delta) or self.verdict.answer == "FAILED"
+        return not failed and self.flips <= FLIPS_ALLOWED * self.frames
+
+    def line(self) -> str:
+        if self.overflow:
+            return (
+                f"FAILED: overflow, a tensor reaches {self.peak:.3g} and the type ends at {self.largest:.3g}"
+            )
+        return (
+            f"{'PASSED' if self.passed else 'FAILED'}: {self.images} images, {self.frames} frames; "
+            f"max |delta| {self.max_delta:.1e} of {self.scale:.1f}, {self.flips} argmax flips, "
+            f"{self.verdict.flips.count} texts changed, {self.verdict.confident_flips.count} of "
+            f"{self.verdict.confident_flips.images} confident ones"
+        )
+
+
+class Proof:
+    """Images, and what the model they are checked against says of them.
+
+    model: with a manifest of its own, which may allow more widths
+    manifest: whose widths the drawn images have
+    images: prepared batches (N, C, H, W) beside the drawn ones
+    reference: asked in the model's place, as PyTorch; None: the model in ONNX Runtime
+    progress: called with the number of images of each batch that was read
+    """
+
+    def __init__(
+        self,
+        model: onnx.ModelProto,
+        manifest: Manifest,
+        *,
+        images: Sequence[NDArray[np.float32]] = (),
+        reference: Backend | None = None,
+        progress: Callable[[int], object] = lambda images: None,
+    ) -> None:
+        self.manifest = manifest
+        self.batches = (*drawn_batches(manifest), *images)
+        self.progress = progress
+        self._model, self._reference = model, reference
+
+    @cached_property
+    def expected(self) -> tuple[Frames, ...]:
+        """What the reference says of each batch. Raises what running it raises."""
+        return self.read(self._backend)
+
+    @cached_property
+    def _backend(self) -> Backend:
+        return self._reference or backend_of(self._model)
+
+    def read(self, backend: Backend) -> tuple[Frames, ...]:
+        """What a backend says of each batch. Raises RunFailed."""
+        found = []
+        for batch in self.batches:
+            found.append(backend.run(batch))
+            self.progress(len(batch))
+        return tuple(found)
+
+    def check(
+        self, actual: Sequence[Frames], manifest: Manifest, *, peak: float = 0.0, largest: float = np.inf
+    ) -> Fidelity:
+        """A candidate's frames of the batches against the reference's; manifest: the candidate's."""
+        return fidelity(self.expected, actual, self._backend.manifest, manifest, peak=peak, largest=largest)
+
+
+def fidelity(
+    expected: Sequence[Frames],
+    actual: Sequence[Frames],
+    ours: Manifest,
+    theirs: Manifest,
+    *,
+    peak: float = 0.0,
+    largest: float = np.inf,
+) -> Fidelity:
+    """Compare batch by batch what a reference and a candidate said; `peak` as `precision.rounded` has it."""
+    pairs = list(zip(expected, actual, strict=True))
+    return Fidelity(
+        images=sum(len(one.indices) for one in expected),
+        frames=sum(one.indices.size for one in expected),
+        peak=peak,
+        largest=largest,
+        max_delta=float(np.max([max_delta(one, other, ours, theirs) for one, other in pairs])),
+        scale=max(0.0 if one.logits is None else float(np.abs(one.logits).max()) for one in expected),
+        flips=sum(int((one.indices != other.indices).sum()) for one, other in pairs),
+        verdict=judge(_readings(expected, ours), _readings(actual, theirs)),
+    )
+
+
+def _readings(frames: Sequence[Frames], manifest: Manifest) -> list[Reading]:
+    return [reading for one in frames for reading in readings(one, manifest)]
+
+
+def drawn_batches(manifest: Manifest) -> Iterable[NDArray[np.float32]]:
+    """`DRAWN` drawn images (N, C, H, W) from the rule's smallest width to its largest, or to 800."""
+    rng = np.random.default_rng(2)
+    rule = manifest.width
+    widths = [rule.minimum] * _CASES if rule.fixed else far_widths(rule, _CASES)
+    for width in widths:
+        yield drawn_images(manifest, _BATCH, width, rng)

@@ -1,0 +1,106 @@
+"""Images on which a verdict is passed: somebody's own, labelled or not, or drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crnn_deploy.datasets import Dataset, Sample
+from crnn_deploy.errors import CrnnDeployError
+from crnn_deploy.manifest import Manifest
+from crnn_deploy.runtime.batching import Batch, batches
+from crnn_deploy.runtime.images import sources
+from crnn_deploy.runtime.images.pixels import Source, read_image
+from crnn_deploy.runtime.images.prepare import prepare
+from crnn_deploy.synthesis.dataset import SyntheticDataset
+from crnn_deploy.synthesis.fonts import scan, tier_of
+from crnn_deploy.synthesis.renderer import Renderer
+from crnn_deploy.synthesis.texts import TextSource, read_words, writable
+
+__all__ = ["BATCH", "ProofImages", "held_out", "proof_images"]
+
+BATCH = 8  # as `infer` has it
+_SEED = 301  # of drawn images; calibration and the benchmark of the default model have others
+
+
+@dataclass(frozen=True)
+class ProofImages:
+    """Prepared images in the runtime's batches."""
+
+    batches: tuple[Batch, ...]
+    truths: tuple[str, ...] | None  # by index; None without labels
+    sources: tuple[Source, ...]  # by index
+
+
+def held_out(alphabet: Sequence[str], size: int) -> Dataset:
+    """Words, numbers and lines in words and fonts that no training saw, half of them with faults."""
+    renderer = Renderer(
+        [face for face in scan(tier_of(alphabet)) if face.split == "held-out"], tuple(alphabet)
+    )
+    words = read_words("held-out")
+    kinds = writable(alphabet, words, {"word": 3, "number": 1, "line": 1})
+    texts = TextSource(alphabet, words, kinds)
+    clean, faulty = (SyntheticDataset(texts, renderer, _SEED, flag, "both", size) for flag in (False, True))
+    return _Alternating(clean, faulty)
+
+
+@dataclass(frozen=True)
+class _Alternating:
+    """Images of two datasets in turn."""
+
+    even: Dataset
+    odd: Dataset
+
+    def __len__(self) -> int:
+        return len(self.even)
+
+    def __getitem__(self, index: int) -> Sample:
+        return (self.odd if index % 2 else self.even)[index]
+
+
+def proof_images(
+    manifest: Manifest,
+    spec: str | None,
+    labelled: Dataset | None,
+    samples: int,
+    *,
+    progress: Callable[[int], object] = lambda images: None,
+) -> ProofImages:
+    """Images of a dataset; or of a folder, file or glob; or, without either, `samples` drawn ones.
+
+    manifest: how they are prepared
+    progress: called with 1 for each image
+    Raises PathNotFound, ImagesMissing.
+    """
+    if labelled is None and spec is None:
+        labelled = held_out(manifest.alphabet, samples)
+    truths: list[str] | None = None if labelled is None else []
+    kept: list[Source] = []
+
+    def found() -> Iterator[tuple[Source, str]]:
+        if labelled is not None:
+            yield from (
+                (sample.image, sample.text) for sample in (labelled[at] for at in range(len(labelled)))
+            )
+            return
+        assert spec is not None
+        sources.check((spec,))
+        yield from ((path, "") for path in sources.find((spec,), ()))
+
+    def prepared() -> Iterator[tuple[int, NDArray[np.float32]]]:
+        for source, text in found():
+            progress(1)
+            try:
+                ready = prepare(read_image(source), manifest)
+            except CrnnDeployError:
+                continue  # what neither model can read changes no text
+            if truths is not None:
+                truths.append(text)
+            kept.append(source)
+            yield len(kept) - 1, ready
+
+    made = tuple(batches(prepared(), BATCH))
+    return ProofImages(made, None if truths is None else tuple(truths), tuple(kept))

@@ -1,0 +1,322 @@
+"""Does a candidate read the text that its reference reads? Whole strings are counted, with intervals.
+
+Without labels a change of a string is neither better nor worse. What counts is whether the reference was sure
+of it: of the strings whose weakest frame it gave more than 0.8, none of 3,000 changed in an INT8 model that
+lost no accuracy, while 3-10 % of all strings did, all of them ones that it was unsure of.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crnn_deploy.evaluation.metrics import Score, Z, score, wilson
+from crnn_deploy.manifest import Manifest
+from crnn_deploy.runtime.backends.backend import Backend
+from crnn_deploy.runtime.batching import Batch
+from crnn_deploy.runtime.decoding import ctc
+from crnn_deploy.runtime.decoding.ctc import Frames
+
+__all__ = [
+    "CONFIDENT",
+    "Budget",
+    "Change",
+    "Check",
+    "Rate",
+    "Reading",
+    "Verdict",
+    "judge",
+    "margin_change",
+    "read",
+    "readings",
+]
+
+CONFIDENT = 0.8  # of a text's weakest frame
+
+Answer = Literal["PASSED", "FAILED", "NOT ENOUGH IMAGES"]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a model reads in one image."""
+
+    text: str
+    weakest: float  # smallest probability among the frames' likeliest classes, 0-1; NaN where one is
+    indices: NDArray[np.int64]  # (T,) likeliest class of each frame
+    margins: NDArray[np.float32]  # (T,) difference of its two best logits; NaN where the graph has none
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a candidate may change. Shares of 1."""
+
+    confident_flips: float = 0.001  # of the strings that the reference was sure of
+    confidence: float = CONFIDENT  # above which it was
+    accuracy_loss: float = 0.002  # net, of all images; asked with labels alone
+    cer_increase: float = 0.0005  # of the truths' characters; asked with labels alone
+
+
+@dataclass(frozen=True)
+class Rate:
+    """A share of images and its interval."""
+
+    count: int
+    images: int
+
+    @property
+    def share(self) -> float:
+        return self.count / self.images if self.images else 0.0
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 % (Wilson)."""
+        return wilson(self.count, self.images)
+
+    def to_plain(self) -> dict[str, Any]:
+        return {**vars(self), "share": self.share, "interval": self.interval}
+
+    def __str__(self) -> str:
+        low, high = self.interval
+        return f"{self.count} of {self.images} ({self.share:.2%}, 95 %: {low:.2%}-{high:.2%})"
+
+
+@dataclass(frozen=True)
+class Check:
+    """One figure against its budget."""
+
+    name: str
+    answer: Answer
+    value: float
+    interval: tuple[float, float]  # 95 %
+    allowed: float
+
+
+@dataclass(frozen=True)
+class Change:
+    """An image that the two read otherwise."""
+
+    image: int  # its place among the images
+    reference: str
+    candidate: str
+    truth: str | None
+    confident: bool
+    weakest: float  # of the reference
+    margin: float  # smallest difference of the reference's two best logits at a frame that flipped
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a candidate changes, and whether its budget allows it."""
+
+    images: int
+    flips: Rate  # of all strings
+    confident_flips: Rate  # of the strings the reference was sure of
+    changes: tuple[Change, ...]  # the surest first
+    checks: tuple[Check, ...]
+    right_to_wrong: Rate | None = None  # this and what follows with labels alone
+    wrong_to_right: Rate | None = None
+    exact: tuple[int, int] | None = None  # right readings of reference and candidate
+    cer: tuple[float, float] | None = None  # character error rates of both
+
+    @property
+    def answer(self) -> Answer:
+        """FAILED where a check is; else NOT ENOUGH IMAGES where one is."""
+        answers = {check.answer for check in self.checks}
+        if "FAILED" in answers:
+            return "FAILED"
+        return "NOT ENOUGH IMAGES" if "NOT ENOUGH IMAGES" in answers else "PASSED"
+
+    @property
+    def passed(self) -> bool:
+        return self.answer == "PASSED"
+
+    def to_plain(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        plain: dict[str, Any] = {
+            "answer": self.answer,
+            "images": self.images,
+            "strings_changed": self.flips.to_plain(),
+            "confident_strings_changed": self.confident_flips.to_plain(),
+            "checks": [vars(check) for check in self.checks],
+            "changes": [vars(change) for change in self.changes],
+        }
+        if self.right_to_wrong is not None and self.wrong_to_right is not None:
+            assert self.exact is not None and self.cer is not None
+            plain |= {
+                "right_to_wrong": self.right_to_wrong.to_plain(),
+                "wrong_to_right": self.wrong_to_right.to_plain(),
+                "exact": {"reference": self.exact[0], "candidate": self.exact[1]},
+                "cer": {"reference": self.cer[0], "candidate": self.cer[1]},
+            }
+        return plain
+
+    def table(self) -> str:
+        """The figures as lines of text, the answer last."""
+        lines = [f"strings changed: {self.flips}", f"confident strings changed: {self.confident_flips}"]
+        if self.right_to_wrong is not None:
+            assert self.exact is not None and self.cer is not None
+            lines += [
+                f"right to wrong: {self.right_to_wrong}",
+                f"wrong to right: {self.wrong_to_right}",
+                f"exact: {self.exact[0]} -> {self.exact[1]} of {self.images}; "
+                f"CER {self.cer[0]:.3%} -> {self.cer[1]:.3%}",
+            ]
+        lines += [
+            f"changed: {change.reference!r} -> {change.candidate!r}, weakest frame {change.weakest:.2f}, "
+            f"margin {change.margin:.2f}"
+            for change in self.changes[:5]
+        ]
+        return "\n".join([*lines, self.line()])
+
+    def line(self) -> str:
+        """The answer and the checks that it comes from."""
+        checks = "; ".join(
+            f"{c.name} {c.value:.3%} (95 %: {c.interval[0]:.3%} to {c.interval[1]:.3%}, "
+            f"allowed {c.allowed:.3%})"
+            for c in self.checks
+            if c.answer == self.answer or self.answer == "PASSED"
+        )
+        more = ": not enough images to tell" if self.answer == "NOT ENOUGH IMAGES" else ""
+        return f"{self.answer}{more}: {self.images} images; {checks}"
+
+
+def judge(
+    reference: Sequence[Reading],
+    candidate: Sequence[Reading],
+    truths: Sequence[str] | None = None,
+    *,
+    budget: Budget = Budget(),
+) -> Verdict:
+    """Compare two models' readings of the same images in the same order.
+
+    A check is PASSED where the whole 95 % interval of its figure is within the budget, FAILED where all of it
+    is beyond, and there are NOT ENOUGH IMAGES to tell where the budget lies inside. A candidate that puts out
+    NaN for an image has changed it.
+    """
+    changes = []
+    for at, (mine, theirs) in enumerate(zip(reference, candidate, strict=True)):
+        if mine.text != theirs.text or not np.isfinite(theirs.weakest):
+            changes.append(
+                Change(
+                    at,
+                    mine.text,
+                    theirs.text,
+                    None if truths is None else truths[at],
+                    mine.weakest > budget.confidence,
+                    mine.weakest,
+                    _margin_at_flips(mine, theirs),
+                )
+            )
+    sure = sum(reading.weakest > budget.confidence for reading in reference)
+    confident = Rate(sum(change.confident for change in changes), sure)
+    check = _check("confident strings changed", confident.share, confident.interval, budget.confident_flips)
+    verdict = Verdict(
+        images=len(reference),
+        flips=Rate(len(changes), len(reference)),
+        confident_flips=confident,
+        changes=tuple(sorted(changes, key=lambda change: -change.weakest)),
+        checks=(check,),
+    )
+    return verdict if truths is None else _with_truths(verdict, reference, candidate, truths, budget)
+
+
+def _with_truths(
+    verdict: Verdict,
+    reference: Sequence[Reading],
+    candidate: Sequence[Reading],
+    truths: Sequence[str],
+    budget: Budget,
+) -> Verdict:
+    before, after = (
+        [score([(truth, reading.text)]) for truth, reading in zip(truths, readings, strict=True)]
+        for readings in (reference, candidate)
+    )
+    loss = np.array([a.exact - b.exact for a, b in zip(before, after, strict=True)], np.float64)
+    edits = np.array([b.edits - a.edits for a, b in zip(before, after, strict=True)], np.float64)
+    totals = [sum(scores, Score()) for scores in (before, after)]
+    length = max(1.0, totals[0].characters / max(1, verdict.images))  # characters an image
+    return replace(
+        verdict,
+        checks=(
+            *verdict.checks,
+            _check("loss of exact accuracy", *_mean(loss), budget.accuracy_loss),
+            _check("increase of the CER", *_mean(edits / length), budget.cer_increase),
+        ),
+        right_to_wrong=Rate(int((loss > 0).sum()), verdict.images),
+        wrong_to_right=Rate(int((loss < 0).sum()), verdict.images),
+        exact=(totals[0].exact, totals[1].exact),
+        cer=(totals[0].cer, totals[1].cer),
+    )
+
+
+def _mean(values: NDArray[np.float64]) -> tuple[float, tuple[float, float]]:
+    """Mean of paired differences and its 95 % interval by the normal approximation.
+
+    Differences that are all zero tell no spread; the interval then reaches as far as one image in Wilson's.
+    """
+    if not len(values):
+        return 0.0, (-1.0, 1.0)
+    mean = float(values.mean())
+    reach = Z * float(values.std()) / math.sqrt(len(values)) or wilson(0, len(values))[1]
+    return mean, (mean - reach, mean + reach)
+
+
+def _check(name: str, value: float, interval: tuple[float, float], allowed: float) -> Check:
+    answer: Answer = "NOT ENOUGH IMAGES"
+    if interval[1] <= allowed:
+        answer = "PASSED"
+    elif interval[0] > allowed:
+        answer = "FAILED"
+    return Check(name, answer, value, interval, allowed)
+
+
+def _margin_at_flips(mine: Reading, theirs: Reading) -> float:
+    """The smallest margin of the reference at a frame whose likeliest class differs."""
+    if mine.indices.shape != theirs.indices.shape:
+        return math.nan
+    return float(mine.margins[mine.indices != theirs.indices].min(initial=math.inf))
+
+
+def margin_change(reference: Sequence[Reading], candidate: Sequence[Reading]) -> float:
+    """Mean |change| of the difference of the two best logits, over all frames; NaN without logits."""
+    changes = [
+        np.abs(mine.margins - theirs.margins) for mine, theirs in zip(reference, candidate, strict=True)
+    ]
+    return float(np.concatenate(changes).mean())
+
+
+def readings(frames: Frames, manifest: Manifest) -> list[Reading]:
+    """What a model reads in each image of a batch."""
+    if frames.logits is None:
+        margins = np.full(frames.indices.shape, np.nan, np.float32)
+    else:
+        best = np.partition(frames.logits, -2, axis=2)[:, :, -2:]
+        margins = best[:, :, 1] - best[:, :, 0]
+    return [
+        Reading(
+            ctc.decode_indices(indices.tolist(), manifest.alphabet, manifest.blank),
+            float(probabilities.min(initial=1.0)),
+            indices,
+            margin,
+        )
+        for indices, probabilities, margin in zip(frames.indices, frames.probabilities, margins, strict=True)
+    ]
+
+
+def read(
+    backend: Backend, batches: Iterable[Batch], *, progress: Callable[[int], object] = lambda images: None
+) -> list[Reading]:
+    """Readings of all images in the order of their indices, which are 0, 1, 2 and so on.
+
+    progress: called with the number of images of each batch
+    """
+    found: dict[int, Reading] = {}
+    for batch in batches:
+        found.update(zip(batch.indices, readings(backend.run(batch.images), backend.manifest), strict=True))
+        progress(len(batch.indices))
+    return [found[at] for at in range(len(found))]

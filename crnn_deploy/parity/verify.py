@@ -1,0 +1,200 @@
+"""Two models on the same images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crnn_deploy.datasets import Dataset
+from crnn_deploy.errors import CrnnDeployError
+from crnn_deploy.export.pytorch import ReferenceBackend
+from crnn_deploy.export.reference import Settings, open_reference
+from crnn_deploy.graph.model import load_onnx
+from crnn_deploy.manifest import Manifest
+from crnn_deploy.parity.compare import TOLERANCE, ParityReport, compare, drawn_images
+from crnn_deploy.parity.tolerance import FLOATS, FormatError, Meter, in_graph, in_pytorch
+from crnn_deploy.parity.verdict import Reading, Verdict, judge, readings
+from crnn_deploy.recipes.recipe import RECIPES
+from crnn_deploy.runtime.backends.backend import SUFFIXES, Backend, open_backend
+from crnn_deploy.runtime.backends.engine_file import read_sidecar
+from crnn_deploy.runtime.batching import batches
+from crnn_deploy.runtime.decoding.ctc import Frames
+from crnn_deploy.runtime.images import sources
+from crnn_deploy.runtime.images.pixels import Source, read_image
+from crnn_deploy.runtime.images.prepare import prepare
+
+__all__ = ["NotComparable", "Verification", "open_checkpoint", "verify"]
+
+_BATCH = 8
+_CASES = 12
+_MEASURED, _SPARSE = 128, 4  # what a number format costs: of the first images, then of one batch in so many
+
+
+@dataclass(frozen=True)
+class Verification:
+    """Two models on the same images: number by number, and string by string."""
+
+    parity: ParityReport
+    verdict: Verdict | None  # None of drawn images, which hold no text to speak of
+    format_error: FormatError | None  # what the tolerance comes from; None where it was given or is the usual
+    unmeasured: str | None  # why an engine is held to the usual tolerance, where it is
+
+
+class NotComparable(CrnnDeployError, ValueError):
+    """Two models that do not take the same input or do not have the same classes."""
+
+
+def verify(
+    reference: Path,
+    candidate: Path,
+    settings: Settings,
+    *,
+    images: str | None,
+    labelled: Dataset | None = None,
+    tolerance: float | None,
+) -> Verification:
+    """Compare two models, each a checkpoint, an ONNX file or an engine.
+
+    images: a folder, file or glob; without it and `labelled`, images are drawn
+    labelled: images and their texts, which the verdict then counts right and wrong strings by
+    tolerance: of logits; None: `parity.TOLERANCE`, and for an engine what its format costs this network,
+        measured on some of the images
+    Raises NotComparable and what opening a model raises.
+    """
+    # an ONNX file says how it is fed; a checkpoint beside it takes that over
+    first = open_backend(reference) if reference.suffix in SUFFIXES else None
+    second = open_backend(candidate) if candidate.suffix in SUFFIXES else None
+    first = first or open_checkpoint(reference, settings, None if second is None else second.manifest)
+    second = second or open_checkpoint(candidate, settings, first.manifest)
+    ours, theirs = first.manifest, second.manifest
+    for name in ("alphabet", "blank", "color", "height", "steps"):
+        if getattr(ours, name) != getattr(theirs, name):
+            raise NotComparable(
+                f"{reference} and {candidate} differ in {name}: "
+                f"{_short(getattr(ours, name))} and {_short(getattr(theirs, name))}"
+            )
+    if ours.output == "argmax" != theirs.output:
+        raise NotComparable(f"{reference} gives no logits to compare with; name it second")
+    fed = theirs if candidate.suffix == ".engine" else ours  # an engine serves widths of its own
+    order: list[int] = []  # in which images that are read come
+    if images is None and labelled is None:
+        inputs = _drawn(fed)
+    else:
+        inputs = _read(_sources(images, labelled), fed, order)
+    meter, unmeasured = None, None
+    if tolerance is None:
+        sides = (reference, first), (candidate, second)
+        meter, unmeasured = _meter(sides if candidate.suffix == ".engine" else sides[::-1])
+    recorders = _Recorder(first), _Recorder(second)
+    given = TOLERANCE if tolerance is None else tolerance
+    parity = compare(*recorders, _measured(inputs, meter), tolerance=given)
+    costs = None if meter is None else meter.error
+    if costs is not None:
+        best_alone = "argmax" in (ours.output, theirs.output)
+        allowed = costs.probability_tolerance if best_alone else costs.tolerance
+        parity = replace(parity, tolerance=allowed, tie=costs.tie)
+    if not order:
+        return Verification(parity, None, costs, unmeasured)
+    truths = None if labelled is None else [labelled[at].text for at in order]
+    verdict = judge(recorders[0].read, recorders[1].read, truths)
+    return Verification(parity, verdict, costs, unmeasured)
+
+
+def _meter(sides: Sequence[tuple[Path, Backend]]) -> tuple[Meter | None, str | None]:
+    """Of what the format of an engine costs the network that it is compared with; or why it is not measured.
+
+    sides: the network, and the engine, which may be none
+    """
+    (path, backend), (engine, _) = sides
+    if engine.suffix != ".engine" or (precision := read_sidecar(engine).precision) not in FLOATS:
+        return None, None
+    if isinstance(backend, ReferenceBackend):
+        manifest = backend.manifest
+        blank = np.zeros((1, manifest.channels, manifest.height, manifest.width.minimum), np.float32)
+        try:
+            in_pytorch(backend.module, precision).measure(blank)
+        except RuntimeError as error:  # a module of one's own may hold to float32
+            reason = " ".join(str(error).split())[:200]
+            return (
+                None,
+                f"what {precision} costs is not measured: PyTorch does not run the network so ({reason})",
+            )
+        return in_pytorch(backend.module, precision), None
+    if path.suffix != ".onnx" or backend.manifest.output == "argmax":
+        return None, f"what {precision} costs is not measured: {path} is no network with logits"
+    return in_graph(load_onnx(path), precision), None
+
+
+def _measured(batches: Iterable[NDArray[np.float32]], meter: Meter | None) -> Iterator[NDArray[np.float32]]:
+    """Batches, of which the meter measures the first ones and then one in so many."""
+    for at, images in enumerate(batches):
+        if meter is not None and (meter.error.images < _MEASURED or at % _SPARSE == 0):
+            meter.measure(images)
+        yield images
+
+
+def _sources(images: str | None, labelled: Dataset | None) -> Iterable[Source]:
+    if labelled is not None:
+        return (labelled[at].image for at in range(len(labelled)))
+    assert images is not None
+    sources.check((images,))
+    return sources.find((images,), ())
+
+
+def _drawn(manifest: Manifest) -> Iterator[NDArray[np.float32]]:
+    rng = np.random.default_rng(1)
+    buckets = manifest.width.buckets()
+    for i in range(_CASES):
+        width = buckets[i * (len(buckets) - 1) // (_CASES - 1)]
+        yield drawn_images(manifest, 1 + i % _BATCH, width, rng)
+
+
+class _Recorder:
+    """A backend whose readings are kept, so that one run serves both comparisons."""
+
+    def __init__(self, backend: Backend) -> None:
+        self.manifest = backend.manifest
+        self.read: list[Reading] = []
+        self._backend = backend
+
+    def run(self, images: NDArray[np.float32]) -> Frames:
+        frames = self._backend.run(images)
+        self.read += readings(frames, self.manifest)
+        return frames
+
+    def close(self) -> None:
+        self._backend.close()
+
+
+def open_checkpoint(path: Path, settings: Settings, manifest: Manifest | None) -> Backend:
+    """A checkpoint in PyTorch, fed as another model's manifest says where there is one.
+
+    Raises what `open_reference` raises.
+    """
+    if manifest is None:
+        return open_reference(path, settings)
+    built_in = manifest.source.get("recipe") in RECIPES  # others stand in a file, or in the checkpoint itself
+    known = Settings(
+        recipe=settings.recipe or (manifest.source["recipe"] if built_in else None),
+        model=settings.model,
+        alphabet=settings.alphabet or manifest.alphabet,
+        blank=settings.blank or ("first" if manifest.blank == 0 else "last"),
+    )
+    backend = open_reference(path, known)
+    return ReferenceBackend(backend.module, replace(manifest, output="logits", steps=backend.manifest.steps))
+
+
+def _read(found: Iterable[Source], manifest: Manifest, order: list[int]) -> Iterator[NDArray[np.float32]]:
+    prepared = ((i, prepare(read_image(source), manifest)) for i, source in enumerate(found))
+    for batch in batches(prepared, _BATCH):
+        order.extend(batch.indices)
+        yield batch.images
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) < 60 else f"{text[:57]}..."

@@ -1,0 +1,1 @@
+"""Calibration, and INT8 as Q/DQ nodes."""

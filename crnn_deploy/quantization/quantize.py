@@ -1,0 +1,286 @@
+"""A float model to INT8, kept only when it reads the same text and is faster, in one run on one machine."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any, Literal
+
+import numpy as np
+import onnx
+
+from crnn_deploy.errors import BackendMissing, ManifestMissing, VerdictFailed
+from crnn_deploy.files import replacing
+from crnn_deploy.graph.model import backend_of, load_onnx, manifest_of
+from crnn_deploy.graph.precision import CastImpossible, cast, rounded
+from crnn_deploy.parity.verdict import Budget, Reading, Verdict, judge, margin_change, read
+from crnn_deploy.quantization import qdq
+from crnn_deploy.quantization.calibrate import Scales
+from crnn_deploy.quantization.dynamic_lstm import with_dynamic_lstm
+from crnn_deploy.runtime.backends.backend import Backend
+from crnn_deploy.runtime.backends.openvino import OpenVinoBackend
+from crnn_deploy.runtime.backends.ort import OrtBackend
+from crnn_deploy.runtime.batching import Batch
+
+__all__ = ["Quantization", "Refused", "Sensitivity", "Variant", "quantize", "speed_ratio"]
+
+_ROUNDS = 9  # of the speed's comparison
+_SCREEN = 256  # images on which layers are compared
+
+Target = Literal["cpu", "gpu"]
+Lstm = Literal["float", "dynamic"]
+Rest = Literal["fp32", "fp16"]
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """What quantising one layer alone does."""
+
+    layer: str  # its output
+    operator: str
+    flips: int  # strings changed of the first images
+    confident_flips: int
+    margin_change: float  # mean |change| of the difference of the two best logits
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A model that was measured."""
+
+    name: str
+    kept_float: tuple[str, ...]  # outputs of layers that stay float
+    verdict: Verdict
+    speed: float  # images per CPU-second as a ratio to the float model in the same run
+
+    def to_plain(self) -> dict[str, Any]:
+        plain = {"name": self.name, "kept_float": self.kept_float, "speed": round(self.speed, 3)}
+        return plain | {"verdict": self.verdict.to_plain()}
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """What was tried; the last variant is the one that was written, or refused."""
+
+    variants: tuple[Variant, ...]
+    sensitivity: tuple[Sensitivity, ...]  # the layer that hurts most first
+    activations: qdq.Activations
+    reference: tuple[Reading, ...]
+    bf16: Variant | str  # the float model by OpenVINO; or why it was not measured
+    fp16: Verdict | None  # of the first images, emulated; None where it cannot be cast to
+
+    @property
+    def chosen(self) -> Variant:
+        return self.variants[-1]
+
+    @property
+    def measured(self) -> tuple[Variant, ...]:
+        """The variants, and what else was measured beside them."""
+        return (*self.variants, self.bf16) if isinstance(self.bf16, Variant) else self.variants
+
+    def to_plain(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        return {
+            "activations": self.activations,
+            "weights": "int8, per channel, 7 bits",
+            "variants": [variant.to_plain() for variant in self.variants],
+            "sensitivity": [vars(one) for one in self.sensitivity],
+            "openvino_bf16": self.bf16 if isinstance(self.bf16, str) else self.bf16.to_plain(),
+            "fp16_emulated": None if self.fp16 is None else self.fp16.to_plain(),
+        }
+
+    def table(self) -> str:
+        """The variants as lines of text, the last with all its figures."""
+        lines = [f"{v.name}: {v.speed:.2f} x float, {v.verdict.line()}" for v in self.variants]
+        return "\n".join([*lines, self.chosen.verdict.table()])
+
+
+class Refused(VerdictFailed):
+    """No variant is both within the budget and faster; nothing was written."""
+
+    def __init__(self, reason: str, result: Quantization) -> None:
+        super().__init__(f"no INT8 model was written: {reason}")
+        self.result = result
+
+
+def quantize(
+    model: Path,
+    scales: Scales,
+    batches: Sequence[Batch],
+    truths: Sequence[str] | None,
+    path: Path,
+    *,
+    budget: Budget,
+    activations: qdq.Activations = "int8",
+    lstm: Lstm = "float",
+    rest: Rest = "fp32",
+    target: Target = "cpu",
+    progress: Callable[[int], object] = lambda images: None,
+    stopped: Callable[[], bool] = lambda: False,
+) -> Quantization:
+    """Write the Q/DQ model that changes the least layers back to float and passes both gates, atomically.
+
+    batches: of all images, for the verdict; truths: their texts by index, None without labels
+    lstm: dynamic is for CPUs alone, and lets one image run at a time (see `dynamic_lstm`)
+    rest: of what stays float; fp16 is for GPUs, and is judged rounded as it is stored
+    target: gpu leaves the speed gate out, since this machine's CPU says nothing of it
+    progress: called with the number of images of each batch that was read
+    Raises Refused, QuantizationImpossible, and what opening the model raises; KeyboardInterrupt.
+    """
+    source = load_onnx(model)
+    manifest = manifest_of(source)
+    if manifest is None:
+        raise ManifestMissing(model)
+    qdq.check_float(source)
+    search = _Search(
+        model, source, scales, batches, truths, budget, activations, lstm, rest, progress, stopped
+    )
+    variants = [search.variant(())]
+    sensitivity: list[Sensitivity] = []
+    kept: list[str] = []
+    while (answer := _answer(variants[-1], target)) != "passed":
+        verdict = variants[-1].verdict
+        sensitivity = sensitivity or search.sensitivity()
+        result = search.result(variants, sensitivity)
+        if not verdict.confident_flips.count and verdict.checks[0].answer == "NOT ENOUGH IMAGES":
+            raise Refused(f"there are not enough images to tell; {verdict.line()}", result)
+        if answer == "slow":
+            raise Refused(
+                f"at {variants[-1].speed:.2f} x the float model it is not faster on this machine"
+                + (f" with {len(kept)} layers back in float, which the budget asks for" if kept else ""),
+                result,
+            )
+        if len(kept) == len(sensitivity):
+            raise Refused("even with all layers in float the budget does not hold", result)
+        # the layers that hurt most go back to float, twice as many at each try
+        kept = [one.layer for one in sensitivity[: max(1, 2 * len(kept))]]
+        variants.append(search.variant(tuple(kept)))
+    sensitivity = sensitivity or search.sensitivity()
+    with replacing(path) as temporary:
+        onnx.save(search.quantized(kept), temporary)
+    return search.result(variants, sensitivity)
+
+
+def _answer(variant: Variant, target: Target) -> Literal["passed", "failed", "slow"]:
+    if not variant.verdict.passed:
+        return "failed" if variant.speed > 1 or target == "gpu" else "slow"
+    return "passed" if variant.speed > 1 or target == "gpu" else "slow"
+
+
+class _Search:
+    def __init__(
+        self,
+        path: Path,
+        source: onnx.ModelProto,
+        scales: Scales,
+        batches: Sequence[Batch],
+        truths: Sequence[str] | None,
+        budget: Budget,
+        activations: qdq.Activations,
+        lstm: Lstm,
+        rest: Rest,
+        progress: Callable[[int], object],
+        stopped: Callable[[], bool],
+    ) -> None:
+        self._path, self._source, self._scales = path, source, scales
+        self._floating = OrtBackend(path)
+        self._batches, self._truths, self._budget = batches, truths, budget
+        self._activations, self._lstm, self._rest = activations, lstm, rest
+        self._progress, self._stopped = progress, stopped
+        self.reference = self._read(self._floating, batches)
+
+    def quantized(self, kept: Sequence[str]) -> onnx.ModelProto:
+        model = self._with_layers(kept)
+        if self._rest == "fp16":
+            return cast(model, "fp16")
+        return with_dynamic_lstm(model) if self._lstm == "dynamic" else model
+
+    def _with_layers(self, kept: Sequence[str]) -> onnx.ModelProto:
+        return qdq.insert(self._source, self._scales.ranges, keep_float=kept, activations=self._activations)
+
+    def variant(self, kept: tuple[str, ...]) -> Variant:
+        model = self.quantized(kept)
+        backend = backend_of(_without_peak(rounded(model)) if self._rest == "fp16" else model)
+        verdict = judge(self.reference, self._read(backend, self._batches), self._truths, budget=self._budget)
+        speed = speed_ratio(self._floating, backend, self._batches)
+        name = self._activations + (", LSTM dynamic int8" if self._lstm == "dynamic" else "")
+        name += ", the rest fp16" if self._rest == "fp16" else ""
+        name += f", {len(kept)} layers float" if kept else ""
+        return Variant(name, kept, verdict, speed)
+
+    def sensitivity(self) -> list[Sensitivity]:
+        """Every layer quantised alone, on the first images; the one that hurts most first."""
+        layers = qdq.candidates(self._source)
+        operators = {node.output[0]: node.op_type for node in self._source.graph.node}
+        few, reference = self._few()
+        found = []
+        for layer in layers:
+            backend = backend_of(self._with_layers([other for other in layers if other != layer]))
+            candidate = self._read(backend, few)
+            verdict = judge(reference, candidate, budget=self._budget)
+            flips, sure = verdict.flips.count, verdict.confident_flips.count
+            found.append(
+                Sensitivity(layer, operators[layer], flips, sure, margin_change(reference, candidate))
+            )
+        return sorted(found, key=lambda one: (-one.confident_flips, -one.flips, -one.margin_change))
+
+    def result(self, variants: Sequence[Variant], sensitivity: Sequence[Sensitivity]) -> Quantization:
+        return Quantization(
+            *(tuple(variants), tuple(sensitivity), self._activations, tuple(self.reference)),
+            self._bf16(),
+            self._fp16(),
+        )
+
+    def _bf16(self) -> Variant | str:
+        """What OpenVINO's bfloat16 does to the float model, where it is installed and the CPU has it."""
+        try:
+            backend = OpenVinoBackend(self._path, precision="bf16")
+        except BackendMissing as error:
+            return str(error)
+        verdict = judge(self.reference, self._read(backend, self._batches), self._truths, budget=self._budget)
+        return Variant("OpenVINO bf16", (), verdict, speed_ratio(self._floating, backend, self._batches))
+
+    def _fp16(self) -> Verdict | None:
+        """What half precision changes on the first images, told by a float32 graph that rounds as it does."""
+        try:
+            model = _without_peak(rounded(cast(self._source, "fp16")))
+        except CastImpossible:
+            return None
+        few, reference = self._few()
+        return judge(reference, self._read(backend_of(model), few), budget=self._budget)
+
+    def _few(self) -> tuple[list[Batch], list[Reading]]:
+        """Some batches of all widths, their images counted from 0, and what the float model reads in them."""
+        few = list(self._batches)
+        while len(few) > 1 and sum(len(batch.indices) for batch in few) > _SCREEN:
+            few = few[::2]
+        order = [at for batch in few for at in batch.indices]
+        few = [Batch(b.images, tuple(order.index(at) for at in b.indices)) for b in few]
+        return few, [self.reference[at] for at in order]
+
+    def _read(self, backend: Backend, batches: Sequence[Batch]) -> list[Reading]:
+        if self._stopped():
+            raise KeyboardInterrupt
+        return read(backend, batches, progress=self._progress)
+
+
+def _without_peak(model: onnx.ModelProto) -> onnx.ModelProto:
+    del model.graph.output[-1]
+    return model
+
+
+def speed_ratio(reference: Backend, candidate: Backend, batches: Sequence[Batch]) -> float:
+    """Images per CPU-second of the candidate by those of the reference: interleaved, the median ratio."""
+    some = batches[:: max(1, len(batches) // 16)]
+    ratios = []
+    for _ in range(_ROUNDS):
+        seconds = []
+        for backend in (reference, candidate):
+            start = time.process_time()
+            for batch in some:
+                backend.run(np.ascontiguousarray(batch.images))
+            seconds.append(time.process_time() - start)
+        ratios.append(seconds[0] / seconds[1])
+    return median(ratios)

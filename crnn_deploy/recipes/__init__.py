@@ -1,0 +1,1 @@
+"""What checkpoints do not hold: recipes, alphabets, vocabularies."""

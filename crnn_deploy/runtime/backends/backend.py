@@ -1,0 +1,84 @@
+"""What runs a network: one protocol, one file for each library."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crnn_deploy.errors import BackendMissing, ModelNotFound, ModelUnreadable
+from crnn_deploy.manifest import Manifest
+from crnn_deploy.runtime.decoding.ctc import Frames
+from crnn_deploy.runtime.fork import not_forked
+
+__all__ = ["SUFFIXES", "Backend", "Device", "Engine", "open_backend"]
+
+Engine = Literal["onnxruntime", "openvino"]
+Device = Literal["cpu", "cuda"]
+SUFFIXES = (".onnx", ".engine")  # of model files that `open_backend` knows
+
+
+class Backend(Protocol):
+    """A network that is ready to run; safe to call from several threads."""
+
+    @property
+    def manifest(self) -> Manifest: ...
+
+    def run(self, images: NDArray[np.float32]) -> Frames:
+        """Images (N, C, H, W), prepared as the manifest says, to what the network says of each frame.
+
+        Raises RunFailed, ModelClosed.
+        """
+        ...
+
+    def close(self) -> None:
+        """Give back what it holds; a run that has begun may end after it. A second time changes nothing."""
+        ...
+
+
+def open_backend(
+    path: Path,
+    *,
+    threads: int = 1,
+    engine: Engine = "onnxruntime",
+    device: Device = "cpu",
+    tf32: bool = False,
+) -> Backend:
+    """The backend for a model file, told by its suffix.
+
+    engine: the library that runs an .onnx file
+    device: where ONNX Runtime runs an .onnx file; an .engine runs on the GPU
+    tf32: whether fp32 products of an .onnx file on cuda may round their factors to TF32; an .engine was built
+        with or without it
+
+    Raises ModelNotFound, ModelUnreadable, ManifestMissing, BackendMissing; of an engine, what
+    `trt.open_engine` raises.
+    """
+    with not_forked():
+        return _opened(path, threads, engine, device, tf32)
+
+
+def _opened(path: Path, threads: int, engine: Engine, device: Device, tf32: bool) -> Backend:
+    if not path.is_file():
+        raise ModelNotFound(path)
+    if path.suffix == ".onnx" and engine == "openvino":
+        if device != "cpu":
+            raise BackendMissing(f"OpenVINO runs on the CPU here; for {device} take the engine onnxruntime")
+        from crnn_deploy.runtime.backends.openvino import OpenVinoBackend
+
+        return OpenVinoBackend(path, threads=threads)
+    if path.suffix == ".onnx":
+        from crnn_deploy.runtime.backends.ort import OrtBackend
+
+        return OrtBackend(path, threads=threads, device=device, tf32=tf32, cached=True)
+    if path.suffix == ".engine":
+        from crnn_deploy.runtime.backends.trt import open_engine
+
+        return open_engine(path)
+    raise ModelUnreadable(
+        path,
+        "neither an .onnx nor an .engine file; a checkpoint becomes an .onnx file with: "
+        "crnn-deploy export --checkpoint FILE",
+    )

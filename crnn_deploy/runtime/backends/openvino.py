@@ -1,0 +1,126 @@
+"""OpenVINO on the CPU."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crnn_deploy.errors import BackendMissing, ManifestMissing, ModelClosed, ModelUnreadable, RunFailed
+from crnn_deploy.manifest import METADATA_KEY, Manifest
+from crnn_deploy.runtime.backends.onnx_file import check_self_contained, read_metadata
+from crnn_deploy.runtime.backends.outputs import frames_of
+from crnn_deploy.runtime.decoding.ctc import Frames
+
+__all__ = ["OpenVinoBackend", "import_openvino", "signal_stack_kept"]
+
+
+class OpenVinoBackend:
+    """An ONNX file with a manifest, run by OpenVINO.
+
+    threads: threads inside one run
+    precision: bf16 needs a CPU with its instructions: on others OpenVINO would take fp32 without a word
+    Raises BackendMissing, ModelUnreadable, ManifestMissing, ManifestInvalid.
+    """
+
+    def __init__(self, path: Path, *, threads: int = 1, precision: Literal["fp32", "bf16"] = "fp32") -> None:
+        openvino = import_openvino()
+        check_self_contained(path)
+        text = read_metadata(path).get(METADATA_KEY)
+        if text is None:
+            raise ManifestMissing(path)
+        self.manifest = Manifest.from_json(text)
+        hint = {"fp32": "f32", "bf16": "bf16"}[precision]
+        settings = {
+            **{"INFERENCE_PRECISION_HINT": hint, "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1},
+            "ENABLE_CPU_PINNING": False,  # else every worker's run is pinned to the same core
+        }
+        try:
+            with signal_stack_kept():
+                self._model: Any = openvino.Core().compile_model(str(path), "CPU", settings)
+        except RuntimeError as error:
+            raise ModelUnreadable(path, f"OpenVINO cannot load it: {_reason(error)}") from error
+        taken = self._model.get_property("INFERENCE_PRECISION_HINT").get_type_name()
+        if taken != hint:
+            raise BackendMissing(
+                f"OpenVINO has no {precision} on this CPU: asked for {hint}, it takes {taken}"
+            )
+        self._path = path
+        self._idle: SimpleQueue[Any] = SimpleQueue()  # a request serves one thread at a time
+
+    def run(self, images: NDArray[np.float32]) -> Frames:
+        if (model := self._model) is None:
+            raise ModelClosed(self._path)
+        try:
+            request = self._idle.get_nowait()
+        except Empty:
+            request = model.create_infer_request()
+        try:
+            results = request.infer([np.ascontiguousarray(images)])
+            outputs = [np.array(results[at]) for at in range(len(model.outputs))]
+        except RuntimeError as error:
+            raise RunFailed(self._path, images.shape, _reason(error)) from error
+        finally:
+            self._idle.put(request)
+        return frames_of(outputs, images, self.manifest, self._path)
+
+    def close(self) -> None:
+        self._model, self._idle = None, SimpleQueue()
+
+
+def import_openvino() -> Any:
+    """The library's module, without its telemetry. Raises BackendMissing.
+
+    As soon as it is imported, OpenVINO tells Google Analytics so and writes an identifier below the user's
+    home, unless this package of its own is missing.
+    """
+    reports = "openvino_telemetry"
+    before = sys.modules.get(reports)
+    sys.modules[reports] = None  # type: ignore[assignment]  # so that its import fails
+    try:
+        return import_module("openvino")
+    except (ImportError, OSError) as error:
+        raise BackendMissing(
+            f"OpenVINO is not usable here ({error}); run pip install 'crnn-deploy[openvino]'"
+        ) from error
+    finally:
+        del sys.modules[reports]
+        if before is not None:
+            sys.modules[reports] = before
+
+
+class _Stack(ctypes.Structure):
+    """`stack_t` of Linux."""
+
+    _fields_: ClassVar = [("sp", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t)]
+
+
+@contextmanager
+def signal_stack_kept() -> Iterator[None]:
+    """Give the thread back the stack for signals that it had before.
+
+    OpenVINO 2026.4 sets one with each model. Where models are closed in the order in which they were opened,
+    it leaves one that is freed, and the next signal, such as Ctrl-C or a child process that ends, crashes.
+    """
+    if sys.platform != "linux":
+        yield
+        return
+    before, library = _Stack(), ctypes.CDLL(None)
+    library.sigaltstack(None, ctypes.byref(before))
+    try:
+        yield
+    finally:
+        library.sigaltstack(ctypes.byref(before), None)
+
+
+def _reason(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__

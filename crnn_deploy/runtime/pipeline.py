@@ -1,0 +1,211 @@
+"""Any number of images through a recogniser: several at a time, results in order, memory flat."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
+from queue import Empty, SimpleQueue
+from typing import Generic, NamedTuple, Protocol, TypeVar
+
+from crnn_deploy.errors import CrnnDeployError, ReadFailed, RunFailed
+from crnn_deploy.runtime.batching import Groups
+from crnn_deploy.runtime.decoding.ctc import Text
+
+__all__ = ["Reader", "Result", "read_in_order"]
+
+_BATCHES_IN_WINDOW = 64  # of words in buckets of 4 pixels, 5 of 6 batches are full then
+_BATCHES_GIVEN = 4  # images in so many batches are given at once: each time costs a write
+_PATIENCE = 0.7  # seconds that what has begun may still take once the run is stopped
+_TURN = 0.2  # seconds after which a thread that waits looks whether the run is stopped
+_MOST_COLUMNS = 2**16  # of images that wait for others, 8 MiB of grey 32-pixel lines
+_COLUMNS_AT_ONCE = 2**14  # of images that a thread prepares before it gives them
+
+_Drawn = list[tuple[int, str]]  # places in the input and paths
+Result = tuple[str, Text | CrnnDeployError]  # the path of an image and what was read in it
+
+
+class Sized(Protocol):
+    """An image as the network takes it."""
+
+    @property
+    def columns(self) -> int: ...  # pixels, its width
+
+
+Image = TypeVar("Image", bound=Sized)
+
+
+class Reader(Protocol[Image]):
+    """What is used of a Recognizer; called from several threads at once."""
+
+    def prepare(self, source: str, /) -> Image: ...
+    def read_batch(self, images: Sequence[Image], /) -> Sequence[Text | CrnnDeployError]: ...
+
+
+def read_in_order(
+    reader: Reader[Image],
+    paths: Iterable[str],
+    *,
+    batch: int,
+    workers: int,
+    window: int | None = None,
+    stopped: Callable[[], bool] = lambda: False,
+) -> Generator[list[Result], None, None]:
+    """Results of all paths in their order, some batches at a time.
+
+    `workers` threads load and prepare images and run batches of one width. An image waits until its batch is
+    full or until `window` images (by default 64 times `batch`) were drawn from `paths` and not yet yielded;
+    then the batch of the one that has waited longest runs as it is. An image that cannot be read gives its
+    error.
+    Once `stopped()` is true, what no thread has begun is dropped, what does not end within a second is given
+    up, as its thread may be in native code that never ends, and the results end before the first gap.
+    """
+    pool = ThreadPoolExecutor(workers)
+    images = _Window(reader, paths, batch, window or _BATCHES_IN_WINDOW * batch)
+    try:
+        yield from images.results(pool, 2 * workers, stopped)
+    finally:
+        pool.shutdown(wait=not images.given_up, cancel_futures=True)
+
+
+class _Window(Generic[Image]):
+    """The images between the input and the output: drawn, prepared, grouped, read."""
+
+    def __init__(self, reader: Reader[Image], paths: Iterable[str], batch: int, size: int) -> None:
+        self._reader, self._remaining, self._batch, self._size = reader, iter(paths), batch, size
+        self._paths: dict[int, str] = {}  # of all that was drawn and not yet given, by place in the input
+        self._drawn = self._given = 0
+        self._exhausted = False
+        self.given_up = False  # a thread still works, and nobody waits for it
+        self._left: deque[_Drawn] = deque()  # of tasks that had enough of wide images
+        self._groups: Groups[_Item[Image]] = Groups(batch)
+        self._full: deque[list[_Item[Image]]] = deque()
+        self._done: dict[int, Text | CrnnDeployError] = {}
+        self._ready: list[Result] = []  # in order, to be given next
+
+    def results(
+        self, pool: ThreadPoolExecutor, ahead: int, stopped: Callable[[], bool]
+    ) -> Generator[list[Result], None, None]:
+        """All results in order; the pool always has `ahead` tasks, as long as there are that many."""
+        least = min(_BATCHES_GIVEN * self._batch, self._size // 4)
+        finished: SimpleQueue[Future[_Outcome[Image]]] = SimpleQueue()
+        submitted: set[Future[_Outcome[Image]]] = set()
+        until = math.inf
+        while True:
+            while len(submitted) < ahead and not stopped() and (task := self._next_task()) is not None:
+                future = pool.submit(task)
+                submitted.add(future)
+                future.add_done_callback(finished.put)
+            if stopped():
+                submitted -= {future for future in submitted if future.cancel()}
+                until = min(until, time.monotonic() + _PATIENCE)
+            if not submitted:
+                break
+            try:
+                future = finished.get(timeout=_TURN)
+            except Empty:
+                self.given_up = time.monotonic() > until
+                if self.given_up:
+                    break
+                continue
+            if future.cancelled():
+                continue
+            submitted.remove(future)
+            self._take(future.result())
+            self._move_on()
+            if len(self._ready) >= max(1, least):
+                yield self._ready
+                self._ready = []
+        if self._ready:
+            yield self._ready
+
+    def _next_task(self) -> Callable[[], _Outcome[Image]] | None:
+        """What a thread does next: run a full batch, else prepare images, else run one that is not full."""
+        if self._full:
+            return partial(_run, self._reader, self._full.popleft())
+        if self._groups.columns < _MOST_COLUMNS and self._left:
+            return partial(_prepare, self._reader, self._left.popleft())
+        if (
+            not self._exhausted
+            and (room := self._size - len(self._paths) - len(self._ready)) > 0
+            and self._groups.columns < _MOST_COLUMNS
+        ):
+            some = list(enumerate(islice(self._remaining, min(self._batch, room)), self._drawn))
+            if some:
+                self._drawn += len(some)
+                self._paths.update(some)
+                return partial(_prepare, self._reader, some)
+            self._exhausted = True
+        return partial(_run, self._reader, self._groups.pop_oldest()) if self._groups else None
+
+    def _take(self, outcome: _Outcome[Image]) -> None:
+        self._done.update(outcome.results)
+        if outcome.left:
+            self._left.append(outcome.left)
+        for item in outcome.prepared:
+            if batch := self._groups.add(item.image.columns, item):
+                self._full.append(batch)
+
+    def _move_on(self) -> None:
+        """Results that come next and are done become ready to be given."""
+        while (result := self._done.pop(self._given, None)) is not None:
+            self._ready.append((self._paths.pop(self._given), result))
+            self._given += 1
+
+
+class _Item(NamedTuple, Generic[Image]):
+    """A prepared image."""
+
+    place: int  # in the input
+    path: str
+    image: Image
+
+
+@dataclass(frozen=True)
+class _Outcome(Generic[Image]):
+    """What a thread has done: images read or failed, by place in the input, images prepared, those left."""
+
+    results: dict[int, Text | CrnnDeployError]
+    prepared: Sequence[_Item[Image]] = ()
+    left: _Drawn = field(default_factory=list)
+
+
+def _prepare(reader: Reader[Image], paths: _Drawn) -> _Outcome[Image]:
+    failed: dict[int, Text | CrnnDeployError] = {}
+    prepared: list[_Item[Image]] = []
+    columns = 0
+    for at, (index, path) in enumerate(paths):
+        if columns > _COLUMNS_AT_ONCE:
+            return _Outcome(failed, prepared, paths[at:])
+        try:
+            image = reader.prepare(path)
+        except Exception as error:
+            failed[index] = _failure(path, error)
+        else:
+            prepared.append(_Item(index, path, image))
+            columns += image.columns
+    return _Outcome(failed, prepared)
+
+
+def _run(reader: Reader[Image], batch: list[_Item[Image]]) -> _Outcome[Image]:
+    try:
+        texts = reader.read_batch([item.image for item in batch])
+        return _Outcome(dict(zip((item.place for item in batch), texts, strict=True)))
+    except Exception as error:
+        if len(batch) == 1:
+            return _Outcome({batch[0].place: _failure(batch[0].path, error)})
+        alone = [_run(reader, [item]).results for item in batch]  # the others are not to blame
+        return _Outcome({index: text for results in alone for index, text in results.items()})
+
+
+def _failure(path: str, error: Exception) -> CrnnDeployError:
+    """The record of an image that cost its batch; an error that names the image stands as it is."""
+    if isinstance(error, CrnnDeployError) and not isinstance(error, RunFailed):
+        return error
+    known = isinstance(error, CrnnDeployError)
+    return ReadFailed(path, str(error) if known else f"unexpected {type(error).__name__}: {error}")

@@ -1,0 +1,249 @@
+"""Images in, text out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from os import PathLike, fsdecode
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crnn_deploy.decoding_rule import DecodingRule
+from crnn_deploy.errors import CrnnDeployError, ReadFailed
+from crnn_deploy.manifest import Manifest
+from crnn_deploy.models import DEFAULT
+from crnn_deploy.runtime import long_lines
+from crnn_deploy.runtime.backends.backend import Backend, Device, Engine, open_backend
+from crnn_deploy.runtime.batching import Groups
+from crnn_deploy.runtime.decoding.ctc import BestPath, Frames, LogitsMissing, Text
+from crnn_deploy.runtime.fork import not_forked
+from crnn_deploy.runtime.images.pixels import MAX_PIXELS, Pixels, Source, use_image
+from crnn_deploy.runtime.images.prepare import content_width, prepare
+
+if TYPE_CHECKING:
+    from crnn_deploy.runtime.decoding.alignment import Decode, Decoder
+
+__all__ = ["Prepared", "Recognizer", "Wide"]
+
+Wide = Literal["cut", "shrink"]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """An image as the network takes it, and what it takes to place its characters."""
+
+    pixels: NDArray[np.float32]  # (C, H, W)
+    name: str  # for messages
+    span: float  # pixels of the original that the network's whole input spans
+    width: int  # pixels, of the original
+
+    @property
+    def columns(self) -> int:
+        """Width of the network's input; images of equal columns can run together."""
+        return int(self.pixels.shape[2])
+
+
+class Recognizer:
+    """A model and all that stands around it: reading, preparing, batching by width, decoding.
+
+    The text and confidence of an image do not depend, in a single bit, on what else is read with it.
+
+    backend: the network; by default the package's own model, which reads printed Latin text
+    batch: most images that run together
+    decoder: how texts are found and how sure they are; by default as the manifest says
+    wide: lines beyond the manifest's largest width are cut (`long_lines`) or shrunk to it; fixed-width
+        networks always shrink
+    max_pixels: an image of more is refused before it is decoded
+
+    >>> [text] = Recognizer().read(["word.png"])
+    >>> [text] = Recognizer.load("model.onnx").read(["word.png"])
+
+    Raises LogitsMissing, and what binding the decoder raises.
+    """
+
+    def __init__(
+        self,
+        backend: Backend | None = None,
+        *,
+        batch: int = 8,
+        decoder: Decoder | None = None,
+        wide: Wide = "cut",
+        max_pixels: int = MAX_PIXELS,
+    ) -> None:
+        if batch < 1:
+            raise ValueError(f"batch is {batch}; at least one image must run at a time")
+        self._backend = open_backend(DEFAULT) if backend is None else backend
+        self._batch, self._wide, self._max_pixels = batch, wide, max_pixels
+        self._decode = _bound(decoder, self.manifest)
+        self._rule = long_lines.uncut(self.manifest) if wide == "cut" else self.manifest
+
+    @classmethod
+    def load(
+        cls,
+        path: str | PathLike[str],
+        *,
+        batch: int = 8,
+        threads: int = 1,
+        engine: Engine | Literal["auto"] = "onnxruntime",
+        device: Device = "cpu",
+        tf32: bool = False,
+        decoder: Decoder | None = None,
+        wide: Wide = "cut",
+        max_pixels: int = MAX_PIXELS,
+    ) -> Recognizer:
+        """A recogniser from a model file.
+
+        batch: most images that run together
+        threads: threads inside one run
+        engine: the library that runs an .onnx file; auto takes the fastest CPU one here (`engines.choose`)
+        device: where ONNX Runtime runs an .onnx file; cuda is its CUDA provider
+        tf32: on cuda, whether fp32 products may round their factors to TF32: faster, and coarser than fp32
+        decoder, wide, max_pixels: as of `Recognizer`
+        Raises ModelNotFound, ModelUnreadable, ManifestMissing, ManifestInvalid, BackendMissing,
+        LogitsMissing.
+        """
+        if engine == "auto":
+            from crnn_deploy.runtime.backends.choice import resolve
+
+            engine = resolve(engine, Path(path), device)
+        opened = open_backend(Path(path), threads=threads, engine=engine, device=device, tf32=tf32)
+        return cls(opened, batch=batch, decoder=decoder, wide=wide, max_pixels=max_pixels)
+
+    def with_decoder(self, decoder: Decoder) -> Recognizer:
+        """A recogniser of the same network and settings with another decoder; closing either closes both.
+
+        Raises LogitsMissing, and what binding the decoder raises.
+        """
+        return Recognizer(
+            self._backend,
+            batch=self._batch,
+            decoder=decoder,
+            wide=self._wide,
+            max_pixels=self._max_pixels,
+        )
+
+    @property
+    def manifest(self) -> Manifest:
+        return self._backend.manifest
+
+    @property
+    def max_pixels(self) -> int:
+        return self._max_pixels
+
+    def read(self, images: Iterable[Source]) -> list[Text]:
+        """Text of each image, in order: paths, encoded bytes, uint8 arrays (grey or BGR) or PIL images.
+
+        Raises ImageNotFound, ImageUnreadable or ReadFailed for the first image that cannot be read, RunFailed
+        where the model cannot run.
+        """
+        results = self.try_read(list(images))
+        for result in results:
+            if isinstance(result, CrnnDeployError):
+                raise result
+        return [result for result in results if isinstance(result, Text)]
+
+    def try_read(self, images: Sequence[Source]) -> list[Text | CrnnDeployError]:
+        """As `read`, but an image that cannot be read gives its error and the others are read.
+
+        Raises RunFailed.
+        """
+        return self.read_prepared(self._try_prepare(source) for source in images)
+
+    def read_prepared(self, images: Iterable[Prepared | CrnnDeployError]) -> list[Text | CrnnDeployError]:
+        """Text of images of any widths, in order; an error in the place of one stands as it is.
+
+        An image is taken from `images` when those before it wait for others of their width or have been read.
+        Raises RunFailed.
+        """
+        results: dict[int, Text | CrnnDeployError] = {}
+        groups: Groups[tuple[int, Prepared]] = Groups(self._batch)
+
+        def run(batch: list[tuple[int, Prepared]]) -> None:
+            texts = self.read_batch([prepared for _, prepared in batch])
+            results.update(zip((index for index, _ in batch), texts, strict=True))
+
+        for index, prepared in enumerate(images):
+            if isinstance(prepared, CrnnDeployError):
+                results[index] = prepared
+            elif batch := groups.add(prepared.columns, (index, prepared)):
+                run(batch)
+        while groups:
+            run(groups.pop_oldest())
+        return [results[index] for index in range(len(results))]
+
+    def _try_prepare(self, source: Source) -> Prepared | CrnnDeployError:
+        try:
+            return self.prepare(source)
+        except CrnnDeployError as error:
+            return error
+
+    def prepare(self, source: Source) -> Prepared:
+        """An image as the network takes it. Raises ImageNotFound, ImageUnreadable."""
+
+        def ready(pixels: Pixels) -> Prepared:
+            with not_forked():
+                prepared = prepare(pixels, self._rule)
+            width = pixels.shape[1]
+            span = prepared.shape[2] * width / content_width(pixels.shape, self._rule)
+            return Prepared(prepared, _name(source), span, width)
+
+        return use_image(source, ready, max_pixels=self._max_pixels)
+
+    def run(self, images: Sequence[Prepared]) -> Frames:
+        """What the network says of images of one width, frame by frame. Raises RunFailed."""
+        pixels = np.stack([prepared.pixels for prepared in images])
+        if pixels.shape[3] <= self.manifest.width.maximum:
+            return self._backend.run(pixels)
+        return long_lines.run(self._backend.run, pixels, self.manifest, self._batch)
+
+    def read_batch(self, images: Sequence[Prepared]) -> list[Text | CrnnDeployError]:
+        """Text of images of one width; ReadFailed for one in which nothing can be read. Raises RunFailed."""
+        with not_forked():
+            return self._read_batch(images)
+
+    def _read_batch(self, images: Sequence[Prepared]) -> list[Text | CrnnDeployError]:
+        frames = self.run(images)
+        steps = frames.indices.shape[1]
+        pixels_per_frame = [(prepared.span / steps, prepared.width) for prepared in images]
+        texts = self._texts(frames, pixels_per_frame, images)
+        for at in np.flatnonzero(~np.isfinite(frames.probabilities).all(axis=1)).tolist():
+            texts[at] = ReadFailed(images[at].name, "the network puts out NaN for it")
+        return texts
+
+    def _texts(
+        self, frames: Frames, pixels_per_frame: Sequence[tuple[float, int]], images: Sequence[Prepared]
+    ) -> list[Text | CrnnDeployError]:
+        try:
+            return [*self._decode(frames, pixels_per_frame)]
+        except CrnnDeployError as error:  # in one image nothing can be read that is allowed
+            if len(images) == 1:
+                return [ReadFailed(images[0].name, str(error))]
+        return [
+            text
+            for at in range(len(images))
+            for text in self._texts(frames.row(at), pixels_per_frame[at : at + 1], images[at : at + 1])
+        ]
+
+    def close(self) -> None:
+        self._backend.close()
+
+
+def _bound(decoder: Decoder | None, manifest: Manifest) -> Decode:
+    """The decoder as it works with this model; without one, what the manifest says."""
+    if decoder is None and manifest.decoding == DecodingRule():
+        return BestPath(manifest.alphabet, manifest.blank)
+    if decoder is None:
+        from crnn_deploy.runtime.decoding.build import decoder_of  # the best path does without
+
+        decoder = decoder_of(manifest.decoding)
+    decode = decoder.bind(manifest.alphabet, manifest.blank)
+    if manifest.output == "argmax" and not isinstance(decode, BestPath):
+        raise LogitsMissing("this decoder")
+    return decode
+
+
+def _name(source: Source) -> str:
+    return fsdecode(source) if isinstance(source, str | PathLike) else f"<{type(source).__name__}>"

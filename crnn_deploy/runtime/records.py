@@ -1,0 +1,318 @@
+"""One record for each image: the formats of the output.
+
+Records are bytes from here on: a file name need not be text, so it goes out as the bytes it came in as
+(in JSON, where that is not allowed, as Python's surrogate escapes).
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from crnn_deploy.errors import CrnnDeployError, ReadFailed, printable, printable_json
+from crnn_deploy.runtime.decoding.ctc import Alternative, Char, Text
+
+__all__ = ["COLUMNS", "FORMATS", "MOST_BYTES", "Csv", "Format", "Record", "Status"]
+
+Status = Literal["ok", "low-confidence", "error"]
+COLUMNS = ("path", "text", "confidence", "status", "error")
+MOST_BYTES = 2**24  # of a record
+
+_ESCAPES = {"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"}
+_ESCAPE = str.maketrans(_ESCAPES)
+_UNESCAPE = {escaped: plain for plain, escaped in _ESCAPES.items()}
+# what spreadsheets take for the beginning of a formula, and the mark that keeps them from it
+_FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20", "'")
+
+
+@dataclass(frozen=True)
+class Record:
+    """What became of one image."""
+
+    path: str
+    status: Status
+    text: str = ""
+    confidence: float | None = None  # 0-1; None for an error
+    error: str | None = None  # one line
+    chars: tuple[Char, ...] = ()
+    alternatives: tuple[Alternative, ...] = ()
+
+    @classmethod
+    def of(
+        cls,
+        path: str,
+        result: Text | CrnnDeployError,
+        min_confidence: float = 0.0,
+        *,
+        with_chars: bool = True,
+    ) -> Record:
+        """The record of a text, or of the error that stands in its place.
+
+        with_chars: False leaves the characters out, which are built when first asked for
+        """
+        if isinstance(result, Text) and not _is_finite(result, with_chars):
+            result = ReadFailed(path, "its confidence is not a number; see the temperature in the manifest")
+        if isinstance(result, CrnnDeployError):
+            return cls(path, "error", error=" ".join(str(result).splitlines()))
+        status: Status = "ok" if result.confidence >= min_confidence else "low-confidence"
+        chars = result.chars if with_chars else ()
+        return cls(path, status, result.text, result.confidence, None, chars, result.alternatives)
+
+
+def _is_finite(text: Text, with_chars: bool) -> bool:
+    figures = [text.confidence, *(one.score for one in text.alternatives)]
+    if with_chars:
+        figures += [char.confidence for char in text.chars]
+    return all(map(math.isfinite, figures))
+
+
+class Format:
+    """How records stand in a file: a header, then records that each end in a line end."""
+
+    name: str
+    spans_lines = False  # whether a line end between quotes is part of a record
+    knows_first = True  # whether a file's torn first record is told from the only line of somebody's file
+    _fixed: tuple[str, ...] = COLUMNS
+
+    def __init__(self, *, show_chars: bool = False, nbest: bool = False) -> None:
+        self.show_chars, self.nbest = show_chars, nbest
+        self.columns = (*self._fixed, *["chars"] * show_chars, *["alternatives"] * nbest)
+
+    @property
+    def header(self) -> bytes:
+        """The first line of a file, or nothing."""
+        return b""
+
+    def encode(self, record: Record) -> bytes:
+        """A record's bytes, its line end included; one that is too long becomes an error."""
+        data = self._encode(record)
+        if len(data) <= MOST_BYTES:
+            return data
+        reason = f"its record has more than {MOST_BYTES:,} bytes; leave out characters or alternatives"
+        return self._encode(Record(record.path, "error", error=f"{printable(record.path)[:200]}: {reason}"))
+
+    def shown(self, data: bytes) -> bytes:
+        """Encoded records for a terminal: without what it would obey."""
+        return printable(_decoded(data)).encode()
+
+    def path(self, data: bytes) -> str:
+        """The path of an encoded record. Raises ValueError for what `encode` has not written."""
+        raise NotImplementedError
+
+    def is_torn(self, data: bytes) -> bool:
+        """Whether bytes without a record's end are the beginning of one, and of one alone."""
+        raise NotImplementedError
+
+    def _encode(self, record: Record) -> bytes:
+        raise NotImplementedError
+
+    def _cells(self, record: Record) -> list[str]:
+        """A record's columns in words."""
+        confidence = "" if record.confidence is None else f"{record.confidence:.6f}"
+        cells = [record.path, record.text, confidence, record.status, record.error or ""]
+        if self.show_chars:
+            cells.append(" ".join(f"{char.char}:{char.confidence:.6f}" for char in record.chars))
+        if self.nbest:  # texts may hold any sign, so JSON parts them
+            found = [[one.text, round(one.score, 6)] for one in record.alternatives]
+            cells.append(json.dumps(found, ensure_ascii=False, allow_nan=False))
+        return cells
+
+
+@dataclass(frozen=True)
+class _Syntax:
+    """Patterns of what a table is made of."""
+
+    cell: bytes
+    torn_cell: bytes  # the beginning of one
+    separator: bytes
+    end: bytes
+    torn_end: bytes
+
+
+class _Table(Format):
+    """Cells in a row."""
+
+    syntax: _Syntax
+
+    def __init__(self, *, show_chars: bool = False, nbest: bool = False) -> None:
+        super().__init__(show_chars=show_chars, nbest=nbest)
+        given = self.syntax
+        statuses = "|".join(get_args(Status)).encode()
+        known = {"confidence": rb"(?:\d+\.\d{6})?+", "status": b"(?:" + statuses + b")"}
+        begun = {"confidence": rb"[\d.]*+", "status": b"[a-z-]*+"}
+        cells = [known.get(column, given.cell) for column in self.columns]
+        record = b"(" + cells[0] + b")" + b"".join(given.separator + cell for cell in cells[1:]) + given.end
+        torn, after = given.torn_end, b""
+        for column, cell in zip(reversed(self.columns), reversed(cells), strict=True):
+            torn = b"(?:" + cell + after + torn + b"|" + begun.get(column, given.torn_cell) + b")"
+            after = given.separator
+        self._record, self._later, self._torn = map(re.compile, (record, b"\n" + record, torn))
+
+    def path(self, data: bytes) -> str:
+        found = self._record.fullmatch(data)
+        if found is None:
+            raise ValueError("other columns")
+        return self._plain(_decoded(found[1]))
+
+    def is_torn(self, data: bytes) -> bool:
+        # a quote that is opened and not closed may have hidden whole records
+        return self._torn.fullmatch(data) is not None and self._later.search(data) is None
+
+    def _plain(self, cell: str) -> str:
+        """What a cell says."""
+        raise NotImplementedError
+
+
+class Tsv(_Table):
+    """Columns between tabs; inside them backslash, tab, LF and CR are `\\\\`, `\\t`, `\\n` and `\\r`."""
+
+    name = "tsv"
+    _cell = rb"[^\t\n\r\\]*+(?:\\[\\tnr][^\t\n\r\\]*+)*+"
+    syntax = _Syntax(_cell, _cell + rb"\\?+", b"\t", b"\n", b"")
+
+    @property
+    def header(self) -> bytes:
+        return _line(self.columns)
+
+    def _plain(self, cell: str) -> str:
+        return _unescaped(cell)
+
+    def _encode(self, record: Record) -> bytes:
+        return _line(self._cells(record))
+
+
+class PlainText(Tsv):
+    """Path, tab, text; the text of an error or a low confidence is empty. Escaped as in `Tsv`, no header."""
+
+    name = "text"
+    knows_first = False
+    _fixed = ("path", "text")
+
+    @property
+    def header(self) -> bytes:
+        return b""
+
+    def _cells(self, record: Record) -> list[str]:
+        if record.status != "ok":
+            return [record.path, *[""] * (len(self.columns) - 1)]
+        path, text, _, _, _, *more = super()._cells(record)
+        return [path, text, *more]
+
+
+class Csv(_Table):
+    """RFC 4180, as Python's csv module writes it by default.
+
+    safe: for spreadsheets: control characters and backslashes are escaped, as in `Tsv` or `\\x1b`, and a cell
+        that would be a formula begins with an apostrophe, as does one that begins with an apostrophe itself
+    """
+
+    name = "csv"
+    spans_lines = True
+    _cell = rb'(?:"[^"]*+(?:""[^"]*+)*+"|[^",\r\n]*+)'
+    syntax = _Syntax(_cell, _cell.replace(b'*+"|', b'*+"?+|'), b",", rb"\r\n", rb"\r?+")
+
+    def __init__(self, *, show_chars: bool = False, nbest: bool = False, safe: bool = False) -> None:
+        super().__init__(show_chars=show_chars, nbest=nbest)
+        self.safe = safe
+
+    @property
+    def header(self) -> bytes:
+        return self._row(self.columns)
+
+    def shown(self, data: bytes) -> bytes:
+        return super().shown(data.replace(b"\r\n", b"\n"))
+
+    def _plain(self, cell: str) -> str:
+        if cell.startswith('"'):
+            cell = cell[1:-1].replace('""', '"')
+        return _unescaped(cell.removeprefix("'")) if self.safe else cell
+
+    def _encode(self, record: Record) -> bytes:
+        cells = self._cells(record)
+        return self._row(map(_safe, cells) if self.safe else cells)
+
+    @staticmethod
+    def _row(cells: Iterable[str]) -> bytes:
+        buffer = io.StringIO(newline="")
+        csv.writer(buffer).writerow(cells)
+        return _encoded(buffer.getvalue())
+
+
+class Jsonl(Format):
+    """One JSON object on each line; the confidence has every digit, so it reads back to the same float."""
+
+    name = "jsonl"
+
+    _opening = b'{"path": "'
+
+    def shown(self, data: bytes) -> bytes:
+        return printable_json(_decoded(data)).encode()
+
+    def path(self, data: bytes) -> str:
+        try:
+            values = json.loads(data, parse_constant=_refuse)
+        except RecursionError:
+            raise ValueError("nested") from None
+        if not isinstance(values, dict) or tuple(values) != self.columns:
+            raise ValueError("other keys")
+        match values:
+            case {
+                "path": str(path),
+                "text": str(),
+                "confidence": None | int() | float(),
+                "status": "ok" | "low-confidence" | "error",
+                "error": None | str(),
+            }:
+                return path
+        raise ValueError("other values")
+
+    def is_torn(self, data: bytes) -> bool:
+        return data.startswith(self._opening) or self._opening.startswith(data)
+
+    def _encode(self, record: Record) -> bytes:
+        values: dict[str, Any] = {column: getattr(record, column) for column in COLUMNS}
+        if self.show_chars:
+            values["chars"] = [vars(char) for char in record.chars]
+        if self.nbest:
+            values["alternatives"] = [vars(one) for one in record.alternatives]
+        line = json.dumps(values, ensure_ascii=False, allow_nan=False) + "\n"
+        return line.encode(errors="backslashreplace")  # what is not text is \udc80 to \udcff in JSON too
+
+
+FORMATS: dict[str, type[Format]] = {form.name: form for form in (PlainText, Tsv, Jsonl, Csv)}
+
+
+def _line(cells: Iterable[str]) -> bytes:
+    return _encoded("\t".join(cell.translate(_ESCAPE) for cell in cells) + "\n")
+
+
+def _safe(cell: str) -> str:
+    escaped = printable(cell.translate(_ESCAPE))
+    return f"'{escaped}" if escaped.startswith(_FORMULA) else escaped
+
+
+def _unescaped(cell: str) -> str:
+    return re.sub(r"\\(?:x([0-9a-f]{2})|u([0-9a-f]{4})|.)", _plain, cell) if "\\" in cell else cell
+
+
+def _plain(match: re.Match[str]) -> str:
+    code = match[1] or match[2]
+    return chr(int(code, 16)) if code else _UNESCAPE[match[0]]
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is not JSON")
+
+
+def _encoded(text: str) -> bytes:
+    return text.encode(errors="surrogateescape")
+
+
+def _decoded(data: bytes) -> str:
+    return data.decode(errors="surrogateescape")

@@ -1,0 +1,264 @@
+"""The benchmarks of speed: what they measure is what they say, and what got slower is told from noise."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import benchmarks.speed.compare
+
+
+def results(path: Path, rounds: dict[str, list[float]], **header: str) -> Path:
+    from benchmarks.common import measured
+
+    rows = {name: {"cpu_per_image": measured(values, "CPU ms")} for name, values in rounds.items()}
+    plain: dict[str, Any] = {"suite": "s", "machine": "m", "device": "cpu", "versions": {"numpy": "2"}}
+    path.write_text(json.dumps({**plain, **header, "rows": rows}))
+    return path
+
+
+QUIET = [10.0, 10.1, 10.2, 9.9, 10.3, 10.05]
+SLOWER = [value * 1.3 for value in QUIET]
+NOISY = [8.0, 14.0, 9.0, 13.0, 10.0, 16.0]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "code", "line"),
+    [
+        (QUIET, SLOWER, 1, "worse  x 1.30"),
+        (SLOWER, QUIET, 0, "better x 0.77"),
+        (QUIET, [value * 1.04 for value in QUIET], 0, "1 same"),  # within the tolerance
+        (QUIET, NOISY, 0, "1 same"),  # the median is 15 % higher, the rounds overlap
+        (QUIET[:3], SLOWER[:3], 0, "1 same"),  # three rounds cannot show it
+    ],
+)
+def test_what_got_slower_is_told_from_noise(
+    before: list[float], after: list[float], code: int, line: str, tmp_path: Path, capsys: Any
+) -> None:
+    first, second = results(tmp_path / "a", {"x": before}), results(tmp_path / "b", {"x": after})
+    assert benchmarks.speed.compare.main([str(first), str(second)]) == code
+    assert line in capsys.readouterr().out
+
+
+def test_a_quantity_of_one_file_is_passed_over(tmp_path: Path, capsys: Any) -> None:
+    first = results(tmp_path / "a", {"x": QUIET, "gone": QUIET})
+    second = results(tmp_path / "b", {"x": QUIET, "new": SLOWER})
+    assert benchmarks.speed.compare.main([str(first), str(second)]) == 0
+    assert "0 worse, 0 better, 1 same" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("header", [{"machine": "another"}, {"suite": "another"}])
+def test_results_of_other_machines_are_refused(header: dict[str, str], tmp_path: Path, capsys: Any) -> None:
+    first, second = results(tmp_path / "a", {"x": QUIET}), results(tmp_path / "b", {"x": QUIET}, **header)
+    with pytest.raises(SystemExit) as stopped:
+        benchmarks.speed.compare.main([str(first), str(second)])
+    assert stopped.value.code == 2
+    assert "another" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "p"),
+    [  # scipy 1.17.1's mannwhitneyu, method="exact" and for the last two "asymptotic"
+        ([1, 2, 3, 4, 5], [6, 7, 8, 9, 10], 0.007936507936507936),
+        ([1, 4, 6, 7], [2, 3, 5, 8, 9], 0.7301587301587302),
+        ([1.1, 2.2, 3.3], [0.5, 2.0, 4.0], 1.0),
+        ([*range(0, 30, 2)], [x + 5.5 for x in range(0, 30, 2)], 0.15846460599820356),
+        ([1, 2, 2, 3] * 3, [2, 3, 3, 4] * 3, 0.006527484479669648),
+    ],
+)
+def test_the_test_is_that_of_mann_and_whitney(first: list[float], second: list[float], p: float) -> None:
+    assert benchmarks.speed.compare.same_chance(first, second) == pytest.approx(p, rel=1e-9)
+
+
+@given(
+    st.lists(st.integers(0, 9), min_size=2, max_size=6), st.lists(st.integers(0, 9), min_size=2, max_size=6)
+)
+def test_the_chance_is_one_and_does_not_care_which_came_first(first: list[int], second: list[int]) -> None:
+    p = benchmarks.speed.compare.same_chance(first, second)
+    assert 0 < p <= 1
+    assert p == pytest.approx(benchmarks.speed.compare.same_chance(second, first))
+    assert benchmarks.speed.compare.same_chance(first, first) == 1
+
+
+def test_rounds_are_kept_beside_their_median_and_quartiles() -> None:
+    from benchmarks.common import measured
+
+    values = [3.0, 1.0, 2.0, 5.0, 4.0]
+    row = measured(values, "CPU ms")
+    assert row["rounds"] == values
+    lower, median, upper = np.percentile(values, [25, 50, 75])
+    assert (row["lower"], row["median"], row["upper"]) == (lower, median, upper)
+    assert measured([2.0], "ms")["lower"] == 2.0
+
+
+def test_tasks_run_in_turn_after_a_round_that_warms_up() -> None:
+    from benchmarks.common import cpu_in_turn
+
+    called: list[str] = []
+    tasks = {name: (lambda name=name: called.append(name)) for name in ("a", "b")}
+    spent = cpu_in_turn(tasks, {"a": 1, "b": 4}, 3)
+    assert called == ["a", "b"] * 4
+    assert [len(values) for values in spent.values()] == [3, 3]
+
+
+@pytest.fixture
+def networks(tiny_onnx: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The scripts get a tiny network in place of those that they export."""
+    import benchmarks.common
+
+    def given(names: list[str], classes: int = 37) -> dict[str, Path]:
+        return dict.fromkeys(names, tiny_onnx)
+
+    monkeypatch.setattr(benchmarks.common, "export_networks", given)
+    for script in ("end_to_end", "latency", "peers", "scaling", "startup", "throughput", "winograd"):
+        monkeypatch.setattr(__import__(script), "export_networks", given)
+    return tiny_onnx
+
+
+def quantities_of(path: Path, suite: str) -> dict[str, dict[str, Any]]:
+    result = json.loads(path.read_text(encoding="utf-8"))
+    assert result["suite"] == suite and result["versions"]["crnn-deploy"]
+    return dict(benchmarks.speed.compare.quantities(result["rows"]))
+
+
+def test_throughput_measures_every_engine_at_every_batch_and_width(networks: Path, tmp_path: Path) -> None:
+    import benchmarks.speed.throughput
+
+    sizes = ["--network", "tiny", "--batches", "1,2", "--widths", "104,120"]
+    benchmarks.speed.throughput.main([*sizes, "--rounds", "2", "--json", str(tmp_path / "x")])
+    rows = json.loads((tmp_path / "x").read_text())["rows"]
+    cells = {(row["engine"], row["batch"], row["width"]) for row in rows.values() if "engine" in row}
+    engines = {engine for engine, _, _ in cells}
+    assert {"ONNX Runtime fp32", "ONNX Runtime int8", "PyTorch eager"} <= engines
+    assert len(cells) == 4 * len(engines)
+    for name, row in quantities_of(tmp_path / "x", "throughput").items():
+        assert len(row["rounds"]) == 2 and row["median"] > 0, name
+
+
+def test_latency_has_percentiles_in_order(
+    networks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import benchmarks.speed.latency
+    from crnn_deploy.networks.crnn import CRNN
+
+    small = CRNN(32, 1, 11, hidden=8, widths=(4, 4, 8, 8, 8, 8, 8))
+    monkeypatch.setattr(benchmarks.speed.latency, "module", lambda network: small)
+    benchmarks.speed.latency.main(
+        ["--words", "3", "--rounds", "2", "--threads", "1", "--json", str(tmp_path / "x")]
+    )
+    rows = json.loads((tmp_path / "x").read_text())["rows"]
+    assert len(rows) == 5
+    for row in rows.values():
+        assert 0 < row["p50_ms"] <= row["p95_ms"] <= row["p99_ms"]
+
+
+def test_a_loss_shows_in_what_infer_costs_more_than_inference_alone(networks: Path, tmp_path: Path) -> None:
+    import benchmarks.speed.end_to_end
+
+    few = [
+        "--images",
+        "16",
+        "--paper-images",
+        "16",
+        "--rounds",
+        "1",
+        "--networks",
+        "compact",
+        "--workers",
+        "1",
+    ]
+    benchmarks.speed.end_to_end.main([*few, "--json", str(tmp_path / "x")])
+    rows = json.loads((tmp_path / "x").read_text())["rows"]
+    assert rows["compact: inference alone"]["of_inference_alone"] == 1
+    assert 0 < rows["compact: infer"]["of_inference_alone"] < 1  # start-up is counted
+
+
+def test_padding_makes_every_batch_as_wide_as_its_widest_word() -> None:
+    import benchmarks.speed.peers
+
+    words = [np.ones((1, 32, width), np.float32) for width in (16, 40, 24)]
+    [batch] = benchmarks.speed.peers.padded(words)
+    assert batch.shape == (3, 1, 32, 40)
+    assert batch.sum(axis=(1, 2, 3)).tolist() == [32 * 16, 32 * 40, 32 * 24]
+
+
+def test_jpeg_decoders_give_the_same_picture() -> None:
+    import benchmarks.speed.jpeg
+    from crnn_deploy.evaluation.speed import draw_images
+
+    [data] = draw_images("words", 1)
+    found = benchmarks.speed.jpeg.decoders()
+    whole = np.asarray(found["OpenCV, grey"](data), int)
+    for times in benchmarks.speed.jpeg.REDUCED:
+        small = np.asarray(found[f"OpenCV, grey, 1/{times}"](data))
+        assert small.shape == (-(-whole.shape[0] // times), -(-whole.shape[1] // times))
+    assert np.abs(np.asarray(found["image.decode"](data)).mean() - whole.mean()) < 2
+    assert benchmarks.speed.jpeg.speeds([data] * 24, 1).keys() >= {"32-64 px high: OpenCV, BGR"}
+
+
+def test_convolutions_end_before_the_recurrence(networks: Path, tmp_path: Path) -> None:
+    import onnx
+
+    import benchmarks.speed.winograd
+
+    benchmarks.speed.winograd.convolutions(networks, tmp_path / "x.onnx")
+    run = benchmarks.speed.winograd.onnx_runtime(tmp_path / "x.onnx", np.zeros((1, 1, 32, 104), np.float32))
+    assert run().shape == (1, 8, 1, 27)  # a column for each step
+    assert not any(node.op_type == "LSTM" for node in onnx.load(tmp_path / "x.onnx").graph.node)
+
+
+def test_starts_are_measured_and_a_command_that_fails_is_told(tmp_path: Path) -> None:
+    import sys
+
+    import benchmarks.speed.startup
+
+    rows = benchmarks.speed.startup.starts({"x": [sys.executable, "-c", "pass"]}, 2)
+    assert len(rows["x"]["cpu"]["rounds"]) == 2 and rows["x"]["clock"]["median"] > 0
+    with pytest.raises(RuntimeError, match="y ended with 3"):
+        benchmarks.speed.startup.starts({"y": [sys.executable, "-c", "raise SystemExit(3)"]}, 1)
+    spent = benchmarks.speed.startup.imports([sys.executable, "-c", "import click"], 1)
+    assert spent["click"] > 0 and "numpy" not in spent
+
+
+def test_greedy_decoding_and_streams_are_counted(
+    networks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import benchmarks.speed.scaling
+
+    assert len(benchmarks.speed.scaling.decoding(1)) == 3 * len(benchmarks.speed.scaling.CLASSES)
+    from benchmarks.common import word_files
+
+    word_files(tmp_path / "words", 3)
+    files = sorted((tmp_path / "words").glob("*/*.jpg"))
+    monkeypatch.setattr(benchmarks.speed.scaling, "peak_memory", lambda: 0.0)  # of the tests' process
+    [row] = benchmarks.speed.scaling.streams(networks, files, 1000).values()
+    assert row["exit_code"] == 0 and row["images_per_second"] > 0
+
+
+def test_plots_are_the_same_twice(tmp_path: Path) -> None:
+    import benchmarks.speed.plots
+
+    drawn = []
+    for name in ("a", "b"):
+        benchmarks.speed.plots.main(["--out", str(tmp_path / name)])
+        drawn.append({path.name: path.read_bytes() for path in (tmp_path / name).iterdir()})
+    assert drawn[0] == drawn[1]
+    assert drawn[0].keys() == {f"{suite}.svg" for suite in benchmarks.speed.plots.PLOTS}
+
+
+def test_the_page_has_the_tables_of_the_committed_results() -> None:
+    import benchmarks.speed.tables
+
+    page = (benchmarks.speed.tables.ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
+    assert (
+        benchmarks.speed.tables.written(
+            page, benchmarks.speed.tables.ROOT / "benchmarks" / "results", "2-core-epyc"
+        )
+        == page
+    )

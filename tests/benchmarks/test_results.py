@@ -1,0 +1,91 @@
+"""The committed results are what the benchmark scripts write."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.speed.compare import quantities
+from crnn_deploy.recipes.recipe import RECIPES
+
+ROOT = Path(__file__).parents[2]
+RESULTS = sorted((ROOT / "benchmarks" / "results").glob("*.json"))
+
+
+@pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.stem)
+def test_a_result_says_where_it_comes_from(path: Path) -> None:
+    result = json.loads(path.read_text(encoding="utf-8"))
+    suite, machine, device = path.stem.split("--")
+    assert result["suite"] == suite and result["device"] == device and machine
+    assert result["machine"] and result["versions"]["crnn-deploy"]
+    rows = [value for value in result.values() if isinstance(value, dict) and value is not result["versions"]]
+    assert rows
+
+
+# of the scripts that share benchmarks/common.py
+SPEED = {
+    "end_to_end",
+    "jpeg",
+    "latency",
+    "operators",
+    "peers",
+    "scaling",
+    "startup",
+    "throughput",
+    "winograd",
+}
+SPEED_RESULTS = [path for path in RESULTS if path.stem.split("--")[0] in SPEED]
+UNITS = {"CPU ms", "ms", "MB"}
+
+
+def numbers(value: Any) -> list[float]:
+    """All numbers of a result, however deep."""
+    if isinstance(value, dict):
+        return [number for inner in value.values() for number in numbers(inner)]
+    if isinstance(value, list):
+        return [number for inner in value for number in numbers(inner)]
+    return [value] if isinstance(value, int | float) else []
+
+
+def test_every_benchmark_of_speed_has_a_result() -> None:
+    assert {path.stem.split("--")[0] for path in SPEED_RESULTS} == SPEED
+
+
+@pytest.mark.parametrize("path", SPEED_RESULTS, ids=lambda path: path.stem)
+def test_a_result_of_speed_keeps_its_rounds(path: Path) -> None:
+    result = json.loads(path.read_text(encoding="utf-8"))
+    assert result.keys() == {"suite", "machine", "device", "versions", "load", "rows"}
+    assert result["load"] >= 0 and all(isinstance(row, dict) and row for row in result["rows"].values())
+    assert all(abs(number) < float("inf") for number in numbers(result))  # NaN is none either
+    found = dict(quantities(result["rows"]))
+    assert found
+    for name, row in found.items():
+        assert row.keys() == {"unit", "median", "lower", "upper", "rounds"}, name
+        assert row["unit"] in UNITS and row["rounds"] and min(row["rounds"]) > 0, name
+        assert row["lower"] <= row["median"] <= row["upper"], name
+        assert row["median"] == pytest.approx(statistics.median(row["rounds"]), rel=1e-3), name
+
+
+def test_every_recipe_is_proven_and_stands_in_the_readme() -> None:
+    [path] = (path for path in RESULTS if path.stem.startswith("export_parity--"))
+    result = json.loads(path.read_text(encoding="utf-8"))
+    built_in = {recipe.name for recipe in RECIPES.values() if recipe.family is not None}
+    names = built_in | {file.stem for file in (ROOT / "export").glob("*.toml") if file.stem != "template"}
+    assert names <= result.keys()
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    table = [line.split("|") for line in readme.splitlines() if line.startswith("| ")]
+    shown = {
+        name.replace("(trained)", "").strip(): float(cells[-2])
+        for cells in table
+        if len(cells) == 7 and "e-0" in cells[-2]
+        for name in cells[1].split(",")
+    }
+    assert shown.keys() == names
+    for name in names:
+        row = result[name]
+        assert row["passed"] and row["flips"] == row["text_changes"] == 0 and row["images"] >= 12
+        assert row["max_delta"] <= shown[name] * 1.05  # shown with two digits

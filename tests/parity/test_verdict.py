@@ -1,0 +1,82 @@
+"""The verdict on strings, against counting by hand and Wilson's closed form."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from crnn_deploy.manifest import Manifest, StepRule, WidthRule
+from crnn_deploy.parity.verdict import Budget, Reading, judge, readings
+from crnn_deploy.runtime.decoding.ctc import Frames
+
+MANIFEST = Manifest(("a", "b"), 0, "gray", 32, WidthRule(8, 8), (0.5,), (0.5,), "linear", StepRule(1, -5))
+
+
+def reading(text: str, weakest: float = 0.9, margin: float = 1.0) -> Reading:
+    indices = np.array([" ab".index(c) for c in text], np.int64)
+    return Reading(text, weakest, indices, np.full(indices.shape, margin, np.float32))
+
+
+def test_readings_of_frames() -> None:
+    logits = np.array([[[0, 3, 1], [5, 0, 4], [0, 1, 3]]], np.float32)
+    [one] = readings(Frames.from_logits(logits), MANIFEST)
+    chances = np.exp(logits[0]) / np.exp(logits[0]).sum(axis=1, keepdims=True)
+    assert one.text == "ab" and one.weakest == pytest.approx(chances.max(axis=1).min())
+    assert one.margins.tolist() == [2, 1, 2]
+
+
+def test_what_is_counted_and_the_margins_at_flips() -> None:
+    before = [reading("a"), reading("b", 0.5, 0.25), reading("a"), reading("b")]
+    after = [reading("a"), reading("a"), reading("b"), reading("b")]
+    verdict = judge(before, after, ["a", "a", "a", "a"])
+    assert (verdict.flips.count, verdict.confident_flips.count, verdict.confident_flips.images) == (2, 1, 3)
+    assert verdict.right_to_wrong and verdict.right_to_wrong.count == 1
+    assert verdict.wrong_to_right and verdict.wrong_to_right.count == 1
+    assert verdict.exact == (2, 2) and verdict.cer == (0.5, 0.5)
+    assert [(c.image, c.confident, c.margin) for c in verdict.changes] == [(2, True, 1.0), (1, False, 0.25)]
+
+
+@pytest.mark.parametrize(
+    ("images", "flips", "answer"),
+    [
+        (3837, 0, "NOT ENOUGH IMAGES"),  # Wilson's upper bound of 0 in n is z^2 / (n + z^2)
+        (3838, 0, "PASSED"),
+        (5000, 2, "NOT ENOUGH IMAGES"),
+        (5000, 20, "FAILED"),
+        (32, 0, "NOT ENOUGH IMAGES"),
+        (32, 1, "FAILED"),
+    ],
+)
+def test_three_answers(images: int, flips: int, answer: str) -> None:
+    same = [reading("a")] * images
+    verdict = judge(same, [reading("b")] * flips + same[flips:])
+    assert verdict.answer == answer and verdict.passed == (answer == "PASSED")
+    assert ("not enough images to tell" in verdict.line()) == (answer == "NOT ENOUGH IMAGES")
+
+
+def test_strings_nobody_was_sure_of_cost_nothing_without_labels_and_accuracy_with() -> None:
+    before = [reading("a")] * 4500 + [reading("a", 0.6)] * 500
+    after = before[:4500] + [reading("b", 0.6)] * 500
+    assert judge(before, after).passed
+    assert judge(before, after, ["a"] * 5000).answer == "FAILED"
+    swapped = judge(
+        before, after, ["a"] * 4500 + ["b"] * 250 + ["a"] * 250, budget=Budget(accuracy_loss=0.02)
+    )
+    assert swapped.exact == (4750, 4750) and swapped.checks[1].answer == "PASSED"
+
+
+def test_nan_is_a_change() -> None:
+    assert judge([reading("a")], [reading("a", math.nan)]).confident_flips.count == 1
+
+
+@given(st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from("ab"), st.floats(0, 1)), min_size=1))
+def test_flips_are_those_of_a_loop(rows: list[tuple[str, str, float]]) -> None:
+    verdict = judge([reading(a, p) for a, _, p in rows], [reading(b) for _, b, _ in rows])
+    assert verdict.flips.count == sum(a != b for a, b, _ in rows)
+    assert verdict.confident_flips.count == sum(a != b and p > 0.8 for a, b, p in rows)
+    low, high = verdict.flips.interval
+    assert 0 <= low <= verdict.flips.share <= high <= 1

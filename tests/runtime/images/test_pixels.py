@@ -1,0 +1,676 @@
+"""Reading and preparing images; Pillow, and plain formulas over OpenCV, are the reference."""
+
+from __future__ import annotations
+
+import io
+import os
+import struct
+import subprocess
+import sys
+import tracemalloc
+import zlib
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from crnn_deploy.errors import CrnnDeployError
+from crnn_deploy.manifest import AdaptiveThreshold, Clahe, Manifest, StepRule, WidthRule
+from crnn_deploy.runtime.images.header import probe
+from crnn_deploy.runtime.images.pixels import ImageNotFound, ImageTooLarge, ImageUnreadable, read_image
+from crnn_deploy.runtime.images.prepare import content_width, prepare
+
+Array = NDArray[Any]
+
+RNG = np.random.default_rng(0)
+NOISE = RNG.integers(0, 256, (12, 20, 4), np.uint8)
+SMOOTH = cv2.GaussianBlur(RNG.integers(0, 256, (24, 40, 3), np.uint8), (9, 9), 0)
+RGBA = Image.fromarray(NOISE)
+RGB = RGBA.convert("RGB")
+GRAY = RGB.convert("L")
+DEEP = RNG.integers(0, 65536, (12, 20, 4), np.uint16)
+
+
+def encode(image: Image.Image, kind: str, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def encode_deep(pixels: Array, suffix: str) -> bytes:
+    return cv2.imencode(suffix, pixels)[1].tobytes()
+
+
+def in_bgr(image: Image.Image) -> Array:
+    """A Pillow image as BGR on white paper, by the formula."""
+    rgba = np.asarray(image.convert("RGBA"), np.float64)
+    alpha = rgba[..., 3:] / 255
+    return (rgba[..., 2::-1] * alpha + 255 * (1 - alpha)).round()
+
+
+def by_pillow(data: bytes) -> Array:
+    return in_bgr(Image.open(io.BytesIO(data)))
+
+
+def difference(pixels: Array, expected: Array) -> float:
+    if pixels.ndim == 2:
+        pixels = np.stack([pixels] * 3, axis=2)
+    assert pixels.dtype == np.uint8 and pixels.flags.c_contiguous and pixels.shape == expected.shape
+    return float(np.abs(pixels.astype(np.float64) - expected).max())
+
+
+def interlaced_png(gray: Array) -> bytes:
+    """Adam7, which neither Pillow nor OpenCV writes."""
+    rows = b""
+    passes = [
+        (0, 0, 8, 8),
+        (0, 4, 8, 8),
+        (4, 0, 8, 4),
+        (0, 2, 4, 4),
+        (2, 0, 4, 2),
+        (0, 1, 2, 2),
+        (1, 0, 2, 1),
+    ]
+    for top, left, down, right in passes:
+        for row in gray[top::down, left::right]:
+            rows += b"\0" + row.tobytes() if row.size else b""
+    header = struct.pack(">IIBBBBB", gray.shape[1], gray.shape[0], 8, 0, 0, 0, 1)
+    return png([(b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")])
+
+
+def png(chunks: list[tuple[bytes, bytes]]) -> bytes:
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+        for name, body in chunks
+    )
+
+
+PALETTE = RGB.quantize(16)
+MORE = {"save_all": True, "append_images": [RGB.rotate(180), RGB.transpose(Image.Transpose.FLIP_LEFT_RIGHT)]}
+FILES: dict[str, tuple[bytes, float]] = {  # and the levels by which a decoder may differ from Pillow
+    "png": (encode(RGB, "PNG"), 0),
+    "png grey": (encode(GRAY, "PNG"), 0),
+    "png 1 bit": (encode(GRAY.convert("1"), "PNG"), 0),
+    "png palette": (encode(PALETTE, "PNG"), 0),
+    "png palette, 2 bits": (encode(RGB.quantize(4), "PNG", bits=2), 0),
+    "png palette, one transparent": (encode(PALETTE, "PNG", transparency=3), 0),
+    "png palette with alpha": (encode(PALETTE, "PNG", transparency=bytes(range(0, 240, 15))), 1),
+    "png alpha": (encode(RGBA, "PNG"), 1),
+    "png grey and alpha": (encode(RGBA.convert("LA"), "PNG"), 1),
+    "png grey, one level transparent": (encode(GRAY, "PNG", transparency=GRAY.getpixel((0, 0))), 0),
+    "png 1 bit, black transparent": (encode(GRAY.convert("1"), "PNG", transparency=0), 0),
+    "png colour, one transparent": (encode(RGB, "PNG", transparency=RGB.getpixel((0, 0))), 0),
+    "png interlaced": (interlaced_png(np.asarray(GRAY)), 0),
+    "png animated": (encode(RGB, "PNG", **MORE), 0),
+    "jpeg": (encode(RGB, "JPEG"), 0),
+    "jpeg grey": (encode(GRAY, "JPEG"), 0),
+    "jpeg progressive": (encode(RGB, "JPEG", progressive=True), 0),
+    "jpeg cmyk": (encode(RGB.convert("CMYK"), "JPEG", quality=95), 1),
+    "gif": (encode(RGB, "GIF"), 0),
+    "gif transparent": (encode(PALETTE, "GIF", transparency=3), 0),
+    "gif animated": (encode(RGB, "GIF", **MORE), 0),
+    "webp": (encode(RGB, "WEBP"), 0),
+    "webp lossless": (encode(RGB, "WEBP", lossless=True), 0),
+    "webp alpha": (encode(RGBA, "WEBP", lossless=True, exact=True), 1),
+    "webp animated": (encode(RGBA, "WEBP", lossless=True, exact=True, **MORE), 1),
+    "bmp": (encode(RGB, "BMP"), 0),
+    "bmp palette": (encode(PALETTE, "BMP"), 0),
+    "bmp 1 bit": (encode(GRAY.convert("1"), "BMP"), 0),
+    "tiff": (encode(RGB, "TIFF", compression="tiff_lzw"), 0),
+    "tiff alpha": (encode(RGBA, "TIFF"), 1),
+    "tiff cmyk": (encode(RGB.convert("CMYK"), "TIFF"), 1),
+    "tiff palette": (encode(PALETTE, "TIFF"), 0),
+    "tiff fax": (encode(GRAY.convert("1"), "TIFF", compression="group4"), 0),
+    "tiff white is zero": (encode(GRAY, "TIFF", tiffinfo={262: 0}), 0),
+    "ppm": (encode(RGB, "PPM"), 0),
+    "pgm": (encode(GRAY, "PPM"), 0),
+    "pbm": (encode(GRAY.convert("1"), "PPM"), 0),
+    "pgm plain": (b"P2\n2 2\n255\n0 80\n255 7", 0),
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_read_gives_what_pillow_gives(name: str) -> None:
+    data, tolerance = FILES[name]
+    assert difference(read_image(data), by_pillow(data)) <= tolerance
+
+
+@pytest.mark.parametrize(
+    ("suffix", "channels"),
+    [
+        (".png", 1),
+        (".png", 3),
+        (".png", 4),
+        (".tiff", 1),
+        (".tiff", 3),
+        (".tiff", 4),
+        (".pgm", 1),
+        (".ppm", 3),
+    ],
+)
+def test_16_bits_are_rounded_to_8(suffix: str, channels: int) -> None:
+    deep = DEEP[..., 0] if channels == 1 else DEEP[..., :channels]
+    scaled = (deep / 257).round()
+    if channels == 4:
+        scaled = in_bgr(Image.fromarray(scaled[..., [2, 1, 0, 3]].astype(np.uint8)))
+    expected = np.stack([scaled] * 3, axis=2) if channels == 1 else scaled
+    assert difference(read_image(encode_deep(deep, suffix)), expected) <= (channels == 4)
+    assert difference(read_image(deep), expected) <= (channels == 4)
+
+
+def test_16_bit_grey_with_a_transparent_level() -> None:
+    deep = DEEP[..., 0].copy()
+    deep[0] = 77
+    data = encode(Image.fromarray(deep), "PNG", transparency=77)
+    assert (read_image(data)[0] == 255).all()
+    assert np.array_equal(read_image(data)[1:], (deep[1:] / 257).round())
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_applied(kind: str, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[274] = orientation
+    data = encode(Image.fromarray(SMOOTH), kind, exif=exif, **({"lossless": True} if kind == "WEBP" else {}))
+    upright = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
+    assert difference(read_image(data), in_bgr(upright)) == 0
+
+
+@pytest.mark.parametrize(
+    "mode", ["1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "CMYK", "YCbCr", "HSV"]
+)
+def test_pillow_images_of_any_mode(mode: str) -> None:
+    image = {"La": RGBA.convert("LA"), "PA": PALETTE}.get(mode, RGBA).convert(mode)
+    if mode == "PA":
+        image.putalpha(RGBA.getchannel("A"))
+    straight = image.convert({"La": "LA", "RGBa": "RGBA"}.get(mode, mode))
+    assert difference(read_image(image), in_bgr(straight)) <= 1
+    if mode in ("1", "L", "P", "RGB"):
+        assert difference(read_image(image), in_bgr(straight)) == 0
+
+
+def test_pillow_images_with_transparency_or_16_bits() -> None:
+    palette = PALETTE.copy()
+    palette.info["transparency"] = 3
+    assert difference(read_image(palette), in_bgr(palette)) == 0
+    assert np.array_equal(read_image(Image.fromarray(DEEP[..., 0])), (DEEP[..., 0] / 257).round())
+    gray = GRAY.copy()
+    gray.info["transparency"] = GRAY.getpixel((0, 0))
+    assert difference(read_image(gray), in_bgr(gray)) == 0
+    for mode in "IF":
+        with pytest.raises(ImageUnreadable, match=f"mode {mode} .* convert it to L or I;16"):
+            read_image(GRAY.convert(mode))
+
+
+def test_a_truncated_file_in_a_pillow_image(tmp_path: Path) -> None:
+    path = tmp_path / "cut.jpg"
+    path.write_bytes(FILES["jpeg"][0][:-90])
+    with pytest.raises(ImageUnreadable, match=r"cut\.jpg: Pillow cannot convert it"):
+        read_image(Image.open(path))
+
+
+def test_black_letters_on_nothing_stay_legible() -> None:
+    letter = np.zeros((8, 8, 4), np.uint8)
+    letter[2:6, 3:5, 3] = 255
+    expected = np.where(letter[..., 3] > 0, 0, 255)
+    for kind in ("PNG", "WEBP", "GIF", "TIFF"):
+        data = encode(Image.fromarray(letter), kind, **({"lossless": True} if kind == "WEBP" else {}))
+        assert np.array_equal(cv2.cvtColor(read_image(data), cv2.COLOR_BGR2GRAY), expected), kind
+    assert np.array_equal(read_image(letter)[..., 0], expected)
+    assert np.array_equal(read_image(Image.fromarray(letter))[..., 0], expected)
+
+
+def test_every_way_to_hand_over_an_image(tmp_path: Path) -> None:
+    data = FILES["png"][0]
+    expected = NOISE[..., 2::-1]
+    path = tmp_path / "字 ünïcode\u202f.png"
+    path.write_bytes(data)
+    latin = os.fsencode(tmp_path) + b"/\xff.png"
+    Path(os.fsdecode(latin)).write_bytes(data)
+    image = Image.open(path)
+    sources: list[Any] = [
+        path,
+        str(path),
+        os.fsdecode(latin),
+        data,
+        bytearray(data),
+        memoryview(data),
+        expected,
+        image,
+    ]
+    for source in sources:
+        assert np.array_equal(read_image(source), expected)
+
+
+def test_arrays() -> None:
+    gray = NOISE[..., 0]
+    for same in (gray, gray[..., None], np.asfortranarray(gray), gray[::-1][::-1], (gray * np.uint16(257))):
+        assert np.array_equal(read_image(same), gray)
+        assert read_image(same).flags.c_contiguous
+    assert np.array_equal(read_image(DEEP.astype(">u2")), read_image(DEEP))
+    assert np.array_equal(read_image(gray > 99), np.where(gray > 99, 255, 0))
+    assert np.array_equal(read_image(NOISE[..., :3]), NOISE[..., :3])
+    kept = NOISE.copy()
+    assert difference(read_image(NOISE), in_bgr(Image.fromarray(NOISE[..., [2, 1, 0, 3]]))) == 0
+    assert np.array_equal(NOISE, kept)
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        (np.zeros((4, 4)), "<array>: pixels are float64; pass uint8"),
+        (np.zeros((4, 4), np.float32), "float32"),
+        (np.zeros((4, 4), np.int32), "int32"),
+        (np.zeros((4, 4), np.complex64), "complex64"),
+        (np.array([["a"]]), "<U1"),
+        (np.zeros((0, 4), np.uint8), "4 x 0 pixels"),
+        (np.zeros((4, 0, 3), np.uint8), "0 x 4 pixels"),
+        (np.zeros(4, np.uint8), "shape"),
+        (np.zeros((4, 4, 2), np.uint8), "shape"),
+        (np.zeros((1, 4, 4, 3), np.uint8), "shape"),
+        (np.zeros((1, 1, 1, 4, 4), np.uint8), "shape"),
+        (np.broadcast_to(np.uint8(0), (9000, 9000)), "9000 x 9000 pixels, more than the limit"),
+        (Image.new("1", (70_000, 1)), "70000 x 1 pixels, a side longer"),
+        (None, "<NoneType>: not a path"),
+        (7, "<int>: not a path"),
+        (encode(GRAY.convert("F"), "TIFF"), "<bytes>: TIFF of 32 bits"),
+        (b"", "<bytes>: empty file"),
+        (b"hello", "<bytes>: not an image"),
+    ],
+)
+def test_what_is_no_image(source: Any, reason: str) -> None:
+    with pytest.raises(ImageUnreadable, match=reason) as caught:
+        read_image(source)
+    assert isinstance(caught.value, CrnnDeployError) and isinstance(caught.value, ValueError)
+
+
+def test_paths_that_give_no_image(tmp_path: Path) -> None:
+    for missing in (tmp_path / "none.png", tmp_path / "none" / "a.png", Path(__file__) / "a.png", ""):
+        with pytest.raises(ImageNotFound, match="no image file at"):
+            read_image(missing)
+    with pytest.raises(FileNotFoundError):
+        read_image("none.png")
+    with pytest.raises(ImageUnreadable, match="a folder, not an image file"):
+        read_image(tmp_path)
+    with pytest.raises(ImageUnreadable, match="not a path"):
+        read_image("a\0b.png")
+    with pytest.raises(ImageUnreadable, match="cannot be opened: File name too long"):
+        read_image("a" * 5000)
+    two_lines = tmp_path / "two\nlines.png"
+    two_lines.write_bytes(b"text")
+    with pytest.raises(ImageUnreadable, match=r"two\\nlines.png': not an image") as caught:
+        read_image(two_lines)
+    assert "\n" not in str(caught.value)
+    sparse = tmp_path / "sparse.png"
+    with sparse.open("wb") as file:
+        file.truncate(2**30)
+    with pytest.raises(ImageUnreadable, match="more than the limit of 545,554,432 bytes"):
+        read_image(sparse)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no FIFOs")
+def test_a_fifo_or_a_device_does_not_block(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo.png")
+    for path in (tmp_path / "fifo.png", Path("/dev/zero")):
+        with pytest.raises(ImageUnreadable, match="not a regular file"):
+            read_image(path)
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/kmsg"), reason="this system has no /proc/kmsg")
+def test_a_link_to_a_file_of_the_kernel_that_never_ends(tmp_path: Path) -> None:
+    path = tmp_path / "word.png"
+    path.symlink_to("/proc/kmsg")
+    with pytest.raises(ImageUnreadable, match=r"word\.png: (empty file|cannot be opened)"):
+        read_image(path)
+
+
+def test_another_limit_of_pixels(tmp_path: Path) -> None:
+    path = tmp_path / "word.png"
+    path.write_bytes(FILES["png"][0])
+    for source in (path, FILES["png"][0], NOISE, RGB):
+        assert read_image(source, max_pixels=240).shape == (12, 20, 3)
+        with pytest.raises(ImageTooLarge, match="20 x 12 pixels, more than the limit of 239"):
+            read_image(source, max_pixels=239)
+    path.write_bytes(bytes(2**25 + 9))
+    with pytest.raises(ImageUnreadable, match="more than the limit of 33,554,440 bytes"):
+        read_image(path, max_pixels=1)
+
+
+DECODE = """
+import resource, sys
+from concurrent.futures import ThreadPoolExecutor
+from crnn_deploy.runtime.images.pixels import read
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+before = peak()
+with ThreadPoolExecutor(8) as pool:
+    assert [*pool.map(lambda path: read(path)[0, 0], sys.argv[1:])] == [0] * 10
+print(peak() - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the unit of the peak is that of Linux")
+def test_large_images_are_decoded_one_at_a_time(tmp_path: Path) -> None:
+    rows = zlib.compressobj()
+    data = b"".join(rows.compress(bytes(8001 * 500)) for _ in range(16)) + rows.flush()
+    header = struct.pack(">IIBBBBB", 8000, 8000, 8, 0, 0, 0, 0)
+    (tmp_path / "large.png").write_bytes(png([(b"IHDR", header), (b"IDAT", data), (b"IEND", b"")]))
+    paths = [str(tmp_path / "large.png")] * 10
+    done = subprocess.run([sys.executable, "-c", DECODE, *paths], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 300  # MB; one takes 124 at its peak, eight together 800
+
+
+@pytest.mark.skipif(not hasattr(os, "seteuid"), reason="this system has no permission bits")
+def test_permission_denied(tmp_path: Path) -> None:
+    path = tmp_path / "secret.png"
+    path.write_bytes(FILES["png"][0])
+    path.chmod(0)
+    user = os.geteuid()
+    if user == 0:  # root may read everything
+        os.seteuid(65534)
+    try:
+        with pytest.raises(ImageUnreadable, match=r"secret\.png: cannot be opened: Permission denied"):
+            read_image(path)
+    finally:
+        os.seteuid(user)
+
+
+def test_nothing_is_printed(capfd: pytest.CaptureFixture[str]) -> None:
+    for data, _ in FILES.values():
+        read_image(data)
+    plain = FILES["png"][0]
+    for odd in [
+        (b"iCCP", b"x\0\0" + zlib.compress(b"no profile")),
+        (b"sBIT", b"\0\0\0"),
+        (b"tIME", bytes(7)),
+    ]:
+        read_image(plain[:33] + png([odd])[8:] + plain[33:])  # libpng warns of each
+    for broken in (plain[:-40], FILES["tiff"][0][:-60], FILES["bmp"][0][:-60], FILES["gif"][0][:-60]):
+        with pytest.raises(ImageUnreadable):
+            read_image(broken)
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if name.startswith(("bmp", "tiff", "ppm", "pgm"))])
+def test_a_file_cut_anywhere_never_crashes(name: str) -> None:
+    data = FILES[name][0]
+    refused = 0
+    for length in range(0, len(data), 3):
+        try:
+            read_image(data[:length])
+        except ImageUnreadable:
+            refused += 1
+    # the last bytes may be metadata, or digits of a plain PGM
+    assert refused >= min(len(data[:-20:3]), 1 + len(data) // 3 * 0.8) or name.startswith(
+        ("tiff", "pgm plain")
+    )
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    name=st.sampled_from(sorted(FILES)),
+    places=st.lists(
+        st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), min_size=1, max_size=6
+    ),
+)
+def test_changed_bytes_raise_nothing_but_our_error(name: str, places: list[tuple[float, int]]) -> None:
+    data = bytearray(FILES[name][0])
+    for place, value in places:
+        data[int(place * len(data))] = value
+    try:
+        pixels = read_image(data)
+    except CrnnDeployError as error:
+        assert str(error).startswith("<bytes>: ")
+    else:
+        assert pixels.dtype == np.uint8 and pixels.ndim in (2, 3)
+        header = probe(bytes(data))  # what was allowed is what was decoded
+        assert sorted(pixels.shape[:2]) == sorted((header.height, header.width))
+
+
+def test_an_error_of_opencv_does_not_escape(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise cv2.error("OpenCV: (-215:Assertion failed)")
+
+    monkeypatch.setattr(cv2, "imdecode", fail)
+    with pytest.raises(ImageUnreadable, match="<bytes>: corrupt PNG, it cannot be decoded"):
+        read_image(FILES["png"][0])
+
+
+def test_a_bomb_in_a_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "bomb.png"
+    header = struct.pack(">IIBBBBB", 20_000, 20_000, 8, 0, 0, 0, 0)
+    path.write_bytes(png([(b"IHDR", header), (b"IDAT", zlib.compress(bytes(2**20))), (b"IEND", b"")]))
+    with pytest.raises(
+        ImageTooLarge, match=r"bomb\.png: 20000 x 20000 pixels, more than the limit of 64,000,0"
+    ):
+        read_image(path)
+
+
+# ---- prepare
+
+
+def manifest(**values: Any) -> Manifest:
+    channels = 1 if values.get("color", "gray") == "gray" else 3
+    plain = {
+        "alphabet": ("a",),
+        "blank": 0,
+        "color": "gray",
+        "height": 32,
+        "width": WidthRule(100, 100),
+        "mean": (0.5, 0.4, 0.3)[:channels],
+        "std": (0.5, 0.25, 0.193)[:channels],
+        "interpolation": "linear",
+        "steps": StepRule(4, 4),
+    }
+    return Manifest(**{**plain, **values})
+
+
+OPENCV = {
+    "nearest": cv2.INTER_NEAREST,
+    "linear": cv2.INTER_LINEAR,
+    "cubic": cv2.INTER_CUBIC,
+    "area": cv2.INTER_AREA,
+    "lanczos": cv2.INTER_LANCZOS4,
+}
+
+
+def expected_size(height: int, width: int, m: Manifest) -> tuple[int, int]:
+    """Rows and columns that the image covers, in exact fractions."""
+    if m.width.fit == "stretch":
+        return m.height, m.width.bucket(height, width, m.height)
+    if m.width.fit == "pad":
+        natural = m.width.natural(height, width, m.height)
+        return m.height, min(natural, m.width.bucket(height, width, m.height))
+    scale = min(Fraction(m.height, height), Fraction(m.width.maximum, width))
+    rows, columns = int(height * scale + Fraction(1, 2)), int(width * scale + Fraction(1, 2))
+    return max(1, rows), max(1, columns)
+
+
+def expected_input(image: Array, m: Manifest) -> Array:
+    if m.color == "gray" and image.ndim == 3:
+        image = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
+    rows, columns = expected_size(image.shape[0], image.shape[1], m)
+    total = m.width.bucket(image.shape[0], image.shape[1], m.height)
+    pad = 0.0 if m.width.pad == "edge" else m.width.pad
+    canvas = np.full((m.height, total, m.channels), pad, np.float64)
+    resized: Array = cv2.resize(image, (columns, rows), interpolation=OPENCV[m.interpolation])
+    resized = resized.reshape(rows, columns, -1)
+    canvas[:rows, :columns] = resized[..., ::-1] if m.color == "rgb" else resized
+    if m.width.pad == "edge":
+        canvas[:, columns:] = canvas[:, columns - 1 : columns]
+        canvas[rows:] = canvas[rows - 1]
+    numbers: Array = (canvas / 255 - m.mean) / m.std
+    return numbers.transpose(2, 0, 1)
+
+
+WIDTHS = {
+    "fixed": WidthRule(100, 100),
+    "aspect": WidthRule(16, 200, multiple=8, aspect=160 / 280),
+    "pad": WidthRule(16, 200, multiple=8, fit="pad", pad=127.5),
+    "pad, edge": WidthRule(40, 200, multiple=4, fit="pad", pad="edge"),
+    "letterbox": WidthRule(128, 128, fit="letterbox", pad=0),
+    "letterbox, edge": WidthRule(94, 94, fit="letterbox", pad="edge"),
+}
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    shape=st.tuples(st.integers(1, 120), st.integers(1, 300)),
+    colored=st.booleans(),
+    color=st.sampled_from(["gray", "rgb", "bgr"]),
+    interpolation=st.sampled_from(sorted(OPENCV)),
+    width=st.sampled_from(sorted(WIDTHS)),
+    seed=st.integers(0, 99),
+)
+def test_prepare_is_the_formula(
+    shape: tuple[int, int], colored: bool, color: str, interpolation: str, width: str, seed: int
+) -> None:
+    m = manifest(color=color, interpolation=interpolation, width=WIDTHS[width])
+    image = np.random.default_rng(seed).integers(0, 256, (*shape, 3) if colored else shape, np.uint8)
+    prepared = prepare(image, m)
+    assert prepared.dtype == np.float32 and prepared.flags.c_contiguous
+    assert prepared.shape == (m.channels, m.height, m.width.bucket(*shape, m.height))
+    np.testing.assert_allclose(prepared, expected_input(image, m), rtol=0, atol=2e-6)
+    assert content_width(image.shape, m) == expected_size(*shape, m)[1]
+    assert prepare(image.copy(), m).tobytes() == prepared.tobytes()
+
+
+@pytest.mark.parametrize("shape", [(1, 4), (1, 5), (1, 6), (2, 9), (32, 128), (33, 128), (32, 129), (99, 5)])
+def test_letterbox_keeps_the_aspect_ratio(shape: tuple[int, int]) -> None:
+    m = manifest(width=WidthRule(128, 128, fit="letterbox", pad=77))
+    image = RNG.integers(0, 256, shape, np.uint8)
+    np.testing.assert_allclose(prepare(image, m), expected_input(image, m), rtol=0, atol=2e-6)
+
+
+def test_numbers_are_those_of_torchvision() -> None:
+    """ToTensor divides by 255, Normalize subtracts and divides, all in float32."""
+    image = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    m = manifest(height=16, width=WidthRule(16, 16), mean=(0.588,), std=(0.193,))
+    expected = image.astype(np.float32) / np.float32(255)
+    expected = (expected - np.float32(0.588)) / np.float32(0.193)
+    assert np.array_equal(prepare(image, m)[0], expected)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 4000), (4000, 1), (1, 1, 3), (1, 4000, 3), (4000, 1, 3)])
+@pytest.mark.parametrize("width", WIDTHS)
+def test_extreme_shapes(shape: tuple[int, ...], width: str) -> None:
+    image = np.full(shape, 200, np.uint8)
+    for interpolation in [*OPENCV, "pillow-bilinear", "pillow-bicubic"]:
+        m = manifest(interpolation=interpolation, width=WIDTHS[width], mean=(0.0,), std=(1.0,))
+        prepared = prepare(image, m)
+        covered = content_width(shape, m)
+        assert 1 <= covered <= prepared.shape[2] == m.width.bucket(shape[0], shape[1], 32)
+        np.testing.assert_allclose(prepared[0, 0, :covered], 200 / 255, atol=1e-6)
+    m = manifest(filters=(Clahe(2.0, 8), AdaptiveThreshold(15, 10, True)), width=WIDTHS[width])
+    assert np.isfinite(prepare(image, m)).all()
+
+
+def test_filters_run_in_order_at_the_original_size() -> None:
+    image: Array = cv2.GaussianBlur(RNG.integers(0, 256, (50, 90, 3), np.uint8), (11, 11), 0)
+    gray: Array = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
+    gray = cv2.createCLAHE(clipLimit=2.0, tileGridSize=(4, 4)).apply(gray)
+    for invert, kind in ((True, cv2.THRESH_BINARY_INV), (False, cv2.THRESH_BINARY)):
+        black: Array = cv2.adaptiveThreshold(gray, 255, cv2.ADAPTIVE_THRESH_MEAN_C, kind, 15, 10)
+        m = manifest(filters=(Clahe(2.0, 4), AdaptiveThreshold(15, 10, invert)))
+        np.testing.assert_allclose(prepare(image, m), expected_input(black, m), atol=2e-6)
+        assert not np.allclose(prepare(image, m), prepare(image, replace(m, filters=m.filters[::-1])))
+
+
+PILLOW = {"pillow-bilinear": Image.Resampling.BILINEAR, "pillow-bicubic": Image.Resampling.BICUBIC}
+
+
+def check_against_pillow(image: Array, width: int, height: int, interpolation: str) -> None:
+    gray = image.ndim == 2
+    channels = 1 if gray else 3
+    m = manifest(
+        color="gray" if gray else "bgr",
+        height=height,
+        width=WidthRule(width, width),
+        mean=(0.0,) * channels,
+        std=(1.0,) * channels,
+        steps=StepRule(1, 0),
+        interpolation=interpolation,
+    )
+    resized = np.rint(prepare(image, m) * 255).astype(np.uint8)
+    kernel, original = PILLOW[interpolation], Image.fromarray(image)
+    # one pass a call, for Pillow 13 chooses the order by the sizes
+    expected = np.asarray(original.resize((width, image.shape[0]), kernel).resize((width, height), kernel))
+    shrunk = np.subtract(image.shape[:2], (height, width))
+    if not shrunk[0] > max(0, 2 * shrunk[1]):
+        assert np.array_equal(expected, np.asarray(original.resize((width, height), kernel)))
+    assert np.array_equal(resized, expected[None] if gray else expected.transpose(2, 0, 1))
+
+
+SIDE = st.integers(1, 300)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    size_in=st.tuples(SIDE, SIDE),
+    size_out=st.tuples(SIDE, SIDE),
+    colored=st.booleans(),
+    black_and_white=st.booleans(),
+    interpolation=st.sampled_from(sorted(PILLOW)),
+    seed=st.integers(0, 9),
+)
+def test_pillow_kernels_to_the_bit(
+    size_in: tuple[int, int],
+    size_out: tuple[int, int],
+    colored: bool,
+    black_and_white: bool,
+    interpolation: str,
+    seed: int,
+) -> None:
+    image = np.random.default_rng(seed).integers(0, 256, (*size_in, 3) if colored else size_in, np.uint8)
+    if black_and_white:  # overshoots the most
+        image = np.where(image > 127, np.uint8(255), np.uint8(0))
+    check_against_pillow(image, *size_out, interpolation)
+
+
+@pytest.mark.parametrize("interpolation", PILLOW)
+@pytest.mark.parametrize(
+    ("shape", "size"),
+    [
+        ((1200, 1000), (100, 32)),
+        ((700, 900, 3), (100, 32)),
+        ((1, 4000), (100, 32)),
+        ((4000, 1), (100, 32)),
+        ((32, 100), (100, 32)),
+        ((32, 217), (100, 32)),
+        ((8, 9000), (1600, 32)),
+        ((5000, 60, 3), (8, 32)),
+    ],
+)
+def test_pillow_kernels_on_large_and_odd_sizes(
+    shape: tuple[int, ...], size: tuple[int, int], interpolation: str
+) -> None:
+    check_against_pillow(RNG.integers(0, 256, shape, np.uint8), *size, interpolation)
+
+
+def test_tables_of_wide_images_are_not_kept_for_ever() -> None:
+    m = manifest(interpolation="pillow-bicubic", width=WidthRule(8, 65_536), height=32)
+    tracemalloc.start()
+    try:
+        for width in range(65_500, 65_508):
+            prepare(np.zeros((9, width), np.uint8), m)
+        assert tracemalloc.get_traced_memory()[0] < 120e6  # four, of 19 MB
+    finally:
+        tracemalloc.stop()
+
+
+def test_grey_is_pillows_grey_within_one_level() -> None:
+    levels = np.arange(0, 256, 3, dtype=np.uint8)
+    image = np.stack(np.meshgrid(levels, levels, levels), axis=-1).reshape(86, -1, 3)
+    m = manifest(height=86, width=WidthRule(7396, 7396), mean=(0.0,), std=(1.0,))
+    gray = np.rint(prepare(image, m)[0] * 255)
+    expected = np.asarray(Image.fromarray(image[..., ::-1].copy()).convert("L"), np.float64)
+    assert np.abs(gray - expected).max() <= 1
+    assert (gray != expected).mean() < 0.002
