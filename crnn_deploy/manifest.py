@@ -153,6 +153,15 @@ class WidthRule:
         """Every width that the rule can give."""
         return range(self.minimum, self.maximum + 1, self.multiple)
 
+    def spread(self, count: int) -> list[int]:
+        """Widths to try a network at, in equal ratios from the smallest to the largest, or to 800.
+
+        Of a fixed width: from it to four times as much.
+        """
+        high = 4 * self.minimum if self.fixed else min(self.maximum, max(800, self.minimum))
+        ratio = (high / self.minimum) ** (1 / (count - 1))
+        return [round(self.minimum * ratio**i) for i in range(count)]
+
 
 @dataclass(frozen=True)
 class StepRule:

@@ -393,7 +393,7 @@ def test_no_manifest_names_describe(tmp_path: Path) -> None:
     [
         ("pydantic", ["train", "--config", "any.yaml"], "train"),
         ("PIL", ["dataset", "fonts"], "train"),
-        ("onnx", ["inspect", "any.onnx"], "export"),
+        ("onnx", ["inspect", str(DEFAULT)], "export"),
         ("rapidfuzz", ["evaluate", "any.onnx", "labels.txt"], "evaluate"),
     ],
 )
