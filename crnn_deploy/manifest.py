@@ -12,9 +12,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, get_args
 
-from crnn_deploy import strict_json
 from crnn_deploy.decoding_rule import DecodingRule, shown
 from crnn_deploy.errors import ManifestInvalid
+from crnn_deploy.files import parse_json
 
 __all__ = [
     "METADATA_KEY",
@@ -260,7 +260,7 @@ class Manifest:
         if len(text) > _MOST_TEXT:
             raise ManifestInvalid(f"it has {len(text):,} characters, more than the limit of {_MOST_TEXT:,}")
         try:
-            plain: dict[str, Any] = strict_json.loads(text)
+            plain: dict[str, Any] = parse_json(text)
             schema = plain.pop("schema")
         except (ValueError, KeyError, AttributeError, TypeError) as error:
             raise ManifestInvalid("it is not the JSON object that crnn-deploy writes") from error

@@ -15,9 +15,8 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from crnn_deploy import strict_json
 from crnn_deploy.errors import CrnnDeployError
-from crnn_deploy.files import read_regular, replacing
+from crnn_deploy.files import parse_json, read_regular, replacing
 from crnn_deploy.graph.model import OnnxModel, backend_of, session_of
 from crnn_deploy.parity.verdict import judge, margin_change, read
 from crnn_deploy.quantization import qdq
@@ -58,7 +57,7 @@ class Scales:
 def read_scales(path: Path, model: OnnxModel) -> Scales:
     """The scales of a model. Raises ScalesInvalid, also where they are of another model."""
     try:
-        plain = strict_json.loads(read_regular(path, _MOST_BYTES))
+        plain = parse_json(read_regular(path, _MOST_BYTES))
         if plain.pop("schema") != _SCHEMA:
             raise ScalesInvalid(f"{path} was written by another version; calibrate again")
         scales = Scales(**plain)
