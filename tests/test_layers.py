@@ -25,24 +25,39 @@ ROOMS: dict[str, str] = {
     "runtime.decoding": "decoding_rule errors files",
     "runtime.images": "errors files manifest process",
     "runtime.backends": "errors files manifest process runtime.decoding",
-    "runtime": "decoding_rule errors files manifest models process runtime.backends runtime.decoding runtime.images",
+    "runtime": (
+        "decoding_rule errors files manifest models process runtime.backends runtime.decoding runtime.images"
+    ),
     "doctor": "runtime.backends",
     "graph": "errors files manifest runtime.backends",
     "datasets": "errors files manifest process recipes runtime.decoding runtime.images",
     "synthesis": "datasets errors files",
-    "evaluation": "datasets decoding_rule errors files graph manifest process runtime runtime.backends "
-    "runtime.decoding runtime.images",
-    "parity": "datasets errors evaluation graph manifest runtime runtime.backends runtime.decoding runtime.images "
-    "synthesis",
+    "evaluation": (
+        "datasets decoding_rule errors files graph manifest process runtime runtime.backends "
+        "runtime.decoding runtime.images"
+    ),
+    "parity": (
+        "datasets errors evaluation graph manifest runtime runtime.backends runtime.decoding "
+        "runtime.images synthesis"
+    ),
     "export": "errors files graph manifest networks parity recipes runtime.backends runtime.decoding",
-    "quantization": "errors evaluation export files graph manifest parity runtime runtime.backends runtime.images "
-    "synthesis",
-    "engine": "errors export files graph manifest parity quantization recipes runtime.backends runtime.decoding",
-    "training": "datasets errors evaluation export files manifest networks process quantization recipes runtime "
-    "runtime.decoding runtime.images synthesis",
+    "quantization": (
+        "errors evaluation export files graph manifest parity runtime runtime.backends runtime.images "
+        "synthesis"
+    ),
+    "engine": (
+        "errors export files graph manifest parity quantization recipes runtime.backends runtime.decoding"
+    ),
+    "training": (
+        "datasets errors evaluation export files manifest networks process quantization recipes runtime "
+        "runtime.decoding runtime.images synthesis"
+    ),
     "inspection": "errors export graph manifest recipes runtime.backends",
-    "cli": "datasets decoding_rule doctor engine errors evaluation export files graph inspection manifest models "
-    "parity process quantization recipes runtime runtime.backends runtime.decoding runtime.images synthesis training",
+    "cli": (
+        "datasets decoding_rule doctor engine errors evaluation export files graph inspection manifest "
+        "models parity process quantization recipes runtime runtime.backends runtime.decoding "
+        "runtime.images synthesis training"
+    ),
     "": "cli errors manifest process runtime runtime.decoding",
 }
 
@@ -216,7 +231,8 @@ def test_a_command_imports_only_click_and_errors_before_it_runs(name: str) -> No
     ("code", "absent"),
     [
         (
-            "import numpy as np; from crnn_deploy import Recognizer; from crnn_deploy.runtime import pipeline, recognizer, records\n"
+            "import numpy as np; from crnn_deploy import Recognizer\n"
+            "from crnn_deploy.runtime import pipeline, recognizer, records\n"
             "from crnn_deploy.runtime.decoding.ctc import Frames; from crnn_deploy.manifest import *\n"
             "class Blank:\n"
             "    manifest = Manifest(('a',), 0, 'gray', 32, WidthRule(8, 8), (0.5,), (0.5,), 'linear',"
