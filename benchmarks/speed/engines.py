@@ -106,7 +106,6 @@ def half_precision(count: int) -> dict[str, Any]:
     """The default model in half precision against float32, on the CPU."""
     model = load_onnx(DEFAULT)
     manifest = manifest_of(model)
-    assert manifest is not None
     inputs = images(manifest, count)
     expected, _ = run(model, inputs)
     late = tuple(from_first_recurrence(model))
