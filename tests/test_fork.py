@@ -54,13 +54,14 @@ check()
 fork_while(4, check, check, 20)
 """
 PREPARE = """
-from crnn_deploy import Recognizer, image
+from crnn_deploy import Recognizer
+from crnn_deploy.runtime.images.prepare import prepare
 manifest = replace(Recognizer().manifest, interpolation="pillow-bicubic")
 pixels = np.random.default_rng(0).integers(0, 256, (900, 1600), np.uint8)
-def prepare():
-    return image.prepare(pixels, manifest).any()
-prepare()
-fork_while(3, prepare, prepare, 20)
+def prepared():
+    return prepare(pixels, manifest).any()
+prepared()
+fork_while(3, prepared, prepared, 20)
 """
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +118,7 @@ def networks(tiny_onnx: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
     monkeypatch.setattr(benchmarks.common, "export_networks", given)
     for script in ("end_to_end", "latency", "peers", "scaling", "startup", "throughput", "winograd"):
-        monkeypatch.setattr(__import__(script), "export_networks", given)
+        monkeypatch.setattr(import_module(f"benchmarks.speed.{script}"), "export_networks", given)
     return tiny_onnx
 
 

@@ -48,7 +48,7 @@ def used(file: Path) -> set[str]:
             continue
         if path[0] == "trt":
             found.add(".".join(part for part in path[1:3] if part not in PYTHONS_OWN))
-        elif file.name == "plan.py" and path[0] in OBJECTS and len(path) > 1:
+        elif file.name == "network.py" and path[0] in OBJECTS and len(path) > 1:
             found.add(f"{OBJECTS[path[0]]}.{path[1]}")
     return found - {""}
 

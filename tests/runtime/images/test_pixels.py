@@ -347,12 +347,12 @@ def test_another_limit_of_pixels(tmp_path: Path) -> None:
 DECODE = """
 import resource, sys
 from concurrent.futures import ThreadPoolExecutor
-from crnn_deploy.runtime.images.pixels import read
+from crnn_deploy.runtime.images.pixels import read_image
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 before = peak()
 with ThreadPoolExecutor(8) as pool:
-    assert [*pool.map(lambda path: read(path)[0, 0], sys.argv[1:])] == [0] * 10
+    assert [*pool.map(lambda path: read_image(path)[0, 0], sys.argv[1:])] == [0] * 10
 print(peak() - before)
 """
 
