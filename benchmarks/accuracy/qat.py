@@ -25,7 +25,7 @@ from crnn_deploy.quantization.calibrate import calibrate
 from crnn_deploy.training.config import Config
 from crnn_deploy.training.loop import train
 
-CHECKPOINT = Path(__file__).parents[1] / "training" / "default.pth"
+CHECKPOINT = Path(__file__).parents[2] / "training" / "default.pth"
 
 
 def main() -> None:

@@ -1,6 +1,7 @@
 """Images per CPU-second over batch, width and engine, and the share of what a convolution reaches here.
 
-    python -m benchmarks.speed.throughput [--network paper] [--batches 1,4,16] [--widths 32,100,400] [--json FILE]
+    python -m benchmarks.speed.throughput [--network paper] [--batches 1,4,16] [--widths 32,100,400]
+        [--json FILE]
 
 ONNX Runtime in fp32 and int8 (static scales, LSTM float), OpenVINO in fp32, asked for bf16 and on the int8
 file, and PyTorch eager; one thread, noise for pixels. Needs the extras [cpu,export], and [openvino] for its
