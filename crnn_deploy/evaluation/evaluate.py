@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import heapq
-import math
 import platform
+import re
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -287,17 +287,16 @@ def _read(recognizer: Recognizer, group: str, dataset: Dataset, indices: Iterabl
 
     results = recognizer.read_prepared(prepare(sample.image) for sample in samples)
     return [
-        _Outcome(group, sample.name, sample.text, _checked(group, sample.name, result), *kept)
+        _Outcome(group, sample.name, sample.text, _named(group, sample.name, result), *kept)
         for sample, result, kept in zip(samples, results, seen, strict=True)
     ]
 
 
-def _checked(group: str, name: str, result: Text | CrnnDeployError) -> Text | Failure:
-    if isinstance(result, Text) and not math.isnan(result.confidence):
+def _named(group: str, name: str, result: Text | CrnnDeployError) -> Text | Failure:
+    if isinstance(result, Text):
         return result
     shown = _on_one_line(name)
-    reason = "the network put out NaN" if isinstance(result, Text) else " ".join(str(result).splitlines())
-    reason = reason.removeprefix("<bytes>: ")  # which is how an image without a path is called
+    reason = re.sub(r"^<\w+>: ", "", " ".join(str(result).splitlines()))  # <bytes>: an image without a path
     named = reason.startswith(f"{shown}: ") or reason.endswith(f" {shown}")
     return Failure(group, name, reason if named else f"{shown}: {reason}")
 
