@@ -17,6 +17,7 @@ __all__ = [
     "ManifestInvalid",
     "ManifestMissing",
     "ModelClosed",
+    "ModelInvalid",
     "ModelNotFound",
     "ModelUnreadable",
     "ReadFailed",
@@ -115,6 +116,10 @@ class CharacterUnknown(CrnnDeployError, ValueError):
 
     def __init__(self, character: str, text: str) -> None:
         super().__init__(f"the alphabet has no {character!r} (in {text!r})")
+
+
+class ModelInvalid(CrnnDeployError, ValueError):
+    """A factory or network that does not do what a CTC recogniser does."""
 
 
 class RunFailed(CrnnDeployError, RuntimeError):

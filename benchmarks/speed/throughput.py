@@ -1,7 +1,6 @@
 """Images per CPU-second over batch, width and engine, and the share of what a convolution reaches here.
 
-    python -m benchmarks.speed.throughput [--network paper] [--batches 1,4,16] [--widths 32,100,400]
-        [--json FILE]
+    python -m benchmarks.speed.throughput [--network paper] [--batches 1,4,16] [--widths 32,100] [--json FILE]
 
 ONNX Runtime in fp32 and int8 (static scales, LSTM float), OpenVINO in fp32, asked for bf16 and on the int8
 file, and PyTorch eager; one thread, noise for pixels. Needs the extras [cpu,export], and [openvino] for its
@@ -33,7 +32,8 @@ from benchmarks.common import (
     write,
 )
 from crnn_deploy.errors import BackendMissing
-from crnn_deploy.graph.model import flops, load_onnx
+from crnn_deploy.graph.flops import flops
+from crnn_deploy.graph.model import load_onnx
 from crnn_deploy.manifest import Manifest
 from crnn_deploy.runtime.backends.openvino import import_openvino, signal_stack_kept
 from crnn_deploy.runtime.backends.ort import OrtBackend

@@ -4,7 +4,8 @@ The two leave no key in a checkpoint. But batch norm keeps the mean that each ch
 that mean is another one behind the other activation. So drawn text goes through the network with both, and
 the one whose means come closer to the remembered ones is the one it was trained with. What it was trained on
 is not known, so several kinds of text are drawn, and the kind that comes closest counts. Variances mislead:
-they follow the contrast of the images. `benchmarks/accuracy/activation.py` measures how far this can be trusted.
+they follow the contrast of the images. `benchmarks/accuracy/activation.py` measures how far this can be
+trusted.
 """
 
 from __future__ import annotations
