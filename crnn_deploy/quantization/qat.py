@@ -67,7 +67,6 @@ def fake_quantize(
     Raises QuantizationImpossible where the graph's nodes are not found among the modules.
     """
     manifest = manifest_of(source)
-    assert manifest is not None
     calls = _calls(module, torch.zeros(1, manifest.channels, manifest.height, manifest.width.maximum))
     layers = qdq.layers(source)
     convolutions = [call for call in calls if isinstance(call.layer, nn.Conv2d)]

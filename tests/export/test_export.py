@@ -144,7 +144,6 @@ def test_the_graph_keeps_its_contract(exported: tuple[Path, ReferenceBackend]) -
 def test_the_manifest_travels(exported: tuple[Path, ReferenceBackend]) -> None:
     path, reference = exported
     manifest = manifest_of(load_onnx(path))
-    assert manifest is not None
     assert manifest.alphabet == DIGITS and manifest.width == RECIPES["paper"].width
     assert manifest.source["checkpoint_sha256"] == reference.manifest.source["checkpoint_sha256"]
 

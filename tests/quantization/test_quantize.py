@@ -75,7 +75,6 @@ def test_the_largest_value_is_that_of_the_images(tiny_onnx: Path, images: Path, 
     assert run("calibrate", tiny_onnx, images, "--method", "minmax", "-o", tmp_path / "s.json").exit_code == 0
     found = read_scales(tmp_path / "s.json", open_model(tiny_onnx))
     manifest = manifest_of(load_onnx(tiny_onnx))
-    assert manifest is not None
     drawn, _ = calibration_set.draw(calibration_set.of_folder(str(images)), manifest, 512)
     batches = calibration_set.batched(drawn, manifest, 1)
     assert found.ranges["images"] == pytest.approx(
@@ -292,7 +291,6 @@ def test_a_quantised_model_becomes_an_engine(tmp_path: Path) -> None:
     model, path = qdq.insert(load_onnx(DEFAULT), scales.ranges), tmp_path / "latin.int8.onnx"
     onnx.save(model, path)
     manifest = manifest_of(model)
-    assert manifest is not None
     with pytest.raises(BuildFailed):  # once TensorRT builds this, `drop_idle_pairs` can go
         Network(trt, model).build(profiles_of(manifest, Range(1, 4, 8), Range(104, 160, 200), 1))
     engine = tmp_path / "latin.int8.engine"

@@ -14,8 +14,8 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from crnn_deploy.errors import BackendMissing, ManifestMissing, ModelClosed, ModelUnreadable, RunFailed
-from crnn_deploy.manifest import METADATA_KEY, Manifest
+from crnn_deploy.errors import BackendMissing, ModelClosed, ModelUnreadable, RunFailed
+from crnn_deploy.manifest import Manifest
 from crnn_deploy.runtime.backends.onnx_file import check_self_contained, read_metadata
 from crnn_deploy.runtime.backends.outputs import frames_of
 from crnn_deploy.runtime.decoding.ctc import Frames
@@ -34,10 +34,7 @@ class OpenVinoBackend:
     def __init__(self, path: Path, *, threads: int = 1, precision: Literal["fp32", "bf16"] = "fp32") -> None:
         openvino = import_openvino()
         check_self_contained(path)
-        text = read_metadata(path).get(METADATA_KEY)
-        if text is None:
-            raise ManifestMissing(path)
-        self.manifest = Manifest.from_json(text)
+        self.manifest = Manifest.in_metadata(read_metadata(path), path)
         hint = {"fp32": "f32", "bf16": "bf16"}[precision]
         settings = {
             **{"INFERENCE_PRECISION_HINT": hint, "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1},

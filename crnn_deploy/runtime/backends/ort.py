@@ -20,12 +20,11 @@ from numpy.typing import NDArray
 from crnn_deploy.errors import (
     AlphabetMismatch,
     BackendMissing,
-    ManifestMissing,
     ModelClosed,
     ModelUnreadable,
     RunFailed,
 )
-from crnn_deploy.manifest import METADATA_KEY, Manifest, WidthRule
+from crnn_deploy.manifest import Manifest, WidthRule
 from crnn_deploy.process import memory
 from crnn_deploy.runtime.backends import cache
 from crnn_deploy.runtime.backends.backend import Device
@@ -74,12 +73,10 @@ class OrtBackend:
             path, content=content, threads=threads, device=device, tf32=tf32, cached=cached
         )
         try:
-            text = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
+            metadata = session.get_modelmeta().custom_metadata_map
         except UnicodeDecodeError as error:
             raise ModelUnreadable(path, "its metadata is not UTF-8") from error
-        if text is None:
-            raise ManifestMissing(path)
-        self.manifest = Manifest.from_json(text)
+        self.manifest = Manifest.in_metadata(metadata, path)
         self._path = path
         self._check_graph(session)
         self._input = session.get_inputs()[0].name

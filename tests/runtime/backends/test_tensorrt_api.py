@@ -12,7 +12,7 @@ import pytest
 PACKAGE = Path(__file__).parents[3] / "crnn_deploy"
 SNAPSHOTS = Path(__file__).parents[4] / "shared" / "tools"
 NAMES = ("tensorrt-10.16.1-api.json", "tensorrt-11.4-api.json", "tensorrt-rtx-1.7.1-api.json")
-# what stages/plan.py, which alone talks to TensorRT's objects, calls them, and their classes
+# what engine/network.py, which alone talks to TensorRT's objects, calls them, and their classes
 OBJECTS = {
     "builder": "Builder",
     "network": "INetworkDefinition",
