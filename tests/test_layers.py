@@ -58,7 +58,7 @@ ROOMS: dict[str, str] = {
         "models parity process quantization recipes runtime runtime.backends runtime.decoding "
         "runtime.images synthesis training"
     ),
-    "": "cli errors manifest process runtime runtime.decoding",
+    "": "cli datasets errors evaluation manifest process runtime runtime.decoding",
 }
 
 # who may import a library, as prefixes of paths below the package

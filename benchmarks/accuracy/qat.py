@@ -26,7 +26,7 @@ from crnn_deploy.recipes.settings import CheckpointSettings
 from crnn_deploy.training.config import Config
 from crnn_deploy.training.loop import train
 
-CHECKPOINT = Path(__file__).parents[1] / "training" / "default.pth"
+CHECKPOINT = Path(__file__).parents[2] / "training" / "default.pth"
 
 
 def main() -> None:

@@ -19,7 +19,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, ScalarFormatter
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 Rows = dict[str, dict[str, Any]]
 
 

@@ -20,7 +20,7 @@ from crnn_deploy.errors import BackendMissing
 from crnn_deploy.runtime.backends import driver
 from crnn_deploy.runtime.backends.driver import Driver, Gpu
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+ROOT = Path(__file__).parents[2]
 NO_GPU = pytest.mark.skipif(driver.probe().problem is None, reason="there is a GPU here")
 PAPER = Driver("13.0", "580.1", (Gpu("Paper", "9.0", 2**34),))
 
@@ -266,7 +266,7 @@ def test_a_result_that_is_no_json_is_put_aside(
 @pytest.fixture(autouse=True)
 def benchmarks_on_the_path(monkeypatch: pytest.MonkeyPatch) -> None:
     """For the parts' own processes."""
-    monkeypatch.setenv("PYTHONPATH", str(BENCHMARKS.parent))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
 
 
 def test_the_plan_needs_no_gpu() -> None:
@@ -278,7 +278,7 @@ def test_the_plan_needs_no_gpu() -> None:
     assert [row[:18].strip() for row in rows] == list(benchmarks.gpu.check.PARTS)
     seconds = [float(row[18:26]) for row in rows]
     assert f"{sum(seconds):.0f}  {sum(seconds) / 60:.0f} minutes" in total
-    page = (BENCHMARKS.parent / "docs" / "engines.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "engines.md").read_text(encoding="utf-8")
     for row in rows:
         assert f"| `{row[:18].strip()}` | {float(row[18:26]):.0f} | {row[28:100].strip()} |" in page
     only = subprocess.run([*command, "--only", "peak"], capture_output=True, text=True).stdout.splitlines()
