@@ -145,7 +145,7 @@ def calibrate(
 
 def probe(source: onnx.ModelProto) -> Callable[[NDArray[np.float32]], dict[str, NDArray[np.float32]]]:
     """A run of images (N, C, H, W) that gives the tensors whose ranges are asked for."""
-    names = qdq.measured(source)
+    names = qdq.calibrated_tensors(source)
     inner = onnx.ModelProto()
     inner.CopyFrom(source)
     del inner.graph.output[:]

@@ -212,7 +212,7 @@ class _Search:
 
     def sensitivity(self) -> list[Sensitivity]:
         """Every layer quantised alone, on the first images; the one that hurts most first."""
-        layers = qdq.candidates(self._source)
+        layers = qdq.quantizable(self._source)
         operators = {node.output[0]: node.op_type for node in self._source.graph.node}
         few, reference = self._few()
         found = []

@@ -62,7 +62,7 @@ def scales(tiny_onnx: Path, images: Path) -> Path:
 
 def test_the_scales_say_where_they_come_from(scales: Path, tiny_onnx: Path) -> None:
     found = read_scales(scales, tiny_onnx)
-    assert set(found.ranges) == set(qdq.measured(load_onnx(tiny_onnx))) and not found.rendered
+    assert set(found.ranges) == set(qdq.calibrated_tensors(load_onnx(tiny_onnx))) and not found.rendered
     assert set(found.compared) == {"minmax", "percentile", "entropy", "mse"}
     names = [one["name"] for one in found.images]
     assert len({one["sha256"] for one in found.images}) == len(names) == len(set(names))
@@ -167,7 +167,7 @@ def test_an_lstm_in_int8_reads_an_image_alone_as_among_others(scales: Path, tiny
 def test_with_every_layer_in_float_nothing_changes(scales: Path, tiny_onnx: Path) -> None:
     source = load_onnx(tiny_onnx)
     ranges = read_scales(scales, tiny_onnx).ranges
-    model = qdq.insert(source, ranges, keep_float=qdq.candidates(source))
+    model = qdq.insert(source, ranges, keep_float=qdq.quantizable(source))
     assert [n.SerializeToString() for n in model.graph.node] == [
         n.SerializeToString() for n in source.graph.node
     ]
@@ -179,7 +179,7 @@ def test_a_written_model_and_its_report(scales: Path, tiny_onnx: Path, images: P
     result = run("quantize", tiny_onnx, images, "--scales", scales, "--target", "gpu", *LOOSE, *files)
     assert result.exit_code == 0, result.output
     plain = json.loads((tmp_path / "r.json").read_text())
-    assert len(plain["sensitivity"]) == len(qdq.candidates(load_onnx(tiny_onnx)))
+    assert len(plain["sensitivity"]) == len(qdq.quantizable(load_onnx(tiny_onnx)))
     half = plain["fp16_emulated"]["strings_changed"]
     assert (
         half["images"] > 0 and half["share"] <= plain["variants"][-1]["verdict"]["strings_changed"]["share"]
@@ -274,7 +274,7 @@ def test_tensorrt_sees_int8_at_every_quantised_convolution(scales: Path, tiny_on
 
     source = load_onnx(tiny_onnx)
     ranges = read_scales(scales, tiny_onnx).ranges
-    first = qdq.candidates(source)[0]
+    first = qdq.quantizable(source)[0]
     for kept in ([], [first]):
         layers = Network(trt, qdq.insert(source, ranges, keep_float=kept)).layers()
         found = [layer.precision for layer in layers if layer.kind == "CONVOLUTION"]
