@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from crnn_deploy.evaluation.speed import header
-from crnn_deploy.export.reference import Settings, open_reference
+from crnn_deploy.export.reference import CheckpointSettings, open_reference
 from crnn_deploy.parity.compare import LARGE
 from crnn_deploy.parity.tolerance import FLOATS, in_pytorch
 from crnn_deploy.runtime.batching import batches
@@ -40,7 +40,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    reference = open_reference(arguments.checkpoint, Settings())
+    reference = open_reference(arguments.checkpoint, CheckpointSettings())
     manifest = reference.manifest
     paths = list(sources.find(tuple(arguments.images), ()))
     prepared = ((at, prepare(read_image(path), manifest)) for at, path in enumerate(paths))

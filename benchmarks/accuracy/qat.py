@@ -16,7 +16,7 @@ from pathlib import Path
 
 from crnn_deploy.evaluation.speed import header
 from crnn_deploy.export.exporter import export
-from crnn_deploy.export.reference import Settings, open_reference
+from crnn_deploy.export.reference import CheckpointSettings, open_reference
 from crnn_deploy.graph.model import backend_of, load_onnx
 from crnn_deploy.parity.proof_images import proof_images
 from crnn_deploy.parity.verdict import judge, read
@@ -60,7 +60,7 @@ def main() -> None:
         reference = None
         for name, checkpoint in checkpoints.items():
             path = Path(folder) / f"{name}.onnx"
-            floating = open_reference(checkpoint, Settings())
+            floating = open_reference(checkpoint, CheckpointSettings())
             export(floating, path)
             found = calibration_set.rendered(floating.manifest.alphabet, 400)
             images, held_back = calibration_set.draw(found, floating.manifest, 256)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from benchmarks.gpu.work import Work
 from crnn_deploy.evaluation.speed import draw_images
 from crnn_deploy.export.pytorch import ReferenceBackend
-from crnn_deploy.export.reference import Settings, open_reference
+from crnn_deploy.export.reference import CheckpointSettings, open_reference
 from crnn_deploy.manifest import Manifest
 from crnn_deploy.models import DEFAULT
 from crnn_deploy.networks.compact import CompactCRNN
@@ -35,7 +35,7 @@ class Network:
     name: str
     checkpoint: Path
     onnx: Path  # may be absent where it could not be exported
-    settings: Settings
+    settings: CheckpointSettings
 
     def manifest(self) -> Manifest:
         return _reference(self).manifest
@@ -52,8 +52,8 @@ def _reference(network: Network) -> ReferenceBackend:
 
 def networks(folder: Path) -> tuple[Network, ...]:
     """The default model, and the paper's network where `prepare` has made it."""
-    default = Network(DEFAULT_MODEL, _ROOT / "training" / "default.pth", DEFAULT, Settings())
-    checkpoint, settings = folder / "paper.pth", Settings("paper", alphabet=_ALPHABET)
+    default = Network(DEFAULT_MODEL, _ROOT / "training" / "default.pth", DEFAULT, CheckpointSettings())
+    checkpoint, settings = folder / "paper.pth", CheckpointSettings("paper", alphabet=_ALPHABET)
     paper = Network(PAPER, checkpoint, folder / "paper.onnx", settings)
     return (default, paper) if checkpoint.exists() else (default,)
 

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 from crnn_deploy.evaluation.speed import header
-from crnn_deploy.export.reference import Settings, open_reference
+from crnn_deploy.export.reference import CheckpointSettings, open_reference
 from crnn_deploy.graph.model import backend_of, load_onnx
 from crnn_deploy.models import DEFAULT
 from crnn_deploy.parity.proof_images import proof_images
@@ -129,7 +129,7 @@ def main() -> None:
         row["speed_x_float_batch_8"] = round(speed_ratio(floating, candidate, some), 3)
         backends: dict[str, Backend] = {"onnxruntime fp32": floating, "onnxruntime int8": candidate}
         if arguments.checkpoint:
-            backends["pytorch eager"] = open_reference(arguments.checkpoint, Settings())
+            backends["pytorch eager"] = open_reference(arguments.checkpoint, CheckpointSettings())
         row["cpu_ms_an_image_batch_1"] = {
             name: round(1e3 * value, 4) for name, value in cpu_seconds(backends, some, True).items()
         }

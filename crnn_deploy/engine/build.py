@@ -18,7 +18,7 @@ from crnn_deploy.engine.ladder import Rung, climb
 from crnn_deploy.engine.network import Network, Progress, Unsupported
 from crnn_deploy.engine.profiles import ProfileInvalid, covered, profiles_of
 from crnn_deploy.errors import BackendMissing, ManifestMissing, RunFailed
-from crnn_deploy.export.reference import Settings as CheckpointSettings
+from crnn_deploy.export.reference import CheckpointSettings
 from crnn_deploy.files import replacing
 from crnn_deploy.graph.argmax import with_argmax
 from crnn_deploy.graph.model import load_onnx, manifest_of
@@ -45,7 +45,7 @@ from crnn_deploy.runtime.backends.engine_file import (
 from crnn_deploy.runtime.backends.ort import OrtBackend
 from crnn_deploy.runtime.backends.trt import TrtBackend, import_tensorrt
 
-__all__ = ["BATCH", "EngineBuild", "Settings", "build_engine"]
+__all__ = ["BATCH", "BuildSettings", "EngineBuild", "build_engine"]
 
 BATCH = Range(1, 8, 32)
 _RECURRENT = ("LSTM", "GRU", "RNN")
@@ -54,7 +54,7 @@ _HALF_LSTM = (10, 14)  # the first TensorRT with a half precision LSTM in a stro
 
 
 @dataclass(frozen=True)
-class Settings:
+class BuildSettings:
     """How to build."""
 
     precision: Precision = "fp32"
@@ -90,7 +90,7 @@ class EngineBuild:
 def build_engine(
     model: Path,
     path: Path,
-    settings: Settings,
+    settings: BuildSettings,
     *,
     arguments: tuple[str, ...] = (),
     checked: Callable[[int], object] = lambda images: None,
@@ -177,7 +177,7 @@ class _Building:
         self,
         trt: Any,
         bare: EngineFile,
-        settings: Settings,
+        settings: BuildSettings,
         path: Path,
         proof: Proof,
         gpu: str | None,
@@ -244,7 +244,7 @@ class _Building:
 
 
 def _proof(
-    source: onnx.ModelProto, manifest: Manifest, settings: Settings, checked: Callable[[int], object]
+    source: onnx.ModelProto, manifest: Manifest, settings: BuildSettings, checked: Callable[[int], object]
 ) -> Proof:
     images: list[NDArray[np.float32]] = []
     if settings.images is not None:
@@ -271,7 +271,7 @@ def _library(wanted: Literal["auto"] | BuilderName) -> tuple[BuilderName, Any]:
     )
 
 
-def _check_settings(settings: Settings, builder: BuilderName, found: driver.Driver) -> None:
+def _check_settings(settings: BuildSettings, builder: BuilderName, found: driver.Driver) -> None:
     if CURRENT in settings.targets and len(settings.targets) > 1:
         raise Unsupported(f"--target {CURRENT} is the GPU here; it goes with no other target")
     if CURRENT in settings.targets and found.problem is not None:
@@ -299,7 +299,9 @@ def _check_graph(model: onnx.ModelProto, precision: Precision) -> None:
             )
 
 
-def _check_recurrence(model: onnx.ModelProto, settings: Settings, builder: BuilderName, version: str) -> None:
+def _check_recurrence(
+    model: onnx.ModelProto, settings: BuildSettings, builder: BuilderName, version: str
+) -> None:
     """Recurrent layers in half precision. Raises Unsupported."""
     if settings.precision not in ("fp16", "bf16"):
         return

@@ -32,7 +32,7 @@ __all__ = [
     "DISTRIBUTIONS",
     "Cell",
     "Distribution",
-    "Report",
+    "SpeedReport",
     "Spread",
     "Stages",
     "draw_images",
@@ -242,7 +242,7 @@ def _cpu_of(task: Callable[[], object]) -> float:
 
 
 @dataclass(frozen=True)
-class Report:
+class SpeedReport:
     """All that `crnn-deploy benchmark` measured."""
 
     cells: Sequence[Cell]

@@ -34,8 +34,8 @@ from crnn_deploy.recipes.recipe import (
 
 __all__ = [
     "BatchFirst",
+    "CheckpointSettings",
     "ModelInvalid",
-    "Settings",
     "accepts_any_width",
     "far_widths",
     "open_reference",
@@ -53,7 +53,7 @@ class ModelInvalid(CrnnDeployError, ValueError):
 
 
 @dataclass(frozen=True)
-class Settings:
+class CheckpointSettings:
     """What the user says of a checkpoint; None leaves it to the checkpoint and its family's recipe."""
 
     recipe: str | None = None  # name or .toml file
@@ -62,7 +62,7 @@ class Settings:
     blank: Blank | None = None
 
 
-def open_reference(path: Path, settings: Settings) -> ReferenceBackend:
+def open_reference(path: Path, settings: CheckpointSettings) -> ReferenceBackend:
     """The network of a checkpoint in fp32, with its manifest.
 
     Code of the user's own runs where `settings` name it, or a recipe file that they name; a checkpoint
@@ -93,7 +93,11 @@ def open_reference(path: Path, settings: Settings) -> ReferenceBackend:
 
 
 def _with_alphabet(
-    module: nn.Module, recipe: Recipe, checkpoint: Checkpoint, told: dict[str, str], settings: Settings
+    module: nn.Module,
+    recipe: Recipe,
+    checkpoint: Checkpoint,
+    told: dict[str, str],
+    settings: CheckpointSettings,
 ) -> ReferenceBackend:
     alphabet = settings.alphabet or checkpoint.alphabet or recipe.alphabet
     if alphabet is None:

@@ -18,7 +18,7 @@ from torch import nn
 
 from crnn_deploy.errors import ManifestMissing, ModelNotFound, ModelUnreadable
 from crnn_deploy.export.pytorch import ReferenceBackend
-from crnn_deploy.export.reference import Settings, accepts_any_width, open_reference
+from crnn_deploy.export.reference import CheckpointSettings, accepts_any_width, open_reference
 from crnn_deploy.files import open_regular
 from crnn_deploy.manifest import METADATA_KEY, Manifest
 from crnn_deploy.runtime.backends import driver
@@ -32,7 +32,7 @@ _WIDTHS = (32, 100, 160, 320)
 _SAMPLE = 40  # characters of the alphabet shown
 
 
-def inspect(path: Path, settings: Settings) -> dict[str, Any]:
+def inspect(path: Path, settings: CheckpointSettings) -> dict[str, Any]:
     """Facts of a checkpoint, an ONNX file or an engine, ready for JSON.
 
     FLOPs are per image, a multiply-add counts 2. Of an engine it is what its sidecar says; its bytes are held

@@ -1,8 +1,8 @@
 """Does a candidate read the text that its reference reads? Whole strings are counted, with intervals.
 
 Without labels a change of a string is neither better nor worse. What counts is whether the reference was sure
-of it: of the strings whose every frame it gave more than 0.8, none of 3,000 changed in an INT8 model that lost
-no accuracy, while 3-10 % of all strings did, all of them ones that it was unsure of.
+of it: of the strings whose every frame it gave more than 0.8, none of 3,000 changed in an INT8 model that
+lost no accuracy, while 3-10 % of all strings did, all of them ones that it was unsure of.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from crnn_deploy.datasets import Dataset
 from crnn_deploy.errors import CrnnDeployError
 from crnn_deploy.export.pytorch import ReferenceBackend
-from crnn_deploy.export.reference import Settings, open_reference
+from crnn_deploy.export.reference import CheckpointSettings, open_reference
 from crnn_deploy.graph.model import load_onnx
 from crnn_deploy.manifest import Manifest
 from crnn_deploy.parity.compare import TOLERANCE, ParityReport, compare, drawn_images
@@ -51,7 +51,7 @@ class NotComparable(CrnnDeployError, ValueError):
 def verify(
     reference: Path,
     candidate: Path,
-    settings: Settings,
+    settings: CheckpointSettings,
     *,
     images: str | None,
     labelled: Dataset | None = None,
@@ -170,7 +170,7 @@ class _Recorder:
         self._backend.close()
 
 
-def open_checkpoint(path: Path, settings: Settings, manifest: Manifest | None) -> Backend:
+def open_checkpoint(path: Path, settings: CheckpointSettings, manifest: Manifest | None) -> Backend:
     """A checkpoint in PyTorch, fed as another model's manifest says where there is one.
 
     Raises what `open_reference` raises.
@@ -178,7 +178,7 @@ def open_checkpoint(path: Path, settings: Settings, manifest: Manifest | None) -
     if manifest is None:
         return open_reference(path, settings)
     built_in = manifest.source.get("recipe") in RECIPES  # others stand in a file, or in the checkpoint itself
-    known = Settings(
+    known = CheckpointSettings(
         recipe=settings.recipe or (manifest.source["recipe"] if built_in else None),
         model=settings.model,
         alphabet=settings.alphabet or manifest.alphabet,

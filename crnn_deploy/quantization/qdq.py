@@ -21,7 +21,7 @@ from crnn_deploy.errors import CrnnDeployError
 __all__ = [
     "WEIGHT_LEVEL",
     "Activations",
-    "Layer",
+    "QuantizableLayer",
     "QuantizationImpossible",
     "calibrated_tensors",
     "check_float",
@@ -47,7 +47,7 @@ class QuantizationImpossible(CrnnDeployError, ValueError):
 
 
 @dataclass(frozen=True)
-class Layer:
+class QuantizableLayer:
     """A node that is quantised, told by its output."""
 
     output: str
@@ -111,7 +111,7 @@ def quantizable(model: onnx.ModelProto) -> list[str]:
     return found
 
 
-def layers(model: onnx.ModelProto) -> list[Layer]:
+def layers(model: onnx.ModelProto) -> list[QuantizableLayer]:
     """The `quantizable` nodes and which ranges each needs."""
     graph = _Graph.of(model.graph)
     found = []
@@ -119,7 +119,7 @@ def layers(model: onnx.ModelProto) -> list[Layer]:
         node = graph.makers[output]
         range_tensor = graph.range_tensor(node) if node.op_type == "Conv" else None
         found.append(
-            Layer(
+            QuantizableLayer(
                 output,
                 node.op_type,
                 node.input[1],

@@ -93,8 +93,8 @@ class _Window(Generic[Image]):
     ) -> Generator[list[Result], None, None]:
         """All results in order; the pool always has `ahead` tasks, as long as there are that many."""
         least = min(_BATCHES_GIVEN * self._batch, self._size // 4)
-        finished: SimpleQueue[Future[_Outcome[Image]]] = SimpleQueue()
-        submitted: set[Future[_Outcome[Image]]] = set()
+        finished: SimpleQueue[Future[_TaskResult[Image]]] = SimpleQueue()
+        submitted: set[Future[_TaskResult[Image]]] = set()
         until = math.inf
         while True:
             while len(submitted) < ahead and not stopped() and (task := self._next_task()) is not None:
@@ -124,7 +124,7 @@ class _Window(Generic[Image]):
         if self._ready:
             yield self._ready
 
-    def _next_task(self) -> Callable[[], _Outcome[Image]] | None:
+    def _next_task(self) -> Callable[[], _TaskResult[Image]] | None:
         """What a thread does next: run a full batch, else prepare images, else run one that is not full."""
         if self._full:
             return partial(_run, self._reader, self._full.popleft())
@@ -143,7 +143,7 @@ class _Window(Generic[Image]):
             self._exhausted = True
         return partial(_run, self._reader, self._groups.pop_oldest()) if self._groups else None
 
-    def _take(self, outcome: _Outcome[Image]) -> None:
+    def _take(self, outcome: _TaskResult[Image]) -> None:
         self._done.update(outcome.results)
         if outcome.left:
             self._left.append(outcome.left)
@@ -167,7 +167,7 @@ class _Item(NamedTuple, Generic[Image]):
 
 
 @dataclass(frozen=True)
-class _Outcome(Generic[Image]):
+class _TaskResult(Generic[Image]):
     """What a thread has done: images read or failed, by place in the input, images prepared, those left."""
 
     results: dict[int, Text | CrnnDeployError]
@@ -175,13 +175,13 @@ class _Outcome(Generic[Image]):
     left: _Drawn = field(default_factory=list)
 
 
-def _prepare(reader: Reader[Image], paths: _Drawn) -> _Outcome[Image]:
+def _prepare(reader: Reader[Image], paths: _Drawn) -> _TaskResult[Image]:
     failed: dict[int, Text | CrnnDeployError] = {}
     prepared: list[_Item[Image]] = []
     columns = 0
     for at, (index, path) in enumerate(paths):
         if columns > _COLUMNS_AT_ONCE:
-            return _Outcome(failed, prepared, paths[at:])
+            return _TaskResult(failed, prepared, paths[at:])
         try:
             image = reader.prepare(path)
         except Exception as error:
@@ -189,18 +189,18 @@ def _prepare(reader: Reader[Image], paths: _Drawn) -> _Outcome[Image]:
         else:
             prepared.append(_Item(index, path, image))
             columns += image.columns
-    return _Outcome(failed, prepared)
+    return _TaskResult(failed, prepared)
 
 
-def _run(reader: Reader[Image], batch: list[_Item[Image]]) -> _Outcome[Image]:
+def _run(reader: Reader[Image], batch: list[_Item[Image]]) -> _TaskResult[Image]:
     try:
         texts = reader.read_batch([item.image for item in batch])
-        return _Outcome(dict(zip((item.place for item in batch), texts, strict=True)))
+        return _TaskResult(dict(zip((item.place for item in batch), texts, strict=True)))
     except Exception as error:
         if len(batch) == 1:
-            return _Outcome({batch[0].place: _failure(batch[0].path, error)})
+            return _TaskResult({batch[0].place: _failure(batch[0].path, error)})
         alone = [_run(reader, [item]).results for item in batch]  # the others are not to blame
-        return _Outcome({index: text for results in alone for index, text in results.items()})
+        return _TaskResult({index: text for results in alone for index, text in results.items()})
 
 
 def _failure(path: str, error: Exception) -> CrnnDeployError:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from crnn_deploy.errors import CrnnDeployError
 from crnn_deploy.synthesis.effects import photographed
 from crnn_deploy.synthesis.fonts import Face
-from crnn_deploy.synthesis.glyphs import Line, Run, set_line
+from crnn_deploy.synthesis.glyphs import Run, TypesetLine, set_line
 
 __all__ = ["CharactersNotCovered", "Renderer"]
 
@@ -80,7 +80,7 @@ class Renderer:
         fitting = [face for face in every if face.covers(text)] or [f for f in every if f.covers(text[0])]
         return fitting[rng.integers(len(fitting))]
 
-    def _set(self, text: str, rng: np.random.Generator, height: int, strength: float) -> Line:
+    def _set(self, text: str, rng: np.random.Generator, height: int, strength: float) -> TypesetLine:
         at = next((at for at, size in enumerate(_SIZES) if size >= 0.75 * height), len(_SIZES) - 1)
         spacing = rng.uniform(-0.03, 0.25) if strength and rng.random() < 0.3 else 0.0
         changing = rng.random() < 0.15 * strength  # size, spacing or face change inside the line
@@ -114,7 +114,7 @@ class Renderer:
         return parts
 
     def _warp(
-        self, line: Line, characters: int, height: int, rng: np.random.Generator, strength: float
+        self, line: TypesetLine, characters: int, height: int, rng: np.random.Generator, strength: float
     ) -> Gray:
         """The mask cut out as a detector would, at the image's size: coverage 0-1."""
         rows, columns = line.mask.shape

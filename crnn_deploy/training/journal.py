@@ -28,11 +28,11 @@ from torch.utils.tensorboard import SummaryWriter
 from crnn_deploy.evaluation.metrics import Score
 from crnn_deploy.files import OutputUnwritable
 
-__all__ = ["Journal", "Reading"]
+__all__ = ["Journal", "ValidationReading"]
 
 
 @dataclass(frozen=True)
-class Reading:
+class ValidationReading:
     """One image as it is read so far."""
 
     pixels: NDArray[np.uint8] | None  # (H, W) or (H, W, 3) BGR; None: it could not be read
@@ -121,7 +121,7 @@ class Journal:
         else:
             self._progress.console.print(said, highlight=False, markup=False)
 
-    def read(self, step: int, name: str, readings: Sequence[Reading]) -> None:
+    def read(self, step: int, name: str, readings: Sequence[ValidationReading]) -> None:
         """Some images beside what was read in them."""
         rows = ["| truth | read | frame by frame |", "| --- | --- | --- |"]
         rows += [f"| {_code(r.truth)} | {_code(r.text)} | {_code(r.raw)} |" for r in readings]

@@ -362,14 +362,14 @@ def test_fake_quantisation_computes_what_the_file_computes() -> None:
     import onnxruntime
     import torch
 
-    from crnn_deploy.export.reference import Settings, open_reference
+    from crnn_deploy.export.reference import CheckpointSettings, open_reference
     from crnn_deploy.models import DEFAULT
     from crnn_deploy.quantization.qat import fake_quantize
 
     root = Path(__file__).parents[2]
     source = load_onnx(DEFAULT)
     ranges = read_scales(root / "calibration" / "latin.scales.json", DEFAULT).ranges
-    module = open_reference(root / "training" / "default.pth", Settings()).module
+    module = open_reference(root / "training" / "default.pth", CheckpointSettings()).module
     before = {name: value.clone() for name, value in module.state_dict().items()}
     images = np.random.default_rng(0).normal(0, 0.5, (2, 1, 32, 100)).astype(np.float32)
     plain = onnxruntime.SessionOptions()

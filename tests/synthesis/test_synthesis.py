@@ -24,7 +24,7 @@ from PIL import Image, ImageDraw, ImageFont
 from crnn_deploy.synthesis.dataset import Polarity, SyntheticDataset
 from crnn_deploy.synthesis.effects import augmented
 from crnn_deploy.synthesis.fonts import FOLDERS, Face, scan, write_font_manifest
-from crnn_deploy.synthesis.glyphs import Line, Run, set_line
+from crnn_deploy.synthesis.glyphs import Run, TypesetLine, set_line
 from crnn_deploy.synthesis.renderer import CharactersNotCovered, Renderer
 from crnn_deploy.synthesis.texts import KINDS, TextsImpossible, TextSource, read_words
 
@@ -323,7 +323,7 @@ def test_each_character_is_drawn_with_a_face_that_has_it(sans: Face, monkeypatch
 
     asked: list[Run] = []
 
-    def spy(runs: Sequence[Run]) -> Line | None:
+    def spy(runs: Sequence[Run]) -> TypesetLine | None:
         asked.extend(runs)
         return set_line(runs)
 

@@ -107,11 +107,9 @@ def restated(
 def _log_likelihood(
     logits: NDArray[np.float32], log_norms: NDArray[np.float64], labels: Sequence[int], blank: int
 ) -> float:
-    from crnn_deploy.runtime.decoding.alignment import (
-        Line,  # compiled code, which the other aggregates do without
-    )
+    from crnn_deploy.runtime.decoding.alignment import LineLogits
 
-    return Line(logits, log_norms).log_likelihood(labels, blank)
+    return LineLogits(logits, log_norms).log_likelihood(labels, blank)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crnn_deploy.errors import CrnnDeployError
-from crnn_deploy.runtime.decoding.alignment import MOST_BYTES, DecodingTooLarge, Line
+from crnn_deploy.runtime.decoding.alignment import MOST_BYTES, DecodingTooLarge, LineLogits
 from crnn_deploy.runtime.decoding.paths import best_path
 from crnn_deploy.runtime.decoding.patterns import PatternInvalid, compile_pattern
 
@@ -84,7 +84,7 @@ class Automaton:
     def end(self, state: int) -> float:
         return 0.0 if self.final[state] else -math.inf
 
-    def best_path(self, line: Line) -> list[int]:
+    def best_path(self, line: LineLogits) -> list[int]:
         """Labels of the likeliest path that is accepted, exactly.
 
         Raises DecodingImpossible, DecodingTooLarge.

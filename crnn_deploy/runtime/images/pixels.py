@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from crnn_deploy.errors import CrnnDeployError
 from crnn_deploy.files import read_regular
 from crnn_deploy.runtime.fork import not_forked
-from crnn_deploy.runtime.images.budget import Budget
+from crnn_deploy.runtime.images.budget import MemoryBudget
 from crnn_deploy.runtime.images.header import (
     MAX_PIXELS,
     Header,
@@ -43,7 +43,7 @@ cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 # of all threads together: a decoder takes up to 16 bytes for a pixel, and files are in memory meanwhile
 _NO_MEMORY = -4  # OpenCV's code, which has had several names
-_pixels, _file_bytes = Budget(MAX_PIXELS), Budget(2**29)
+_pixels, _file_bytes = MemoryBudget(MAX_PIXELS), MemoryBudget(2**29)
 
 T = TypeVar("T")
 Pixels = NDArray[np.uint8]  # (H, W) grey or (H, W, 3) BGR

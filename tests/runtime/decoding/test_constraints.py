@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crnn_deploy.decoding_rule import DecodingRule
-from crnn_deploy.runtime.decoding.alignment import DecodingTooLarge, Line, line_of
+from crnn_deploy.runtime.decoding.alignment import DecodingTooLarge, LineLogits, line_of
 from crnn_deploy.runtime.decoding.build import decoder_of
 from crnn_deploy.runtime.decoding.constraints import (
     Automaton,
@@ -198,7 +198,7 @@ def test_a_path_that_would_take_gigabytes_is_refused() -> None:
     automaton = Constraint(longest=100).compile([chr(0x4E00 + i) for i in range(6736)], 0)
     logits = np.broadcast_to(np.zeros((1, 1), np.float32), (4000, 6737))
     with pytest.raises(DecodingTooLarge, match=r"673,600 transitions would take .* 4,000 frames"):
-        automaton.best_path(Line(logits, np.zeros(4000)))
+        automaton.best_path(LineLogits(logits, np.zeros(4000)))
 
 
 PIECES = ["a", "b", "B", "ä", ".", "1", "[ab]", "[^a]", r"\d", r"\w", r"[^\W\d]", "-", r"\."]
