@@ -229,7 +229,7 @@ class _Building:
             return None
         try:
             layers = backend.layers()
-            found = self._proof.check(self._proof.read(backend), backend.manifest)
+            found = self._proof.check(self._proof.run(backend), backend.manifest)
         finally:
             backend.close()
         against = "the ONNX file" if self._settings.checkpoint is None else "PyTorch"

@@ -213,7 +213,7 @@ def evaluate(
     """Read every image of the datasets, which are the groups, and compare with its label.
 
     An image that cannot be read counts as wrong, all characters of its label missing, and is listed.
-    chunk: images that are drawn at a time; those of one width among them run together
+    chunk: images that are taken at a time; those of one width among them run together
     workers: threads, each with a chunk
     progress: called with the number of images that were added
     Raises DataEmpty, and what drawing a sample raises.
@@ -233,7 +233,7 @@ def evaluate(
 def _outcomes(
     recognizer: Recognizer, datasets: Mapping[str, Dataset], chunk: int, workers: int
 ) -> Iterator[list[_Outcome]]:
-    """Chunk by chunk, in order, and drawn only two chunks for each worker ahead."""
+    """Chunk by chunk, in order, and taken only two chunks for each worker ahead."""
     waiting: deque[Future[list[_Outcome]]] = deque()
     pool = ThreadPoolExecutor(workers)
     try:

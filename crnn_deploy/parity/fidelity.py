@@ -91,13 +91,13 @@ class Proof:
     @cached_property
     def expected(self) -> tuple[Frames, ...]:
         """What the reference says of each batch. Raises what running it raises."""
-        return self.read(self._backend)
+        return self.run(self._backend)
 
     @cached_property
     def _backend(self) -> Backend:
         return self._reference or backend_of(self._model)
 
-    def read(self, backend: Backend) -> tuple[Frames, ...]:
+    def run(self, backend: Backend) -> tuple[Frames, ...]:
         """What a backend says of each batch. Raises RunFailed."""
         found = []
         for batch in self.batches:

@@ -84,7 +84,7 @@ def verify(
     if images is None and labelled is None:
         inputs = _drawn(fed)
     else:
-        inputs = _read(_sources(images, labelled), fed, order)
+        inputs = _prepared(_sources(images, labelled), fed, order)
     meter, unmeasured = None, None
     if tolerance is None:
         sides = (reference, first), (candidate, second)
@@ -188,7 +188,7 @@ def open_checkpoint(path: Path, settings: CheckpointSettings, manifest: Manifest
     return ReferenceBackend(backend.module, replace(manifest, output="logits", steps=backend.manifest.steps))
 
 
-def _read(found: Iterable[Source], manifest: Manifest, order: list[int]) -> Iterator[NDArray[np.float32]]:
+def _prepared(found: Iterable[Source], manifest: Manifest, order: list[int]) -> Iterator[NDArray[np.float32]]:
     prepared = ((i, prepare(read_image(source), manifest)) for i, source in enumerate(found))
     for batch in batches(prepared, _BATCH):
         order.extend(batch.indices)

@@ -21,7 +21,7 @@ from crnn_deploy.files import read_regular, replacing
 from crnn_deploy.graph.model import backend_of, load_onnx, manifest_of, session_of
 from crnn_deploy.parity.verdict import judge, margin_change, read
 from crnn_deploy.quantization import qdq
-from crnn_deploy.quantization.calibration_set import CalibrationImpossible, Drawn, batched
+from crnn_deploy.quantization.calibration_set import CalibrationImage, CalibrationImpossible, batched
 from crnn_deploy.quantization.ranges import METHODS, Method, Ranges
 from crnn_deploy.runtime.backends.ort import OrtBackend
 
@@ -83,8 +83,8 @@ def read_scales(path: Path, model: Path) -> Scales:
 
 def calibrate(
     model: Path,
-    images: Sequence[Drawn],
-    held_back: Sequence[Drawn],
+    images: Sequence[CalibrationImage],
+    held_back: Sequence[CalibrationImage],
     method: Method | Literal["auto"],
     path: Path,
     *,
@@ -165,7 +165,7 @@ def _compare(
     model: Path,
     source: onnx.ModelProto,
     ranges: Mapping[Method, Mapping[str, float]],
-    held_back: Sequence[Drawn],
+    held_back: Sequence[CalibrationImage],
     progress: Callable[[int], object],
 ) -> dict[str, dict[str, float]]:
     """What each method changes, the most important figure first."""

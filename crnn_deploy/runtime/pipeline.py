@@ -26,7 +26,7 @@ _TURN = 0.2  # seconds after which a thread that waits looks whether the run is 
 _MOST_COLUMNS = 2**16  # of images that wait for others, 8 MiB of grey 32-pixel lines
 _COLUMNS_AT_ONCE = 2**14  # of images that a thread prepares before it gives them
 
-_Drawn = list[tuple[int, str]]  # places in the input and paths
+_Taken = list[tuple[int, str]]  # places in the input and paths
 Result = tuple[str, Text | CrnnDeployError]  # the path of an image and what was read in it
 
 
@@ -59,7 +59,7 @@ def read_in_order(
     """Results of all paths in their order, some batches at a time.
 
     `workers` threads load and prepare images and run batches of one width. An image waits until its batch is
-    full or until `window` images (by default 64 times `batch`) were drawn from `paths` and not yet yielded;
+    full or until `window` images (by default 64 times `batch`) were taken from `paths` and not yet yielded;
     then the batch of the one that has waited longest runs as it is. An image that cannot be read gives its
     error.
     Once `stopped()` is true, what no thread has begun is dropped, what does not end within a second is given
@@ -74,15 +74,15 @@ def read_in_order(
 
 
 class _Window(Generic[Image]):
-    """The images between the input and the output: drawn, prepared, grouped, read."""
+    """The images between the input and the output: taken, prepared, grouped, read."""
 
     def __init__(self, reader: Reader[Image], paths: Iterable[str], batch: int, size: int) -> None:
         self._reader, self._remaining, self._batch, self._size = reader, iter(paths), batch, size
-        self._paths: dict[int, str] = {}  # of all that was drawn and not yet given, by place in the input
-        self._drawn = self._given = 0
+        self._paths: dict[int, str] = {}  # of all that was taken and not yet given, by place in the input
+        self._taken = self._given = 0
         self._exhausted = False
         self.given_up = False  # a thread still works, and nobody waits for it
-        self._left: deque[_Drawn] = deque()  # of tasks that had enough of wide images
+        self._left: deque[_Taken] = deque()  # of tasks that had enough of wide images
         self._groups: Groups[_Item[Image]] = Groups(batch)
         self._full: deque[list[_Item[Image]]] = deque()
         self._done: dict[int, Text | CrnnDeployError] = {}
@@ -135,9 +135,9 @@ class _Window(Generic[Image]):
             and (room := self._size - len(self._paths) - len(self._ready)) > 0
             and self._groups.columns < _MOST_COLUMNS
         ):
-            some = list(enumerate(islice(self._remaining, min(self._batch, room)), self._drawn))
+            some = list(enumerate(islice(self._remaining, min(self._batch, room)), self._taken))
             if some:
-                self._drawn += len(some)
+                self._taken += len(some)
                 self._paths.update(some)
                 return partial(_prepare, self._reader, some)
             self._exhausted = True
@@ -172,10 +172,10 @@ class _TaskResult(Generic[Image]):
 
     results: dict[int, Text | CrnnDeployError]
     prepared: Sequence[_Item[Image]] = ()
-    left: _Drawn = field(default_factory=list)
+    left: _Taken = field(default_factory=list)
 
 
-def _prepare(reader: Reader[Image], paths: _Drawn) -> _TaskResult[Image]:
+def _prepare(reader: Reader[Image], paths: _Taken) -> _TaskResult[Image]:
     failed: dict[int, Text | CrnnDeployError] = {}
     prepared: list[_Item[Image]] = []
     columns = 0

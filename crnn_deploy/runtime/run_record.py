@@ -123,7 +123,7 @@ class RunRecord:
         """
         path = place(output)
         if os.path.lexists(path) and not _is_empty(path):
-            _read(path)
+            _load(path)
         plain = {"schema": SCHEMA, "settings": self.settings, "about": self.about}
         files.write(path, json.dumps(plain, indent=1) + "\n")
 
@@ -134,7 +134,7 @@ class RunRecord:
         path = place(output)
         if not os.path.lexists(path):
             raise RunUnknown(output)
-        before = _read(path)
+        before = _load(path)
         if not all(before.agrees(self, name) for name in {**before.settings, **self.settings}):
             raise RunDiffers(output, before, self)
 
@@ -161,7 +161,7 @@ def _is_empty(path: Path) -> bool:
     return path.is_file() and not path.stat().st_size
 
 
-def _read(path: Path) -> RunRecord:
+def _load(path: Path) -> RunRecord:
     try:
         plain = json.loads(files.read_regular(path, _LARGEST))
     except OSError as error:

@@ -121,7 +121,7 @@ class Journal:
         else:
             self._progress.console.print(said, highlight=False, markup=False)
 
-    def read(self, step: int, name: str, readings: Sequence[ValidationReading]) -> None:
+    def readings(self, step: int, name: str, readings: Sequence[ValidationReading]) -> None:
         """Some images beside what was read in them."""
         rows = ["| truth | read | frame by frame |", "| --- | --- | --- |"]
         rows += [f"| {_code(r.truth)} | {_code(r.text)} | {_code(r.raw)} |" for r in readings]

@@ -76,7 +76,7 @@ def validate(
                 for sample, text in zip(samples, texts, strict=True)
             )
             if start == 0:
-                journal.read(step, name, [_reading(backend, sample) for sample in samples[:_SHOWN]])
+                journal.readings(step, name, [_reading(backend, sample) for sample in samples[:_SHOWN]])
         scores[name] = total
         journal.validated(step, name, total)
     return scores

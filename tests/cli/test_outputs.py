@@ -121,7 +121,7 @@ def test_resume_with_another_model_or_decoder_is_refused(folder: Path) -> None:
         (("--precision", "int8"), "model latin.onnx (sha256 "),
         (("--decoder", "beam", "--lexicon", "words.txt"), "no lexicon, decoder greedy, "),
         (("--allow", "ABC"), "no allow, this run has allow ABC;"),
-        (("--engine", "openvino"), "engine onnxruntime, this run has engine openvino;"),
+        (("--backend", "openvino"), "backend onnxruntime, this run has backend openvino;"),
     ):
         result = run("infer", "data/images", "-o", "a.jsonl", "--format", "jsonl", "--resume", *args)
         if "no inference library" not in result.stderr:

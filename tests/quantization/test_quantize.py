@@ -76,8 +76,8 @@ def test_the_largest_value_is_that_of_the_images(tiny_onnx: Path, images: Path, 
     found = read_scales(tmp_path / "s.json", tiny_onnx)
     manifest = manifest_of(load_onnx(tiny_onnx))
     assert manifest is not None
-    drawn, _ = calibration_set.draw(calibration_set.of_folder(str(images)), manifest, 512)
-    batches = calibration_set.batched(drawn, manifest, 1)
+    chosen, _ = calibration_set.sample(calibration_set.of_folder(str(images)), manifest, 512)
+    batches = calibration_set.batched(chosen, manifest, 1)
     assert found.ranges["images"] == pytest.approx(
         max(np.abs(batch.images).max() for batch in batches), rel=1e-3
     )
