@@ -22,6 +22,7 @@ __all__ = [
     "ReadFailed",
     "RunFailed",
     "VerdictFailed",
+    "first_line",
     "printable",
     "printable_json",
 ]
@@ -37,6 +38,11 @@ class CrnnDeployError(Exception):
 
     def __init__(self, message: str) -> None:
         super().__init__(" ".join(printable(message).splitlines()))
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says, or its class where it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def printable(text: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -19,10 +18,10 @@ from crnn_deploy.engine.network import Network, Progress, Unsupported
 from crnn_deploy.engine.profiles import ProfileInvalid, covered, profiles_of
 from crnn_deploy.errors import BackendMissing, ManifestMissing, RunFailed
 from crnn_deploy.export.reference import CheckpointSettings
-from crnn_deploy.files import replacing
+from crnn_deploy.files import replacing, sha256
 from crnn_deploy.graph.argmax import with_argmax
 from crnn_deploy.graph.model import load_onnx, manifest_of
-from crnn_deploy.graph.precision import CastImpossible, matching
+from crnn_deploy.graph.precision import RECURRENT, CastImpossible, matching
 from crnn_deploy.manifest import Manifest
 from crnn_deploy.parity.fidelity import Fidelity, Proof
 from crnn_deploy.parity.proof_images import proof_images
@@ -48,7 +47,6 @@ from crnn_deploy.runtime.backends.trt import TrtBackend, import_tensorrt
 __all__ = ["BATCH", "BuildSettings", "EngineBuild", "build_engine"]
 
 BATCH = Range(1, 8, 32)
-_RECURRENT = ("LSTM", "GRU", "RNN")
 _SEQUENCE_LENS = 4  # which input of a recurrent node
 _HALF_LSTM = (10, 14)  # the first TensorRT with a half precision LSTM in a strongly typed network
 
@@ -130,7 +128,7 @@ def build_engine(
         manifest=replace(manifest, output="argmax") if settings.argmax else manifest,
         engine_sha256="",
         engine_bytes=0,
-        onnx_sha256=hashlib.sha256(model.read_bytes()).hexdigest(),
+        onnx_sha256=sha256(model),
         builder=builder,
         builder_version=trt.__version__,
         system=system(),
@@ -290,7 +288,7 @@ def _check_graph(model: onnx.ModelProto, precision: Precision) -> None:
     if precision != "int8" and quantised:
         raise CastImpossible("the model is quantised already; build it with --int8")
     for node in model.graph.node:
-        if node.op_type not in _RECURRENT:
+        if node.op_type not in RECURRENT:
             continue
         if any(attribute.name == "layout" and attribute.i == 1 for attribute in node.attribute):
             raise Unsupported(
@@ -307,7 +305,7 @@ def _check_recurrence(
         return
     kept = {name for pattern in settings.keep_fp32 for name in matching(model, pattern)}
     for node in model.graph.node:
-        if node.op_type not in _RECURRENT or node.name in kept:
+        if node.op_type not in RECURRENT or node.name in kept:
             continue
         if len(node.input) > _SEQUENCE_LENS and node.input[_SEQUENCE_LENS]:
             raise Unsupported(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import heapq
 import math
 import platform
@@ -21,9 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 from rapidfuzz.distance import Levenshtein
 
+from crnn_deploy import files
 from crnn_deploy.datasets import Dataset
 from crnn_deploy.errors import CrnnDeployError, ReadFailed
-from crnn_deploy.evaluation.metrics import Score, score, wilson
+from crnn_deploy.evaluation.metrics import Score, score
 from crnn_deploy.manifest import Manifest
 from crnn_deploy.runtime.decoding.ctc import Text
 from crnn_deploy.runtime.images.pixels import Pixels, Source, use_image
@@ -129,13 +129,12 @@ class Evaluation:
     def table(self) -> str:
         """The report as lines of text."""
         lines = [f"{'':24}  images    exact      95 % interval  alphanumeric      CER   1-NED"]
-        lines.append(_row("all", self.overall))
+        parts = [("all", self.overall)]
         if len(self.by_group) > 1:
-            lines += [
-                _row(name if name.isprintable() else repr(name), s) for name, s in self.by_group.items()
-            ]
-        lines += [_row(f"length {n}", part) for n, part in self.by_length.items()]
-        lines += [_row(f"width {n - WIDTH_STEP + 1}-{n}", part) for n, part in self.by_width.items()]
+            parts += [(name if name.isprintable() else repr(name), s) for name, s in self.by_group.items()]
+        parts += [(f"length {n}", part) for n, part in self.by_length.items()]
+        parts += [(f"width {n - WIDTH_STEP + 1}-{n}", part) for n, part in self.by_width.items()]
+        lines += [part.row(name, alphanumeric=True) for name, part in parts]
         common = [
             f"{_shown(truth)} as {_shown(prediction)} {count}"
             for (truth, prediction), count in list(self.confusions.items())[:_TABLE_CONFUSIONS]
@@ -158,14 +157,6 @@ def _shown(character: str) -> str:
     return repr(character) if character else "nothing"
 
 
-def _row(name: str, part: Score) -> str:
-    low, high = wilson(part.exact, part.images)
-    return (
-        f"{name:24}  {part.images:6}  {part.accuracy:7.2%}  {low:7.2%} -{high:8.2%}"
-        f"  {part.alphanumeric_accuracy:12.2%}  {part.cer:7.2%}  {part.one_minus_ned:6.4f}"
-    )
-
-
 @dataclass(frozen=True)
 class Provenance:
     """What an evaluation was made with."""
@@ -180,14 +171,14 @@ class Provenance:
 
     @classmethod
     def of(cls, path: Path, manifest: Manifest) -> Provenance:
-        with path.open("rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         installed = {d.name: d.version for d in metadata.distributions()}
         versions = {name: installed[name] for name in _PACKAGES if name in installed}
         versions["python"] = platform.python_version()
         date = datetime.now(UTC).isoformat(timespec="seconds")
         source = dict(manifest.source)
-        return cls(str(path), sha256, source, manifest.classes, versions, platform.platform(), date)
+        return cls(
+            str(path), files.sha256(path), source, manifest.classes, versions, platform.platform(), date
+        )
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.export import Dim
 
-from crnn_deploy.errors import VerdictFailed
+from crnn_deploy.errors import VerdictFailed, first_line
 from crnn_deploy.export.pytorch import ReferenceBackend
 from crnn_deploy.export.recurrence import (
     ExportImpossible,
@@ -149,8 +149,7 @@ def _trace(module: nn.Module, manifest: Manifest, width: int, any_width: bool) -
             )
         except (torch.onnx.OnnxExporterError, RuntimeError) as error:
             cause = error.__cause__ or error
-            reason = str(cause).strip().splitlines()[0] if str(cause).strip() else type(cause).__name__
-            raise ExportImpossible(f"PyTorch cannot export this network: {reason}") from error
+            raise ExportImpossible(f"PyTorch cannot export this network: {first_line(cause)}") from error
     assert program is not None
     model: onnx.ModelProto = program.model_proto
     strip_traces(model)

@@ -11,7 +11,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from crnn_deploy.errors import AlphabetMismatch, ModelUnreadable
+from crnn_deploy.errors import AlphabetMismatch, ModelUnreadable, first_line
 from crnn_deploy.export.exporter import attach_manifest
 from crnn_deploy.export.reference import ModelInvalid, far_widths, step_rule
 from crnn_deploy.files import replacing
@@ -56,7 +56,7 @@ def describe(
             raise ModelUnreadable(
                 foreign,
                 f"it does not run on {images.shape}: choose the recipe's height, color and [width] to fit "
-                f"({str(error).splitlines()[0][:120]})",
+                f"({first_line(error)[:120]})",
             ) from error
 
     def noise(batch: int, width: int) -> NDArray[np.float32]:

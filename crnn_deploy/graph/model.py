@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import tempfile
 from collections import Counter
@@ -16,10 +15,10 @@ import onnx
 import torch
 from torch import nn
 
-from crnn_deploy.errors import ManifestMissing, ModelNotFound, ModelUnreadable
+from crnn_deploy.errors import ManifestMissing, ModelNotFound, ModelUnreadable, first_line
 from crnn_deploy.export.pytorch import ReferenceBackend
 from crnn_deploy.export.reference import CheckpointSettings, accepts_any_width, open_reference
-from crnn_deploy.files import open_regular
+from crnn_deploy.files import sha256
 from crnn_deploy.manifest import METADATA_KEY, Manifest
 from crnn_deploy.runtime.backends import driver
 from crnn_deploy.runtime.backends.engine_file import EngineFile, check_bytes, fitness, read_sidecar
@@ -45,8 +44,7 @@ def inspect(path: Path, settings: CheckpointSettings) -> dict[str, Any]:
     if path.suffix == ".engine":
         return _engine_facts(path)
     try:
-        with open_regular(path) as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        digest = sha256(path)
     except OSError as error:
         raise ModelUnreadable(path, f"cannot be read: {error.strerror}") from error
     facts: dict[str, Any] = {"file": str(path), "sha256": digest}
@@ -132,8 +130,7 @@ def load_onnx(path: Path) -> onnx.ModelProto:
         onnx.checker.check_model(str(path))
         return onnx.load(path)
     except Exception as error:  # onnx raises protobuf's, its checker's and the file system's errors
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ModelUnreadable(path, f"not a valid ONNX file: {reason}") from error
+        raise ModelUnreadable(path, f"not a valid ONNX file: {first_line(error)}") from error
 
 
 def manifest_of(model: onnx.ModelProto) -> Manifest | None:

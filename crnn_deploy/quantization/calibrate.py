@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from crnn_deploy import strict_json
 from crnn_deploy.errors import CrnnDeployError, ManifestMissing
-from crnn_deploy.files import read_regular, replacing
+from crnn_deploy.files import read_regular, replacing, sha256
 from crnn_deploy.graph.model import backend_of, load_onnx, manifest_of, session_of
 from crnn_deploy.parity.verdict import judge, margin_change, read
 from crnn_deploy.quantization import qdq
@@ -76,7 +76,7 @@ def read_scales(path: Path, model: Path) -> Scales:
         raise ScalesInvalid(f"{path} is not a file of crnn-deploy calibrate") from error
     if bad := [name for name, value in ranges.items() if not 0 <= value < math.inf]:
         raise ScalesInvalid(f"{path}: the range of {bad[0][:80]} is {ranges[bad[0]]}; calibrate again")
-    if scales.model_sha256 != _digest(model):
+    if scales.model_sha256 != sha256(model):
         raise ScalesInvalid(f"{path} belongs to another model than {model}; calibrate this one")
     return replace(scales, ranges=ranges)
 
@@ -103,7 +103,7 @@ def calibrate(
     if manifest is None:
         raise ManifestMissing(model)
     qdq.check_float(source)
-    key = hashlib.sha256(f"{_digest(model)} {[one.sha256 for one in images]}".encode()).hexdigest()
+    key = hashlib.sha256(f"{sha256(model)} {[one.sha256 for one in images]}".encode()).hexdigest()
     part = path.with_name(f"{path.name}.part")
     collected = Ranges()
     done = collected.load(part, key)
@@ -127,7 +127,7 @@ def calibrate(
     chosen = min(METHODS, key=lambda one: tuple(compared[one].values())) if method == "auto" else method
     digests = "".join(one.sha256 for one in images)
     scales = Scales(
-        model_sha256=_digest(model),
+        model_sha256=sha256(model),
         method=chosen,
         ranges=ranges[chosen],
         histograms=collected.coarse(_BINS),
@@ -184,8 +184,3 @@ def _compare(
             "strings changed": verdict.flips.count,
         }
     return results
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -213,7 +213,7 @@ def find_recipe(name_or_file: str) -> Recipe:
     try:
         return _from_toml(plain, path)
     except (RecipeInvalid, ManifestInvalid) as error:
-        raise RecipeInvalid(f"{path}: {_reason(error)}") from error
+        raise RecipeInvalid(f"{path}: {_without_lead(error)}") from error
 
 
 def recipe_of_checkpoint(plain: Mapping[Any, Any], path: Path) -> Recipe:
@@ -231,7 +231,7 @@ def recipe_of_checkpoint(plain: Mapping[Any, Any], path: Path) -> Recipe:
             raise RecipeInvalid(f"its smallest image has {size} pixels, more than {_MOST_PIXELS:,}")
     except (RecipeInvalid, ManifestInvalid) as error:
         raise RecipeInvalid(
-            f"its recipe is not valid: {_reason(error)}; give another one with --recipe NAME|FILE.toml"
+            f"its recipe is not valid: {_without_lead(error)}; give another one with --recipe NAME|FILE.toml"
         ) from error
     return recipe
 
@@ -249,7 +249,7 @@ def _from_toml(plain: Mapping[str, Any], path: Path) -> Recipe:
     return Recipe(**values)
 
 
-def _reason(error: Exception) -> str:
+def _without_lead(error: Exception) -> str:
     return str(error).removeprefix("the manifest is not valid: ")
 
 

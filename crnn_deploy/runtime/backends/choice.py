@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from crnn_deploy import strict_json
 from crnn_deploy.errors import BackendMissing, CrnnDeployError, ModelNotFound, ModelUnreadable
-from crnn_deploy.files import open_regular
+from crnn_deploy.files import sha256
 from crnn_deploy.manifest import Manifest
 from crnn_deploy.runtime.backends import cache
 from crnn_deploy.runtime.backends.backend import Backend, BackendName, Device, open_backend
@@ -69,8 +69,7 @@ def choose(path: Path) -> Choice:
         return Choice("onnxruntime", {}, {})  # its suffix decides
     versions = " ".join(f"{name} {_version(name)}" for name in get_args(BackendName))
     try:
-        with open_regular(path) as file:
-            content = hashlib.file_digest(file, "sha256").hexdigest()
+        content = sha256(path)
     except OSError as error:
         raise ModelUnreadable(path, f"cannot be read: {error.strerror}") from error
     key = hashlib.sha256(f"{content} {versions} {cache.fingerprint()}".encode()).hexdigest()

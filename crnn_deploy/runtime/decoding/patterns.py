@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from crnn_deploy.errors import CrnnDeployError
+from crnn_deploy.errors import CrnnDeployError, first_line
 
 __all__ = ["PatternAutomaton", "PatternInvalid", "compile_pattern"]
 
@@ -63,7 +63,7 @@ def compile_pattern(pattern: str, characters: Collection[str]) -> PatternAutomat
     except (re.error, OverflowError, ValueError) as error:
         if isinstance(error, PatternInvalid):
             raise
-        raise PatternInvalid(pattern, str(error).splitlines()[0]) from None
+        raise PatternInvalid(pattern, first_line(error)) from None
 
 
 class _TooLarge(Exception):
