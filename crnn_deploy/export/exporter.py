@@ -57,7 +57,6 @@ class Export:
     report: ParityReport
     manifest: Manifest
     any_width: bool  # whether the graph's width is dynamic
-    ties_to_shape: list[str]  # what the scan for baked-in sizes found
 
 
 def export(
@@ -95,7 +94,7 @@ def export(
         candidate.close()
         if not report.passed or baked:
             raise ExportFailed(report, baked)
-    return Export(path, report, manifest, any_width, baked)
+    return Export(path, report, manifest, any_width)
 
 
 def attach_manifest(model: onnx.ModelProto, manifest: Manifest) -> None:
