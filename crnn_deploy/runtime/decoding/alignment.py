@@ -14,8 +14,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from crnn_deploy.decoding_rule import Aggregate
 from crnn_deploy.errors import CrnnDeployError
-from crnn_deploy.runtime.decoding.confidence import Aggregate, aggregated
+from crnn_deploy.runtime.decoding.aggregate import aggregated
 from crnn_deploy.runtime.decoding.ctc import Char, Frames, LogitsMissing, Text
 from crnn_deploy.runtime.decoding.paths import align, log_likelihoods
 

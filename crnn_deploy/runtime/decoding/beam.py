@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from crnn_deploy.decoding_rule import Aggregate
 from crnn_deploy.runtime.decoding.alignment import Decode, DecodingTooLarge, LineLogits, line_of
-from crnn_deploy.runtime.decoding.confidence import Aggregate
 from crnn_deploy.runtime.decoding.constraints import Automaton, Constraint, DecodingImpossible
 from crnn_deploy.runtime.decoding.ctc import Alternative, Frames, Text
 from crnn_deploy.runtime.decoding.kernels import (

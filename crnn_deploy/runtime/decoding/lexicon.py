@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from crnn_deploy.decoding_rule import Aggregate
 from crnn_deploy.errors import CharacterUnknown, CrnnDeployError
 from crnn_deploy.files import LineTooLong, lines, open_regular
 from crnn_deploy.runtime.decoding.alignment import Decode, line_of
-from crnn_deploy.runtime.decoding.confidence import Aggregate
 from crnn_deploy.runtime.decoding.ctc import Encoder, Frames, Text
 from crnn_deploy.runtime.decoding.kernels import within
 
