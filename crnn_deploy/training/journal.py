@@ -148,8 +148,8 @@ def _sheet(images: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
     """Images of one height below one another, (H, W) grey."""
     rows = []
     for pixels in images:
-        gray = cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY) if pixels.ndim == 3 else pixels
-        rows.append(cv2.resize(gray, (max(1, gray.shape[1] * 32 // gray.shape[0]), 32)))
+        grey = cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY) if pixels.ndim == 3 else pixels
+        rows.append(cv2.resize(grey, (max(1, grey.shape[1] * 32 // grey.shape[0]), 32)))
     sheet = np.full((34 * len(rows), max(row.shape[1] for row in rows)), 128, np.uint8)
     for at, row in enumerate(rows):
         sheet[34 * at : 34 * at + 32, : row.shape[1]] = row

@@ -174,8 +174,8 @@ def _by_opencv(data: bytes, header: Header, name: str) -> NDArray[Any]:
             reason = "there is not enough memory to decode it"
     if pixels is None:
         raise ImageUnreadable(name, reason)
-    if header.transparent_gray is not None and pixels.ndim == 2:
-        pixels[pixels == header.transparent_gray] = np.iinfo(pixels.dtype).max
+    if header.transparent_grey is not None and pixels.ndim == 2:
+        pixels[pixels == header.transparent_grey] = np.iinfo(pixels.dtype).max
     return pixels
 
 
