@@ -120,6 +120,7 @@ def test_a_quantised_model(activations: Any, scales: Path, tiny_onnx: Path) -> N
     weights = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
     convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
     makers = {node.output[0]: node for node in model.graph.node}
+    assert len(convolutions) == 7
     for node in convolutions:
         assert all(makers[name].op_type == "DequantizeLinear" for name in node.input[:2])
         scale, zero = (weights[name] for name in makers[node.input[1]].input[1:])

@@ -408,10 +408,9 @@ def test_a_file_cut_anywhere_never_crashes(name: str) -> None:
             read_image(data[:length])
         except ImageUnreadable:
             refused += 1
-    # the last bytes may be metadata, or digits of a plain PGM
-    assert refused >= min(len(data[:-20:3]), 1 + len(data) // 3 * 0.8) or name.startswith(
-        ("tiff", "pgm plain")
-    )
+    # the last bytes may be metadata, or digits of a plain PGM; strips of a TIFF are read one by one
+    least = min(len(data[:-20:3]), 1 + len(data) // 3 * 0.8)
+    assert refused >= (1 if name.startswith(("tiff", "pgm plain")) else least)
 
 
 @settings(max_examples=400, deadline=None)
