@@ -25,6 +25,7 @@ __all__ = [
     "first_line",
     "printable",
     "printable_json",
+    "shortened",
 ]
 
 
@@ -43,6 +44,11 @@ class CrnnDeployError(Exception):
 def first_line(error: BaseException) -> str:
     """The first line of what an error says, or its class where it says nothing."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def shortened(text: str, most: int = 60) -> str:
+    """A text of which a message shows no more than so many characters."""
+    return text if len(text) <= most else f"{text[:most]}..."
 
 
 def printable(text: str) -> str:

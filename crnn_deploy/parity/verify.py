@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crnn_deploy.datasets import Dataset
-from crnn_deploy.errors import CrnnDeployError
+from crnn_deploy.errors import CrnnDeployError, shortened
 from crnn_deploy.export.pytorch import ReferenceBackend
 from crnn_deploy.export.reference import CheckpointSettings, open_reference
 from crnn_deploy.graph.model import load_onnx
@@ -75,7 +75,7 @@ def verify(
         if getattr(ours, name) != getattr(theirs, name):
             raise NotComparable(
                 f"{reference} and {candidate} differ in {name}: "
-                f"{_short(getattr(ours, name))} and {_short(getattr(theirs, name))}"
+                f"{shortened(repr(getattr(ours, name)))} and {shortened(repr(getattr(theirs, name)))}"
             )
     if ours.output == "argmax" != theirs.output:
         raise NotComparable(f"{reference} gives no logits to compare with; name it second")
@@ -193,8 +193,3 @@ def _prepared(found: Iterable[Source], manifest: Manifest, order: list[int]) -> 
     for batch in batches(prepared, _BATCH):
         order.extend(batch.indices)
         yield batch.images
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) < 60 else f"{text[:57]}..."

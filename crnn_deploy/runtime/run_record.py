@@ -15,7 +15,7 @@ from pathlib import Path
 
 from crnn_deploy import files
 from crnn_deploy.decoding_rule import DecodingRule
-from crnn_deploy.errors import CrnnDeployError
+from crnn_deploy.errors import CrnnDeployError, shortened
 from crnn_deploy.runtime.backends.installed import own_version
 
 __all__ = ["FileUnreadable", "RunDiffers", "RunRecord", "RunRecordInvalid", "RunUnknown", "Value", "place"]
@@ -115,7 +115,7 @@ class RunRecord:
         shown = ", ".join(value) if isinstance(value, list) else str(value)
         if name in self.about:  # a file, whose digest says little to people
             shown = f"{self.about[name]} (sha256 {shown[:8]})"
-        return f"{name} {shown if len(shown) <= _SHOWN else shown[:_SHOWN] + '...'}"
+        return f"{name} {shortened(shown, _SHOWN)}"
 
     def write(self, output: Path) -> None:
         """Put it beside an output. Raises OutputUnwritable, and RunRecordInvalid where a file of another kind

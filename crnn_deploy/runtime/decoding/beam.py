@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from crnn_deploy.decoding_rule import Aggregate
 from crnn_deploy.runtime.decoding.alignment import Decode, DecodingTooLarge, LineLogits, line_of
 from crnn_deploy.runtime.decoding.constraints import Automaton, Constraint, DecodingImpossible
-from crnn_deploy.runtime.decoding.ctc import Alternative, Frames, Text
+from crnn_deploy.runtime.decoding.ctc import Alternative, Frames, Text, tokens_of
 from crnn_deploy.runtime.decoding.kernels import (
     BEAM_FLOATS,
     BEAM_INTS,
@@ -82,7 +82,7 @@ class BeamDecode:
 
     def __init__(self, beam: Beam, alphabet: Sequence[str], blank: int) -> None:
         self._beam, self._blank = beam, blank
-        self._tokens = (*alphabet[:blank], "", *alphabet[blank:])
+        self._tokens = tokens_of(alphabet, blank)
         self._automaton: Automaton | None = None
         scorers = list(beam.scorers)
         self._usable: NDArray[np.int64] | None = None  # classes that may be said, where not all may

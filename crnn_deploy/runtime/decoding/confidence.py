@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from crnn_deploy.decoding_rule import Aggregate
 from crnn_deploy.runtime.decoding.aggregate import aggregated
-from crnn_deploy.runtime.decoding.ctc import Frames, LogitsMissing, Text
+from crnn_deploy.runtime.decoding.ctc import Frames, LogitsMissing, Text, tokens_of
 
 if TYPE_CHECKING:
     from crnn_deploy.runtime.decoding.alignment import Decode, Decoder
@@ -46,7 +46,7 @@ class Confidence:
 
     def bind(self, alphabet: Sequence[str], blank: int) -> Decode:
         decode = self.decoder.bind(alphabet, blank)
-        tokens = (*alphabet[:blank], "", *alphabet[blank:])
+        tokens = tokens_of(alphabet, blank)
 
         def restating(frames: Frames, pixels_per_frame: Sequence[tuple[float, int]]) -> list[Text]:
             texts = decode(frames, pixels_per_frame)

@@ -29,6 +29,7 @@ __all__ = [
     "encode",
     "raw_decode",
     "steps_needed",
+    "tokens_of",
 ]
 
 BLANK_MARK = "-"
@@ -144,6 +145,11 @@ class Text:
         return Text, (self.text, self.confidence, self.chars, self.alternatives)
 
 
+def tokens_of(alphabet: Sequence[str], blank: int) -> tuple[str, ...]:
+    """The token of each class; the blank's is empty."""
+    return (*alphabet[:blank], "", *alphabet[blank:])
+
+
 class BestPath:
     """Best-path decoding with one alphabet.
 
@@ -152,7 +158,7 @@ class BestPath:
     """
 
     def __init__(self, alphabet: Sequence[str], blank: int) -> None:
-        self._tokens = (*alphabet[:blank], "", *alphabet[blank:])
+        self._tokens = tokens_of(alphabet, blank)
         self._blank = blank
         codes = [ord(token) if len(token) == 1 else 0 for token in self._tokens]
         # tokens of one code point each are joined by NumPy
