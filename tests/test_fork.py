@@ -40,7 +40,7 @@ def fork_while(threads, work, check, children):
 READ = """
 from crnn_deploy import Recognizer
 from crnn_deploy.models import DEFAULT
-recognizer = Recognizer.load(DEFAULT, engine=sys.argv[1], threads=int(sys.argv[2]))
+recognizer = Recognizer.load(DEFAULT, backend=sys.argv[1], threads=int(sys.argv[2]))
 images = [np.random.default_rng(i).integers(0, 256, (32, 100 + 8 * i), np.uint8) for i in range(8)]
 want = recognizer.read(images)
 fork_while(4, lambda: recognizer.read(images), lambda: recognizer.read(images) == want, int(sys.argv[3]))

@@ -64,7 +64,7 @@ def main() -> None:
             floating = open_reference(checkpoint, CheckpointSettings())
             export(floating, path)
             found = calibration_set.rendered(floating.manifest.alphabet, 400)
-            images, held_back = calibration_set.draw(found, floating.manifest, 256)
+            images, held_back = calibration_set.sample(found, floating.manifest, 256)
             model = open_model(path)
             scales = calibrate(model, images, held_back, "mse", Path(folder) / "scales.json", rendered=True)
             proof = proof_images(floating.manifest, None, None, arguments.images)

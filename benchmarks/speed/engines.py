@@ -25,7 +25,7 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.accuracy.default_model import drawn_sets
-from crnn_deploy.engine.build import Settings, build_engine
+from crnn_deploy.engine.build import BuildSettings, build_engine
 from crnn_deploy.evaluation.speed import header
 from crnn_deploy.export.exporter import export
 from crnn_deploy.export.reference import reference_of
@@ -66,7 +66,7 @@ def models(folder: Path) -> dict[str, Path]:
 
 def built(model: Path, precision: Precision, folder: Path) -> dict[str, Any]:
     """One engine."""
-    settings = Settings(precision, builder="tensorrt-rtx", profiles=1)
+    settings = BuildSettings(precision, builder="tensorrt-rtx", profiles=1)
     result = build_engine(model, folder / "x.engine", settings)
     engine = result.engine
     return {

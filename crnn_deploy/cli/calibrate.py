@@ -30,7 +30,7 @@ __all__ = ["calibrate"]
 def calibrate(model: Path, images: str | None, method: Any, samples: int, path: Path) -> None:
     """Measure how large the activations of MODEL get on IMAGES, a folder, file or glob.
 
-    Images are drawn by width, an equal share each, and run as they are in the batches of `infer`. Without
+    Images are chosen by width, an equal share each, and run as they are in the batches of `infer`. Without
     IMAGES, text is drawn. Ctrl-C stops; the same command goes on.
 
     \b
@@ -53,11 +53,11 @@ def calibrate(model: Path, images: str | None, method: Any, samples: int, path: 
             found = calibration_set.rendered(opened.manifest.alphabet, 3 * samples)
         else:
             found = calibration_set.of_folder(images)
-        drawn, held_back = calibration_set.draw(found, opened.manifest, samples)
-        bar = progress_bar(len(drawn) + (5 * len(held_back) if method == "auto" else 0), "calibrate")
+        chosen, held_back = calibration_set.sample(found, opened.manifest, samples)
+        bar = progress_bar(len(chosen) + (5 * len(held_back) if method == "auto" else 0), "calibrate")
         with bar:
             scales = run(
-                *(opened, drawn, held_back, method, path),
+                *(opened, chosen, held_back, method, path),
                 rendered=images is None,
                 progress=bar.update,
                 stopped=stop,

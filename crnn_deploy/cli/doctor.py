@@ -13,7 +13,7 @@ __all__ = ["doctor"]
 
 @click.command()
 @click.option(
-    "--model", metavar="FILE", type=click.Path(path_type=Path), help="Say which engine runs it, and why."
+    "--model", metavar="FILE", type=click.Path(path_type=Path), help="Say which backend runs it, and why."
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def doctor(model: Path | None, as_json: bool) -> None:

@@ -81,7 +81,7 @@ __all__ = ["infer"]
     "--batch", type=click.IntRange(min=1), default=8, show_default=True, help="Most images that run together."
 )
 @click.option(
-    "--engine",
+    "--backend",
     type=click.Choice(["auto", "onnxruntime", "openvino"]),
     default="onnxruntime",
     show_default=True,
@@ -128,7 +128,7 @@ def infer(
     output: Path | None,
     csv_safe: bool,
     batch: int,
-    engine: Any,
+    backend: Any,
     rebuild: str,
     workers: int | None,
     min_confidence: float,
@@ -171,7 +171,7 @@ def infer(
     from crnn_deploy.process import Stop, cpus
     from crnn_deploy.runtime import records
     from crnn_deploy.runtime.images import sources
-    from crnn_deploy.runtime.output_file import Stream, open_output
+    from crnn_deploy.runtime.output_file import RecordStream, open_output
     from crnn_deploy.runtime.pipeline import read_in_order
     from crnn_deploy.runtime.recognizer import Recognizer
 
@@ -182,10 +182,10 @@ def infer(
     _check_outputs(output, draw, (*paths, model, decoding["lexicon"], decoding["lm"]))
     model = up_to_date(model, rebuild)
     listed = sources.lines_of(stdin_bytes()) if sources.STDIN in paths else ()
-    if output is not None and engine == "auto":  # what chooses by time may choose otherwise another time
+    if output is not None and backend == "auto":  # what chooses by time may choose otherwise another time
         from crnn_deploy.runtime.backends.choice import resolve
 
-        engine = resolve(engine, model, device)
+        backend = resolve(backend, model, device)
     count = failed = undrawn = 0
     with ExitStack() as stack:
         recognizer = stack.enter_context(
@@ -193,7 +193,7 @@ def infer(
                 Recognizer.load(
                     model,
                     batch=batch,
-                    engine=engine,
+                    backend=backend,
                     device=device,
                     tf32=tf32,
                     wide=wide,
@@ -206,13 +206,13 @@ def infer(
             recognizer = recognizer.with_decoder(decoder)
         shape = {"show_chars": show_chars, "nbest": rule.decoder == "beam" and rule.nbest > 0}
         form = records.Csv(**shape, safe=True) if csv_safe else records.FORMATS[format_name](**shape)
-        written: Output | Stream
+        written: Output | RecordStream
         if output is None:
-            written = Stream(form, put, terminal=stdout_is_terminal())
+            written = RecordStream(form, put, terminal=stdout_is_terminal())
         else:
             from crnn_deploy.runtime.run_record import RunRecord
 
-            settings: dict[str, Value] = {"engine": engine, "device": device, "tf32": tf32, "wide": wide}
+            settings: dict[str, Value] = {"backend": backend, "device": device, "tf32": tf32, "wide": wide}
             settings["min-confidence"] = min_confidence
             files = {"lexicon": decoding["lexicon"], "lm": decoding["lm"]}
             run = RunRecord.of(model, rule, settings, **files)

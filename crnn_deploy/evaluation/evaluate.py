@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import heapq
 import platform
 import re
@@ -21,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rapidfuzz.distance import Levenshtein
 
+from crnn_deploy import files
 from crnn_deploy.datasets import Dataset
 from crnn_deploy.errors import CrnnDeployError
 from crnn_deploy.evaluation.bands import Band, banded
@@ -196,14 +196,14 @@ class Provenance:
 
     @classmethod
     def of(cls, path: Path, manifest: Manifest) -> Provenance:
-        with path.open("rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         installed = {d.name: d.version for d in metadata.distributions()}
         versions = {name: installed[name] for name in _PACKAGES if name in installed}
         versions["python"] = platform.python_version()
         date = datetime.now(UTC).isoformat(timespec="seconds")
         source = dict(manifest.source)
-        return cls(str(path), sha256, source, manifest.classes, versions, platform.platform(), date)
+        return cls(
+            str(path), files.sha256(path), source, manifest.classes, versions, platform.platform(), date
+        )
 
 
 @dataclass(frozen=True)
@@ -230,7 +230,7 @@ def evaluate(
     """Read every image of the datasets, which are the groups, and compare with its label.
 
     An image that cannot be read counts as wrong, all characters of its label missing, and is listed.
-    chunk: images that are drawn at a time; those of one width among them run together
+    chunk: images that are taken at a time; those of one width among them run together
     workers: threads, each with a chunk
     progress: called with the number of images that were added
     failed: called with each image that could not be read
@@ -253,7 +253,7 @@ def evaluate(
 def _outcomes(
     recognizer: Recognizer, datasets: Mapping[str, Dataset], chunk: int, workers: int
 ) -> Iterator[list[_Outcome]]:
-    """Chunk by chunk, in order, and drawn only two chunks for each worker ahead."""
+    """Chunk by chunk, in order, and taken only two chunks for each worker ahead."""
     waiting: deque[Future[list[_Outcome]]] = deque()
     pool = ThreadPoolExecutor(workers)
     try:

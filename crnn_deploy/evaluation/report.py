@@ -40,8 +40,8 @@ def render(
         confusions=list(evaluation.confusions.items())[:_CONFUSIONS],
         outside=list(evaluation.outside_characters.items())[:_CHARACTERS],
         worst=[
-            ("Farthest from the truth", [_row(mistake) for mistake in evaluation.most_edits]),
-            ("Most confident and wrong", [_row(mistake) for mistake in evaluation.most_confident]),
+            ("Farthest from the truth", [_shown_mistake(mistake) for mistake in evaluation.most_edits]),
+            ("Most confident and wrong", [_shown_mistake(mistake) for mistake in evaluation.most_confident]),
         ],
     )
 
@@ -74,7 +74,7 @@ def _histogram(evaluation: Evaluation) -> list[dict[str, Any]]:
     ]
 
 
-def _row(mistake: Mistake) -> dict[str, Any]:
+def _shown_mistake(mistake: Mistake) -> dict[str, Any]:
     truth, prediction = _marked(mistake.truth, mistake.prediction)
     return {
         "image": inline_pixels(mistake.pixels),

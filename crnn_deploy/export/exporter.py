@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.export import Dim
 
-from crnn_deploy.errors import VerdictFailed
+from crnn_deploy.errors import VerdictFailed, first_line
 from crnn_deploy.export.pytorch import ReferenceBackend
 from crnn_deploy.export.recurrence import ExportImpossible, with_onnx_recurrence
 from crnn_deploy.export.reference import accepts_any_width
@@ -54,7 +54,6 @@ class Export:
     report: ParityReport
     manifest: Manifest
     any_width: bool  # whether the graph's width is dynamic
-    ties_to_shape: list[str]  # what the scan for baked-in sizes found
 
 
 def export(
@@ -92,7 +91,7 @@ def export(
         candidate.close()
         if not report.passed or baked:
             raise ExportFailed(report, baked)
-    return Export(path, report, manifest, any_width, baked)
+    return Export(path, report, manifest, any_width)
 
 
 class _Argmax(nn.Module):
@@ -140,8 +139,7 @@ def _trace(module: nn.Module, manifest: Manifest, width: int, any_width: bool) -
             )
         except (torch.onnx.OnnxExporterError, RuntimeError) as error:
             cause = error.__cause__ or error
-            reason = str(cause).strip().splitlines()[0] if str(cause).strip() else type(cause).__name__
-            raise ExportImpossible(f"PyTorch cannot export this network: {reason}") from error
+            raise ExportImpossible(f"PyTorch cannot export this network: {first_line(cause)}") from error
     assert program is not None
     model: onnx.ModelProto = program.model_proto
     strip_traces(model)

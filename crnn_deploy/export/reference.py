@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from crnn_deploy.errors import AlphabetMismatch, ModelInvalid
+from crnn_deploy.errors import AlphabetMismatch, ModelInvalid, first_line
 from crnn_deploy.export.activation import leaky_relu
 from crnn_deploy.export.checkpoint import Checkpoint, CheckpointUnreadable, load
 from crnn_deploy.export.limits import TooLarge, bounded_outputs, bounded_weights
@@ -190,7 +190,7 @@ def _family_module(
             reason = f"it looks like {family.name}, but {error} is missing or of another shape"
             raise CheckpointUnreadable(checkpoint.path, reason) from error
         except (TooLarge, ValueError, TypeError, ArithmeticError, RuntimeError) as error:
-            reason = f"it looks like {family.name}, but its shapes make no network: {_first_line(error)}"
+            reason = f"it looks like {family.name}, but its shapes make no network: {first_line(error)}"
             raise CheckpointUnreadable(checkpoint.path, reason) from error
         if (height := getattr(module, "height", 1)) > HIGHEST:
             reason = f"its network takes images {height} pixels high; the limit is {HIGHEST}"
@@ -208,7 +208,7 @@ def _family_module(
         module = build(leaky)
     except (TooLarge, RuntimeError) as error:
         raise CheckpointUnreadable(
-            checkpoint.path, f"its network does not run: {_first_line(error)}"
+            checkpoint.path, f"its network does not run: {first_line(error)}"
         ) from error
     return module, told, replace(recipe, height=getattr(module, "height", recipe.height))
 
@@ -218,10 +218,6 @@ def _recognised(state: StateDict, path: Path) -> Family | None:
         return recognise(state)
     except IndexError as error:
         raise CheckpointUnreadable(path, f"one of its weights lacks an axis ({error})") from error
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def _leaky_relu(
@@ -355,7 +351,7 @@ def _run(module: nn.Module, recipe: Recipe, batch: int, width: int) -> Tensor:
     except (RuntimeError, ValueError) as error:
         raise ModelInvalid(
             f"the network does not run on an image of {channels} x {recipe.height} x {width}; choose the "
-            f"recipe's height, color and [width] to fit ({_first_line(error)})"
+            f"recipe's height, color and [width] to fit ({first_line(error)})"
         ) from error
     if not isinstance(logits, Tensor):
         raise ModelInvalid(f"the network puts out a {type(logits).__name__}, not a tensor of logits")

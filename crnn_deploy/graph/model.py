@@ -11,7 +11,7 @@ from typing import Any
 
 import onnx
 
-from crnn_deploy.errors import ModelNotFound, ModelUnreadable
+from crnn_deploy.errors import ModelNotFound, ModelUnreadable, first_line
 from crnn_deploy.files import replacing
 from crnn_deploy.manifest import METADATA_KEY, Manifest
 from crnn_deploy.runtime.backends.onnx_file import check_self_contained
@@ -83,8 +83,7 @@ def _read(path: Path) -> tuple[onnx.ModelProto, str]:
         if outside:
             onnx.load_external_data_for_model(graph, str(path.parent))
     except Exception as error:  # onnx raises protobuf's, its checker's and the file system's errors
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ModelUnreadable(path, f"not a valid ONNX file: {reason}") from error
+        raise ModelUnreadable(path, f"not a valid ONNX file: {first_line(error)}") from error
     return graph, hashlib.sha256(content).hexdigest()
 
 

@@ -86,9 +86,9 @@ class Proof:
     @cached_property
     def expected(self) -> tuple[Frames, ...]:
         """What the reference says of each batch. Raises what running it raises."""
-        return self.read(self._reference)
+        return self.run(self._reference)
 
-    def read(self, backend: Backend) -> tuple[Frames, ...]:
+    def run(self, backend: Backend) -> tuple[Frames, ...]:
         """What a backend says of each batch. Raises RunFailed."""
         found = []
         for batch in self.batches:

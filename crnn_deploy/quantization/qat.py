@@ -89,10 +89,10 @@ def fake_quantize(
             call.layer.register_forward_pre_hook(_of_input(_scale(ranges[layer.reads])))
         else:
             scales[maker] = _scale(ranges[layer.reads])
-        if layer.settled is not None:
+        if layer.range_tensor is not None:
             last = _reader(calls, call, nn.BatchNorm2d)
-            last = _reader(calls, last, nn.ReLU) if layer.settled != layer.output else last
-            scales[last.layer] = _scale(ranges[layer.settled])
+            last = _reader(calls, last, nn.ReLU) if layer.range_tensor != layer.output else last
+            scales[last.layer] = _scale(ranges[layer.range_tensor])
     for rounded, scale in scales.items():
         rounded.register_forward_hook(_of_output(scale))
 

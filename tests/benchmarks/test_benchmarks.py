@@ -175,7 +175,7 @@ def test_throughput_measures_every_engine_at_every_batch_and_width(networks: Pat
     sizes = ["--network", "tiny", "--batches", "1,2", "--widths", "104,120"]
     benchmarks.speed.throughput.main([*sizes, "--rounds", "2", "--json", str(tmp_path / "x")])
     rows = json.loads((tmp_path / "x").read_text())["rows"]
-    cells = {(row["engine"], row["batch"], row["width"]) for row in rows.values() if "engine" in row}
+    cells = {(row["backend"], row["batch"], row["width"]) for row in rows.values() if "backend" in row}
     engines = {engine for engine, _, _ in cells}
     assert {"ONNX Runtime fp32", "ONNX Runtime int8", "PyTorch eager"} <= engines
     assert len(cells) == 4 * len(engines)

@@ -407,7 +407,7 @@ def test_parity_says_why_a_candidate_did_not_run(exported: tuple[Path, Reference
 
 
 def test_flops_of_the_paper_network(tmp_path: Path) -> None:
-    """1.36 GFLOP outside the recurrent layers at 100 px, counted by hand."""
+    """1.41 GFLOP at 100 px, 1.27 of them outside the recurrent layers, counted by hand."""
     reference = reference_of(CRNN(32, 1, 37), RECIPES["paper"], RECIPES["paper"].alphabet or (), {})
     path = tmp_path / "x.onnx"
     export(reference, path)
@@ -443,7 +443,6 @@ def test_real_checkpoints(name: str, size: tuple[int, int], read: int, tmp_path:
     reference = open_reference(checkpoint, CheckpointSettings(recipe=str(RECIPE_FILES / f"{name}.toml")))
     manifest: Manifest = reference.manifest
     assert (manifest.height, manifest.width.minimum) == size
-    assert isinstance(manifest.steps, StepRule)
     result = export(reference, tmp_path / "x.onnx")
     assert result.report.passed
     images = sorted((DATA / "plates_cn" / "images").iterdir())
@@ -451,4 +450,3 @@ def test_real_checkpoints(name: str, size: tuple[int, int], read: int, tmp_path:
         images = [DATA / "checkpoints" / name / "EM727PD.jpg"]
     texts = Recognizer.load(tmp_path / "x.onnx").read(images)
     assert sum(text.text == path.stem for text, path in zip(texts, images, strict=True)) >= read
-    assert onnx.load(tmp_path / "x.onnx").graph.node

@@ -62,7 +62,7 @@ def scales(tiny_onnx: Path, images: Path) -> Path:
 
 def test_the_scales_say_where_they_come_from(scales: Path, tiny_onnx: Path) -> None:
     found = read_scales(scales, open_model(tiny_onnx))
-    assert set(found.ranges) == set(qdq.measured(load_onnx(tiny_onnx))) and not found.rendered
+    assert set(found.ranges) == set(qdq.calibrated_tensors(load_onnx(tiny_onnx))) and not found.rendered
     assert set(found.compared) == {"minmax", "percentile", "entropy", "mse"}
     names = [one["name"] for one in found.images]
     assert len({one["sha256"] for one in found.images}) == len(names) == len(set(names))
@@ -75,8 +75,8 @@ def test_the_largest_value_is_that_of_the_images(tiny_onnx: Path, images: Path, 
     assert run("calibrate", tiny_onnx, images, "--method", "minmax", "-o", tmp_path / "s.json").exit_code == 0
     found = read_scales(tmp_path / "s.json", open_model(tiny_onnx))
     manifest = manifest_of(load_onnx(tiny_onnx))
-    drawn, _ = calibration_set.draw(calibration_set.of_folder(str(images)), manifest, 512)
-    batches = calibration_set.batched(drawn, manifest, 1)
+    chosen, _ = calibration_set.sample(calibration_set.of_folder(str(images)), manifest, 512)
+    batches = calibration_set.batched(chosen, manifest, 1)
     assert found.ranges["images"] == pytest.approx(
         max(np.abs(batch.images).max() for batch in batches), rel=1e-3
     )
@@ -119,6 +119,7 @@ def test_a_quantised_model(activations: Any, scales: Path, tiny_onnx: Path) -> N
     weights = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
     convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
     makers = {node.output[0]: node for node in model.graph.node}
+    assert len(convolutions) == 7
     for node in convolutions:
         assert all(makers[name].op_type == "DequantizeLinear" for name in node.input[:2])
         scale, zero = (weights[name] for name in makers[node.input[1]].input[1:])
@@ -166,7 +167,7 @@ def test_an_lstm_in_int8_reads_an_image_alone_as_among_others(scales: Path, tiny
 def test_with_every_layer_in_float_nothing_changes(scales: Path, tiny_onnx: Path) -> None:
     source = load_onnx(tiny_onnx)
     ranges = read_scales(scales, open_model(tiny_onnx)).ranges
-    model = qdq.insert(source, ranges, keep_float=qdq.candidates(source))
+    model = qdq.insert(source, ranges, keep_float=qdq.quantizable(source))
     assert [n.SerializeToString() for n in model.graph.node] == [
         n.SerializeToString() for n in source.graph.node
     ]
@@ -178,7 +179,7 @@ def test_a_written_model_and_its_report(scales: Path, tiny_onnx: Path, images: P
     result = run("quantize", tiny_onnx, images, "--scales", scales, "--target", "gpu", *LOOSE, *files)
     assert result.exit_code == 0, result.output
     plain = json.loads((tmp_path / "r.json").read_text())
-    assert len(plain["sensitivity"]) == len(qdq.candidates(load_onnx(tiny_onnx)))
+    assert len(plain["sensitivity"]) == len(qdq.quantizable(load_onnx(tiny_onnx)))
     half = plain["fp16_emulated"]["strings_changed"]
     assert (
         half["images"] > 0 and half["share"] <= plain["variants"][-1]["verdict"]["strings_changed"]["share"]
@@ -273,7 +274,7 @@ def test_tensorrt_sees_int8_at_every_quantised_convolution(scales: Path, tiny_on
 
     source = load_onnx(tiny_onnx)
     ranges = read_scales(scales, open_model(tiny_onnx)).ranges
-    first = qdq.candidates(source)[0]
+    first = qdq.quantizable(source)[0]
     for kept in ([], [first]):
         layers = Network(trt, qdq.insert(source, ranges, keep_float=kept)).layers()
         found = [layer.precision for layer in layers if layer.kind == "CONVOLUTION"]

@@ -44,7 +44,7 @@ class OpenVinoBackend:
             with signal_stack_kept():
                 self._model: Any = openvino.Core().compile_model(str(path), "CPU", settings)
         except RuntimeError as error:
-            raise ModelUnreadable(path, f"OpenVINO cannot load it: {_reason(error)}") from error
+            raise ModelUnreadable(path, f"OpenVINO cannot load it: {_last_line(error)}") from error
         taken = self._model.get_property("INFERENCE_PRECISION_HINT").get_type_name()
         if taken != hint:
             raise BackendMissing(
@@ -64,7 +64,7 @@ class OpenVinoBackend:
             results = request.infer([np.ascontiguousarray(images)])
             outputs = [np.array(results[at]) for at in range(len(model.outputs))]
         except RuntimeError as error:
-            raise RunFailed(self._path, images.shape, _reason(error)) from error
+            raise RunFailed(self._path, images.shape, _last_line(error)) from error
         finally:
             self._idle.put(request)
         return frames_of(outputs, images, self.manifest, self._path)
@@ -118,6 +118,6 @@ def signal_stack_kept() -> Iterator[None]:
         library.sigaltstack(ctypes.byref(before), None)
 
 
-def _reason(error: Exception) -> str:
+def _last_line(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__
