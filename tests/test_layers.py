@@ -40,7 +40,9 @@ ROOMS: dict[str, str] = {
         "datasets errors evaluation graph manifest runtime runtime.backends runtime.decoding "
         "runtime.images synthesis"
     ),
-    "export": "errors files graph manifest networks parity recipes runtime.backends runtime.decoding",
+    "export": (
+        "errors files graph manifest networks parity recipes runtime.backends runtime.decoding synthesis"
+    ),
     "quantization": (
         "errors evaluation export files graph manifest parity runtime runtime.backends runtime.images "
         "synthesis"
@@ -179,7 +181,9 @@ def test_rooms_import_what_their_line_says_and_lines_point_downwards() -> None:
         assert here in ROOMS, f"crnn_deploy/{name} is in no room: give it a line in ROOMS"
         found[here] |= {room(other) for other in own(imports(parsed(name)))} - {here}
     order = list(ROOMS)
-    assert found == {name: set(others.split()) for name, others in ROOMS.items()}
+    lines = {name: set(others.split()) for name, others in ROOMS.items()}
+    assert {name: sorted(found[name] - lines[name]) for name in ROOMS if found[name] - lines[name]} == {}
+    assert {name: sorted(lines[name] - found[name]) for name in ROOMS if lines[name] - found[name]} == {}
     for name, others in found.items():
         for other in others:
             assert order.index(other) < order.index(name), f"{name} imports {other}, which lies above it"

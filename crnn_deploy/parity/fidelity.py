@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crnn_deploy.manifest import Manifest
-from crnn_deploy.parity.compare import drawn_images, max_delta
+from crnn_deploy.parity.compare import max_delta
+from crnn_deploy.parity.drawn import drawn_images
 from crnn_deploy.parity.verdict import Reading, Verdict, judge, readings
 from crnn_deploy.runtime.backends.backend import Backend
 from crnn_deploy.runtime.decoding.ctc import Frames

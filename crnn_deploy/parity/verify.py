@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from crnn_deploy.datasets import Dataset
 from crnn_deploy.errors import CrnnDeployError, shortened
 from crnn_deploy.manifest import Manifest
-from crnn_deploy.parity.compare import TOLERANCE, ParityReport, compare, drawn_images
+from crnn_deploy.parity.compare import TOLERANCE, ParityReport, compare
+from crnn_deploy.parity.drawn import drawn_images
 from crnn_deploy.parity.tolerance import FLOATS, FormatError, Meter, Metered
 from crnn_deploy.parity.verdict import Reading, Verdict, judge, readings
 from crnn_deploy.runtime.backends.backend import SUFFIXES, Backend, open_backend

@@ -30,7 +30,8 @@ from crnn_deploy.graph.traced import baked_constants
 from crnn_deploy.inspection import inspect
 from crnn_deploy.manifest import Manifest, StepRule, WidthRule
 from crnn_deploy.networks.crnn import CRNN
-from crnn_deploy.parity.compare import compare, drawn_images
+from crnn_deploy.parity.compare import compare
+from crnn_deploy.parity.drawn import drawn_images
 from crnn_deploy.recipes.alphabets import AlphabetInvalid, read_alphabet
 from crnn_deploy.recipes.recipe import RECIPES
 from crnn_deploy.recipes.settings import CheckpointSettings

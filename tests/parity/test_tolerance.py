@@ -26,7 +26,8 @@ from crnn_deploy.graph.argmax import with_argmax
 from crnn_deploy.graph.model import load_onnx, session_of
 from crnn_deploy.graph.precision import with_tf32_products
 from crnn_deploy.networks.crnn import CRNN
-from crnn_deploy.parity.compare import TIE, TOLERANCE, compare, drawn_images
+from crnn_deploy.parity.compare import TIE, TOLERANCE, compare
+from crnn_deploy.parity.drawn import drawn_images
 from crnn_deploy.parity.graph_formats import in_graph
 from crnn_deploy.parity.tolerance import FLOATS, FormatError
 from crnn_deploy.recipes.recipe import RECIPES
