@@ -57,7 +57,7 @@ class Settings:
     """What the user says of a checkpoint; None leaves it to the checkpoint and its family's recipe."""
 
     recipe: str | None = None  # name or .toml file
-    model: str | None = None  # `package.module:factory` or `file.py:factory`
+    factory: str | None = None  # `package.module:name` or `file.py:name`
     alphabet: tuple[str, ...] | None = None
     blank: Blank | None = None
 
@@ -78,11 +78,11 @@ def open_reference(path: Path, settings: Settings) -> ReferenceBackend:
             recipe = recipe_of_checkpoint(checkpoint.recipe, path)
         except RecipeInvalid as error:
             raise CheckpointUnreadable(path, str(error)) from error
-    spec = settings.model or (recipe.model if recipe else None)
+    spec = settings.factory or (recipe.factory if recipe else None)
     with bounded_outputs() as watch:
         if spec:
             if recipe is None:
-                raise ModelInvalid("--model needs a --recipe FILE.toml that says how its input is prepared")
+                raise ModelInvalid("--factory needs a --recipe FILE.toml that says how its input is prepared")
             module, told = _own_module(spec, checkpoint, recipe.folder), {"family": "own"}
         else:
             module, told, recipe = _family_module(checkpoint, recipe, watch)
@@ -184,7 +184,7 @@ def _family_module(
         raise CheckpointUnreadable(
             checkpoint.path,
             f"its weights ({names}, ...) are of no family known here ({known}); "
-            "export your own network with --model package.module:factory --recipe FILE.toml",
+            "export your own network with --factory package.module:name --recipe FILE.toml",
         )
     if recipe is None:
         recipe = RECIPES[family.recipe]
@@ -270,7 +270,7 @@ def _from_here() -> Iterator[None]:
 def _factory(spec: str, folder: Path) -> Any:
     name, _, attribute = spec.rpartition(":")
     if not name or not attribute:
-        raise ModelInvalid(f"--model is package.module:factory or file.py:factory, not {spec!r}")
+        raise ModelInvalid(f"--factory is package.module:name or file.py:name, not {spec!r}")
     try:
         if name.endswith(".py"):
             path = folder / name if (folder / name).is_file() else Path(name)

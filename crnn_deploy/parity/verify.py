@@ -180,7 +180,7 @@ def open_checkpoint(path: Path, settings: Settings, manifest: Manifest | None) -
     built_in = manifest.source.get("recipe") in RECIPES  # others stand in a file, or in the checkpoint itself
     known = Settings(
         recipe=settings.recipe or (manifest.source["recipe"] if built_in else None),
-        model=settings.model,
+        factory=settings.factory,
         alphabet=settings.alphabet or manifest.alphabet,
         blank=settings.blank or ("first" if manifest.blank == 0 else "last"),
     )
