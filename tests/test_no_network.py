@@ -61,8 +61,8 @@ def traced(words: Sequence[str | Path], folder: Path) -> tuple[list[str], list[s
     ("words", "library"),
     [
         (["infer", IMAGES], "onnxruntime"),  # the README's first command
-        (["infer", "--engine", "openvino", IMAGES], "openvino"),
-        (["infer", "--engine", "auto", IMAGES], "openvino"),
+        (["infer", "--backend", "openvino", IMAGES], "openvino"),
+        (["infer", "--backend", "auto", IMAGES], "openvino"),
         (["infer", "--decoder", "beam", IMAGES], "numba"),
         (["evaluate", DEFAULT, LABELS], "rapidfuzz"),
         (["inspect", DEFAULT], "onnx"),

@@ -50,12 +50,12 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "infer twin -o link --resume",
         "evaluate m.onnx data/labels.txt --html data/labels.txt",
         "evaluate m.onnx data/labels.txt --html link",
-        "evaluate m.onnx data/labels.txt --json twin",
-        "evaluate m.onnx data/labels.txt --json m.onnx",
-        "evaluate m.onnx data/labels.txt --json data/images/03.png",
-        "evaluate m.onnx data --json data/labels.txt",
-        "evaluate m.onnx data --json words.txt --decoder closest-word --lexicon words.txt",
-        "evaluate m.onnx data --json a.onnx --alphabet a.onnx",
+        "evaluate m.onnx data/labels.txt --json-file twin",
+        "evaluate m.onnx data/labels.txt --json-file m.onnx",
+        "evaluate m.onnx data/labels.txt --json-file data/images/03.png",
+        "evaluate m.onnx data --json-file data/labels.txt",
+        "evaluate m.onnx data --json-file words.txt --decoder closest-word --lexicon words.txt",
+        "evaluate m.onnx data --json-file a.onnx --alphabet a.onnx",
         "dataset check data --plot data/labels.txt",
         "dataset check data --plot data/images/03.png",
         "dataset check data --model m.onnx --plot m.onnx",
@@ -68,15 +68,15 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "calibrate m.onnx data/images -o m.onnx",
         "calibrate m.onnx data/images -o data/images/03.png",
         "quantize m.onnx data/images --scales scales.json -o m.onnx",
-        "quantize m.onnx data/images --scales scales.json --json scales.json -o out.onnx",
+        "quantize m.onnx data/images --scales scales.json --json-file scales.json -o out.onnx",
         "quantize m.onnx data/images --scales scales.json --html data/images/03.png -o out.onnx",
         "quantize m.onnx data/labels.txt --scales scales.json --html data/labels.txt -o out.onnx",
-        "calibrate-confidence m.onnx data --json data/labels.txt -o m.onnx",
-        "calibrate-confidence m.onnx data --json m.onnx -o out.onnx",
+        "calibrate-confidence m.onnx data --json-file data/labels.txt -o m.onnx",
+        "calibrate-confidence m.onnx data --json-file m.onnx -o out.onnx",
         "calibrate-confidence m.onnx data -o data/images/03.png",
-        "verify m.onnx m.onnx --json m.onnx",
-        "verify m.onnx m.onnx --images data/images --json data/images/03.png",
-        "verify m.onnx m.onnx --labels data --json data/labels.txt",
+        "verify m.onnx m.onnx --json-file m.onnx",
+        "verify m.onnx m.onnx --images data/images --json-file data/images/03.png",
+        "verify m.onnx m.onnx --labels data --json-file data/labels.txt",
         "describe m.onnx --recipe paddleocr -o m.onnx",
         "describe m.onnx --recipe paddleocr --alphabet a.onnx -o a.onnx",
         "describe m.onnx --recipe r.toml -o r.toml",
@@ -99,8 +99,8 @@ def test_no_command_writes_over_what_it_reads(folder: Path, command: str) -> Non
 
 def test_two_outputs_are_not_one_file(folder: Path) -> None:
     for command in (
-        "evaluate m.onnx data --json x --html ./x",
-        "calibrate-confidence m.onnx data --json out.onnx -o out.onnx",
+        "evaluate m.onnx data --json-file x --html ./x",
+        "calibrate-confidence m.onnx data --json-file out.onnx -o out.onnx",
     ):
         result = run(*command.split())
         assert result.exit_code == 2 and "two outputs of this command have this name" in result.stderr
@@ -121,7 +121,7 @@ def test_resume_with_another_model_or_decoder_is_refused(folder: Path) -> None:
         (("--precision", "int8"), "model latin.onnx (sha256 "),
         (("--decoder", "beam", "--lexicon", "words.txt"), "no lexicon, decoder greedy, "),
         (("--allow", "ABC"), "no allow, this run has allow ABC;"),
-        (("--engine", "openvino"), "engine onnxruntime, this run has engine openvino;"),
+        (("--backend", "openvino"), "backend onnxruntime, this run has backend openvino;"),
     ):
         result = run("infer", "data/images", "-o", "a.jsonl", "--format", "jsonl", "--resume", *args)
         if "no inference library" not in result.stderr:
