@@ -125,7 +125,7 @@ def test_two_outputs_are_not_one_file(folder: Path) -> None:
     ],
 )
 def test_json_takes_the_place_of_the_table_and_a_file_has_the_same(folder: Path, command: str) -> None:
-    """stdout is one JSON object, of which nothing is missing in the file; without --json the table is there."""
+    """stdout is one JSON object, and the file holds the same; without --json there is a table."""
     both = run(*command.split(), "--json", "--json-file", "report.json")
     assert both.exit_code in (0, 1), both.stderr  # of a check that found something
     report = json.loads(both.stdout)
