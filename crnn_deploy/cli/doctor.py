@@ -26,11 +26,12 @@ def doctor(model: Path | None, as_json: bool, json_file: Path | None) -> None:
 
     Exit code: 0 when `infer` works, else 1.
     """
+    from crnn_deploy.errors import ModelUnreadable
     from crnn_deploy.files import check_outputs
 
     check_reports(json_file)
-    if model is not None and model.suffix == ".engine":
-        raise click.UsageError("--model: an .engine file runs in TensorRT alone; name an .onnx file")
+    if model is not None and model.suffix != ".onnx":
+        raise ModelUnreadable(model, "libraries are compared on an .onnx file; TensorRT alone runs an .engine")
     if model is not None:
         from dataclasses import asdict
 

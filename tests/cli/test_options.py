@@ -176,7 +176,7 @@ def test_options_of_a_dataset_are_refused_where_none_is_read(arguments: tuple[An
             ("quantize", DEFAULT, "x", "--scales", "s", "-o", "y", "--synthetic-images", "9"),
             "--synthetic-images is",
         ),
-        (("doctor", "--model", "x.engine"), "an .engine file runs in TensorRT alone"),
+        (("doctor", "--model", "x.engine"), "TensorRT alone runs an .engine"),
     ],
 )
 def test_an_option_that_would_be_ignored_is_refused(
