@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from importlib import import_module, metadata
 from typing import Any, Literal
 
+from crnn_deploy.errors import first_line
 from crnn_deploy.runtime.backends import driver
 from crnn_deploy.runtime.backends.installed import onnxruntime_distributions, onnxruntime_too_old
 
@@ -110,9 +111,9 @@ def _library(
         # its own name or one above it: not there; another: a part of it is missing
         if module.startswith(error.name or " "):
             return Finding(name, "missing", "not installed", install)
-        return Finding(name, "broken", _reason(error), install)
+        return Finding(name, "broken", first_line(error), install)
     except Exception as error:  # what a broken library raises when it is imported is its own affair
-        return Finding(name, "broken", _reason(error), _MENDS.get(module, f"{install} --force-reinstall"))
+        return Finding(name, "broken", first_line(error), _MENDS.get(module, f"{install} --force-reinstall"))
 
 
 _MENDS = {  # where reinstalling does not help
@@ -185,7 +186,3 @@ def _command(found: dict[str, Finding], name: str, every: Sequence[str], one: Se
     if not lacking:
         return Finding(name, "works", "")
     return Finding(name, "missing", f"needs {', '.join(item.name for item in lacking)}", lacking[0].install)
-
-
-def _reason(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -17,13 +17,16 @@ __all__ = [
     "ManifestInvalid",
     "ManifestMissing",
     "ModelClosed",
+    "ModelInvalid",
     "ModelNotFound",
     "ModelUnreadable",
     "ReadFailed",
     "RunFailed",
     "VerdictFailed",
+    "first_line",
     "printable",
     "printable_json",
+    "shortened",
 ]
 
 
@@ -37,6 +40,16 @@ class CrnnDeployError(Exception):
 
     def __init__(self, message: str) -> None:
         super().__init__(" ".join(printable(message).splitlines()))
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says, or its class where it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def shortened(text: str, most: int = 60) -> str:
+    """A text of which a message shows no more than so many characters."""
+    return text if len(text) <= most else f"{text[:most]}..."
 
 
 def printable(text: str) -> str:
@@ -115,6 +128,10 @@ class CharacterUnknown(CrnnDeployError, ValueError):
 
     def __init__(self, character: str, text: str) -> None:
         super().__init__(f"the alphabet has no {character!r} (in {text!r})")
+
+
+class ModelInvalid(CrnnDeployError, ValueError):
+    """A factory or network that does not do what a CTC recogniser does."""
 
 
 class RunFailed(CrnnDeployError, RuntimeError):

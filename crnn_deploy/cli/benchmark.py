@@ -130,7 +130,7 @@ def benchmark(
         stages = {str(m): core.measure_stages(backends[str(m), first], files) for m in models}
         memory, peak = core.peak_memory(), core.measure_peak()
         counted = {str(m): core.operations(m, backends[str(m), first].manifest, widths) for m in models}
-    report = core.Report(cells, stages, peak, counted, memory)
+    report = core.SpeedReport(cells, stages, peak, counted, memory)
     if plot is not None:
         from crnn_deploy.evaluation.speed_plot import draw
 

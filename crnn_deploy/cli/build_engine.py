@@ -199,12 +199,12 @@ def build_engine(
         # before torch and TensorRT are imported: an exception within their C++ ends Python on the spot
         stop = stack.enter_context(Stop())
 
-        from crnn_deploy.engine.build import BATCH, Settings
+        from crnn_deploy.engine.build import BATCH, BuildSettings
         from crnn_deploy.engine.build import build_engine as run
         from crnn_deploy.engine.ladder import table
         from crnn_deploy.parity.fidelity import DRAWN
 
-        settings = Settings(
+        settings = BuildSettings(
             precision=precision,
             builder=builder,
             widths=width_range,

@@ -40,25 +40,23 @@ def calibrate(model: Path, images: str | None, method: Any, max_images: int, out
 
     with Stop() as stop:
         from crnn_deploy.files import check_outputs
+        from crnn_deploy.graph.model import open_model
         from crnn_deploy.quantization import calibration_set
         from crnn_deploy.quantization.calibrate import calibrate as run
-        from crnn_deploy.runtime.backends.backend import open_backend
         from crnn_deploy.runtime.images.sources import find
 
         part = output.with_name(f"{output.name}.part")  # what a stopped run leaves
         check_outputs((output, part), chain([model], () if images is None else find((images,), ())))
-        backend = open_backend(model)
-        manifest = backend.manifest
-        backend.close()
+        opened = open_model(model)
         if images is None:
-            found = calibration_set.rendered(manifest.alphabet, 3 * max_images)
+            found = calibration_set.rendered(opened.manifest.alphabet, 3 * max_images)
         else:
             found = calibration_set.of_folder(images)
-        drawn, held_back = calibration_set.draw(found, manifest, max_images)
-        bar = progress_bar(len(drawn) + (5 * len(held_back) if method == "auto" else 0), "calibrate")
+        chosen, held_back = calibration_set.sample(found, opened.manifest, max_images)
+        bar = progress_bar(len(chosen) + (5 * len(held_back) if method == "auto" else 0), "calibrate")
         with bar:
             scales = run(
-                *(model, drawn, held_back, method, output),
+                *(opened, chosen, held_back, method, output),
                 rendered=images is None,
                 progress=bar.update,
                 stopped=stop,

@@ -31,7 +31,9 @@ def doctor(model: Path | None, as_json: bool, json_file: Path | None) -> None:
 
     check_reports(json_file)
     if model is not None and model.suffix != ".onnx":
-        raise ModelUnreadable(model, "libraries are compared on an .onnx file; TensorRT alone runs an .engine")
+        raise ModelUnreadable(
+            model, "libraries are compared on an .onnx file; TensorRT alone runs an .engine"
+        )
     if model is not None:
         from dataclasses import asdict
 

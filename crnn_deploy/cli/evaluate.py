@@ -24,7 +24,7 @@ from crnn_deploy.cli.options import (
 )
 from crnn_deploy.cli.outputs import check_reports, put_report, write_page
 from crnn_deploy.cli.rebuild import rebuild_option, rebuild_stale
-from crnn_deploy.cli.say import progress_bar, say
+from crnn_deploy.cli.say import progress_bar, say, say_over_bar
 
 __all__ = ["evaluate"]
 
@@ -65,8 +65,9 @@ def evaluate(
 
     Each DATA is a dataset and gets figures of its own. Exact match, match of lower-case letters and digits
     alone, character error rate (CER) and 1-NED, with counts: over all, by dataset, by length of the text and
-    by width of the network's input. An image that cannot be read counts as wrong. With several --decoder,
-    their figures stand side by side; the rest is of the first.
+    by width of the network's input, each in at most eight rows. An image that cannot be read counts as
+    wrong, and stderr says why. With several --decoder, their figures stand side by side; the rest is of the
+    first.
 
     \b
     crnn-deploy evaluate plates.onnx plates/labels.txt --html plates.html
@@ -78,8 +79,7 @@ def evaluate(
     if len(set(data)) < len(data):
         raise click.UsageError("a DATA is named twice")
 
-    from crnn_deploy.evaluation.decoder_comparison import compared
-    from crnn_deploy.evaluation.evaluate import Provenance
+    from crnn_deploy.evaluation.evaluate import Failure, Provenance, compared
     from crnn_deploy.evaluation.evaluate import evaluate as run
     from crnn_deploy.files import check_outputs
     from crnn_deploy.process import cpus
@@ -107,6 +107,13 @@ def evaluate(
     provenance = Provenance.of(model, backend.manifest)
     decoders = decoders_given(backend.manifest, decoding)
     bar = progress_bar(len(decoders) * sum(map(len, datasets.values())), "evaluate")
+    named: set[tuple[str, str]] = set()  # images; each decoder fails on them
+
+    def name_failure(failure: Failure) -> None:
+        if (key := (failure.group, failure.name)) not in named:
+            named.add(key)
+            say_over_bar(failure.reason)
+
     with closing(Recognizer(backend, batch=batch, max_pixels=max_pixels)) as recognizer, bar:
         readers = {
             name: recognizer if decoder is None else recognizer.with_decoder(decoder)
@@ -114,7 +121,9 @@ def evaluate(
         }
         chunk = batch * _BATCHES_PER_CHUNK
         evaluations = {
-            name: run(reader, datasets, chunk=chunk, workers=workers, progress=bar.update)
+            name: run(
+                reader, datasets, chunk=chunk, workers=workers, progress=bar.update, failed=name_failure
+            )
             for name, reader in readers.items()
         }
     evaluation = next(iter(evaluations.values()))

@@ -176,7 +176,7 @@ def infer(
     from crnn_deploy.process import Stop, cpus
     from crnn_deploy.runtime import records
     from crnn_deploy.runtime.images import sources
-    from crnn_deploy.runtime.output_file import Stream, open_output
+    from crnn_deploy.runtime.output_file import RecordStream, open_output
     from crnn_deploy.runtime.pipeline import read_in_order
     from crnn_deploy.runtime.recognizer import Recognizer
 
@@ -198,7 +198,7 @@ def infer(
                 Recognizer.load(
                     model,
                     batch=batch,
-                    engine=backend,
+                    backend=backend,
                     device=device,
                     tf32=allow_tf32,
                     wide=wide,
@@ -211,9 +211,9 @@ def infer(
             recognizer = recognizer.with_decoder(decoder)
         shape = {"show_chars": show_chars, "nbest": rule.decoder == "beam" and rule.nbest > 0}
         form = records.Csv(**shape, safe=True) if csv_safe else records.FORMATS[format_name](**shape)
-        written: Output | Stream
+        written: Output | RecordStream
         if output is None:
-            written = Stream(form, put, terminal=stdout_is_terminal())
+            written = RecordStream(form, put, terminal=stdout_is_terminal())
         else:
             from crnn_deploy.runtime.run_record import RunRecord
 

@@ -34,7 +34,7 @@ def inspect_command(file: Path, as_json: bool, json_file: Path | None, **source:
     crnn-deploy inspect model.engine --json
     """
     from crnn_deploy.files import check_outputs
-    from crnn_deploy.graph.model import inspect
+    from crnn_deploy.inspection import inspect
     from crnn_deploy.runtime.backends.backend import SUFFIXES
 
     if file.suffix in SUFFIXES:

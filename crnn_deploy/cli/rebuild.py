@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import Any, cast
 
 import click
 
@@ -89,12 +88,9 @@ def _build_again(path: Path) -> None:
 
 def _digest(path: Path) -> str | None:
     """SHA-256 of a regular file; None where there is none."""
-    import hashlib
-
-    from crnn_deploy.files import open_regular
+    from crnn_deploy.files import sha256
 
     try:
-        with open_regular(path) as file:
-            return hashlib.file_digest(cast(Any, file), "sha256").hexdigest()
+        return sha256(path)
     except OSError:
         return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -23,6 +23,10 @@ from crnn_deploy.cli.options import (
 )
 from crnn_deploy.cli.outputs import check_reports, put_report
 from crnn_deploy.cli.rebuild import rebuild_option, rebuild_stale
+
+if TYPE_CHECKING:
+    from crnn_deploy.manifest import Manifest
+    from crnn_deploy.runtime.backends.backend import Backend
 
 __all__ = ["verify"]
 
@@ -94,9 +98,16 @@ def verify(
     check_reports(json_file)
     found = () if images is None else find((images,), ())
     check_outputs((json_file,), chain((reference, candidate, source["alphabet"], source["recipe"]), found))
+    settings = settings_of(**source)
+
+    def opened(path: Path, manifest: Manifest | None) -> Backend:
+        from crnn_deploy.export.reference import open_checkpoint  # PyTorch, for checkpoints alone
+
+        return open_checkpoint(path, settings, manifest)
+
     rebuild_stale(rebuild, reference, candidate)
     report = run(
-        *(reference, candidate, settings_of(**source)),
+        *(reference, candidate, opened),
         images=images,
         labelled=labelled,
         tolerance=tolerance,

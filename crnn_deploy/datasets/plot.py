@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
-from crnn_deploy.datasets.check import Report
+from crnn_deploy.datasets.check import DatasetReport
 from crnn_deploy.errors import LibraryMissing
 from crnn_deploy.files import write
 
@@ -17,7 +17,7 @@ except ImportError as error:
 __all__ = ["plot_widths"]
 
 
-def plot_widths(report: Report, path: Path) -> None:
+def plot_widths(report: DatasetReport, path: Path) -> None:
     """Write the histogram of `Report.histogram` as a PNG. Raises OutputUnwritable."""
     histogram = report.histogram()
     figure = Figure(figsize=(8, 4), dpi=100, layout="constrained")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -17,18 +16,18 @@ from numpy.typing import NDArray
 from crnn_deploy.engine.ladder import Rung, climb
 from crnn_deploy.engine.network import Network, Progress, Unsupported
 from crnn_deploy.engine.profiles import ProfileInvalid, covered, profiles_of
-from crnn_deploy.errors import BackendMissing, ManifestMissing, RunFailed
-from crnn_deploy.export.reference import Settings as CheckpointSettings
+from crnn_deploy.errors import BackendMissing, RunFailed
 from crnn_deploy.files import replacing
 from crnn_deploy.graph.argmax import with_argmax
-from crnn_deploy.graph.model import load_onnx, manifest_of
-from crnn_deploy.graph.precision import CastImpossible, matching
+from crnn_deploy.graph.model import OnnxModel, open_model
+from crnn_deploy.graph.precision import RECURRENT, CastImpossible, matching
 from crnn_deploy.manifest import Manifest
 from crnn_deploy.parity.fidelity import Fidelity, Proof
 from crnn_deploy.parity.proof_images import proof_images
-from crnn_deploy.parity.verify import open_checkpoint
 from crnn_deploy.quantization.qdq import drop_idle_pairs
+from crnn_deploy.recipes.settings import CheckpointSettings
 from crnn_deploy.runtime.backends import driver
+from crnn_deploy.runtime.backends.backend import Backend
 from crnn_deploy.runtime.backends.cuda import open_cuda
 from crnn_deploy.runtime.backends.engine_file import (
     CURRENT,
@@ -42,19 +41,17 @@ from crnn_deploy.runtime.backends.engine_file import (
     sidecar_of,
     system,
 )
-from crnn_deploy.runtime.backends.ort import OrtBackend
 from crnn_deploy.runtime.backends.trt import TrtBackend, import_tensorrt
 
-__all__ = ["BATCH", "EngineBuild", "Settings", "build_engine"]
+__all__ = ["BATCH", "BuildSettings", "EngineBuild", "build_engine"]
 
 BATCH = Range(1, 8, 32)
-_RECURRENT = ("LSTM", "GRU", "RNN")
 _SEQUENCE_LENS = 4  # which input of a recurrent node
 _HALF_LSTM = (10, 14)  # the first TensorRT with a half precision LSTM in a strongly typed network
 
 
 @dataclass(frozen=True)
-class Settings:
+class BuildSettings:
     """How to build."""
 
     precision: Precision = "fp32"
@@ -90,7 +87,7 @@ class EngineBuild:
 def build_engine(
     model: Path,
     path: Path,
-    settings: Settings,
+    settings: BuildSettings,
     *,
     arguments: tuple[str, ...] = (),
     checked: Callable[[int], object] = lambda images: None,
@@ -110,10 +107,8 @@ def build_engine(
     """
     if stopped():
         raise KeyboardInterrupt
-    source = load_onnx(model)
-    manifest = manifest_of(source)
-    if manifest is None:
-        raise ManifestMissing(model)
+    source = open_model(model)
+    manifest = source.manifest
     builder, trt = _library(settings.builder)
     found = driver.probe()
     _check_settings(settings, builder, found)
@@ -122,15 +117,15 @@ def build_engine(
     manifest = replace(
         manifest, width=covered(manifest.width, Range(narrowest, narrowest, profiles[-1].width.maximum))
     )
-    _check_graph(source, settings.precision)
-    _check_recurrence(source, settings, builder, trt.__version__)
-    _check_narrowest(model, manifest)
+    _check_graph(source.graph, settings.precision)
+    _check_recurrence(source.graph, settings, builder, trt.__version__)
+    _check_narrowest(source.backend(), manifest)
     gpu = found.gpus[0] if found.gpus else None
     bare = EngineFile(
         manifest=replace(manifest, output="argmax") if settings.argmax else manifest,
         engine_sha256="",
         engine_bytes=0,
-        onnx_sha256=hashlib.sha256(model.read_bytes()).hexdigest(),
+        onnx_sha256=source.sha256,
         builder=builder,
         builder_version=trt.__version__,
         system=system(),
@@ -153,7 +148,7 @@ def build_engine(
     here = gpu.name if gpu is not None and fitness(bare, gpu).allowed else None
     building = _Building(trt, bare, settings, path, proof, here, progress, stopped)
     _, rungs = climb(
-        source,
+        source.graph,
         proof,
         settings.precision,
         keep_fp32=settings.keep_fp32,
@@ -177,7 +172,7 @@ class _Building:
         self,
         trt: Any,
         bare: EngineFile,
-        settings: Settings,
+        settings: BuildSettings,
         path: Path,
         proof: Proof,
         gpu: str | None,
@@ -229,7 +224,7 @@ class _Building:
             return None
         try:
             layers = backend.layers()
-            found = self._proof.check(self._proof.read(backend), backend.manifest)
+            found = self._proof.check(self._proof.run(backend), backend.manifest)
         finally:
             backend.close()
         against = "the ONNX file" if self._settings.checkpoint is None else "PyTorch"
@@ -244,16 +239,18 @@ class _Building:
 
 
 def _proof(
-    source: onnx.ModelProto, manifest: Manifest, settings: Settings, checked: Callable[[int], object]
+    model: OnnxModel, manifest: Manifest, settings: BuildSettings, checked: Callable[[int], object]
 ) -> Proof:
     images: list[NDArray[np.float32]] = []
     if settings.images is not None:
         found = proof_images(manifest, settings.images, None, 0)
         images = [batch.images for batch in found.batches]
-    reference = None
+    reference: Backend = model.backend()
     if settings.checkpoint is not None:
+        from crnn_deploy.export.reference import open_checkpoint  # PyTorch, which nothing else here needs
+
         reference = open_checkpoint(settings.checkpoint, settings.source, manifest)
-    return Proof(source, manifest, images=images, reference=reference, progress=checked)
+    return Proof(reference, manifest, images=images, progress=checked)
 
 
 def _library(wanted: Literal["auto"] | BuilderName) -> tuple[BuilderName, Any]:
@@ -271,7 +268,7 @@ def _library(wanted: Literal["auto"] | BuilderName) -> tuple[BuilderName, Any]:
     )
 
 
-def _check_settings(settings: Settings, builder: BuilderName, found: driver.Driver) -> None:
+def _check_settings(settings: BuildSettings, builder: BuilderName, found: driver.Driver) -> None:
     if CURRENT in settings.targets and len(settings.targets) > 1:
         raise Unsupported(f"--target {CURRENT} is the GPU here; it goes with no other target")
     if CURRENT in settings.targets and found.problem is not None:
@@ -290,7 +287,7 @@ def _check_graph(model: onnx.ModelProto, precision: Precision) -> None:
     if precision != "int8" and quantised:
         raise CastImpossible("the model is quantised already; build it with --int8")
     for node in model.graph.node:
-        if node.op_type not in _RECURRENT:
+        if node.op_type not in RECURRENT:
             continue
         if any(attribute.name == "layout" and attribute.i == 1 for attribute in node.attribute):
             raise Unsupported(
@@ -299,13 +296,15 @@ def _check_graph(model: onnx.ModelProto, precision: Precision) -> None:
             )
 
 
-def _check_recurrence(model: onnx.ModelProto, settings: Settings, builder: BuilderName, version: str) -> None:
+def _check_recurrence(
+    model: onnx.ModelProto, settings: BuildSettings, builder: BuilderName, version: str
+) -> None:
     """Recurrent layers in half precision. Raises Unsupported."""
     if settings.precision not in ("fp16", "bf16"):
         return
     kept = {name for pattern in settings.keep_fp32 for name in matching(model, pattern)}
     for node in model.graph.node:
-        if node.op_type not in _RECURRENT or node.name in kept:
+        if node.op_type not in RECURRENT or node.name in kept:
             continue
         if len(node.input) > _SEQUENCE_LENS and node.input[_SEQUENCE_LENS]:
             raise Unsupported(
@@ -319,16 +318,13 @@ def _check_recurrence(model: onnx.ModelProto, settings: Settings, builder: Build
             )
 
 
-def _check_narrowest(model: Path, manifest: Manifest) -> None:
+def _check_narrowest(backend: Backend, manifest: Manifest) -> None:
     """Run the smallest width: the builder takes one at which nothing is left after pooling."""
-    backend = OrtBackend(model)
     width = manifest.width.minimum
     try:
         backend.run(np.zeros((1, manifest.channels, manifest.height, width), np.float32))
     except RunFailed as error:
         raise ProfileInvalid(f"nothing is left at width {width}, the smallest asked for: {error}") from error
-    finally:
-        backend.close()
 
 
 def _write(path: Path, plan: bytes, engine: EngineFile) -> None:

@@ -64,6 +64,15 @@ class Score:
         """1 - mean of edits / max(length of either text), 0-1 (ICDAR 2019 ArT, arXiv 1909.07145)."""
         return float(1 - self.normalized_edits / self.images) if self.images else math.nan
 
+    def row(self, name: str, *, alphanumeric: bool = False) -> str:
+        """A line of a table: images, exact accuracy and its interval, CER, 1-NED."""
+        low, high = wilson(self.exact, self.images)
+        loose = f"  {self.alphanumeric_accuracy:12.2%}" if alphanumeric else ""
+        return (
+            f"{name:24}  {self.images:6}  {self.accuracy:7.2%}  {low:7.2%} -{high:8.2%}"
+            f"{loose}  {self.cer:7.2%}  {self.one_minus_ned:6.4f}"
+        )
+
     def to_plain(self) -> dict[str, Any]:
         """Counts and figures, ready for JSON; NaN is None, intervals are 95 %."""
         figures = {
@@ -125,10 +134,10 @@ def wilson(successes: int, trials: int) -> tuple[float, float]:
     if not trials:
         return 0.0, 1.0
     share, z2 = successes / trials, Z * Z
-    center = (share + z2 / (2 * trials)) / (1 + z2 / trials)
+    centre = (share + z2 / (2 * trials)) / (1 + z2 / trials)
     reach = Z * math.sqrt(share * (1 - share) / trials + z2 / (4 * trials * trials)) / (1 + z2 / trials)
-    low = 0.0 if successes == 0 else center - reach  # exactly there, but for rounding
-    high = 1.0 if successes == trials else center + reach
+    low = 0.0 if successes == 0 else centre - reach  # exactly there, but for rounding
+    high = 1.0 if successes == trials else centre + reach
     return low, high
 
 

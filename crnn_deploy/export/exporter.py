@@ -17,21 +17,18 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.export import Dim
 
-from crnn_deploy.errors import VerdictFailed
+from crnn_deploy.errors import VerdictFailed, first_line
 from crnn_deploy.export.pytorch import ReferenceBackend
-from crnn_deploy.export.recurrence import (
-    ExportImpossible,
-    baked_constants,
-    strip_traces,
-    with_onnx_recurrence,
-)
-from crnn_deploy.export.reference import accepts_any_width, far_widths
+from crnn_deploy.export.recurrence import ExportImpossible, with_onnx_recurrence
+from crnn_deploy.export.reference import accepts_any_width
 from crnn_deploy.files import replacing
-from crnn_deploy.manifest import METADATA_KEY, Manifest, OutputKind
+from crnn_deploy.graph.model import attach_manifest
+from crnn_deploy.graph.traced import baked_constants, strip_traces
+from crnn_deploy.manifest import Manifest, OutputKind
 from crnn_deploy.parity.compare import Case, ParityReport, compare, drawn_images
 from crnn_deploy.runtime.backends.ort import OrtBackend
 
-__all__ = ["SIZES", "Export", "ExportFailed", "attach_manifest", "export"]
+__all__ = ["SIZES", "Export", "ExportFailed", "export"]
 
 OPSET = 20
 _TRACED_BATCH = 7
@@ -57,7 +54,6 @@ class Export:
     report: ParityReport
     manifest: Manifest
     any_width: bool  # whether the graph's width is dynamic
-    ties_to_shape: list[str]  # what the scan for baked-in sizes found
 
 
 def export(
@@ -95,13 +91,7 @@ def export(
         candidate.close()
         if not report.passed or baked:
             raise ExportFailed(report, baked)
-    return Export(path, report, manifest, any_width, baked)
-
-
-def attach_manifest(model: onnx.ModelProto, manifest: Manifest) -> None:
-    """Put the manifest into the model's metadata, in place of an older one."""
-    others = {entry.key: entry.value for entry in model.metadata_props if entry.key != METADATA_KEY}
-    onnx.helper.set_model_props(model, {**others, METADATA_KEY: manifest.to_json()})
+    return Export(path, report, manifest, any_width)
 
 
 class _Argmax(nn.Module):
@@ -149,8 +139,7 @@ def _trace(module: nn.Module, manifest: Manifest, width: int, any_width: bool) -
             )
         except (torch.onnx.OnnxExporterError, RuntimeError) as error:
             cause = error.__cause__ or error
-            reason = str(cause).strip().splitlines()[0] if str(cause).strip() else type(cause).__name__
-            raise ExportImpossible(f"PyTorch cannot export this network: {reason}") from error
+            raise ExportImpossible(f"PyTorch cannot export this network: {first_line(cause)}") from error
     assert program is not None
     model: onnx.ModelProto = program.model_proto
     strip_traces(model)
@@ -185,9 +174,7 @@ def _traced_width(manifest: Manifest) -> int:
 def _proof(manifest: Manifest, any_width: bool, traced: int) -> Iterator[NDArray[np.float32]]:
     """Batches at sizes that were not traced."""
     rng = np.random.default_rng(0)
-    widths = (
-        far_widths(manifest.width, len(_BATCHES)) if any_width else [manifest.width.minimum] * len(_BATCHES)
-    )
+    widths = manifest.width.spread(len(_BATCHES)) if any_width else [manifest.width.minimum] * len(_BATCHES)
     for batch, width in zip(_BATCHES, widths, strict=True):
         yield drawn_images(manifest, batch, width + (any_width and width == traced), rng)
 

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from rapidfuzz.distance import Levenshtein
@@ -16,6 +15,7 @@ from crnn_deploy.manifest import Manifest
 from crnn_deploy.runtime.backends.backend import Backend
 from crnn_deploy.runtime.decoding import ctc
 from crnn_deploy.runtime.decoding.ctc import Frames
+from crnn_deploy.synthesis.plain import plain_text
 
 __all__ = ["LARGE", "TIE", "TOLERANCE", "Case", "ParityReport", "compare", "drawn_images", "max_delta"]
 
@@ -249,13 +249,10 @@ def drawn_images(manifest: Manifest, batch: int, width: int, rng: np.random.Gene
             image[:] = rng.integers(low, high + 1, image.shape)
             continue
         paper, ink = (low, high) if rng.random() < 0.5 else (high, low)
-        canvas = np.full(image.shape[:2], paper, np.uint8)
         word = "".join(chr(c) for c in rng.integers(33, 127, max(1, width // 12)))
-        scale = manifest.height / 32
-        cv2.putText(
-            canvas, word, (2, int(0.75 * manifest.height)), cv2.FONT_HERSHEY_SIMPLEX, 0.7 * scale, ink, 2
-        )
-        noisy = canvas[:, :, None] + rng.normal(0, 8, image.shape)
+        at, scale = (2, int(0.75 * manifest.height)), 0.7 * (manifest.height / 32)
+        line = plain_text(word, image.shape[:2], at, scale, paper=paper, ink=ink)
+        noisy = line[:, :, None] + rng.normal(0, 8, image.shape)
         image[:] = np.clip(noisy, 0, 255)
     mean, std = (np.array(values, np.float32) for values in (manifest.mean, manifest.std))
     scaled = (images.astype(np.float32) / 255 - mean) / std

@@ -13,8 +13,7 @@ from pathlib import Path
 import onnx
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
-from crnn_deploy.export.exporter import attach_manifest
-from crnn_deploy.graph.model import manifest_of
+from crnn_deploy.graph.model import attach_manifest, manifest_of
 from crnn_deploy.quantization.qdq import QuantizationImpossible
 
 __all__ = ["with_dynamic_lstm"]
@@ -46,7 +45,5 @@ def with_dynamic_lstm(model: onnx.ModelProto) -> onnx.ModelProto:
         logging.disable(disabled)
     del result.metadata_props[:]
     result.metadata_props.extend(model.metadata_props)
-    manifest = manifest_of(model)
-    assert manifest is not None
-    attach_manifest(result, replace(manifest, max_batch=1))
+    attach_manifest(result, replace(manifest_of(model), max_batch=1))
     return result

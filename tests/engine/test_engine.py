@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from onnx import helper, numpy_helper
 
 from crnn_deploy.cli.main import main
-from crnn_deploy.engine.build import Settings, build_engine
+from crnn_deploy.engine.build import BuildSettings, build_engine
 from crnn_deploy.engine.network import Network
 from crnn_deploy.engine.profiles import profiles_of
 from crnn_deploy.graph.model import load_onnx
@@ -247,7 +247,7 @@ def test_progress_and_stop(tiny_onnx: Path, tmp_path: Path) -> None:
         assert phase
         shares.append(share)
 
-    options = Settings(widths=Range(100, 100, 200), profiles=1)
+    options = BuildSettings(widths=Range(100, 100, 200), profiles=1)
     path = tmp_path / "x.engine"
     with pytest.raises(KeyboardInterrupt):
         build_engine(tiny_onnx, path, options, progress=progress, stopped=lambda: len(shares) > 30)

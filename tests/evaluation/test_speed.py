@@ -81,12 +81,12 @@ def test_a_choice_of_engine_is_remembered_and_explained(tiny_onnx: Path, folder:
     shown = CliRunner().invoke(main, ["doctor", "--model", str(tiny_onnx)])
     assert shown.exit_code == 0 and shown.stdout == first.why() + "\n"
     plain = CliRunner().invoke(main, ["doctor", "--json", "--model", str(tiny_onnx)]).stdout
-    assert json.loads(plain)["engine"] == first.engine
+    assert json.loads(plain)["backend"] == first.backend
 
 
 def test_a_device_that_the_engine_does_not_serve_is_refused(tiny_onnx: Path) -> None:
     with pytest.raises(BackendMissing, match="OpenVINO runs on the CPU"):
-        open_backend(tiny_onnx, engine="openvino", device="cuda")
+        open_backend(tiny_onnx, backend="openvino", device="cuda")
 
 
 @needs_openvino

@@ -12,7 +12,7 @@ from harness import fuzz, guided
 with guided():
     from crnn_deploy.manifest import Manifest, StepRule, WidthRule
     from crnn_deploy.runtime.backends.build_arguments import build_arguments
-    from crnn_deploy.runtime.backends.engine_file import EngineFile, Layer, Profile, Range
+    from crnn_deploy.runtime.backends.engine_file import EngineFile, EngineLayer, Profile, Range
 
 from crnn_deploy.cli.build_engine import build_engine
 
@@ -32,7 +32,7 @@ SEED = EngineFile(
     targets=("sm_89", "current"),
     precision="fp16",
     kept_fp32=("LSTM",),
-    layers=(Layer("a", "CONVOLUTION", "fp16"),),
+    layers=(EngineLayer("a", "CONVOLUTION", "fp16"),),
     layers_from="network",
     profiles=(Profile(Range(1, 4, 8), Range(32, 64, 640)),),
     verified="as PyTorch",

@@ -20,12 +20,13 @@ from numpy.typing import NDArray
 from crnn_deploy.errors import (
     AlphabetMismatch,
     BackendMissing,
-    ManifestMissing,
     ModelClosed,
     ModelUnreadable,
     RunFailed,
+    first_line,
 )
-from crnn_deploy.manifest import METADATA_KEY, Manifest, WidthRule
+from crnn_deploy.files import sha256
+from crnn_deploy.manifest import Manifest, WidthRule
 from crnn_deploy.process import memory
 from crnn_deploy.runtime.backends import cache
 from crnn_deploy.runtime.backends.backend import Device
@@ -50,8 +51,9 @@ _HEAVY = ("Conv", "LSTM", "GRU", "RNN", "MatMul", "Gemm")  # and their quantised
 
 
 class OrtBackend:
-    """An ONNX file with a manifest, run by ONNX Runtime.
+    """An ONNX model with a manifest, run by ONNX Runtime.
 
+    content: the model itself, where it is in memory; `path` only names it then
     threads: intra-op threads; results do not depend on it
     device: cuda is refused where ONNX Runtime would quietly take the CPU, for all nodes or for heavy ones
     tf32: on cuda, whether fp32 products may round their factors to TF32 (10 bits of mantissa for 23)
@@ -63,19 +65,20 @@ class OrtBackend:
         self,
         path: Path,
         *,
+        content: bytes | None = None,
         threads: int = 1,
         device: Device = "cpu",
         tf32: bool = False,
         cached: bool = False,
     ) -> None:
-        session = open_session(path, threads=threads, device=device, tf32=tf32, cached=cached)
+        session = open_session(
+            path, content=content, threads=threads, device=device, tf32=tf32, cached=cached
+        )
         try:
-            text = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
+            metadata = session.get_modelmeta().custom_metadata_map
         except UnicodeDecodeError as error:
             raise ModelUnreadable(path, "its metadata is not UTF-8") from error
-        if text is None:
-            raise ManifestMissing(path)
-        self.manifest = Manifest.from_json(text)
+        self.manifest = Manifest.in_metadata(metadata, path)
         self._path = path
         self._check_graph(session)
         self._input = session.get_inputs()[0].name
@@ -117,7 +120,7 @@ class OrtBackend:
                 for at in range(0, max(1, len(images)), size)
             ]
         except Exception as error:  # ONNX Runtime's exceptions share no base class
-            raise RunFailed(self._path, images.shape, _reason(error)) from error
+            raise RunFailed(self._path, images.shape, _refusal(error)) from error
         outputs = runs[0] if len(runs) == 1 else [np.concatenate(parts) for parts in zip(*runs, strict=True)]
         return frames_of(outputs, images, self.manifest, self._path)
 
@@ -131,28 +134,38 @@ def _fits(size: int, rule: int | WidthRule) -> bool:
 
 
 def open_session(
-    path: Path, *, threads: int, device: Device = "cpu", tf32: bool = False, cached: bool = False
+    path: Path,
+    *,
+    content: bytes | None = None,
+    threads: int,
+    device: Device = "cpu",
+    tf32: bool = False,
+    cached: bool = False,
 ) -> onnxruntime.InferenceSession:
     """An ONNX Runtime session.
 
+    content: as of `OrtBackend`; it refers to nothing outside of it, and is not cached
     tf32: as of `OrtBackend`
     cached: whether ONNX Runtime's optimised graph for the CPU is kept for the next time (see
         `crnn_deploy.runtime.backends.cache`)
     Raises BackendMissing, ModelUnreadable.
     """
     ort = _import_onnxruntime()
-    outside = check_self_contained(path)
+    outside = content is not None or check_self_contained(path)
+    model = str(path) if content is None else content
     if device == "cuda":
-        return _open_on_cuda(ort, path, _options(ort, threads, device=device), tf32)
+        return _open_on_cuda(ort, path, model, _options(ort, threads, device=device), tf32)
     try:
         if cached and not outside:
             return _open_cached(ort, path, _options(ort, threads))
-        return ort.InferenceSession(str(path), _options(ort, threads), providers=[_PROVIDERS["cpu"]])
+        return ort.InferenceSession(model, _options(ort, threads), providers=[_PROVIDERS["cpu"]])
     except Exception as error:  # ONNX Runtime's exceptions share no base class
-        raise ModelUnreadable(path, f"ONNX Runtime cannot load it: {_reason(error)}") from error
+        raise ModelUnreadable(path, f"ONNX Runtime cannot load it: {_refusal(error)}") from error
 
 
-def _open_on_cuda(ort: Any, path: Path, options: Any, tf32: bool) -> onnxruntime.InferenceSession:
+def _open_on_cuda(
+    ort: Any, path: Path, model: str | bytes, options: Any, tf32: bool
+) -> onnxruntime.InferenceSession:
     """A session whose heavy nodes run on the GPU. Raises BackendMissing, ModelUnreadable."""
     provider = _PROVIDERS["cuda"]
     if provider not in ort.get_available_providers():
@@ -166,12 +179,12 @@ def _open_on_cuda(ort: Any, path: Path, options: Any, tf32: bool) -> onnxruntime
     options.add_session_config_entry(_ASSIGNMENT, "1")
     try:
         settings = {"use_tf32": str(int(tf32))}
-        session = ort.InferenceSession(str(path), options, providers=[(provider, settings)])
+        session = ort.InferenceSession(model, options, providers=[(provider, settings)])
     except Exception as error:  # ONNX Runtime's exceptions share no base class
         if found := _CUDA_FAILURE.search(str(error)):
             reason = found[0].strip()
             raise BackendMissing(f"CUDA fails while ONNX Runtime opens {path}: {reason}") from error
-        raise ModelUnreadable(path, f"ONNX Runtime cannot load it: {_reason(error)}") from error
+        raise ModelUnreadable(path, f"ONNX Runtime cannot load it: {_refusal(error)}") from error
     if provider not in session.get_providers():
         missing = "".join(f" ({line.strip()})" for line in said.getvalue().splitlines()[:1])
         raise BackendMissing(
@@ -212,9 +225,7 @@ def _open_cached(ort: Any, path: Path, options: Any) -> onnxruntime.InferenceSes
     weights are laid out, so these make the key. The weights lie in a file beside it, packed as the kernels
     want them: ONNX Runtime maps it into memory, where it would copy, optimise and pack those of a model file.
     """
-    with open(path, "rb") as file:
-        content = hashlib.file_digest(file, "sha256").hexdigest()
-    key = hashlib.sha256(f"{content} {ort.__version__} {cache.fingerprint()}".encode()).hexdigest()
+    key = hashlib.sha256(f"{sha256(path)} {ort.__version__} {cache.fingerprint()}".encode()).hexdigest()
     if known := cache.find(f"{key}.onnx"):
         unchanged = _options(ort, options.intra_op_num_threads)
         unchanged.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
@@ -262,11 +273,11 @@ def _arena(ort: Any) -> bool:
     return True
 
 
-def _reason(error: Exception) -> str:
+def _refusal(error: Exception) -> str:
     if found := _TOO_LARGE.search(str(error)):
         left, asked = (int(size) / 1e9 for size in found.groups())
         return f"a tensor takes {asked:.1f} GB, and {left:.1f} GB are left of the memory that it may take"
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return first_line(error)
 
 
 def _import_onnxruntime() -> ModuleType:

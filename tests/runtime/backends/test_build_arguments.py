@@ -15,7 +15,7 @@ from crnn_deploy.manifest import Manifest, StepRule, WidthRule
 from crnn_deploy.runtime.backends.build_arguments import build_arguments
 from crnn_deploy.runtime.backends.engine_file import (
     EngineFile,
-    Layer,
+    EngineLayer,
     Profile,
     Range,
     SidecarInvalid,
@@ -40,7 +40,7 @@ ENGINE = EngineFile(
     targets=("sm_89",),
     precision="fp16",
     kept_fp32=(),
-    layers=(Layer("a", "CONVOLUTION", "fp16"),),
+    layers=(EngineLayer("a", "CONVOLUTION", "fp16"),),
     layers_from="network",
     profiles=(Profile(Range(1, 4, 8), Range(32, 64, 640)),),
     verified=None,

@@ -210,8 +210,8 @@ def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
 
 def test_a_closed_backend_says_so(tmp_path: Path) -> None:
     path, image = save(tmp_path / "m.onnx", MANIFEST.to_json()), np.zeros((1, 1, 3, 8), np.float32)
-    for engine in ("onnxruntime", "openvino") if find_spec("openvino") else ("onnxruntime",):
-        backend = open_backend(path, engine=engine)
+    for name in ("onnxruntime", "openvino") if find_spec("openvino") else ("onnxruntime",):
+        backend = open_backend(path, backend=name)
         recognizer = Recognizer(backend)
         backend.run(image)
         recognizer.close()

@@ -117,6 +117,7 @@ def test_a_narrow_beam_promises_no_more_than_there_is(seed: int, steps: int, wid
     frames = random_frames(seed, steps, 4, scale=3.0)
     narrow = found_by(Beam(width=width, classes=most, nbest=width), frames, "abcd", 0)
     line = line_of(frames, 0, "a test")
+    assert 1 <= len(narrow) <= width
     for labels, score in narrow.items():
         assert score <= line.log_likelihood(labels, 0) + 1e-9
 
