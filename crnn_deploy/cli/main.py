@@ -33,6 +33,18 @@ _COMMANDS = {
     "train": "crnn_deploy.cli.train:train",
     "dataset": "crnn_deploy.cli.dataset:dataset",
 }
+_RENAMED = {  # options of earlier versions, and what they are called in the commands that had them
+    "--batch": ("--batch-range", "--batches"),
+    "--confidence": ("--confident-above",),
+    "--count": ("--max-images",),
+    "--engine": ("--backend",),
+    "--images": ("--image-folder",),
+    "--model": ("--factory",),
+    "--samples": ("--max-images", "--synthetic-images"),
+    "--target": ("--target-device",),
+    "--tf32": ("--allow-tf32",),
+    "--widths": ("--width-range",),
+}
 _EXTRAS = {  # which extra brings a library
     **dict.fromkeys(("onnx", "onnxscript", "safetensors", "torch"), "export"),
     **dict.fromkeys(("jinja2", "rapidfuzz"), "evaluate"),
@@ -93,6 +105,12 @@ class _Group(click.Group):
         try:
             return super().invoke(ctx)
         except click.ClickException as error:
+            if isinstance(error, click.NoSuchOption) and (now := _name_now(error)) is not None:
+                raise click.NoSuchOption(
+                    error.option_name,
+                    f"No such option {error.option_name!r}: it is called {now} now.",
+                    ctx=error.ctx,
+                ) from None
             vars(error)["message"] = printable(error.message)  # names of files may stand in it
             raise
         except (click.exceptions.Exit, click.Abort, BrokenPipeError):
@@ -112,6 +130,13 @@ class _Group(click.Group):
             ctx.exit(exit_code)
 
 
+def _name_now(error: click.NoSuchOption) -> str | None:
+    """What an option of an earlier version is called in this command."""
+    command = click.Group("none") if error.ctx is None else error.ctx.command
+    known = {name for parameter in command.params for name in parameter.opts}
+    return next((name for name in _RENAMED.get(error.option_name, ()) if name in known), None)
+
+
 def _library(error: ModuleNotFoundError) -> str:
     return (error.name or "").partition(".")[0]
 
@@ -119,4 +144,4 @@ def _library(error: ModuleNotFoundError) -> str:
 @click.group(cls=_Group, params=[_debug_option()], context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="crnn-deploy")
 def main() -> None:
-    """From a CRNN checkpoint to the text of your images."""
+    """Take a CRNN from its checkpoint to the text of your images."""

@@ -61,11 +61,11 @@ def open_reference(path: Path, settings: CheckpointSettings) -> ReferenceBackend
             recipe = recipe_of_checkpoint(checkpoint.recipe, path)
         except RecipeInvalid as error:
             raise CheckpointUnreadable(path, str(error)) from error
-    spec = settings.model or (recipe.model if recipe else None)
+    spec = settings.factory or (recipe.factory if recipe else None)
     with bounded_outputs() as watch:
         if spec:
             if recipe is None:
-                raise ModelInvalid("--model needs a --recipe FILE.toml that says how its input is prepared")
+                raise ModelInvalid("--factory needs a --recipe FILE.toml that says how its input is prepared")
             module, told = _own_module(spec, checkpoint, recipe.folder), {"family": "own"}
         else:
             module, told, recipe = _family_module(checkpoint, recipe, watch)
@@ -85,7 +85,7 @@ def open_checkpoint(path: Path, settings: CheckpointSettings, manifest: Manifest
     built_in = manifest.source.get("recipe") in RECIPES  # others stand in a file, or in the checkpoint itself
     known = CheckpointSettings(
         recipe=settings.recipe or (manifest.source["recipe"] if built_in else None),
-        model=settings.model,
+        factory=settings.factory,
         alphabet=settings.alphabet or manifest.alphabet,
         blank=settings.blank or ("first" if manifest.blank == 0 else "last"),
     )
@@ -177,7 +177,7 @@ def _family_module(
         raise CheckpointUnreadable(
             checkpoint.path,
             f"its weights ({names}, ...) are of no family known here ({known}); "
-            "export your own network with --model package.module:factory --recipe FILE.toml",
+            "export your own network with --factory package.module:name --recipe FILE.toml",
         )
     if recipe is None:
         recipe = RECIPES[family.recipe]
@@ -259,7 +259,7 @@ def _from_here() -> Iterator[None]:
 def _factory(spec: str, folder: Path) -> Any:
     name, _, attribute = spec.rpartition(":")
     if not name or not attribute:
-        raise ModelInvalid(f"--model is package.module:factory or file.py:factory, not {spec!r}")
+        raise ModelInvalid(f"--factory is package.module:name or file.py:name, not {spec!r}")
     try:
         if name.endswith(".py"):
             path = folder / name if (folder / name).is_file() else Path(name)

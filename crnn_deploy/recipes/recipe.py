@@ -41,7 +41,7 @@ class Recipe:
     about: str  # where its numbers come from
     width: WidthRule  # width of the input
     family: str | None = None  # network in crnn_deploy.networks; None for a model of one's own
-    model: str | None = None  # factory of one's own module, `package.module:factory` or `file.py:factory`
+    factory: str | None = None  # of one's own module, `package.module:name` or `file.py:name`
     alphabet: tuple[str, ...] | None = None  # None: it belongs to the checkpoint or the user
     blank: Blank = "first"  # class of the CTC blank
     color: Color = "gray"  # channel order of the input
@@ -237,6 +237,10 @@ def recipe_of_checkpoint(plain: Mapping[Any, Any], path: Path) -> Recipe:
 
 
 def _from_toml(plain: Mapping[str, Any], path: Path) -> Recipe:
+    if "model" in plain:
+        raise RecipeInvalid(
+            "the key for a network of your own is called factory now: rename model to factory"
+        )
     values = _typed(plain, {**_PREPARATION, **_BY_HAND})
     base = values.pop("base", None)
     if base is not None and base not in RECIPES:
@@ -376,10 +380,12 @@ _PREPARATION: dict[str, Callable[[Any], Any]] = {  # what a checkpoint may say
     "filters": _filters,
     "leaky_relu": _flag,
 }
-_BY_HAND: dict[str, Callable[[Any], Any]] = {  # what a recipe file may say besides; `model` is code that runs
+_BY_HAND: dict[
+    str, Callable[[Any], Any]
+] = {  # what a recipe file may say besides; `factory` is code that runs
     "name": _text,
     "family": _text,
-    "model": _text,
+    "factory": _text,
     "alphabet": _alphabet,
     "base": _text,
 }

@@ -20,7 +20,7 @@ from crnn_deploy.graph.precision import PEAK, rounded
 from crnn_deploy.runtime.backends.engine_file import EngineFile, EngineLayer, Profile, read_sidecar
 from crnn_deploy.runtime.backends.ort import OrtBackend
 
-SIZES = ("--widths", "100,160,200", "--batch", "1,4,8", "--profiles", "1")
+SIZES = ("--width-range", "100,160,200", "--batch-range", "1,4,8", "--profiles", "1")
 
 
 class Builder:

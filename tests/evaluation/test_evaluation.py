@@ -403,7 +403,7 @@ NOT_UTF8 = "caf\udce9.png"  # as os.fsdecode gives a name that is not UTF-8
 
 
 def test_command(command: Any, tiny_onnx: Path) -> None:
-    result = command(tiny_onnx, "good", "--json", "f.json", "--html", "f.html", "--batch", "3")
+    result = command(tiny_onnx, "good", "--json-file", "f.json", "--html", "f.html", "--batch", "3")
     assert (result.exit_code, result.stderr) == (0, "")
     figures = json.loads(Path("f.json").read_text(encoding="utf-8"))
     texts = Recognizer.load(tiny_onnx).read([np.random.default_rng(0).integers(0, 256, (32, 40), np.uint8)])
@@ -419,7 +419,7 @@ def test_command(command: Any, tiny_onnx: Path) -> None:
 
 def test_command_with_failed_images(command: Any, tiny_onnx: Path) -> None:
     decoders = ("--decoder", "greedy", "--decoder", "beam")
-    result = command(tiny_onnx, "good", "bad", *decoders, "--html", "f.html", "--json", "f.json")
+    result = command(tiny_onnx, "good", "bad", *decoders, "--html", "f.html", "--json-file", "f.json")
     said = "'caf\\udce9.png': empty file\n1 of 13 images failed\n"
     assert (result.exit_code, result.stderr) == (1, said)
     assert [line.split()[:2] for line in result.stdout.splitlines()[2:4]] == [["good", "11"], ["bad", "2"]]
@@ -442,7 +442,7 @@ def test_command_with_a_limit_of_pixels(command: Any, tiny_onnx: Path) -> None:
         (("tiny", "empty"), "empty holds no images"),
         (("absent.onnx", "good"), "no model file at absent.onnx"),
         (("tiny", "good", "--html", "no/f.html"), "cannot write no/f.html: no is not a folder"),
-        (("tiny", "good", "--json", "."), "cannot write .: it is a folder"),
+        (("tiny", "good", "--json-file", "."), "cannot write .: it is a folder"),
         (("tiny",), "Missing argument"),
     ],
 )
@@ -462,7 +462,7 @@ def test_a_published_plate_reader_on_its_test_set(
     monkeypatch.setattr(datasets, "open_dataset", lambda spec, **options: Listed(samples))
     checkpoint = DATA / "checkpoints" / "lprnet_cn" / "Final_LPRNet_model.pth"
     recipe = ROOT / "export" / "lprnet_cn.toml"
-    result = command(checkpoint, "plates", "--recipe", recipe, "--json", "f.json", "--html", "f.html")
+    result = command(checkpoint, "plates", "--recipe", recipe, "--json-file", "f.json", "--html", "f.html")
     assert (result.exit_code, result.stderr) == (0, "")
     figures = json.loads(Path("f.json").read_text(encoding="utf-8"))
     assert (figures["overall"]["exact"], figures["overall"]["images"]) == (262, 292)

@@ -301,7 +301,7 @@ def test_other_networks_and_missing_files(tmp_path: Path) -> None:
     with pytest.raises(CrnnDeployError, match=r"conv3|no family known"):
         open_reference(save(state, tmp_path / "y.pth"), CheckpointSettings(alphabet=DIGITS))
     with pytest.raises(ModelInvalid, match="--recipe"):
-        open_reference(foreign, CheckpointSettings(model="os:getcwd", alphabet=DIGITS))
+        open_reference(foreign, CheckpointSettings(factory="os:getcwd", alphabet=DIGITS))
 
 
 def test_a_network_of_ones_own_without_convolutions(tmp_path: Path) -> None:
@@ -320,7 +320,7 @@ def test_a_network_of_ones_own_without_convolutions(tmp_path: Path) -> None:
     before = list(sys.path)
     for factory, rows in (("right", 32), ("wrong", 7)):
         recipe = tmp_path / f"{factory}.toml"
-        recipe.write_text(f'model = "own.py:{factory}"\n[width]\nminimum = 32\nmaximum = 64\n')
+        recipe.write_text(f'factory = "own.py:{factory}"\n[width]\nminimum = 32\nmaximum = 64\n')
         weights = {"state_dict": {"fc.weight": torch.ones(11, rows), "fc.bias": torch.zeros(11)}}
         settings = CheckpointSettings(str(recipe), alphabet=DIGITS)
         path = save(weights, tmp_path / "x.pth")

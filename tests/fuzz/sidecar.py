@@ -38,7 +38,7 @@ SEED = EngineFile(
     verified="as PyTorch",
     build_seconds=1.5,
     crnn_deploy="1.0",
-    arguments=("m.onnx", "--fp16", "--widths", "32,64,640", "--target", "sm_89", "--keep-fp32", "LSTM"),
+    arguments=("m.onnx", "--fp16", "--width-range", "32,64,640", "--target", "sm_89", "--keep-fp32", "LSTM"),
 )
 UNSAFE = ("factory", "checkpoint", "recipe", "alphabet", "alphabet_string", "images", "timing_cache")
 
@@ -66,5 +66,16 @@ def target(data: bytes) -> None:
     assert str(context.params["model"]) == str(Path(given.model))
 
 
-WORDS = [*SEED.arguments, "--model", "x.py:f", "--timing-cache", "x", "--images", "x", "-o", "x", "--argmax"]
+WORDS = [
+    *SEED.arguments,
+    "--factory",
+    "x.py:f",
+    "--timing-cache",
+    "x",
+    "--images",
+    "x",
+    "-o",
+    "x",
+    "--argmax",
+]
 fuzz(target, [SEED.to_json().encode(), "\n".join(["", *WORDS]).encode()])

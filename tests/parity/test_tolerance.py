@@ -206,7 +206,7 @@ def test_a_network_that_holds_to_float32_keeps_the_usual_tolerance(
         "def make():\n    return Own(32, 1, 11, hidden=8, widths=(4, 4, 8, 8, 8, 8, 8))\n"
     )
     engine = engine_of(load_onnx(tiny_onnx), tmp_path, "fp16")
-    arguments = ["verify", str(checkpoint_of(tiny(), tmp_path)), str(engine), "--model", f"{source}:make"]
+    arguments = ["verify", str(checkpoint_of(tiny(), tmp_path)), str(engine), "--factory", f"{source}:make"]
     found = CliRunner().invoke(main, arguments)
     assert found.exit_code == 0, found.output
     assert "what fp16 costs is not measured: PyTorch does not run the network so" in found.stdout

@@ -175,8 +175,8 @@ def test_with_every_layer_in_float_nothing_changes(scales: Path, tiny_onnx: Path
 
 def test_a_written_model_and_its_report(scales: Path, tiny_onnx: Path, images: Path, tmp_path: Path) -> None:
     out = tmp_path / "t.int8.onnx"
-    files = ("--json", tmp_path / "r.json", "--html", tmp_path / "r.html", "-o", out)
-    result = run("quantize", tiny_onnx, images, "--scales", scales, "--target", "gpu", *LOOSE, *files)
+    files = ("--json-file", tmp_path / "r.json", "--html", tmp_path / "r.html", "-o", out)
+    result = run("quantize", tiny_onnx, images, "--scales", scales, "--target-device", "gpu", *LOOSE, *files)
     assert result.exit_code == 0, result.output
     plain = json.loads((tmp_path / "r.json").read_text())
     assert len(plain["sensitivity"]) == len(qdq.quantizable(load_onnx(tiny_onnx)))
@@ -214,7 +214,7 @@ def test_labels_count_what_is_right(tmp_path: Path) -> None:
 
 def test_a_refusal_writes_nothing(scales: Path, tiny_onnx: Path, images: Path, tmp_path: Path) -> None:
     out = tmp_path / "no.onnx"
-    result = run("quantize", tiny_onnx, images, "--scales", scales, "--target", "gpu", "-o", out)
+    result = run("quantize", tiny_onnx, images, "--scales", scales, "--target-device", "gpu", "-o", out)
     assert result.exit_code == 1 and not out.exists()
     assert "not enough images to tell" in result.stderr and len(result.stderr.splitlines()) == 1
 
@@ -295,7 +295,7 @@ def test_a_quantised_model_becomes_an_engine(tmp_path: Path) -> None:
     with pytest.raises(BuildFailed):  # once TensorRT builds this, `drop_idle_pairs` can go
         Network(trt, model).build(profiles_of(manifest, Range(1, 4, 8), Range(104, 160, 200), 1))
     engine = tmp_path / "latin.int8.engine"
-    built = run("build-engine", path, "--int8", "--widths", "104,160,200", "--profiles", 1, "-o", engine)
+    built = run("build-engine", path, "--int8", "--width-range", "104,160,200", "--profiles", 1, "-o", engine)
     assert built.exit_code == 0, built.output
     layers = [layer.precision for layer in read_sidecar(engine).layers if layer.kind == "CONVOLUTION"]
     assert layers == ["int8"] * 16
@@ -315,8 +315,8 @@ def test_the_rest_in_half_precision_is_built_as_it_stands(
     pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX is not installed")
     path = tmp_path / "half.int8.onnx"
     command = ("quantize", tiny_onnx, images, "--scales", scales, *LOOSE, "-o", path, "--rest", "fp16")
-    assert "add --target gpu" in run(*command).stderr and not path.exists()
-    written = run(*command, "--target", "gpu")
+    assert "add --target-device gpu" in run(*command).stderr and not path.exists()
+    written = run(*command, "--target-device", "gpu")
     assert written.exit_code == 0 and "the rest fp16" in written.stdout, written.output
     model = load_onnx(path)
     assert model.opset_import[0].version >= 19
@@ -330,7 +330,7 @@ def test_the_rest_in_half_precision_is_built_as_it_stands(
     assert logits is not None and expected is not None
     assert 0 < np.abs(logits - expected).max() < 0.05 * np.abs(expected).max()
     engine = tmp_path / "half.engine"
-    built = run("build-engine", path, "--int8", "--widths", "100,160,200", "-o", engine)
+    built = run("build-engine", path, "--int8", "--width-range", "100,160,200", "-o", engine)
     assert built.exit_code == 0, built.output
     layers = read_sidecar(engine).layers
     assert [layer.precision for layer in layers if layer.kind == "CONVOLUTION"] == ["int8"] * 7
@@ -413,8 +413,8 @@ def test_layers_that_hurt_go_back_to_float_until_the_budget_holds(tmp_path: Path
     (tmp_path / "clipped.json").write_text(json.dumps(plain))
     result = run(
         *("quantize", DEFAULT, root / "examples" / "images", "--scales", tmp_path / "clipped.json"),
-        *("--target", "gpu", "--confidence", 0, "--max-confident-flips", "35%"),
-        *("--json", tmp_path / "r.json", "-o", tmp_path / "out.onnx"),
+        *("--target-device", "gpu", "--confident-above", 0, "--max-confident-flips", "35%"),
+        *("--json-file", tmp_path / "r.json", "-o", tmp_path / "out.onnx"),
     )
     assert result.exit_code == 0, result.output
     found = json.loads((tmp_path / "r.json").read_text())

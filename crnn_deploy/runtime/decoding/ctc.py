@@ -41,7 +41,7 @@ class LogitsMissing(CrnnDeployError, ValueError):
     def __init__(self, purpose: str) -> None:
         super().__init__(
             f"{purpose} needs the logits, but this model puts out the likeliest class of each frame alone; "
-            f"export it with --output logits"
+            f"export it with --graph-output logits"
         )
 
 
