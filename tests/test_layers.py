@@ -34,7 +34,7 @@ ROOMS: dict[str, str] = {
     "synthesis": "datasets errors files",
     "evaluation": (
         "datasets decoding_rule errors files graph manifest process runtime runtime.backends "
-        "runtime.decoding runtime.images"
+        "runtime.decoding runtime.images synthesis"
     ),
     "parity": (
         "datasets errors evaluation graph manifest runtime runtime.backends runtime.decoding "
