@@ -230,6 +230,9 @@ def test_the_histogram_as_a_picture(folder: Path) -> None:
     heights = blue.sum(axis=0)[[columns[2], columns[-3]]]
     assert heights[0] == pytest.approx(2 * heights[1], abs=4)  # two images of width 100, one of 200
     assert run(folder, "--plot", folder / "gone" / "widths.png").exit_code != 0
+    assert run(folder, "--plot", folder / "widths.svg").exit_code == 0
+    assert "<svg" in (folder / "widths.svg").read_text()
+    assert "cannot write" in run(folder, "--plot", folder / "widths.odd").stderr
 
 
 def test_debug_reaches_a_command_in_a_group(folder: Path) -> None:
