@@ -17,6 +17,7 @@ __all__ = [
     "Library",
     "Need",
     "Use",
+    "extra_for",
     "extras_for",
     "library_of",
 ]
@@ -221,6 +222,20 @@ def extras_for(libraries: Collection[str]) -> list[str]:
         chosen.append(best)
         left = {name for name in left if best not in LIBRARIES[name].extras}
     return sorted(chosen, key=EXTRAS.index)
+
+
+def extra_for(library: str, command: str) -> str:
+    """Of the extras that bring a library, the one that brings most of what a command needs."""
+    needed = {
+        need[0]
+        for name, one in COMMANDS.items()
+        if f"{name} ".startswith(f"{command} ")
+        for need in one.needs
+    }
+    return max(
+        LIBRARIES[library].extras,
+        key=lambda extra: sum(extra in LIBRARIES[name].extras for name in needed),
+    )
 
 
 def library_of(module: str) -> str | None:

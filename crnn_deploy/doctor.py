@@ -6,17 +6,30 @@ Imports nothing but the standard library until it looks, so that it runs where e
 from __future__ import annotations
 
 import platform
+import traceback
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import import_module, metadata
+from importlib.util import find_spec
 from typing import Any, Literal
 
-from crnn_deploy.commands import COMMANDS, DRIVER, LIBRARIES, Command, Library, Need, extras_for
+from crnn_deploy.commands import (
+    COMMANDS,
+    DRIVER,
+    LIBRARIES,
+    Command,
+    Library,
+    Need,
+    extra_for,
+    extras_for,
+    library_of,
+)
+from crnn_deploy.errors import CrnnDeployError, LibraryBroken, LibraryMissing
 from crnn_deploy.runtime.backends import driver
 from crnn_deploy.runtime.backends.installed import onnxruntime_distributions, onnxruntime_too_old
 from crnn_deploy.runtime.backends.openvino_import import without_telemetry
 
-__all__ = ["Ability", "Diagnosis", "Finding", "Limit", "examine", "mend", "remedy"]
+__all__ = ["Ability", "Diagnosis", "Finding", "Limit", "examine", "explained"]
 
 Status = Literal["works", "missing", "broken"]
 
@@ -98,7 +111,7 @@ def _libraries() -> list[Finding]:
 
 
 def _library(name: str, library: Library) -> Finding:
-    install = remedy([name])
+    install = _remedy([name])
     if name == "ONNX Runtime" and len(onnxruntime_distributions()) == 2:
         return Finding(
             name,
@@ -114,19 +127,19 @@ def _library(name: str, library: Library) -> Finding:
         # its own name or one above it: not there; another: a part of it is missing
         if library.module.startswith(error.name or " "):
             return Finding(name, "missing", "not installed", install)
-        return Finding(name, "broken", _reason(error), mend(name) if not library.extras else install)
+        return Finding(name, "broken", _reason(error), _mend(name) if not library.extras else install)
     except Exception as error:  # what a broken library raises when it is imported is its own affair
-        return Finding(name, "broken", _reason(error), mend(name))
+        return Finding(name, "broken", _reason(error), _mend(name))
 
 
-def remedy(libraries: Collection[str]) -> str:
+def _remedy(libraries: Collection[str]) -> str:
     """The command that installs libraries that are not there."""
     if own := [name for name in libraries if not LIBRARIES[name].extras]:
-        return mend(own[0])  # pip believes that it is installed
+        return _mend(own[0])  # pip believes that it is installed
     return f"pip install 'crnn-deploy[{','.join(extras_for(libraries))}]'"
 
 
-def mend(name: str) -> str:
+def _mend(name: str) -> str:
     """The command for a library that is there and cannot be imported."""
     if name in _MENDS:
         return _MENDS[name]
@@ -223,9 +236,39 @@ def _install(missing: Sequence[Need], found: Mapping[str, Finding]) -> str:
     ]
     steps = [found[name].install for name in names if name not in absent]
     if absent:
-        steps.append(remedy(absent))
+        steps.append(_remedy(absent))
     return "; ".join(step for step in steps if step is not None)
 
 
-def _reason(error: Exception) -> str:
+def explained(error: Exception, command: str) -> CrnnDeployError | None:
+    """What to do about the library that an error comes from; None where it comes from none.
+
+    command: which of the toolkit's needed it
+    """
+    if not isinstance(error, ImportError | OSError) or (library := _culprit(error)) is None:
+        return None
+    top = LIBRARIES[library].module.partition(".")[0]
+    if not isinstance(error, ModuleNotFoundError) or find_spec(top) is not None:
+        return LibraryBroken(library, _reason(error), _mend(library))
+    if LIBRARIES[library].extras:
+        return LibraryMissing("this command", library, extra_for(library, command))
+    return LibraryBroken(library, "it is not installed", _mend(library))
+
+
+def _culprit(error: ImportError | OSError) -> str | None:
+    """The library whose import raised it: it says so itself, or the innermost of those being imported."""
+    if isinstance(error, ImportError) and (named := library_of(error.name or "")) is not None:
+        return named
+    importing = [
+        frame.f_globals.get("__name__", "")
+        for frame, _ in traceback.walk_tb(error.__traceback__)
+        if frame.f_code.co_name == "<module>"
+    ]
+    return next(filter(None, map(library_of, reversed(importing))), None)
+
+
+def _reason(error: BaseException) -> str:
+    """One line; of the error that began it, since libraries wrap it in pages of advice."""
+    while error.__cause__ is not None:
+        error = error.__cause__
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -10,34 +10,13 @@ from typing import Any
 import click
 
 from crnn_deploy.cli.say import say
-from crnn_deploy.errors import CrnnDeployError, LibraryMissing, printable
+from crnn_deploy.commands import COMMANDS
+from crnn_deploy.errors import CrnnDeployError, printable
 from crnn_deploy.process import INTERRUPTED, interrupted
 
 __all__ = ["main"]
 
-_COMMANDS = {
-    "infer": "crnn_deploy.cli.infer:infer",
-    "export": "crnn_deploy.cli.export:export",
-    "build-engine": "crnn_deploy.cli.build_engine:build_engine",
-    "calibrate": "crnn_deploy.cli.calibrate:calibrate",
-    "quantize": "crnn_deploy.cli.quantize:quantize",
-    "verify": "crnn_deploy.cli.verify:verify",
-    "evaluate": "crnn_deploy.cli.evaluate:evaluate",
-    "benchmark": "crnn_deploy.cli.benchmark:benchmark",
-    "inspect": "crnn_deploy.cli.inspect:inspect_command",
-    "describe": "crnn_deploy.cli.describe:describe",
-    "set-decoding": "crnn_deploy.cli.set_decoding:set_decoding",
-    "calibrate-confidence": "crnn_deploy.cli.calibrate_confidence:calibrate_confidence",
-    "lm": "crnn_deploy.cli.lm:lm",
-    "doctor": "crnn_deploy.cli.doctor:doctor",
-    "train": "crnn_deploy.cli.train:train",
-    "dataset": "crnn_deploy.cli.dataset:dataset",
-}
-_EXTRAS = {  # which extra brings a library
-    **dict.fromkeys(("onnx", "onnxscript", "safetensors", "torch"), "export"),
-    **dict.fromkeys(("jinja2", "rapidfuzz"), "evaluate"),
-    **dict.fromkeys(("PIL", "fontTools", "matplotlib", "pydantic", "rich", "tensorboard", "yaml"), "train"),
-}
+_PLACES = {name.partition(" ")[0]: command.place for name, command in COMMANDS.items()}
 
 
 def _debug_option() -> click.Option:
@@ -72,11 +51,11 @@ class _Group(click.Group):
     """
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(_COMMANDS)
+        return list(_PLACES)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in self.commands and cmd_name in _COMMANDS:
-            module, name = _COMMANDS[cmd_name].split(":")
+        if cmd_name not in self.commands and cmd_name in _PLACES:
+            module, name = _PLACES[cmd_name].split(":")
             command: click.Command = getattr(importlib.import_module(module), name)
             _add_debug_option(command)
             self.add_command(command, cmd_name)
@@ -102,18 +81,16 @@ class _Group(click.Group):
                 traceback.print_exception(error)
             if interrupted():
                 ctx.exit(INTERRUPTED)
-            if isinstance(error, ModuleNotFoundError) and (extra := _EXTRAS.get(_library(error))):
-                error = LibraryMissing("this command", _library(error), extra)
+            if not isinstance(error, CrnnDeployError):
+                from crnn_deploy.doctor import explained
+
+                error = explained(error, ctx.invoked_subcommand or "") or error
             message, exit_code = str(error), getattr(error, "exit_code", 1)
             if not isinstance(error, CrnnDeployError | OSError):  # a full disk is nobody's bug
                 kind = type(error).__name__
                 message = f"unexpected {kind}: {message}; run again with --debug for the traceback"
             say(f"Error: {' '.join(message.splitlines())}", err=True)
             ctx.exit(exit_code)
-
-
-def _library(error: ModuleNotFoundError) -> str:
-    return (error.name or "").partition(".")[0]
 
 
 @click.group(cls=_Group, params=[_debug_option()], context_settings={"help_option_names": ["-h", "--help"]})
