@@ -18,6 +18,7 @@ __all__ = [
     "ManifestInvalid",
     "ManifestMissing",
     "ModelClosed",
+    "ModelInvalid",
     "ModelNotFound",
     "ModelUnreadable",
     "ReadFailed",
@@ -116,6 +117,10 @@ class CharacterUnknown(CrnnDeployError, ValueError):
 
     def __init__(self, character: str, text: str) -> None:
         super().__init__(f"the alphabet has no {character!r} (in {text!r})")
+
+
+class ModelInvalid(CrnnDeployError, ValueError):
+    """A factory or network that does not do what a CTC recogniser does."""
 
 
 class RunFailed(CrnnDeployError, RuntimeError):

@@ -1,16 +1,21 @@
-"""Files: only regular ones are read, they are written whole or not at all, and never over what is read."""
+"""Files: only regular ones are read, they are written whole or not at all, and never over what is read.
+
+JSON in them is a stranger's: whatever is wrong with it is one kind of error.
+"""
 
 from __future__ import annotations
 
 import errno
 import hashlib
 import io
+import json
 import os
 import stat
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, AnyStr
+from typing import IO, Any, AnyStr, NoReturn
 
 from crnn_deploy.errors import CrnnDeployError
 
@@ -25,6 +30,7 @@ __all__ = [
     "keep",
     "lines",
     "open_regular",
+    "parse_json",
     "read_regular",
     "replacing",
     "temporary",
@@ -32,6 +38,7 @@ __all__ = [
 ]
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_MOST_DIGITS = 40  # of a whole number; 64 bits have 20
 _LONGEST_NAME = 255  # bytes, on nearly every file system
 _temporaries: set[Path] = set()  # that are neither removed nor in their place yet
 
@@ -248,3 +255,33 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def parse_json(text: str | bytes) -> Any:
+    """The value of a JSON text of a stranger.
+
+    Raises ValueError with a short line, also for a number of thousands of digits, for one that is no number
+    (NaN, Infinity), for a key that an object has twice and for nesting beyond what Python reads.
+    """
+    try:
+        return json.loads(text, object_pairs_hook=_object, parse_constant=_refused, parse_int=_whole)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        [(name, _)] = Counter(name for name, _ in pairs).most_common(1)
+        raise ValueError(f"it says {name[:80]!r} twice")
+    return value
+
+
+def _refused(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no number in JSON")
+
+
+def _whole(digits: str) -> int:
+    if len(digits) > _MOST_DIGITS:
+        raise ValueError(f"it has a number of {len(digits):,} digits")
+    return int(digits)

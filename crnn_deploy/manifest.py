@@ -12,9 +12,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, get_args
 
-from crnn_deploy import strict_json
 from crnn_deploy.decoding_rule import DecodingRule, shown
 from crnn_deploy.errors import ManifestInvalid
+from crnn_deploy.files import parse_json
 
 __all__ = [
     "METADATA_KEY",
@@ -153,6 +153,15 @@ class WidthRule:
         """Every width that the rule can give."""
         return range(self.minimum, self.maximum + 1, self.multiple)
 
+    def spread(self, count: int) -> list[int]:
+        """Widths to try a network at, in equal ratios from the smallest to the largest, or to 800.
+
+        Of a fixed width: from it to four times as much.
+        """
+        high = 4 * self.minimum if self.fixed else min(self.maximum, max(800, self.minimum))
+        ratio = (high / self.minimum) ** (1 / (count - 1))
+        return [round(self.minimum * ratio**i) for i in range(count)]
+
 
 @dataclass(frozen=True)
 class StepRule:
@@ -251,7 +260,7 @@ class Manifest:
         if len(text) > _MOST_TEXT:
             raise ManifestInvalid(f"it has {len(text):,} characters, more than the limit of {_MOST_TEXT:,}")
         try:
-            plain: dict[str, Any] = strict_json.loads(text)
+            plain: dict[str, Any] = parse_json(text)
             schema = plain.pop("schema")
         except (ValueError, KeyError, AttributeError, TypeError) as error:
             raise ManifestInvalid("it is not the JSON object that crnn-deploy writes") from error

@@ -1,4 +1,10 @@
-"""This process: the CPUs it may use, and how a signal ends it."""
+"""This process: the CPUs and the memory it may use, how a signal ends it, and when it may fork.
+
+A fork waits until no thread is inside native code. A child that is forked has one thread, and a lock that
+another thread held at that moment stays locked in it for ever: that of a module that is being imported, of
+ONNX Runtime's memory, of OpenBLAS. So a thread that opens a model or reads says so (`not_forked`), and a fork
+waits for it, as those that would begin wait for the fork.
+"""
 
 from __future__ import annotations
 
@@ -7,17 +13,24 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from types import FrameType, TracebackType
 
 from crnn_deploy.files import discard_temporaries
 
-__all__ = ["INTERRUPTED", "Stop", "answer_signals", "cpus", "interrupted", "memory"]
+__all__ = ["INTERRUPTED", "Stop", "answer_signals", "cpus", "interrupted", "memory", "not_forked"]
 
 INTERRUPTED = 130  # exit code, 128 + SIGINT, as shells have it
 
 _GRACE = 1.5  # seconds between a signal and its answer
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+_FORK_WAITS = 10.0  # seconds that a fork waits; a child that may hang is better than a parent that does
+
+_depths: dict[int, int] = {}  # of the threads inside, by identity
+_door = threading.Lock()  # to go inside; closed while a fork waits and is made
+_left = threading.Condition(threading.Lock())
+_waiting = False
 
 _Handler = Callable[[int, FrameType | None], object] | int | None
 
@@ -182,3 +195,56 @@ def _say(message: str) -> None:
     """A line on stderr, without Python's lock on it, which the main thread may hold."""
     with suppress(OSError):
         os.write(2, f"\n{message}\n".encode())
+
+
+def not_forked() -> AbstractContextManager[None]:
+    """While the block runs, other threads wait with `os.fork`. It may be entered again inside itself."""
+    return _INSIDE
+
+
+class _Inside:
+    """A class and no generator, since it is entered twice for each image."""
+
+    def __enter__(self) -> None:
+        me = threading.get_ident()
+        if me in _depths:
+            _depths[me] += 1
+        else:
+            with _door:
+                _depths[me] = 1
+
+    def __exit__(self, *error: object) -> None:
+        me = threading.get_ident()
+        if _depths[me] > 1:
+            _depths[me] -= 1
+            return
+        del _depths[me]
+        if _waiting:
+            with _left:
+                _left.notify_all()
+
+
+_INSIDE = _Inside()
+
+
+def _before_fork() -> None:
+    global _waiting
+    _door.acquire()
+    with _left:
+        _waiting = True
+        _left.wait_for(lambda: len(_depths) == (threading.get_ident() in _depths), _FORK_WAITS)
+        _waiting = False
+
+
+def _in_forked_child() -> None:
+    global _left
+    _left = threading.Condition(
+        threading.Lock()
+    )  # that of the parent may be held by a thread which the child has not
+    for thread in set(_depths) - {threading.get_ident()}:
+        del _depths[thread]
+    _door.release()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_parent=_door.release, after_in_child=_in_forked_child)

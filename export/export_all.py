@@ -25,7 +25,7 @@ from torch import nn
 from crnn_deploy.errors import CrnnDeployError
 from crnn_deploy.evaluation.speed import header
 from crnn_deploy.export.exporter import export
-from crnn_deploy.export.reference import Settings, open_reference, reference_of
+from crnn_deploy.export.reference import open_reference, reference_of
 from crnn_deploy.networks.clovaai import BasicBlock, FourStage, resnet, vgg
 from crnn_deploy.networks.crnn import CRNN
 from crnn_deploy.networks.doctr import DoctrCRNN, vgg16_bn
@@ -34,6 +34,7 @@ from crnn_deploy.networks.mmocr import MmocrCRNN
 from crnn_deploy.networks.mobilenet import InvertedResidual, mobilenet_v3_large, mobilenet_v3_small
 from crnn_deploy.parity.compare import drawn_images
 from crnn_deploy.recipes.recipe import RECIPES, Recipe
+from crnn_deploy.recipes.settings import CheckpointSettings
 
 HERE = Path(__file__).parent
 # the published networks: classes, channels -> module
@@ -105,7 +106,7 @@ def random_checkpoint(recipe: Recipe, alphabet: tuple[str, ...], path: Path) -> 
     torch.save(module.state_dict(), path)
 
 
-def prove(checkpoint: Path, settings: Settings, out: Path) -> dict[str, Any]:
+def prove(checkpoint: Path, settings: CheckpointSettings, out: Path) -> dict[str, Any]:
     """Export one checkpoint; what its proof found."""
     start = time.perf_counter()
     try:
@@ -147,15 +148,19 @@ def main() -> int:
     )
     with tempfile.TemporaryDirectory() as folder:
         out = arguments.out or Path(folder)
-        jobs: list[tuple[str, Path, Settings]] = []
+        jobs: list[tuple[str, Path, CheckpointSettings]] = []
         for recipe in (recipe for recipe in RECIPES.values() if recipe.family):
             alphabet = recipe.alphabet or tuple(chr(0x4E00 + i) for i in range(LARGEST_ALPHABET))
             jobs.append(
-                (recipe.name, Path(folder) / f"{recipe.name}.pth", Settings(recipe.name, None, alphabet))
+                (
+                    recipe.name,
+                    Path(folder) / f"{recipe.name}.pth",
+                    CheckpointSettings(recipe.name, None, alphabet),
+                )
             )
         for file in sorted(HERE.glob("*.toml")):
             found = sorted((arguments.checkpoints / file.stem).glob("*.pth")) if arguments.checkpoints else []
-            jobs += [(file.stem, path, Settings(str(file))) for path in found]
+            jobs += [(file.stem, path, CheckpointSettings(str(file))) for path in found]
         for name, checkpoint, settings in jobs:
             if arguments.names and name not in arguments.names:
                 continue

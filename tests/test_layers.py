@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import subprocess
 import sys
 from pathlib import Path
@@ -11,88 +12,118 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "crnn_deploy"
 
-# from the bottom up; a module may import its own layer and those below it
-LAYERS = (
-    {"errors", "models", "driver", "installed", "strict_json", "budget", "fork"},
-    {"files"},
-    {"cache"},
-    {"process"},
-    {"decoding_rule"},
-    {"manifest", "sources"},
-    {"engine_file", "build_arguments", "doctor"},
-    {"run_record"},
-    {"recipes", "alphabets", "vocabularies"},
-    {"image_header", "ctc", "batching", "metrics"},
-    {"image", "cuda"},
-    {"decoding", "long_lines"},
-    {"backends"},
-    {"engines"},
-    {"recognizer"},
-    {"pipeline", "records"},
-    {"output_file"},
-    {"drawing"},
-    {"datasets"},
-    {"synthesis"},
-    {"networks"},
-    {"stages"},
-    {"training"},
-    {"cli"},
-    {"__init__", "__main__"},
-)
-LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
+# each room and the rooms that it imports, from the bottom up: a room imports those above its line alone
+ROOMS: dict[str, str] = {
+    "errors": "",
+    "models": "",
+    "networks": "errors",
+    "files": "errors",
+    "process": "files",
+    "decoding_rule": "errors",
+    "manifest": "decoding_rule errors files",
+    "recipes": "errors files manifest",
+    "runtime.decoding": "decoding_rule errors files",
+    "runtime.images": "errors files manifest process",
+    "runtime.backends": "errors files manifest process runtime.decoding",
+    "runtime": "decoding_rule errors files manifest models process runtime.backends runtime.decoding runtime.images",
+    "doctor": "runtime.backends",
+    "graph": "errors files manifest runtime.backends",
+    "datasets": "errors files manifest process recipes runtime.decoding runtime.images",
+    "synthesis": "datasets errors files",
+    "evaluation": "datasets decoding_rule errors files graph manifest process runtime runtime.backends "
+    "runtime.decoding runtime.images",
+    "parity": "datasets errors evaluation graph manifest runtime runtime.backends runtime.decoding runtime.images "
+    "synthesis",
+    "export": "errors files graph manifest networks parity recipes runtime.backends runtime.decoding",
+    "quantization": "errors evaluation export files graph manifest parity runtime runtime.backends runtime.images "
+    "synthesis",
+    "engine": "errors export files graph manifest parity quantization recipes runtime.backends runtime.decoding",
+    "training": "datasets errors evaluation export files manifest networks process quantization recipes runtime "
+    "runtime.decoding runtime.images synthesis",
+    "inspection": "errors export graph manifest recipes runtime.backends",
+    "cli": "datasets decoding_rule doctor engine errors evaluation export files graph inspection manifest models "
+    "parity process quantization recipes runtime runtime.backends runtime.decoding runtime.images synthesis training",
+    "": "cli errors manifest process runtime runtime.decoding",
+}
 
 # who may import a library, as prefixes of paths below the package
-ROOMS = {
-    "torch": ("stages/", "networks/", "training/", "backends/reference.py"),
-    "safetensors": ("stages/",),
-    "onnx": ("stages/",),
-    "onnxscript": ("stages/",),
-    "rapidfuzz": ("metrics.py", "stages/"),
-    "jinja2": ("stages/page.py",),
+LIBRARIES = {
+    "torch": ("networks/", "export/", "training/", "quantization/qat.py"),
+    "safetensors": ("export/",),
+    "onnx": ("graph/", "export/", "quantization/", "engine/", "parity/graph_formats.py"),
+    "onnxscript": ("export/",),
+    "rapidfuzz": ("evaluation/", "parity/compare.py"),
+    "jinja2": ("evaluation/page.py",),
     "lmdb": ("datasets/",),
     "matplotlib": (
-        *("datasets/", "synthesis/fonts.py"),
-        *("stages/benchmark_plot.py", "stages/confidence_report.py", "stages/quantization_report.py"),
+        *("datasets/plot.py", "synthesis/fonts.py", "quantization/report.py"),
+        *("evaluation/speed_plot.py", "evaluation/confidence_report.py"),
     ),
     "PIL": ("synthesis/", "training/preview.py"),
     "fontTools": ("synthesis/fonts.py", "synthesis/font_pack.py"),
     "pydantic": ("training/config.py",),
     "yaml": ("training/config.py",),
     "rich": ("training/journal.py",),
-    "numba": ("decoding/compiled.py",),
-    "kenlm": ("decoding/kenlm_process.py",),
-    "onnxruntime": ("backends/ort.py", "stages/dynamic_lstm.py", "stages/ranges.py"),
-    "openvino": ("backends/openvino.py",),
-    "tensorrt": ("backends/trt.py",),
-    "tensorrt_rtx": ("backends/trt.py",),
-    "pycuda": ("cuda.py",),
-    "cuda": ("cuda.py",),
-    "ml_dtypes": ("stages/",),
+    "numba": ("runtime/decoding/compiled.py",),
+    "kenlm": ("runtime/decoding/kenlm_process.py",),
+    "onnxruntime": ("runtime/backends/ort.py", "quantization/dynamic_lstm.py", "quantization/ranges.py"),
+    "openvino": ("runtime/backends/openvino.py",),
+    "tensorrt": ("runtime/backends/trt.py",),
+    "tensorrt_rtx": ("runtime/backends/trt.py",),
+    "pycuda": ("runtime/backends/cuda.py",),
+    "cuda": ("runtime/backends/cuda.py",),
+    "ml_dtypes": ("graph/", "engine/"),
     "click": ("cli/",),
-    "crnn_deploy.networks": ("networks/", "stages/", "training/"),
-    "crnn_deploy.stages": ("stages/", "training/", "cli/"),
+}
+
+# what these rooms must do without until a function asks for it, however many modules lie between
+HEAVY = {
+    ("torch", "fontTools", "PIL", "matplotlib", "lmdb"): (
+        *(
+            "recipes",
+            "runtime",
+            "graph",
+            "datasets",
+            "evaluation",
+            "parity",
+            "engine",
+            "doctor",
+            "inspection",
+        ),
+        *("quantization.calibrate", "quantization.quantize", "export.foreign"),
+    ),
+    ("onnx",): ("recipes", "runtime", "datasets", "evaluation", "parity.verify", "doctor", "inspection"),
 }
 
 FILES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))
+MODULES = {name.removesuffix(".py").removesuffix("/__init__").replace("/", "."): name for name in FILES}
 
 
 def room(module: str) -> str:
-    """`ctc` of crnn_deploy.runtime.decoding.ctc, `cli` of crnn_deploy.cli.main, `__init__` of crnn_deploy itself."""
-    return [*module.split("."), "__init__"][1]
+    """`cli` of cli.main, `runtime.images` of runtime.images.pixels, nothing of the package itself."""
+    parts = module.split(".")
+    nested = ".".join(parts[:2])
+    found = nested if nested in ROOMS else parts[0]
+    return "" if found in ("__init__", "__main__") else found
+
+
+def parsed(name: str) -> ast.Module:
+    return ast.parse((PACKAGE / name).read_text(encoding="utf-8"))
 
 
 def imports(tree: ast.AST) -> set[str]:
-    """Dotted names that a tree imports; of `from crnn_deploy import ctc`, crnn_deploy.runtime.decoding.ctc."""
+    """Dotted names that a tree imports; of `from crnn_deploy.runtime import records`, that of the module."""
     names = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0 and node.module, f"line {node.lineno}: a relative import"
-            if node.module == "crnn_deploy":
-                names |= {f"crnn_deploy.{alias.name}" for alias in node.names}
-            else:
-                names.add(node.module)
+            full = {alias: f"{node.module}.{alias.name}" for alias in node.names}
+            names |= {
+                name if name.removeprefix("crnn_deploy.") in MODULES else node.module
+                for name in full.values()
+            }
     return names
 
 
@@ -107,25 +138,64 @@ def module_level(tree: ast.Module) -> set[str]:
     return imports(ast.Module(statements, []))
 
 
+def own(names: set[str]) -> set[str]:
+    """Modules of the package among imported names, without its name."""
+    return {name.removeprefix("crnn_deploy.") for name in names if name.startswith("crnn_deploy.")}
+
+
+@functools.cache
+def reached(module: str) -> frozenset[str]:
+    """Libraries that importing a module of the package brings along."""
+    todo, seen, libraries = [module], set(), set()
+    while todo:
+        if (one := todo.pop()) in seen:
+            continue
+        seen.add(one)
+        names = module_level(parsed(MODULES[one]))
+        todo += own(names) & MODULES.keys()
+        libraries |= {name.split(".")[0] for name in names if not name.startswith("crnn_deploy")}
+    return frozenset(libraries)
+
+
+def test_rooms_import_what_their_line_says_and_lines_point_downwards() -> None:
+    found: dict[str, set[str]] = {name: set() for name in ROOMS}
+    for module, name in MODULES.items():
+        here = room(module)
+        assert here in ROOMS, f"crnn_deploy/{name} is in no room: give it a line in ROOMS"
+        found[here] |= {room(other) for other in own(imports(parsed(name)))} - {here}
+    order = list(ROOMS)
+    for name, others in found.items():
+        assert others == set(ROOMS[name].split()), f"{name} imports {sorted(others)}"
+        for other in others:
+            assert order.index(other) < order.index(name), f"{name} imports {other}, which lies above it"
+
+
 @pytest.mark.parametrize("name", FILES)
-def test_imports_point_downwards(name: str) -> None:
-    tree = ast.parse((PACKAGE / name).read_text(encoding="utf-8"))
-    here = name.split("/")[0].removesuffix(".py")
-    assert here in LEVEL, f"crnn_deploy/{here} has no layer: give it one in LAYERS"
-    for imported in imports(tree):
-        if imported.split(".")[0] == "crnn_deploy" and here != "__init__":
-            assert LEVEL[room(imported)] <= LEVEL[here], f"{name} imports {imported}, which lies above it"
-        for library, rooms in ROOMS.items():
-            if imported == library or imported.startswith(f"{library}."):
-                assert name.startswith(rooms), f"{name} imports {imported}; only {', '.join(rooms)} may"
+def test_a_library_stays_in_its_rooms(name: str) -> None:
+    for imported in imports(parsed(name)):
+        rooms = LIBRARIES.get(imported.split(".")[0], ("",))
+        assert name.startswith(rooms), f"{name} imports {imported}; only {', '.join(rooms)} may"
+
+
+@pytest.mark.parametrize(
+    ("module", "libraries"),
+    [
+        (module, libraries)
+        for libraries, prefixes in HEAVY.items()
+        for module in MODULES
+        if module.startswith(prefixes)
+        and MODULES[module] not in {n for lib in libraries for n in LIBRARIES[lib]}
+    ],
+)
+def test_what_importing_a_module_does_not_bring(module: str, libraries: tuple[str, ...]) -> None:
+    assert not reached(module) & set(libraries)
 
 
 @pytest.mark.parametrize("name", [name for name in FILES if name.startswith("cli/")])
 def test_a_command_imports_only_click_and_errors_before_it_runs(name: str) -> None:
-    tree = ast.parse((PACKAGE / name).read_text(encoding="utf-8"))
     foreign = {
         imported
-        for imported in module_level(tree)
+        for imported in module_level(parsed(name))
         if imported.split(".")[0] not in {*sys.stdlib_module_names, "click"}
     }
     # options are held to the same
@@ -146,7 +216,7 @@ def test_a_command_imports_only_click_and_errors_before_it_runs(name: str) -> No
     ("code", "absent"),
     [
         (
-            "import numpy as np; from crnn_deploy import Recognizer, pipeline, recognizer, records, sources\n"
+            "import numpy as np; from crnn_deploy import Recognizer; from crnn_deploy.runtime import pipeline, recognizer, records\n"
             "from crnn_deploy.runtime.decoding.ctc import Frames; from crnn_deploy.manifest import *\n"
             "class Blank:\n"
             "    manifest = Manifest(('a',), 0, 'gray', 32, WidthRule(8, 8), (0.5,), (0.5,), 'linear',"

@@ -28,11 +28,12 @@ from torch import nn
 from benchmarks.accuracy.default_model import drawn_sets
 from crnn_deploy.evaluation.evaluate import evaluate
 from crnn_deploy.evaluation.speed import header
-from crnn_deploy.export.reference import Settings, open_reference
+from crnn_deploy.export.reference import open_reference
 from crnn_deploy.networks.compact import CompactCRNN
 from crnn_deploy.networks.crnn import CRNN, PAPER_WIDTHS
 from crnn_deploy.networks.doctr import DoctrCRNN
 from crnn_deploy.networks.mobilenet import mobilenet_v3_small
+from crnn_deploy.recipes.settings import CheckpointSettings
 from crnn_deploy.runtime.recognizer import Recognizer
 
 ALPHABET = string.digits + string.ascii_letters
@@ -110,7 +111,7 @@ def main() -> None:
         paths = dict(zip(made, pool.map(trained, made), strict=True))
     sets = {name: held_out for name, held_out in drawn_sets(tuple(ALPHABET), 2000).items() if name in SETS}
     for name, path in paths.items():
-        with closing(Recognizer(open_reference(path, Settings()))) as recognizer:
+        with closing(Recognizer(open_reference(path, CheckpointSettings()))) as recognizer:
             evaluation = evaluate(recognizer, sets, chunk=256)
         results[name] = {group: score.to_plain() for group, score in evaluation.by_group.items()}
         print(

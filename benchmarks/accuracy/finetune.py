@@ -20,7 +20,8 @@ from crnn_deploy.datasets import Dataset, open_dataset
 from crnn_deploy.evaluation.evaluate import evaluate
 from crnn_deploy.evaluation.metrics import Score
 from crnn_deploy.evaluation.speed import header
-from crnn_deploy.export.reference import Settings, open_reference
+from crnn_deploy.export.reference import open_reference
+from crnn_deploy.recipes.settings import CheckpointSettings
 from crnn_deploy.runtime.recognizer import Recognizer
 from crnn_deploy.training.config import Config, DataConfig, read_config
 from crnn_deploy.training.data import open_source
@@ -33,7 +34,7 @@ CHECKPOINT = ROOT / "training" / "default.pth"
 
 def score(checkpoint: Path, dataset: Dataset) -> Score:
     """How a checkpoint reads a dataset."""
-    recognizer = Recognizer(open_reference(checkpoint, Settings()))
+    recognizer = Recognizer(open_reference(checkpoint, CheckpointSettings()))
     return evaluate(recognizer, {"held out": dataset}).overall
 
 
@@ -48,7 +49,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     results = header("finetune")
-    before = open_reference(CHECKPOINT, Settings()).manifest.alphabet
+    before = open_reference(CHECKPOINT, CheckpointSettings()).manifest.alphabet
     for entry in arguments.data:
         name, path = entry.split("=", 1)
         whole = open_dataset(path)

@@ -19,9 +19,11 @@ import numpy as np
 import torch
 
 from crnn_deploy.evaluation.speed import header
-from crnn_deploy.export.reference import Settings, open_reference
+from crnn_deploy.export.pytorch import in_pytorch
+from crnn_deploy.export.reference import open_reference
 from crnn_deploy.parity.compare import LARGE
-from crnn_deploy.parity.tolerance import FLOATS, in_pytorch
+from crnn_deploy.parity.tolerance import FLOATS
+from crnn_deploy.recipes.settings import CheckpointSettings
 from crnn_deploy.runtime.batching import batches
 from crnn_deploy.runtime.images import sources
 from crnn_deploy.runtime.images.pixels import read_image
@@ -40,7 +42,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    reference = open_reference(arguments.checkpoint, Settings())
+    reference = open_reference(arguments.checkpoint, CheckpointSettings())
     manifest = reference.manifest
     paths = list(sources.find(tuple(arguments.images), ()))
     prepared = ((at, prepare(read_image(path), manifest)) for at, path in enumerate(paths))

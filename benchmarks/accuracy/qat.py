@@ -16,12 +16,13 @@ from pathlib import Path
 
 from crnn_deploy.evaluation.speed import header
 from crnn_deploy.export.exporter import export
-from crnn_deploy.export.reference import Settings, open_reference
-from crnn_deploy.graph.model import backend_of, load_onnx
+from crnn_deploy.export.reference import open_reference
+from crnn_deploy.graph.model import backend_of, open_model
 from crnn_deploy.parity.proof_images import proof_images
 from crnn_deploy.parity.verdict import judge, read
 from crnn_deploy.quantization import calibration_set, qdq
 from crnn_deploy.quantization.calibrate import calibrate
+from crnn_deploy.recipes.settings import CheckpointSettings
 from crnn_deploy.training.config import Config
 from crnn_deploy.training.loop import train
 
@@ -60,16 +61,16 @@ def main() -> None:
         reference = None
         for name, checkpoint in checkpoints.items():
             path = Path(folder) / f"{name}.onnx"
-            floating = open_reference(checkpoint, Settings())
+            floating = open_reference(checkpoint, CheckpointSettings())
             export(floating, path)
             found = calibration_set.rendered(floating.manifest.alphabet, 400)
             images, held_back = calibration_set.draw(found, floating.manifest, 256)
-            scales = calibrate(path, images, held_back, "mse", Path(folder) / "scales.json", rendered=True)
+            model = open_model(path)
+            scales = calibrate(model, images, held_back, "mse", Path(folder) / "scales.json", rendered=True)
             proof = proof_images(floating.manifest, None, None, arguments.images)
-            source = load_onnx(path)
-            reference = reference or read(backend_of(source), proof.batches)  # the float default model
-            model = qdq.insert(source, scales.ranges, weight_level=arguments.level)
-            verdict = judge(reference, read(backend_of(model), proof.batches), proof.truths)
+            reference = reference or read(model.backend(), proof.batches)  # the float default model
+            quantised = qdq.insert(model.graph, scales.ranges, weight_level=arguments.level)
+            verdict = judge(reference, read(backend_of(quantised), proof.batches), proof.truths)
             results[name] = {k: v for k, v in verdict.to_plain().items() if k != "changes"}
             print(f"{name}:\n{verdict.table()}", flush=True)
     if arguments.json:

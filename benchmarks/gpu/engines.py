@@ -14,13 +14,16 @@ from benchmarks.gpu.networks import DEFAULT_MODEL, Network, networks, words
 from benchmarks.gpu.work import INT8, Work
 from crnn_deploy.engine.build import Settings, build_engine
 from crnn_deploy.engine.network import Network as Plan
+from crnn_deploy.export.reference import open_checkpoint
 from crnn_deploy.graph.argmax import with_argmax
-from crnn_deploy.graph.model import load_onnx
+from crnn_deploy.graph.model import load_onnx, open_model
 from crnn_deploy.graph.precision import cast
+from crnn_deploy.manifest import Manifest
 from crnn_deploy.models import DEFAULT
 from crnn_deploy.parity.verify import verify
 from crnn_deploy.quantization import qdq
 from crnn_deploy.quantization.calibrate import read_scales
+from crnn_deploy.runtime.backends.backend import Backend
 from crnn_deploy.runtime.backends.engine_file import Precision, Range, digest, read_sidecar, sidecar_of
 
 __all__ = ["engines"]
@@ -48,8 +51,8 @@ def _quantised(folder: Path) -> Path:
     """What --int8 gave; without, the package's model in the symmetric int8 that TensorRT takes."""
     path = folder / INT8
     if not path.exists():
-        ranges = read_scales(_SCALES, DEFAULT).ranges
-        onnx.save(qdq.insert(load_onnx(DEFAULT), ranges), path)
+        ranges = read_scales(_SCALES, model := open_model(DEFAULT)).ranges
+        onnx.save(qdq.insert(model.graph, ranges), path)
     return path
 
 
@@ -118,7 +121,11 @@ def _argmax_built(work: Work, model: Path, path: Path) -> int:
 
 def _verified(network: Network, path: Path, folder: Path) -> dict[str, Any]:
     """Logits by what the format costs this network against float64, and the text."""
-    found = verify(network.checkpoint, path, network.settings, images=str(words(folder)), tolerance=None)
+
+    def opened(checkpoint: Path, manifest: Manifest | None) -> Backend:
+        return open_checkpoint(checkpoint, network.settings, manifest)
+
+    found = verify(network.checkpoint, path, opened, images=str(words(folder)), tolerance=None)
     parity = found.parity.to_plain()
     del parity["cases"]
     assert found.verdict is not None

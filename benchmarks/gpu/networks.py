@@ -14,11 +14,12 @@ from torch import Tensor, nn
 from benchmarks.gpu.work import Work
 from crnn_deploy.evaluation.speed import draw_images
 from crnn_deploy.export.pytorch import ReferenceBackend
-from crnn_deploy.export.reference import Settings, open_reference
+from crnn_deploy.export.reference import open_reference
 from crnn_deploy.manifest import Manifest
 from crnn_deploy.models import DEFAULT
 from crnn_deploy.networks.compact import CompactCRNN
 from crnn_deploy.networks.crnn import CRNN
+from crnn_deploy.recipes.settings import CheckpointSettings
 
 __all__ = ["DEFAULT_MODEL", "PAPER", "Network", "engines_of", "networks", "prepare", "split", "words"]
 
@@ -35,7 +36,7 @@ class Network:
     name: str
     checkpoint: Path
     onnx: Path  # may be absent where it could not be exported
-    settings: Settings
+    settings: CheckpointSettings
 
     def manifest(self) -> Manifest:
         return _reference(self).manifest
@@ -52,8 +53,8 @@ def _reference(network: Network) -> ReferenceBackend:
 
 def networks(folder: Path) -> tuple[Network, ...]:
     """The default model, and the paper's network where `prepare` has made it."""
-    default = Network(DEFAULT_MODEL, _ROOT / "training" / "default.pth", DEFAULT, Settings())
-    checkpoint, settings = folder / "paper.pth", Settings("paper", alphabet=_ALPHABET)
+    default = Network(DEFAULT_MODEL, _ROOT / "training" / "default.pth", DEFAULT, CheckpointSettings())
+    checkpoint, settings = folder / "paper.pth", CheckpointSettings("paper", alphabet=_ALPHABET)
     paper = Network(PAPER, checkpoint, folder / "paper.onnx", settings)
     return (default, paper) if checkpoint.exists() else (default,)
 

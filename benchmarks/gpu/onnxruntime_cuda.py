@@ -19,9 +19,9 @@ from benchmarks.gpu.measure import noise
 from benchmarks.gpu.networks import Network, networks
 from benchmarks.gpu.work import Work
 from crnn_deploy import Recognizer
+from crnn_deploy.export.pytorch import in_pytorch
 from crnn_deploy.export.reference import open_reference
 from crnn_deploy.parity.compare import compare, drawn_images
-from crnn_deploy.parity.tolerance import in_pytorch
 from crnn_deploy.runtime.backends.engine_file import Precision
 from crnn_deploy.runtime.backends.ort import OrtBackend, nodes_by_provider, open_session
 

@@ -24,7 +24,8 @@ from torch import nn
 from crnn_deploy.evaluation.speed import header
 from crnn_deploy.export.exporter import export
 from crnn_deploy.export.reference import reference_of
-from crnn_deploy.graph.model import flops, load_onnx
+from crnn_deploy.graph.flops import flops
+from crnn_deploy.graph.model import load_onnx
 from crnn_deploy.networks.compact import CompactCRNN
 from crnn_deploy.networks.crnn import CRNN, PAPER_WIDTHS
 from crnn_deploy.networks.doctr import DoctrCRNN

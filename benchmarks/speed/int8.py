@@ -23,8 +23,8 @@ import numpy as np
 import torch
 
 from crnn_deploy.evaluation.speed import header
-from crnn_deploy.export.reference import Settings, open_reference
-from crnn_deploy.graph.model import backend_of, load_onnx
+from crnn_deploy.export.reference import open_reference
+from crnn_deploy.graph.model import backend_of, open_model
 from crnn_deploy.models import DEFAULT
 from crnn_deploy.parity.proof_images import proof_images
 from crnn_deploy.parity.verdict import judge, read
@@ -32,8 +32,8 @@ from crnn_deploy.quantization import calibration_set, qdq
 from crnn_deploy.quantization.calibrate import calibrate, read_scales
 from crnn_deploy.quantization.dynamic_lstm import with_dynamic_lstm
 from crnn_deploy.quantization.quantize import speed_ratio
+from crnn_deploy.recipes.settings import CheckpointSettings
 from crnn_deploy.runtime.backends.backend import Backend
-from crnn_deploy.runtime.backends.ort import OrtBackend
 from crnn_deploy.runtime.batching import Batch
 
 ROUNDS = 7
@@ -92,15 +92,16 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    source, floating = load_onnx(arguments.model), OrtBackend(arguments.model)
+    model = open_model(arguments.model)
+    source, floating = model.graph, model.backend()
     if arguments.scales:
-        scales = read_scales(arguments.scales, arguments.model)
+        scales = read_scales(arguments.scales, model)
     else:
         found = calibration_set.rendered(floating.manifest.alphabet, 1536)
         drawn, held_back = calibration_set.draw(found, floating.manifest, 512)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "scales.json"
-            scales = calibrate(arguments.model, drawn, held_back, "auto", path, rendered=True)
+            scales = calibrate(model, drawn, held_back, "auto", path, rendered=True)
     proofs = {"rendered": proof_images(floating.manifest, None, None, arguments.images)}
     proofs |= {
         Path(spec).parent.name: proof_images(floating.manifest, spec, None, 0) for spec in arguments.data
@@ -129,7 +130,7 @@ def main() -> None:
         row["speed_x_float_batch_8"] = round(speed_ratio(floating, candidate, some), 3)
         backends: dict[str, Backend] = {"onnxruntime fp32": floating, "onnxruntime int8": candidate}
         if arguments.checkpoint:
-            backends["pytorch eager"] = open_reference(arguments.checkpoint, Settings())
+            backends["pytorch eager"] = open_reference(arguments.checkpoint, CheckpointSettings())
         row["cpu_ms_an_image_batch_1"] = {
             name: round(1e3 * value, 4) for name, value in cpu_seconds(backends, some, True).items()
         }

@@ -36,7 +36,8 @@ from benchmarks.common import (
     stacks,
     write,
 )
-from crnn_deploy.graph.model import flops, load_onnx
+from crnn_deploy.graph.flops import flops
+from crnn_deploy.graph.model import load_onnx
 from crnn_deploy.runtime.backends.ort import OrtBackend
 
 Batches = Sequence[NDArray[np.float32]]

@@ -38,7 +38,8 @@ from benchmarks.common import (
 )
 from crnn_deploy.errors import BackendMissing
 from crnn_deploy.evaluation.speed import draw_images
-from crnn_deploy.graph.model import flops, load_onnx
+from crnn_deploy.graph.flops import flops
+from crnn_deploy.graph.model import load_onnx
 from crnn_deploy.recipes.recipe import RECIPES
 from crnn_deploy.runtime.backends.backend import open_backend
 from crnn_deploy.runtime.backends.openvino import import_openvino, signal_stack_kept

@@ -32,7 +32,8 @@ from benchmarks.common import (
     write,
 )
 from crnn_deploy.errors import BackendMissing
-from crnn_deploy.graph.model import flops, load_onnx
+from crnn_deploy.graph.flops import flops
+from crnn_deploy.graph.model import load_onnx
 from crnn_deploy.manifest import Manifest
 from crnn_deploy.runtime.backends.openvino import import_openvino, signal_stack_kept
 from crnn_deploy.runtime.backends.ort import OrtBackend

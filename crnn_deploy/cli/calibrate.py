@@ -41,25 +41,23 @@ def calibrate(model: Path, images: str | None, method: Any, samples: int, path: 
 
     with Stop() as stop:
         from crnn_deploy.files import check_outputs
+        from crnn_deploy.graph.model import open_model
         from crnn_deploy.quantization import calibration_set
         from crnn_deploy.quantization.calibrate import calibrate as run
-        from crnn_deploy.runtime.backends.backend import open_backend
         from crnn_deploy.runtime.images.sources import find
 
         part = path.with_name(f"{path.name}.part")  # what a stopped run leaves
         check_outputs((path, part), chain([model], () if images is None else find((images,), ())))
-        backend = open_backend(model)
-        manifest = backend.manifest
-        backend.close()
+        opened = open_model(model)
         if images is None:
-            found = calibration_set.rendered(manifest.alphabet, 3 * samples)
+            found = calibration_set.rendered(opened.manifest.alphabet, 3 * samples)
         else:
             found = calibration_set.of_folder(images)
-        drawn, held_back = calibration_set.draw(found, manifest, samples)
+        drawn, held_back = calibration_set.draw(found, opened.manifest, samples)
         bar = progress_bar(len(drawn) + (5 * len(held_back) if method == "auto" else 0), "calibrate")
         with bar:
             scales = run(
-                *(model, drawn, held_back, method, path),
+                *(opened, drawn, held_back, method, path),
                 rendered=images is None,
                 progress=bar.update,
                 stopped=stop,

@@ -64,7 +64,7 @@ def calibrate_confidence(
 
     from crnn_deploy.evaluation.confidence import calibrate
     from crnn_deploy.files import check_outputs
-    from crnn_deploy.graph.rewrite import check_rewritable, rewrite
+    from crnn_deploy.graph.model import check_rewritable, rewrite
     from crnn_deploy.runtime.recognizer import Recognizer
 
     if html_path is not None:  # before the run: its libraries may be missing

@@ -21,7 +21,7 @@ def inspect_command(file: Path, as_json: bool, **source: Any) -> None:
     """Show what FILE is, a checkpoint, an .onnx file or an .engine.
 
     Alphabet and input; operators, parameters and FLOPs; or of an engine builder, precisions and profiles."""
-    from crnn_deploy.graph.model import inspect
+    from crnn_deploy.inspection import inspect
 
     facts = inspect(file, settings_of(**source))
     if as_json:

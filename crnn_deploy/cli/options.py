@@ -10,7 +10,7 @@ import click
 
 if TYPE_CHECKING:
     from crnn_deploy.datasets import Kept
-    from crnn_deploy.export.reference import Settings
+    from crnn_deploy.recipes.settings import CheckpointSettings
 
 __all__ = [
     "alphabet_of",
@@ -117,8 +117,8 @@ def settings_of(
     alphabet: Path | None,
     alphabet_string: str | None,
     blank: Any,
-) -> Settings:
+) -> CheckpointSettings:
     """What `checkpoint_options` gathered. Raises AlphabetInvalid."""
-    from crnn_deploy.export.reference import Settings
+    from crnn_deploy.recipes.settings import CheckpointSettings
 
-    return Settings(recipe, factory, alphabet_of(alphabet, alphabet_string), blank)
+    return CheckpointSettings(recipe, factory, alphabet_of(alphabet, alphabet_string), blank)

@@ -122,7 +122,7 @@ def quantize(
 
     with Stop() as stop:
         from crnn_deploy.files import check_outputs
-        from crnn_deploy.graph.model import manifest_in
+        from crnn_deploy.graph.model import open_model
         from crnn_deploy.parity.proof_images import proof_images
         from crnn_deploy.parity.verdict import Budget
         from crnn_deploy.quantization.calibrate import read_scales
@@ -141,20 +141,22 @@ def quantize(
             check_data_outputs((path, json_path, html_path), (labelled,), characters)
         elif data is not None:
             check_outputs((path, json_path, html_path), sources.find((data,), ()))
-        scales = read_scales(scales_path, model)
-        manifest = manifest_in(model)
+        opened = open_model(model)
+        scales = read_scales(scales_path, opened)
         if labelled is not None:
             total = len(labelled)
         else:
             total = samples if data is None else sum(1 for _ in sources.find((data,), ()))
         with progress_bar(total, "images") as bar:
-            proof = proof_images(manifest, data, labelled, samples, progress=lambda n: _step(bar, n, stop))
+            proof = proof_images(
+                opened.manifest, data, labelled, samples, progress=lambda n: _step(bar, n, stop)
+            )
         bar = progress_bar(2 * len(proof.sources), "quantize")  # more where layers go back to float
         refusal = None
         with bar:
             try:
                 result = run(
-                    *(model, scales, proof.batches, proof.truths, path),
+                    *(opened, scales, proof.batches, proof.truths, path),
                     budget=Budget(**budget),
                     activations=activations,
                     lstm=lstm,

@@ -33,7 +33,7 @@ def set_decoding(model: Path, path: Path, **decoding: Any) -> None:
     from dataclasses import replace
 
     from crnn_deploy.decoding_rule import DecodingRule
-    from crnn_deploy.graph.rewrite import rewrite
+    from crnn_deploy.graph.model import rewrite
     from crnn_deploy.runtime.decoding.build import decoder_of
 
     def change(manifest: Manifest) -> Manifest:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,6 +12,10 @@ from crnn_deploy.cli.options import check_data_outputs, checkpoint_options, open
 from crnn_deploy.cli.outputs import check_reports, write_json
 from crnn_deploy.cli.rebuild import rebuild_option, up_to_date
 from crnn_deploy.cli.say import say
+
+if TYPE_CHECKING:
+    from crnn_deploy.manifest import Manifest
+    from crnn_deploy.runtime.backends.backend import Backend
 
 __all__ = ["verify"]
 
@@ -66,8 +70,15 @@ def verify(
     check_reports(json_path)
     found = () if images is None else find((images,), ())
     check_outputs((json_path,), chain((reference, candidate, source["alphabet"], source["recipe"]), found))
+    settings = settings_of(**source)
+
+    def opened(path: Path, manifest: Manifest | None) -> Backend:
+        from crnn_deploy.export.reference import open_checkpoint  # PyTorch, for checkpoints alone
+
+        return open_checkpoint(path, settings, manifest)
+
     report = run(
-        *(up_to_date(reference, rebuild), up_to_date(candidate, rebuild), settings_of(**source)),
+        *(up_to_date(reference, rebuild), up_to_date(candidate, rebuild), opened),
         images=images,
         labelled=labelled,
         tolerance=tolerance,

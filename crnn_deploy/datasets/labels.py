@@ -11,9 +11,8 @@ from contextlib import contextmanager
 from itertools import chain
 from typing import TextIO
 
-from crnn_deploy import strict_json
 from crnn_deploy.datasets import MOST_LINE, DatasetInvalid, Kind, Sample
-from crnn_deploy.files import LineTooLong, lines, open_regular, read_regular
+from crnn_deploy.files import LineTooLong, lines, open_regular, parse_json, read_regular
 
 __all__ = ["UNUSABLE", "LabelledFiles", "characters_alphabet", "open_labels", "read_characters"]
 
@@ -210,7 +209,7 @@ def _columns(path: str, row: list[str]) -> tuple[int, int] | None:
 def _doctr(path: str) -> Iterator[Row]:
     """github.com/mindee/doctr, references/recognition: {"img_1.jpg": "text", ...}."""
     try:
-        texts = strict_json.loads(read_regular(path, _MOST_JSON).decode("utf-8-sig"))
+        texts = parse_json(read_regular(path, _MOST_JSON).decode("utf-8-sig"))
     except UnicodeDecodeError:
         raise _not_utf8(path) from None
     except ValueError as error:

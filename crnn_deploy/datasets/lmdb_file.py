@@ -14,10 +14,10 @@ from importlib import import_module
 from typing import Any
 from weakref import WeakValueDictionary
 
-from crnn_deploy import strict_json
 from crnn_deploy.datasets import DatasetInvalid, Sample
 from crnn_deploy.errors import LibraryMissing
-from crnn_deploy.runtime.fork import not_forked
+from crnn_deploy.files import parse_json
+from crnn_deploy.process import not_forked
 
 __all__ = ["COUNT", "PROGRESS", "LmdbDataset", "image_key", "import_lmdb", "label_key"]
 
@@ -81,7 +81,7 @@ class LmdbDataset:
         if not self._labels_only:
             return Sample(self._need(key), text, name)
         try:
-            label = strict_json.loads(text)
+            label = parse_json(text)
         except ValueError:
             label = None
         match label:

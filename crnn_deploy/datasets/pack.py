@@ -10,12 +10,11 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from crnn_deploy import strict_json
 from crnn_deploy.datasets import Dataset, DatasetInvalid, Sample
 from crnn_deploy.datasets.encoded import read_encoded
 from crnn_deploy.datasets.lmdb_file import COUNT, PROGRESS, image_key, import_lmdb, label_key
 from crnn_deploy.errors import CrnnDeployError
-from crnn_deploy.files import OutputExists, OutputUnwritable
+from crnn_deploy.files import OutputExists, OutputUnwritable, parse_json
 from crnn_deploy.runtime.images.pixels import MAX_PIXELS
 
 if TYPE_CHECKING:
@@ -183,7 +182,7 @@ class _Writer:
 def _packed(value: bytes) -> Packed | None:
     """What PROGRESS holds; None where it is not what a packing writes."""
     try:
-        plain = strict_json.loads(value)
+        plain = parse_json(value)
     except ValueError:
         return None
     match plain:

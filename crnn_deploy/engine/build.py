@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -17,18 +16,18 @@ from numpy.typing import NDArray
 from crnn_deploy.engine.ladder import Rung, climb
 from crnn_deploy.engine.network import Network, Progress, Unsupported
 from crnn_deploy.engine.profiles import ProfileInvalid, covered, profiles_of
-from crnn_deploy.errors import BackendMissing, ManifestMissing, RunFailed
-from crnn_deploy.export.reference import Settings as CheckpointSettings
+from crnn_deploy.errors import BackendMissing, RunFailed
 from crnn_deploy.files import replacing
 from crnn_deploy.graph.argmax import with_argmax
-from crnn_deploy.graph.model import load_onnx, manifest_of
+from crnn_deploy.graph.model import OnnxModel, open_model
 from crnn_deploy.graph.precision import CastImpossible, matching
 from crnn_deploy.manifest import Manifest
 from crnn_deploy.parity.fidelity import Fidelity, Proof
 from crnn_deploy.parity.proof_images import proof_images
-from crnn_deploy.parity.verify import open_checkpoint
 from crnn_deploy.quantization.qdq import drop_idle_pairs
+from crnn_deploy.recipes.settings import CheckpointSettings
 from crnn_deploy.runtime.backends import driver
+from crnn_deploy.runtime.backends.backend import Backend
 from crnn_deploy.runtime.backends.cuda import open_cuda
 from crnn_deploy.runtime.backends.engine_file import (
     CURRENT,
@@ -42,7 +41,6 @@ from crnn_deploy.runtime.backends.engine_file import (
     sidecar_of,
     system,
 )
-from crnn_deploy.runtime.backends.ort import OrtBackend
 from crnn_deploy.runtime.backends.trt import TrtBackend, import_tensorrt
 
 __all__ = ["BATCH", "EngineBuild", "Settings", "build_engine"]
@@ -110,10 +108,8 @@ def build_engine(
     """
     if stopped():
         raise KeyboardInterrupt
-    source = load_onnx(model)
-    manifest = manifest_of(source)
-    if manifest is None:
-        raise ManifestMissing(model)
+    source = open_model(model)
+    manifest = source.manifest
     builder, trt = _library(settings.builder)
     found = driver.probe()
     _check_settings(settings, builder, found)
@@ -122,15 +118,15 @@ def build_engine(
     manifest = replace(
         manifest, width=covered(manifest.width, Range(narrowest, narrowest, profiles[-1].width.maximum))
     )
-    _check_graph(source, settings.precision)
-    _check_recurrence(source, settings, builder, trt.__version__)
-    _check_narrowest(model, manifest)
+    _check_graph(source.graph, settings.precision)
+    _check_recurrence(source.graph, settings, builder, trt.__version__)
+    _check_narrowest(source.backend(), manifest)
     gpu = found.gpus[0] if found.gpus else None
     bare = EngineFile(
         manifest=replace(manifest, output="argmax") if settings.argmax else manifest,
         engine_sha256="",
         engine_bytes=0,
-        onnx_sha256=hashlib.sha256(model.read_bytes()).hexdigest(),
+        onnx_sha256=source.sha256,
         builder=builder,
         builder_version=trt.__version__,
         system=system(),
@@ -153,7 +149,7 @@ def build_engine(
     here = gpu.name if gpu is not None and fitness(bare, gpu).allowed else None
     building = _Building(trt, bare, settings, path, proof, here, progress, stopped)
     _, rungs = climb(
-        source,
+        source.graph,
         proof,
         settings.precision,
         keep_fp32=settings.keep_fp32,
@@ -244,16 +240,18 @@ class _Building:
 
 
 def _proof(
-    source: onnx.ModelProto, manifest: Manifest, settings: Settings, checked: Callable[[int], object]
+    model: OnnxModel, manifest: Manifest, settings: Settings, checked: Callable[[int], object]
 ) -> Proof:
     images: list[NDArray[np.float32]] = []
     if settings.images is not None:
         found = proof_images(manifest, settings.images, None, 0)
         images = [batch.images for batch in found.batches]
-    reference = None
+    reference: Backend = model.backend()
     if settings.checkpoint is not None:
+        from crnn_deploy.export.reference import open_checkpoint  # PyTorch, which nothing else here needs
+
         reference = open_checkpoint(settings.checkpoint, settings.source, manifest)
-    return Proof(source, manifest, images=images, reference=reference, progress=checked)
+    return Proof(reference, manifest, images=images, progress=checked)
 
 
 def _library(wanted: Literal["auto"] | BuilderName) -> tuple[BuilderName, Any]:
@@ -319,16 +317,13 @@ def _check_recurrence(model: onnx.ModelProto, settings: Settings, builder: Build
             )
 
 
-def _check_narrowest(model: Path, manifest: Manifest) -> None:
+def _check_narrowest(backend: Backend, manifest: Manifest) -> None:
     """Run the smallest width: the builder takes one at which nothing is left after pooling."""
-    backend = OrtBackend(model)
     width = manifest.width.minimum
     try:
         backend.run(np.zeros((1, manifest.channels, manifest.height, width), np.float32))
     except RunFailed as error:
         raise ProfileInvalid(f"nothing is left at width {width}, the smallest asked for: {error}") from error
-    finally:
-        backend.close()
 
 
 def _write(path: Path, plan: bytes, engine: EngineFile) -> None:

@@ -219,7 +219,8 @@ def measure_peak(rounds: int = 5) -> float:
 def operations(path: Path, manifest: Manifest, widths: Sequence[int]) -> Mapping[int, int]:
     """Operations of one image at each width; empty without the onnx package, which counts them."""
     try:
-        from crnn_deploy.graph.model import flops, load_onnx
+        from crnn_deploy.graph.flops import flops
+        from crnn_deploy.graph.model import load_onnx
     except ImportError:
         return {}
     return flops(load_onnx(path), manifest, list(widths))

@@ -19,19 +19,16 @@ from torch.export import Dim
 
 from crnn_deploy.errors import VerdictFailed
 from crnn_deploy.export.pytorch import ReferenceBackend
-from crnn_deploy.export.recurrence import (
-    ExportImpossible,
-    baked_constants,
-    strip_traces,
-    with_onnx_recurrence,
-)
-from crnn_deploy.export.reference import accepts_any_width, far_widths
+from crnn_deploy.export.recurrence import ExportImpossible, with_onnx_recurrence
+from crnn_deploy.export.reference import accepts_any_width
 from crnn_deploy.files import replacing
-from crnn_deploy.manifest import METADATA_KEY, Manifest, OutputKind
+from crnn_deploy.graph.model import attach_manifest
+from crnn_deploy.graph.traced import baked_constants, strip_traces
+from crnn_deploy.manifest import Manifest, OutputKind
 from crnn_deploy.parity.compare import Case, ParityReport, compare, drawn_images
 from crnn_deploy.runtime.backends.ort import OrtBackend
 
-__all__ = ["SIZES", "Export", "ExportFailed", "attach_manifest", "export"]
+__all__ = ["SIZES", "Export", "ExportFailed", "export"]
 
 OPSET = 20
 _TRACED_BATCH = 7
@@ -96,12 +93,6 @@ def export(
         if not report.passed or baked:
             raise ExportFailed(report, baked)
     return Export(path, report, manifest, any_width, baked)
-
-
-def attach_manifest(model: onnx.ModelProto, manifest: Manifest) -> None:
-    """Put the manifest into the model's metadata, in place of an older one."""
-    others = {entry.key: entry.value for entry in model.metadata_props if entry.key != METADATA_KEY}
-    onnx.helper.set_model_props(model, {**others, METADATA_KEY: manifest.to_json()})
 
 
 class _Argmax(nn.Module):
@@ -185,9 +176,7 @@ def _traced_width(manifest: Manifest) -> int:
 def _proof(manifest: Manifest, any_width: bool, traced: int) -> Iterator[NDArray[np.float32]]:
     """Batches at sizes that were not traced."""
     rng = np.random.default_rng(0)
-    widths = (
-        far_widths(manifest.width, len(_BATCHES)) if any_width else [manifest.width.minimum] * len(_BATCHES)
-    )
+    widths = manifest.width.spread(len(_BATCHES)) if any_width else [manifest.width.minimum] * len(_BATCHES)
     for batch, width in zip(_BATCHES, widths, strict=True):
         yield drawn_images(manifest, batch, width + (any_width and width == traced), rng)
 

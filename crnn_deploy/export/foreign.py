@@ -11,11 +11,10 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from crnn_deploy.errors import AlphabetMismatch, ModelUnreadable
-from crnn_deploy.export.exporter import attach_manifest
-from crnn_deploy.export.reference import ModelInvalid, far_widths, step_rule
+from crnn_deploy.errors import AlphabetMismatch, ModelInvalid, ModelUnreadable
+from crnn_deploy.export.steps import probed_widths, step_rule
 from crnn_deploy.files import replacing
-from crnn_deploy.graph.model import load_onnx, session_of
+from crnn_deploy.graph.model import attach_manifest, load_onnx, session_of
 from crnn_deploy.manifest import Manifest
 from crnn_deploy.recipes.alphabets import AlphabetInvalid, check_alphabet
 from crnn_deploy.recipes.recipe import Recipe, find_recipe
@@ -25,7 +24,6 @@ __all__ = ["describe"]
 
 _BATCH = 3  # images probed together
 _CLOSE = 1e-3  # an image's scores alone and in a batch, relative to the largest
-_PROBES = 40
 _SMALLEST = 1e-30  # probability whose logarithm is still a float
 
 
@@ -181,5 +179,4 @@ def _normalise_output(model: onnx.ModelProto, order: tuple[int, int, int], proba
 
 
 def _probed(recipe: Recipe) -> list[int]:
-    low = recipe.width.minimum
-    return [low] if recipe.width.fixed else [*range(low, low + _PROBES), *far_widths(recipe.width, 5)]
+    return [recipe.width.minimum] if recipe.width.fixed else probed_widths(recipe.width)

@@ -7,62 +7,45 @@ import importlib.util
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from crnn_deploy.errors import AlphabetMismatch, CrnnDeployError
+from crnn_deploy.errors import AlphabetMismatch, ModelInvalid
 from crnn_deploy.export.activation import leaky_relu
 from crnn_deploy.export.checkpoint import Checkpoint, CheckpointUnreadable, load
 from crnn_deploy.export.limits import TooLarge, bounded_outputs, bounded_weights
 from crnn_deploy.export.pytorch import ReferenceBackend
-from crnn_deploy.manifest import Manifest, StepRule, WidthRule
+from crnn_deploy.export.steps import probed_widths, step_rule
+from crnn_deploy.manifest import Manifest
 from crnn_deploy.networks.families import FAMILIES, Family, StateDict, recognise
 from crnn_deploy.recipes.alphabets import AlphabetInvalid, check_alphabet
 from crnn_deploy.recipes.recipe import (
     HIGHEST,
     RECIPES,
-    Blank,
     Recipe,
     RecipeInvalid,
     find_recipe,
     recipe_of_checkpoint,
 )
+from crnn_deploy.recipes.settings import CheckpointSettings
 
 __all__ = [
     "BatchFirst",
-    "ModelInvalid",
-    "Settings",
     "accepts_any_width",
-    "far_widths",
+    "open_checkpoint",
     "open_reference",
     "reference_of",
-    "step_rule",
 ]
 
-_PROBES = 40  # consecutive widths tried; more than twice the largest stride of a known network
 _PROBE_BATCH = 3
 _SPARE = 2**26  # numbers that a family's network has of itself, besides those told by the checkpoint's shapes
 
 
-class ModelInvalid(CrnnDeployError, ValueError):
-    """A factory or network that does not do what a CTC recogniser does."""
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What the user says of a checkpoint; None leaves it to the checkpoint and its family's recipe."""
-
-    recipe: str | None = None  # name or .toml file
-    model: str | None = None  # `package.module:factory` or `file.py:factory`
-    alphabet: tuple[str, ...] | None = None
-    blank: Blank | None = None
-
-
-def open_reference(path: Path, settings: Settings) -> ReferenceBackend:
+def open_reference(path: Path, settings: CheckpointSettings) -> ReferenceBackend:
     """The network of a checkpoint in fp32, with its manifest.
 
     Code of the user's own runs where `settings` name it, or a recipe file that they name; a checkpoint
@@ -92,8 +75,30 @@ def open_reference(path: Path, settings: Settings) -> ReferenceBackend:
             raise CheckpointUnreadable(path, str(error)) from error
 
 
+def open_checkpoint(path: Path, settings: CheckpointSettings, manifest: Manifest | None) -> ReferenceBackend:
+    """A checkpoint in PyTorch, fed as another model's manifest says where there is one.
+
+    Raises what `open_reference` raises.
+    """
+    if manifest is None:
+        return open_reference(path, settings)
+    built_in = manifest.source.get("recipe") in RECIPES  # others stand in a file, or in the checkpoint itself
+    known = CheckpointSettings(
+        recipe=settings.recipe or (manifest.source["recipe"] if built_in else None),
+        model=settings.model,
+        alphabet=settings.alphabet or manifest.alphabet,
+        blank=settings.blank or ("first" if manifest.blank == 0 else "last"),
+    )
+    backend = open_reference(path, known)
+    return ReferenceBackend(backend.module, replace(manifest, output="logits", steps=backend.manifest.steps))
+
+
 def _with_alphabet(
-    module: nn.Module, recipe: Recipe, checkpoint: Checkpoint, told: dict[str, str], settings: Settings
+    module: nn.Module,
+    recipe: Recipe,
+    checkpoint: Checkpoint,
+    told: dict[str, str],
+    settings: CheckpointSettings,
 ) -> ReferenceBackend:
     alphabet = settings.alphabet or checkpoint.alphabet or recipe.alphabet
     if alphabet is None:
@@ -123,7 +128,7 @@ def reference_of(
     module = _batch_first(module, recipe, len(alphabet) + 1)
     width = recipe.width
     try:
-        steps = {w: _run(module, recipe, 1, w).shape[1] for w in _probed_widths(width)}
+        steps = {w: _run(module, recipe, 1, w).shape[1] for w in probed_widths(width)}
     except ModelInvalid:
         if not width.fixed:
             raise
@@ -152,24 +157,12 @@ def accepts_any_width(reference: ReferenceBackend) -> bool:
     shape = (1, manifest.channels, manifest.height)
     try:
         with torch.inference_mode():
-            for width in _probed_widths(manifest.width):
+            for width in probed_widths(manifest.width):
                 if reference.module(torch.zeros(*shape, width)).shape[1] != manifest.steps(width):
                     return False
     except RuntimeError:
         return False
     return True
-
-
-def _probed_widths(rule: WidthRule) -> list[int]:
-    """Consecutive widths, which tell the stride, and far ones, which tell whether it holds."""
-    return [*range(rule.minimum, rule.minimum + _PROBES), *far_widths(rule, 14)]
-
-
-def far_widths(rule: WidthRule, count: int) -> list[int]:
-    """Widths from a rule's smallest to its largest, or to 800; from a fixed one to four times as much."""
-    high = 4 * rule.minimum if rule.fixed else min(rule.maximum, max(800, rule.minimum))
-    ratio = (high / rule.minimum) ** (1 / (count - 1))
-    return [round(rule.minimum * ratio**i) for i in range(count)]
 
 
 def _family_module(
@@ -367,21 +360,3 @@ def _run(module: nn.Module, recipe: Recipe, batch: int, width: int) -> Tensor:
     if not isinstance(logits, Tensor):
         raise ModelInvalid(f"the network puts out a {type(logits).__name__}, not a tensor of logits")
     return logits
-
-
-def step_rule(steps: dict[int, int]) -> StepRule:
-    """The `(width + offset) // stride` that gives these time steps."""
-    if len(steps) == 1:
-        [(width, count)] = steps.items()
-        stride = max(1, width // count)
-        return StepRule(stride, stride * count - width)
-    for rule in _candidates(min(steps), steps[min(steps)]):
-        if all(rule(width) == count for width, count in steps.items()):
-            return rule
-    raise ModelInvalid(f"the network's time steps follow no stride: {steps}")
-
-
-def _candidates(width: int, count: int) -> Iterator[StepRule]:
-    for stride in range(1, _PROBES // 2 + 1):
-        for offset in range(stride * count - width, stride * (count + 1) - width):
-            yield StepRule(stride, offset)

@@ -7,11 +7,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
 
-from crnn_deploy.export.reference import far_widths
-from crnn_deploy.graph.model import backend_of
 from crnn_deploy.manifest import Manifest
 from crnn_deploy.parity.compare import drawn_images, max_delta
 from crnn_deploy.parity.verdict import Reading, Verdict, judge, readings
@@ -67,35 +64,29 @@ class Fidelity:
 class Proof:
     """Images, and what the model they are checked against says of them.
 
-    model: with a manifest of its own, which may allow more widths
+    reference: that model, in ONNX Runtime or in PyTorch; its own manifest may allow more widths
     manifest: whose widths the drawn images have
     images: prepared batches (N, C, H, W) beside the drawn ones
-    reference: asked in the model's place, as PyTorch; None: the model in ONNX Runtime
     progress: called with the number of images of each batch that was read
     """
 
     def __init__(
         self,
-        model: onnx.ModelProto,
+        reference: Backend,
         manifest: Manifest,
         *,
         images: Sequence[NDArray[np.float32]] = (),
-        reference: Backend | None = None,
         progress: Callable[[int], object] = lambda images: None,
     ) -> None:
         self.manifest = manifest
         self.batches = (*drawn_batches(manifest), *images)
         self.progress = progress
-        self._model, self._reference = model, reference
+        self._reference = reference
 
     @cached_property
     def expected(self) -> tuple[Frames, ...]:
         """What the reference says of each batch. Raises what running it raises."""
-        return self.read(self._backend)
-
-    @cached_property
-    def _backend(self) -> Backend:
-        return self._reference or backend_of(self._model)
+        return self.read(self._reference)
 
     def read(self, backend: Backend) -> tuple[Frames, ...]:
         """What a backend says of each batch. Raises RunFailed."""
@@ -109,7 +100,7 @@ class Proof:
         self, actual: Sequence[Frames], manifest: Manifest, *, peak: float = 0.0, largest: float = np.inf
     ) -> Fidelity:
         """A candidate's frames of the batches against the reference's; manifest: the candidate's."""
-        return fidelity(self.expected, actual, self._backend.manifest, manifest, peak=peak, largest=largest)
+        return fidelity(self.expected, actual, self._reference.manifest, manifest, peak=peak, largest=largest)
 
 
 def fidelity(
@@ -143,6 +134,6 @@ def drawn_batches(manifest: Manifest) -> Iterable[NDArray[np.float32]]:
     """`DRAWN` drawn images (N, C, H, W) from the rule's smallest width to its largest, or to 800."""
     rng = np.random.default_rng(2)
     rule = manifest.width
-    widths = [rule.minimum] * _CASES if rule.fixed else far_widths(rule, _CASES)
+    widths = [rule.minimum] * _CASES if rule.fixed else rule.spread(_CASES)
     for width in widths:
         yield drawn_images(manifest, _BATCH, width, rng)

@@ -15,10 +15,6 @@ from crnn_deploy.runtime.batching import Batch, batches
 from crnn_deploy.runtime.images import sources
 from crnn_deploy.runtime.images.pixels import Source, read_image
 from crnn_deploy.runtime.images.prepare import prepare
-from crnn_deploy.synthesis.dataset import SyntheticDataset
-from crnn_deploy.synthesis.fonts import scan, tier_of
-from crnn_deploy.synthesis.renderer import Renderer
-from crnn_deploy.synthesis.texts import TextSource, read_words, writable
 
 __all__ = ["BATCH", "ProofImages", "held_out", "proof_images"]
 
@@ -37,6 +33,12 @@ class ProofImages:
 
 def held_out(alphabet: Sequence[str], size: int) -> Dataset:
     """Words, numbers and lines in words and fonts that no training saw, half of them with faults."""
+    # drawing needs fontTools and Pillow, which nothing else here does
+    from crnn_deploy.synthesis.dataset import SyntheticDataset
+    from crnn_deploy.synthesis.fonts import scan, tier_of
+    from crnn_deploy.synthesis.renderer import Renderer
+    from crnn_deploy.synthesis.texts import TextSource, read_words, writable
+
     renderer = Renderer(
         [face for face in scan(tier_of(alphabet)) if face.split == "held-out"], tuple(alphabet)
     )

@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import Any
+from typing import Protocol, runtime_checkable
 
 import numpy as np
-import onnx
-import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
 
-from crnn_deploy.graph.model import session_of
-from crnn_deploy.graph.precision import cast, rounded, with_tf32_products
 from crnn_deploy.parity.compare import LARGE, TIE, TOLERANCE
 from crnn_deploy.runtime.backends.engine_file import Precision
 
-__all__ = ["FLOATS", "FormatError", "Meter", "in_graph", "in_pytorch", "rounded_to_tf32"]
+__all__ = ["FLOATS", "FormatError", "Logits", "Meter", "Metered"]
 
 Logits = Callable[[NDArray[np.float32]], NDArray[np.float64]]
 
@@ -27,8 +20,6 @@ FLOATS: tuple[Precision, ...] = ("fp32", "tf32", "fp16", "bf16")  # int8 is judg
 # Other images come, and GPUs sum in another order. The worst of 910 photographed words and receipts was, in
 # 99 of 100 samples, at most 3.9 times the worst of 256 of them (benchmarks/accuracy/number_formats.py).
 _SLACK = 4
-_DROPPED = 13  # bits of a float32 mantissa that TF32 lacks
-_TYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}  # others compute in float32
 
 
 @dataclass(frozen=True)
@@ -97,34 +88,13 @@ class Meter:
         return self.error
 
 
-def in_pytorch(module: nn.Module, precision: Precision) -> Meter:
-    """The module in the format, on the CPU, against itself in float64.
+@runtime_checkable
+class Metered(Protocol):
+    """A backend that can run its network in other number formats."""
 
-    module: images (N, C, H, W) -> logits
-    precision: one of `FLOATS`
-    """
-    kind = _TYPES.get(precision, torch.float32)
-    coarse = _with_tf32(module) if precision == "tf32" else copy.deepcopy(module).to(kind)
-    return Meter(
-        precision,
-        partial(_logits, copy.deepcopy(module).double(), torch.float64),
-        partial(_logits, coarse, kind),
-        "PyTorch in float64",
-    )
-
-
-def in_graph(model: onnx.ModelProto, precision: Precision) -> Meter:
-    """The model with its tensors rounded to the format against itself, both in ONNX Runtime in float32.
-
-    Where there is no PyTorch module: float32's own error is a hundredth of TF32's and less.
-    precision: one of `FLOATS`
-    """
-    coarse = model
-    if precision == "tf32":
-        coarse = with_tf32_products(model)
-    elif precision == "fp16" or precision == "bf16":
-        coarse = rounded(cast(model, precision))
-    return Meter(precision, _run_of(model), _run_of(coarse), "ONNX Runtime in float32")
+    def meter(self, precision: Precision) -> Meter:
+        """What the format costs the network. Raises what making it raises; measuring, RuntimeError."""
+        ...
 
 
 def _best_probability(logits: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -132,39 +102,3 @@ def _best_probability(logits: NDArray[np.float64]) -> NDArray[np.float64]:
     shifted = logits - logits.max(axis=2, keepdims=True)
     found: NDArray[np.float64] = np.reciprocal(np.exp(shifted).sum(axis=2))
     return found
-
-
-@torch.inference_mode()
-def _logits(module: nn.Module, kind: torch.dtype, images: NDArray[np.float32]) -> NDArray[np.float64]:
-    found: NDArray[np.float64] = module(torch.from_numpy(images).to(kind)).double().numpy()
-    return found
-
-
-def _run_of(model: onnx.ModelProto) -> Logits:
-    session = session_of(model)
-    [node] = session.get_inputs()
-    return lambda images: session.run(None, {node.name: images})[0].astype(np.float64)
-
-
-def rounded_to_tf32(values: Tensor) -> Tensor:
-    """float32 values with the 10 bits of mantissa that TF32 keeps, rounded to the nearest, ties to even."""
-    bits = values.contiguous().view(torch.int32)
-    even = (bits >> _DROPPED) & 1
-    kept = (bits + (1 << (_DROPPED - 1)) - 1 + even) & -(1 << _DROPPED)
-    return kept.view(torch.float32)
-
-
-def _with_tf32(module: nn.Module) -> nn.Module:
-    """A copy whose products have rounded factors; the state inside a recurrent layer is not reached."""
-    module = copy.deepcopy(module)
-
-    def round_inputs(layer: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-        return rounded_to_tf32(inputs[0]), *inputs[1:]
-
-    for layer in module.modules():
-        if isinstance(layer, nn.Conv2d | nn.Linear | nn.RNNBase):
-            for name, parameter in layer.named_parameters(recurse=False):
-                if "weight" in name:
-                    parameter.data = rounded_to_tf32(parameter.data)
-            layer.register_forward_pre_hook(round_inputs)
-    return module

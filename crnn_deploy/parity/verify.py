@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,14 +11,10 @@ from numpy.typing import NDArray
 
 from crnn_deploy.datasets import Dataset
 from crnn_deploy.errors import CrnnDeployError
-from crnn_deploy.export.pytorch import ReferenceBackend
-from crnn_deploy.export.reference import Settings, open_reference
-from crnn_deploy.graph.model import load_onnx
 from crnn_deploy.manifest import Manifest
 from crnn_deploy.parity.compare import TOLERANCE, ParityReport, compare, drawn_images
-from crnn_deploy.parity.tolerance import FLOATS, FormatError, Meter, in_graph, in_pytorch
+from crnn_deploy.parity.tolerance import FLOATS, FormatError, Meter, Metered
 from crnn_deploy.parity.verdict import Reading, Verdict, judge, readings
-from crnn_deploy.recipes.recipe import RECIPES
 from crnn_deploy.runtime.backends.backend import SUFFIXES, Backend, open_backend
 from crnn_deploy.runtime.backends.engine_file import read_sidecar
 from crnn_deploy.runtime.batching import batches
@@ -27,7 +23,7 @@ from crnn_deploy.runtime.images import sources
 from crnn_deploy.runtime.images.pixels import Source, read_image
 from crnn_deploy.runtime.images.prepare import prepare
 
-__all__ = ["NotComparable", "Verification", "open_checkpoint", "verify"]
+__all__ = ["NotComparable", "Verification", "verify"]
 
 _BATCH = 8
 _CASES = 12
@@ -51,7 +47,7 @@ class NotComparable(CrnnDeployError, ValueError):
 def verify(
     reference: Path,
     candidate: Path,
-    settings: Settings,
+    open_checkpoint: Callable[[Path, Manifest | None], Backend],
     *,
     images: str | None,
     labelled: Dataset | None = None,
@@ -59,6 +55,7 @@ def verify(
 ) -> Verification:
     """Compare two models, each a checkpoint, an ONNX file or an engine.
 
+    open_checkpoint: opens a checkpoint in PyTorch, fed as the other model's manifest says where it has one
     images: a folder, file or glob; without it and `labelled`, images are drawn
     labelled: images and their texts, which the verdict then counts right and wrong strings by
     tolerance: of logits; None: `parity.TOLERANCE`, and for an engine what its format costs this network,
@@ -68,8 +65,8 @@ def verify(
     # an ONNX file says how it is fed; a checkpoint beside it takes that over
     first = open_backend(reference) if reference.suffix in SUFFIXES else None
     second = open_backend(candidate) if candidate.suffix in SUFFIXES else None
-    first = first or open_checkpoint(reference, settings, None if second is None else second.manifest)
-    second = second or open_checkpoint(candidate, settings, first.manifest)
+    first = first or open_checkpoint(reference, None if second is None else second.manifest)
+    second = second or open_checkpoint(candidate, first.manifest)
     ours, theirs = first.manifest, second.manifest
     for name in ("alphabet", "blank", "color", "height", "steps"):
         if getattr(ours, name) != getattr(theirs, name):
@@ -112,20 +109,23 @@ def _meter(sides: Sequence[tuple[Path, Backend]]) -> tuple[Meter | None, str | N
     (path, backend), (engine, _) = sides
     if engine.suffix != ".engine" or (precision := read_sidecar(engine).precision) not in FLOATS:
         return None, None
-    if isinstance(backend, ReferenceBackend):
+    if isinstance(backend, Metered):
         manifest = backend.manifest
         blank = np.zeros((1, manifest.channels, manifest.height, manifest.width.minimum), np.float32)
         try:
-            in_pytorch(backend.module, precision).measure(blank)
+            backend.meter(precision).measure(blank)
         except RuntimeError as error:  # a module of one's own may hold to float32
             reason = " ".join(str(error).split())[:200]
             return (
                 None,
                 f"what {precision} costs is not measured: PyTorch does not run the network so ({reason})",
             )
-        return in_pytorch(backend.module, precision), None
+        return backend.meter(precision), None
     if path.suffix != ".onnx" or backend.manifest.output == "argmax":
         return None, f"what {precision} costs is not measured: {path} is no network with logits"
+    from crnn_deploy.graph.model import load_onnx
+    from crnn_deploy.parity.graph_formats import in_graph
+
     return in_graph(load_onnx(path), precision), None
 
 
@@ -168,24 +168,6 @@ class _Recorder:
 
     def close(self) -> None:
         self._backend.close()
-
-
-def open_checkpoint(path: Path, settings: Settings, manifest: Manifest | None) -> Backend:
-    """A checkpoint in PyTorch, fed as another model's manifest says where there is one.
-
-    Raises what `open_reference` raises.
-    """
-    if manifest is None:
-        return open_reference(path, settings)
-    built_in = manifest.source.get("recipe") in RECIPES  # others stand in a file, or in the checkpoint itself
-    known = Settings(
-        recipe=settings.recipe or (manifest.source["recipe"] if built_in else None),
-        model=settings.model,
-        alphabet=settings.alphabet or manifest.alphabet,
-        blank=settings.blank or ("first" if manifest.blank == 0 else "last"),
-    )
-    backend = open_reference(path, known)
-    return ReferenceBackend(backend.module, replace(manifest, output="logits", steps=backend.manifest.steps))
 
 
 def _read(found: Iterable[Source], manifest: Manifest, order: list[int]) -> Iterator[NDArray[np.float32]]:

@@ -15,15 +15,13 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from crnn_deploy import strict_json
-from crnn_deploy.errors import CrnnDeployError, ManifestMissing
-from crnn_deploy.files import read_regular, replacing
-from crnn_deploy.graph.model import backend_of, load_onnx, manifest_of, session_of
+from crnn_deploy.errors import CrnnDeployError
+from crnn_deploy.files import parse_json, read_regular, replacing
+from crnn_deploy.graph.model import OnnxModel, backend_of, session_of
 from crnn_deploy.parity.verdict import judge, margin_change, read
 from crnn_deploy.quantization import qdq
 from crnn_deploy.quantization.calibration_set import CalibrationImpossible, Drawn, batched
 from crnn_deploy.quantization.ranges import METHODS, Method, Ranges
-from crnn_deploy.runtime.backends.ort import OrtBackend
 
 __all__ = ["BATCH", "Scales", "ScalesInvalid", "calibrate", "probe", "read_scales"]
 
@@ -56,10 +54,10 @@ class Scales:
         return json.dumps({"schema": _SCHEMA, **asdict(self)}, indent=1) + "\n"
 
 
-def read_scales(path: Path, model: Path) -> Scales:
+def read_scales(path: Path, model: OnnxModel) -> Scales:
     """The scales of a model. Raises ScalesInvalid, also where they are of another model."""
     try:
-        plain = strict_json.loads(read_regular(path, _MOST_BYTES))
+        plain = parse_json(read_regular(path, _MOST_BYTES))
         if plain.pop("schema") != _SCHEMA:
             raise ScalesInvalid(f"{path} was written by another version; calibrate again")
         scales = Scales(**plain)
@@ -67,7 +65,9 @@ def read_scales(path: Path, model: Path) -> Scales:
         if scales.method not in METHODS or not isinstance(scales.images_sha256, str):
             raise ValueError
     except FileNotFoundError as error:
-        raise ScalesInvalid(f"no scales at {path}; write them with: crnn-deploy calibrate {model}") from error
+        raise ScalesInvalid(
+            f"no scales at {path}; write them with: crnn-deploy calibrate {model.path}"
+        ) from error
     except ScalesInvalid:
         raise
     except OSError as error:
@@ -76,13 +76,13 @@ def read_scales(path: Path, model: Path) -> Scales:
         raise ScalesInvalid(f"{path} is not a file of crnn-deploy calibrate") from error
     if bad := [name for name, value in ranges.items() if not 0 <= value < math.inf]:
         raise ScalesInvalid(f"{path}: the range of {bad[0][:80]} is {ranges[bad[0]]}; calibrate again")
-    if scales.model_sha256 != _digest(model):
-        raise ScalesInvalid(f"{path} belongs to another model than {model}; calibrate this one")
+    if scales.model_sha256 != model.sha256:
+        raise ScalesInvalid(f"{path} belongs to another model than {model.path}; calibrate this one")
     return replace(scales, ranges=ranges)
 
 
 def calibrate(
-    model: Path,
+    model: OnnxModel,
     images: Sequence[Drawn],
     held_back: Sequence[Drawn],
     method: Method | Literal["auto"],
@@ -96,19 +96,15 @@ def calibrate(
 
     method: of clipping; auto compares all on the held-back images and takes the one that changes least
     progress: called with the number of images of each batch
-    Raises what opening the model raises; QuantizationImpossible, CalibrationImpossible, KeyboardInterrupt.
+    Raises what running the model raises; QuantizationImpossible, CalibrationImpossible, KeyboardInterrupt.
     """
-    source = load_onnx(model)
-    manifest = manifest_of(source)
-    if manifest is None:
-        raise ManifestMissing(model)
-    qdq.check_float(source)
-    key = hashlib.sha256(f"{_digest(model)} {[one.sha256 for one in images]}".encode()).hexdigest()
+    qdq.check_float(model.graph)
+    key = hashlib.sha256(f"{model.sha256} {[one.sha256 for one in images]}".encode()).hexdigest()
     part = path.with_name(f"{path.name}.part")
     collected = Ranges()
     done = collected.load(part, key)
-    run = probe(source)
-    for at, batch in enumerate(batched(images, manifest, BATCH)):
+    run = probe(model.graph)
+    for at, batch in enumerate(batched(images, model.manifest, BATCH)):
         if at >= done:
             values = run(batch.images)
             for name, array in values.items():
@@ -123,11 +119,11 @@ def calibrate(
         if stopped():
             raise KeyboardInterrupt
     ranges = {one: collected.of(one) for one in METHODS}
-    compared = _compare(model, source, ranges, held_back, progress) if method == "auto" else {}
+    compared = _compare(model, ranges, held_back, progress) if method == "auto" else {}
     chosen = min(METHODS, key=lambda one: tuple(compared[one].values())) if method == "auto" else method
     digests = "".join(one.sha256 for one in images)
     scales = Scales(
-        model_sha256=_digest(model),
+        model_sha256=model.sha256,
         method=chosen,
         ranges=ranges[chosen],
         histograms=collected.coarse(_BINS),
@@ -162,20 +158,17 @@ def probe(source: onnx.ModelProto) -> Callable[[NDArray[np.float32]], dict[str, 
 
 
 def _compare(
-    model: Path,
-    source: onnx.ModelProto,
+    model: OnnxModel,
     ranges: Mapping[Method, Mapping[str, float]],
     held_back: Sequence[Drawn],
     progress: Callable[[int], object],
 ) -> dict[str, dict[str, float]]:
     """What each method changes, the most important figure first."""
-    backend = OrtBackend(model)
-    batches = list(batched(held_back, backend.manifest, BATCH))
-    reference = read(backend, batches, progress=progress)
-    backend.close()
+    batches = list(batched(held_back, model.manifest, BATCH))
+    reference = read(model.backend(), batches, progress=progress)
     results: dict[str, dict[str, float]] = {}
     for method in METHODS:
-        candidate = read(backend_of(qdq.insert(source, ranges[method])), batches, progress=progress)
+        candidate = read(backend_of(qdq.insert(model.graph, ranges[method])), batches, progress=progress)
         verdict = judge(reference, candidate)
         results[method] = {
             "confident strings changed": verdict.confident_flips.count,
@@ -184,8 +177,3 @@ def _compare(
             "strings changed": verdict.flips.count,
         }
     return results
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

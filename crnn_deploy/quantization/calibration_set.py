@@ -15,10 +15,6 @@ from crnn_deploy.runtime.batching import Batch, batches
 from crnn_deploy.runtime.images import sources
 from crnn_deploy.runtime.images.pixels import Source, load_bytes, read_image
 from crnn_deploy.runtime.images.prepare import prepare
-from crnn_deploy.synthesis.dataset import SyntheticDataset
-from crnn_deploy.synthesis.fonts import scan, tier_of
-from crnn_deploy.synthesis.renderer import Renderer
-from crnn_deploy.synthesis.texts import TextSource, read_words, writable
 
 __all__ = ["FEWEST", "CalibrationImpossible", "Drawn", "batched", "draw", "of_folder", "rendered"]
 
@@ -52,6 +48,12 @@ def of_folder(spec: str) -> Iterator[Found]:
 
 def rendered(alphabet: Sequence[str], size: int) -> Iterator[Found]:
     """Images drawn with the words and fonts of training: words, numbers, lines, half of them with faults."""
+    # drawing needs fontTools and Pillow, which nothing else here does
+    from crnn_deploy.synthesis.dataset import SyntheticDataset
+    from crnn_deploy.synthesis.fonts import scan, tier_of
+    from crnn_deploy.synthesis.renderer import Renderer
+    from crnn_deploy.synthesis.texts import TextSource, read_words, writable
+
     renderer = Renderer([face for face in scan(tier_of(alphabet)) if face.split == "train"], tuple(alphabet))
     words = read_words("train")
     kinds = writable(alphabet, words, {"word": 2, "number": 1, "line": 1})

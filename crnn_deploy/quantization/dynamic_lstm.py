@@ -13,8 +13,7 @@ from pathlib import Path
 import onnx
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
-from crnn_deploy.export.exporter import attach_manifest
-from crnn_deploy.graph.model import manifest_of
+from crnn_deploy.graph.model import attach_manifest, manifest_of
 from crnn_deploy.quantization.qdq import QuantizationImpossible
 
 __all__ = ["with_dynamic_lstm"]

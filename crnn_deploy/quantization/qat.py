@@ -1,6 +1,6 @@
 """Training with the rounding of INT8 in the forward pass: that of the Q/DQ graph which `quantize` writes.
 
-The float graph is exported and measured as calibration does, and the nodes that `stages.qdq` quantises are
+The float graph is exported and measured as calibration does, and the nodes that `quantization.qdq` quantises are
 found again among the modules, so weights, inputs and results are rounded at the same places with the same
 fixed scales. Gradients pass through the rounding and stop where it clips (Jacob and others, arXiv
 1712.05877). Batch norm is folded into the weights by the export: it scales a channel's weights and their

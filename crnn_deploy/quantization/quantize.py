@@ -12,9 +12,9 @@ from typing import Any, Literal
 import numpy as np
 import onnx
 
-from crnn_deploy.errors import BackendMissing, ManifestMissing, VerdictFailed
+from crnn_deploy.errors import BackendMissing, VerdictFailed
 from crnn_deploy.files import replacing
-from crnn_deploy.graph.model import backend_of, load_onnx, manifest_of
+from crnn_deploy.graph.model import OnnxModel, backend_of
 from crnn_deploy.graph.precision import CastImpossible, cast, rounded
 from crnn_deploy.parity.verdict import Budget, Reading, Verdict, judge, margin_change, read
 from crnn_deploy.quantization import qdq
@@ -22,7 +22,6 @@ from crnn_deploy.quantization.calibrate import Scales
 from crnn_deploy.quantization.dynamic_lstm import with_dynamic_lstm
 from crnn_deploy.runtime.backends.backend import Backend
 from crnn_deploy.runtime.backends.openvino import OpenVinoBackend
-from crnn_deploy.runtime.backends.ort import OrtBackend
 from crnn_deploy.runtime.batching import Batch
 
 __all__ = ["Quantization", "Refused", "Sensitivity", "Variant", "quantize", "speed_ratio"]
@@ -106,7 +105,7 @@ class Refused(VerdictFailed):
 
 
 def quantize(
-    model: Path,
+    model: OnnxModel,
     scales: Scales,
     batches: Sequence[Batch],
     truths: Sequence[str] | None,
@@ -129,14 +128,8 @@ def quantize(
     progress: called with the number of images of each batch that was read
     Raises Refused, QuantizationImpossible, and what opening the model raises; KeyboardInterrupt.
     """
-    source = load_onnx(model)
-    manifest = manifest_of(source)
-    if manifest is None:
-        raise ManifestMissing(model)
-    qdq.check_float(source)
-    search = _Search(
-        model, source, scales, batches, truths, budget, activations, lstm, rest, progress, stopped
-    )
+    qdq.check_float(model.graph)
+    search = _Search(model, scales, batches, truths, budget, activations, lstm, rest, progress, stopped)
     variants = [search.variant(())]
     sensitivity: list[Sensitivity] = []
     kept: list[str] = []
@@ -172,8 +165,7 @@ def _answer(variant: Variant, target: Target) -> Literal["passed", "failed", "sl
 class _Search:
     def __init__(
         self,
-        path: Path,
-        source: onnx.ModelProto,
+        model: OnnxModel,
         scales: Scales,
         batches: Sequence[Batch],
         truths: Sequence[str] | None,
@@ -184,8 +176,8 @@ class _Search:
         progress: Callable[[int], object],
         stopped: Callable[[], bool],
     ) -> None:
-        self._path, self._source, self._scales = path, source, scales
-        self._floating = OrtBackend(path)
+        self._model, self._scales = model, scales
+        self._floating = model.backend()
         self._batches, self._truths, self._budget = batches, truths, budget
         self._activations, self._lstm, self._rest = activations, lstm, rest
         self._progress, self._stopped = progress, stopped
@@ -198,7 +190,9 @@ class _Search:
         return with_dynamic_lstm(model) if self._lstm == "dynamic" else model
 
     def _with_layers(self, kept: Sequence[str]) -> onnx.ModelProto:
-        return qdq.insert(self._source, self._scales.ranges, keep_float=kept, activations=self._activations)
+        return qdq.insert(
+            self._model.graph, self._scales.ranges, keep_float=kept, activations=self._activations
+        )
 
     def variant(self, kept: tuple[str, ...]) -> Variant:
         model = self.quantized(kept)
@@ -212,8 +206,8 @@ class _Search:
 
     def sensitivity(self) -> list[Sensitivity]:
         """Every layer quantised alone, on the first images; the one that hurts most first."""
-        layers = qdq.candidates(self._source)
-        operators = {node.output[0]: node.op_type for node in self._source.graph.node}
+        layers = qdq.candidates(self._model.graph)
+        operators = {node.output[0]: node.op_type for node in self._model.graph.graph.node}
         few, reference = self._few()
         found = []
         for layer in layers:
@@ -236,7 +230,7 @@ class _Search:
     def _bf16(self) -> Variant | str:
         """What OpenVINO's bfloat16 does to the float model, where it is installed and the CPU has it."""
         try:
-            backend = OpenVinoBackend(self._path, precision="bf16")
+            backend = OpenVinoBackend(self._model.path, precision="bf16")
         except BackendMissing as error:
             return str(error)
         verdict = judge(self.reference, self._read(backend, self._batches), self._truths, budget=self._budget)
@@ -245,7 +239,7 @@ class _Search:
     def _fp16(self) -> Verdict | None:
         """What half precision changes on the first images, told by a float32 graph that rounds as it does."""
         try:
-            model = _without_peak(rounded(cast(self._source, "fp16")))
+            model = _without_peak(rounded(cast(self._model.graph, "fp16")))
         except CastImpossible:
             return None
         few, reference = self._few()

@@ -15,11 +15,11 @@ from crnn_deploy.decoding_rule import DecodingRule
 from crnn_deploy.errors import CrnnDeployError, ReadFailed
 from crnn_deploy.manifest import Manifest
 from crnn_deploy.models import DEFAULT
+from crnn_deploy.process import not_forked
 from crnn_deploy.runtime import long_lines
 from crnn_deploy.runtime.backends.backend import Backend, Device, Engine, open_backend
 from crnn_deploy.runtime.batching import Groups
 from crnn_deploy.runtime.decoding.ctc import BestPath, Frames, LogitsMissing, Text
-from crnn_deploy.runtime.fork import not_forked
 from crnn_deploy.runtime.images.pixels import MAX_PIXELS, Pixels, Source, use_image
 from crnn_deploy.runtime.images.prepare import content_width, prepare
 

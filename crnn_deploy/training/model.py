@@ -9,12 +9,13 @@ from torch import nn
 
 from crnn_deploy.datasets.labels import characters_alphabet
 from crnn_deploy.errors import CrnnDeployError
-from crnn_deploy.export.reference import BatchFirst, Settings, open_reference, reference_of
+from crnn_deploy.export.reference import BatchFirst, open_reference, reference_of
 from crnn_deploy.manifest import Manifest
 from crnn_deploy.networks.compact import COMPACT_WIDTHS, CompactCRNN
 from crnn_deploy.networks.crnn import CRNN, PAPER_WIDTHS
 from crnn_deploy.recipes.alphabets import AlphabetInvalid, check_alphabet, read_alphabet
 from crnn_deploy.recipes.recipe import find_recipe
+from crnn_deploy.recipes.settings import CheckpointSettings
 from crnn_deploy.training.config import AlphabetConfig, Config, NetworkConfig
 
 __all__ = ["HeadNotFound", "Model", "build"]
@@ -49,12 +50,14 @@ def build(config: Config) -> Model:
         opened = reference_of(module, recipe, alphabet, {})
         return Model(opened.module, module, opened.manifest)
     try:
-        opened = open_reference(config.start.checkpoint, Settings(config.start.recipe))
+        opened = open_reference(config.start.checkpoint, CheckpointSettings(config.start.recipe))
     except AlphabetInvalid:
         if alphabet is None:
             raise
         # neither checkpoint nor recipe names characters, so these must be the ones it was trained with
-        opened = open_reference(config.start.checkpoint, Settings(config.start.recipe, alphabet=alphabet))
+        opened = open_reference(
+            config.start.checkpoint, CheckpointSettings(config.start.recipe, alphabet=alphabet)
+        )
     manifest = opened.manifest
     if alphabet is not None and alphabet != manifest.alphabet:
         manifest = _with_alphabet(opened.module, manifest, alphabet)

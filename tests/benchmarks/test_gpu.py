@@ -31,11 +31,11 @@ from benchmarks.gpu.work import Work
 from crnn_deploy import Recognizer
 from crnn_deploy.engine.build import Settings, build_engine
 from crnn_deploy.errors import BackendMissing, RunFailed
-from crnn_deploy.export.pytorch import ReferenceBackend
+from crnn_deploy.export.pytorch import ReferenceBackend, in_pytorch
 from crnn_deploy.graph.model import load_onnx
 from crnn_deploy.models import DEFAULT
 from crnn_deploy.parity.compare import compare
-from crnn_deploy.parity.tolerance import FLOATS, in_pytorch
+from crnn_deploy.parity.tolerance import FLOATS
 from crnn_deploy.runtime.backends import driver
 from crnn_deploy.runtime.backends.backend import open_backend
 from crnn_deploy.runtime.backends.cuda import open_cuda

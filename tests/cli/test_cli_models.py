@@ -18,6 +18,7 @@ from click.testing import CliRunner, Result
 from onnx import TensorProto, helper, numpy_helper
 
 from crnn_deploy.cli.main import main
+from crnn_deploy.models import DEFAULT
 from crnn_deploy.networks.crnn import CRNN
 from crnn_deploy.recipes.recipe import RECIPES
 from crnn_deploy.runtime.backends.ort import OrtBackend
@@ -393,7 +394,7 @@ def test_no_manifest_names_describe(tmp_path: Path) -> None:
     [
         ("pydantic", ["train", "--config", "any.yaml"], "train"),
         ("PIL", ["dataset", "fonts"], "train"),
-        ("onnx", ["inspect", "any.onnx"], "export"),
+        ("onnx", ["inspect", str(DEFAULT)], "export"),
         ("rapidfuzz", ["evaluate", "any.onnx", "labels.txt"], "evaluate"),
     ],
 )

@@ -18,18 +18,22 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from crnn_deploy.errors import AlphabetMismatch, CrnnDeployError, VerdictFailed
+from crnn_deploy.errors import AlphabetMismatch, CrnnDeployError, ModelInvalid, VerdictFailed
 from crnn_deploy.export.checkpoint import CheckpointNotFound, CheckpointUnreadable, load
 from crnn_deploy.export.exporter import ExportFailed, export
 from crnn_deploy.export.pytorch import ReferenceBackend
-from crnn_deploy.export.recurrence import ExportImpossible, baked_constants
-from crnn_deploy.export.reference import ModelInvalid, Settings, open_reference, reference_of
-from crnn_deploy.graph.model import flops, inspect, load_onnx, manifest_of
+from crnn_deploy.export.recurrence import ExportImpossible
+from crnn_deploy.export.reference import open_reference, reference_of
+from crnn_deploy.graph.flops import flops
+from crnn_deploy.graph.model import load_onnx, manifest_of
+from crnn_deploy.graph.traced import baked_constants
+from crnn_deploy.inspection import inspect
 from crnn_deploy.manifest import Manifest, StepRule, WidthRule
 from crnn_deploy.networks.crnn import CRNN
 from crnn_deploy.parity.compare import compare, drawn_images
 from crnn_deploy.recipes.alphabets import AlphabetInvalid, read_alphabet
 from crnn_deploy.recipes.recipe import RECIPES
+from crnn_deploy.recipes.settings import CheckpointSettings
 from crnn_deploy.runtime.backends.ort import OrtBackend
 from crnn_deploy.runtime.decoding import ctc
 from crnn_deploy.runtime.decoding.ctc import Frames
@@ -71,7 +75,7 @@ WRAPPERS: dict[str, Callable[[dict[str, Tensor]], Any]] = {
 def test_checkpoints_as_people_save_them(wrapper: str, tmp_path: Path) -> None:
     module = small_crnn().eval()
     path = save(WRAPPERS[wrapper](module.state_dict()), tmp_path / "x.pth")
-    reference = open_reference(path, Settings(alphabet=None if wrapper == "lightning" else DIGITS))
+    reference = open_reference(path, CheckpointSettings(alphabet=None if wrapper == "lightning" else DIGITS))
     images = drawn_images(reference.manifest, 2, 100, np.random.default_rng(0))
     with torch.inference_mode():
         expected = module(torch.from_numpy(images)).numpy()
@@ -95,9 +99,9 @@ def test_safetensors_equal_a_pickle(tmp_path: Path) -> None:
 def test_shapes_are_inferred(channels: int, height: int, leaky_relu: bool, tmp_path: Path) -> None:
     module = small_crnn(channels, height, leaky_relu=leaky_relu)
     path = save({"state_dict": module.state_dict(), "config": {"leaky_relu": leaky_relu}}, tmp_path / "x.pth")
-    manifest = open_reference(path, Settings(alphabet=DIGITS)).manifest
+    manifest = open_reference(path, CheckpointSettings(alphabet=DIGITS)).manifest
     assert (manifest.channels, manifest.height, manifest.classes) == (channels, height, 11)
-    reference = open_reference(path, Settings(alphabet=DIGITS))
+    reference = open_reference(path, CheckpointSettings(alphabet=DIGITS))
     kinds = {type(layer) for layer in reference.module.modules()}
     assert (nn.LeakyReLU in kinds) == leaky_relu
 
@@ -106,7 +110,7 @@ def test_shapes_are_inferred(channels: int, height: int, leaky_relu: bool, tmp_p
 def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ReferenceBackend]:
     folder = tmp_path_factory.mktemp("exported")
     path = save(small_crnn().state_dict(), folder / "x.pth")
-    reference = open_reference(path, Settings(recipe="paper", alphabet=DIGITS))
+    reference = open_reference(path, CheckpointSettings(recipe="paper", alphabet=DIGITS))
     export(reference, folder / "x.onnx")
     return folder / "x.onnx", reference
 
@@ -237,7 +241,7 @@ def test_the_scan_finds_sizes_of_the_traced_input(exported: tuple[Path, Referenc
 @pytest.mark.parametrize(("blank", "index"), [("first", 0), ("last", 10)])
 def test_the_blank_is_first_or_last(blank: Any, index: int, tmp_path: Path) -> None:
     path = save(small_crnn().state_dict(), tmp_path / "x.pth")
-    reference = open_reference(path, Settings(alphabet=DIGITS, blank=blank))
+    reference = open_reference(path, CheckpointSettings(alphabet=DIGITS, blank=blank))
     assert reference.manifest.blank == index
     logits = torch.full((1, 3, 11), -9.0)
     logits[0, :, 1] = 9.0
@@ -291,13 +295,13 @@ def test_other_networks_and_missing_files(tmp_path: Path) -> None:
         load(tmp_path / "nothing.pth")
     foreign = save({"conv.weight": torch.ones(3, 3), "fc.weight": torch.ones(2, 3)}, tmp_path / "x.pth")
     with pytest.raises(CheckpointUnreadable, match="no family known"):
-        open_reference(foreign, Settings(alphabet=DIGITS))
+        open_reference(foreign, CheckpointSettings(alphabet=DIGITS))
     state = small_crnn().state_dict()
     del state["cnn.conv3.weight"]
     with pytest.raises(CrnnDeployError, match=r"conv3|no family known"):
-        open_reference(save(state, tmp_path / "y.pth"), Settings(alphabet=DIGITS))
+        open_reference(save(state, tmp_path / "y.pth"), CheckpointSettings(alphabet=DIGITS))
     with pytest.raises(ModelInvalid, match="--recipe"):
-        open_reference(foreign, Settings(model="os:getcwd", alphabet=DIGITS))
+        open_reference(foreign, CheckpointSettings(model="os:getcwd", alphabet=DIGITS))
 
 
 def test_a_network_of_ones_own_without_convolutions(tmp_path: Path) -> None:
@@ -318,7 +322,7 @@ def test_a_network_of_ones_own_without_convolutions(tmp_path: Path) -> None:
         recipe = tmp_path / f"{factory}.toml"
         recipe.write_text(f'model = "own.py:{factory}"\n[width]\nminimum = 32\nmaximum = 64\n')
         weights = {"state_dict": {"fc.weight": torch.ones(11, rows), "fc.bias": torch.zeros(11)}}
-        settings = Settings(str(recipe), alphabet=DIGITS)
+        settings = CheckpointSettings(str(recipe), alphabet=DIGITS)
         path = save(weights, tmp_path / "x.pth")
         if factory == "right":
             assert open_reference(path, settings).manifest.steps(40) == 40
@@ -331,9 +335,9 @@ def test_a_network_of_ones_own_without_convolutions(tmp_path: Path) -> None:
 def test_a_wrong_alphabet_says_both_numbers(tmp_path: Path) -> None:
     path = save(small_crnn().state_dict(), tmp_path / "x.pth")
     with pytest.raises(AlphabetMismatch, match=r"9 characters.* 11"):
-        open_reference(path, Settings(alphabet=DIGITS[:9]))
+        open_reference(path, CheckpointSettings(alphabet=DIGITS[:9]))
     with pytest.raises(AlphabetInvalid, match="twice"):
-        open_reference(path, Settings(alphabet=(*DIGITS[:9], "0")))
+        open_reference(path, CheckpointSettings(alphabet=(*DIGITS[:9], "0")))
 
 
 @pytest.mark.parametrize(
@@ -424,7 +428,7 @@ def test_flops_of_the_paper_network(tmp_path: Path) -> None:
     linear = 2 * 26 * 512 * (256 + 37)
     expected = convolutions + recurrent + linear
     assert flops(load_onnx(path), reference.manifest, [100]) == {100: expected}
-    facts = inspect(path, Settings())
+    facts = inspect(path, CheckpointSettings())
     assert facts["flops"]["100 px"] == f"{expected / 1e9:.3f} G"
     assert facts["parameters"] == pytest.approx(8_331_000, abs=5_000)
 
@@ -437,7 +441,7 @@ def test_real_checkpoints(name: str, size: tuple[int, int], read: int, tmp_path:
     from crnn_deploy.runtime.recognizer import Recognizer
 
     [checkpoint] = (DATA / "checkpoints" / name).glob("*.pth")
-    reference = open_reference(checkpoint, Settings(recipe=str(RECIPE_FILES / f"{name}.toml")))
+    reference = open_reference(checkpoint, CheckpointSettings(recipe=str(RECIPE_FILES / f"{name}.toml")))
     manifest: Manifest = reference.manifest
     assert (manifest.height, manifest.width.minimum) == size
     assert isinstance(manifest.steps, StepRule)

@@ -18,9 +18,10 @@ from click.testing import CliRunner
 
 from crnn_deploy.cli.main import main
 from crnn_deploy.export.checkpoint import CheckpointNotFound, CheckpointUnreadable, load
-from crnn_deploy.export.reference import Settings, open_reference
+from crnn_deploy.export.reference import open_reference
 from crnn_deploy.export.torch_file import FileBroken, NamesCode, read_saved, with_tensors
 from crnn_deploy.networks.crnn import CRNN
+from crnn_deploy.recipes.settings import CheckpointSettings
 
 SMALL = (2, 2, 2, 2, 2, 2, 2)
 DIGITS = tuple("0123456789")
@@ -214,9 +215,9 @@ def test_a_checkpoint_says_how_images_are_prepared_and_nothing_else(
     path = tmp_path / "x.pth"
     path.write_bytes(saved({"state_dict": small(), "recipe": recipe}))
     with pytest.raises(CheckpointUnreadable) as caught:
-        open_reference(path, Settings(alphabet=DIGITS))
+        open_reference(path, CheckpointSettings(alphabet=DIGITS))
     assert f"{path}: its recipe is not valid: {reason}" in str(caught.value)
-    assert open_reference(path, Settings(recipe="paper", alphabet=DIGITS)).manifest.height == 32
+    assert open_reference(path, CheckpointSettings(recipe="paper", alphabet=DIGITS)).manifest.height == 32
 
 
 def test_no_code_named_in_a_checkpoint_runs(
@@ -271,6 +272,6 @@ def test_a_network_is_no_larger_than_its_weights(name: str, tmp_path: Path) -> N
     path.write_bytes(saved(state))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(CheckpointUnreadable, match=reason) as caught:
-        open_reference(path, Settings(alphabet=DIGITS))
+        open_reference(path, CheckpointSettings(alphabet=DIGITS))
     assert len(str(caught.value).splitlines()) == 1
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < before + 700_000  # KiB

@@ -19,9 +19,10 @@ with guided():
     from crnn_deploy.export.torch_file import read_saved
     from crnn_deploy.recipes.recipe import recipe_of_checkpoint
 
-from crnn_deploy.export.reference import Settings, open_reference
+from crnn_deploy.export.reference import open_reference
 from crnn_deploy.networks.crnn import CRNN
 from crnn_deploy.networks.families import recognise
+from crnn_deploy.recipes.settings import CheckpointSettings
 
 torch.set_num_threads(1)
 FILE = Path(tempfile.mkdtemp()) / "x.pth"
@@ -90,7 +91,7 @@ def shapes(data: bytes) -> None:
         if at > 24:
             break
     torch.save(state, FILE)
-    open_reference(FILE, Settings(alphabet=DIGITS))
+    open_reference(FILE, CheckpointSettings(alphabet=DIGITS))
 
 
 assert read_saved(io.BytesIO(SAVED))["alphabet"] == list(DIGITS)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from crnn_deploy.engine.ladder import PrecisionFailed, climb, table
-from crnn_deploy.graph.model import load_onnx, manifest_of, session_of
+from crnn_deploy.graph.model import backend_of, load_onnx, manifest_of, session_of
 from crnn_deploy.graph.precision import LARGEST, CastImpossible, Half, cast, from_first_recurrence, rounded
 from crnn_deploy.manifest import Manifest, StepRule, WidthRule
 from crnn_deploy.parity.fidelity import Fidelity, Proof, fidelity
@@ -176,19 +176,19 @@ def test_an_overflow_is_found_and_the_ladder_climbed(tiny: onnx.ModelProto) -> N
     """Activations beyond 65504 between two layers that undo each other: the function stays the same."""
     manifest = manifest_of(tiny)
     assert manifest is not None
-    _, tried = climb(tiny, Proof(tiny, manifest), "fp16")
+    _, tried = climb(tiny, Proof(backend_of(tiny), manifest), "fp16")
     assert [rung.name for rung in tried] == ["fp16"] and tried[0].rounded is not None
     assert tried[0].rounded.passed and 0.1 < tried[0].rounded.peak < 100
 
     loud = scaled(tiny, **{"conv0": 1e6, "conv1.weight": 1e-6})
-    model, tried = climb(loud, Proof(loud, manifest), "fp16")
+    model, tried = climb(loud, Proof(backend_of(loud), manifest), "fp16")
     assert [rung.precision for rung in tried] == ["fp16", "fp16", "bf16"]
     assert [rung.rounded.overflow for rung in tried if rung.rounded] == [True, True, False]
     assert TensorProto.BFLOAT16 in kinds(model).values()
     assert "overflow" in table(tried, None)
     assert table(tried, None).endswith("chosen: bf16 (checked on the CPU)")
     with pytest.raises(PrecisionFailed, match="overflow"):
-        climb(loud, Proof(loud, manifest), "fp16", ladder=False)
+        climb(loud, Proof(backend_of(loud), manifest), "fp16", ladder=False)
 
 
 def test_an_overflow_after_the_recurrence_keeps_half_precision_before_it(tiny: onnx.ModelProto) -> None:
@@ -196,7 +196,7 @@ def test_an_overflow_after_the_recurrence_keeps_half_precision_before_it(tiny: o
     assert manifest is not None
     head = [node for node in tiny.graph.node if node.op_type == "MatMul"][-1]
     loud = scaled(tiny, **{head.input[1]: 1e6})
-    model, tried = climb(loud, Proof(loud, manifest), "fp16")
+    model, tried = climb(loud, Proof(backend_of(loud), manifest), "fp16")
     assert [rung.precision for rung in tried] == ["fp16", "fp16"]
     assert set(tried[-1].kept_fp32) == set(from_first_recurrence(tiny))
     assert {kinds(model)[name] for name in kinds(model) if name.startswith("rnn") and "join" not in name} == {

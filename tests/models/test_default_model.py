@@ -13,8 +13,9 @@ import pytest
 from crnn_deploy import Recognizer
 from crnn_deploy.datasets import open_dataset
 from crnn_deploy.export.exporter import export
-from crnn_deploy.export.reference import Settings, open_reference
+from crnn_deploy.export.reference import open_reference
 from crnn_deploy.models import DEFAULT
+from crnn_deploy.recipes.settings import CheckpointSettings
 
 ROOT = Path(__file__).parents[2]
 CHECKPOINT = ROOT / "training" / "default.pth"
@@ -33,7 +34,7 @@ def test_the_published_figures_are_of_this_file(figures: dict[str, dict[str, obj
 
 
 def test_the_checkpoint_in_the_repository_exports_to_it(tmp_path: Path) -> None:
-    result = export(open_reference(CHECKPOINT, Settings()), tmp_path / "again.onnx")
+    result = export(open_reference(CHECKPOINT, CheckpointSettings()), tmp_path / "again.onnx")
     shipped = Recognizer().manifest
     assert result.report.passed
     assert result.manifest.source["checkpoint_sha256"] == shipped.source["checkpoint_sha256"]

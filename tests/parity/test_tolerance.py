@@ -20,14 +20,15 @@ from paper_gpu import PaperCuda, write_engine
 from torch import nn
 
 from crnn_deploy.cli.main import main
-from crnn_deploy.export.pytorch import ReferenceBackend
+from crnn_deploy.export.pytorch import ReferenceBackend, in_pytorch, rounded_to_tf32
 from crnn_deploy.export.reference import reference_of
 from crnn_deploy.graph.argmax import with_argmax
 from crnn_deploy.graph.model import load_onnx, session_of
 from crnn_deploy.graph.precision import with_tf32_products
 from crnn_deploy.networks.crnn import CRNN
 from crnn_deploy.parity.compare import TIE, TOLERANCE, compare, drawn_images
-from crnn_deploy.parity.tolerance import FLOATS, FormatError, in_graph, in_pytorch, rounded_to_tf32
+from crnn_deploy.parity.graph_formats import in_graph
+from crnn_deploy.parity.tolerance import FLOATS, FormatError
 from crnn_deploy.recipes.recipe import RECIPES
 from crnn_deploy.runtime.backends.engine_file import Precision, sidecar_of
 

@@ -20,7 +20,7 @@ from hypothesis.extra import numpy as hnp
 from onnx import TensorProto, numpy_helper
 
 from crnn_deploy.cli.main import main
-from crnn_deploy.graph.model import backend_of, load_onnx, manifest_of
+from crnn_deploy.graph.model import backend_of, load_onnx, manifest_of, open_model
 from crnn_deploy.quantization import calibration_set, qdq
 from crnn_deploy.quantization.calibrate import read_scales
 from crnn_deploy.quantization.ranges import Ranges
@@ -61,7 +61,7 @@ def scales(tiny_onnx: Path, images: Path) -> Path:
 
 
 def test_the_scales_say_where_they_come_from(scales: Path, tiny_onnx: Path) -> None:
-    found = read_scales(scales, tiny_onnx)
+    found = read_scales(scales, open_model(tiny_onnx))
     assert set(found.ranges) == set(qdq.measured(load_onnx(tiny_onnx))) and not found.rendered
     assert set(found.compared) == {"minmax", "percentile", "entropy", "mse"}
     names = [one["name"] for one in found.images]
@@ -73,7 +73,7 @@ def test_the_scales_say_where_they_come_from(scales: Path, tiny_onnx: Path) -> N
 
 def test_the_largest_value_is_that_of_the_images(tiny_onnx: Path, images: Path, tmp_path: Path) -> None:
     assert run("calibrate", tiny_onnx, images, "--method", "minmax", "-o", tmp_path / "s.json").exit_code == 0
-    found = read_scales(tmp_path / "s.json", tiny_onnx)
+    found = read_scales(tmp_path / "s.json", open_model(tiny_onnx))
     manifest = manifest_of(load_onnx(tiny_onnx))
     assert manifest is not None
     drawn, _ = calibration_set.draw(calibration_set.of_folder(str(images)), manifest, 512)
@@ -114,7 +114,7 @@ def test_weights_are_within_half_a_level(weight: Any) -> None:
 @pytest.mark.parametrize("activations", ["int8", "uint8"])
 def test_a_quantised_model(activations: Any, scales: Path, tiny_onnx: Path) -> None:
     source = load_onnx(tiny_onnx)
-    ranges = read_scales(scales, tiny_onnx).ranges
+    ranges = read_scales(scales, open_model(tiny_onnx)).ranges
     model = qdq.insert(source, ranges, activations=activations)
     assert manifest_of(model) == manifest_of(source)
     weights = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
@@ -143,7 +143,7 @@ def test_an_lstm_in_int8_reads_an_image_alone_as_among_others(scales: Path, tiny
     from crnn_deploy.quantization.dynamic_lstm import with_dynamic_lstm
 
     source = load_onnx(tiny_onnx)
-    convolutions = qdq.insert(source, read_scales(scales, tiny_onnx).ranges)
+    convolutions = qdq.insert(source, read_scales(scales, open_model(tiny_onnx)).ranges)
     model = with_dynamic_lstm(convolutions)
     assert {node.op_type for node in model.graph.node} >= {"DynamicQuantizeLSTM", "Conv"}
     manifest = manifest_of(model)
@@ -166,7 +166,7 @@ def test_an_lstm_in_int8_reads_an_image_alone_as_among_others(scales: Path, tiny
 
 def test_with_every_layer_in_float_nothing_changes(scales: Path, tiny_onnx: Path) -> None:
     source = load_onnx(tiny_onnx)
-    ranges = read_scales(scales, tiny_onnx).ranges
+    ranges = read_scales(scales, open_model(tiny_onnx)).ranges
     model = qdq.insert(source, ranges, keep_float=qdq.candidates(source))
     assert [n.SerializeToString() for n in model.graph.node] == [
         n.SerializeToString() for n in source.graph.node
@@ -273,7 +273,7 @@ def test_tensorrt_sees_int8_at_every_quantised_convolution(scales: Path, tiny_on
     from crnn_deploy.engine.network import Network
 
     source = load_onnx(tiny_onnx)
-    ranges = read_scales(scales, tiny_onnx).ranges
+    ranges = read_scales(scales, open_model(tiny_onnx)).ranges
     first = qdq.candidates(source)[0]
     for kept in ([], [first]):
         layers = Network(trt, qdq.insert(source, ranges, keep_float=kept)).layers()
@@ -288,7 +288,7 @@ def test_a_quantised_model_becomes_an_engine(tmp_path: Path) -> None:
     from crnn_deploy.engine.profiles import profiles_of
     from crnn_deploy.models import DEFAULT
 
-    scales = read_scales(Path(__file__).parents[2] / "calibration" / "latin.scales.json", DEFAULT)
+    scales = read_scales(Path(__file__).parents[2] / "calibration" / "latin.scales.json", open_model(DEFAULT))
     model, path = qdq.insert(load_onnx(DEFAULT), scales.ranges), tmp_path / "latin.int8.onnx"
     onnx.save(model, path)
     manifest = manifest_of(model)
@@ -326,7 +326,7 @@ def test_the_rest_in_half_precision_is_built_as_it_stands(
     assert steps == {TensorProto.FLOAT16}  # scales
     backend, batch = OrtBackend(path), np.random.default_rng(0).uniform(-1, 1, (2, 1, 32, 120))
     logits = backend.run(batch.astype(np.float32)).logits
-    single = backend_of(qdq.insert(load_onnx(tiny_onnx), read_scales(scales, tiny_onnx).ranges))
+    single = backend_of(qdq.insert(load_onnx(tiny_onnx), read_scales(scales, open_model(tiny_onnx)).ranges))
     expected = single.run(batch.astype(np.float32)).logits
     assert logits is not None and expected is not None
     assert 0 < np.abs(logits - expected).max() < 0.05 * np.abs(expected).max()
@@ -362,14 +362,15 @@ def test_fake_quantisation_computes_what_the_file_computes() -> None:
     import onnxruntime
     import torch
 
-    from crnn_deploy.export.reference import Settings, open_reference
+    from crnn_deploy.export.reference import open_reference
     from crnn_deploy.models import DEFAULT
     from crnn_deploy.quantization.qat import fake_quantize
+    from crnn_deploy.recipes.settings import CheckpointSettings
 
     root = Path(__file__).parents[2]
     source = load_onnx(DEFAULT)
-    ranges = read_scales(root / "calibration" / "latin.scales.json", DEFAULT).ranges
-    module = open_reference(root / "training" / "default.pth", Settings()).module
+    ranges = read_scales(root / "calibration" / "latin.scales.json", open_model(DEFAULT)).ranges
+    module = open_reference(root / "training" / "default.pth", CheckpointSettings()).module
     before = {name: value.clone() for name, value in module.state_dict().items()}
     images = np.random.default_rng(0).normal(0, 0.5, (2, 1, 32, 100)).astype(np.float32)
     plain = onnxruntime.SessionOptions()
@@ -391,7 +392,7 @@ def test_the_models_int8_file_reads_the_examples_and_its_scales_are_its_own() ->
     from crnn_deploy.models import DEFAULT
 
     root = Path(__file__).parents[2]
-    assert read_scales(root / "calibration" / "latin.scales.json", DEFAULT).rendered
+    assert read_scales(root / "calibration" / "latin.scales.json", open_model(DEFAULT)).rendered
     floating, quantised = (
         run(
             "infer", "--precision", precision, "--batch", "4", "--workers", "1", root / "examples" / "images"

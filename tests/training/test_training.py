@@ -27,11 +27,12 @@ from crnn_deploy.cli.main import main
 from crnn_deploy.datasets import open_dataset
 from crnn_deploy.evaluation.evaluate import evaluate
 from crnn_deploy.export.exporter import export
-from crnn_deploy.export.reference import Settings, open_reference
+from crnn_deploy.export.reference import open_reference
 from crnn_deploy.manifest import StepRule, WidthRule
 from crnn_deploy.networks.crnn import CRNN
 from crnn_deploy.networks.doctr import DoctrCRNN, vgg16_bn
 from crnn_deploy.networks.gitycc import GitYccCRNN
+from crnn_deploy.recipes.settings import CheckpointSettings
 from crnn_deploy.training import loop
 from crnn_deploy.training.config import Config, DataConfig, read_config
 from crnn_deploy.training.data import open_source
@@ -444,7 +445,7 @@ def learned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 def test_a_network_learns_and_is_exported_and_read(learned: tuple[Path, Path], tmp_path: Path) -> None:
     run, labels = learned
-    reference = open_reference(run / "best.pth", Settings())  # neither recipe nor alphabet
+    reference = open_reference(run / "best.pth", CheckpointSettings())  # neither recipe nor alphabet
     assert reference.manifest.alphabet == tuple(DIGITS)
     assert (reference.manifest.height, reference.manifest.width) == (16, WidthRule(32, 160, 8))
     assert reference.manifest.steps == StepRule(4, 3)
@@ -465,7 +466,7 @@ def test_validation_scores_as_evaluate_does(learned: tuple[Path, Path], tmp_path
     slow = config.optimizer.model_copy(update={"lr": 1e-3})
     config = Config.model_validate({**config.model_dump(), **changes, "start": start, "optimizer": slow})
     inside = train(config).scores["others"]
-    export(open_reference(tmp_path / "run" / "best.pth", Settings()), tmp_path / "x.onnx")
+    export(open_reference(tmp_path / "run" / "best.pth", CheckpointSettings()), tmp_path / "x.onnx")
     outside = evaluate(
         Recognizer.load(tmp_path / "x.onnx"), {"others": open_dataset(str(labels))}, chunk=8, workers=1
     )
@@ -622,4 +623,4 @@ def test_kept_checkpoints(plain: dict[str, Any]) -> None:
     names = [path.name for path in sorted(config.out.glob("*.pth"))]
     assert names == ["last.pth", "step-0000002.pth", "step-0000004.pth"]
     assert all(path.stat().st_mtime >= started - 1 for path in config.out.glob("*.pth"))
-    assert open_reference(config.out / names[1], Settings()).manifest.alphabet == tuple(DIGITS)
+    assert open_reference(config.out / names[1], CheckpointSettings()).manifest.alphabet == tuple(DIGITS)

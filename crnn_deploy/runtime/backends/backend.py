@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from crnn_deploy.errors import BackendMissing, ModelNotFound, ModelUnreadable
 from crnn_deploy.manifest import Manifest
+from crnn_deploy.process import not_forked
 from crnn_deploy.runtime.decoding.ctc import Frames
-from crnn_deploy.runtime.fork import not_forked
 
 __all__ = ["SUFFIXES", "Backend", "Device", "Engine", "open_backend"]
 

@@ -19,9 +19,8 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from crnn_deploy import strict_json
 from crnn_deploy.errors import BackendMissing, CrnnDeployError, ModelNotFound, ModelUnreadable
-from crnn_deploy.files import open_regular
+from crnn_deploy.files import open_regular, parse_json
 from crnn_deploy.manifest import Manifest
 from crnn_deploy.runtime.backends import cache
 from crnn_deploy.runtime.backends.backend import Backend, Device, Engine, open_backend
@@ -82,7 +81,7 @@ def choose(path: Path) -> Choice:
 def _remembered(data: bytes) -> Choice | None:
     """A choice that was stored; None where the file holds none."""
     try:
-        choice = Choice(**strict_json.loads(data))
+        choice = Choice(**parse_json(data))
         known = choice.engine in get_args(Engine)
         return choice if known and all(map(math.isfinite, choice.milliseconds.values())) else None
     except (ValueError, TypeError, AttributeError):

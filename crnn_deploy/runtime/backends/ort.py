@@ -50,8 +50,9 @@ _HEAVY = ("Conv", "LSTM", "GRU", "RNN", "MatMul", "Gemm")  # and their quantised
 
 
 class OrtBackend:
-    """An ONNX file with a manifest, run by ONNX Runtime.
+    """An ONNX model with a manifest, run by ONNX Runtime.
 
+    content: the model itself, where it is in memory; `path` only names it then
     threads: intra-op threads; results do not depend on it
     device: cuda is refused where ONNX Runtime would quietly take the CPU, for all nodes or for heavy ones
     tf32: on cuda, whether fp32 products may round their factors to TF32 (10 bits of mantissa for 23)
@@ -63,12 +64,15 @@ class OrtBackend:
         self,
         path: Path,
         *,
+        content: bytes | None = None,
         threads: int = 1,
         device: Device = "cpu",
         tf32: bool = False,
         cached: bool = False,
     ) -> None:
-        session = open_session(path, threads=threads, device=device, tf32=tf32, cached=cached)
+        session = open_session(
+            path, content=content, threads=threads, device=device, tf32=tf32, cached=cached
+        )
         try:
             text = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
         except UnicodeDecodeError as error:
@@ -131,28 +135,38 @@ def _fits(size: int, rule: int | WidthRule) -> bool:
 
 
 def open_session(
-    path: Path, *, threads: int, device: Device = "cpu", tf32: bool = False, cached: bool = False
+    path: Path,
+    *,
+    content: bytes | None = None,
+    threads: int,
+    device: Device = "cpu",
+    tf32: bool = False,
+    cached: bool = False,
 ) -> onnxruntime.InferenceSession:
     """An ONNX Runtime session.
 
+    content: as of `OrtBackend`; it refers to nothing outside of it, and is not cached
     tf32: as of `OrtBackend`
     cached: whether ONNX Runtime's optimised graph for the CPU is kept for the next time (see
         `crnn_deploy.runtime.backends.cache`)
     Raises BackendMissing, ModelUnreadable.
     """
     ort = _import_onnxruntime()
-    outside = check_self_contained(path)
+    outside = content is not None or check_self_contained(path)
+    model = str(path) if content is None else content
     if device == "cuda":
-        return _open_on_cuda(ort, path, _options(ort, threads, device=device), tf32)
+        return _open_on_cuda(ort, path, model, _options(ort, threads, device=device), tf32)
     try:
         if cached and not outside:
             return _open_cached(ort, path, _options(ort, threads))
-        return ort.InferenceSession(str(path), _options(ort, threads), providers=[_PROVIDERS["cpu"]])
+        return ort.InferenceSession(model, _options(ort, threads), providers=[_PROVIDERS["cpu"]])
     except Exception as error:  # ONNX Runtime's exceptions share no base class
         raise ModelUnreadable(path, f"ONNX Runtime cannot load it: {_reason(error)}") from error
 
 
-def _open_on_cuda(ort: Any, path: Path, options: Any, tf32: bool) -> onnxruntime.InferenceSession:
+def _open_on_cuda(
+    ort: Any, path: Path, model: str | bytes, options: Any, tf32: bool
+) -> onnxruntime.InferenceSession:
     """A session whose heavy nodes run on the GPU. Raises BackendMissing, ModelUnreadable."""
     provider = _PROVIDERS["cuda"]
     if provider not in ort.get_available_providers():
@@ -166,7 +180,7 @@ def _open_on_cuda(ort: Any, path: Path, options: Any, tf32: bool) -> onnxruntime
     options.add_session_config_entry(_ASSIGNMENT, "1")
     try:
         settings = {"use_tf32": str(int(tf32))}
-        session = ort.InferenceSession(str(path), options, providers=[(provider, settings)])
+        session = ort.InferenceSession(model, options, providers=[(provider, settings)])
     except Exception as error:  # ONNX Runtime's exceptions share no base class
         if found := _CUDA_FAILURE.search(str(error)):
             reason = found[0].strip()

@@ -19,8 +19,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, Any
 
-from crnn_deploy import strict_json
 from crnn_deploy.errors import LibraryMissing
+from crnn_deploy.files import parse_json
 
 __all__ = ["Context", "KenlmFailed", "KenlmProcess"]
 
@@ -182,7 +182,7 @@ class KenlmProcess:
                 self._process.kill()
                 raise KenlmFailed(_NO_ANSWER)
         try:
-            return strict_json.loads(line)
+            return parse_json(line)
         except ValueError:
             raise KenlmFailed(_NO_ANSWER) from None
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from crnn_deploy.errors import CrnnDeployError
 from crnn_deploy.files import read_regular
-from crnn_deploy.runtime.fork import not_forked
+from crnn_deploy.process import not_forked
 from crnn_deploy.runtime.images.budget import Budget
 from crnn_deploy.runtime.images.header import (
     MAX_PIXELS,

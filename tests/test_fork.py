@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from crnn_deploy.runtime.fork import not_forked
+from crnn_deploy.process import not_forked
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 
@@ -113,7 +113,7 @@ def test_a_fork_waits_for_those_inside_and_not_for_its_own_thread() -> None:
 
 
 def test_a_fork_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("crnn_deploy.runtime.fork._LONGEST", 0.1)
+    monkeypatch.setattr("crnn_deploy.process._FORK_WAITS", 0.1)
     inside, leave = threading.Event(), threading.Event()
 
     def hold() -> None:

@@ -1,0 +1,36 @@
+"""How many time steps a network gives at each width: told by running it at some."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from crnn_deploy.errors import ModelInvalid
+from crnn_deploy.manifest import StepRule, WidthRule
+
+__all__ = ["probed_widths", "step_rule"]
+
+_PROBES = 40  # consecutive widths tried; more than twice the largest stride of a known network
+_FAR = 14  # widths from the smallest to the largest
+
+
+def probed_widths(rule: WidthRule) -> list[int]:
+    """Consecutive widths, which tell the stride, and far ones, which tell whether it holds."""
+    return [*range(rule.minimum, rule.minimum + _PROBES), *rule.spread(_FAR)]
+
+
+def step_rule(steps: Mapping[int, int]) -> StepRule:
+    """The `(width + offset) // stride` that gives these time steps."""
+    if len(steps) == 1:
+        [(width, count)] = steps.items()
+        stride = max(1, width // count)
+        return StepRule(stride, stride * count - width)
+    for rule in _candidates(min(steps), steps[min(steps)]):
+        if all(rule(width) == count for width, count in steps.items()):
+            return rule
+    raise ModelInvalid(f"the network's time steps follow no stride: {steps}")
+
+
+def _candidates(width: int, count: int) -> Iterator[StepRule]:
+    for stride in range(1, _PROBES // 2 + 1):
+        for offset in range(stride * count - width, stride * (count + 1) - width):
+            yield StepRule(stride, offset)

@@ -1,0 +1,19 @@
+"""What the user says of a checkpoint."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from crnn_deploy.recipes.recipe import Blank
+
+__all__ = ["CheckpointSettings"]
+
+
+@dataclass(frozen=True)
+class CheckpointSettings:
+    """What the user says of a checkpoint; None leaves it to the checkpoint and its family's recipe."""
+
+    recipe: str | None = None  # name or .toml file
+    model: str | None = None  # `package.module:factory` or `file.py:factory`
+    alphabet: tuple[str, ...] | None = None
+    blank: Blank | None = None
