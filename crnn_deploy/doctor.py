@@ -75,8 +75,10 @@ class Diagnosis:
 
     @property
     def healthy(self) -> bool:
-        """Whether text can be read at all."""
-        return all(found.status == "works" for found in self.commands if found.name == "infer")
+        """Whether text can be read, and what reads it unless told otherwise is not broken."""
+        infer = next(found for found in self.commands if found.name == "infer")
+        broken = {found.name for found in self.libraries if found.status == "broken"}
+        return infer.status == "works" and "ONNX Runtime" not in broken
 
     def to_plain(self) -> dict[str, Any]:
         return {"healthy": self.healthy, **asdict(self)}
@@ -129,7 +131,8 @@ def _library(name: str, library: Library) -> Finding:
             return Finding(name, "missing", "not installed", install)
         return Finding(name, "broken", _reason(error), _mend(name) if not library.extras else install)
     except Exception as error:  # what a broken library raises when it is imported is its own affair
-        return Finding(name, "broken", _reason(error), _mend(name))
+        innermost = _culprit(error) if isinstance(error, ImportError | OSError) else None
+        return Finding(name, "broken", _reason(error), _mend(innermost or name))
 
 
 def _remedy(libraries: Collection[str]) -> str:

@@ -1,28 +1,33 @@
 """A command line for everything that the table of commands says a command can do, and its run.
 
-    python tests/command_lines.py FOLDER [--without MODULE,MODULE]
+    python tests/command_lines.py FOLDER [MODULE ...]
 
-runs those of which `doctor` says that they work in this Python, and those of which it says that they do not, on
-the files that `make_inputs` left in FOLDER, with modules made absent. What was said wrongly is printed. Needs
-nothing but the toolkit.
+runs what `doctor` says works in this Python, and what it says does not, on the files that `make_inputs` left in
+FOLDER, as if the MODULEs were not installed. Prints what `doctor` was wrong about; on stderr, each command with
+its CPU time. Needs the toolkit alone.
 """
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import shutil
 import sys
-import tempfile, time
+import tempfile
+import time
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
+from types import ModuleType
+from typing import ClassVar
 
 __all__ = ["LINES", "NOT_RUN", "OF_SPEED", "make_inputs"]
 
 _HTML = "-o {out}/x.onnx --html {out}/x.html"
 _NUMBERS = "--alphabet-string 0123456789"
-_TORCH = f"--recipe paper {_NUMBERS}"
+_TORCH = "--recipe paper"
 _QUANTIZE = "--scales scales.json --target gpu --samples 40 -o {out}/q.onnx"
 
 # by command and what it is used for, as crnn_deploy.commands has them; of a command alone, without any use
@@ -39,7 +44,7 @@ LINES = {
     "calibrate|without IMAGES": "calibrate tiny.onnx --method minmax --samples 32 -o {out}/y.json",
     "quantize": f"quantize tiny.onnx crops {_QUANTIZE}",
     "quantize|without DATA": f"quantize tiny.onnx {_QUANTIZE}",
-    "quantize|of an LMDB": f"quantize tiny.onnx packed.lmdb {_QUANTIZE}",
+    "quantize|of an LMDB": f"quantize tiny.onnx packed.lmdb --kind lmdb {_QUANTIZE}",
     "quantize|with --rest fp16": f"quantize tiny.onnx crops --rest fp16 {_QUANTIZE}",
     "quantize|with --html": f"quantize tiny.onnx crops {_QUANTIZE} --html {{out}}/q.html",
     "verify|of .onnx files": "verify tiny.onnx tiny.onnx",
@@ -56,7 +61,7 @@ LINES = {
     "inspect|of .engine files": "inspect tiny.engine",
     "inspect|of .onnx files": "inspect tiny.onnx",
     "inspect|of checkpoints": f"inspect tiny.pth {_TORCH}",
-    "describe": f"describe foreign.onnx {_TORCH} -o {{out}}/d.onnx",
+    "describe": f"describe foreign.onnx {_TORCH} {_NUMBERS} -o {{out}}/d.onnx",
     "set-decoding": "set-decoding tiny.onnx --allow 0123 -o {out}/s.onnx",
     "calibrate-confidence": "calibrate-confidence latin.onnx labels.txt -o {out}/c.onnx",
     "calibrate-confidence|of an LMDB": "calibrate-confidence latin.onnx packed.lmdb -o {out}/c.onnx",
@@ -120,7 +125,7 @@ def make_inputs(folder: Path) -> None:
 
     torch.manual_seed(0)
     module = CRNN(32, 1, 11, hidden=8, widths=(4, 4, 8, 8, 8, 8, 8))
-    torch.save(module.state_dict(), folder / "tiny.pth")
+    torch.save({"state_dict": module.state_dict(), "alphabet": "0123456789"}, folder / "tiny.pth")
     source = {"recipe": "paper", "family": "crnn"}
     export(reference_of(module, RECIPES["paper"], tuple("0123456789"), source), folder / "tiny.onnx")
     foreign = onnx.load(folder / "tiny.onnx")
@@ -150,14 +155,24 @@ def make_inputs(folder: Path) -> None:
     (folder / "train.yaml").write_text(yaml.safe_dump(config))
 
 
-class _Without:
+class _Without(PathFinder):
     """Finds modules as before, but for some."""
 
-    def __init__(self, absent: frozenset[str]) -> None:
-        self._absent = absent
+    absent: ClassVar[frozenset[str]] = frozenset()
 
-    def find_spec(self, name: str, path: Sequence[str] | None = None, target: None = None) -> ModuleSpec | None:
-        return None if name.partition(".")[0] in self._absent else PathFinder.find_spec(name, path, target)
+    @classmethod
+    def find_spec(
+        cls, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        return None if fullname.partition(".")[0] in cls.absent else super().find_spec(fullname, path, target)
+
+
+def _draw_with_few_fonts() -> None:
+    """Those inside matplotlib, since a system's are looked through for seconds by every command."""
+    with suppress(ImportError):
+        from crnn_deploy.synthesis import fonts
+
+        fonts.scan.__defaults__ = ("latin", ())
 
 
 def _wrong(out: str) -> list[str]:
@@ -168,6 +183,7 @@ def _wrong(out: str) -> list[str]:
     from crnn_deploy.commands import COMMANDS
     from crnn_deploy.doctor import examine
 
+    _draw_with_few_fonts()
     wrong = []
     for found in examine().commands:
         command = COMMANDS[found.name]
@@ -181,22 +197,27 @@ def _wrong(out: str) -> list[str]:
         for name, expected in works.items():
             if name in NOT_RUN or (not expected and name.endswith(OF_SPEED)):
                 continue
-            start=time.monotonic();result = CliRunner().invoke(main, shlex.split(LINES[name].format(out=out)))
+            start = time.process_time()
+            result = CliRunner().invoke(main, shlex.split(LINES[name].format(out=out)))
             said = result.stderr.strip().splitlines()[-1:]
-            fine = result.exit_code in (0, *_REFUSALS.get(found.name, ())) and not _FAILED.search(result.stderr)
+            fine = result.exit_code in (0, *_REFUSALS.get(found.name, ())) and not _FAILED.search(
+                result.stderr
+            )
             if fine != expected:
                 claim = "works" if expected else "does not work"
                 wrong.append(f"doctor says that {name} {claim}; exit code {result.exit_code}, {said}")
-            print(f"{time.monotonic()-start:.1f} {name}: {'runs' if fine else 'fails'} {said}", file=sys.stderr)
+            took = time.process_time() - start
+            print(
+                f"{took:5.1f} s  {name}: exit code {result.exit_code} {' '.join(said)[:90]}", file=sys.stderr
+            )
     return wrong
 
 
 if __name__ == "__main__":
-    if "--without" in sys.argv:
-        without = _Without(frozenset(sys.argv[3].split(",")))
-        sys.meta_path[sys.meta_path.index(PathFinder)] = without  # type: ignore[call-overload]
-    import os
-
+    if sys.argv[2:]:
+        _Without.absent = frozenset(sys.argv[2:])
+        sys.meta_path[sys.meta_path.index(PathFinder)] = _Without
     os.chdir(sys.argv[1])
     with tempfile.TemporaryDirectory() as made:
-        print("\n".join(_wrong(made)))
+        for line in _wrong(made):
+            print(line)

@@ -15,6 +15,7 @@ PACKAGE = Path(__file__).parents[1] / "crnn_deploy"
 # each room and the rooms that it imports, from the bottom up: a room imports those above its line alone
 ROOMS: dict[str, str] = {
     "errors": "",
+    "commands": "",
     "models": "",
     "networks": "errors",
     "files": "errors",
@@ -26,7 +27,7 @@ ROOMS: dict[str, str] = {
     "runtime.images": "errors files manifest process",
     "runtime.backends": "errors files manifest process runtime.decoding",
     "runtime": "decoding_rule errors files manifest models process runtime.backends runtime.decoding runtime.images",
-    "doctor": "runtime.backends",
+    "doctor": "commands errors runtime.backends",
     "graph": "errors files manifest runtime.backends",
     "datasets": "errors files manifest process recipes runtime.decoding runtime.images",
     "synthesis": "datasets errors files",
@@ -41,7 +42,7 @@ ROOMS: dict[str, str] = {
     "training": "datasets errors evaluation export files manifest networks process quantization recipes runtime "
     "runtime.decoding runtime.images synthesis",
     "inspection": "errors export graph manifest recipes runtime.backends",
-    "cli": "datasets decoding_rule doctor engine errors evaluation export files graph inspection manifest models "
+    "cli": "commands datasets decoding_rule doctor engine errors evaluation export files graph inspection manifest models "
     "parity process quantization recipes runtime runtime.backends runtime.decoding runtime.images synthesis training",
     "": "cli errors manifest process runtime runtime.decoding",
 }

@@ -19,7 +19,7 @@ __all__ = ["doctor"]
 def doctor(model: Path | None, as_json: bool) -> None:
     """Show which libraries and GPUs are usable here, which commands work, and what installs the rest.
 
-    Exit code: 0 when `infer` works, else 1.
+    Exit code: 0 when `infer` works, else 1; 1 too when ONNX Runtime is broken.
     """
     if model is not None:
         from crnn_deploy.runtime.backends.choice import choose
