@@ -122,7 +122,6 @@ COMMANDS = {
         "crnn_deploy.cli.build_engine:build_engine",
         (*_BASE, *_RUN, *_all("ONNX", "ml_dtypes", "RapidFuzz"), _BUILDER),
         uses=(
-            Use("without --images", _DRAW),
             Use("with --checkpoint", _TORCH),
             Use("with a check on the GPU", _ENGINE),
         ),

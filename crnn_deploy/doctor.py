@@ -6,8 +6,10 @@ Imports nothing but the standard library until it looks, so that it runs where e
 from __future__ import annotations
 
 import platform
+import sys
 import traceback
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass
 from importlib import import_module, metadata
 from importlib.util import find_spec
@@ -96,7 +98,8 @@ class Diagnosis:
 
 def examine() -> Diagnosis:
     """Look at everything, import by import."""
-    found = {item.name: item for item in _libraries()}
+    with redirect_stdout(sys.stderr):  # what a library says of its own import
+        found = {item.name: item for item in _libraries()}
     return Diagnosis(
         tuple(found.values()), tuple(_ability(name, command, found) for name, command in COMMANDS.items())
     )
@@ -240,7 +243,7 @@ def _install(missing: Sequence[Need], found: Mapping[str, Finding]) -> str:
     steps = [found[name].install for name in names if name not in absent]
     if absent:
         steps.append(_remedy(absent))
-    return "; ".join(step for step in steps if step is not None)
+    return "; ".join(dict.fromkeys(step for step in steps if step is not None))
 
 
 def explained(error: Exception, command: str) -> CrnnDeployError | None:

@@ -2,9 +2,9 @@
 
     python tests/command_lines.py FOLDER [MODULE ...]
 
-runs what `doctor` says works in this Python, and what it says does not, on the files that `make_inputs` left in
-FOLDER, as if the MODULEs were not installed. Prints what `doctor` was wrong about; on stderr, each command with
-its CPU time. Needs the toolkit alone.
+runs what `doctor` says works in this Python, and what it says does not, on the files that `make_inputs` left
+in FOLDER, as if the MODULEs were not installed. Prints what `doctor` was wrong about; on stderr, each command
+with its CPU time. Needs the toolkit alone.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ from typing import ClassVar
 __all__ = ["LINES", "NOT_RUN", "OF_SPEED", "make_inputs"]
 
 _HTML = "-o {out}/x.onnx --html {out}/x.html"
+_BENCHMARK = "benchmark tiny.onnx --rounds 2 --count 4 --widths 100 --batch 1"
+_QAT = "--qat --set start.checkpoint=tiny.pth --set start.recipe=paper"
 _NUMBERS = "--alphabet-string 0123456789"
 _TORCH = "--recipe paper"
 _QUANTIZE = "--scales scales.json --target gpu --samples 40 -o {out}/q.onnx"
@@ -36,9 +38,8 @@ LINES = {
     "infer|with --engine openvino": "infer --model tiny.onnx --engine openvino crops",
     "infer|with --decoder beam at full speed": "infer --model tiny.onnx --decoder beam crops",
     "export": f"export --checkpoint tiny.pth {_TORCH} -o {{out}}/x.onnx",
-    "build-engine": "build-engine tiny.onnx --images crops --widths 100,100,200 -o {out}/x.engine",
-    "build-engine|without --images": "build-engine tiny.onnx --fp16 --widths 100,100,200 -o {out}/y.engine",
-    "build-engine|with --checkpoint": "build-engine tiny.onnx --images crops --widths 100,100,200 "
+    "build-engine": "build-engine tiny.onnx --fp16 --widths 100,100,200 -o {out}/x.engine",
+    "build-engine|with --checkpoint": "build-engine tiny.onnx --widths 100,100,200 "
     f"--checkpoint tiny.pth {_TORCH} -o {{out}}/z.engine",
     "calibrate": "calibrate tiny.onnx crops --method minmax -o {out}/x.json",
     "calibrate|without IMAGES": "calibrate tiny.onnx --method minmax --samples 32 -o {out}/y.json",
@@ -55,9 +56,9 @@ LINES = {
     "evaluate|of an LMDB": "evaluate tiny.onnx packed.lmdb",
     "evaluate|with --html": "evaluate tiny.onnx labels.txt --html {out}/e.html",
     "evaluate|with --decoder beam at full speed": "evaluate tiny.onnx labels.txt --decoder beam",
-    "benchmark|of .onnx files": "benchmark tiny.onnx --rounds 2 --count 4 --widths 100 --batch 1",
-    "benchmark|with operations counted": "benchmark tiny.onnx --rounds 2 --count 4 --widths 100 --batch 1",
-    "benchmark|with --plot": "benchmark tiny.onnx --rounds 2 --count 4 --widths 100 --batch 1 --plot {out}/b.png",
+    "benchmark|of .onnx files": _BENCHMARK,
+    "benchmark|with operations counted": _BENCHMARK,
+    "benchmark|with --plot": f"{_BENCHMARK} --plot {{out}}/b.png",
     "inspect|of .engine files": "inspect tiny.engine",
     "inspect|of .onnx files": "inspect tiny.onnx",
     "inspect|of checkpoints": f"inspect tiny.pth {_TORCH}",
@@ -71,8 +72,7 @@ LINES = {
     "doctor|with --model": "doctor --model tiny.onnx",
     "train": "train --config train.yaml --set out={out}/run",
     "train|of an LMDB": "train --config train.yaml --set out={out}/run-lmdb --set train.0.path=packed.lmdb",
-    "train|with --qat": "train --config train.yaml --set out={out}/run-qat --qat --set start.checkpoint=tiny.pth "
-    "--set start.recipe=paper",
+    "train|with --qat": f"train --config train.yaml --set out={{out}}/run-qat {_QAT}",
     "dataset check": f"dataset check labels.txt {_NUMBERS}",
     "dataset check|of an LMDB": f"dataset check packed.lmdb {_NUMBERS}",
     "dataset check|with --model": "dataset check labels.txt --model tiny.onnx",
@@ -219,5 +219,6 @@ if __name__ == "__main__":
         sys.meta_path[sys.meta_path.index(PathFinder)] = _Without
     os.chdir(sys.argv[1])
     with tempfile.TemporaryDirectory() as made:
+        os.environ["CRNN_DEPLOY_CACHE"] = made  # what is remembered from elsewhere may not run here
         for line in _wrong(made):
             print(line)

@@ -201,6 +201,7 @@ def test_a_command_imports_only_click_and_errors_before_it_runs(name: str) -> No
     }
     # options are held to the same
     rooms = (
+        "commands",
         "errors",
         "process",
         "cli.options",
