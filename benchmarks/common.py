@@ -2,7 +2,7 @@
 
 What is compared runs in one process with one thread, round by round in turn, after a round that warms up, so
 that a loaded machine slows all alike. CPU time is that of the whole process. Every round's value is kept:
-`compare.py` tells noise by them. Weights are random: speeds hold, accuracies do not.
+`benchmarks.speed.compare` tells noise by them. Weights are random: speeds hold, accuracies do not.
 """
 
 from __future__ import annotations

@@ -13,9 +13,17 @@ from importlib import import_module
 
 TYPE_CHECKING = False  # of `typing`, which takes 5 ms; until it is there, a signal is Python's own affair
 if TYPE_CHECKING:
+    from crnn_deploy.datasets import Dataset, open_dataset
     from crnn_deploy.errors import CrnnDeployError
+    from crnn_deploy.evaluation.evaluate import evaluate
+    from crnn_deploy.evaluation.metrics import score
     from crnn_deploy.manifest import Manifest, StepRule, WidthRule
+    from crnn_deploy.runtime.decoding.alignment import Decoder
+    from crnn_deploy.runtime.decoding.beam import Beam
+    from crnn_deploy.runtime.decoding.constraints import Constraint
     from crnn_deploy.runtime.decoding.ctc import Char, Text
+    from crnn_deploy.runtime.decoding.lm import open_language_model
+    from crnn_deploy.runtime.decoding.scoring import Scorer
     from crnn_deploy.runtime.recognizer import Recognizer
 
     __version__: str
@@ -24,24 +32,42 @@ if TYPE_CHECKING:
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __all__ = [
+    "Beam",
     "Char",
+    "Constraint",
     "CrnnDeployError",
+    "Dataset",
+    "Decoder",
     "Manifest",
     "Recognizer",
+    "Scorer",
     "StepRule",
     "Text",
     "WidthRule",
     "__version__",
+    "evaluate",
+    "open_dataset",
+    "open_language_model",
+    "score",
 ]
 
 _HOMES = {
+    "Beam": "crnn_deploy.runtime.decoding.beam",
     "Char": "crnn_deploy.runtime.decoding.ctc",
+    "Constraint": "crnn_deploy.runtime.decoding.constraints",
     "CrnnDeployError": "crnn_deploy.errors",
+    "Dataset": "crnn_deploy.datasets",
+    "Decoder": "crnn_deploy.runtime.decoding.alignment",
     "Manifest": "crnn_deploy.manifest",
     "Recognizer": "crnn_deploy.runtime.recognizer",
+    "Scorer": "crnn_deploy.runtime.decoding.scoring",
     "StepRule": "crnn_deploy.manifest",
     "Text": "crnn_deploy.runtime.decoding.ctc",
     "WidthRule": "crnn_deploy.manifest",
+    "evaluate": "crnn_deploy.evaluation.evaluate",
+    "open_dataset": "crnn_deploy.datasets",
+    "open_language_model": "crnn_deploy.runtime.decoding.lm",
+    "score": "crnn_deploy.evaluation.metrics",
 }
 
 

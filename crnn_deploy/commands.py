@@ -108,8 +108,8 @@ COMMANDS = {
         "crnn_deploy.cli.infer:infer",
         _BASE,
         (
-            Use("with --engine onnxruntime, the default", _RUN),
-            Use("with --engine openvino", _all("OpenVINO")),
+            Use("with --backend onnxruntime, the default", _RUN),
+            Use("with --backend openvino", _all("OpenVINO")),
             _OF_ENGINES,
         ),
         (_BEAM, _KENLM),

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
 from typing import Any, Literal, get_args
 
-from crnn_deploy.errors import ManifestInvalid
+from crnn_deploy.errors import ManifestInvalid, shortened
 
 __all__ = ["Aggregate", "DecoderName", "DecodingRule", "shown"]
 
@@ -140,7 +140,4 @@ def shown(value: object) -> str:
         text = repr(value)
     except ValueError:  # a whole number of thousands of digits
         return "a number of thousands of digits"
-    return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}..."
-
-
-_MOST_SHOWN = 80  # characters
+    return shortened(text, 80)

@@ -26,7 +26,7 @@ from crnn_deploy.commands import (
     extras_for,
     library_of,
 )
-from crnn_deploy.errors import CrnnDeployError, LibraryBroken, LibraryMissing
+from crnn_deploy.errors import CrnnDeployError, LibraryBroken, LibraryMissing, first_line
 from crnn_deploy.runtime.backends import driver
 from crnn_deploy.runtime.backends.installed import onnxruntime_distributions, onnxruntime_too_old
 from crnn_deploy.runtime.backends.openvino_import import without_telemetry
@@ -277,4 +277,4 @@ def _reason(error: BaseException) -> str:
     """One line; of the error that began it, since libraries wrap it in pages of advice."""
     while error.__cause__ is not None:
         error = error.__cause__
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return first_line(error)

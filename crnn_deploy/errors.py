@@ -24,8 +24,10 @@ __all__ = [
     "ReadFailed",
     "RunFailed",
     "VerdictFailed",
+    "first_line",
     "printable",
     "printable_json",
+    "shortened",
 ]
 
 
@@ -39,6 +41,16 @@ class CrnnDeployError(Exception):
 
     def __init__(self, message: str) -> None:
         super().__init__(" ".join(printable(message).splitlines()))
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says, or its class where it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def shortened(text: str, most: int = 60) -> str:
+    """A text of which a message shows no more than so many characters."""
+    return text if len(text) <= most else f"{text[:most]}..."
 
 
 def printable(text: str) -> str:

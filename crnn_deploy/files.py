@@ -33,6 +33,7 @@ __all__ = [
     "parse_json",
     "read_regular",
     "replacing",
+    "sha256",
     "temporary",
     "write",
 ]
@@ -99,6 +100,17 @@ def read_regular(path: str | os.PathLike[str], limit: int) -> bytes:
     if max(size, len(data)) > limit:
         raise OSError(errno.EFBIG, f"it has more than the limit of {limit:,} bytes", os.fspath(path))
     return data
+
+
+def sha256(file: str | os.PathLike[str] | io.BufferedReader) -> str:
+    """SHA-256 of a regular file, or of the rest of an open one, in hexadecimal digits.
+
+    Raises what `open_regular` raises.
+    """
+    if isinstance(file, str | os.PathLike):
+        with open_regular(file) as opened:
+            return sha256(opened)
+    return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class LineTooLong(Exception):

@@ -10,10 +10,11 @@ import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 from crnn_deploy.decoding_rule import DecodingRule, shown
-from crnn_deploy.errors import ManifestInvalid
+from crnn_deploy.errors import ManifestInvalid, ManifestMissing
 from crnn_deploy.files import parse_json
 
 __all__ = [
@@ -253,6 +254,13 @@ class Manifest:
             if not plain[name]:
                 del plain[name]  # earlier versions know no such key
         return json.dumps({"schema": SCHEMA, **plain}, ensure_ascii=False)
+
+    @classmethod
+    def in_metadata(cls, metadata: Mapping[str, str], path: Path) -> Manifest:
+        """The manifest in the metadata of an ONNX file. Raises ManifestMissing, ManifestInvalid."""
+        if (text := metadata.get(METADATA_KEY)) is None:
+            raise ManifestMissing(path)
+        return cls.from_json(text)
 
     @classmethod
     def from_json(cls, text: str) -> Manifest:

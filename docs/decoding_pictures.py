@@ -3,7 +3,8 @@
     python docs/decoding_pictures.py
 
 Reads examples/images/08.png (`naïve façade`) with the default model, and draws what its decoders see and say
-into docs/pictures/. Needs the extras [cpu,decode,train]; reliability.png is of benchmarks/accuracy/confidence.py.
+into docs/pictures/. Needs the extras [cpu,decode,train].
+benchmarks/accuracy/confidence.py draws reliability.png.
 """
 
 from __future__ import annotations

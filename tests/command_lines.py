@@ -26,23 +26,23 @@ from typing import ClassVar
 __all__ = ["LINES", "NOT_RUN", "OF_SPEED", "make_inputs"]
 
 _HTML = "-o {out}/x.onnx --html {out}/x.html"
-_BENCHMARK = "benchmark tiny.onnx --rounds 2 --count 4 --widths 100 --batch 1"
+_BENCHMARK = "benchmark tiny.onnx --rounds 2 --max-images 4 --widths 100 --batch 1"
 _QAT = "--qat --set start.checkpoint=tiny.pth --set start.recipe=paper"
 _NUMBERS = "--alphabet-string 0123456789"
 _TORCH = "--recipe paper"
-_QUANTIZE = "--scales scales.json --target gpu --samples 40 -o {out}/q.onnx"
+_QUANTIZE = "--scales scales.json --target-device gpu --synthetic-images 40 -o {out}/q.onnx"
 
 # by command and what it is used for, as crnn_deploy.commands has them; of a command alone, without any use
 LINES = {
-    "infer|with --engine onnxruntime, the default": "infer --model tiny.onnx crops",
-    "infer|with --engine openvino": "infer --model tiny.onnx --engine openvino crops",
+    "infer|with --backend onnxruntime, the default": "infer --model tiny.onnx crops",
+    "infer|with --backend openvino": "infer --model tiny.onnx --backend openvino crops",
     "infer|with --decoder beam at full speed": "infer --model tiny.onnx --decoder beam crops",
     "export": f"export --checkpoint tiny.pth {_TORCH} -o {{out}}/x.onnx",
-    "build-engine": "build-engine tiny.onnx --fp16 --widths 100,100,200 -o {out}/x.engine",
-    "build-engine|with --checkpoint": "build-engine tiny.onnx --widths 100,100,200 "
+    "build-engine": "build-engine tiny.onnx --fp16 --width-range 100,100,200 -o {out}/x.engine",
+    "build-engine|with --checkpoint": "build-engine tiny.onnx --width-range 100,100,200 "
     f"--checkpoint tiny.pth {_TORCH} -o {{out}}/z.engine",
     "calibrate": "calibrate tiny.onnx crops --method minmax -o {out}/x.json",
-    "calibrate|without IMAGES": "calibrate tiny.onnx --method minmax --samples 32 -o {out}/y.json",
+    "calibrate|without IMAGES": "calibrate tiny.onnx --method minmax --max-images 32 -o {out}/y.json",
     "quantize": f"quantize tiny.onnx crops {_QUANTIZE}",
     "quantize|without DATA": f"quantize tiny.onnx {_QUANTIZE}",
     "quantize|of an LMDB": f"quantize tiny.onnx packed.lmdb --kind lmdb {_QUANTIZE}",
@@ -78,8 +78,8 @@ LINES = {
     "dataset check|with --model": "dataset check labels.txt --model tiny.onnx",
     "dataset check|with --plot": f"dataset check labels.txt {_NUMBERS} --plot {{out}}/w.png",
     "dataset pack": "dataset pack labels.txt -o {out}/packed.lmdb",
-    "dataset preview": "dataset preview labels.txt --count 4 -o {out}/sheet.png",
-    "dataset preview|of an LMDB": "dataset preview packed.lmdb --count 4 -o {out}/sheet.png",
+    "dataset preview": "dataset preview labels.txt --max-images 4 -o {out}/sheet.png",
+    "dataset preview|of an LMDB": "dataset preview packed.lmdb --max-images 4 -o {out}/sheet.png",
     "dataset fonts": "dataset fonts",
     "dataset pack-fonts": "dataset pack-fonts --folder fonts -o {out}/fonts.tar.xz",
 }

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from crnn_deploy.runtime.backends.cuda import CudaFailed
 from crnn_deploy.runtime.backends.engine_file import (
     EngineFile,
-    Layer,
+    EngineLayer,
     Profile,
     Range,
     digest,
@@ -288,7 +288,7 @@ def write_engine(source: Path, path: Path, profiles: tuple[Profile, ...] = PROFI
         targets=(),
         precision="fp32",
         kept_fp32=(),
-        layers=(Layer("all", "ALL", "fp32"),),
+        layers=(EngineLayer("all", "ALL", "fp32"),),
         layers_from="network",
         profiles=profiles,
         verified=None,

@@ -40,7 +40,7 @@ def fork_while(threads, work, check, children):
 READ = """
 from crnn_deploy import Recognizer
 from crnn_deploy.models import DEFAULT
-recognizer = Recognizer.load(DEFAULT, engine=sys.argv[1], threads=int(sys.argv[2]))
+recognizer = Recognizer.load(DEFAULT, backend=sys.argv[1], threads=int(sys.argv[2]))
 images = [np.random.default_rng(i).integers(0, 256, (32, 100 + 8 * i), np.uint8) for i in range(8)]
 want = recognizer.read(images)
 fork_while(4, lambda: recognizer.read(images), lambda: recognizer.read(images) == want, int(sys.argv[3]))
@@ -54,13 +54,14 @@ check()
 fork_while(4, check, check, 20)
 """
 PREPARE = """
-from crnn_deploy import Recognizer, image
+from crnn_deploy import Recognizer
+from crnn_deploy.runtime.images.prepare import prepare
 manifest = replace(Recognizer().manifest, interpolation="pillow-bicubic")
 pixels = np.random.default_rng(0).integers(0, 256, (900, 1600), np.uint8)
-def prepare():
-    return image.prepare(pixels, manifest).any()
-prepare()
-fork_while(3, prepare, prepare, 20)
+def prepared():
+    return prepare(pixels, manifest).any()
+prepared()
+fork_while(3, prepared, prepared, 20)
 """
 
 

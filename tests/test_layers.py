@@ -26,25 +26,43 @@ ROOMS: dict[str, str] = {
     "runtime.decoding": "decoding_rule errors files",
     "runtime.images": "errors files manifest process",
     "runtime.backends": "errors files manifest process runtime.decoding",
-    "runtime": "decoding_rule errors files manifest models process runtime.backends runtime.decoding runtime.images",
+    "runtime": (
+        "decoding_rule errors files manifest models process runtime.backends runtime.decoding runtime.images"
+    ),
     "doctor": "commands errors runtime.backends",
     "graph": "errors files manifest runtime.backends",
     "datasets": "errors files manifest process recipes runtime.decoding runtime.images",
     "synthesis": "datasets errors files",
-    "evaluation": "datasets decoding_rule errors files graph manifest process runtime runtime.backends "
-    "runtime.decoding runtime.images",
-    "parity": "datasets errors evaluation graph manifest runtime runtime.backends runtime.decoding runtime.images "
-    "synthesis",
-    "export": "errors files graph manifest networks parity recipes runtime.backends runtime.decoding",
-    "quantization": "errors evaluation export files graph manifest parity runtime runtime.backends runtime.images "
-    "synthesis",
-    "engine": "errors export files graph manifest parity quantization recipes runtime.backends runtime.decoding",
-    "training": "datasets errors evaluation export files manifest networks process quantization recipes runtime "
-    "runtime.decoding runtime.images synthesis",
+    "evaluation": (
+        "datasets decoding_rule errors files graph manifest process runtime runtime.backends "
+        "runtime.decoding runtime.images synthesis"
+    ),
+    "parity": (
+        "datasets errors evaluation graph manifest runtime runtime.backends runtime.decoding "
+        "runtime.images synthesis"
+    ),
+    "export": (
+        "errors files graph manifest networks parity recipes runtime.backends runtime.decoding synthesis"
+    ),
+    "quantization": (
+        "errors evaluation export files graph manifest parity runtime runtime.backends runtime.images "
+        "synthesis"
+    ),
+    "engine": (
+        "errors export files graph manifest parity quantization recipes runtime.backends runtime.decoding"
+    ),
+    "training": (
+        "datasets errors evaluation export files manifest networks process quantization recipes runtime "
+        "runtime.decoding runtime.images synthesis"
+    ),
     "inspection": "errors export graph manifest recipes runtime.backends",
-    "cli": "commands datasets decoding_rule doctor engine errors evaluation export files graph inspection manifest models "
-    "parity process quantization recipes runtime runtime.backends runtime.decoding runtime.images synthesis training",
-    "": "cli errors manifest process runtime runtime.decoding",
+    "cli": (
+        "commands datasets decoding_rule doctor engine errors evaluation export files graph inspection "
+        "manifest "
+        "models parity process quantization recipes runtime runtime.backends runtime.decoding "
+        "runtime.images synthesis training"
+    ),
+    "": "cli datasets errors evaluation manifest process runtime runtime.decoding",
 }
 
 # who may import a library, as prefixes of paths below the package
@@ -165,8 +183,10 @@ def test_rooms_import_what_their_line_says_and_lines_point_downwards() -> None:
         assert here in ROOMS, f"crnn_deploy/{name} is in no room: give it a line in ROOMS"
         found[here] |= {room(other) for other in own(imports(parsed(name)))} - {here}
     order = list(ROOMS)
+    lines = {name: set(others.split()) for name, others in ROOMS.items()}
+    assert {name: sorted(found[name] - lines[name]) for name in ROOMS if found[name] - lines[name]} == {}
+    assert {name: sorted(lines[name] - found[name]) for name in ROOMS if lines[name] - found[name]} == {}
     for name, others in found.items():
-        assert others == set(ROOMS[name].split()), f"{name} imports {sorted(others)}"
         for other in others:
             assert order.index(other) < order.index(name), f"{name} imports {other}, which lies above it"
 
@@ -218,7 +238,8 @@ def test_a_command_imports_only_click_and_errors_before_it_runs(name: str) -> No
     ("code", "absent"),
     [
         (
-            "import numpy as np; from crnn_deploy import Recognizer; from crnn_deploy.runtime import pipeline, recognizer, records\n"
+            "import numpy as np; from crnn_deploy import Recognizer\n"
+            "from crnn_deploy.runtime import pipeline, recognizer, records\n"
             "from crnn_deploy.runtime.decoding.ctc import Frames; from crnn_deploy.manifest import *\n"
             "class Blank:\n"
             "    manifest = Manifest(('a',), 0, 'gray', 32, WidthRule(8, 8), (0.5,), (0.5,), 'linear',"

@@ -23,7 +23,7 @@ ALL = 16_000  # of any length, half with those faults
 class Short(TextSource):
     """One to three digits."""
 
-    def draw(self, rng: np.random.Generator) -> str:
+    def sample(self, rng: np.random.Generator) -> str:
         return "".join(str(digit) for digit in rng.integers(0, 10, rng.integers(1, 4)))
 
 

@@ -27,7 +27,7 @@ from crnn_deploy.training.config import Config, DataConfig, read_config
 from crnn_deploy.training.data import open_source
 from crnn_deploy.training.loop import train
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "training" / "finetune.yaml"
 CHECKPOINT = ROOT / "training" / "default.pth"
 

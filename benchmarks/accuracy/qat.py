@@ -26,7 +26,7 @@ from crnn_deploy.recipes.settings import CheckpointSettings
 from crnn_deploy.training.config import Config
 from crnn_deploy.training.loop import train
 
-CHECKPOINT = Path(__file__).parents[1] / "training" / "default.pth"
+CHECKPOINT = Path(__file__).parents[2] / "training" / "default.pth"
 
 
 def main() -> None:
@@ -64,7 +64,7 @@ def main() -> None:
             floating = open_reference(checkpoint, CheckpointSettings())
             export(floating, path)
             found = calibration_set.rendered(floating.manifest.alphabet, 400)
-            images, held_back = calibration_set.draw(found, floating.manifest, 256)
+            images, held_back = calibration_set.sample(found, floating.manifest, 256)
             model = open_model(path)
             scales = calibrate(model, images, held_back, "mse", Path(folder) / "scales.json", rendered=True)
             proof = proof_images(floating.manifest, None, None, arguments.images)

@@ -146,7 +146,7 @@ def main() -> None:
 
     def command(name: str, until: float, file: Path, crash: str) -> Sequence[str]:
         own = ("--part", name, str(until), str(file), crash)
-        return sys.executable, __file__, "--target", arguments.target, *own
+        return sys.executable, "-m", "benchmarks.gpu.check", "--target", arguments.target, *own
 
     earlier = dict(results)
 

@@ -26,12 +26,22 @@ def commands(work: Work) -> None:
     images, engine = str(_ROOT / "examples" / "images"), str(work.folder / "commands.engine")
     targets = [word for target in work.targets() for word in ("--target", target)]
     run, pytest = (sys.executable, "-m", "crnn_deploy"), (sys.executable, "-m", "pytest")
-    build = (*run, "build-engine", str(DEFAULT), "--fp16", *targets, "--widths", "32,160,640", "-o", engine)
+    build = (
+        *run,
+        "build-engine",
+        str(DEFAULT),
+        "--fp16",
+        *targets,
+        "--width-range",
+        "32,160,640",
+        "-o",
+        engine,
+    )
     checkpoint = str(_ROOT / "training" / "default.pth")
     steps: dict[str, Sequence[str]] = {
         "infer": (*run, "infer", images),
         "infer --device cuda": (*run, "infer", "--device", "cuda", images),
-        "infer --device cuda --tf32": (*run, "infer", "--device", "cuda", "--tf32", images),
+        "infer --device cuda --allow-tf32": (*run, "infer", "--device", "cuda", "--allow-tf32", images),
         "build-engine --fp16": build,
         "infer --model FILE.engine": (*run, "infer", "--model", engine, images),
         "inspect FILE.engine": (*run, "inspect", engine),

@@ -12,7 +12,7 @@ import onnx
 from benchmarks.gpu.machine import tensorrt
 from benchmarks.gpu.networks import DEFAULT_MODEL, Network, networks, words
 from benchmarks.gpu.work import INT8, Work
-from crnn_deploy.engine.build import Settings, build_engine
+from crnn_deploy.engine.build import BuildSettings, build_engine
 from crnn_deploy.engine.network import Network as Plan
 from crnn_deploy.export.reference import open_checkpoint
 from crnn_deploy.graph.argmax import with_argmax
@@ -71,7 +71,7 @@ def _engine(work: Work, network: Network, model: Path, precision: Precision) -> 
 
 def _built(work: Work, network: Network, model: Path, path: Path, precision: Precision) -> dict[str, Any]:
     narrowest = network.manifest().width.minimum
-    settings = Settings(
+    settings = BuildSettings(
         precision,
         widths=Range(narrowest, _TUNED, _WIDEST),
         batch=_BATCH,

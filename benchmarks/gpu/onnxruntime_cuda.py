@@ -21,7 +21,8 @@ from benchmarks.gpu.work import Work
 from crnn_deploy import Recognizer
 from crnn_deploy.export.pytorch import in_pytorch
 from crnn_deploy.export.reference import open_reference
-from crnn_deploy.parity.compare import compare, drawn_images
+from crnn_deploy.parity.compare import compare
+from crnn_deploy.parity.drawn import drawn_images
 from crnn_deploy.runtime.backends.engine_file import Precision
 from crnn_deploy.runtime.backends.ort import OrtBackend, nodes_by_provider, open_session
 

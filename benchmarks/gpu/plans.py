@@ -19,7 +19,7 @@ __all__ = ["TorchEngine", "plan_of"]
 
 
 def plan_of(work: Work, trt: Any, model: onnx.ModelProto, profile: Profile) -> bytes:
-    """A plan with one profile. Raises what `stages.plan` raises; KeyboardInterrupt once it is late."""
+    """A plan with one profile. Raises what `Network.build` raises; KeyboardInterrupt once it is late."""
     plan, _ = Network(trt, model).build([profile], targets=work.targets(), stopped=work.late)
     return plan
 

@@ -23,7 +23,7 @@ from benchmarks.gpu.work import Work
 from crnn_deploy.synthesis.font_pack import Material, unpacked
 from crnn_deploy.training.config import Config, read_config
 from crnn_deploy.training.copies import is_asynchronous, on_device
-from crnn_deploy.training.data import Batch, Stream, batches_from, faces_of, open_sources
+from crnn_deploy.training.data import BatchStream, TrainingBatch, batches_from, faces_of, open_sources
 from crnn_deploy.training.learner import Learner
 from crnn_deploy.training.model import build
 
@@ -83,9 +83,9 @@ def _config(batch: int, images: int) -> Config:
     return config.model_copy(update={"batch": batch, "window": max(1, images // batch)})
 
 
-def _stream(config: Config, material: Material | None) -> Stream:
+def _stream(config: Config, material: Material | None) -> BatchStream:
     manifest = build(config).manifest
-    return Stream(open_sources(config, manifest.alphabet, material), manifest, config)
+    return BatchStream(open_sources(config, manifest.alphabet, material), manifest, config)
 
 
 def _fonts(material: Material | None, pack: Path | None) -> str:
@@ -107,7 +107,7 @@ def _drawn(work: Work, material: Material | None, workers: int) -> dict[str, flo
     return _counted(work, batches, warm=workers * config.window)
 
 
-def _counted(work: Work, batches: Iterator[Batch], warm: int) -> dict[str, float]:
+def _counted(work: Work, batches: Iterator[TrainingBatch], warm: int) -> dict[str, float]:
     """Images and batches a second after the first `warm` ones."""
     start = time.perf_counter()
     next(batches)
@@ -134,7 +134,7 @@ def _steps(gpu: Device, material: Material | None, batch: int) -> dict[str, dict
 
 
 def _step(
-    gpu: Device, config: Config, precision: Literal["fp32", "bf16"], ready: list[Batch]
+    gpu: Device, config: Config, precision: Literal["fp32", "bf16"], ready: list[TrainingBatch]
 ) -> dict[str, float]:
     learner = _learner(gpu, config, precision)
 
@@ -168,7 +168,7 @@ def _whole(work: Work, gpu: Device, material: Material | None, name: str, batch:
         pinned=is_asynchronous(gpu.device),
     )
 
-    def trained() -> Iterator[Batch]:
+    def trained() -> Iterator[TrainingBatch]:
         for step, one in enumerate(on_device(batches, gpu.device)):
             learner.learn(one, step, _RATE)
             yield replace(one, images=one.images[:0])  # what is trained on is not held

@@ -2,11 +2,12 @@
 
     python -m benchmarks.speed.compare BEFORE.json AFTER.json [--tolerance 0.1]
 
-Every quantity whose rounds are in both files is compared: those of the scripts that share `_common.py`. It
-is worse where the ratio of the medians exceeds 1 + tolerance and a two-sided Mann-Whitney U test finds the
-rounds different at 1 % (Mann & Whitney 1947; exact for few rounds, ties by mid-ranks). Five rounds a file are
-the fewest that can show it. A machine that is busier in one run than in the other shows too: the load is
-printed. Files of different machines are refused. Exit code 1 where something got worse.
+Every quantity whose rounds are in both files is compared: those of the scripts that share
+`benchmarks.common`. It is worse where the ratio of the medians exceeds 1 + tolerance and a two-sided
+Mann-Whitney U test finds the rounds different at 1 % (Mann & Whitney 1947; exact for few rounds, ties by
+mid-ranks). Five rounds a file are the fewest that can show it. A machine that is busier in one run than in
+the other shows too: the load is printed. Files of different machines are refused. Exit code 1 where something
+got worse.
 """
 
 from __future__ import annotations

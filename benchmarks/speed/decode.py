@@ -76,7 +76,7 @@ for _ in sys.stdin:
 
 
 def drawn(backend: Backend, name: str, count: int, *, without: range = range(0)) -> list[tuple[str, Frames]]:
-    """Texts of a set of `default_model.py`, and the default model's frames of their images."""
+    """Texts of a set of `benchmarks.accuracy.default_model`, and the default model's frames of them."""
     kind, augmented, polarity, seed = SETS[name]
     recognizer, alphabet = Recognizer(backend), backend.manifest.alphabet
     renderer = Renderer([face for face in scan() if face.split == "held-out"], alphabet)

@@ -4,8 +4,8 @@
 
 `infer` runs in a process of its own, start-up included. Inference alone runs the same batches in this
 process, made beforehand, on as many threads; reading and decoding alone is `cv2.imread` of the same files (in
-grey), and the toolkit's own `image.read`, which looks at a file before it decodes it. Rates are by CPU time,
-all threads together, and by the clock; the clock needs an idle machine. Needs the extras [cpu,export].
+grey), and the toolkit's own (rows `image.read`), which looks at a file before it decodes it. Rates are by CPU
+time, all threads together, and by the clock; the clock needs an idle machine. Needs the extras [cpu,export].
 """
 
 from __future__ import annotations

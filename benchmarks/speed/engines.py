@@ -5,7 +5,7 @@
 Builds the default model, the paper's network (37 and 6,736 classes; random weights) and one with colour input
 (random weights) in fp32, fp16 and bf16, as `crnn-deploy build-engine` does: a half precision that fails its
 check becomes a safer one, and the result says so. Layers are counted by the network's tensor types, not read
-back from an engine. Then the default model, rounded as half precision stores it (see `stages.precision`),
+back from an engine. Then the default model, rounded as half precision stores it (see `graph.precision`),
 reads held-out words, half of them with the faults of cameras. Needs the extras
 [cpu,export,tensorrt-rtx,train] and the fonts and word lists of the tier `latin`.
 """
@@ -25,7 +25,7 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.accuracy.default_model import drawn_sets
-from crnn_deploy.engine.build import Settings, build_engine
+from crnn_deploy.engine.build import BuildSettings, build_engine
 from crnn_deploy.evaluation.speed import header
 from crnn_deploy.export.exporter import export
 from crnn_deploy.export.reference import reference_of
@@ -66,7 +66,7 @@ def models(folder: Path) -> dict[str, Path]:
 
 def built(model: Path, precision: Precision, folder: Path) -> dict[str, Any]:
     """One engine."""
-    settings = Settings(precision, builder="tensorrt-rtx", profiles=1)
+    settings = BuildSettings(precision, builder="tensorrt-rtx", profiles=1)
     result = build_engine(model, folder / "x.engine", settings)
     engine = result.engine
     return {
@@ -106,7 +106,6 @@ def half_precision(count: int) -> dict[str, Any]:
     """The default model in half precision against float32, on the CPU."""
     model = load_onnx(DEFAULT)
     manifest = manifest_of(model)
-    assert manifest is not None
     inputs = images(manifest, count)
     expected, _ = run(model, inputs)
     late = tuple(from_first_recurrence(model))

@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 
 from benchmarks.common import apart, infer
-from crnn_deploy.evaluation.speed import header
+from crnn_deploy.evaluation.speed import header, word_image
 
 
 def make_images(folder: Path, count: int) -> None:
@@ -28,10 +28,7 @@ def make_images(folder: Path, count: int) -> None:
         if i % 1000 == 0:
             (folder / f"{i // 1000:04}").mkdir(parents=True)
         height, width = int(rng.integers(32, 65)), int(rng.integers(40, 301))
-        image = np.full((height, width, 3), int(rng.integers(140, 256)), np.uint8)
-        word = "".join(chr(c) for c in rng.integers(97, 123, max(1, width // 20)))
-        cv2.putText(image, word, (3, height * 3 // 4), cv2.FONT_HERSHEY_SIMPLEX, height / 40, (20, 20, 20), 2)
-        cv2.imwrite(str(folder / f"{i // 1000:04}" / f"{i:07}.jpg"), image)
+        cv2.imwrite(str(folder / f"{i // 1000:04}" / f"{i:07}.jpg"), word_image(height, width, rng))
 
 
 def make_model(path: Path, widths: tuple[int, ...], hidden: int) -> None:

@@ -98,10 +98,10 @@ def main() -> None:
         scales = read_scales(arguments.scales, model)
     else:
         found = calibration_set.rendered(floating.manifest.alphabet, 1536)
-        drawn, held_back = calibration_set.draw(found, floating.manifest, 512)
+        chosen, held_back = calibration_set.sample(found, floating.manifest, 512)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "scales.json"
-            scales = calibrate(model, drawn, held_back, "auto", path, rendered=True)
+            scales = calibrate(model, chosen, held_back, "auto", path, rendered=True)
     proofs = {"rendered": proof_images(floating.manifest, None, None, arguments.images)}
     proofs |= {
         Path(spec).parent.name: proof_images(floating.manifest, spec, None, 0) for spec in arguments.data

@@ -3,12 +3,12 @@
     python -m benchmarks.speed.jpeg [--images 200] [--rounds 9] [--data DIR ...] [--json FILE]
 
 Drawn words 32 to 64 px high, and the same ones 4 and 12 times larger, as phones give them; decoders take
-bytes and give grey or BGR pixels, one thread. `image.decode` is the toolkit's own, which checks a file before
-OpenCV decodes it. The text: every image of --data (folders), itself and enlarged 4 times, is written as JPEG
-and read by the default model from the whole image and from OpenCV's reduced ones, where what is left is at
-least one and a half times as high as the network; beside it, what another quality of JPEG changes. Needs the
-extra [cpu]; `pip install --no-deps simplejpeg 'PyTurboJPEG<2'` (that with Debian's libturbojpeg0) brings
-the other decoders, which are left out where they are missing.
+bytes and give grey or BGR pixels, one thread. The row `image.decode` is the toolkit's own, which checks a
+file before OpenCV decodes it. The text: every image of --data (folders), itself and enlarged 4 times, is
+written as JPEG and read by the default model from the whole image and from OpenCV's reduced ones, where what
+is left is at least one and a half times as high as the network; beside it, what another quality of JPEG
+changes. Needs the extra [cpu]; `pip install --no-deps simplejpeg 'PyTurboJPEG<2'` (that with Debian's
+libturbojpeg0) brings the other decoders, which are left out where they are missing.
 """
 
 from __future__ import annotations

@@ -2,10 +2,10 @@
 
     python -m benchmarks.speed.operators [--words 256] [--rounds 5] [--json FILE]
 
-The paper's network, 37 classes, random weights, one thread, the words of `peers.py`: ONNX Runtime as `infer`
-runs it (width buckets in batches of at most 8) and at batch 1, PyTorch eager at batch 1. CPU time is taken
-without a profiler, in turn; the share of each kind of operator comes from the profilers of both libraries.
-Needs the extras [cpu,export].
+The paper's network, 37 classes, random weights, one thread, the words of `benchmarks.speed.peers`: ONNX
+Runtime as `infer` runs it (width buckets in batches of at most 8) and at batch 1, PyTorch eager at batch 1.
+CPU time is taken without a profiler, in turn; the share of each kind of operator comes from the profilers of
+both libraries. Needs the extras [cpu,export].
 """
 
 from __future__ import annotations

@@ -106,8 +106,7 @@ def opencv_task(model: Path, words: Words) -> Task:
 def rapidocr_task(crops: Sequence[NDArray[np.uint8]]) -> Task:
     """The recogniser of rapidocr_onnxruntime 1.4.4: PP-OCRv4, its own batches of 6, sorted by width."""
     package = import_module("rapidocr_onnxruntime")
-    engine = package.RapidOCR(intra_op_num_threads=1, inter_op_num_threads=1)
-    recogniser = engine.text_rec
+    recogniser = package.RapidOCR(intra_op_num_threads=1, inter_op_num_threads=1).text_rec
     return lambda: recogniser(list(crops))
 
 
@@ -133,7 +132,7 @@ def toolkit_tasks(models: dict[str, Path], words: dict[str, Words]) -> dict[str,
         tasks[key] = each(backend.run, stacks(words[network], size))
     try:
         for network in [name for name in ("paper", "compact") if name in models]:
-            native = open_backend(models[network], engine="openvino")
+            native = open_backend(models[network], backend="openvino")
             tasks[f"{network}: crnn-deploy, OpenVINO"] = each(native.run, stacks(words[network]))
         if "paper" in models:
             tasks["paper: OpenVINO asked for bf16"] = each(bf16(models["paper"]), stacks(words["paper"]))

@@ -19,7 +19,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, ScalarFormatter
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 Rows = dict[str, dict[str, Any]]
 
 
@@ -39,14 +39,14 @@ def peers(axes: Axes, rows: Rows) -> None:
 
 def throughput(axes: Axes, rows: Rows) -> None:
     """Images per CPU-second by width, at the largest batch."""
-    cells = [row for row in rows.values() if "engine" in row]
+    cells = [row for row in rows.values() if "backend" in row]
     most = max(row["batch"] for row in cells)
     lines: dict[str, list[tuple[int, float]]] = defaultdict(list)
     for row in cells:
         if row["batch"] == most:
-            lines[row["engine"]].append((row["width"], row["images_per_cpu_second"]))
-    for engine, points in lines.items():
-        axes.plot(*zip(*sorted(points), strict=True), marker="o", label=engine)
+            lines[row["backend"]].append((row["width"], row["images_per_cpu_second"]))
+    for backend, points in lines.items():
+        axes.plot(*zip(*sorted(points), strict=True), marker="o", label=backend)
     axes.set(
         xscale="log", yscale="log", xlabel="width (pixels)", ylabel=f"images per CPU-second, batch {most}"
     )

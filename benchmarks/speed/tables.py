@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 Rows = dict[str, dict[str, Any]]
 
 
@@ -59,13 +59,13 @@ def peers(rows: Rows) -> str:
 
 
 def throughput(rows: Rows) -> str:
-    """Engines by batch and width."""
-    cells = [row for row in rows.values() if "engine" in row]
+    """Backends by batch and width."""
+    cells = [row for row in rows.values() if "backend" in row]
     sizes = sorted({(row["width"], row["batch"]) for row in cells})
-    rates = {(row["engine"], row["width"], row["batch"]): row["images_per_cpu_second"] for row in cells}
-    engines = list(dict.fromkeys(row["engine"] for row in cells))
+    rates = {(row["backend"], row["width"], row["batch"]): row["images_per_cpu_second"] for row in cells}
+    backends = list(dict.fromkeys(row["backend"] for row in cells))
     titles = ("images per CPU-s", *(f"{width} px, batch {batch}" for width, batch in sizes))
-    lines = [(engine, *(digits(rates[engine, *size]) for size in sizes)) for engine in engines]
+    lines = [(backend, *(digits(rates[backend, *size]) for size in sizes)) for backend in backends]
     shares = [
         percent(rows[f"ONNX Runtime fp32, batch {batch}, width {width}"]["share_of_fp32_convolution_peak"])
         for width, batch in sizes

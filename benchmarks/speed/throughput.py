@@ -1,6 +1,6 @@
-"""Images per CPU-second over batch, width and engine, and the share of what a convolution reaches here.
+"""Images per CPU-second over batch, width and backend, and the share of what a convolution reaches here.
 
-    python -m benchmarks.speed.throughput [--network paper] [--batches 1,4,16] [--widths 32,100,400] [--json FILE]
+    python -m benchmarks.speed.throughput [--network paper] [--batches 1,4,16] [--widths 32,100] [--json FILE]
 
 ONNX Runtime in fp32 and int8 (static scales, LSTM float), OpenVINO in fp32, asked for bf16 and on the int8
 file, and PyTorch eager; one thread, noise for pixels. Needs the extras [cpu,export], and [openvino] for its
@@ -61,7 +61,7 @@ def eager(network: Any) -> Run:
     return run
 
 
-def engines(network: Any, model: Path, folder: Path) -> tuple[Manifest, dict[str, Run]]:
+def backends(network: Any, model: Path, folder: Path) -> tuple[Manifest, dict[str, Run]]:
     """What is compared, by name."""
     torch.set_num_threads(1)
     fp32 = OrtBackend(model)
@@ -81,27 +81,27 @@ def engines(network: Any, model: Path, folder: Path) -> tuple[Manifest, dict[str
 def grid(
     network: Any, model: Path, batches: Sequence[int], widths: Sequence[int], rounds: int
 ) -> dict[str, Any]:
-    """Every engine at every batch and width."""
+    """Every backend at every batch and width."""
     tasks: dict[str, Callable[[], object]] = {}
     images, keys = dict[str, int](), dict[str, tuple[str, int, int]]()
     with tempfile.TemporaryDirectory() as name:
-        manifest, runs = engines(network, model, Path(name))
+        manifest, runs = backends(network, model, Path(name))
         for width in widths:
             for batch in batches:
                 pixels = noise((batch, manifest.channels, manifest.height, width))
-                for engine, run in runs.items():
-                    key = f"{engine}, batch {batch}, width {width}"
-                    tasks[key], images[key], keys[key] = partial(run, pixels), batch, (engine, batch, width)
+                for backend, run in runs.items():
+                    key = f"{backend}, batch {batch}, width {width}"
+                    tasks[key], images[key], keys[key] = partial(run, pixels), batch, (backend, batch, width)
         single = convolution_tasks()
     spent = cpu_in_turn(tasks | single, images | dict.fromkeys(single, 1), rounds)
     counted = flops(load_onnx(model), manifest, widths)
     peak = convolution_peak(spent)
     rows: dict[str, Any] = {"convolution peak": peak}
-    for key, (engine, batch, width) in keys.items():
+    for key, (backend, batch, width) in keys.items():
         values = spent[key]
         median = float(np.median(values))
         rows[key] = {
-            **{"engine": engine, "batch": batch, "width": width},
+            **{"backend": backend, "batch": batch, "width": width},
             "images_per_cpu_second": round(1e3 / median, 1),
             "share_of_fp32_convolution_peak": round(counted[width] / median / 1e6 / peak["gflops"], 3),
             "cpu_per_image": measured(values, "CPU ms"),

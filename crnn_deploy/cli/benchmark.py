@@ -6,8 +6,14 @@ from pathlib import Path
 
 import click
 
-from crnn_deploy.cli.outputs import check_reports
-from crnn_deploy.cli.say import say, say_json
+from crnn_deploy.cli.options import (
+    images_option,
+    json_options,
+    max_images_option,
+    plot_option,
+    refuse_given,
+)
+from crnn_deploy.cli.outputs import check_reports, put_report
 
 __all__ = ["benchmark"]
 
@@ -26,47 +32,74 @@ def _numbers(_: click.Context, parameter: click.Parameter, value: str) -> list[i
 
 @click.command()
 @click.argument("models", metavar="MODEL...", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--images", metavar="DIR", help="Split the stages on these images.")
+@images_option(default="drawn ones, as --synthetic says")
 @click.option(
     "--synthetic",
     type=click.Choice(["words", "lines"]),
     default="words",
     show_default=True,
-    help="Split the stages on drawn JPEG files of these widths.",
+    help="Draw JPEG files of words or of whole lines to measure the stages on.",
+)
+@max_images_option(200)
+@click.option(
+    "--batches",
+    metavar="N,N,...",
+    default="1,8",
+    show_default=True,
+    callback=_numbers,
+    help="Measure batches of these sizes.",
 )
 @click.option(
-    "--batch", "batches", default="1,8", show_default=True, callback=_numbers, help="Images in a run."
+    "--widths",
+    metavar="N,N,...",
+    default="64,104,200",
+    show_default=True,
+    callback=_numbers,
+    help="Measure images of these widths, in pixels.",
 )
-@click.option("--widths", default="64,104,200", show_default=True, callback=_numbers, help="Pixels.")
-@click.option("--threads", default="1", show_default=True, callback=_numbers, help="Threads inside one run.")
 @click.option(
-    "--rounds", type=click.IntRange(min=2), default=30, show_default=True, help="Runs of each cell."
+    "--threads",
+    metavar="N,N,...",
+    default="1",
+    show_default=True,
+    callback=_numbers,
+    help="Measure with these numbers of threads inside one run.",
 )
 @click.option(
-    "--count", type=click.IntRange(min=1), default=200, show_default=True, help="Images for the stages."
+    "--rounds",
+    metavar="N",
+    type=click.IntRange(min=2),
+    default=30,
+    show_default=True,
+    help="Run each combination this many times.",
 )
-@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
-@click.option(
-    "--plot", metavar="FILE", type=click.Path(path_type=Path), help="Draw the grid: a .png or .svg file."
-)
+@json_options
+@plot_option
 def benchmark(
     models: tuple[Path, ...],
     images: str | None,
     synthetic: str,
+    max_images: int,
     batches: list[int],
     widths: list[int],
     threads: list[int],
     rounds: int,
-    count: int,
     as_json: bool,
+    json_file: Path | None,
     plot: Path | None,
 ) -> None:
     """Measure latency, throughput, stages and memory of models, all of them in turn in one process.
 
+    Latency and throughput are those of the network alone, for every combination of --batches, --widths and
+    --threads. The stages, from a file to its text, are measured on images.
+
     \b
     crnn-deploy benchmark model.onnx
-    crnn-deploy benchmark a.onnx b.onnx --batch 1,4,8 --widths 64,128 --images crops --json
+    crnn-deploy benchmark a.onnx b.onnx --batches 1,4,8 --widths 64,128 --images crops --json
     """
+    if images is not None:
+        refuse_given(("synthetic",), "draws images in place of --images; leave one of the two out")
+
     from contextlib import ExitStack, closing
     from itertools import chain, islice
 
@@ -75,15 +108,15 @@ def benchmark(
     from crnn_deploy.runtime.backends.backend import open_backend
     from crnn_deploy.runtime.images import sources
 
-    check_reports(plot)
+    check_reports(json_file, plot)
     found = () if images is None else sources.find([images], ())
-    check_outputs([plot], chain(models, found))
+    check_outputs([json_file, plot], chain(models, found))
     files: list[Path | bytes]
     if images is not None:
         sources.check([images])
-        files = [Path(path) for path in islice(sources.find([images], ()), count)]
+        files = [Path(path) for path in islice(sources.find([images], ()), max_images)]
     else:
-        files = [*core.draw_images("words" if synthetic == "words" else "lines", count)]
+        files = [*core.draw_images("words" if synthetic == "words" else "lines", max_images)]
     with ExitStack() as stack:
         backends = {
             (str(model), number): stack.enter_context(closing(open_backend(model, threads=number)))
@@ -97,12 +130,10 @@ def benchmark(
         stages = {str(m): core.measure_stages(backends[str(m), first], files) for m in models}
         memory, peak = core.peak_memory(), core.measure_peak()
         counted = {str(m): core.operations(m, backends[str(m), first].manifest, widths) for m in models}
-    report = core.Report(cells, stages, peak, counted, memory)
+    report = core.SpeedReport(cells, stages, peak, counted, memory)
     if plot is not None:
         from crnn_deploy.evaluation.speed_plot import draw
 
         draw(report, plot)
-    if as_json:
-        say_json({**core.header("benchmark"), **report.to_plain()}, indent=1)
-    else:
-        say(report.table())
+    plain = {**core.header("benchmark"), **report.to_plain()}
+    put_report(report.table(), plain, as_json=as_json, json_file=json_file)

@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from crnn_deploy.cli.options import checkpoint_options, settings_of
+from crnn_deploy.cli.options import (
+    CHECKPOINT_ONLY,
+    checkpoint_option,
+    checkpoint_options,
+    images_option,
+    output_option,
+    refuse_given,
+    settings_of,
+)
 from crnn_deploy.cli.say import progress_bar, say
 
 if TYPE_CHECKING:
@@ -37,80 +45,113 @@ def _range(_: click.Context, param: click.Parameter, value: str | None) -> Range
 
 @click.command("build-engine")
 @click.argument("model", metavar="MODEL.onnx", type=click.Path(path_type=Path))
+@output_option("FILE.engine", default="beside the model")
 @click.option(
-    "-o", "path", metavar="FILE.engine", type=click.Path(path_type=Path), help="[default: beside it]"
+    "--fp32",
+    "precision",
+    flag_value="fp32",
+    default="fp32",
+    help="Build in fp32, as the model is; this is the default.",
 )
-@click.option("--fp32", "precision", flag_value="fp32", default="fp32", help="As the model is.  [default]")
 @click.option(
     "--tf32",
     "precision",
     flag_value="tf32",
-    help="fp32 whose products round their factors to TF32 (10 bits of mantissa for 23), checked before.",
+    help="Build in fp32 whose products round their factors to TF32 (10 bits of mantissa in place of 23).",
 )
-@click.option("--fp16", "precision", flag_value="fp16", help="Half precision, checked before it is built.")
-@click.option("--bf16", "precision", flag_value="bf16", help="bfloat16: coarser, and does not overflow.")
+@click.option("--fp16", "precision", flag_value="fp16", help="Build in half precision (fp16).")
 @click.option(
-    "--int8", "precision", flag_value="int8", help="A quantised model, its Q/DQ nodes as they stand."
+    "--bf16",
+    "precision",
+    flag_value="bf16",
+    help="Build in bfloat16, which is less exact than fp16 and does not overflow.",
+)
+@click.option(
+    "--int8",
+    "precision",
+    flag_value="int8",
+    help="Build a quantised model, with its Q/DQ nodes as they stand.",
 )
 @click.option(
     "--keep-fp32",
     metavar="PATTERN",
     multiple=True,
-    help="ONNX nodes that stay fp32 in half precision, by name or operator: LSTM, 'node_conv2d*'.",
+    help="Keep the ONNX nodes of this name or operator in fp32 where the others get half precision, such as "
+    "LSTM or 'node_conv2d*'; may be repeated.",
 )
 @click.option(
-    "--no-ladder", is_flag=True, help="Fail where half precision changes the text; try nothing safer."
+    "--no-ladder",
+    is_flag=True,
+    help="Fail where half precision changes the text, and try no safer precision.",
 )
 @click.option(
     "--builder",
     type=click.Choice(["auto", "tensorrt", "tensorrt-rtx"]),
     default="auto",
     show_default=True,
-    help="auto: TensorRT where it is installed, else TensorRT for RTX.",
+    help="Build with this library; auto takes TensorRT where it is installed, else TensorRT for RTX.",
 )
 @click.option(
-    "--widths", metavar="MIN,OPT,MAX", callback=_range, help="Pixels.  [default: all of the model's rule]"
+    "--width-range",
+    metavar="MIN,OPT,MAX",
+    callback=_range,
+    show_default="all widths of the model",
+    help="Build for widths from MIN to MAX pixels, fastest at OPT.",
 )
-@click.option("--batch", metavar="MIN,OPT,MAX", callback=_range, help="Images.  [default: 1,8,32]")
 @click.option(
-    "--profiles", type=click.IntRange(min=1), help="Ranges of widths.  [default: one for each doubling]"
+    "--batch-range",
+    metavar="MIN,OPT,MAX",
+    callback=_range,
+    show_default="1,8,32",
+    help="Build for batches from MIN to MAX images, fastest at OPT.",
+)
+@click.option(
+    "--profiles",
+    metavar="N",
+    type=click.IntRange(min=1),
+    show_default="one for each doubling",
+    help="Split the range of widths into this many optimisation profiles.",
 )
 @click.option(
     "--target",
     "targets",
     metavar="sm_XX|current",
     multiple=True,
-    help="GPU to build for (tensorrt-rtx); newer ones run it too where the library allows it. current: "
-    "the GPU here.",
+    help="Build for this GPU with TensorRT for RTX: its compute capability as sm_89, or current for the GPU "
+    "here; may be repeated. Newer GPUs run the engine too where the library allows it.",
 )
 @click.option(
     "--timing-cache",
     metavar="FILE",
     type=click.Path(path_type=Path),
-    help="Read and kept: the next build is faster.",
+    help="Read timings from this file and keep new ones in it, which makes the next build faster.",
 )
 @click.option(
-    "--workspace", metavar="MIB", type=click.IntRange(min=1), help="Most memory of a layer for itself."
+    "--workspace",
+    metavar="MIB",
+    type=click.IntRange(min=1),
+    help="Allow each layer at most this much memory for its own work.",
 )
-@click.option("--optimization-level", type=click.IntRange(0, 5), help="TensorRT's; higher builds longer.")
-@click.option("--argmax", is_flag=True, help="Put out each frame's best class alone: less crosses the bus.")
-@click.option("--images", metavar="PATH", help="Folder, file or glob for the checks, beside drawn images.")
 @click.option(
-    "--checkpoint",
-    metavar="FILE",
-    type=click.Path(path_type=Path),
-    help="The checks compare with it in PyTorch.  [default: with MODEL.onnx, which `export` checked so]",
+    "--optimization-level",
+    type=click.IntRange(0, 5),
+    help="Set TensorRT's optimisation level; a higher one builds longer.",
 )
+@click.option(
+    "--argmax", is_flag=True, help="Put out each frame's best class alone, so that less data crosses the bus."
+)
+@images_option(default="drawn images alone")
+@checkpoint_option(required=False)
 @checkpoint_options
 def build_engine(
     model: Path,
-    path: Path | None,
+    output: Path | None,
     precision: Any,
     keep_fp32: tuple[str, ...],
     no_ladder: bool,
     builder: Any,
-    widths: Range | None,
-    batch: Range | None,
+    width_range: Range | None,
+    batch_range: Range | None,
     profiles: int | None,
     targets: tuple[str, ...],
     timing_cache: Path | None,
@@ -124,25 +165,29 @@ def build_engine(
     """Build a TensorRT engine from an ONNX file that `export` or `describe` wrote.
 
     Half precision is checked on the CPU first, tensor by tensor rounded; where a GPU is here, the engine is
-    then checked on it. Where one overflows or changes confident texts, the next rung is tried: recurrent
-    layers and head in fp32, then bf16, then TF32, then fp32. The engine is a plain plan; FILE.engine.json
-    beside it says how to feed it, and what it is.
+    then checked on it. The checks read drawn images and those of --images, and compare with MODEL.onnx, or
+    with --checkpoint in PyTorch. Where a precision overflows or changes confident texts, a safer one follows:
+    recurrent layers and head in fp32, then bf16, then TF32, then fp32. The engine is a plain plan;
+    FILE.engine.json beside it says how to feed it, and what it is.
 
     \b
     crnn-deploy build-engine model.onnx --fp16
-    crnn-deploy build-engine model.onnx --fp16 --widths 100,160,320 --batch 1,8,64 -o small.engine
+    crnn-deploy build-engine model.onnx --fp16 --width-range 100,160,320 --batch-range 1,8,64 -o small.engine
     crnn-deploy build-engine model.onnx --bf16 --builder tensorrt-rtx --target sm_89 --target sm_120
 
     Exit code: 0, 1 when a check or the build fails, 2 for bad input, 130 when stopped by Ctrl-C; a file is
     written only with 0.
     """
+    if checkpoint is None:
+        refuse_given(CHECKPOINT_ONLY, "describes a checkpoint; name it with --checkpoint FILE")
+
     from crnn_deploy.errors import ModelUnreadable
     from crnn_deploy.files import check_outputs
     from crnn_deploy.process import Stop
     from crnn_deploy.runtime.backends.engine_file import sidecar_of
     from crnn_deploy.runtime.images.sources import find
 
-    path = path or model.with_suffix(".engine")
+    path = output or model.with_suffix(".engine")
     if path.suffix != ".engine":
         raise ModelUnreadable(path, "the engine's name ends in .engine")
     named = (model, checkpoint, source["alphabet"], source["recipe"])
@@ -154,16 +199,16 @@ def build_engine(
         # before torch and TensorRT are imported: an exception within their C++ ends Python on the spot
         stop = stack.enter_context(Stop())
 
-        from crnn_deploy.engine.build import BATCH, Settings
+        from crnn_deploy.engine.build import BATCH, BuildSettings
         from crnn_deploy.engine.build import build_engine as run
         from crnn_deploy.engine.ladder import table
         from crnn_deploy.parity.fidelity import DRAWN
 
-        settings = Settings(
+        settings = BuildSettings(
             precision=precision,
             builder=builder,
-            widths=widths,
-            batch=batch or BATCH,
+            widths=width_range,
+            batch=batch_range or BATCH,
             profiles=profiles,
             targets=targets,
             timing_cache=timing_cache,

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from crnn_deploy.cli.options import max_images_option, output_option
 from crnn_deploy.cli.say import progress_bar, say
 
 __all__ = ["calibrate"]
@@ -21,17 +22,15 @@ __all__ = ["calibrate"]
     type=click.Choice(["minmax", "percentile", "entropy", "mse", "auto"]),
     default="auto",
     show_default=True,
-    help="How much of the ranges is covered; auto: what changes least on images held back.",
+    help="Choose ranges by this method; auto takes the one that changes least on images held back.",
 )
-@click.option(
-    "--samples", type=click.IntRange(min=1), default=512, show_default=True, help="Most images used."
-)
-@click.option("-o", "path", metavar="SCALES.json", type=click.Path(path_type=Path), required=True)
-def calibrate(model: Path, images: str | None, method: Any, samples: int, path: Path) -> None:
+@max_images_option(512)
+@output_option("SCALES.json")
+def calibrate(model: Path, images: str | None, method: Any, max_images: int, output: Path) -> None:
     """Measure how large the activations of MODEL get on IMAGES, a folder, file or glob.
 
-    Images are drawn by width, an equal share each, and run as they are in the batches of `infer`. Without
-    IMAGES, text is drawn. Ctrl-C stops; the same command goes on.
+    Images are chosen by width, an equal share each, and run as they are in the batches of `infer`. Without
+    IMAGES, images with text are drawn. Ctrl-C stops; the same command goes on.
 
     \b
     crnn-deploy calibrate model.onnx crops/ -o scales.json
@@ -46,18 +45,18 @@ def calibrate(model: Path, images: str | None, method: Any, samples: int, path: 
         from crnn_deploy.quantization.calibrate import calibrate as run
         from crnn_deploy.runtime.images.sources import find
 
-        part = path.with_name(f"{path.name}.part")  # what a stopped run leaves
-        check_outputs((path, part), chain([model], () if images is None else find((images,), ())))
+        part = output.with_name(f"{output.name}.part")  # what a stopped run leaves
+        check_outputs((output, part), chain([model], () if images is None else find((images,), ())))
         opened = open_model(model)
         if images is None:
-            found = calibration_set.rendered(opened.manifest.alphabet, 3 * samples)
+            found = calibration_set.rendered(opened.manifest.alphabet, 3 * max_images)
         else:
             found = calibration_set.of_folder(images)
-        drawn, held_back = calibration_set.draw(found, opened.manifest, samples)
-        bar = progress_bar(len(drawn) + (5 * len(held_back) if method == "auto" else 0), "calibrate")
+        chosen, held_back = calibration_set.sample(found, opened.manifest, max_images)
+        bar = progress_bar(len(chosen) + (5 * len(held_back) if method == "auto" else 0), "calibrate")
         with bar:
             scales = run(
-                *(opened, drawn, held_back, method, path),
+                *(opened, chosen, held_back, method, output),
                 rendered=images is None,
                 progress=bar.update,
                 stopped=stop,
@@ -68,6 +67,6 @@ def calibrate(model: Path, images: str | None, method: Any, samples: int, path: 
     widths = len({one["width"] for one in scales.images})
     drawn_by = "drawn, since no IMAGES were given" if scales.rendered else "of the images given"
     say(
-        f"{path}: {len(scales.ranges)} ranges, {scales.method}, "
+        f"{output}: {len(scales.ranges)} ranges, {scales.method}, "
         f"{len(scales.images)} images of {widths} widths, {drawn_by}"
     )

@@ -11,19 +11,33 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from crnn_deploy.cli.options import (
+    DATA_ONLY,
     alphabet_of,
+    alphabet_options,
     check_data_outputs,
     data_options,
+    json_options,
+    max_images_option,
     max_pixels_option,
+    model_option,
     open_data,
+    output_option,
+    plot_option,
+    recipe_option,
+    refuse_given,
+    resume_option,
+    tier_option,
 )
-from crnn_deploy.cli.outputs import check_reports
-from crnn_deploy.cli.say import progress_bar, say, say_json, say_over_bar
+from crnn_deploy.cli.outputs import check_reports, put_report
+from crnn_deploy.cli.say import progress_bar, say, say_over_bar
 
 if TYPE_CHECKING:
     from crnn_deploy.datasets import Sample
+    from crnn_deploy.manifest import Manifest
 
 __all__ = ["dataset"]
+
+_MOST_SHOWN = 2000  # images, of a picture
 
 
 @click.group()
@@ -38,31 +52,21 @@ def dataset() -> None:
 @dataset.command()
 @click.argument("data")
 @data_options
-@click.option("--recipe", metavar="NAME|FILE.toml", help="Height, width rule and alphabet of the network.")
-@click.option(
-    "--model",
-    metavar="FILE.onnx",
-    type=click.Path(path_type=Path),
-    help="Height, width rule, time steps and alphabet of this model.",
-)
-@click.option(
-    "--alphabet",
-    metavar="FILE",
-    type=click.Path(path_type=Path),
-    help="UTF-8: its only line, or one token a line; spaces count.",
-)
-@click.option("--alphabet-string", metavar="TEXT", help="The characters themselves.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@recipe_option()
+@model_option()
+@alphabet_options
 @max_pixels_option
-@click.option("--plot", metavar="FILE.png", type=click.Path(path_type=Path), help="Draw the widths.")
+@json_options
+@plot_option
 def check(
     data: str,
     recipe: str | None,
     model: Path | None,
     alphabet: Path | None,
     alphabet_string: str | None,
-    as_json: bool,
     max_pixels: int,
+    as_json: bool,
+    json_file: Path | None,
     plot: Path | None,
     **source: Any,
 ) -> None:
@@ -70,13 +74,14 @@ def check(
 
     Unreadable images, characters outside the alphabet, labels that need more time steps than their image
     gives (CTC: one for each character, one more between equal neighbours), empty labels, and images that are
-    there twice. Without --model and --recipe the network is the paper's: height 32, width in proportion and
-    at least 100, width // 4 + 1 time steps.
+    there twice. Height, width rule, time steps and alphabet of the network are those of --model or --recipe.
+    Without both the network is the paper's: height 32, width in proportion and at least 100, width // 4 + 1
+    time steps.
 
     \b
     crnn-deploy dataset check train/labels.csv --alphabet-string 0123456789-
     crnn-deploy dataset check train.lmdb --model model.onnx --json --plot widths.png
-    crnn-deploy dataset check train.txt --characters char_std_5990.txt --images images/
+    crnn-deploy dataset check train.txt --characters char_std_5990.txt --image-folder images/
 
     Exit code: 0, 1 when something is wrong (an image that is repeated with the same label is not), 2 for bad
     usage.
@@ -92,10 +97,7 @@ def check(
         from crnn_deploy.datasets.plot import plot_widths
     tokens = alphabet_of(alphabet, alphabet_string)
     if model is not None:
-        from crnn_deploy.runtime.backends.ort import OrtBackend
-
-        with closing(OrtBackend(model)) as backend:
-            manifest = backend.manifest
+        manifest = _manifest_of(model)
         height, width, steps = manifest.height, manifest.width, manifest.steps
         tokens = tokens or manifest.alphabet
     else:
@@ -109,9 +111,9 @@ def check(
 
         tokens = characters_alphabet(source["characters"])
     opened = open_data(data, **source)
-    check_data_outputs((plot,), (opened,), source["characters"])
-    check_reports(plot)
-    check_outputs((plot,), (model, alphabet, recipe))
+    check_data_outputs((json_file, plot), (opened,), source["characters"])
+    check_reports(json_file, plot)
+    check_outputs((json_file, plot), (model, alphabet, recipe))
     with progress_bar(len(opened)) as bar:
         report = run(
             opened,
@@ -122,26 +124,33 @@ def check(
             max_pixels=max_pixels,
             progress=lambda: bar.update(1),
         )
-    if as_json:
-        say_json(report.to_plain())
-    else:
-        say(report.table())
+    put_report(report.table(), report.to_plain(), as_json=as_json, json_file=json_file)
     if plot is not None:
         plot_widths(report, plot)
     if not report.passed:
         raise click.exceptions.Exit(1)
 
 
+def _manifest_of(model: Path) -> Manifest:
+    """That of an .onnx or .engine file, which need not run here. Raises what opening it raises."""
+    if model.suffix == ".engine":
+        from crnn_deploy.runtime.backends.engine_file import read_sidecar
+
+        return read_sidecar(model).manifest
+    from crnn_deploy.runtime.backends.backend import open_backend
+
+    with closing(open_backend(model)) as backend:
+        return backend.manifest
+
+
 @dataset.command()
 @click.argument("data")
 @data_options
-@click.option(
-    "-o", "--output", metavar="OUT.lmdb", required=True, type=click.Path(path_type=Path), help="A new folder."
-)
-@click.option("--resume", is_flag=True, help="Go on with the LMDB of -o: skip the samples it has already.")
+@output_option("OUT.lmdb")
+@resume_option
 @max_pixels_option
 def pack(data: str, output: Path, resume: bool, max_pixels: int, **source: Any) -> None:
-    """Pack DATA into an LMDB.
+    """Pack DATA into an LMDB, a new folder.
 
     Its format is that of crnn.pytorch and deep-text-recognition-benchmark. The bytes of the images stay as
     they are. Images that cannot be read are left out, with a line each.
@@ -184,11 +193,9 @@ def pack(data: str, output: Path, resume: bool, max_pixels: int, **source: Any) 
 @dataset.command()
 @click.argument("data", metavar="DATA|CONFIG.yaml")
 @data_options
-@click.option("-o", "--output", metavar="FILE.png", required=True, type=click.Path(path_type=Path))
-@click.option(
-    "--count", type=click.IntRange(min=1, max=2000), default=120, show_default=True, help="Images shown."
-)
-def preview(data: str, output: Path, count: int, **source: Any) -> None:
+@output_option("FILE.png")
+@max_images_option(120)
+def preview(data: str, output: Path, max_images: int, **source: Any) -> None:
     """Show images over their labels, as one picture.
 
     DATA shows its first images; the configuration of a training shows what that training sees, images that
@@ -196,8 +203,14 @@ def preview(data: str, output: Path, count: int, **source: Any) -> None:
 
     \b
     crnn-deploy dataset preview training/default.yaml -o sheet.png
-    crnn-deploy dataset preview train.lmdb -o sheet.png --count 40
+    crnn-deploy dataset preview train.lmdb -o sheet.png --max-images 40
     """
+    if max_images > _MOST_SHOWN:
+        raise click.UsageError(f"--max-images: one picture shows {_MOST_SHOWN} images at most")
+    of_training = data.endswith((".yaml", ".yml"))
+    if of_training:
+        refuse_given(DATA_ONLY, f"describes a dataset; {data} is the configuration of a training")
+
     import cv2
 
     from crnn_deploy.files import check_outputs, write
@@ -206,21 +219,23 @@ def preview(data: str, output: Path, count: int, **source: Any) -> None:
 
     check_reports(output)
     check_outputs((output,), (data,))
-    if data.endswith((".yaml", ".yml")):
+    if of_training:
         from crnn_deploy.training.config import read_config
         from crnn_deploy.training.preview import training_samples
 
-        samples: Iterator[Sample] = islice(training_samples(read_config(Path(data))), count)
+        samples: Iterator[Sample] = islice(training_samples(read_config(Path(data))), max_images)
     else:
         opened = open_data(data, **source)
         check_data_outputs((output,), (opened,), source["characters"])
-        samples = (opened[i] for i in range(min(count, len(opened))))
+        samples = (opened[i] for i in range(min(max_images, len(opened))))
     write(output, cv2.imencode(".png", contact_sheet(samples, scan("cjk")))[1].tobytes())
 
 
 @dataset.command()
-@click.option("--tier", type=click.Choice(["latin", "cjk"]), default="latin", show_default=True)
-@click.option("--packages", is_flag=True, help="List Debian packages to install instead.")
+@tier_option
+@click.option(
+    "--packages", is_flag=True, help="List the Debian packages that bring fonts in place of the fonts."
+)
 def fonts(tier: Any, packages: bool) -> None:
     """List the fonts that images are drawn with: family, style, design, and whether it is held out.
 
@@ -238,15 +253,15 @@ def fonts(tier: Any, packages: bool) -> None:
 
 
 @dataset.command()
-@click.option("-o", "--output", metavar="FILE.tar.xz", required=True, type=click.Path(path_type=Path))
-@click.option("--tier", type=click.Choice(["latin", "cjk"]), default="latin", show_default=True)
+@output_option("FILE.tar.xz")
+@tier_option
 @click.option(
     "--folder",
     "folders",
     metavar="DIR",
     multiple=True,
     type=click.Path(path_type=Path),
-    help="Where fonts are looked for, in place of the system's folders; may be repeated.",
+    help="Look for fonts in this folder, not in those of the system; may be repeated.",
 )
 def pack_fonts(output: Path, tier: Any, folders: tuple[Path, ...]) -> None:
     """Pack fonts and word lists into one file, for a machine that has none.

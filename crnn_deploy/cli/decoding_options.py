@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from crnn_deploy.cli.options import confidence_option
+
 if TYPE_CHECKING:
     from crnn_deploy.decoding_rule import DecodingRule
     from crnn_deploy.manifest import Manifest
@@ -39,69 +41,101 @@ _FILES = (
         "--lexicon",
         metavar="FILE",
         type=click.Path(path_type=Path),
-        help="Known words, one a line: the likelier ones (beam), or all that is meant (closest-word).",
+        help="Read known words from this file, one a line: beam prefers them, closest-word gives no others.",
     ),
     click.option(
         "--lm",
         metavar="FILE",
         type=click.Path(path_type=Path),
-        help="Language model over characters: .arpa (crnn-deploy lm train), or any that KenLM reads.",
+        help="Weigh texts with this language model over characters: an .arpa file (crnn-deploy lm train), or "
+        "any other that KenLM reads.",
     ),
+)
+_NBEST = click.option(
+    "--nbest",
+    metavar="N",
+    type=click.IntRange(0, 10_000),
+    help="Give the N likeliest texts too, with their scores (natural logarithms).",
 )
 _SETTINGS = (
     click.option(
         "--accents/--ignore-accents",
         default=None,
-        help="Whether a lexicon's words are known with their accents alone.  [default: accents]",
+        show_default="accents",
+        help="Find words of the lexicon with their accents alone, or without them too (--ignore-accents).",
     ),
     click.option(
         "--unknown",
         type=click.FloatRange(-10_000, 0),
-        help="Log weight of a word that the lexicon lacks.  [default: -6]",
+        show_default="-6",
+        help="Add this log weight for a word that the lexicon lacks.",
     ),
-    click.option("--beam-width", type=click.IntRange(1, 10_000), help="Prefixes kept.  [default: 10]"),
     click.option(
-        "--nbest",
+        "--beam-width",
         metavar="N",
-        type=click.IntRange(0, 10_000),
-        help="Also give the N likeliest texts with their scores (natural logarithms).",
+        type=click.IntRange(1, 10_000),
+        show_default="10",
+        help="Keep this many prefixes in the beam search.",
     ),
     click.option(
-        "--alpha", type=click.FloatRange(0, 100), help="Factor of the language model.  [default: 0.5]"
+        "--alpha",
+        type=click.FloatRange(0, 100),
+        show_default="0.5",
+        help="Multiply the language model's log probabilities by this factor.",
     ),
     click.option(
-        "--beta", type=click.FloatRange(-100, 100), help="Log weight of each character.  [default: 0]"
+        "--beta",
+        type=click.FloatRange(-100, 100),
+        show_default="0",
+        help="Add this log weight for each character.",
     ),
     click.option(
         "--hotword",
         "hotwords",
         metavar="WORD",
         multiple=True,
-        help="A word that is expected; may be repeated.",
+        help="Expect this word in the texts; may be repeated.",
     ),
     click.option(
-        "--boost", type=click.FloatRange(0, 100), help="Log weight of a hotword's character.  [default: 1]"
+        "--boost",
+        type=click.FloatRange(0, 100),
+        show_default="1",
+        help="Add this log weight for each character of a hotword.",
     ),
-    click.option("--allow", metavar="CHARS", help="Characters that may stand in a text, and no others."),
-    click.option("--block", metavar="CHARS", help="Characters that may not."),
+    click.option("--allow", metavar="CHARS", help="Allow only these characters in a text."),
+    click.option("--block", metavar="CHARS", help="Allow none of these characters in a text."),
     click.option(
         "--mask",
         metavar="MASK",
-        help="One sign a character: A upper case, a lower case, L letter, 9 digit, X letter or digit, "
-        "* any; others (all after a backslash) themselves.",
-    ),
-    click.option("--pattern", metavar="REGEX", help="Regular expression of the whole text."),
-    click.option("--min-length", type=click.IntRange(0, 10_000), help="Characters."),
-    click.option("--max-length", type=click.IntRange(0, 10_000), help="Characters."),
-    click.option(
-        "--distance", type=click.IntRange(0, 64), help="Most edits to the closest word.  [default: 3]"
+        help="Allow only texts of this form, one sign for each character: A stands for an upper case letter, "
+        "a for a lower case one, L for any letter, 9 for a digit, X for a letter or digit, * for anything; "
+        "any other sign, and any sign after a backslash, stands for itself.",
     ),
     click.option(
-        "--confidence",
-        "aggregate",
-        type=click.Choice(["min", "mean", "product", "likelihood"]),
-        help="A line's from its characters'; likelihood: of the text, per character.  [default: min]",
+        "--pattern",
+        metavar="REGEX",
+        help="Allow only texts that this regular expression matches as a whole.",
     ),
+    click.option(
+        "--min-length",
+        metavar="N",
+        type=click.IntRange(0, 10_000),
+        help="Allow only texts of at least this many characters.",
+    ),
+    click.option(
+        "--max-length",
+        metavar="N",
+        type=click.IntRange(0, 10_000),
+        help="Allow only texts of at most this many characters.",
+    ),
+    click.option(
+        "--distance",
+        metavar="N",
+        type=click.IntRange(0, 64),
+        show_default="3",
+        help="Take the closest word where it is at most this many edits away.",
+    ),
+    confidence_option,
 )
 
 
@@ -109,19 +143,19 @@ def decoding_options(*, files: bool = True, several: bool = False) -> Callable[.
     """Add the options that `rule_given` and `decoder_given` read.
 
     files: word lists and language models among them
-    several: whether --decoder may be repeated; it comes as a tuple then
+    several: whether --decoder may be repeated, to compare; it comes as a tuple then, and --nbest has no use
     """
     decoder = click.option(
         "--decoder",
         type=click.Choice(_DECODERS),
         multiple=several,
-        help="How texts are found"
-        + ("; repeat it to compare." if several else ".")
-        + "  [default: as the model's manifest says, else greedy]",
+        show_default="as the model's manifest says" if files else "greedy",
+        help="Find texts with this decoder.",
     )
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
-        for option in reversed((decoder, *(_FILES if files else ()), *_SETTINGS)):
+        nbest = () if several else (_NBEST,)
+        for option in reversed((decoder, *(_FILES if files else ()), *nbest, *_SETTINGS)):
             command = option(command)
         return command
 
@@ -159,6 +193,10 @@ def decoder_given(manifest: Manifest, given: Mapping[str, Any]) -> Decoder | Non
         raise click.UsageError("--alpha weighs a language model; name it with --lm FILE")
     if given["unknown"] is not None and given["lexicon"] is None:
         raise click.UsageError("--unknown weighs words that a lexicon lacks; name it with --lexicon FILE")
+    if given["accents"] is not None and given["lexicon"] is None:
+        raise click.UsageError("--ignore-accents is for a lexicon's words; name it with --lexicon FILE")
+    if given["boost"] is not None and not rule.hotwords:
+        raise click.UsageError("--boost weighs hotwords; name one with --hotword WORD")
     words: list[str] = []
     if given["lexicon"] is not None:
         from crnn_deploy.runtime.decoding.lexicon import read_lexicon

@@ -6,38 +6,46 @@ from pathlib import Path
 
 import click
 
-from crnn_deploy.cli.say import say, say_json
+from crnn_deploy.cli.options import json_options, model_option
+from crnn_deploy.cli.outputs import check_reports, put_report
 
 __all__ = ["doctor"]
 
 
 @click.command()
-@click.option(
-    "--model", metavar="FILE", type=click.Path(path_type=Path), help="Say which engine runs it, and why."
-)
-@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
-def doctor(model: Path | None, as_json: bool) -> None:
+@model_option()
+@json_options
+def doctor(model: Path | None, as_json: bool, json_file: Path | None) -> None:
     """Show which libraries and GPUs are usable here, which commands work, and what installs the rest.
+
+    With --model it shows instead which library runs that model fastest here, and why.
+
+    \b
+    crnn-deploy doctor
+    crnn-deploy doctor --model plates.onnx
 
     Exit code: 0 when `infer` works, else 1; 1 too when ONNX Runtime is broken.
     """
+    from crnn_deploy.errors import ModelUnreadable
+    from crnn_deploy.files import check_outputs
+
+    check_reports(json_file)
+    if model is not None and model.suffix != ".onnx":
+        raise ModelUnreadable(
+            model, "libraries are compared on an .onnx file; TensorRT alone runs an .engine"
+        )
     if model is not None:
+        from dataclasses import asdict
+
         from crnn_deploy.runtime.backends.choice import choose
 
+        check_outputs((json_file,), (model,))
         choice = choose(model)
-        if as_json:
-            from dataclasses import asdict
-
-            say_json(asdict(choice))
-        else:
-            say(choice.why())
+        put_report(choice.why(), asdict(choice), as_json=as_json, json_file=json_file)
         return
     from crnn_deploy.doctor import examine
 
     diagnosis = examine()
-    if as_json:
-        say_json(diagnosis.to_plain(), indent=1)
-    else:
-        say(diagnosis.table())
+    put_report(diagnosis.table(), diagnosis.to_plain(), as_json=as_json, json_file=json_file)
     if not diagnosis.healthy:
         raise click.exceptions.Exit(1)

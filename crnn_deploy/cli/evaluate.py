@@ -10,16 +10,21 @@ import click
 
 from crnn_deploy.cli.decoding_options import decoders_given, decoding_options
 from crnn_deploy.cli.options import (
+    CHECKPOINT_ONLY,
+    batch_option,
     check_data_outputs,
     checkpoint_options,
     data_options,
+    html_option,
+    json_options,
     max_pixels_option,
     open_data,
+    refuse_given,
     settings_of,
 )
-from crnn_deploy.cli.outputs import check_reports, write_json, write_page
-from crnn_deploy.cli.rebuild import rebuild_option, up_to_date
-from crnn_deploy.cli.say import progress_bar, say
+from crnn_deploy.cli.outputs import check_reports, put_report, write_page
+from crnn_deploy.cli.rebuild import rebuild_option, rebuild_stale
+from crnn_deploy.cli.say import progress_bar, say, say_over_bar
 
 __all__ = ["evaluate"]
 
@@ -30,15 +35,9 @@ _BATCHES_PER_CHUNK = 4  # what a thread takes at once, as `infer` does
 @click.argument("model", type=click.Path(path_type=Path))
 @click.argument("data", metavar="DATA...", nargs=-1, required=True)
 @data_options
-@click.option(
-    "--json", "json_path", metavar="FILE", type=click.Path(path_type=Path), help="Write all figures here."
-)
-@click.option(
-    "--html", "html_path", metavar="FILE", type=click.Path(path_type=Path), help="Write a page with images."
-)
-@click.option(
-    "--batch", type=click.IntRange(min=1), default=8, show_default=True, help="Most images that run together."
-)
+@json_options
+@html_option
+@batch_option
 @max_pixels_option
 @rebuild_option
 @decoding_options(several=True)
@@ -47,10 +46,11 @@ def evaluate(
     model: Path,
     data: tuple[str, ...],
     kind: Any,
-    images: str | None,
+    image_folder: str | None,
     characters: str | None,
-    json_path: Path | None,
-    html_path: Path | None,
+    as_json: bool,
+    json_file: Path | None,
+    html: Path | None,
     batch: int,
     max_pixels: int,
     rebuild: str,
@@ -65,12 +65,13 @@ def evaluate(
 
     Each DATA is a dataset and gets figures of its own. Exact match, match of lower-case letters and digits
     alone, character error rate (CER) and 1-NED, with counts: over all, by dataset, by length of the text and
-    by width of the network's input. An image that cannot be read counts as wrong. With several --decoder,
-    their figures stand side by side; the rest is of the first.
+    by width of the network's input, each in at most eight rows. An image that cannot be read counts as
+    wrong, and stderr says why. With several --decoder, their figures stand side by side; the rest is of the
+    first.
 
     \b
     crnn-deploy evaluate plates.onnx plates/labels.txt --html plates.html
-    crnn-deploy evaluate netCRNN.pth test.lmdb own.csv --json figures.json --alphabet chars.txt
+    crnn-deploy evaluate netCRNN.pth test.lmdb own.csv --json-file figures.json --alphabet chars.txt
     crnn-deploy evaluate model.onnx words.tsv --decoder greedy --decoder beam --lexicon words.txt
 
     Exit code: 0, 1 when an image could not be read, 2 for bad usage, 130 when stopped by Ctrl-C.
@@ -78,22 +79,24 @@ def evaluate(
     if len(set(data)) < len(data):
         raise click.UsageError("a DATA is named twice")
 
-    from crnn_deploy.evaluation.decoder_comparison import compared
-    from crnn_deploy.evaluation.evaluate import Provenance
+    from crnn_deploy.evaluation.evaluate import Failure, Provenance, compared
     from crnn_deploy.evaluation.evaluate import evaluate as run
     from crnn_deploy.files import check_outputs
     from crnn_deploy.process import cpus
     from crnn_deploy.runtime.backends.backend import SUFFIXES, Backend, open_backend
     from crnn_deploy.runtime.recognizer import Recognizer
 
-    if html_path is not None:
-        from crnn_deploy.evaluation.report import render
-    check_reports(json_path, html_path)
-    datasets = {spec: open_data(spec, kind, images, characters) for spec in data}
-    check_data_outputs((json_path, html_path), datasets.values(), characters)
-    check_outputs((json_path, html_path), (model, alphabet, recipe, decoding["lexicon"], decoding["lm"]))
     if model.suffix in SUFFIXES:
-        backend: Backend = open_backend(up_to_date(model, rebuild))
+        refuse_given(CHECKPOINT_ONLY, f"describes a checkpoint; {model} says itself what it is")
+    if html is not None:
+        from crnn_deploy.evaluation.report import render
+    check_reports(json_file, html)
+    datasets = {spec: open_data(spec, kind, image_folder, characters) for spec in data}
+    check_data_outputs((json_file, html), datasets.values(), characters)
+    check_outputs((json_file, html), (model, alphabet, recipe, decoding["lexicon"], decoding["lm"]))
+    rebuild_stale(rebuild, model)
+    if model.suffix in SUFFIXES:
+        backend: Backend = open_backend(model)
         workers = cpus()
     else:
         from crnn_deploy.export.reference import open_reference
@@ -104,6 +107,13 @@ def evaluate(
     provenance = Provenance.of(model, backend.manifest)
     decoders = decoders_given(backend.manifest, decoding)
     bar = progress_bar(len(decoders) * sum(map(len, datasets.values())), "evaluate")
+    named: set[tuple[str, str]] = set()  # images; each decoder fails on them
+
+    def name_failure(failure: Failure) -> None:
+        if (key := (failure.group, failure.name)) not in named:
+            named.add(key)
+            say_over_bar(failure.reason)
+
     with closing(Recognizer(backend, batch=batch, max_pixels=max_pixels)) as recognizer, bar:
         readers = {
             name: recognizer if decoder is None else recognizer.with_decoder(decoder)
@@ -111,20 +121,19 @@ def evaluate(
         }
         chunk = batch * _BATCHES_PER_CHUNK
         evaluations = {
-            name: run(reader, datasets, chunk=chunk, workers=workers, progress=bar.update)
+            name: run(
+                reader, datasets, chunk=chunk, workers=workers, progress=bar.update, failed=name_failure
+            )
             for name, reader in readers.items()
         }
     evaluation = next(iter(evaluations.values()))
-    say(evaluation.table())
+    table, plain = evaluation.table(), {"provenance": vars(provenance), **evaluation.to_plain()}
     if len(evaluations) > 1:
-        say(f"\n{compared(evaluations)}")
-    if json_path is not None:
-        plain = {"provenance": vars(provenance), **evaluation.to_plain()}
-        if len(evaluations) > 1:
-            plain["decoders"] = {name: one.to_plain() for name, one in evaluations.items()}
-        write_json(json_path, plain)
-    if html_path is not None:
-        write_page(html_path, render(evaluation, provenance, evaluations if len(evaluations) > 1 else {}))
+        table += f"\n\n{compared(evaluations)}"
+        plain["decoders"] = {name: one.to_plain() for name, one in evaluations.items()}
+    put_report(table, plain, as_json=as_json, json_file=json_file)
+    if html is not None:
+        write_page(html, render(evaluation, provenance, evaluations if len(evaluations) > 1 else {}))
     if evaluation.failed:
         say(f"{evaluation.failed} of {evaluation.overall.images} images failed", err=True)
         raise click.exceptions.Exit(1)

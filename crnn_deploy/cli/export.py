@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from crnn_deploy.cli.options import checkpoint_options, settings_of
+from crnn_deploy.cli.options import checkpoint_option, checkpoint_options, output_option, settings_of
 from crnn_deploy.cli.say import progress_bar, say
 
 __all__ = ["export"]
@@ -23,16 +23,16 @@ def _list_recipes(ctx: click.Context, _: click.Parameter, value: bool) -> None:
 
 
 @click.command()
-@click.option("--checkpoint", metavar="FILE", required=True, type=click.Path(path_type=Path))
-@click.option("-o", "path", metavar="FILE.onnx", type=click.Path(path_type=Path), help="[default: beside it]")
+@checkpoint_option(required=True)
+@output_option("FILE.onnx", default="beside the checkpoint")
 @checkpoint_options
 @click.option(
-    "--output",
-    "output",
+    "--graph-output",
     type=click.Choice(["logits", "log-probs", "argmax"]),
     default="logits",
     show_default=True,
-    help="What the graph puts out; argmax: index and probability of each frame's best class.",
+    help="Let the graph put out logits, log-probabilities, or index and probability of each frame's best "
+    "class (argmax).",
 )
 @click.option(
     "--list-recipes",
@@ -40,9 +40,9 @@ def _list_recipes(ctx: click.Context, _: click.Parameter, value: bool) -> None:
     is_eager=True,
     expose_value=False,
     callback=_list_recipes,
-    help="And exit.",
+    help="List the built-in recipes and exit.",
 )
-def export(checkpoint: Path, path: Path | None, output: Any, **source: Any) -> None:
+def export(checkpoint: Path, output: Path | None, graph_output: Any, **source: Any) -> None:
     """Export a trained CRNN to ONNX with dynamic width and batch, and prove it.
 
     The file is written only when logits, every frame's argmax and the text equal PyTorch's at sizes that were
@@ -59,7 +59,7 @@ def export(checkpoint: Path, path: Path | None, output: Any, **source: Any) -> N
     from crnn_deploy.export.reference import open_reference
     from crnn_deploy.files import check_outputs
 
-    path = path or checkpoint.with_suffix(".onnx")
+    path = output or checkpoint.with_suffix(".onnx")
     if path.suffix != ".onnx":
         raise ModelUnreadable(path, "the exported file's name ends in .onnx")
     check_outputs((path,), (checkpoint, source["alphabet"], source["recipe"]))
@@ -67,7 +67,7 @@ def export(checkpoint: Path, path: Path | None, output: Any, **source: Any) -> N
     bar = progress_bar(SIZES, "proof")
     try:
         with bar:
-            result = run(reference, path, output=output, progress=lambda _: bar.update(1))
+            result = run(reference, path, output=graph_output, progress=lambda _: bar.update(1))
     except ExportFailed as error:
         say(error.report.table())
         raise

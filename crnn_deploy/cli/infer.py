@@ -10,8 +10,15 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from crnn_deploy.cli.decoding_options import decoder_given, decoding_options, rule_given
-from crnn_deploy.cli.options import max_pixels_option
-from crnn_deploy.cli.rebuild import rebuild_option, up_to_date
+from crnn_deploy.cli.options import (
+    batch_option,
+    max_pixels_option,
+    model_option,
+    output_option,
+    refuse_given,
+    resume_option,
+)
+from crnn_deploy.cli.rebuild import rebuild_option, rebuild_stale
 from crnn_deploy.cli.say import (
     bars_are_hidden,
     progress_bar,
@@ -31,30 +38,26 @@ __all__ = ["infer"]
 
 @click.command()
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True)
-@click.option(
-    "--model",
-    metavar="FILE",
-    type=click.Path(path_type=Path),
-    help="An .onnx or .engine file.  [default: the package's own, for printed Latin text]",
-)
+@model_option(default="the package's own, for printed Latin text")
 @click.option(
     "--precision",
     type=click.Choice(["fp32", "int8"]),
     default="fp32",
     show_default=True,
-    help="Of the package's own model.",
+    help="Use the package's own model in this precision.",
 )
 @click.option(
     "--device",
     type=click.Choice(["cpu", "cuda"]),
     default="cpu",
     show_default=True,
-    help="Where an .onnx file runs; an .engine file runs on the GPU.",
+    help="Run an .onnx file on this device; an .engine file always runs on the GPU.",
 )
 @click.option(
-    "--tf32",
+    "--allow-tf32",
     is_flag=True,
-    help="With --device cuda: multiply in TF32 (10 bits of mantissa for 23), which is faster and coarser.",
+    help="Let --device cuda multiply in TF32 (10 bits of mantissa in place of 23), which is faster and less "
+    "exact.",
 )
 @click.option(
     "--format",
@@ -62,73 +65,70 @@ __all__ = ["infer"]
     type=click.Choice(["text", "tsv", "jsonl", "csv"]),
     default="text",
     show_default=True,
-    help="text: path, tab, text. The others: path, text, confidence, status, error.",
+    help="Write records in this format: text has path and text, others confidence, status and error too.",
 )
-@click.option(
-    "-o",
-    "--output",
-    metavar="FILE",
-    type=click.Path(path_type=Path),
-    help="Write here, not to stdout; FILE.run.json beside it says what made it.",
-)
+@output_option("FILE", default="stdout")
 @click.option(
     "--csv-safe",
     is_flag=True,
-    help="With --format csv, for spreadsheets: a cell that begins with = + - @ or an apostrophe gets an "
-    "apostrophe before it; control characters and backslashes are escaped (\\x1b, \\\\).",
+    help="Make --format csv safe for spreadsheets: write an apostrophe before a cell that begins with = + - "
+    "@ or an apostrophe, and escape control characters and backslashes (\\x1b, \\\\).",
 )
+@batch_option
 @click.option(
-    "--batch", type=click.IntRange(min=1), default=8, show_default=True, help="Most images that run together."
-)
-@click.option(
-    "--engine",
+    "--backend",
     type=click.Choice(["auto", "onnxruntime", "openvino"]),
     default="onnxruntime",
     show_default=True,
-    help="Runs an .onnx file; auto: the fastest here (crnn-deploy doctor --model FILE says why).",
+    help="Run an .onnx file with this library; auto takes the fastest one here, and crnn-deploy doctor "
+    "--model FILE says why.",
 )
 @rebuild_option
-@click.option("--workers", type=click.IntRange(min=1), help="Threads.  [default: one for each CPU]")
+@click.option(
+    "--workers",
+    metavar="N",
+    type=click.IntRange(min=1),
+    show_default="one for each CPU",
+    help="Work in this many threads.",
+)
 @click.option(
     "--min-confidence",
     type=click.FloatRange(0, 1),
     default=0.0,
     show_default=True,
-    help="Below it the status is low-confidence; the text format leaves the text out.",
+    help="Give a text below this confidence the status low-confidence; the text format leaves it out.",
 )
-@click.option("--show-chars", is_flag=True, help="Add each character's confidence (jsonl: and place).")
+@click.option(
+    "--show-chars", is_flag=True, help="Add each character's confidence, and in jsonl its place in the image."
+)
 @click.option(
     "--draw",
     metavar="DIR",
     type=click.Path(path_type=Path),
-    help="Write each image with a box around every character, as a PNG of its path below DIR. One that "
-    "cannot be drawn keeps its record, and counts as an error.",
+    help="Draw a box around every character and write each image as a PNG file below this folder.",
 )
 @click.option(
     "--wide",
     type=click.Choice(["cut", "shrink"]),
     default="cut",
     show_default=True,
-    help="Lines beyond the model's largest width: read in overlapping parts, or shrunk to it.",
+    help="Read lines beyond the model's largest width in overlapping parts (cut), or shrink them to that "
+    "width (shrink).",
 )
 @max_pixels_option
-@click.option(
-    "--resume",
-    is_flag=True,
-    help="Go on with the file of -o, made with the same model and settings: skip the images it has already.",
-)
+@resume_option
 @decoding_options()
 def infer(
     paths: tuple[str, ...],
     model: Path | None,
     precision: str,
     device: Literal["cpu", "cuda"],
-    tf32: bool,
+    allow_tf32: bool,
     format_name: str,
     output: Path | None,
     csv_safe: bool,
     batch: int,
-    engine: Any,
+    backend: Any,
     rebuild: str,
     workers: int | None,
     min_confidence: float,
@@ -143,7 +143,9 @@ def infer(
 
     PATH is a file, a folder (with all below it), a glob such as 'crops/**/*.png', or - for a list on
     standard input, one path on each line. Every image gives one record, in the order of the input; one that
-    cannot be read gives a record that says why, and the run goes on.
+    cannot be read gives a record that says why, and the run goes on. One that cannot be drawn keeps its
+    record, and counts as an error. Beside the file of -o stands FILE.run.json, which says what made it;
+    --resume skips the images that are in the file already, where model and settings are the same.
 
     \b
     crnn-deploy infer crops/
@@ -162,16 +164,19 @@ def infer(
         raise click.UsageError(f"--csv-safe goes with --format csv; this would be {format_name}")
     if precision != "fp32" and model is not None:
         raise click.UsageError("--precision picks a file of the package's own model; --model names a file")
-    if tf32 and (device != "cuda" or (model is not None and model.suffix == ".engine")):
-        raise click.UsageError(
-            "--tf32 goes with --device cuda and an .onnx file; an engine was built with or without"
+    if model is not None and model.suffix == ".engine":
+        refuse_given(
+            ("device", "allow_tf32", "backend"),
+            "is for .onnx files; TensorRT runs an engine on the GPU as built",
         )
+    if allow_tf32 and device != "cuda":
+        raise click.UsageError("--allow-tf32 goes with --device cuda")
 
     from crnn_deploy.models import DEFAULT, DEFAULT_INT8
     from crnn_deploy.process import Stop, cpus
     from crnn_deploy.runtime import records
     from crnn_deploy.runtime.images import sources
-    from crnn_deploy.runtime.output_file import Stream, open_output
+    from crnn_deploy.runtime.output_file import RecordStream, open_output
     from crnn_deploy.runtime.pipeline import read_in_order
     from crnn_deploy.runtime.recognizer import Recognizer
 
@@ -180,12 +185,12 @@ def infer(
     sources.check(paths)
     model = model or (DEFAULT if precision == "fp32" else DEFAULT_INT8)
     _check_outputs(output, draw, (*paths, model, decoding["lexicon"], decoding["lm"]))
-    model = up_to_date(model, rebuild)
+    rebuild_stale(rebuild, model)
     listed = sources.lines_of(stdin_bytes()) if sources.STDIN in paths else ()
-    if output is not None and engine == "auto":  # what chooses by time may choose otherwise another time
+    if output is not None and backend == "auto":  # what chooses by time may choose otherwise another time
         from crnn_deploy.runtime.backends.choice import resolve
 
-        engine = resolve(engine, model, device)
+        backend = resolve(backend, model, device)
     count = failed = undrawn = 0
     with ExitStack() as stack:
         recognizer = stack.enter_context(
@@ -193,9 +198,9 @@ def infer(
                 Recognizer.load(
                     model,
                     batch=batch,
-                    engine=engine,
+                    backend=backend,
                     device=device,
-                    tf32=tf32,
+                    tf32=allow_tf32,
                     wide=wide,
                     max_pixels=max_pixels,
                 )
@@ -206,14 +211,16 @@ def infer(
             recognizer = recognizer.with_decoder(decoder)
         shape = {"show_chars": show_chars, "nbest": rule.decoder == "beam" and rule.nbest > 0}
         form = records.Csv(**shape, safe=True) if csv_safe else records.FORMATS[format_name](**shape)
-        written: Output | Stream
+        written: Output | RecordStream
         if output is None:
-            written = Stream(form, put, terminal=stdout_is_terminal())
+            written = RecordStream(form, put, terminal=stdout_is_terminal())
         else:
             from crnn_deploy.runtime.run_record import RunRecord
 
-            settings: dict[str, Value] = {"engine": engine, "device": device, "tf32": tf32, "wide": wide}
-            settings["min-confidence"] = min_confidence
+            settings: dict[str, Value] = {
+                **{"backend": backend, "device": device, "allow-tf32": allow_tf32},
+                **{"wide": wide, "min-confidence": min_confidence},
+            }
             files = {"lexicon": decoding["lexicon"], "lm": decoding["lm"]}
             run = RunRecord.of(model, rule, settings, **files)
             written = stack.enter_context(open_output(output, form, run, resume=resume))

@@ -7,26 +7,42 @@ from typing import Any
 
 import click
 
-from crnn_deploy.cli.options import checkpoint_options, settings_of
-from crnn_deploy.cli.say import say, say_json
+from crnn_deploy.cli.options import (
+    CHECKPOINT_ONLY,
+    checkpoint_options,
+    json_options,
+    refuse_given,
+    settings_of,
+)
+from crnn_deploy.cli.outputs import check_reports, put_report
 
 __all__ = ["inspect_command"]
 
 
 @click.command("inspect")
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@json_options
 @checkpoint_options
-def inspect_command(file: Path, as_json: bool, **source: Any) -> None:
-    """Show what FILE is, a checkpoint, an .onnx file or an .engine.
+def inspect_command(file: Path, as_json: bool, json_file: Path | None, **source: Any) -> None:
+    """Show what FILE is: a checkpoint, an .onnx or an .engine file.
 
-    Alphabet and input; operators, parameters and FLOPs; or of an engine builder, precisions and profiles."""
+    The report has the alphabet and the input; operators, parameters and FLOPs of a network; builder,
+    precisions and profiles of an engine.
+
+    \b
+    crnn-deploy inspect model.onnx
+    crnn-deploy inspect model.engine --json
+    """
+    from crnn_deploy.files import check_outputs
     from crnn_deploy.inspection import inspect
+    from crnn_deploy.runtime.backends.backend import SUFFIXES
 
+    if file.suffix in SUFFIXES:
+        refuse_given(CHECKPOINT_ONLY, f"describes a checkpoint; {file} says itself what it is")
+    check_reports(json_file)
+    check_outputs((json_file,), (file, source["alphabet"], source["recipe"]))
     facts = inspect(file, settings_of(**source))
-    if as_json:
-        say_json(facts)
-        return
+    lines = []
     for name, value in facts.items():
         shown = (
             value
@@ -35,4 +51,5 @@ def inspect_command(file: Path, as_json: bool, **source: Any) -> None:
             if isinstance(value, dict)
             else str(value)
         )
-        say(f"{name:16}{shown}")
+        lines.append(f"{name:16}{shown}")
+    put_report("\n".join(lines), facts, as_json=as_json, json_file=json_file)

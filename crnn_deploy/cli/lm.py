@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from crnn_deploy.cli.options import output_option
 from crnn_deploy.cli.outputs import check_reports
 from crnn_deploy.cli.say import say
 from crnn_deploy.errors import CrnnDeployError
@@ -23,22 +24,22 @@ class TextUnreadable(CrnnDeployError, ValueError):
 
 @click.group()
 def lm() -> None:
-    """Language models over characters, for the beam search of `infer` and `evaluate`."""
+    """Make language models over characters for the beam search of `infer` and `evaluate`."""
 
 
 @lm.command()
 @click.argument(
     "texts", metavar="TEXT...", nargs=-1, required=True, type=click.Path(path_type=Path, allow_dash=True)
 )
-@click.option("-o", "path", metavar="FILE.arpa", required=True, type=click.Path(path_type=Path))
+@output_option("FILE.arpa")
 @click.option(
     "--order",
     type=click.IntRange(1, 12),
     default=6,
     show_default=True,
-    help="Characters of the longest n-gram.",
+    help="Count n-grams of at most this many characters.",
 )
-def train(texts: tuple[Path, ...], path: Path, order: int) -> None:
+def train(texts: tuple[Path, ...], output: Path, order: int) -> None:
     """Learn from UTF-8 TEXT which characters follow which, and write an ARPA file.
 
     Each line is a text of its own, as an image has it: lines of a page, words, numbers. A TEXT of - is
@@ -48,17 +49,17 @@ def train(texts: tuple[Path, ...], path: Path, order: int) -> None:
     crnn-deploy lm train lines.txt -o lines.arpa
     crnn-deploy infer --decoder beam --lm lines.arpa crops/
     """
-    if path.suffix != ".arpa":
-        raise click.UsageError(f"-o {path} must end in .arpa, by which the file is known later")
+    if output.suffix != ".arpa":
+        raise click.UsageError(f"-o {output} must end in .arpa, by which the file is known later")
     from crnn_deploy.files import check_outputs, replacing
     from crnn_deploy.runtime.decoding.lm import train as learn
 
-    check_reports(path)
-    check_outputs((path,), ("/dev/stdin" if text == Path("-") else text for text in texts))
+    check_reports(output)
+    check_outputs((output,), ("/dev/stdin" if text == Path("-") else text for text in texts))
     model = learn((line for text in texts for line in _lines(text)), order)
-    with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as stream:
+    with replacing(output) as temporary, temporary.open("w", encoding="utf-8") as stream:
         model.write(stream)
-    say(f"{path}: order {model.order}, {len(model.grams):,} n-grams")
+    say(f"{output}: order {model.order}, {len(model.grams):,} n-grams")
 
 
 def _lines(path: Path) -> Iterator[str]:

@@ -17,6 +17,18 @@ from crnn_deploy.process import INTERRUPTED, interrupted
 __all__ = ["main"]
 
 _PLACES = {name.partition(" ")[0]: command.place for name, command in COMMANDS.items()}
+_RENAMED = {  # options of earlier versions, and what they are called in the commands that had them
+    "--batch": ("--batch-range", "--batches"),
+    "--confidence": ("--confident-above",),
+    "--count": ("--max-images",),
+    "--engine": ("--backend",),
+    "--images": ("--image-folder",),
+    "--model": ("--factory",),
+    "--samples": ("--max-images", "--synthetic-images"),
+    "--target": ("--target-device",),
+    "--tf32": ("--allow-tf32",),
+    "--widths": ("--width-range",),
+}
 
 
 def _debug_option() -> click.Option:
@@ -72,6 +84,12 @@ class _Group(click.Group):
         try:
             return super().invoke(ctx)
         except click.ClickException as error:
+            if isinstance(error, click.NoSuchOption) and (now := _name_now(error)) is not None:
+                raise click.NoSuchOption(
+                    error.option_name,
+                    f"No such option {error.option_name!r}: it is called {now} now.",
+                    ctx=error.ctx,
+                ) from None
             vars(error)["message"] = printable(error.message)  # names of files may stand in it
             raise
         except (click.exceptions.Exit, click.Abort, BrokenPipeError):
@@ -93,7 +111,14 @@ class _Group(click.Group):
             ctx.exit(exit_code)
 
 
+def _name_now(error: click.NoSuchOption) -> str | None:
+    """What an option of an earlier version is called in this command."""
+    command = click.Group("none") if error.ctx is None else error.ctx.command
+    known = {name for parameter in command.params for name in parameter.opts}
+    return next((name for name in _RENAMED.get(error.option_name, ()) if name in known), None)
+
+
 @click.group(cls=_Group, params=[_debug_option()], context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="crnn-deploy")
 def main() -> None:
-    """From a CRNN checkpoint to the text of your images."""
+    """Take a CRNN from its checkpoint to the text of your images."""

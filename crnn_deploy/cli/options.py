@@ -1,4 +1,4 @@
-"""Options that several commands share: what the user says of a checkpoint, of a dataset, of its images."""
+"""Options that several commands share, each with one meaning and one help text, and what reads them."""
 
 from __future__ import annotations
 
@@ -13,79 +13,241 @@ if TYPE_CHECKING:
     from crnn_deploy.recipes.settings import CheckpointSettings
 
 __all__ = [
+    "CHECKPOINT_ONLY",
+    "DATA_ONLY",
     "alphabet_of",
+    "alphabet_options",
+    "batch_option",
+    "blank_option",
     "check_data_outputs",
+    "checkpoint_option",
     "checkpoint_options",
+    "confidence_option",
     "data_options",
+    "html_option",
+    "images_option",
+    "json_options",
+    "max_images_option",
     "max_pixels_option",
+    "model_option",
     "open_data",
+    "output_option",
+    "plot_option",
+    "recipe_option",
+    "refuse_given",
+    "resume_option",
     "settings_of",
+    "tier_option",
 ]
 
-_OPTIONS = (
-    click.option("--recipe", metavar="NAME|FILE.toml", help="Preprocessing, alphabet, blank and width rule."),
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+_FILE = click.Path(path_type=Path)
+CHECKPOINT_ONLY = ("recipe", "factory", "alphabet", "alphabet_string", "blank")  # of `checkpoint_options`
+DATA_ONLY = ("kind", "image_folder", "characters")  # of `data_options`
+
+
+def _all(*options: Decorator) -> Decorator:
+    """Add options in the order of this list."""
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+def output_option(form: str = "FILE", *, default: str | None = None) -> Decorator:
+    """Where the command's main result goes; required where there is no default.
+
+    form: how the name looks; default: in words
+    """
+    return click.option(
+        *("-o", "--output"),
+        metavar=form,
+        type=_FILE,
+        required=default is None,
+        show_default=default,
+        help="Write the result to this path.",
+    )
+
+
+json_options = _all(
     click.option(
-        "--model",
-        "factory",
-        metavar="MODULE:FACTORY",
-        help="Your own network: package.module:f or file.py:f.",
+        "--json", "as_json", is_flag=True, help="Print the report as one JSON object in place of a table."
     ),
+    click.option(
+        "--json-file", metavar="FILE.json", type=_FILE, help="Write the report as JSON to this file."
+    ),
+)
+html_option = click.option(
+    "--html", metavar="FILE.html", type=_FILE, help="Write the report as an HTML page to this file."
+)
+plot_option = click.option(
+    "--plot",
+    metavar="FILE.png|.svg",
+    type=_FILE,
+    help="Draw a figure of the report and write it to this file.",
+)
+
+
+def model_option(*, default: str | None = None) -> Decorator:
+    """A model that is optional; default: in words."""
+    return click.option(
+        "--model",
+        metavar="FILE",
+        type=_FILE,
+        show_default=default,
+        help="Use this model, an .onnx or .engine file.",
+    )
+
+
+def images_option(*, default: str) -> Decorator:
+    """Images without labels; default: in words."""
+    return click.option(
+        "--images",
+        metavar="PATH",
+        show_default=default,
+        help="Read images from this file, folder or glob.",
+    )
+
+
+def max_images_option(default: int) -> Decorator:
+    """The largest number of images."""
+    return click.option(
+        "--max-images",
+        metavar="N",
+        type=click.IntRange(min=1),
+        default=default,
+        show_default=True,
+        help="Use at most this many images.",
+    )
+
+
+batch_option = click.option(
+    "--batch",
+    metavar="N",
+    type=click.IntRange(min=1),
+    default=8,
+    show_default=True,
+    help="Run at most this many images together.",
+)
+max_pixels_option = click.option(
+    "--max-pixels",
+    metavar="N",
+    type=click.IntRange(1, 2**30),
+    default=64_000_000,
+    show_default=True,
+    help="Refuse to decode an image that has more pixels than this.",
+)
+resume_option = click.option(
+    "--resume", is_flag=True, help="Continue where an earlier run of the same command was stopped."
+)
+confidence_option = click.option(
+    "--confidence",
+    "aggregate",
+    type=click.Choice(["min", "mean", "product", "likelihood"]),
+    show_default="as the model's manifest says",
+    help="Compute a text's confidence as the minimum, mean or product of its characters' confidences, or as "
+    "the likelihood of the whole text per character.",
+)
+tier_option = click.option(
+    "--tier",
+    type=click.Choice(["latin", "cjk"]),
+    default="latin",
+    show_default=True,
+    help="Use fonts for Latin text alone (latin), or Chinese, Japanese and Korean ones too (cjk).",
+)
+
+
+def checkpoint_option(*, required: bool) -> Decorator:
+    """A PyTorch checkpoint."""
+    return click.option(
+        "--checkpoint",
+        metavar="FILE",
+        type=_FILE,
+        required=required,
+        help="Load the trained PyTorch weights from this file.",
+    )
+
+
+def recipe_option(*, required: bool = False) -> Decorator:
+    """What to know of a model beside its weights."""
+    return click.option(
+        "--recipe",
+        metavar="NAME|FILE.toml",
+        required=required,
+        help="Take preprocessing, alphabet, blank and width rule from this recipe, built in or a file.",
+    )
+
+
+alphabet_options = _all(
     click.option(
         "--alphabet",
         metavar="FILE",
-        type=click.Path(path_type=Path),
-        help="UTF-8: its only line, or one token a line; spaces count.",
+        type=_FILE,
+        help="Read the alphabet from this UTF-8 file: all characters on one line, or one on each line. "
+        "Spaces count.",
     ),
-    click.option("--alphabet-string", metavar="TEXT", help="The characters themselves, in class order."),
-    click.option("--blank", type=click.Choice(["first", "last"]), help="Class of the CTC blank."),
+    click.option(
+        "--alphabet-string",
+        metavar="TEXT",
+        help="Take the characters of this text as the alphabet, in the order of the classes.",
+    ),
 )
-
-_DATA_OPTIONS = (
+blank_option = click.option(
+    "--blank", type=click.Choice(["first", "last"]), help="Take this class as the CTC blank."
+)
+checkpoint_options = _all(
+    recipe_option(),
+    click.option(
+        "--factory",
+        metavar="MODULE:NAME",
+        help="Build your own network with this function: package.module:name or file.py:name.",
+    ),
+    alphabet_options,
+    blank_option,
+)
+data_options = _all(
     click.option(
         "--kind",
-        metavar="KIND",
-        help="lmdb, csv, tsv, doctr, names, tabs or indices.  [default: told from what is there]",
+        type=click.Choice(["lmdb", "csv", "tsv", "doctr", "names", "tabs", "indices"]),
+        show_default="told from the dataset's files",
+        help="Read the dataset in this format (docs/datasets.md describes them).",
     ),
     click.option(
-        "--images", metavar="DIR", help="Folder of the names in the labels.  [default: that of the labels]"
+        "--image-folder",
+        metavar="DIR",
+        show_default="the folder of the labels",
+        help="Look for the images that the labels name in this folder.",
     ),
     click.option(
-        "--characters", metavar="FILE", help="What the labels are indexes into, as of 360CC (GBK or UTF-8)."
+        "--characters",
+        metavar="FILE",
+        help="Look up labels that are numbers, as those of 360CC, in this file of characters (GBK or UTF-8).",
     ),
 )
 
 
-def max_pixels_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the option for the largest image that is decoded."""
-    return click.option(
-        "--max-pixels",
-        metavar="N",
-        type=click.IntRange(1, 2**30),
-        default=64_000_000,
-        show_default=True,
-        help="An image of more pixels is not decoded.",
-    )(command)
+def refuse_given(names: Iterable[str], reason: str) -> None:
+    """Refuse options of the running command that the user gave and that would be ignored.
+
+    names: of parameters; reason: the rest of a sentence that begins with an option
+    Raises UsageError.
+    """
+    context = click.get_current_context()
+    for parameter in context.command.params:
+        source = context.get_parameter_source(parameter.name or "")
+        if parameter.name in names and source is click.core.ParameterSource.COMMANDLINE:
+            raise click.UsageError(f"{parameter.opts[-1]} {reason}")
 
 
-def checkpoint_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options that `settings_of` reads."""
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
-
-
-def data_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options that `open_data` reads."""
-    for option in reversed(_DATA_OPTIONS):
-        command = option(command)
-    return command
-
-
-def open_data(data: str, kind: Any, images: str | None, characters: str | None) -> Kept:
+def open_data(data: str, kind: Any, image_folder: str | None, characters: str | None) -> Kept:
     """The dataset at a path and what `data_options` gathered. Raises DatasetNotFound, DatasetInvalid."""
     from crnn_deploy.datasets import open_dataset
 
-    return open_dataset(data, kind=kind, images=images, characters=characters)
+    return open_dataset(data, kind=kind, images=image_folder, characters=characters)
 
 
 def check_data_outputs(

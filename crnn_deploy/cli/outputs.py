@@ -1,13 +1,13 @@
-"""Files that commands write beside a model: figures as JSON, and pages."""
+"""Reports of commands: on stdout, and in files as JSON and as pages."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-from crnn_deploy.cli.say import plain_json
+from crnn_deploy.cli.say import plain_json, say, say_json
 
-__all__ = ["check_reports", "write_json", "write_page"]
+__all__ = ["check_reports", "put_report", "write_page"]
 
 
 def check_reports(*paths: Path | None) -> None:
@@ -19,12 +19,22 @@ def check_reports(*paths: Path | None) -> None:
             raise OutputUnwritable(path, f"{path.parent} is not a folder")
 
 
-def write_json(path: Path | None, value: Any) -> None:
-    """Write figures, whole or not at all, where they are asked for. Raises OutputUnwritable."""
-    if path is not None:
-        from crnn_deploy.files import write
+def put_report(table: str, value: Any, *, as_json: bool, json_file: Path | None) -> None:
+    """Show a report as `json_options` say, and write it, whole or not at all, where they name a file.
 
-        write(path, plain_json(value, indent=1) + "\n")
+    table: for people; value: the same as JSON has it
+    Raises OutputUnwritable.
+    """
+    try:
+        if json_file is not None:
+            from crnn_deploy.files import write
+
+            write(json_file, plain_json(value, indent=1) + "\n")
+    finally:  # a full disk takes nobody's figures away
+        if as_json:
+            say_json(value, indent=1)
+        else:
+            say(table)
 
 
 def write_page(path: Path, page: str) -> None:

@@ -7,8 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from crnn_deploy.cli.options import check_data_outputs, data_options, open_data
-from crnn_deploy.cli.outputs import check_reports, write_json, write_page
+from crnn_deploy.cli.options import (
+    DATA_ONLY,
+    check_data_outputs,
+    data_options,
+    html_option,
+    json_options,
+    open_data,
+    output_option,
+    refuse_given,
+)
+from crnn_deploy.cli.outputs import check_reports, put_report, write_page
 from crnn_deploy.cli.say import progress_bar, say
 
 if TYPE_CHECKING:
@@ -33,91 +42,122 @@ def _share(_: click.Context, param: click.Parameter, value: str) -> float:
 @click.argument("data", metavar="[DATA]", required=False)
 @data_options
 @click.option(
-    "--scales", "scales_path", metavar="SCALES.json", type=click.Path(path_type=Path), required=True
+    "--scales",
+    "scales_path",
+    metavar="SCALES.json",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="Read the ranges of activations that `calibrate` wrote from this file.",
 )
 @click.option(
     "--max-confident-flips",
     "confident_flips",
+    metavar="PERCENT",
     callback=_share,
     default="0.1%",
     show_default=True,
-    help="Share of the strings the float model is sure of that may change.",
+    help="Allow this share of the texts that the float model is confident of to change.",
 )
 @click.option(
-    "--confidence",
+    "--confident-above",
+    "confidence",
     type=click.FloatRange(0, 1),
     default=0.8,
     show_default=True,
-    help="It is sure where its weakest frame is above this.",
+    help="Count a text as confident where the float model gives the best class of every frame a probability "
+    "above this.",
 )
-@click.option("--max-accuracy-loss", "accuracy_loss", callback=_share, default="0.2pt", show_default=True)
-@click.option("--max-cer-increase", "cer_increase", callback=_share, default="0.05pt", show_default=True)
+@click.option(
+    "--max-accuracy-loss",
+    "accuracy_loss",
+    metavar="POINTS",
+    callback=_share,
+    default="0.2pt",
+    show_default=True,
+    help="Allow exact accuracy to fall by this many percentage points.",
+)
+@click.option(
+    "--max-cer-increase",
+    "cer_increase",
+    metavar="POINTS",
+    callback=_share,
+    default="0.05pt",
+    show_default=True,
+    help="Allow the character error rate (CER) to rise by this many percentage points.",
+)
 @click.option(
     "--activations",
     type=click.Choice(["int8", "uint8"]),
     default="int8",
     show_default=True,
-    help="uint8: for CPUs alone, faster without VNNI; TensorRT takes int8.",
+    help="Quantise activations to this type; uint8 is for CPUs alone, and faster on those without VNNI.",
 )
 @click.option(
     "--lstm",
     type=click.Choice(["float", "dynamic"]),
     default="float",
     show_default=True,
-    help="dynamic: in int8 for CPUs alone, one image at a time.",
+    help="Keep LSTM layers in float, or run them in int8 with ranges measured anew in each run (dynamic), "
+    "which is for CPUs alone and one image at a time.",
 )
 @click.option(
     "--rest",
     type=click.Choice(["fp32", "fp16"]),
     default="fp32",
     show_default=True,
-    help="Of what stays float; fp16: for GPUs alone (opset 19).",
+    help="Keep what is not quantised in this precision; fp16 is for GPUs alone (opset 19).",
 )
 @click.option(
-    "--target",
+    "--target-device",
     type=click.Choice(["cpu", "gpu"]),
     default="cpu",
     show_default=True,
-    help="gpu: this CPU's speed is no gate.",
+    help="Quantise for this kind of device; for gpu the speed on this CPU does not decide.",
 )
 @click.option(
-    "--samples", type=click.IntRange(min=1), default=10_000, show_default=True, help="Drawn without DATA."
+    "--synthetic-images",
+    metavar="N",
+    type=click.IntRange(min=1),
+    default=10_000,
+    show_default=True,
+    help="Draw this many images with text where no DATA is given.",
 )
-@click.option(
-    "--json", "json_path", metavar="FILE", type=click.Path(path_type=Path), help="Write all figures here."
-)
-@click.option(
-    "--html", "html_path", metavar="FILE", type=click.Path(path_type=Path), help="Write a page with images."
-)
-@click.option("-o", "path", metavar="OUT.int8.onnx", type=click.Path(path_type=Path), required=True)
+@json_options
+@html_option
+@output_option("OUT.int8.onnx")
 def quantize(
     model: Path,
     data: str | None,
     kind: Any,
-    images: str | None,
+    image_folder: str | None,
     characters: str | None,
     scales_path: Path,
     activations: Any,
     lstm: Any,
     rest: Any,
-    target: Any,
-    samples: int,
-    json_path: Path | None,
-    html_path: Path | None,
-    path: Path,
+    target_device: Any,
+    synthetic_images: int,
+    as_json: bool,
+    json_file: Path | None,
+    html: Path | None,
+    output: Path,
     **budget: float,
 ) -> None:
-    """Write MODEL in INT8 if its text holds and it is faster; else say why not.
+    """Write MODEL in INT8 if it still reads the same text and is faster; else say why not.
 
     DATA is a folder of images, or a labelled dataset; without it, labelled text is drawn in fonts and words
     that no training saw. The layers that hurt the text most go back to float until the budget holds.
 
     Exit code: 0, 1 when refused (nothing is written then), 2 for bad input.
     """
-    if lstm == "dynamic" and target == "gpu":
-        raise click.UsageError("--lstm dynamic is for CPUs alone; leave it or --target gpu out")
-    if rest == "fp16" and target == "cpu":
-        raise click.UsageError("--rest fp16 is for GPUs alone; add --target gpu")
+    if lstm == "dynamic" and target_device == "gpu":
+        raise click.UsageError("--lstm dynamic is for CPUs alone; leave it or --target-device gpu out")
+    if rest == "fp16" and target_device == "cpu":
+        raise click.UsageError("--rest fp16 is for GPUs alone; add --target-device gpu")
+    if data is None:
+        refuse_given(DATA_ONLY, "describes labelled images; name them as DATA")
+    else:
+        refuse_given(("synthetic_images",), "is for a run without DATA, in which images are drawn")
     from crnn_deploy.process import Stop
 
     with Stop() as stop:
@@ -130,51 +170,56 @@ def quantize(
         from crnn_deploy.quantization.quantize import quantize as run
         from crnn_deploy.runtime.images import sources
 
-        if html_path is not None:  # before the long run: its libraries may be missing
+        if html is not None:  # before the long run: its libraries may be missing
             from crnn_deploy.quantization.report import render
-        check_reports(json_path, html_path)
-        check_outputs((path, json_path, html_path), (model, scales_path))
+        check_reports(json_file, html)
+        check_outputs((output, json_file, html), (model, scales_path))
         labelled = None
-        if data is not None and (kind is not None or not Path(data).is_dir() or images is not None):
-            labelled = open_data(data, kind, images, characters)
+        if data is not None and (
+            not Path(data).is_dir() or (kind, image_folder, characters) != (None, None, None)
+        ):
+            labelled = open_data(data, kind, image_folder, characters)
         if labelled is not None:
-            check_data_outputs((path, json_path, html_path), (labelled,), characters)
+            check_data_outputs((output, json_file, html), (labelled,), characters)
         elif data is not None:
-            check_outputs((path, json_path, html_path), sources.find((data,), ()))
+            check_outputs((output, json_file, html), sources.find((data,), ()))
         opened = open_model(model)
         scales = read_scales(scales_path, opened)
         if labelled is not None:
             total = len(labelled)
         else:
-            total = samples if data is None else sum(1 for _ in sources.find((data,), ()))
+            total = synthetic_images if data is None else sum(1 for _ in sources.find((data,), ()))
         with progress_bar(total, "images") as bar:
             proof = proof_images(
-                opened.manifest, data, labelled, samples, progress=lambda n: _step(bar, n, stop)
+                opened.manifest, data, labelled, synthetic_images, progress=lambda n: _step(bar, n, stop)
             )
         bar = progress_bar(2 * len(proof.sources), "quantize")  # more where layers go back to float
         refusal = None
         with bar:
             try:
                 result = run(
-                    *(opened, scales, proof.batches, proof.truths, path),
+                    *(opened, scales, proof.batches, proof.truths, output),
                     budget=Budget(**budget),
                     activations=activations,
                     lstm=lstm,
                     rest=rest,
-                    target=target,
+                    target=target_device,
                     progress=bar.update,
                     stopped=stop,
                 )
             except Refused as error:
                 refusal, result = error, error.result
     drawn_from = {"method": scales.method, "images_sha256": scales.images_sha256}
-    write_json(json_path, {"scales": drawn_from, **result.to_plain()})
-    if html_path is not None:
-        write_page(html_path, render(result, scales, proof))
-    say(result.table())
+    plain = {"scales": drawn_from, **result.to_plain()}
+    put_report(result.table(), plain, as_json=as_json, json_file=json_file)
+    if html is not None:
+        write_page(html, render(result, scales, proof))
     if refusal is not None:
         raise refusal
-    say(f"{path}: {result.chosen.name}, {result.chosen.speed:.2f} x the float model on this machine")
+    say(
+        f"{output}: {result.chosen.name}, {result.chosen.speed:.2f} x the float model on this machine",
+        err=as_json,
+    )
 
 
 def _step(bar: Any, images: int, stop: Stop) -> None:

@@ -5,21 +5,20 @@ from __future__ import annotations
 import sys
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import Any, cast
 
 import click
 
 from crnn_deploy.cli.say import say
 from crnn_deploy.errors import CrnnDeployError
 
-__all__ = ["RebuildRefused", "SourceChanged", "rebuild_option", "up_to_date"]
+__all__ = ["RebuildRefused", "SourceChanged", "rebuild_option", "rebuild_stale"]
 
 rebuild_option = click.option(
     "--rebuild",
     type=click.Choice(["never", "auto"]),
     default="never",
     show_default=True,
-    help="auto: build an .engine again that was built for another TensorRT or GPU, or was changed.",
+    help="Build an .engine file again (auto) that was built for another TensorRT or GPU, or was changed.",
 )
 
 
@@ -43,22 +42,26 @@ class RebuildRefused(CrnnDeployError, ValueError):
         )
 
 
-def up_to_date(path: Path, rebuild: str) -> Path:
-    """The same path, behind which a stale engine was built again if that is asked for.
+def rebuild_stale(rebuild: str, *models: Path) -> None:
+    """Build stale engines among the models again where `rebuild` is auto.
 
-    Raises what `trt.check_engine` raises but for what a build mends; RebuildRefused, SourceChanged and what a
-    build raises.
+    Raises UsageError where none of the models is an engine; what `trt.check_engine` raises but for what a
+    build mends; RebuildRefused, SourceChanged and what a build raises.
     """
-    if path.suffix == ".engine" and rebuild == "auto":
-        from crnn_deploy.runtime.backends.engine_file import EngineChanged, EngineStale
-        from crnn_deploy.runtime.backends.trt import check_engine
+    if rebuild != "auto":
+        return
+    engines = [model for model in models if model.suffix == ".engine"]
+    if not engines:
+        raise click.UsageError(f"--rebuild auto is for .engine files; {models[0]} is none")
+    from crnn_deploy.runtime.backends.engine_file import EngineChanged, EngineStale
+    from crnn_deploy.runtime.backends.trt import check_engine
 
+    for path in engines:
         try:
             check_engine(path)
         except (EngineChanged, EngineStale) as error:
             say(f"{error}\nbuilding it again", err=True)
             _build_again(path)
-    return path
 
 
 def _build_again(path: Path) -> None:
@@ -85,12 +88,9 @@ def _build_again(path: Path) -> None:
 
 def _digest(path: Path) -> str | None:
     """SHA-256 of a regular file; None where there is none."""
-    import hashlib
-
-    from crnn_deploy.files import open_regular
+    from crnn_deploy.files import sha256
 
     try:
-        with open_regular(path) as file:
-            return hashlib.file_digest(cast(Any, file), "sha256").hexdigest()
+        return sha256(path)
     except OSError:
         return None

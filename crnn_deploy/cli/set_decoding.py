@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from crnn_deploy.cli.decoding_options import decoding_options, rule_given
+from crnn_deploy.cli.options import output_option
 from crnn_deploy.cli.say import say
 
 if TYPE_CHECKING:
@@ -18,9 +19,9 @@ __all__ = ["set_decoding"]
 
 @click.command("set-decoding")
 @click.argument("model", metavar="MODEL.onnx", type=click.Path(path_type=Path))
-@click.option("-o", "path", metavar="OUT.onnx", required=True, type=click.Path(path_type=Path))
+@output_option("OUT.onnx")
 @decoding_options(files=False)
-def set_decoding(model: Path, path: Path, **decoding: Any) -> None:
+def set_decoding(model: Path, output: Path, **decoding: Any) -> None:
     """Write MODEL with a decoder and its settings in the manifest, in place of those that were there.
 
     What reads the file takes them where its user says nothing else. Word lists and language models stay
@@ -47,6 +48,6 @@ def set_decoding(model: Path, path: Path, **decoding: Any) -> None:
         decoder_of(rule).bind(manifest.alphabet, manifest.blank)  # what cannot work says so now
         return changed
 
-    rule = rewrite(model, path, change).decoding
+    rule = rewrite(model, output, change).decoding
     shown = ", ".join(f"{name} {value!r}" for name, value in rule.to_plain().items() if name != "decoder")
-    say(f"{path}: {rule.decoder}" + (f", {shown}" if shown else ""))
+    say(f"{output}: {rule.decoder}" + (f", {shown}" if shown else ""))

@@ -8,28 +8,39 @@ from pathlib import Path
 
 import click
 
+from crnn_deploy.cli.options import resume_option
 from crnn_deploy.cli.say import say
 
 __all__ = ["train"]
 
 
 @click.command()
-@click.option("--config", "path", metavar="FILE.yaml", required=True, type=click.Path(path_type=Path))
+@click.option(
+    "--config",
+    "path",
+    metavar="FILE.yaml",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Read the training's configuration from this file.",
+)
 @click.option(
     "--set",
     "changes",
     metavar="KEY=VALUE",
     multiple=True,
-    help="Change a key of the file, such as optimizer.lr=0.001 or train.0.path=own.lmdb; may be repeated.",
+    help="Change a key of the configuration, such as optimizer.lr=0.001 or train.0.path=own.lmdb; may be "
+    "repeated.",
 )
 @click.option(
     "--minutes",
     metavar="N",
     type=click.FloatRange(min=0, min_open=True),
-    help="Stop before N minutes have passed, and save.",
+    help="Save and stop before this many minutes have passed.",
 )
-@click.option("--resume", is_flag=True, help="Go on with what is in the run's folder, as if never stopped.")
-@click.option("--qat", is_flag=True, help="Finetune for INT8: round as `quantize` will (docs/int8.md).")
+@resume_option
+@click.option(
+    "--qat", is_flag=True, help="Finetune for INT8: round numbers as `quantize` will (docs/int8.md)."
+)
 def train(path: Path, changes: tuple[str, ...], minutes: float | None, resume: bool, qat: bool) -> None:
     """Train a CRNN.
 

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from crnn_deploy.cli.options import check_data_outputs, checkpoint_options, open_data, settings_of
-from crnn_deploy.cli.outputs import check_reports, write_json
-from crnn_deploy.cli.rebuild import rebuild_option, up_to_date
-from crnn_deploy.cli.say import say
+from crnn_deploy.cli.options import (
+    CHECKPOINT_ONLY,
+    DATA_ONLY,
+    check_data_outputs,
+    checkpoint_options,
+    data_options,
+    images_option,
+    json_options,
+    open_data,
+    refuse_given,
+    settings_of,
+)
+from crnn_deploy.cli.outputs import check_reports, put_report
+from crnn_deploy.cli.rebuild import rebuild_option, rebuild_stale
 
 if TYPE_CHECKING:
     from crnn_deploy.manifest import Manifest
@@ -23,18 +34,20 @@ __all__ = ["verify"]
 @click.command()
 @click.argument("reference", type=click.Path(path_type=Path))
 @click.argument("candidate", type=click.Path(path_type=Path))
-@click.option("--images", metavar="DIR", help="Images to read; without, drawn characters and noise.")
-@click.option("--labels", metavar="DATA", help="A labelled dataset in their place.")
+@images_option(default="drawn characters and noise")
+@click.option("--labels", metavar="DATA", help="Read the images of this labelled dataset.")
+@data_options
 @click.option(
     "--tolerance",
     type=click.FloatRange(min=0),
-    help="Largest |delta| of logits up to 10, in proportion beyond.  [default: 1e-4; where one of "
-    "them is an engine, but not an int8 one, four times what its format costs the other, and at least 1e-4]",
+    show_default="1e-4; of an engine that is not int8, four times what its number format costs the other "
+    "model, and at least 1e-4",
+    help="Allow logits up to 10 to differ by this much, and larger ones in proportion.",
 )
+@json_options
 @click.option(
-    "--json", "json_path", metavar="FILE", type=click.Path(path_type=Path), help="Write the report here."
+    "--text", is_flag=True, help="Judge by texts and not by logits; this needs --images or --labels."
 )
-@click.option("--text", is_flag=True, help="With --images or --labels: the strings decide, not the logits.")
 @rebuild_option
 @checkpoint_options
 def verify(
@@ -42,8 +55,12 @@ def verify(
     candidate: Path,
     images: str | None,
     labels: str | None,
+    kind: Any,
+    image_folder: str | None,
+    characters: str | None,
     tolerance: float | None,
-    json_path: Path | None,
+    as_json: bool,
+    json_file: Path | None,
     text: bool,
     rebuild: str,
     **source: Any,
@@ -51,25 +68,36 @@ def verify(
     """Compare CANDIDATE with REFERENCE: logits, every frame's argmax, text.
 
     Each is a checkpoint, an .onnx or an .engine file. A checkpoint takes its input rule from the other file
-    where that has one. Exit code 1 beyond the tolerance; with --text, where more than 0.1 % of the strings
-    that REFERENCE is sure of change, or exact accuracy or CER of labelled images is worse by more than
-    `quantize` allows, or the images are too few to tell.
+    where that has one.
+
+    \b
+    crnn-deploy verify crnn.pth crnn.onnx
+    crnn-deploy verify model.onnx model.engine --images crops/ --text
+
+    Exit code: 0, 1 when logits differ by more than the tolerance, 2 for bad input. With --text, 1 when more
+    than 0.1 % of the texts that REFERENCE is confident of change, when exact accuracy or CER of labelled
+    images is worse by more than `quantize` allows, or when the images are too few to tell.
     """
     if images is not None and labels is not None:
         raise click.UsageError("--images and --labels exclude each other")
+    if labels is None:
+        refuse_given(DATA_ONLY, "describes labelled images; name them with --labels DATA")
     if text and images is None and labels is None:
         raise click.UsageError("--text needs --images or --labels: drawn images hold no text to speak of")
 
     from crnn_deploy.files import check_outputs
     from crnn_deploy.parity.verify import verify as run
+    from crnn_deploy.runtime.backends.backend import SUFFIXES
     from crnn_deploy.runtime.images.sources import find
 
-    labelled = None if labels is None else open_data(labels, None, None, None)
+    if reference.suffix in SUFFIXES and candidate.suffix in SUFFIXES:
+        refuse_given(CHECKPOINT_ONLY, "describes a checkpoint; neither of these two files is one")
+    labelled = None if labels is None else open_data(labels, kind, image_folder, characters)
     if labelled is not None:
-        check_data_outputs((json_path,), (labelled,))
-    check_reports(json_path)
+        check_data_outputs((json_file,), (labelled,), characters)
+    check_reports(json_file)
     found = () if images is None else find((images,), ())
-    check_outputs((json_path,), chain((reference, candidate, source["alphabet"], source["recipe"]), found))
+    check_outputs((json_file,), chain((reference, candidate, source["alphabet"], source["recipe"]), found))
     settings = settings_of(**source)
 
     def opened(path: Path, manifest: Manifest | None) -> Backend:
@@ -77,28 +105,23 @@ def verify(
 
         return open_checkpoint(path, settings, manifest)
 
+    rebuild_stale(rebuild, reference, candidate)
     report = run(
-        *(up_to_date(reference, rebuild), up_to_date(candidate, rebuild), opened),
+        *(reference, candidate, opened),
         images=images,
         labelled=labelled,
         tolerance=tolerance,
     )
-    say(report.parity.table())
+    lines, plain = [report.parity.table()], report.parity.to_plain()
     if report.format_error is not None:
-        say(report.format_error.line())
+        lines.append(report.format_error.line())
+        plain["format_error"] = asdict(report.format_error)
     if report.unmeasured is not None:
-        say(report.unmeasured)
+        lines.append(report.unmeasured)
     if report.verdict is not None:
-        say(report.verdict.table())
-    if json_path is not None:
-        from dataclasses import asdict
-
-        plain = report.parity.to_plain()
-        if report.format_error is not None:
-            plain["format_error"] = asdict(report.format_error)
-        if report.verdict is not None:
-            plain["verdict"] = report.verdict.to_plain()
-        write_json(json_path, plain)
+        lines.append(report.verdict.table())
+        plain["verdict"] = report.verdict.to_plain()
+    put_report("\n".join(lines), plain, as_json=as_json, json_file=json_file)
     passed = report.verdict.passed if text and report.verdict is not None else report.parity.passed
     if not passed:
         raise click.exceptions.Exit(1)

@@ -20,7 +20,7 @@ from crnn_deploy.recipes.recipe import Recipe
 from crnn_deploy.runtime.decoding.ctc import steps_needed
 from crnn_deploy.runtime.images.pixels import MAX_PIXELS
 
-__all__ = ["Finding", "Report", "check", "steps_of"]
+__all__ = ["DatasetReport", "Tally", "check", "steps_of"]
 
 _EXAMPLES = 10  # of each finding
 _ROWS = 16  # of the histogram, at most
@@ -38,7 +38,7 @@ _STEPS = {  # time steps of the families in crnn_deploy.networks that differ fro
 
 
 @dataclass
-class Finding:
+class Tally:
     """How often one thing was found, and where at first."""
 
     count: int = 0
@@ -51,19 +51,19 @@ class Finding:
 
 
 @dataclass
-class Report:
+class DatasetReport:
     """What `check` found."""
 
     samples: int
     height: int  # pixels, of the network's input
     alphabet: int | None  # characters; None: not checked
-    unreadable: Finding = field(default_factory=Finding)  # images, or samples that the dataset does not give
-    unknown: Finding = field(default_factory=Finding)  # labels with characters outside the alphabet
+    unreadable: Tally = field(default_factory=Tally)  # images, or samples that the dataset does not give
+    unknown: Tally = field(default_factory=Tally)  # labels with characters outside the alphabet
     characters: dict[str, int] = field(default_factory=dict)  # outside the alphabet, and how often
-    too_long: Finding = field(default_factory=Finding)  # labels that need more time steps than there are
-    empty: Finding = field(default_factory=Finding)  # labels
-    conflicts: Finding = field(default_factory=Finding)  # images that are there with different labels
-    repeats: Finding = field(default_factory=Finding)  # further copies of an image, all with the same label
+    too_long: Tally = field(default_factory=Tally)  # labels that need more time steps than there are
+    empty: Tally = field(default_factory=Tally)  # labels
+    conflicts: Tally = field(default_factory=Tally)  # images that are there with different labels
+    repeats: Tally = field(default_factory=Tally)  # further copies of an image, all with the same label
     widths: dict[int, int] = field(default_factory=dict)  # natural width in pixels, and how many images
 
     @property
@@ -136,7 +136,7 @@ def check(
     alphabet: Sequence[str] | None = None,
     max_pixels: int = MAX_PIXELS,
     progress: Callable[[], None] = lambda: None,
-) -> Report:
+) -> DatasetReport:
     """Read every sample once and report what is wrong with it.
 
     height, width, steps: the network's input height in pixels, the rule that gives its width for an image,
@@ -147,7 +147,7 @@ def check(
     Of a sample no more is kept than 41 bytes: its image's SHA-256, a digest of its label, a flag. One whose
     image cannot be read is not looked at further.
     """
-    report = Report(len(dataset), height, None if alphabet is None else len(alphabet))
+    report = DatasetReport(len(dataset), height, None if alphabet is None else len(alphabet))
     split, known = _splitter(alphabet or ()), None if alphabet is None else frozenset(alphabet)
     images, labels = np.zeros(len(dataset), "S32"), np.zeros(len(dataset), np.uint64)
     readable = np.zeros(len(dataset), bool)
@@ -199,7 +199,7 @@ def _label_digest(text: str) -> int:
 
 
 def _find_duplicates(
-    report: Report,
+    report: DatasetReport,
     dataset: Dataset,
     images: NDArray[np.bytes_],
     labels: NDArray[np.uint64],

@@ -20,7 +20,7 @@ from crnn_deploy.runtime.images.pixels import MAX_PIXELS
 if TYPE_CHECKING:
     import lmdb
 
-__all__ = ["Packed", "pack"]
+__all__ = ["PackProgress", "pack"]
 
 _COMMIT_SAMPLES = 1000
 _COMMIT_BYTES = 2**26
@@ -28,7 +28,7 @@ _FIRST_MAP = 2**26  # bytes; it doubles whenever it is full
 
 
 @dataclass(frozen=True)
-class Packed:
+class PackProgress:
     """How far an LMDB has come; kept in it under PROGRESS, in the transaction of the samples it speaks of."""
 
     total: int  # samples of the dataset
@@ -54,7 +54,7 @@ def pack(
     progress: Callable[[], None] = lambda: None,
     failed: Callable[[str], None] = lambda message: None,
     stopped: Callable[[], bool] = lambda: False,
-) -> Packed:
+) -> PackProgress:
     """Write the samples into a new LMDB in the format of `lmdb_file`, in their order.
 
     Encoded images keep their bytes, arrays and Pillow images become PNG. What cannot be read is left out.
@@ -85,7 +85,7 @@ def _pack(
     progress: Callable[[], None],
     failed: Callable[[str], None],
     stopped: Callable[[], bool],
-) -> Packed:
+) -> PackProgress:
     resumed = writer.packed
     digest = blake2b(digest_size=16)
     for index in range(len(dataset)):
@@ -133,10 +133,10 @@ class _Writer:
     def close(self) -> None:
         self._environment.close()
 
-    def _kept(self, total: int) -> Packed:
+    def _kept(self, total: int) -> PackProgress:
         with self._environment.begin() as transaction:
             if not transaction.stat()["entries"]:
-                return Packed(total)
+                return PackProgress(total)
             value = transaction.get(PROGRESS)
         packed = None if value is None else _packed(value)
         if packed is None:
@@ -151,7 +151,7 @@ class _Writer:
     def add(self, image: bytes | None, text: str, digest: str) -> None:
         """The next sample of the dataset; image None: it cannot be read. `digest` covers it."""
         at = self.packed.written
-        self.packed = Packed(self.packed.total, self.packed.read + 1, at + (image is not None), digest)
+        self.packed = PackProgress(self.packed.total, self.packed.read + 1, at + (image is not None), digest)
         if image is not None:
             self._items += [(image_key(at), image), (label_key(at), text.encode())]
             self._bytes += len(image)
@@ -167,7 +167,7 @@ class _Writer:
             try:
                 with self._environment.begin(write=True) as transaction:
                     value = transaction.get(PROGRESS)
-                    before = _packed(value) if value else Packed(self.packed.total)
+                    before = _packed(value) if value else PackProgress(self.packed.total)
                     if before != self._committed:
                         raise DatasetInvalid(str(self.path), "another process packs into it")
                     for key, data in items:
@@ -179,7 +179,7 @@ class _Writer:
         self._items, self._bytes = [], 0
 
 
-def _packed(value: bytes) -> Packed | None:
+def _packed(value: bytes) -> PackProgress | None:
     """What PROGRESS holds; None where it is not what a packing writes."""
     try:
         plain = parse_json(value)
@@ -188,5 +188,5 @@ def _packed(value: bytes) -> Packed | None:
     match plain:
         case {"total": int(total), "read": int(read), "written": int(written), "digest": str(digest)}:
             if 0 <= written <= read <= total:
-                return Packed(total, read, written, digest)
+                return PackProgress(total, read, written, digest)
     return None

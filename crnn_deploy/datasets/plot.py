@@ -5,9 +5,9 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
-from crnn_deploy.datasets.check import Report
+from crnn_deploy.datasets.check import DatasetReport
 from crnn_deploy.errors import LibraryMissing
-from crnn_deploy.files import write
+from crnn_deploy.files import OutputUnwritable, write
 
 try:
     from matplotlib.figure import Figure
@@ -17,8 +17,11 @@ except ImportError as error:
 __all__ = ["plot_widths"]
 
 
-def plot_widths(report: Report, path: Path) -> None:
-    """Write the histogram of `Report.histogram` as a PNG. Raises OutputUnwritable."""
+def plot_widths(report: DatasetReport, path: Path) -> None:
+    """Write the histogram of `Report.histogram`; the suffix tells the format, as .png or .svg.
+
+    Raises OutputUnwritable.
+    """
     histogram = report.histogram()
     figure = Figure(figsize=(8, 4), dpi=100, layout="constrained")
     axes = figure.subplots()
@@ -33,6 +36,9 @@ def plot_widths(report: Report, path: Path) -> None:
     axes.set_xlabel(f"width at height {report.height} (pixels)")
     axes.set_ylabel("images")
     axes.set_title(f"{sum(report.widths.values()):,} images")
-    png = io.BytesIO()
-    figure.savefig(png, format="png")
-    write(path, png.getvalue())
+    picture = io.BytesIO()
+    try:
+        figure.savefig(picture, format=path.suffix[1:] or "png")
+    except ValueError as error:  # a format that it does not know
+        raise OutputUnwritable(path, str(error)) from error
+    write(path, picture.getvalue())

@@ -20,7 +20,7 @@ from crnn_deploy.errors import BackendMissing, RunFailed
 from crnn_deploy.files import replacing
 from crnn_deploy.graph.argmax import with_argmax
 from crnn_deploy.graph.model import OnnxModel, open_model
-from crnn_deploy.graph.precision import CastImpossible, matching
+from crnn_deploy.graph.precision import RECURRENT, CastImpossible, matching
 from crnn_deploy.manifest import Manifest
 from crnn_deploy.parity.fidelity import Fidelity, Proof
 from crnn_deploy.parity.proof_images import proof_images
@@ -43,16 +43,15 @@ from crnn_deploy.runtime.backends.engine_file import (
 )
 from crnn_deploy.runtime.backends.trt import TrtBackend, import_tensorrt
 
-__all__ = ["BATCH", "EngineBuild", "Settings", "build_engine"]
+__all__ = ["BATCH", "BuildSettings", "EngineBuild", "build_engine"]
 
 BATCH = Range(1, 8, 32)
-_RECURRENT = ("LSTM", "GRU", "RNN")
 _SEQUENCE_LENS = 4  # which input of a recurrent node
 _HALF_LSTM = (10, 14)  # the first TensorRT with a half precision LSTM in a strongly typed network
 
 
 @dataclass(frozen=True)
-class Settings:
+class BuildSettings:
     """How to build."""
 
     precision: Precision = "fp32"
@@ -88,7 +87,7 @@ class EngineBuild:
 def build_engine(
     model: Path,
     path: Path,
-    settings: Settings,
+    settings: BuildSettings,
     *,
     arguments: tuple[str, ...] = (),
     checked: Callable[[int], object] = lambda images: None,
@@ -173,7 +172,7 @@ class _Building:
         self,
         trt: Any,
         bare: EngineFile,
-        settings: Settings,
+        settings: BuildSettings,
         path: Path,
         proof: Proof,
         gpu: str | None,
@@ -225,7 +224,7 @@ class _Building:
             return None
         try:
             layers = backend.layers()
-            found = self._proof.check(self._proof.read(backend), backend.manifest)
+            found = self._proof.check(self._proof.run(backend), backend.manifest)
         finally:
             backend.close()
         against = "the ONNX file" if self._settings.checkpoint is None else "PyTorch"
@@ -240,7 +239,7 @@ class _Building:
 
 
 def _proof(
-    model: OnnxModel, manifest: Manifest, settings: Settings, checked: Callable[[int], object]
+    model: OnnxModel, manifest: Manifest, settings: BuildSettings, checked: Callable[[int], object]
 ) -> Proof:
     images: list[NDArray[np.float32]] = []
     if settings.images is not None:
@@ -269,7 +268,7 @@ def _library(wanted: Literal["auto"] | BuilderName) -> tuple[BuilderName, Any]:
     )
 
 
-def _check_settings(settings: Settings, builder: BuilderName, found: driver.Driver) -> None:
+def _check_settings(settings: BuildSettings, builder: BuilderName, found: driver.Driver) -> None:
     if CURRENT in settings.targets and len(settings.targets) > 1:
         raise Unsupported(f"--target {CURRENT} is the GPU here; it goes with no other target")
     if CURRENT in settings.targets and found.problem is not None:
@@ -288,7 +287,7 @@ def _check_graph(model: onnx.ModelProto, precision: Precision) -> None:
     if precision != "int8" and quantised:
         raise CastImpossible("the model is quantised already; build it with --int8")
     for node in model.graph.node:
-        if node.op_type not in _RECURRENT:
+        if node.op_type not in RECURRENT:
             continue
         if any(attribute.name == "layout" and attribute.i == 1 for attribute in node.attribute):
             raise Unsupported(
@@ -297,13 +296,15 @@ def _check_graph(model: onnx.ModelProto, precision: Precision) -> None:
             )
 
 
-def _check_recurrence(model: onnx.ModelProto, settings: Settings, builder: BuilderName, version: str) -> None:
+def _check_recurrence(
+    model: onnx.ModelProto, settings: BuildSettings, builder: BuilderName, version: str
+) -> None:
     """Recurrent layers in half precision. Raises Unsupported."""
     if settings.precision not in ("fp16", "bf16"):
         return
     kept = {name for pattern in settings.keep_fp32 for name in matching(model, pattern)}
     for node in model.graph.node:
-        if node.op_type not in _RECURRENT or node.name in kept:
+        if node.op_type not in RECURRENT or node.name in kept:
             continue
         if len(node.input) > _SEQUENCE_LENS and node.input[_SEQUENCE_LENS]:
             raise Unsupported(

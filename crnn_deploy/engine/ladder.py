@@ -132,15 +132,15 @@ def table(rungs: Sequence[Rung], gpu: str | None) -> str:
 
 def _half_read(converted: onnx.ModelProto, proof: Proof, half: Half) -> Fidelity:
     """The cast model in float32 with every tensor rounded to its type."""
-    return _read(rounded(converted), proof, f"the {half} graph", LARGEST[half])
+    return _checked(rounded(converted), proof, f"the {half} graph", LARGEST[half])
 
 
 def _tf32_read(model: onnx.ModelProto, proof: Proof) -> Fidelity:
     """The model with the factors of its products rounded; their range is that of float32."""
-    return _read(with_tf32_products(model), proof, "the TF32 graph", np.inf)
+    return _checked(with_tf32_products(model), proof, "the TF32 graph", np.inf)
 
 
-def _read(graph: onnx.ModelProto, proof: Proof, name: str, largest: float) -> Fidelity:
+def _checked(graph: onnx.ModelProto, proof: Proof, name: str, largest: float) -> Fidelity:
     """What a graph reads in ONNX Runtime on the CPU, and the `PEAK` where it puts one out."""
     manifest = proof.manifest
     session = session_of(graph)

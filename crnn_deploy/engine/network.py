@@ -12,7 +12,7 @@ from typing import Any
 import onnx
 
 from crnn_deploy.errors import CrnnDeployError
-from crnn_deploy.runtime.backends.engine_file import CURRENT, Layer, Precision, Profile
+from crnn_deploy.runtime.backends.engine_file import CURRENT, EngineLayer, Precision, Profile
 from crnn_deploy.runtime.backends.trt import logger
 
 __all__ = ["BuildFailed", "Network", "Progress", "Unsupported"]
@@ -91,7 +91,7 @@ class Network:
             "; ".join(f"{error.node_name()}: {error.desc()}" for error in errors[:3]) or "no reason is given"
         )
 
-    def layers(self) -> tuple[Layer, ...]:
+    def layers(self) -> tuple[EngineLayer, ...]:
         """The layers that compute, by the types of their tensors; int8 where all inputs are dequantised.
 
         A layer between dequantised inputs has float types; TensorRT makes it one int8 layer with them.
@@ -114,7 +114,7 @@ class Network:
                 tensor is not None and kinds.get(tensor.name) == "DEQUANTIZE" for tensor in inputs
             ):
                 precision = "int8"
-            found.append(Layer(layer.name, kind, precision))
+            found.append(EngineLayer(layer.name, kind, precision))
         return tuple(found)
 
     @property

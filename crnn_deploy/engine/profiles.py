@@ -61,11 +61,11 @@ def _check(widths: Range, manifest: Manifest) -> None:
     if outside:
         few = " (no time step is left)" if manifest.steps(widths.minimum) < 1 else ""
         raise ProfileInvalid(
-            f"--widths {widths}: the model's rule gives widths from {rule.minimum} to {rule.maximum}, "
+            f"--width-range {widths}: the model's rule gives widths from {rule.minimum} to {rule.maximum}, "
             f"so {outside[0]} never comes{few}"
         )
     if widths.minimum % rule.multiple or widths.maximum % rule.multiple:
-        raise ProfileInvalid(f"--widths {widths}: the model's widths are multiples of {rule.multiple}")
+        raise ProfileInvalid(f"--width-range {widths}: the model's widths are multiples of {rule.multiple}")
 
 
 def _ends(buckets: range, count: int) -> list[int]:

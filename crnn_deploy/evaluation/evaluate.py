@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import heapq
-import math
 import platform
+import re
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -21,17 +20,18 @@ import numpy as np
 from numpy.typing import NDArray
 from rapidfuzz.distance import Levenshtein
 
+from crnn_deploy import files
 from crnn_deploy.datasets import Dataset
-from crnn_deploy.errors import CrnnDeployError, ReadFailed
+from crnn_deploy.errors import CrnnDeployError
+from crnn_deploy.evaluation.bands import Band, banded
 from crnn_deploy.evaluation.metrics import Score, score, wilson
 from crnn_deploy.manifest import Manifest
 from crnn_deploy.runtime.decoding.ctc import Text
 from crnn_deploy.runtime.images.pixels import Pixels, Source, use_image
 from crnn_deploy.runtime.recognizer import Prepared, Recognizer
 
-__all__ = ["DataEmpty", "Evaluation", "Failure", "Mistake", "Provenance", "evaluate"]
+__all__ = ["DataEmpty", "Evaluation", "Failure", "Mistake", "Provenance", "compared", "evaluate"]
 
-WIDTH_STEP = 32  # pixels of the network's input that are counted together
 BINS = 10  # of the confidence
 _WORST = 30  # images kept, of either kind
 _FAILURES = 100  # kept with their reason; all are counted
@@ -70,7 +70,7 @@ class Failure:
 
     group: str
     name: str
-    reason: str  # one line
+    reason: str  # one line, which names the image
 
 
 @dataclass(frozen=True)
@@ -79,10 +79,8 @@ class Evaluation:
 
     overall: Score
     by_group: Mapping[str, Score]  # by dataset, in the order given
-    by_length: Mapping[int, Score]  # by code points of the truth
-    by_width: Mapping[
-        int, Score
-    ]  # by WIDTH_STEP pixels of the network's input: the largest; failed ones lack it
+    by_length: tuple[Band, ...]  # by code points of the truth
+    by_width: tuple[Band, ...]  # by pixels of the network's input; of the images that were read
     outside: Score  # of the images whose label has characters outside the alphabet: none can be exact
     outside_characters: Mapping[str, int]  # these characters
     failed: int  # images that could not be read
@@ -103,10 +101,8 @@ class Evaluation:
         return {
             "overall": self.overall.to_plain(),
             "by_group": {name: group.to_plain() for name, group in self.by_group.items()},
-            "by_length": [{"length": n, **part.to_plain()} for n, part in self.by_length.items()],
-            "by_width": [
-                {"from": n - WIDTH_STEP + 1, "to": n, **part.to_plain()} for n, part in self.by_width.items()
-            ],
+            "by_length": [band.to_plain() for band in self.by_length],
+            "by_width": [band.to_plain() for band in self.by_width],
             "outside_alphabet": {**self.outside.to_plain(), "occurrences": dict(self.outside_characters)},
             "failed": self.failed,
             "failures": [asdict(failure) for failure in self.failures],
@@ -128,14 +124,11 @@ class Evaluation:
 
     def table(self) -> str:
         """The report as lines of text."""
-        lines = [f"{'':24}  images    exact      95 % interval  alphanumeric      CER   1-NED"]
-        lines.append(_row("all", self.overall))
+        lines = [f"{'':24}{_HEADINGS}", _row("all", self.overall)]
         if len(self.by_group) > 1:
-            lines += [
-                _row(name if name.isprintable() else repr(name), s) for name, s in self.by_group.items()
-            ]
-        lines += [_row(f"length {n}", part) for n, part in self.by_length.items()]
-        lines += [_row(f"width {n - WIDTH_STEP + 1}-{n}", part) for n, part in self.by_width.items()]
+            lines += [_row(_on_one_line(name), part) for name, part in self.by_group.items()]
+        lines += [_row(f"length {band.label}", band.score) for band in self.by_length]
+        lines += [_row(f"width {band.label}", band.score) for band in self.by_width]
         common = [
             f"{_shown(truth)} as {_shown(prediction)} {count}"
             for (truth, prediction), count in list(self.confusions.items())[:_TABLE_CONFUSIONS]
@@ -154,8 +147,31 @@ class Evaluation:
         return "\n".join(lines)
 
 
+def compared(evaluations: Mapping[str, Evaluation]) -> str:
+    """Figures of several decoders on the same images as lines of text: over all images and by dataset.
+
+    evaluations: by the decoders' names
+    """
+    lines = [f"{'decoder':24}{_HEADINGS}  images/s"]
+    for decoder, one in evaluations.items():
+        lines.append(f"{_row(decoder, one.overall)}  {one.images_per_second:8.0f}")
+    groups = next(iter(evaluations.values())).by_group
+    if len(groups) > 1:
+        for group in groups:
+            lines.append(_on_one_line(group))
+            lines += [_row(f"  {decoder}", one.by_group[group]) for decoder, one in evaluations.items()]
+    return "\n".join(lines)
+
+
+def _on_one_line(name: str) -> str:
+    return name if name.isprintable() else repr(name)
+
+
 def _shown(character: str) -> str:
     return repr(character) if character else "nothing"
+
+
+_HEADINGS = "  images    exact      95 % interval  alphanumeric      CER   1-NED"
 
 
 def _row(name: str, part: Score) -> str:
@@ -180,14 +196,14 @@ class Provenance:
 
     @classmethod
     def of(cls, path: Path, manifest: Manifest) -> Provenance:
-        with path.open("rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         installed = {d.name: d.version for d in metadata.distributions()}
         versions = {name: installed[name] for name in _PACKAGES if name in installed}
         versions["python"] = platform.python_version()
         date = datetime.now(UTC).isoformat(timespec="seconds")
         source = dict(manifest.source)
-        return cls(str(path), sha256, source, manifest.classes, versions, platform.platform(), date)
+        return cls(
+            str(path), files.sha256(path), source, manifest.classes, versions, platform.platform(), date
+        )
 
 
 @dataclass(frozen=True)
@@ -197,7 +213,7 @@ class _Outcome:
     group: str
     name: str
     truth: str
-    result: Text | CrnnDeployError
+    result: Text | Failure
     shape: tuple[int, ...]  # of its pixels; none when it could not be read
     pixels: NDArray[np.uint8] | None  # shrunk
 
@@ -209,13 +225,15 @@ def evaluate(
     chunk: int = 32,
     workers: int = 1,
     progress: Callable[[int], object] = lambda images: None,
+    failed: Callable[[Failure], object] = lambda failure: None,
 ) -> Evaluation:
     """Read every image of the datasets, which are the groups, and compare with its label.
 
     An image that cannot be read counts as wrong, all characters of its label missing, and is listed.
-    chunk: images that are drawn at a time; those of one width among them run together
+    chunk: images that are taken at a time; those of one width among them run together
     workers: threads, each with a chunk
     progress: called with the number of images that were added
+    failed: called with each image that could not be read
     Raises DataEmpty, and what drawing a sample raises.
     """
     for name, dataset in datasets.items():
@@ -226,6 +244,8 @@ def evaluate(
     for outcomes in _outcomes(recognizer, datasets, chunk, workers):
         for outcome in outcomes:
             tally.add(outcome)
+            if isinstance(outcome.result, Failure):
+                failed(outcome.result)
         progress(len(outcomes))
     return tally.evaluation(time.perf_counter() - start)
 
@@ -233,7 +253,7 @@ def evaluate(
 def _outcomes(
     recognizer: Recognizer, datasets: Mapping[str, Dataset], chunk: int, workers: int
 ) -> Iterator[list[_Outcome]]:
-    """Chunk by chunk, in order, and drawn only two chunks for each worker ahead."""
+    """Chunk by chunk, in order, and taken only two chunks for each worker ahead."""
     waiting: deque[Future[list[_Outcome]]] = deque()
     pool = ThreadPoolExecutor(workers)
     try:
@@ -267,15 +287,18 @@ def _read(recognizer: Recognizer, group: str, dataset: Dataset, indices: Iterabl
 
     results = recognizer.read_prepared(prepare(sample.image) for sample in samples)
     return [
-        _Outcome(group, sample.name, sample.text, _checked(sample.name, result), *kept)
+        _Outcome(group, sample.name, sample.text, _named(group, sample.name, result), *kept)
         for sample, result, kept in zip(samples, results, seen, strict=True)
     ]
 
 
-def _checked(name: str, result: Text | CrnnDeployError) -> Text | CrnnDeployError:
-    if isinstance(result, Text) and math.isnan(result.confidence):
-        return ReadFailed(name, "the network put out NaN")
-    return result
+def _named(group: str, name: str, result: Text | CrnnDeployError) -> Text | Failure:
+    if isinstance(result, Text):
+        return result
+    shown = _on_one_line(name)
+    reason = re.sub(r"^<\w+>: ", "", " ".join(str(result).splitlines()))  # <bytes>: an image without a path
+    named = reason.startswith(f"{shown}: ") or reason.endswith(f" {shown}")
+    return Failure(group, name, reason if named else f"{shown}: {reason}")
 
 
 class _Tally:
@@ -312,12 +335,10 @@ class _Tally:
         else:
             self.failed += 1
             if self.failed <= _FAILURES:
-                reason = " ".join(str(result).splitlines())
-                self.failures.append(Failure(outcome.group, outcome.name, reason))
+                self.failures.append(result)
 
     def _add_text(self, outcome: _Outcome, text: Text, pixels: NDArray[np.uint8], one: Score) -> None:
         width = self.manifest.width.bucket(outcome.shape[0], outcome.shape[1], self.manifest.height)
-        width = -(-width // WIDTH_STEP) * WIDTH_STEP
         self.by_width[width] = self.by_width.get(width, Score()) + one
         self.confidence[bool(one.exact)][min(int(text.confidence * BINS), BINS - 1)] += 1
         if one.exact:
@@ -335,8 +356,8 @@ class _Tally:
         return Evaluation(
             overall=self.overall,
             by_group=self.by_group,
-            by_length=dict(sorted(self.by_length.items())),
-            by_width=dict(sorted(self.by_width.items())),
+            by_length=banded(self.by_length),
+            by_width=banded(self.by_width),
             outside=self.outside,
             outside_characters=_commonest(self.outside_characters),
             failed=self.failed,

@@ -125,10 +125,10 @@ def wilson(successes: int, trials: int) -> tuple[float, float]:
     if not trials:
         return 0.0, 1.0
     share, z2 = successes / trials, Z * Z
-    center = (share + z2 / (2 * trials)) / (1 + z2 / trials)
+    centre = (share + z2 / (2 * trials)) / (1 + z2 / trials)
     reach = Z * math.sqrt(share * (1 - share) / trials + z2 / (4 * trials * trials)) / (1 + z2 / trials)
-    low = 0.0 if successes == 0 else center - reach  # exactly there, but for rounding
-    high = 1.0 if successes == trials else center + reach
+    low = 0.0 if successes == 0 else centre - reach  # exactly there, but for rounding
+    high = 1.0 if successes == trials else centre + reach
     return low, high
 
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import PurePath
 from typing import Any
 
 from rapidfuzz.distance import Levenshtein
 
-from crnn_deploy.evaluation.evaluate import BINS, WIDTH_STEP, Evaluation, Mistake, Provenance
-from crnn_deploy.evaluation.metrics import Score, wilson
+from crnn_deploy.evaluation.bands import Band
+from crnn_deploy.evaluation.evaluate import BINS, Evaluation, Mistake, Provenance
+from crnn_deploy.evaluation.metrics import wilson
 from crnn_deploy.evaluation.page import inline_pixels, template
 
 __all__ = ["render"]
@@ -33,19 +34,19 @@ def render(
         decoders=decoders or {},
         name=PurePath(provenance.model).name,
         interval=lambda part: wilson(part.exact, part.images),
-        by_length=_bars({str(length): part for length, part in evaluation.by_length.items()}),
-        by_width=_bars({f"{w - WIDTH_STEP + 1}-{w}": part for w, part in evaluation.by_width.items()}),
+        by_length=_bars(evaluation.by_length),
+        by_width=_bars(evaluation.by_width),
         confidence=_histogram(evaluation),
         confusions=list(evaluation.confusions.items())[:_CONFUSIONS],
         outside=list(evaluation.outside_characters.items())[:_CHARACTERS],
         worst=[
-            ("Farthest from the truth", [_row(mistake) for mistake in evaluation.most_edits]),
-            ("Most confident and wrong", [_row(mistake) for mistake in evaluation.most_confident]),
+            ("Farthest from the truth", [_shown_mistake(mistake) for mistake in evaluation.most_edits]),
+            ("Most confident and wrong", [_shown_mistake(mistake) for mistake in evaluation.most_confident]),
         ],
     )
 
 
-def _bars(parts: dict[str, Score]) -> list[dict[str, Any]]:
+def _bars(bands: Iterable[Band]) -> list[dict[str, Any]]:
     """Accuracy and its interval, each in percent."""
     return [
         {
@@ -54,7 +55,7 @@ def _bars(parts: dict[str, Score]) -> list[dict[str, Any]]:
             "interval": [100 * bound for bound in wilson(part.exact, part.images)],
             "title": f"{label}: {part.exact} of {part.images} exact ({part.accuracy:.1%})",
         }
-        for label, part in parts.items()
+        for label, part in ((band.label, band.score) for band in bands)
     ]
 
 
@@ -73,7 +74,7 @@ def _histogram(evaluation: Evaluation) -> list[dict[str, Any]]:
     ]
 
 
-def _row(mistake: Mistake) -> dict[str, Any]:
+def _shown_mistake(mistake: Mistake) -> dict[str, Any]:
     truth, prediction = _marked(mistake.truth, mistake.prediction)
     return {
         "image": inline_pixels(mistake.pixels),

@@ -19,6 +19,7 @@ from typing import Any, Literal
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from crnn_deploy.manifest import Manifest
 from crnn_deploy.process import cpus
@@ -27,12 +28,13 @@ from crnn_deploy.runtime.batching import batches
 from crnn_deploy.runtime.decoding import ctc
 from crnn_deploy.runtime.images.pixels import decode_image, load_bytes
 from crnn_deploy.runtime.images.prepare import prepare
+from crnn_deploy.synthesis.plain import plain_text
 
 __all__ = [
     "DISTRIBUTIONS",
     "Cell",
     "Distribution",
-    "Report",
+    "SpeedReport",
     "Spread",
     "Stages",
     "draw_images",
@@ -42,6 +44,7 @@ __all__ = [
     "measure_stages",
     "operations",
     "peak_memory",
+    "word_image",
 ]
 
 Distribution = Literal["words", "lines"]
@@ -128,13 +131,15 @@ def draw_images(distribution: Distribution, count: int, seed: int = 0) -> list[b
     for natural in np.clip(rng.gamma(shape, scale, count), least, most):
         height = int(rng.integers(32, 65))
         width = max(8, int(natural * height / 32))
-        pixels = np.full((height, width, 3), int(rng.integers(140, 256)), np.uint8)
-        word = "".join(chr(c) for c in rng.integers(97, 123, max(1, width // 20)))
-        cv2.putText(
-            pixels, word, (3, height * 3 // 4), cv2.FONT_HERSHEY_SIMPLEX, height / 40, (20, 20, 20), 2
-        )
-        files.append(cv2.imencode(".jpg", pixels)[1].tobytes())
+        files.append(cv2.imencode(".jpg", word_image(height, width, rng))[1].tobytes())
     return files
+
+
+def word_image(height: int, width: int, rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Dark random letters on light paper: (height, width, 3)."""
+    paper = int(rng.integers(140, 256))
+    word = "".join(chr(c) for c in rng.integers(97, 123, max(1, width // 20)))
+    return plain_text(word, (height, width, 3), (3, height * 3 // 4), height / 40, paper=paper, ink=20)
 
 
 def measure_grid(
@@ -243,7 +248,7 @@ def _cpu_of(task: Callable[[], object]) -> float:
 
 
 @dataclass(frozen=True)
-class Report:
+class SpeedReport:
     """All that `crnn-deploy benchmark` measured."""
 
     cells: Sequence[Cell]

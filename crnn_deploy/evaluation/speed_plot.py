@@ -6,7 +6,7 @@ import io
 from pathlib import Path
 
 from crnn_deploy.errors import CrnnDeployError
-from crnn_deploy.evaluation.speed import Report
+from crnn_deploy.evaluation.speed import SpeedReport
 from crnn_deploy.files import write
 
 __all__ = ["PlotUnwritable", "draw"]
@@ -19,7 +19,7 @@ class PlotUnwritable(CrnnDeployError, OSError):
         super().__init__(f"cannot write {path}: {reason}")
 
 
-def draw(report: Report, path: Path) -> None:
+def draw(report: SpeedReport, path: Path) -> None:
     """Images per CPU-second over the width, a line for each model, batch and number of threads.
 
     The suffix tells the format. Raises PlotUnwritable, OutputUnwritable.

@@ -4,7 +4,8 @@ The two leave no key in a checkpoint. But batch norm keeps the mean that each ch
 that mean is another one behind the other activation. So drawn text goes through the network with both, and
 the one whose means come closer to the remembered ones is the one it was trained with. What it was trained on
 is not known, so several kinds of text are drawn, and the kind that comes closest counts. Variances mislead:
-they follow the contrast of the images. `benchmarks/accuracy/activation.py` measures how far this can be trusted.
+they follow the contrast of the images. `benchmarks/accuracy/activation.py` measures how far this can be
+trusted.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from crnn_deploy.recipes.recipe import Recipe
+from crnn_deploy.synthesis.plain import plain_text
 
 __all__ = ["distances", "leaky_relu"]
 
@@ -91,12 +93,17 @@ def _lines(
     for _ in range(_IMAGES):
         dark, light = (round(128 + sign * 127 * contrast * rng.uniform(0.7, 1)) for sign in (-1, 1))
         paper, ink = (dark, light) if inverted else (light, dark)
-        canvas = np.full((height, round(_WIDTH * scale)), paper, np.uint8)
-        line = "".join(rng.choice(_CHARACTERS, 7))
-        place = (4, round(0.78 * height))
-        thickness = max(1, round(stroke * scale))
-        cv2.putText(canvas, line, place, cv2.FONT_HERSHEY_SIMPLEX, 0.8 * scale, ink, thickness, cv2.LINE_AA)
-        images.append(cv2.GaussianBlur(canvas, (0, 0), 0.7))
+        line = plain_text(
+            "".join(rng.choice(_CHARACTERS, 7)),
+            (height, round(_WIDTH * scale)),
+            (4, round(0.78 * height)),
+            0.8 * scale,
+            paper=paper,
+            ink=ink,
+            thickness=max(1, round(stroke * scale)),
+            smooth=True,
+        )
+        images.append(cv2.GaussianBlur(line, (0, 0), 0.7))
     grey = np.repeat(np.stack(images)[:, None], channels, axis=1).astype(np.float32) / 255
     return torch.from_numpy(np.ascontiguousarray((grey - recipe.mean[0]) / recipe.std[0], np.float32))
 

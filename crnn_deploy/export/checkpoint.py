@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO
 
 from torch import Tensor
 
 from crnn_deploy.errors import CrnnDeployError
 from crnn_deploy.export.torch_file import FileBroken, NamesCode, Stored, read_saved
-from crnn_deploy.files import open_regular
+from crnn_deploy.files import open_regular, sha256
 
 __all__ = ["Checkpoint", "CheckpointNotFound", "CheckpointUnreadable", "load"]
 
@@ -68,7 +67,7 @@ def load(path: Path) -> Checkpoint:
     """
     try:
         with open_regular(path) as file:
-            digest = hashlib.file_digest(cast(Any, file), "sha256").hexdigest()
+            digest = sha256(file)
             content = _safetensors(path) if path.suffix == ".safetensors" else _saved(path, file)
             found = _unwrap(content)
             if not found:

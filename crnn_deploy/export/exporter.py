@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.export import Dim
 
-from crnn_deploy.errors import VerdictFailed
+from crnn_deploy.errors import VerdictFailed, first_line
 from crnn_deploy.export.pytorch import ReferenceBackend
 from crnn_deploy.export.recurrence import ExportImpossible, with_onnx_recurrence
 from crnn_deploy.export.reference import accepts_any_width
@@ -25,7 +25,8 @@ from crnn_deploy.files import replacing
 from crnn_deploy.graph.model import attach_manifest
 from crnn_deploy.graph.traced import baked_constants, strip_traces
 from crnn_deploy.manifest import Manifest, OutputKind
-from crnn_deploy.parity.compare import Case, ParityReport, compare, drawn_images
+from crnn_deploy.parity.compare import Case, ParityReport, compare
+from crnn_deploy.parity.drawn import drawn_images
 from crnn_deploy.runtime.backends.ort import OrtBackend
 
 __all__ = ["SIZES", "Export", "ExportFailed", "export"]
@@ -54,7 +55,6 @@ class Export:
     report: ParityReport
     manifest: Manifest
     any_width: bool  # whether the graph's width is dynamic
-    ties_to_shape: list[str]  # what the scan for baked-in sizes found
 
 
 def export(
@@ -92,7 +92,7 @@ def export(
         candidate.close()
         if not report.passed or baked:
             raise ExportFailed(report, baked)
-    return Export(path, report, manifest, any_width, baked)
+    return Export(path, report, manifest, any_width)
 
 
 class _Argmax(nn.Module):
@@ -140,8 +140,7 @@ def _trace(module: nn.Module, manifest: Manifest, width: int, any_width: bool) -
             )
         except (torch.onnx.OnnxExporterError, RuntimeError) as error:
             cause = error.__cause__ or error
-            reason = str(cause).strip().splitlines()[0] if str(cause).strip() else type(cause).__name__
-            raise ExportImpossible(f"PyTorch cannot export this network: {reason}") from error
+            raise ExportImpossible(f"PyTorch cannot export this network: {first_line(cause)}") from error
     assert program is not None
     model: onnx.ModelProto = program.model_proto
     strip_traces(model)

@@ -11,7 +11,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from crnn_deploy.errors import AlphabetMismatch, ModelInvalid, ModelUnreadable
+from crnn_deploy.errors import AlphabetMismatch, ModelInvalid, ModelUnreadable, first_line
 from crnn_deploy.export.steps import probed_widths, step_rule
 from crnn_deploy.files import replacing
 from crnn_deploy.graph.model import attach_manifest, load_onnx, session_of
@@ -36,7 +36,7 @@ def describe(
 ) -> Manifest:
     """Write `foreign` with a manifest; its output becomes (N, T, classes) logits or log-probabilities.
 
-    Raises AlphabetMismatch, AlphabetInvalid, ModelInvalid, ModelUnreadable, RecipeInvalid.
+    Raises AlphabetMismatch, AlphabetInvalid, ModelInvalid, ModelUnreadable, first_line, RecipeInvalid.
     """
     recipe = find_recipe(recipe_name)
     model = load_onnx(foreign)
@@ -54,7 +54,7 @@ def describe(
             raise ModelUnreadable(
                 foreign,
                 f"it does not run on {images.shape}: choose the recipe's height, color and [width] to fit "
-                f"({str(error).splitlines()[0][:120]})",
+                f"({first_line(error)[:120]})",
             ) from error
 
     def noise(batch: int, width: int) -> NDArray[np.float32]:

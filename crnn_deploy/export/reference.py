@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from crnn_deploy.errors import AlphabetMismatch, ModelInvalid
+from crnn_deploy.errors import AlphabetMismatch, ModelInvalid, first_line
 from crnn_deploy.export.activation import leaky_relu
 from crnn_deploy.export.checkpoint import Checkpoint, CheckpointUnreadable, load
 from crnn_deploy.export.limits import TooLarge, bounded_outputs, bounded_weights
@@ -61,11 +61,11 @@ def open_reference(path: Path, settings: CheckpointSettings) -> ReferenceBackend
             recipe = recipe_of_checkpoint(checkpoint.recipe, path)
         except RecipeInvalid as error:
             raise CheckpointUnreadable(path, str(error)) from error
-    spec = settings.model or (recipe.model if recipe else None)
+    spec = settings.factory or (recipe.factory if recipe else None)
     with bounded_outputs() as watch:
         if spec:
             if recipe is None:
-                raise ModelInvalid("--model needs a --recipe FILE.toml that says how its input is prepared")
+                raise ModelInvalid("--factory needs a --recipe FILE.toml that says how its input is prepared")
             module, told = _own_module(spec, checkpoint, recipe.folder), {"family": "own"}
         else:
             module, told, recipe = _family_module(checkpoint, recipe, watch)
@@ -85,7 +85,7 @@ def open_checkpoint(path: Path, settings: CheckpointSettings, manifest: Manifest
     built_in = manifest.source.get("recipe") in RECIPES  # others stand in a file, or in the checkpoint itself
     known = CheckpointSettings(
         recipe=settings.recipe or (manifest.source["recipe"] if built_in else None),
-        model=settings.model,
+        factory=settings.factory,
         alphabet=settings.alphabet or manifest.alphabet,
         blank=settings.blank or ("first" if manifest.blank == 0 else "last"),
     )
@@ -177,7 +177,7 @@ def _family_module(
         raise CheckpointUnreadable(
             checkpoint.path,
             f"its weights ({names}, ...) are of no family known here ({known}); "
-            "export your own network with --model package.module:factory --recipe FILE.toml",
+            "export your own network with --factory package.module:name --recipe FILE.toml",
         )
     if recipe is None:
         recipe = RECIPES[family.recipe]
@@ -190,7 +190,7 @@ def _family_module(
             reason = f"it looks like {family.name}, but {error} is missing or of another shape"
             raise CheckpointUnreadable(checkpoint.path, reason) from error
         except (TooLarge, ValueError, TypeError, ArithmeticError, RuntimeError) as error:
-            reason = f"it looks like {family.name}, but its shapes make no network: {_first_line(error)}"
+            reason = f"it looks like {family.name}, but its shapes make no network: {first_line(error)}"
             raise CheckpointUnreadable(checkpoint.path, reason) from error
         if (height := getattr(module, "height", 1)) > HIGHEST:
             reason = f"its network takes images {height} pixels high; the limit is {HIGHEST}"
@@ -208,7 +208,7 @@ def _family_module(
         module = build(leaky)
     except (TooLarge, RuntimeError) as error:
         raise CheckpointUnreadable(
-            checkpoint.path, f"its network does not run: {_first_line(error)}"
+            checkpoint.path, f"its network does not run: {first_line(error)}"
         ) from error
     return module, told, replace(recipe, height=getattr(module, "height", recipe.height))
 
@@ -218,10 +218,6 @@ def _recognised(state: StateDict, path: Path) -> Family | None:
         return recognise(state)
     except IndexError as error:
         raise CheckpointUnreadable(path, f"one of its weights lacks an axis ({error})") from error
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def _leaky_relu(
@@ -263,7 +259,7 @@ def _from_here() -> Iterator[None]:
 def _factory(spec: str, folder: Path) -> Any:
     name, _, attribute = spec.rpartition(":")
     if not name or not attribute:
-        raise ModelInvalid(f"--model is package.module:factory or file.py:factory, not {spec!r}")
+        raise ModelInvalid(f"--factory is package.module:name or file.py:name, not {spec!r}")
     try:
         if name.endswith(".py"):
             path = folder / name if (folder / name).is_file() else Path(name)
@@ -355,7 +351,7 @@ def _run(module: nn.Module, recipe: Recipe, batch: int, width: int) -> Tensor:
     except (RuntimeError, ValueError) as error:
         raise ModelInvalid(
             f"the network does not run on an image of {channels} x {recipe.height} x {width}; choose the "
-            f"recipe's height, color and [width] to fit ({_first_line(error)})"
+            f"recipe's height, color and [width] to fit ({first_line(error)})"
         ) from error
     if not isinstance(logits, Tensor):
         raise ModelInvalid(f"the network puts out a {type(logits).__name__}, not a tensor of logits")

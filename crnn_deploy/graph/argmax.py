@@ -7,7 +7,7 @@ from dataclasses import replace
 import onnx
 from onnx import TensorProto, helper
 
-from crnn_deploy.manifest import METADATA_KEY, Manifest
+from crnn_deploy.graph.model import attach_manifest, manifest_of
 
 __all__ = ["with_argmax"]
 
@@ -22,8 +22,7 @@ def with_argmax(model: onnx.ModelProto) -> onnx.ModelProto:
     """
     result = onnx.ModelProto()
     result.CopyFrom(model)
-    [entry] = [entry for entry in result.metadata_props if entry.key == METADATA_KEY]
-    manifest = Manifest.from_json(entry.value)
+    manifest = manifest_of(result)
     if manifest.output == "argmax":
         return result
     graph = result.graph
@@ -53,5 +52,5 @@ def with_argmax(model: onnx.ModelProto) -> onnx.ModelProto:
         output.type.tensor_type.shape.dim.extend(frames)
     del graph.output[:]
     graph.output.extend(outputs)
-    entry.value = replace(manifest, output="argmax").to_json()
+    attach_manifest(result, replace(manifest, output="argmax"))
     return result

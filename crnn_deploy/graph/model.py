@@ -11,7 +11,7 @@ from typing import Any
 
 import onnx
 
-from crnn_deploy.errors import ManifestMissing, ModelNotFound, ModelUnreadable
+from crnn_deploy.errors import ModelNotFound, ModelUnreadable, first_line
 from crnn_deploy.files import replacing
 from crnn_deploy.manifest import METADATA_KEY, Manifest
 from crnn_deploy.runtime.backends.onnx_file import check_self_contained
@@ -28,6 +28,9 @@ __all__ = [
     "rewrite",
     "session_of",
 ]
+
+
+_GRAPH = Path("<graph>")  # what errors call a graph that is in memory alone
 
 
 @dataclass(frozen=True)
@@ -57,9 +60,7 @@ def open_model(path: Path) -> OnnxModel:
     Raises ModelNotFound, ModelUnreadable, ManifestMissing, ManifestInvalid.
     """
     graph, sha256 = _read(path)
-    if (manifest := manifest_of(graph)) is None:
-        raise ManifestMissing(path)
-    return OnnxModel(path, graph, manifest, sha256)
+    return OnnxModel(path, graph, manifest_of(graph, path), sha256)
 
 
 def load_onnx(path: Path) -> onnx.ModelProto:
@@ -82,15 +83,16 @@ def _read(path: Path) -> tuple[onnx.ModelProto, str]:
         if outside:
             onnx.load_external_data_for_model(graph, str(path.parent))
     except Exception as error:  # onnx raises protobuf's, its checker's and the file system's errors
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ModelUnreadable(path, f"not a valid ONNX file: {reason}") from error
+        raise ModelUnreadable(path, f"not a valid ONNX file: {first_line(error)}") from error
     return graph, hashlib.sha256(content).hexdigest()
 
 
-def manifest_of(graph: onnx.ModelProto) -> Manifest | None:
-    """The manifest in a graph's metadata. Raises ManifestInvalid."""
-    text = next((entry.value for entry in graph.metadata_props if entry.key == METADATA_KEY), None)
-    return None if text is None else Manifest.from_json(text)
+def manifest_of(graph: onnx.ModelProto, name: Path = _GRAPH) -> Manifest:
+    """The manifest in a graph's metadata; errors call the graph `name`.
+
+    Raises ManifestMissing, ManifestInvalid.
+    """
+    return Manifest.in_metadata({entry.key: entry.value for entry in graph.metadata_props}, name)
 
 
 def attach_manifest(graph: onnx.ModelProto, manifest: Manifest) -> None:
@@ -99,12 +101,12 @@ def attach_manifest(graph: onnx.ModelProto, manifest: Manifest) -> None:
     onnx.helper.set_model_props(graph, {**others, METADATA_KEY: manifest.to_json()})
 
 
-def session_of(graph: onnx.ModelProto, name: Path = Path("<graph>")) -> Any:
+def session_of(graph: onnx.ModelProto, name: Path = _GRAPH) -> Any:
     """An ONNX Runtime session of a graph in memory; errors call it `name`. Raises ModelUnreadable."""
     return open_session(name, content=graph.SerializeToString(), threads=1)
 
 
-def backend_of(graph: onnx.ModelProto, name: Path = Path("<graph>")) -> OrtBackend:
+def backend_of(graph: onnx.ModelProto, name: Path = _GRAPH) -> OrtBackend:
     """A backend of a graph with a manifest; errors call it `name`. Raises what OrtBackend raises."""
     return OrtBackend(name, content=graph.SerializeToString())
 

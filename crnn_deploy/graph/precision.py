@@ -19,6 +19,7 @@ from crnn_deploy.errors import CrnnDeployError
 __all__ = [
     "LARGEST",
     "PEAK",
+    "RECURRENT",
     "CastImpossible",
     "Half",
     "cast",
@@ -36,7 +37,7 @@ _TYPES: dict[Half, int] = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLO
 _ARRAYS: dict[int, Any] = {TensorProto.FLOAT16: np.float16, TensorProto.BFLOAT16: ml_dtypes.bfloat16}
 _BF16_OPSET = 22  # the first in which Conv, pooling and LSTM take bfloat16
 _HALF_SCALES_OPSET = 19  # the first in which QuantizeLinear and DequantizeLinear have float16 scales
-_RECURRENT = ("LSTM", "GRU", "RNN")
+RECURRENT = ("LSTM", "GRU", "RNN")
 # whose factors TF32 rounds, and which inputs they are; the state inside a recurrent layer is not reached
 _FACTORS = {"Conv": 2, "ConvTranspose": 2, "MatMul": 2, "Gemm": 2, "LSTM": 3, "GRU": 3, "RNN": 3}
 _TO_TF32 = np.float32(2**13 + 1)  # splits 23 bits of mantissa into 10 and 13
@@ -86,7 +87,7 @@ def from_first_recurrence(model: onnx.ModelProto) -> list[str]:
     reached: set[str] = set()
     names = []
     for node in model.graph.node:
-        if node.op_type in _RECURRENT or reached.intersection(node.input):
+        if node.op_type in RECURRENT or reached.intersection(node.input):
             reached.update(node.output)
             names.append(node.name)
     return names

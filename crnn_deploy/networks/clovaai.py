@@ -95,7 +95,7 @@ def resnet(channels: int, features: int) -> nn.Sequential:
     return network
 
 
-class BidirectionalLSTM(nn.Module):
+class BatchFirstBiLSTM(nn.Module):
     """One BiLSTM and a linear layer.
 
     Shape: (N, T, inputs) -> (N, T, hidden)
@@ -127,7 +127,7 @@ class FourStage(nn.Module):
         super().__init__()
         self.FeatureExtraction = nn.Sequential(OrderedDict(ConvNet=convolutions))
         self.SequenceModeling = nn.Sequential(
-            BidirectionalLSTM(features, hidden), BidirectionalLSTM(hidden, hidden)
+            BatchFirstBiLSTM(features, hidden), BatchFirstBiLSTM(hidden, hidden)
         )
         self.Prediction = nn.Linear(hidden, classes)
 

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from rapidfuzz.distance import Levenshtein
@@ -17,7 +16,7 @@ from crnn_deploy.runtime.backends.backend import Backend
 from crnn_deploy.runtime.decoding import ctc
 from crnn_deploy.runtime.decoding.ctc import Frames
 
-__all__ = ["LARGE", "TIE", "TOLERANCE", "Case", "ParityReport", "compare", "drawn_images", "max_delta"]
+__all__ = ["LARGE", "TIE", "TOLERANCE", "Case", "ParityReport", "compare", "max_delta"]
 
 TIE = 1e-5  # a top-2 margin that rounding in fp32 may turn; a frame below it has no argmax to speak of
 TOLERANCE = 1e-4  # of logits in fp32
@@ -235,28 +234,3 @@ def _margin(frames: Frames, image: int, frame: int) -> float:
 
 def _texts(frames: Frames, manifest: Manifest) -> Sequence[str]:
     return [ctc.decode_indices(row, manifest.alphabet, manifest.blank) for row in frames.indices.tolist()]
-
-
-def drawn_images(manifest: Manifest, batch: int, width: int, rng: np.random.Generator) -> NDArray[np.float32]:
-    """Network inputs (N, C, H, W) to compare with: half lines of drawn characters, half noise.
-
-    A trained network sees nothing in noise, and an untrained one sees everything alike: both are asked.
-    """
-    images = np.empty((batch, manifest.height, width, manifest.channels), np.uint8)
-    for image in images:
-        low, high = sorted(rng.integers(0, 256, 2).tolist())
-        if rng.random() < 0.5:
-            image[:] = rng.integers(low, high + 1, image.shape)
-            continue
-        paper, ink = (low, high) if rng.random() < 0.5 else (high, low)
-        canvas = np.full(image.shape[:2], paper, np.uint8)
-        word = "".join(chr(c) for c in rng.integers(33, 127, max(1, width // 12)))
-        scale = manifest.height / 32
-        cv2.putText(
-            canvas, word, (2, int(0.75 * manifest.height)), cv2.FONT_HERSHEY_SIMPLEX, 0.7 * scale, ink, 2
-        )
-        noisy = canvas[:, :, None] + rng.normal(0, 8, image.shape)
-        image[:] = np.clip(noisy, 0, 255)
-    mean, std = (np.array(values, np.float32) for values in (manifest.mean, manifest.std))
-    scaled = (images.astype(np.float32) / 255 - mean) / std
-    return np.ascontiguousarray(scaled.transpose(0, 3, 1, 2), np.float32)

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crnn_deploy.manifest import Manifest
-from crnn_deploy.parity.compare import drawn_images, max_delta
+from crnn_deploy.parity.compare import max_delta
+from crnn_deploy.parity.drawn import drawn_images
 from crnn_deploy.parity.verdict import Reading, Verdict, judge, readings
 from crnn_deploy.runtime.backends.backend import Backend
 from crnn_deploy.runtime.decoding.ctc import Frames
@@ -86,9 +87,9 @@ class Proof:
     @cached_property
     def expected(self) -> tuple[Frames, ...]:
         """What the reference says of each batch. Raises what running it raises."""
-        return self.read(self._reference)
+        return self.run(self._reference)
 
-    def read(self, backend: Backend) -> tuple[Frames, ...]:
+    def run(self, backend: Backend) -> tuple[Frames, ...]:
         """What a backend says of each batch. Raises RunFailed."""
         found = []
         for batch in self.batches:

@@ -1,7 +1,7 @@
 """Does a candidate read the text that its reference reads? Whole strings are counted, with intervals.
 
 Without labels a change of a string is neither better nor worse. What counts is whether the reference was sure
-of it: of the strings whose weakest frame it gave more than 0.8, none of 3,000 changed in an INT8 model that
+of it: of the strings whose every frame it gave more than 0.8, none of 3,000 changed in an INT8 model that
 lost no accuracy, while 3-10 % of all strings did, all of them ones that it was unsure of.
 """
 
@@ -36,7 +36,7 @@ __all__ = [
     "readings",
 ]
 
-CONFIDENT = 0.8  # of a text's weakest frame
+CONFIDENT = 0.8  # of a text's least probable frame
 
 Answer = Literal["PASSED", "FAILED", "NOT ENOUGH IMAGES"]
 
@@ -46,7 +46,7 @@ class Reading:
     """What a model reads in one image."""
 
     text: str
-    weakest: float  # smallest probability among the frames' likeliest classes, 0-1; NaN where one is
+    min_probability: float  # smallest probability among the frames' likeliest classes, 0-1; NaN where one is
     indices: NDArray[np.int64]  # (T,) likeliest class of each frame
     margins: NDArray[np.float32]  # (T,) difference of its two best logits; NaN where the graph has none
 
@@ -105,7 +105,7 @@ class Change:
     candidate: str
     truth: str | None
     confident: bool
-    weakest: float  # of the reference
+    min_probability: float  # of the reference
     margin: float  # smallest difference of the reference's two best logits at a frame that flipped
 
 
@@ -167,8 +167,8 @@ class Verdict:
                 f"CER {self.cer[0]:.3%} -> {self.cer[1]:.3%}",
             ]
         lines += [
-            f"changed: {change.reference!r} -> {change.candidate!r}, weakest frame {change.weakest:.2f}, "
-            f"margin {change.margin:.2f}"
+            f"changed: {change.reference!r} -> {change.candidate!r}, "
+            f"smallest probability {change.min_probability:.2f}, margin {change.margin:.2f}"
             for change in self.changes[:5]
         ]
         return "\n".join([*lines, self.line()])
@@ -200,26 +200,26 @@ def judge(
     """
     changes = []
     for at, (mine, theirs) in enumerate(zip(reference, candidate, strict=True)):
-        if mine.text != theirs.text or not np.isfinite(theirs.weakest):
+        if mine.text != theirs.text or not np.isfinite(theirs.min_probability):
             changes.append(
                 Change(
                     at,
                     mine.text,
                     theirs.text,
                     None if truths is None else truths[at],
-                    mine.weakest > budget.confidence,
-                    mine.weakest,
+                    mine.min_probability > budget.confidence,
+                    mine.min_probability,
                     _margin_at_flips(mine, theirs),
                 )
             )
-    sure = sum(reading.weakest > budget.confidence for reading in reference)
+    sure = sum(reading.min_probability > budget.confidence for reading in reference)
     confident = Rate(sum(change.confident for change in changes), sure)
     check = _check("confident strings changed", confident.share, confident.interval, budget.confident_flips)
     verdict = Verdict(
         images=len(reference),
         flips=Rate(len(changes), len(reference)),
         confident_flips=confident,
-        changes=tuple(sorted(changes, key=lambda change: -change.weakest)),
+        changes=tuple(sorted(changes, key=lambda change: -change.min_probability)),
         checks=(check,),
     )
     return verdict if truths is None else _with_truths(verdict, reference, candidate, truths, budget)

@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crnn_deploy.datasets import Dataset
-from crnn_deploy.errors import CrnnDeployError
+from crnn_deploy.errors import CrnnDeployError, shortened
 from crnn_deploy.manifest import Manifest
-from crnn_deploy.parity.compare import TOLERANCE, ParityReport, compare, drawn_images
+from crnn_deploy.parity.compare import TOLERANCE, ParityReport, compare
+from crnn_deploy.parity.drawn import drawn_images
 from crnn_deploy.parity.tolerance import FLOATS, FormatError, Meter, Metered
 from crnn_deploy.parity.verdict import Reading, Verdict, judge, readings
 from crnn_deploy.runtime.backends.backend import SUFFIXES, Backend, open_backend
@@ -72,7 +73,7 @@ def verify(
         if getattr(ours, name) != getattr(theirs, name):
             raise NotComparable(
                 f"{reference} and {candidate} differ in {name}: "
-                f"{_short(getattr(ours, name))} and {_short(getattr(theirs, name))}"
+                f"{shortened(repr(getattr(ours, name)))} and {shortened(repr(getattr(theirs, name)))}"
             )
     if ours.output == "argmax" != theirs.output:
         raise NotComparable(f"{reference} gives no logits to compare with; name it second")
@@ -81,7 +82,7 @@ def verify(
     if images is None and labelled is None:
         inputs = _drawn(fed)
     else:
-        inputs = _read(_sources(images, labelled), fed, order)
+        inputs = _prepared(_sources(images, labelled), fed, order)
     meter, unmeasured = None, None
     if tolerance is None:
         sides = (reference, first), (candidate, second)
@@ -170,13 +171,8 @@ class _Recorder:
         self._backend.close()
 
 
-def _read(found: Iterable[Source], manifest: Manifest, order: list[int]) -> Iterator[NDArray[np.float32]]:
+def _prepared(found: Iterable[Source], manifest: Manifest, order: list[int]) -> Iterator[NDArray[np.float32]]:
     prepared = ((i, prepare(read_image(source), manifest)) for i, source in enumerate(found))
     for batch in batches(prepared, _BATCH):
         order.extend(batch.indices)
         yield batch.images
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) < 60 else f"{text[:57]}..."

@@ -20,7 +20,7 @@ from crnn_deploy.files import parse_json, read_regular, replacing
 from crnn_deploy.graph.model import OnnxModel, backend_of, session_of
 from crnn_deploy.parity.verdict import judge, margin_change, read
 from crnn_deploy.quantization import qdq
-from crnn_deploy.quantization.calibration_set import CalibrationImpossible, Drawn, batched
+from crnn_deploy.quantization.calibration_set import CalibrationImage, CalibrationImpossible, batched
 from crnn_deploy.quantization.ranges import METHODS, Method, Ranges
 
 __all__ = ["BATCH", "Scales", "ScalesInvalid", "calibrate", "probe", "read_scales"]
@@ -83,8 +83,8 @@ def read_scales(path: Path, model: OnnxModel) -> Scales:
 
 def calibrate(
     model: OnnxModel,
-    images: Sequence[Drawn],
-    held_back: Sequence[Drawn],
+    images: Sequence[CalibrationImage],
+    held_back: Sequence[CalibrationImage],
     method: Method | Literal["auto"],
     path: Path,
     *,
@@ -141,7 +141,7 @@ def calibrate(
 
 def probe(source: onnx.ModelProto) -> Callable[[NDArray[np.float32]], dict[str, NDArray[np.float32]]]:
     """A run of images (N, C, H, W) that gives the tensors whose ranges are asked for."""
-    names = qdq.measured(source)
+    names = qdq.calibrated_tensors(source)
     inner = onnx.ModelProto()
     inner.CopyFrom(source)
     del inner.graph.output[:]
@@ -160,7 +160,7 @@ def probe(source: onnx.ModelProto) -> Callable[[NDArray[np.float32]], dict[str, 
 def _compare(
     model: OnnxModel,
     ranges: Mapping[Method, Mapping[str, float]],
-    held_back: Sequence[Drawn],
+    held_back: Sequence[CalibrationImage],
     progress: Callable[[int], object],
 ) -> dict[str, dict[str, float]]:
     """What each method changes, the most important figure first."""

@@ -16,7 +16,15 @@ from crnn_deploy.runtime.images import sources
 from crnn_deploy.runtime.images.pixels import Source, load_bytes, read_image
 from crnn_deploy.runtime.images.prepare import prepare
 
-__all__ = ["FEWEST", "CalibrationImpossible", "Drawn", "batched", "draw", "of_folder", "rendered"]
+__all__ = [
+    "FEWEST",
+    "CalibrationImage",
+    "CalibrationImpossible",
+    "batched",
+    "of_folder",
+    "rendered",
+    "sample",
+]
 
 FEWEST = 32  # distinct images; the facts behind the defaults were measured with 256
 _UNREADABLE = 0.1  # share of the images above which the folder is not what it is taken for
@@ -30,7 +38,7 @@ class CalibrationImpossible(CrnnDeployError, ValueError):
 
 
 @dataclass(frozen=True)
-class Drawn:
+class CalibrationImage:
     """An image of a set."""
 
     name: str
@@ -63,20 +71,20 @@ def rendered(alphabet: Sequence[str], size: int) -> Iterator[Found]:
         yield f"rendered {at}", halves[at % 2][at].image
 
 
-def draw(
+def sample(
     found: Iterable[Found],
     manifest: Manifest,
     samples: int,
     *,
     progress: Callable[[int], object] = lambda images: None,
-) -> tuple[tuple[Drawn, ...], tuple[Drawn, ...]]:
+) -> tuple[tuple[CalibrationImage, ...], tuple[CalibrationImage, ...]]:
     """A set of at most `samples` images and half as many that are held back to compare methods on.
 
     Every width gets an equal share, as far as it has images; within a width the order is that of the hashes,
     so a set depends on what the images are and not on their names. progress: called with 1 for each image
     Raises CalibrationImpossible.
     """
-    by_width: dict[int, list[Drawn]] = {}
+    by_width: dict[int, list[CalibrationImage]] = {}
     seen: set[str] = set()
     errors: list[CrnnDeployError] = []
     for name, source in found:
@@ -93,7 +101,7 @@ def draw(
         if digest not in seen:
             seen.add(digest)
             width = manifest.width.bucket(pixels.shape[0], pixels.shape[1], manifest.height)
-            by_width.setdefault(width, []).append(Drawn(name, digest, width, source))
+            by_width.setdefault(width, []).append(CalibrationImage(name, digest, width, source))
     if len(errors) > _UNREADABLE * (len(errors) + len(seen)):
         raise CalibrationImpossible(
             f"{len(errors)} images cannot be read, {len(seen)} distinct ones can; the first: {errors[0]}"
@@ -112,13 +120,13 @@ def draw(
     return tuple(order[:count]), tuple(order[count : count + max(1, count // 2)])
 
 
-def _round_robin(groups: Sequence[Sequence[Drawn]]) -> list[Drawn]:
+def _round_robin(groups: Sequence[Sequence[CalibrationImage]]) -> list[CalibrationImage]:
     """One of each group, then the next of each, until all are taken."""
     longest = max(map(len, groups))
     return [group[at] for at in range(longest) for group in groups if at < len(group)]
 
 
-def batched(images: Sequence[Drawn], manifest: Manifest, size: int) -> Iterator[Batch]:
+def batched(images: Sequence[CalibrationImage], manifest: Manifest, size: int) -> Iterator[Batch]:
     """The batches in which the runtime would run them."""
     prepared = ((at, prepare(read_image(one.source), manifest)) for at, one in enumerate(images))
     return batches(prepared, size)

@@ -45,7 +45,5 @@ def with_dynamic_lstm(model: onnx.ModelProto) -> onnx.ModelProto:
         logging.disable(disabled)
     del result.metadata_props[:]
     result.metadata_props.extend(model.metadata_props)
-    manifest = manifest_of(model)
-    assert manifest is not None
-    attach_manifest(result, replace(manifest, max_batch=1))
+    attach_manifest(result, replace(manifest_of(model), max_batch=1))
     return result

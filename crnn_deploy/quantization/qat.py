@@ -1,7 +1,7 @@
 """Training with the rounding of INT8 in the forward pass: that of the Q/DQ graph which `quantize` writes.
 
-The float graph is exported and measured as calibration does, and the nodes that `quantization.qdq` quantises are
-found again among the modules, so weights, inputs and results are rounded at the same places with the same
+The float graph is exported and measured as calibration does, and the nodes that `qdq` quantises are found
+again among the modules, so weights, inputs and results are rounded at the same places with the same
 fixed scales. Gradients pass through the rounding and stop where it clips (Jacob and others, arXiv
 1712.05877). Batch norm is folded into the weights by the export: it scales a channel's weights and their
 rounding alike, so the weights are rounded before it.
@@ -67,7 +67,6 @@ def fake_quantize(
     Raises QuantizationImpossible where the graph's nodes are not found among the modules.
     """
     manifest = manifest_of(source)
-    assert manifest is not None
     calls = _calls(module, torch.zeros(1, manifest.channels, manifest.height, manifest.width.maximum))
     layers = qdq.layers(source)
     convolutions = [call for call in calls if isinstance(call.layer, nn.Conv2d)]
@@ -90,10 +89,10 @@ def fake_quantize(
             call.layer.register_forward_pre_hook(_of_input(_scale(ranges[layer.reads])))
         else:
             scales[maker] = _scale(ranges[layer.reads])
-        if layer.settled is not None:
+        if layer.range_tensor is not None:
             last = _reader(calls, call, nn.BatchNorm2d)
-            last = _reader(calls, last, nn.ReLU) if layer.settled != layer.output else last
-            scales[last.layer] = _scale(ranges[layer.settled])
+            last = _reader(calls, last, nn.ReLU) if layer.range_tensor != layer.output else last
+            scales[last.layer] = _scale(ranges[layer.range_tensor])
     for rounded, scale in scales.items():
         rounded.register_forward_hook(_of_output(scale))
 

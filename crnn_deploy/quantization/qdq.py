@@ -21,14 +21,14 @@ from crnn_deploy.errors import CrnnDeployError
 __all__ = [
     "WEIGHT_LEVEL",
     "Activations",
-    "Layer",
+    "QuantizableLayer",
     "QuantizationImpossible",
-    "candidates",
+    "calibrated_tensors",
     "check_float",
     "drop_idle_pairs",
     "insert",
     "layers",
-    "measured",
+    "quantizable",
     "quantized_weight",
 ]
 
@@ -47,14 +47,14 @@ class QuantizationImpossible(CrnnDeployError, ValueError):
 
 
 @dataclass(frozen=True)
-class Layer:
+class QuantizableLayer:
     """A node that is quantised, told by its output."""
 
     output: str
     operator: str
     weight: str
     reads: str  # the tensor whose range its input has: before poolings
-    settled: str | None  # the tensor whose range its result has: behind a ReLU; None where it stays float
+    range_tensor: str | None  # the tensor whose range its result has: behind a ReLU; None if it stays float
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class _Graph:
             frozenset(value.name for value in graph.output),
         )
 
-    def settled(self, node: onnx.NodeProto) -> str:
+    def range_tensor(self, node: onnx.NodeProto) -> str:
         """The tensor that holds a node's result: behind its ReLU, where that alone reads it."""
         [name] = node.output
         readers = self.readers.get(name, [])
@@ -92,11 +92,11 @@ def check_float(model: onnx.ModelProto) -> None:
     """Raises QuantizationImpossible for a model that is quantised already, or has nothing to quantise."""
     if any(node.op_type in ("QuantizeLinear", "DynamicQuantizeLSTM") for node in model.graph.node):
         raise QuantizationImpossible("the model is quantised already; give the float model that it came from")
-    if not candidates(model):
+    if not quantizable(model):
         raise QuantizationImpossible("the model has no convolution or matrix product with constant weights")
 
 
-def candidates(model: onnx.ModelProto) -> list[str]:
+def quantizable(model: onnx.ModelProto) -> list[str]:
     """Outputs of the convolutions and matrix products whose weights are constants, in the graph's order.
 
     A tensor's name tells a node, since names of nodes may be absent.
@@ -111,36 +111,36 @@ def candidates(model: onnx.ModelProto) -> list[str]:
     return found
 
 
-def layers(model: onnx.ModelProto) -> list[Layer]:
-    """The `candidates` and what is measured of each."""
+def layers(model: onnx.ModelProto) -> list[QuantizableLayer]:
+    """The `quantizable` nodes and which ranges each needs."""
     graph = _Graph.of(model.graph)
     found = []
-    for output in candidates(model):
+    for output in quantizable(model):
         node = graph.makers[output]
-        settled = graph.settled(node) if node.op_type == "Conv" else None
+        range_tensor = graph.range_tensor(node) if node.op_type == "Conv" else None
         found.append(
-            Layer(
+            QuantizableLayer(
                 output,
                 node.op_type,
                 node.input[1],
                 _source(graph, node.input[0]),
-                None if settled in graph.outputs else settled,
+                None if range_tensor in graph.outputs else range_tensor,
             )
         )
     return found
 
 
-def measured(model: onnx.ModelProto) -> list[str]:
+def calibrated_tensors(model: onnx.ModelProto) -> list[str]:
     """The tensors whose ranges `insert` asks for."""
     graph = _Graph.of(model.graph)
     names: dict[str, None] = {}
     for layer in layers(model):
         names[layer.reads] = None
-        if layer.settled is not None:
-            names[layer.settled] = None
+        if layer.range_tensor is not None:
+            names[layer.range_tensor] = None
     for node in model.graph.node:
         if _is_sum(node, graph):
-            names[graph.settled(node)] = None
+            names[graph.range_tensor(node)] = None
     return list(names)
 
 
@@ -154,8 +154,8 @@ def insert(
 ) -> onnx.ModelProto:
     """A quantised copy; metadata stays.
 
-    ranges: largest |value| of each tensor that `measured` names; what lies beyond is clipped
-    keep_float: outputs of the `candidates` that stay float
+    ranges: largest |value| of each tensor that `calibrated_tensors` names; what lies beyond is clipped
+    keep_float: outputs of the `quantizable` nodes that stay float
     activations: uint8 is for CPUs alone: tensors without negative values get all 255 levels, and their ReLU
         goes into the convolution. TensorRT takes int8 alone.
     weight_level: largest level of a weight; above 63 a CPU without VNNI overflows
@@ -163,7 +163,7 @@ def insert(
     result = onnx.ModelProto()
     result.CopyFrom(model)
     graph = _Graph.of(result.graph)
-    chosen = [name for name in candidates(model) if name not in keep_float]
+    chosen = [name for name in quantizable(model) if name not in keep_float]
     scaled = _scaled_tensors(result, graph, chosen)
     _quantize(result, graph, chosen, scaled, ranges, activations, weight_level)
     onnx.checker.check_model(result, full_check=True)
@@ -226,10 +226,11 @@ def _scaled_tensors(model: onnx.ModelProto, graph: _Graph, chosen: Collection[st
     scaled: dict[str, str] = {}
 
     def add_result(node: onnx.NodeProto) -> None:
-        settled = graph.settled(node)
-        if settled not in graph.outputs:  # an output is left as it is computed
-            scaled[node.output[0]] = settled  # before a ReLU too, where ONNX Runtime wants a quantisation
-            scaled[settled] = settled
+        range_tensor = graph.range_tensor(node)
+        if range_tensor not in graph.outputs:  # an output is left as it is computed
+            # before a ReLU too, where ONNX Runtime wants a quantisation
+            scaled[node.output[0]] = range_tensor
+            scaled[range_tensor] = range_tensor
 
     for node in model.graph.node:
         if node.output and node.output[0] in chosen:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from statistics import median
 from typing import Any, Literal
@@ -126,10 +127,21 @@ def quantize(
     rest: of what stays float; fp16 is for GPUs, and is judged rounded as it is stored
     target: gpu leaves the speed gate out, since this machine's CPU says nothing of it
     progress: called with the number of images of each batch that was read
-    Raises Refused, QuantizationImpossible, and what opening the model raises; KeyboardInterrupt.
+    Raises Refused, QuantizationImpossible, and what running the model raises; KeyboardInterrupt.
     """
     qdq.check_float(model.graph)
-    search = _Search(model, scales, batches, truths, budget, activations, lstm, rest, progress, stopped)
+    search = _Search(
+        model=model,
+        scales=scales,
+        batches=batches,
+        truths=truths,
+        budget=budget,
+        activations=activations,
+        lstm=lstm,
+        rest=rest,
+        progress=progress,
+        stopped=stopped,
+    )
     variants = [search.variant(())]
     sensitivity: list[Sensitivity] = []
     kept: list[str] = []
@@ -162,58 +174,55 @@ def _answer(variant: Variant, target: Target) -> Literal["passed", "failed", "sl
     return "passed" if variant.speed > 1 or target == "gpu" else "slow"
 
 
+@dataclass(frozen=True)
 class _Search:
-    def __init__(
-        self,
-        model: OnnxModel,
-        scales: Scales,
-        batches: Sequence[Batch],
-        truths: Sequence[str] | None,
-        budget: Budget,
-        activations: qdq.Activations,
-        lstm: Lstm,
-        rest: Rest,
-        progress: Callable[[int], object],
-        stopped: Callable[[], bool],
-    ) -> None:
-        self._model, self._scales = model, scales
-        self._floating = model.backend()
-        self._batches, self._truths, self._budget = batches, truths, budget
-        self._activations, self._lstm, self._rest = activations, lstm, rest
-        self._progress, self._stopped = progress, stopped
-        self.reference = self._read(self._floating, batches)
+    """Quantises a model in one way after another, and judges what each reads beside the float model."""
+
+    model: OnnxModel  # in float
+    scales: Scales
+    batches: Sequence[Batch]  # of all images
+    truths: Sequence[str] | None  # their texts by index; None without labels
+    budget: Budget
+    activations: qdq.Activations
+    lstm: Lstm
+    rest: Rest
+    progress: Callable[[int], object]  # called with the number of images of each batch that was read
+    stopped: Callable[[], bool]
+
+    @cached_property
+    def reference(self) -> list[Reading]:
+        """What the float model reads."""
+        return self._read(self.model.backend(), self.batches)
 
     def quantized(self, kept: Sequence[str]) -> onnx.ModelProto:
         model = self._with_layers(kept)
-        if self._rest == "fp16":
+        if self.rest == "fp16":
             return cast(model, "fp16")
-        return with_dynamic_lstm(model) if self._lstm == "dynamic" else model
+        return with_dynamic_lstm(model) if self.lstm == "dynamic" else model
 
     def _with_layers(self, kept: Sequence[str]) -> onnx.ModelProto:
-        return qdq.insert(
-            self._model.graph, self._scales.ranges, keep_float=kept, activations=self._activations
-        )
+        return qdq.insert(self.model.graph, self.scales.ranges, keep_float=kept, activations=self.activations)
 
     def variant(self, kept: tuple[str, ...]) -> Variant:
         model = self.quantized(kept)
-        backend = backend_of(_without_peak(rounded(model)) if self._rest == "fp16" else model)
-        verdict = judge(self.reference, self._read(backend, self._batches), self._truths, budget=self._budget)
-        speed = speed_ratio(self._floating, backend, self._batches)
-        name = self._activations + (", LSTM dynamic int8" if self._lstm == "dynamic" else "")
-        name += ", the rest fp16" if self._rest == "fp16" else ""
+        backend = backend_of(_without_peak(rounded(model)) if self.rest == "fp16" else model)
+        verdict = judge(self.reference, self._read(backend, self.batches), self.truths, budget=self.budget)
+        speed = speed_ratio(self.model.backend(), backend, self.batches)
+        name = self.activations + (", LSTM dynamic int8" if self.lstm == "dynamic" else "")
+        name += ", the rest fp16" if self.rest == "fp16" else ""
         name += f", {len(kept)} layers float" if kept else ""
         return Variant(name, kept, verdict, speed)
 
     def sensitivity(self) -> list[Sensitivity]:
         """Every layer quantised alone, on the first images; the one that hurts most first."""
-        layers = qdq.candidates(self._model.graph)
-        operators = {node.output[0]: node.op_type for node in self._model.graph.graph.node}
+        layers = qdq.quantizable(self.model.graph)
+        operators = {node.output[0]: node.op_type for node in self.model.graph.graph.node}
         few, reference = self._few()
         found = []
         for layer in layers:
             backend = backend_of(self._with_layers([other for other in layers if other != layer]))
             candidate = self._read(backend, few)
-            verdict = judge(reference, candidate, budget=self._budget)
+            verdict = judge(reference, candidate, budget=self.budget)
             flips, sure = verdict.flips.count, verdict.confident_flips.count
             found.append(
                 Sensitivity(layer, operators[layer], flips, sure, margin_change(reference, candidate))
@@ -222,7 +231,7 @@ class _Search:
 
     def result(self, variants: Sequence[Variant], sensitivity: Sequence[Sensitivity]) -> Quantization:
         return Quantization(
-            *(tuple(variants), tuple(sensitivity), self._activations, tuple(self.reference)),
+            *(tuple(variants), tuple(sensitivity), self.activations, tuple(self.reference)),
             self._bf16(),
             self._fp16(),
         )
@@ -230,24 +239,24 @@ class _Search:
     def _bf16(self) -> Variant | str:
         """What OpenVINO's bfloat16 does to the float model, where it is installed and the CPU has it."""
         try:
-            backend = OpenVinoBackend(self._model.path, precision="bf16")
+            backend = OpenVinoBackend(self.model.path, precision="bf16")
         except BackendMissing as error:
             return str(error)
-        verdict = judge(self.reference, self._read(backend, self._batches), self._truths, budget=self._budget)
-        return Variant("OpenVINO bf16", (), verdict, speed_ratio(self._floating, backend, self._batches))
+        verdict = judge(self.reference, self._read(backend, self.batches), self.truths, budget=self.budget)
+        return Variant("OpenVINO bf16", (), verdict, speed_ratio(self.model.backend(), backend, self.batches))
 
     def _fp16(self) -> Verdict | None:
         """What half precision changes on the first images, told by a float32 graph that rounds as it does."""
         try:
-            model = _without_peak(rounded(cast(self._model.graph, "fp16")))
+            model = _without_peak(rounded(cast(self.model.graph, "fp16")))
         except CastImpossible:
             return None
         few, reference = self._few()
-        return judge(reference, self._read(backend_of(model), few), budget=self._budget)
+        return judge(reference, self._read(backend_of(model), few), budget=self.budget)
 
     def _few(self) -> tuple[list[Batch], list[Reading]]:
         """Some batches of all widths, their images counted from 0, and what the float model reads in them."""
-        few = list(self._batches)
+        few = list(self.batches)
         while len(few) > 1 and sum(len(batch.indices) for batch in few) > _SCREEN:
             few = few[::2]
         order = [at for batch in few for at in batch.indices]
@@ -255,9 +264,9 @@ class _Search:
         return few, [self.reference[at] for at in order]
 
     def _read(self, backend: Backend, batches: Sequence[Batch]) -> list[Reading]:
-        if self._stopped():
+        if self.stopped():
             raise KeyboardInterrupt
-        return read(backend, batches, progress=self._progress)
+        return read(backend, batches, progress=self.progress)
 
 
 def _without_peak(model: onnx.ModelProto) -> onnx.ModelProto:

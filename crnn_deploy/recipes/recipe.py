@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from crnn_deploy.errors import CrnnDeployError, ManifestInvalid
+from crnn_deploy.errors import CrnnDeployError, ManifestInvalid, shortened
 from crnn_deploy.files import read_regular
 from crnn_deploy.manifest import Color, Filter, Interpolation, WidthRule, filter_from_plain
 from crnn_deploy.recipes import vocabularies
@@ -41,7 +41,7 @@ class Recipe:
     about: str  # where its numbers come from
     width: WidthRule  # width of the input
     family: str | None = None  # network in crnn_deploy.networks; None for a model of one's own
-    model: str | None = None  # factory of one's own module, `package.module:factory` or `file.py:factory`
+    factory: str | None = None  # of one's own module, `package.module:name` or `file.py:name`
     alphabet: tuple[str, ...] | None = None  # None: it belongs to the checkpoint or the user
     blank: Blank = "first"  # class of the CTC blank
     color: Color = "gray"  # channel order of the input
@@ -213,7 +213,7 @@ def find_recipe(name_or_file: str) -> Recipe:
     try:
         return _from_toml(plain, path)
     except (RecipeInvalid, ManifestInvalid) as error:
-        raise RecipeInvalid(f"{path}: {_reason(error)}") from error
+        raise RecipeInvalid(f"{path}: {_without_lead(error)}") from error
 
 
 def recipe_of_checkpoint(plain: Mapping[Any, Any], path: Path) -> Recipe:
@@ -231,12 +231,16 @@ def recipe_of_checkpoint(plain: Mapping[Any, Any], path: Path) -> Recipe:
             raise RecipeInvalid(f"its smallest image has {size} pixels, more than {_MOST_PIXELS:,}")
     except (RecipeInvalid, ManifestInvalid) as error:
         raise RecipeInvalid(
-            f"its recipe is not valid: {_reason(error)}; give another one with --recipe NAME|FILE.toml"
+            f"its recipe is not valid: {_without_lead(error)}; give another one with --recipe NAME|FILE.toml"
         ) from error
     return recipe
 
 
 def _from_toml(plain: Mapping[str, Any], path: Path) -> Recipe:
+    if "model" in plain:
+        raise RecipeInvalid(
+            "the key for a network of your own is called factory now: rename model to factory"
+        )
     values = _typed(plain, {**_PREPARATION, **_BY_HAND})
     base = values.pop("base", None)
     if base is not None and base not in RECIPES:
@@ -249,7 +253,7 @@ def _from_toml(plain: Mapping[str, Any], path: Path) -> Recipe:
     return Recipe(**values)
 
 
-def _reason(error: Exception) -> str:
+def _without_lead(error: Exception) -> str:
     return str(error).removeprefix("the manifest is not valid: ")
 
 
@@ -277,8 +281,7 @@ class _Wrong(Exception):
 def _shown(value: object) -> str:
     """A value in an error, short; of a list or a table its kind."""
     if isinstance(value, str | float) or value is None:
-        text = repr(value)
-        return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+        return shortened(repr(value), _SHOWN)
     if isinstance(value, int):  # Python writes no number of more than 4,300 digits
         return str(value) if abs(value) < 10**_SHOWN else f"a number of more than {_SHOWN} digits"
     kinds = {list: "a list", tuple: "a list", dict: "a table of values"}
@@ -377,10 +380,12 @@ _PREPARATION: dict[str, Callable[[Any], Any]] = {  # what a checkpoint may say
     "filters": _filters,
     "leaky_relu": _flag,
 }
-_BY_HAND: dict[str, Callable[[Any], Any]] = {  # what a recipe file may say besides; `model` is code that runs
+_BY_HAND: dict[
+    str, Callable[[Any], Any]
+] = {  # what a recipe file may say besides; `factory` is code that runs
     "name": _text,
     "family": _text,
-    "model": _text,
+    "factory": _text,
     "alphabet": _alphabet,
     "base": _text,
 }

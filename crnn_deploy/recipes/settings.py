@@ -14,6 +14,6 @@ class CheckpointSettings:
     """What the user says of a checkpoint; None leaves it to the checkpoint and its family's recipe."""
 
     recipe: str | None = None  # name or .toml file
-    model: str | None = None  # `package.module:factory` or `file.py:factory`
+    factory: str | None = None  # `package.module:name` or `file.py:name`
     alphabet: tuple[str, ...] | None = None
     blank: Blank | None = None

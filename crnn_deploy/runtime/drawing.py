@@ -25,7 +25,7 @@ __all__ = ["NotDrawn", "boxed", "draw_all", "place", "write_boxed"]
 _LEAST_HEIGHT = 96  # pixels; a smaller image is drawn enlarged
 _MOST_WIDTH = 16_384  # pixels of the enlarged image
 _LABELS = 28  # pixels of the strip above, for the characters that were read
-_COLORS = ((180, 90, 20), (30, 60, 200))  # BGR, in turn
+_COLOURS = ((180, 90, 20), (30, 60, 200))  # BGR, in turn
 _HEADER = 33  # bytes of a PNG: its signature and its first chunk
 _LONGEST_PATH = 4095  # bytes, on Linux
 
@@ -50,12 +50,12 @@ def boxed(pixels: Pixels, chars: Sequence[Char]) -> NDArray[Any]:
     drawn = cv2.copyMakeBorder(drawn, _LABELS, 0, 0, 0, cv2.BORDER_CONSTANT, value=(255, 255, 255))
     for at, char in enumerate(chars):
         left, right = round(char.left * factor), max(round(char.right * factor) - 1, 0)
-        color = _COLORS[at % len(_COLORS)]
-        cv2.rectangle(drawn, (left, _LABELS), (right, drawn.shape[0] - 1), color, 1)
+        colour = _COLOURS[at % len(_COLOURS)]
+        cv2.rectangle(drawn, (left, _LABELS), (right, drawn.shape[0] - 1), colour, 1)
         if char.char.isascii() and char.char.isprintable():
             (wide, _), _ = cv2.getTextSize(char.char, cv2.FONT_HERSHEY_SIMPLEX, 0.6, 1)
             at_pixel = (max(0, (left + right - wide) // 2), _LABELS - 9)
-            cv2.putText(drawn, char.char, at_pixel, cv2.FONT_HERSHEY_SIMPLEX, 0.6, color, 1, cv2.LINE_AA)
+            cv2.putText(drawn, char.char, at_pixel, cv2.FONT_HERSHEY_SIMPLEX, 0.6, colour, 1, cv2.LINE_AA)
     return drawn
 
 

@@ -28,7 +28,7 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["Done", "Output", "OutputDamaged", "Stream", "open_output"]
+__all__ = ["Done", "Output", "OutputDamaged", "RecordStream", "open_output"]
 
 
 class OutputDamaged(CrnnDeployError, ValueError):
@@ -67,7 +67,7 @@ class Done:
         return hashlib.blake2b(path.encode(errors="surrogateescape"), digest_size=16).digest()
 
 
-class Stream:
+class RecordStream:
     """Records that are put out as they come.
 
     put: takes bytes
@@ -79,7 +79,7 @@ class Stream:
         self._form, self._put, self._terminal = form, put, terminal
         self._add(form.header)
 
-    def __enter__(self) -> Stream:
+    def __enter__(self) -> RecordStream:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:

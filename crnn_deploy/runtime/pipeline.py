@@ -26,7 +26,7 @@ _TURN = 0.2  # seconds after which a thread that waits looks whether the run is 
 _MOST_COLUMNS = 2**16  # of images that wait for others, 8 MiB of grey 32-pixel lines
 _COLUMNS_AT_ONCE = 2**14  # of images that a thread prepares before it gives them
 
-_Drawn = list[tuple[int, str]]  # places in the input and paths
+_Taken = list[tuple[int, str]]  # places in the input and paths
 Result = tuple[str, Text | CrnnDeployError]  # the path of an image and what was read in it
 
 
@@ -59,7 +59,7 @@ def read_in_order(
     """Results of all paths in their order, some batches at a time.
 
     `workers` threads load and prepare images and run batches of one width. An image waits until its batch is
-    full or until `window` images (by default 64 times `batch`) were drawn from `paths` and not yet yielded;
+    full or until `window` images (by default 64 times `batch`) were taken from `paths` and not yet yielded;
     then the batch of the one that has waited longest runs as it is. An image that cannot be read gives its
     error.
     Once `stopped()` is true, what no thread has begun is dropped, what does not end within a second is given
@@ -74,15 +74,15 @@ def read_in_order(
 
 
 class _Window(Generic[Image]):
-    """The images between the input and the output: drawn, prepared, grouped, read."""
+    """The images between the input and the output: taken, prepared, grouped, read."""
 
     def __init__(self, reader: Reader[Image], paths: Iterable[str], batch: int, size: int) -> None:
         self._reader, self._remaining, self._batch, self._size = reader, iter(paths), batch, size
-        self._paths: dict[int, str] = {}  # of all that was drawn and not yet given, by place in the input
-        self._drawn = self._given = 0
+        self._paths: dict[int, str] = {}  # of all that was taken and not yet given, by place in the input
+        self._taken = self._given = 0
         self._exhausted = False
         self.given_up = False  # a thread still works, and nobody waits for it
-        self._left: deque[_Drawn] = deque()  # of tasks that had enough of wide images
+        self._left: deque[_Taken] = deque()  # of tasks that had enough of wide images
         self._groups: Groups[_Item[Image]] = Groups(batch)
         self._full: deque[list[_Item[Image]]] = deque()
         self._done: dict[int, Text | CrnnDeployError] = {}
@@ -93,8 +93,8 @@ class _Window(Generic[Image]):
     ) -> Generator[list[Result], None, None]:
         """All results in order; the pool always has `ahead` tasks, as long as there are that many."""
         least = min(_BATCHES_GIVEN * self._batch, self._size // 4)
-        finished: SimpleQueue[Future[_Outcome[Image]]] = SimpleQueue()
-        submitted: set[Future[_Outcome[Image]]] = set()
+        finished: SimpleQueue[Future[_TaskResult[Image]]] = SimpleQueue()
+        submitted: set[Future[_TaskResult[Image]]] = set()
         until = math.inf
         while True:
             while len(submitted) < ahead and not stopped() and (task := self._next_task()) is not None:
@@ -124,7 +124,7 @@ class _Window(Generic[Image]):
         if self._ready:
             yield self._ready
 
-    def _next_task(self) -> Callable[[], _Outcome[Image]] | None:
+    def _next_task(self) -> Callable[[], _TaskResult[Image]] | None:
         """What a thread does next: run a full batch, else prepare images, else run one that is not full."""
         if self._full:
             return partial(_run, self._reader, self._full.popleft())
@@ -135,15 +135,15 @@ class _Window(Generic[Image]):
             and (room := self._size - len(self._paths) - len(self._ready)) > 0
             and self._groups.columns < _MOST_COLUMNS
         ):
-            some = list(enumerate(islice(self._remaining, min(self._batch, room)), self._drawn))
+            some = list(enumerate(islice(self._remaining, min(self._batch, room)), self._taken))
             if some:
-                self._drawn += len(some)
+                self._taken += len(some)
                 self._paths.update(some)
                 return partial(_prepare, self._reader, some)
             self._exhausted = True
         return partial(_run, self._reader, self._groups.pop_oldest()) if self._groups else None
 
-    def _take(self, outcome: _Outcome[Image]) -> None:
+    def _take(self, outcome: _TaskResult[Image]) -> None:
         self._done.update(outcome.results)
         if outcome.left:
             self._left.append(outcome.left)
@@ -167,21 +167,21 @@ class _Item(NamedTuple, Generic[Image]):
 
 
 @dataclass(frozen=True)
-class _Outcome(Generic[Image]):
+class _TaskResult(Generic[Image]):
     """What a thread has done: images read or failed, by place in the input, images prepared, those left."""
 
     results: dict[int, Text | CrnnDeployError]
     prepared: Sequence[_Item[Image]] = ()
-    left: _Drawn = field(default_factory=list)
+    left: _Taken = field(default_factory=list)
 
 
-def _prepare(reader: Reader[Image], paths: _Drawn) -> _Outcome[Image]:
+def _prepare(reader: Reader[Image], paths: _Taken) -> _TaskResult[Image]:
     failed: dict[int, Text | CrnnDeployError] = {}
     prepared: list[_Item[Image]] = []
     columns = 0
     for at, (index, path) in enumerate(paths):
         if columns > _COLUMNS_AT_ONCE:
-            return _Outcome(failed, prepared, paths[at:])
+            return _TaskResult(failed, prepared, paths[at:])
         try:
             image = reader.prepare(path)
         except Exception as error:
@@ -189,18 +189,18 @@ def _prepare(reader: Reader[Image], paths: _Drawn) -> _Outcome[Image]:
         else:
             prepared.append(_Item(index, path, image))
             columns += image.columns
-    return _Outcome(failed, prepared)
+    return _TaskResult(failed, prepared)
 
 
-def _run(reader: Reader[Image], batch: list[_Item[Image]]) -> _Outcome[Image]:
+def _run(reader: Reader[Image], batch: list[_Item[Image]]) -> _TaskResult[Image]:
     try:
         texts = reader.read_batch([item.image for item in batch])
-        return _Outcome(dict(zip((item.place for item in batch), texts, strict=True)))
+        return _TaskResult(dict(zip((item.place for item in batch), texts, strict=True)))
     except Exception as error:
         if len(batch) == 1:
-            return _Outcome({batch[0].place: _failure(batch[0].path, error)})
+            return _TaskResult({batch[0].place: _failure(batch[0].path, error)})
         alone = [_run(reader, [item]).results for item in batch]  # the others are not to blame
-        return _Outcome({index: text for results in alone for index, text in results.items()})
+        return _TaskResult({index: text for results in alone for index, text in results.items()})
 
 
 def _failure(path: str, error: Exception) -> CrnnDeployError:

@@ -17,7 +17,7 @@ from crnn_deploy.manifest import Manifest
 from crnn_deploy.models import DEFAULT
 from crnn_deploy.process import not_forked
 from crnn_deploy.runtime import long_lines
-from crnn_deploy.runtime.backends.backend import Backend, Device, Engine, open_backend
+from crnn_deploy.runtime.backends.backend import Backend, BackendName, Device, open_backend
 from crnn_deploy.runtime.batching import Groups
 from crnn_deploy.runtime.decoding.ctc import BestPath, Frames, LogitsMissing, Text
 from crnn_deploy.runtime.images.pixels import MAX_PIXELS, Pixels, Source, use_image
@@ -87,7 +87,7 @@ class Recognizer:
         *,
         batch: int = 8,
         threads: int = 1,
-        engine: Engine | Literal["auto"] = "onnxruntime",
+        backend: BackendName | Literal["auto"] = "onnxruntime",
         device: Device = "cpu",
         tf32: bool = False,
         decoder: Decoder | None = None,
@@ -98,18 +98,18 @@ class Recognizer:
 
         batch: most images that run together
         threads: threads inside one run
-        engine: the library that runs an .onnx file; auto takes the fastest CPU one here (`engines.choose`)
+        backend: the library that runs an .onnx file; auto takes the fastest one here (`choice.choose`)
         device: where ONNX Runtime runs an .onnx file; cuda is its CUDA provider
         tf32: on cuda, whether fp32 products may round their factors to TF32: faster, and coarser than fp32
         decoder, wide, max_pixels: as of `Recognizer`
         Raises ModelNotFound, ModelUnreadable, ManifestMissing, ManifestInvalid, BackendMissing,
         LogitsMissing.
         """
-        if engine == "auto":
+        if backend == "auto":
             from crnn_deploy.runtime.backends.choice import resolve
 
-            engine = resolve(engine, Path(path), device)
-        opened = open_backend(Path(path), threads=threads, engine=engine, device=device, tf32=tf32)
+            backend = resolve(backend, Path(path), device)
+        opened = open_backend(Path(path), threads=threads, backend=backend, device=device, tf32=tf32)
         return cls(opened, batch=batch, decoder=decoder, wide=wide, max_pixels=max_pixels)
 
     def with_decoder(self, decoder: Decoder) -> Recognizer:

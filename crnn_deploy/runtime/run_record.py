@@ -15,7 +15,7 @@ from pathlib import Path
 
 from crnn_deploy import files
 from crnn_deploy.decoding_rule import DecodingRule
-from crnn_deploy.errors import CrnnDeployError
+from crnn_deploy.errors import CrnnDeployError, shortened
 from crnn_deploy.runtime.backends.installed import own_version
 
 __all__ = ["FileUnreadable", "RunDiffers", "RunRecord", "RunRecordInvalid", "RunUnknown", "Value", "place"]
@@ -115,7 +115,7 @@ class RunRecord:
         shown = ", ".join(value) if isinstance(value, list) else str(value)
         if name in self.about:  # a file, whose digest says little to people
             shown = f"{self.about[name]} (sha256 {shown[:8]})"
-        return f"{name} {shown if len(shown) <= _SHOWN else shown[:_SHOWN] + '...'}"
+        return f"{name} {shortened(shown, _SHOWN)}"
 
     def write(self, output: Path) -> None:
         """Put it beside an output. Raises OutputUnwritable, and RunRecordInvalid where a file of another kind
@@ -123,7 +123,7 @@ class RunRecord:
         """
         path = place(output)
         if os.path.lexists(path) and not _is_empty(path):
-            _read(path)
+            _load(path)
         plain = {"schema": SCHEMA, "settings": self.settings, "about": self.about}
         files.write(path, json.dumps(plain, indent=1) + "\n")
 
@@ -134,7 +134,7 @@ class RunRecord:
         path = place(output)
         if not os.path.lexists(path):
             raise RunUnknown(output)
-        before = _read(path)
+        before = _load(path)
         if not all(before.agrees(self, name) for name in {**before.settings, **self.settings}):
             raise RunDiffers(output, before, self)
 
@@ -161,7 +161,7 @@ def _is_empty(path: Path) -> bool:
     return path.is_file() and not path.stat().st_size
 
 
-def _read(path: Path) -> RunRecord:
+def _load(path: Path) -> RunRecord:
     try:
         plain = json.loads(files.read_regular(path, _LARGEST))
     except OSError as error:

@@ -40,7 +40,7 @@ class SyntheticDataset:
         if not 0 <= index < self.size:
             raise IndexError(index)
         rng = np.random.default_rng((self.seed, index))
-        text = self.texts.draw(rng)
+        text = self.texts.sample(rng)
         strength = rng.uniform(_WEAKEST, 1.0) if self.augmented and rng.random() > _CLEAN else 0.0
         inverted = rng.random() < {"dark-on-light": 0.0, "light-on-dark": 1.0, "both": 0.5}[self.polarity]
         image = self.renderer.render(text, rng, strength=strength, inverted=inverted)

@@ -29,7 +29,7 @@ from crnn_deploy.files import replacing
 from crnn_deploy.synthesis.fonts import FOLDERS, Face, FontsMissing, Tier, packages, scan
 from crnn_deploy.synthesis.texts import WORD_LISTS
 
-__all__ = ["FontPackInvalid", "FontPackMissing", "Material", "Packed", "unpacked", "write_font_pack"]
+__all__ = ["FontPack", "FontPackInvalid", "FontPackMissing", "Material", "unpacked", "write_font_pack"]
 
 _CONTENTS = "contents.json"
 _SCHEMA = 1
@@ -74,7 +74,7 @@ class Material:
 
 
 @dataclass(frozen=True)
-class Packed:
+class FontPack:
     """What went into a pack."""
 
     fonts: int  # files
@@ -87,7 +87,7 @@ def write_font_pack(
     tier: Tier = "latin",
     folders: Sequence[Path] = FOLDERS,
     word_lists: Sequence[Path] = WORD_LISTS,
-) -> Packed:
+) -> FontPack:
     """Write the fonts of a tier below the folders, and the word lists that there are; atomically.
 
     The same fonts and lists give the same bytes. Raises FontsMissing.
@@ -127,7 +127,7 @@ def write_font_pack(
         _write({_CONTENTS: told, **files, **lists}, file)
         file.flush()
         os.fsync(file.fileno())
-    return Packed(len(files), len(lists), path.stat().st_size)
+    return FontPack(len(files), len(lists), path.stat().st_size)
 
 
 def _without_shaping(path: Path) -> bytes:

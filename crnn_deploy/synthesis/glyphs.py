@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from crnn_deploy.synthesis.fonts import Face
 
-__all__ = ["Line", "Run", "set_line"]
+__all__ = ["Run", "TypesetLine", "set_line"]
 
 _FONTS = 4096  # open at a time, each with its glyphs
 _KERNING_SIZE = 64  # pixels of em it is measured at
@@ -31,7 +31,7 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Line:
+class TypesetLine:
     """Text as it was set."""
 
     mask: NDArray[np.uint8]  # (H, W) coverage, 0-255, a margin of 2 pixels around the ink
@@ -88,7 +88,7 @@ def _kerning(face: Face) -> _Kerning:
     return _Kerning(face)
 
 
-def set_line(runs: Sequence[Run]) -> Line | None:
+def set_line(runs: Sequence[Run]) -> TypesetLine | None:
     """Set runs one after the other on a baseline; None where they leave no ink."""
     placed: list[tuple[NDArray[np.uint8], int, int]] = []
     pen = 0.0
@@ -112,4 +112,4 @@ def set_line(runs: Sequence[Run]) -> Line | None:
     for mask, x, y in placed:
         window = canvas[y - top : y - top + mask.shape[0], x - left : x - left + mask.shape[1]]
         np.maximum(window, mask, out=window)
-    return Line(canvas, max(run.size for run in runs))
+    return TypesetLine(canvas, max(run.size for run in runs))

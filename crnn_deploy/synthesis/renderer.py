@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from crnn_deploy.errors import CrnnDeployError
 from crnn_deploy.synthesis.effects import photographed
 from crnn_deploy.synthesis.fonts import Face
-from crnn_deploy.synthesis.glyphs import Line, Run, set_line
+from crnn_deploy.synthesis.glyphs import Run, TypesetLine, set_line
 
 __all__ = ["CharactersNotCovered", "Renderer"]
 
-Gray = NDArray[np.float32]  # (H, W), 0-255
+Grey = NDArray[np.float32]  # (H, W), 0-255
 
 _SIZES = (16, 24, 36, 54)  # pixels of em that glyphs are drawn at, and scaled from
 _SMALLEST, _LARGEST = 18, 64  # pixels of an image's height
@@ -80,7 +80,7 @@ class Renderer:
         fitting = [face for face in every if face.covers(text)] or [f for f in every if f.covers(text[0])]
         return fitting[rng.integers(len(fitting))]
 
-    def _set(self, text: str, rng: np.random.Generator, height: int, strength: float) -> Line:
+    def _set(self, text: str, rng: np.random.Generator, height: int, strength: float) -> TypesetLine:
         at = next((at for at, size in enumerate(_SIZES) if size >= 0.75 * height), len(_SIZES) - 1)
         spacing = rng.uniform(-0.03, 0.25) if strength and rng.random() < 0.3 else 0.0
         changing = rng.random() < 0.15 * strength  # size, spacing or face change inside the line
@@ -114,8 +114,8 @@ class Renderer:
         return parts
 
     def _warp(
-        self, line: Line, characters: int, height: int, rng: np.random.Generator, strength: float
-    ) -> Gray:
+        self, line: TypesetLine, characters: int, height: int, rng: np.random.Generator, strength: float
+    ) -> Grey:
         """The mask cut out as a detector would, at the image's size: coverage 0-1."""
         rows, columns = line.mask.shape
         # between the ink's own box and the font's line
@@ -145,18 +145,18 @@ class Renderer:
         corners: NDArray[np.float32], rng: np.random.Generator, strength: float
     ) -> NDArray[np.float32]:
         """How the corners move for italics and for a line that climbs or falls."""
-        center = corners.mean(axis=0)
+        centre = corners.mean(axis=0)
         high = float(corners[2, 1] - corners[0, 1])
         wide = float(corners[1, 0] - corners[0, 0])
         slant = rng.normal(0, 0.1) * strength if rng.random() < 0.5 else 0.0
         # a long line that climbs leaves its crop, so the angle falls with its length
         climb = float(np.clip(rng.normal(0, 0.03) * strength, -0.12 * high / wide, 0.12 * high / wide))
         moved = np.zeros_like(corners)
-        moved[:, 0] = slant * (corners[:, 1] - center[1])
-        moved[:, 1] = climb * (corners[:, 0] - center[0])
+        moved[:, 0] = slant * (corners[:, 1] - centre[1])
+        moved[:, 1] = climb * (corners[:, 0] - centre[0])
         return moved
 
-    def _composed(self, alpha: Gray, rng: np.random.Generator, strength: float, inverted: bool) -> Gray:
+    def _composed(self, alpha: Grey, rng: np.random.Generator, strength: float, inverted: bool) -> Grey:
         """Ink on paper."""
         if not strength:
             paper, ink = float(rng.integers(215, 256)), float(rng.integers(0, 50))
@@ -187,23 +187,23 @@ class Renderer:
         return np.clip(ground + alpha * (color - ground), 0, 255)
 
     @staticmethod
-    def _shade(shape: tuple[int, ...], rng: np.random.Generator, amount: float) -> Gray:
+    def _shade(shape: tuple[int, ...], rng: np.random.Generator, amount: float) -> Grey:
         """Light that falls off to one side."""
         corners = rng.uniform(-amount, amount, (2, 2)).astype(np.float32)
-        shade: Gray = cv2.resize(corners, shape[::-1], interpolation=cv2.INTER_LINEAR).astype(
+        shade: Grey = cv2.resize(corners, shape[::-1], interpolation=cv2.INTER_LINEAR).astype(
             np.float32, copy=False
         )
         return shade
 
     @staticmethod
-    def _texture(shape: tuple[int, ...], rng: np.random.Generator, amount: float) -> Gray:
+    def _texture(shape: tuple[int, ...], rng: np.random.Generator, amount: float) -> Grey:
         """Blotches of a few pixels to a few letters."""
         cell = int(rng.integers(3, 24))
         coarse = rng.standard_normal((shape[0] // cell + 2, shape[1] // cell + 2), np.float32)
         return cv2.resize(coarse, shape[::-1], interpolation=cv2.INTER_CUBIC) * (amount * rng.random())
 
     @staticmethod
-    def _rule(ground: Gray, rng: np.random.Generator, level: float) -> None:
+    def _rule(ground: Grey, rng: np.random.Generator, level: float) -> None:
         """A line of a form: under or over the text, or at one side."""
         height, width = ground.shape
         thickness = int(rng.integers(1, 1 + max(1, height // 16) + 1))
@@ -217,7 +217,7 @@ class Renderer:
         cv2.line(ground, *ends, level, thickness, cv2.LINE_AA)
 
     @staticmethod
-    def _shadow(ground: Gray, alpha: Gray, rng: np.random.Generator, paper: float, ink: float) -> None:
+    def _shadow(ground: Grey, alpha: Grey, rng: np.random.Generator, paper: float, ink: float) -> None:
         """A drop shadow or an outline behind the letters."""
         high = alpha.shape[0]
         x, y = (rng.uniform(-0.06, 0.06, 2) * high).tolist()

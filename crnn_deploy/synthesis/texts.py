@@ -78,7 +78,7 @@ class TextSource:
 
     alphabet: characters that may stand in a text
     words: as `read_words` gives them
-    weights: how often each kind of `KINDS` is drawn
+    weights: how often each kind of `KINDS` is taken
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class TextSource:
         }
         self._currencies = "".join(c for c in _CURRENCIES if c in self._alphabet)
 
-    def draw(self, rng: np.random.Generator) -> str:
+    def sample(self, rng: np.random.Generator) -> str:
         """A text: no space at its ends, no two spaces together. Raises TextsImpossible."""
         kind = self._kinds[int(np.searchsorted(self._bounds, rng.random()))]
         for _ in range(_TRIES):
@@ -257,6 +257,6 @@ def writable(
     found: dict[TextKind, float] = {}
     for kind, weight in weights.items():
         with suppress(TextsImpossible):
-            TextSource(alphabet, words, {kind: weight}).draw(np.random.default_rng(0))
+            TextSource(alphabet, words, {kind: weight}).sample(np.random.default_rng(0))
             found[kind] = weight
     return found or {"random": 1}

@@ -214,7 +214,7 @@ def read_config(path: Path, changes: tuple[str, ...] = ()) -> Config:
     except FileNotFoundError as error:
         raise ConfigInvalid(f"no configuration at {path}") from error
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:  # ValueError: no UTF-8, no date
-        raise ConfigInvalid(f"{path} is not a YAML file: {_reason(error)}") from error
+        raise ConfigInvalid(f"{path} is not a YAML file: {_why_no_yaml(error)}") from error
     if not isinstance(plain, dict):
         raise ConfigInvalid(f"{path} holds no keys; see the files in training/")
     for change in changes:
@@ -228,7 +228,7 @@ def read_config(path: Path, changes: tuple[str, ...] = ()) -> Config:
         raise ConfigInvalid(f"{path}: {key}: {first['msg']}{more}") from error
 
 
-def _reason(error: Exception) -> str:
+def _why_no_yaml(error: Exception) -> str:
     """Why a text is no YAML."""
     if isinstance(error, RecursionError):
         return "its values are nested too deep"
@@ -246,7 +246,9 @@ def _apply(plain: dict[str, Any], change: str) -> None:
     try:
         value = yaml.safe_load(text)
     except (ValueError, RecursionError, yaml.YAMLError) as error:
-        raise ConfigInvalid(f"--set {change[:_SHOWN]}: the value is not YAML: {_reason(error)}") from error
+        raise ConfigInvalid(
+            f"--set {change[:_SHOWN]}: the value is not YAML: {_why_no_yaml(error)}"
+        ) from error
     inner: Any = plain
     for at, name in enumerate(names):
         last = at == len(names) - 1

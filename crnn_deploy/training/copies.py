@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import torch
 
-from crnn_deploy.training.data import Batch
+from crnn_deploy.training.data import TrainingBatch
 
 __all__ = ["is_asynchronous", "on_device"]
 
@@ -17,24 +17,24 @@ def is_asynchronous(device: torch.device) -> bool:
     return device.type == "cuda"
 
 
-def on_device(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
+def on_device(batches: Iterator[TrainingBatch], device: torch.device) -> Iterator[TrainingBatch]:
     """The same batches, images and labels on the device; lengths stay where `ctc_loss` reads them."""
     if is_asynchronous(device):
         return _copied_ahead(batches, device)
     return (_copied(batch, device) for batch in batches)
 
 
-def _copied(batch: Batch, device: torch.device) -> Batch:
+def _copied(batch: TrainingBatch, device: torch.device) -> TrainingBatch:
     # the layout in which convolutions are fastest, on CPUs and GPUs
     images = batch.images.to(device, memory_format=torch.channels_last, non_blocking=True)
     return replace(batch, images=images, labels=batch.labels.to(device, non_blocking=True))
 
 
-def _copied_ahead(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
+def _copied_ahead(batches: Iterator[TrainingBatch], device: torch.device) -> Iterator[TrainingBatch]:
     """Copies go by a stream of their own, which a step waits for before it reads what they wrote."""
     side = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
-    def begun() -> Batch | None:
+    def begun() -> TrainingBatch | None:
         batch = next(batches, None)
         if batch is None:
             return None

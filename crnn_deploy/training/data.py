@@ -39,8 +39,8 @@ from crnn_deploy.synthesis.texts import WORD_LISTS, TextSource, read_words
 from crnn_deploy.training.config import Config, DataConfig, SyntheticConfig
 
 __all__ = [
-    "Batch",
-    "Stream",
+    "BatchStream",
+    "TrainingBatch",
     "TrainingDataInvalid",
     "batches_from",
     "faces_of",
@@ -57,7 +57,7 @@ class TrainingDataInvalid(CrnnDeployError, ValueError):
 
 
 @dataclass(frozen=True)
-class Batch:
+class TrainingBatch:
     """Images of one width and their labels."""
 
     images: Tensor  # (N, C, H, W) float32
@@ -67,7 +67,7 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class _Window:
+class _SentWindow:
     """Batches on their way from a worker: three tensors, since each that a process sends takes a descriptor.
 
     Where the memory that processes share is small, the images go by a pipe, as an array.
@@ -79,7 +79,7 @@ class _Window:
     batches: tuple[tuple[tuple[int, ...], tuple[str, ...], int], ...]  # shape of the images, texts, labels
 
     @classmethod
-    def of(cls, batches: Sequence[Batch], shared: bool) -> _Window:
+    def of(cls, batches: Sequence[TrainingBatch], shared: bool) -> _SentWindow:
         images = torch.cat([batch.images.flatten() for batch in batches])
         return cls(
             images if shared else images.numpy(),
@@ -88,15 +88,15 @@ class _Window:
             tuple((tuple(batch.images.shape), batch.texts, len(batch.labels)) for batch in batches),
         )
 
-    def pin_memory(self) -> _Window:
+    def pin_memory(self) -> _SentWindow:
         """The same in memory that a GPU copies from by itself; called by a thread of DataLoader."""
         images = torch.as_tensor(self.images).pin_memory()
         return replace(self, images=images, labels=self.labels.pin_memory())
 
-    def split(self) -> list[Batch]:
+    def split(self) -> list[TrainingBatch]:
         shapes, texts, labels = zip(*self.batches, strict=True)
         return [
-            Batch(images.view(shape), own, lengths, names)
+            TrainingBatch(images.view(shape), own, lengths, names)
             for images, shape, own, lengths, names in zip(
                 torch.split(torch.as_tensor(self.images), [math.prod(shape) for shape in shapes]),
                 shapes,
@@ -196,7 +196,7 @@ def _place(dataset: Dataset, index: int) -> float:
     return int.from_bytes(digest[:6], "big") / 2**48
 
 
-class Stream(data.Dataset[list[Batch]]):
+class BatchStream(data.Dataset[list[TrainingBatch]]):
     """Endless batches: item `w` is one window of them, sorted by width together, in random order.
 
     sources: datasets and their weights
@@ -225,7 +225,7 @@ class Stream(data.Dataset[list[Batch]]):
         self._rank, self._world = rank, world
         self._order = lru_cache(maxsize=2 * len(sources))(self._permutation)
 
-    def __getitem__(self, window: int) -> list[Batch]:
+    def __getitem__(self, window: int) -> list[TrainingBatch]:
         """Raises TrainingDataInvalid where too few samples of the window can be used."""
         prepared = sorted(self.samples(window), key=lambda item: item[0].shape[1] / item[0].shape[0])
         if len(prepared) < self._window:
@@ -273,13 +273,13 @@ class Stream(data.Dataset[list[Batch]]):
         rng = np.random.default_rng((self._seed, source, epoch))
         return rng.permutation(len(self._datasets[source]))
 
-    def _batch(self, items: Sequence[tuple[NDArray[np.uint8], str, list[int]]]) -> Batch:
+    def _batch(self, items: Sequence[tuple[NDArray[np.uint8], str, list[int]]]) -> TrainingBatch:
         """Images at the width of the widest one."""
         manifest, rule = self._manifest, self._manifest.width
         width = max(_bucket(pixels, manifest) for pixels, _, _ in items)
         at_width = replace(manifest, width=replace(rule, minimum=width, maximum=width))
         images = np.stack([prepare(pixels, at_width) for pixels, _, _ in items])
-        return Batch(
+        return TrainingBatch(
             images=torch.from_numpy(images),
             labels=torch.tensor([label for _, _, labels in items for label in labels]),
             lengths=torch.tensor([len(labels) for _, _, labels in items]),
@@ -301,8 +301,8 @@ def _shares(weights: Sequence[float], total: int) -> list[int]:
 
 
 def batches_from(
-    stream: Stream, step: int, steps: int, window: int, workers: int, *, pinned: bool = False
-) -> Iterator[Batch]:
+    stream: BatchStream, step: int, steps: int, window: int, workers: int, *, pinned: bool = False
+) -> Iterator[TrainingBatch]:
     """The batches of steps `step` to `steps`. Raises TrainingDataInvalid, whatever the stream raised.
 
     pinned: images and labels lie in memory that a GPU copies from by itself
@@ -324,21 +324,21 @@ def batches_from(
     return islice(every, step % window, None)
 
 
-class _Windows(data.Dataset["_Window | str"]):
+class _Windows(data.Dataset["_SentWindow | str"]):
     """A stream whose errors leave a worker process as their message, which DataLoader would rewrite.
 
     held: how many windows there may be at a time
     """
 
-    def __init__(self, stream: Stream, held: int) -> None:
+    def __init__(self, stream: BatchStream, held: int) -> None:
         self._stream, self._held = stream, held
 
-    def __getitem__(self, window: int) -> _Window | str:
+    def __getitem__(self, window: int) -> _SentWindow | str:
         try:
             batches = self._stream[window]
         except CrnnDeployError as error:
             return str(error)
-        return _Window.of(batches, self._fits(sum(batch.images.nbytes for batch in batches)))
+        return _SentWindow.of(batches, self._fits(sum(batch.images.nbytes for batch in batches)))
 
     def _fits(self, size: int) -> bool:
         """Whether all windows fit into the memory that processes share, where the system has a folder for it.
@@ -350,7 +350,7 @@ class _Windows(data.Dataset["_Window | str"]):
         return shutil.disk_usage(_SHARED).total > 2 * size * self._held
 
 
-def _sound(window: _Window | str) -> _Window:
+def _sound(window: _SentWindow | str) -> _SentWindow:
     if isinstance(window, str):
         raise TrainingDataInvalid(window)
     return window

@@ -28,11 +28,11 @@ from torch.utils.tensorboard import SummaryWriter
 from crnn_deploy.evaluation.metrics import Score
 from crnn_deploy.files import OutputUnwritable
 
-__all__ = ["Journal", "Reading"]
+__all__ = ["Journal", "ValidationReading"]
 
 
 @dataclass(frozen=True)
-class Reading:
+class ValidationReading:
     """One image as it is read so far."""
 
     pixels: NDArray[np.uint8] | None  # (H, W) or (H, W, 3) BGR; None: it could not be read
@@ -121,7 +121,7 @@ class Journal:
         else:
             self._progress.console.print(said, highlight=False, markup=False)
 
-    def read(self, step: int, name: str, readings: Sequence[Reading]) -> None:
+    def readings(self, step: int, name: str, readings: Sequence[ValidationReading]) -> None:
         """Some images beside what was read in them."""
         rows = ["| truth | read | frame by frame |", "| --- | --- | --- |"]
         rows += [f"| {_code(r.truth)} | {_code(r.text)} | {_code(r.raw)} |" for r in readings]
@@ -148,8 +148,8 @@ def _sheet(images: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
     """Images of one height below one another, (H, W) grey."""
     rows = []
     for pixels in images:
-        gray = cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY) if pixels.ndim == 3 else pixels
-        rows.append(cv2.resize(gray, (max(1, gray.shape[1] * 32 // gray.shape[0]), 32)))
+        grey = cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY) if pixels.ndim == 3 else pixels
+        rows.append(cv2.resize(grey, (max(1, grey.shape[1] * 32 // grey.shape[0]), 32)))
     sheet = np.full((34 * len(rows), max(row.shape[1] for row in rows)), 128, np.uint8)
     for at, row in enumerate(rows):
         sheet[34 * at : 34 * at + 32, : row.shape[1]] = row

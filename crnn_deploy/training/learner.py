@@ -12,7 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from crnn_deploy.training.config import Config
 from crnn_deploy.training.copies import is_asynchronous
-from crnn_deploy.training.data import Batch
+from crnn_deploy.training.data import TrainingBatch
 from crnn_deploy.training.model import Model
 from crnn_deploy.training.optimize import Average, optimizer_of
 
@@ -38,7 +38,7 @@ class Learner:
                 model.module, device_ids=[device] if device.type == "cuda" else None
             )
 
-    def learn(self, batch: Batch, step: int, rate: float) -> Tensor:
+    def learn(self, batch: TrainingBatch, step: int, rate: float) -> Tensor:
         """One step on a batch of the device, the one with this number from 0; its loss.
 
         On a GPU nothing here waits for it but `ctc_loss` and its gradient, which copy the lengths there.

@@ -26,7 +26,14 @@ from crnn_deploy.training import state
 from crnn_deploy.training.clock import Clock
 from crnn_deploy.training.config import Config
 from crnn_deploy.training.copies import is_asynchronous, on_device
-from crnn_deploy.training.data import Batch, Stream, batches_from, faces_of, open_source, open_sources
+from crnn_deploy.training.data import (
+    BatchStream,
+    TrainingBatch,
+    batches_from,
+    faces_of,
+    open_source,
+    open_sources,
+)
 from crnn_deploy.training.journal import Journal
 from crnn_deploy.training.learner import Learner
 from crnn_deploy.training.model import Model, build, train_mode
@@ -78,10 +85,10 @@ def train(config: Config, *, resume: bool = False, until: float | None = None) -
         sources = open_sources(config, model.manifest.alphabet, material)
         if config.qat is not None:
             # on the images of the first process, so that all have the same ranges
-            first = batches_from(Stream(sources, model.manifest, config), 0, _MEASURED, config.window, 0)
+            first = batches_from(BatchStream(sources, model.manifest, config), 0, _MEASURED, config.window, 0)
             reference = ReferenceBackend(model.module, model.manifest)
             quantization_aware(reference, (batch.images for batch in islice(first, _MEASURED)), config.qat)
-        stream = Stream(sources, model.manifest, config, rank=rank, world=world)
+        stream = BatchStream(sources, model.manifest, config, rank=rank, world=world)
         validation = {
             name: open_source(source, model.manifest.alphabet, _validation_seed(name), material)
             for name, source in config.validation.items()
@@ -103,7 +110,7 @@ class _Run:
         self,
         config: Config,
         model: Model,
-        stream: Stream,
+        stream: BatchStream,
         device: torch.device,
         rank: int,
         world: int,
@@ -161,7 +168,7 @@ class _Run:
                     self._save_training()
         return Outcome(self.step, stopped, late, scores)
 
-    def _batches(self) -> Iterator[Batch]:
+    def _batches(self) -> Iterator[TrainingBatch]:
         config = self.config
         return batches_from(
             *(self.stream, self.step, config.steps, config.window, config.workers),

@@ -17,7 +17,7 @@ from crnn_deploy.runtime.images.pixels import read_image
 from crnn_deploy.synthesis.font_pack import unpacked
 from crnn_deploy.synthesis.fonts import Face
 from crnn_deploy.training.config import Config
-from crnn_deploy.training.data import Stream, TrainingDataInvalid, open_sources
+from crnn_deploy.training.data import BatchStream, TrainingDataInvalid, open_sources
 from crnn_deploy.training.model import build
 
 __all__ = ["contact_sheet", "training_samples"]
@@ -59,7 +59,7 @@ def training_samples(config: Config) -> Iterator[Sample]:
     """
     manifest = build(config).manifest
     with unpacked(config.font_pack) if config.font_pack else nullcontext() as material:
-        stream = Stream(open_sources(config, manifest.alphabet, material), manifest, config)
+        stream = BatchStream(open_sources(config, manifest.alphabet, material), manifest, config)
         for window in count():
             found = 0
             for pixels, text, _ in stream.samples(window):

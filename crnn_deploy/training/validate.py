@@ -16,7 +16,7 @@ from crnn_deploy.runtime.decoding.ctc import Frames, Text
 from crnn_deploy.runtime.images.pixels import read_image
 from crnn_deploy.runtime.images.prepare import prepare
 from crnn_deploy.runtime.recognizer import Recognizer
-from crnn_deploy.training.journal import Journal, Reading
+from crnn_deploy.training.journal import Journal, ValidationReading
 from crnn_deploy.training.model import Model
 
 __all__ = ["validate"]
@@ -76,18 +76,20 @@ def validate(
                 for sample, text in zip(samples, texts, strict=True)
             )
             if start == 0:
-                journal.read(step, name, [_reading(backend, sample) for sample in samples[:_SHOWN]])
+                journal.readings(step, name, [_reading(backend, sample) for sample in samples[:_SHOWN]])
         scores[name] = total
         journal.validated(step, name, total)
     return scores
 
 
-def _reading(backend: _Live, sample: Sample) -> Reading:
+def _reading(backend: _Live, sample: Sample) -> ValidationReading:
     manifest = backend.manifest
     try:
         pixels = read_image(sample.image)
     except CrnnDeployError as error:
-        return Reading(None, sample.text, str(error), "")
+        return ValidationReading(None, sample.text, str(error), "")
     [indices] = backend.run(prepare(pixels, manifest)[None]).indices.tolist()
     raw = ctc.raw_decode(indices, manifest.alphabet, manifest.blank)
-    return Reading(pixels, sample.text, raw, ctc.decode_indices(indices, manifest.alphabet, manifest.blank))
+    return ValidationReading(
+        pixels, sample.text, raw, ctc.decode_indices(indices, manifest.alphabet, manifest.blank)
+    )

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
+import subprocess
+import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +16,44 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import benchmarks.speed.compare
+
+ROOT = Path(__file__).parents[2]
+SCRIPTS = sorted(
+    ".".join(path.relative_to(ROOT).with_suffix("").parts)
+    for path in (ROOT / "benchmarks").glob("*/*.py")
+    if '__name__ == "__main__"' in path.read_text(encoding="utf-8")
+)
+ASK_EACH = """
+import contextlib, io, json, runpy, sys
+helps = {}
+for name in json.loads(sys.argv[1]):
+    sys.argv[1:], said = ["--help"], io.StringIO()
+    with contextlib.redirect_stdout(said):
+        try:
+            runpy.run_module(name, run_name="__main__", alter_sys=True)
+        except SystemExit as end:
+            said.write(f"exit code {end.code}")
+    helps[name] = said.getvalue()
+print(json.dumps(helps))
+"""
+
+
+def test_every_script_answers_help_with_how_it_is_run() -> None:
+    """All of them in one process, which imports the libraries once."""
+    done = subprocess.run(
+        [sys.executable, "-c", ASK_EACH, json.dumps(SCRIPTS)], capture_output=True, text=True, cwd=ROOT
+    )
+    assert done.returncode == 0, done.stderr
+    helps = json.loads(done.stdout)
+    assert helps.keys() == set(SCRIPTS) and len(SCRIPTS) == 27
+    for name, said in helps.items():
+        assert said.startswith("usage:") and said.endswith("exit code 0"), (name, said)
+        assert f"    python -m {name} " in said, name
+
+
+def test_the_index_names_every_script_once() -> None:
+    index = (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8")
+    assert sorted(f"benchmarks.{name}" for name in re.findall(r"^- `([a-z_.0-9]+)", index, re.M)) == SCRIPTS
 
 
 def results(path: Path, rounds: dict[str, list[float]], **header: str) -> Path:
@@ -117,7 +159,7 @@ def networks(tiny_onnx: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
     monkeypatch.setattr(benchmarks.common, "export_networks", given)
     for script in ("end_to_end", "latency", "peers", "scaling", "startup", "throughput", "winograd"):
-        monkeypatch.setattr(__import__(script), "export_networks", given)
+        monkeypatch.setattr(import_module(f"benchmarks.speed.{script}"), "export_networks", given)
     return tiny_onnx
 
 
@@ -133,7 +175,7 @@ def test_throughput_measures_every_engine_at_every_batch_and_width(networks: Pat
     sizes = ["--network", "tiny", "--batches", "1,2", "--widths", "104,120"]
     benchmarks.speed.throughput.main([*sizes, "--rounds", "2", "--json", str(tmp_path / "x")])
     rows = json.loads((tmp_path / "x").read_text())["rows"]
-    cells = {(row["engine"], row["batch"], row["width"]) for row in rows.values() if "engine" in row}
+    cells = {(row["backend"], row["batch"], row["width"]) for row in rows.values() if "backend" in row}
     engines = {engine for engine, _, _ in cells}
     assert {"ONNX Runtime fp32", "ONNX Runtime int8", "PyTorch eager"} <= engines
     assert len(cells) == 4 * len(engines)
@@ -214,8 +256,6 @@ def test_convolutions_end_before_the_recurrence(networks: Path, tmp_path: Path) 
 
 
 def test_starts_are_measured_and_a_command_that_fails_is_told(tmp_path: Path) -> None:
-    import sys
-
     import benchmarks.speed.startup
 
     rows = benchmarks.speed.startup.starts({"x": [sys.executable, "-c", "pass"]}, 2)

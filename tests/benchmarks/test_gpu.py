@@ -29,7 +29,7 @@ from benchmarks.gpu.own_lstm import CudaKernel, OwnLSTM
 from benchmarks.gpu.plans import TorchEngine, plan_of
 from benchmarks.gpu.work import Work
 from crnn_deploy import Recognizer
-from crnn_deploy.engine.build import Settings, build_engine
+from crnn_deploy.engine.build import BuildSettings, build_engine
 from crnn_deploy.errors import BackendMissing, RunFailed
 from crnn_deploy.export.pytorch import ReferenceBackend, in_pytorch
 from crnn_deploy.graph.model import load_onnx
@@ -71,7 +71,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Precision], Pa
     def built(precision: Precision) -> Path:
         path = folder / f"{precision}.engine"
         if not path.exists():
-            build_engine(DEFAULT, path, Settings(precision, profiles=1, **SIZES))  # type: ignore[arg-type]
+            build_engine(DEFAULT, path, BuildSettings(precision, profiles=1, **SIZES))  # type: ignore[arg-type]
         return path
 
     return built

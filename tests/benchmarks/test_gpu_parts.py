@@ -20,14 +20,14 @@ from crnn_deploy.errors import BackendMissing
 from crnn_deploy.runtime.backends import driver
 from crnn_deploy.runtime.backends.driver import Driver, Gpu
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+ROOT = Path(__file__).parents[2]
 NO_GPU = pytest.mark.skipif(driver.probe().problem is None, reason="there is a GPU here")
 PAPER = Driver("13.0", "580.1", (Gpu("Paper", "9.0", 2**34),))
 
 
 @NO_GPU
 def test_without_a_gpu_it_is_one_line_and_nothing_is_written(tmp_path: Path) -> None:
-    command = [sys.executable, str(BENCHMARKS / "gpu_check.py"), "--json", str(tmp_path / "x.json")]
+    command = [sys.executable, "-m", "benchmarks.gpu.check", "--json", str(tmp_path / "x.json")]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == BackendMissing.exit_code
     assert done.stdout == ""
@@ -43,7 +43,7 @@ def test_parts_that_end_without_results_are_lines_of_the_json(
     """The parts' own processes find no GPU; the script has been told of one."""
     path = tmp_path / "x.json"
     monkeypatch.setattr(benchmarks.gpu.check, "require_gpu", lambda: PAPER)
-    monkeypatch.setattr(sys, "argv", ["gpu_check.py", "--only", "runtimes", "--json", str(path)])
+    monkeypatch.setattr(sys, "argv", ["check.py", "--only", "runtimes", "--json", str(path)])
     benchmarks.gpu.check.main()
     results = json.loads(path.read_text(encoding="utf-8"))
     assert (results["suite"], results["device"]) == ("gpu_check", "cuda")
@@ -257,7 +257,7 @@ def test_a_result_that_is_no_json_is_put_aside(
     path = tmp_path / "x.json"
     path.write_text('{"runtimes": {"a"', encoding="utf-8")
     monkeypatch.setattr(benchmarks.gpu.check, "require_gpu", lambda: PAPER)
-    monkeypatch.setattr(sys, "argv", ["gpu_check.py", "--only", "runtimes", "--json", str(path)])
+    monkeypatch.setattr(sys, "argv", ["check.py", "--only", "runtimes", "--json", str(path)])
     benchmarks.gpu.check.main()
     assert "runtimes" in json.loads(path.read_text(encoding="utf-8"))
     assert (tmp_path / "x.json.broken").exists() and "is no JSON" in capsys.readouterr().err
@@ -266,11 +266,11 @@ def test_a_result_that_is_no_json_is_put_aside(
 @pytest.fixture(autouse=True)
 def benchmarks_on_the_path(monkeypatch: pytest.MonkeyPatch) -> None:
     """For the parts' own processes."""
-    monkeypatch.setenv("PYTHONPATH", str(BENCHMARKS))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
 
 
 def test_the_plan_needs_no_gpu() -> None:
-    command = [sys.executable, str(BENCHMARKS / "gpu_check.py"), "--plan"]
+    command = [sys.executable, "-m", "benchmarks.gpu.check", "--plan"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     head, *rows, total = done.stdout.splitlines()
@@ -278,7 +278,7 @@ def test_the_plan_needs_no_gpu() -> None:
     assert [row[:18].strip() for row in rows] == list(benchmarks.gpu.check.PARTS)
     seconds = [float(row[18:26]) for row in rows]
     assert f"{sum(seconds):.0f}  {sum(seconds) / 60:.0f} minutes" in total
-    page = (BENCHMARKS.parent / "docs" / "engines.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "engines.md").read_text(encoding="utf-8")
     for row in rows:
         assert f"| `{row[:18].strip()}` | {float(row[18:26]):.0f} | {row[28:100].strip()} |" in page
     only = subprocess.run([*command, "--only", "peak"], capture_output=True, text=True).stdout.splitlines()
@@ -317,7 +317,7 @@ def test_merge_from_the_command_line(
     paths = [tmp_path / name for name in ("one.json", "two.json")]
     for path, part in zip(paths, ("engines", "lstm"), strict=True):
         path.write_text(json.dumps(result(**{part: {"ms": 1.0}})), encoding="utf-8")
-    arguments = ["gpu_check.py", "--merge", *map(str, paths)]
+    arguments = ["check.py", "--merge", *map(str, paths)]
     monkeypatch.setattr(sys, "argv", [*arguments, "--json", str(tmp_path / "all.json")])
     benchmarks.gpu.check.main()
     assert json.loads((tmp_path / "all.json").read_text()).keys() >= {"engines", "lstm", "gpu"}
@@ -341,7 +341,7 @@ def test_what_was_measured_before_stays_in_the_file(tmp_path: Path, monkeypatch:
     path.write_text(json.dumps(earlier), encoding="utf-8")
     monkeypatch.setattr(benchmarks.gpu.check, "require_gpu", lambda: PAPER)
     folder = tmp_path / "folder"
-    arguments = ["gpu_check.py", "--only", "runtimes", "--json", str(path), "--folder", str(folder)]
+    arguments = ["check.py", "--only", "runtimes", "--json", str(path), "--folder", str(folder)]
     monkeypatch.setattr(sys, "argv", arguments)
     benchmarks.gpu.check.main()
     found = json.loads(path.read_text(encoding="utf-8"))

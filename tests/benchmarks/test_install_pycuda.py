@@ -1,4 +1,4 @@
-"""export/install_pycuda.sh up to the download: the library that PyCUDA is linked against."""
+"""benchmarks/gpu/install_pycuda.sh up to the download: the library that PyCUDA is linked against."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).parents[2] / "export" / "install_pycuda.sh"
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "gpu" / "install_pycuda.sh"
 
 pytestmark = pytest.mark.skipif(
     not all(map(shutil.which, ("bash", "g++", "gcc"))), reason="needs bash and a C++ compiler"

@@ -323,7 +323,7 @@ SLOW = """
 import signal, sys, time
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a test run in the background has it ignored
 sys.path.insert(0, {root!r})
-from crnn_deploy import recognizer
+from crnn_deploy.runtime import recognizer
 from types import SimpleNamespace
 from crnn_deploy.runtime.decoding.ctc import Text
 from crnn_deploy.decoding_rule import DecodingRule

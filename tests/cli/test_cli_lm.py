@@ -89,7 +89,7 @@ def test_decoders_side_by_side(texts: Path, tmp_path: Path) -> None:
     assert run("lm", "train", texts, "-o", model).exit_code == 0
     result = run(
         *("evaluate", DEFAULT, LABELS, "--decoder", "greedy", "--decoder", "beam"),
-        *("--lm", model, "--alpha", 1, "--beta", 1, "--json", figures, "--html", page),
+        *("--lm", model, "--alpha", 1, "--beta", 1, "--json-file", figures, "--html", page),
     )
     assert result.exit_code == 0, result.stderr
     plain = json.loads(figures.read_text())
@@ -102,7 +102,7 @@ def test_decoders_side_by_side(texts: Path, tmp_path: Path) -> None:
         assert f"{one['cer']:.2%}" in row and f"{one['one_minus_ned']:.4f}" in row
     assert "By decoder" in page.read_text() and f"{100 * beam['cer']:.2f} %" in page.read_text()
     # one decoder alone is a plain evaluation with it
-    alone = run("evaluate", DEFAULT, LABELS, "--mask", "AA\\-9999/A", "--json", figures)
+    alone = run("evaluate", DEFAULT, LABELS, "--mask", "AA\\-9999/A", "--json-file", figures)
     assert alone.exit_code == 0 and "decoder  " not in alone.stdout
     pairs = [line.split(" ", 1) for line in LABELS.read_text(encoding="utf-8").splitlines()]
     mask = json.loads(figures.read_text())["overall"]

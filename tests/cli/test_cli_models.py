@@ -100,7 +100,7 @@ def test_export_says_in_one_line_what_is_wrong(
 
 def test_verify(checkpoint: Path, model: Path, tmp_path: Path) -> None:
     report = tmp_path / "report.json"
-    result = run("verify", checkpoint, model, "--json", report)
+    result = run("verify", checkpoint, model, "--json-file", report)
     assert result.exit_code == 0, result.output
     facts = json.loads(report.read_text())
     assert facts["passed"] and facts["text_changes"] == 0 and facts["cer"] == 0 and facts["images"] > 12
@@ -122,7 +122,7 @@ def test_verify_fails_on_nan_and_says_so(checkpoint: Path, model: Path, tmp_path
     state = torch.load(checkpoint, weights_only=True)
     state["rnn.1.embedding.bias"][3] = float("nan")
     torch.save(state, tmp_path / "nan.pth")
-    result = run("verify", model, tmp_path / "nan.pth", "--json", tmp_path / "report.json")
+    result = run("verify", model, tmp_path / "nan.pth", "--json-file", tmp_path / "report.json")
     assert result.exit_code == 1
     assert "FAILED" in result.stdout and "the candidate put out NaN" in result.stdout
 

@@ -207,7 +207,7 @@ def test_a_graph_that_takes_the_argmax_cannot_be_searched() -> None:
         def close(self) -> None: ...
 
     Recognizer(Argmax())
-    with pytest.raises(LogitsMissing, match="--output logits"):
+    with pytest.raises(LogitsMissing, match="--graph-output logits"):
         Recognizer(Argmax(), decoder=Beam())
 
 

@@ -14,6 +14,7 @@ pytest.importorskip("onnxruntime")
 
 from crnn_deploy import files
 from crnn_deploy.cli.main import main
+from crnn_deploy.cli.outputs import put_report
 from crnn_deploy.cli.say import say, say_json
 from crnn_deploy.models import DEFAULT
 
@@ -50,13 +51,14 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "infer twin -o link --resume",
         "evaluate m.onnx data/labels.txt --html data/labels.txt",
         "evaluate m.onnx data/labels.txt --html link",
-        "evaluate m.onnx data/labels.txt --json twin",
-        "evaluate m.onnx data/labels.txt --json m.onnx",
-        "evaluate m.onnx data/labels.txt --json data/images/03.png",
-        "evaluate m.onnx data --json data/labels.txt",
-        "evaluate m.onnx data --json words.txt --decoder closest-word --lexicon words.txt",
-        "evaluate m.onnx data --json a.onnx --alphabet a.onnx",
+        "evaluate m.onnx data/labels.txt --json-file twin",
+        "evaluate m.onnx data/labels.txt --json-file m.onnx",
+        "evaluate m.onnx data/labels.txt --json-file data/images/03.png",
+        "evaluate m.onnx data --json-file data/labels.txt",
+        "evaluate m.onnx data --json-file words.txt --decoder closest-word --lexicon words.txt",
+        "evaluate c.pth data --json-file a.onnx --alphabet a.onnx",
         "dataset check data --plot data/labels.txt",
+        "dataset check data --json-file data/labels.txt",
         "dataset check data --plot data/images/03.png",
         "dataset check data --model m.onnx --plot m.onnx",
         "dataset check data --alphabet a.onnx --plot a.onnx",
@@ -68,15 +70,18 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "calibrate m.onnx data/images -o m.onnx",
         "calibrate m.onnx data/images -o data/images/03.png",
         "quantize m.onnx data/images --scales scales.json -o m.onnx",
-        "quantize m.onnx data/images --scales scales.json --json scales.json -o out.onnx",
+        "quantize m.onnx data/images --scales scales.json --json-file scales.json -o out.onnx",
         "quantize m.onnx data/images --scales scales.json --html data/images/03.png -o out.onnx",
         "quantize m.onnx data/labels.txt --scales scales.json --html data/labels.txt -o out.onnx",
-        "calibrate-confidence m.onnx data --json data/labels.txt -o m.onnx",
-        "calibrate-confidence m.onnx data --json m.onnx -o out.onnx",
+        "calibrate-confidence m.onnx data --json-file data/labels.txt -o m.onnx",
+        "calibrate-confidence m.onnx data --json-file m.onnx -o out.onnx",
         "calibrate-confidence m.onnx data -o data/images/03.png",
-        "verify m.onnx m.onnx --json m.onnx",
-        "verify m.onnx m.onnx --images data/images --json data/images/03.png",
-        "verify m.onnx m.onnx --labels data --json data/labels.txt",
+        "verify m.onnx m.onnx --json-file m.onnx",
+        "verify m.onnx m.onnx --images data/images --json-file data/images/03.png",
+        "verify m.onnx m.onnx --labels data --json-file data/labels.txt",
+        "inspect m.onnx --json-file m.onnx",
+        "inspect c.pth --alphabet a.onnx --json-file a.onnx",
+        "doctor --model m.onnx --json-file m.onnx",
         "describe m.onnx --recipe paddleocr -o m.onnx",
         "describe m.onnx --recipe paddleocr --alphabet a.onnx -o a.onnx",
         "describe m.onnx --recipe r.toml -o r.toml",
@@ -84,6 +89,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "build-engine m.onnx -o x.engine --timing-cache m.onnx",
         "build-engine m.onnx -o x.engine --checkpoint c.pth --timing-cache c.pth",
         "benchmark m.onnx --plot m.onnx",
+        "benchmark m.onnx --json-file m.onnx",
         "benchmark m.onnx --images data/images --plot data/images/03.png",
     ],
 )
@@ -99,11 +105,50 @@ def test_no_command_writes_over_what_it_reads(folder: Path, command: str) -> Non
 
 def test_two_outputs_are_not_one_file(folder: Path) -> None:
     for command in (
-        "evaluate m.onnx data --json x --html ./x",
-        "calibrate-confidence m.onnx data --json out.onnx -o out.onnx",
+        "evaluate m.onnx data --json-file x --html ./x",
+        "calibrate-confidence m.onnx data --json-file out.onnx -o out.onnx",
     ):
         result = run(*command.split())
         assert result.exit_code == 2 and "two outputs of this command have this name" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "evaluate m.onnx data",
+        "verify m.onnx m.onnx --labels data/labels.txt --kind names --image-folder data",
+        "inspect m.onnx",
+        "doctor",
+        "doctor --model m.onnx",
+        "dataset check data",
+        "benchmark m.onnx --batches 1 --widths 64 --rounds 2 --max-images 2",
+    ],
+)
+def test_json_takes_the_place_of_the_table_and_a_file_has_the_same(folder: Path, command: str) -> None:
+    """stdout is one JSON object, and the file holds the same; without --json there is a table."""
+    both = run(*command.split(), "--json", "--json-file", "report.json")
+    assert both.exit_code in (0, 1), both.stderr  # of a check that found something
+    report = json.loads(both.stdout)
+    assert report and json.loads((folder / "report.json").read_text()) == report
+    table = run(*command.split(), "--json-file", "again.json")
+    assert table.exit_code == both.exit_code and not table.stdout.lstrip().startswith("{")
+    assert json.loads((folder / "again.json").read_text()).keys() == report.keys()
+
+
+def test_verify_reads_labels_as_other_commands_do(folder: Path) -> None:
+    (folder / "data" / "images").rename(folder / "images")
+    arguments = ("verify", "m.onnx", "m.onnx", "--labels", "data/labels.txt")
+    lost = run(*arguments, "--kind", "names")
+    assert lost.exit_code == 2 and "data/images/" in lost.stderr
+    assert run(*arguments, "--kind", "names", "--image-folder", ".").exit_code == 0
+
+
+def test_figures_that_cannot_be_written_are_shown_still(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(files.OutputUnwritable):
+        put_report("the table", {}, as_json=False, json_file=tmp_path)
+    assert capsys.readouterr().out == "the table\n"
 
 
 def test_a_model_may_be_changed_in_its_place(folder: Path) -> None:
@@ -121,7 +166,7 @@ def test_resume_with_another_model_or_decoder_is_refused(folder: Path) -> None:
         (("--precision", "int8"), "model latin.onnx (sha256 "),
         (("--decoder", "beam", "--lexicon", "words.txt"), "no lexicon, decoder greedy, "),
         (("--allow", "ABC"), "no allow, this run has allow ABC;"),
-        (("--engine", "openvino"), "engine onnxruntime, this run has engine openvino;"),
+        (("--backend", "openvino"), "backend onnxruntime, this run has backend openvino;"),
     ):
         result = run("infer", "data/images", "-o", "a.jsonl", "--format", "jsonl", "--resume", *args)
         if "no inference library" not in result.stderr:
@@ -186,7 +231,9 @@ def test_json_that_is_said_is_json(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_commands_speak_through_one_function() -> None:
-    for path in (ROOT / "crnn_deploy" / "cli").glob("*.py"):
+    paths = sorted((ROOT / "crnn_deploy" / "cli").glob("*.py"))
+    assert len(paths) > 15
+    for path in paths:
         if path.name != "say.py":
             text = path.read_text(encoding="utf-8")
             assert not any(f"{name}(" in text for name in ("click.echo", "print", "progressbar"))

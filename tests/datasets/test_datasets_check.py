@@ -18,7 +18,7 @@ from published_steps import TIME_STEPS
 
 from crnn_deploy.cli.main import main
 from crnn_deploy.datasets import Sample
-from crnn_deploy.datasets.check import Report, check, steps_of
+from crnn_deploy.datasets.check import DatasetReport, check, steps_of
 from crnn_deploy.manifest import StepRule, WidthRule
 from crnn_deploy.recipes.recipe import RECIPES, find_recipe
 from crnn_deploy.runtime.decoding import ctc
@@ -46,7 +46,7 @@ class Listed:
         return Sample(*self.rows[index], f"#{index}")
 
 
-def checked(rows: Sequence[tuple[bytes, str]], alphabet: Sequence[str] | None = None) -> Report:
+def checked(rows: Sequence[tuple[bytes, str]], alphabet: Sequence[str] | None = None) -> DatasetReport:
     return check(Listed(rows), height=32, width=FREE, steps=StepRule(4, 0), alphabet=alphabet)
 
 
@@ -168,7 +168,7 @@ def test_widths_are_those_at_the_networks_height() -> None:
 
 @given(st.dictionaries(st.integers(1, 70_000), st.integers(1, 99), min_size=1, max_size=20))
 def test_the_histogram_counts_every_image_once(widths: dict[int, int]) -> None:
-    rows = Report(0, 32, None, widths=widths).histogram()
+    rows = DatasetReport(0, 32, None, widths=widths).histogram()
     assert len(rows) <= 16
     assert rows[0][2] and rows[-1][2]
     assert all(one[1] + 1 == other[0] for one, other in pairwise(rows))
@@ -230,6 +230,9 @@ def test_the_histogram_as_a_picture(folder: Path) -> None:
     heights = blue.sum(axis=0)[[columns[2], columns[-3]]]
     assert heights[0] == pytest.approx(2 * heights[1], abs=4)  # two images of width 100, one of 200
     assert run(folder, "--plot", folder / "gone" / "widths.png").exit_code != 0
+    assert run(folder, "--plot", folder / "widths.svg").exit_code == 0
+    assert "<svg" in (folder / "widths.svg").read_text()
+    assert "cannot write" in run(folder, "--plot", folder / "widths.odd").stderr
 
 
 def test_debug_reaches_a_command_in_a_group(folder: Path) -> None:

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from onnx import helper, numpy_helper
 
 from crnn_deploy.cli.main import main
-from crnn_deploy.engine.build import Settings, build_engine
+from crnn_deploy.engine.build import BuildSettings, build_engine
 from crnn_deploy.engine.network import Network
 from crnn_deploy.engine.profiles import profiles_of
 from crnn_deploy.graph.model import load_onnx
@@ -43,7 +43,7 @@ from crnn_deploy.runtime.backends.engine_file import (
 )
 
 trt = pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX is not installed")
-SMALL = ("--widths", "100,160,200", "--batch", "1,4,8")
+SMALL = ("--width-range", "100,160,200", "--batch-range", "1,4,8")
 NO_GPU = pytest.mark.skipif(driver.probe().problem is None, reason="there is a GPU here")
 
 
@@ -182,10 +182,10 @@ def _no_manifest(model: onnx.ModelProto) -> None:
         (_sequence_lens, ["--fp16"], "has sequence_lens"),
         (_determinant, ["--fp32"], "does not take these nodes: the_odd_one (Det)"),
         (_no_manifest, ["--fp32"], "crnn-deploy describe"),
-        (None, ["--widths", "8,100,200"], "gives widths from 100 to 1600"),
-        (None, ["--widths", "102,104,200"], "multiples of 4"),
-        (None, ["--widths", "200,100,300"], "MIN <= OPT <= MAX"),
-        (None, ["--widths", "100,104,108", "--profiles", "4"], "4 profiles for 3 widths"),
+        (None, ["--width-range", "8,100,200"], "gives widths from 100 to 1600"),
+        (None, ["--width-range", "102,104,200"], "multiples of 4"),
+        (None, ["--width-range", "200,100,300"], "MIN <= OPT <= MAX"),
+        (None, ["--width-range", "100,104,108", "--profiles", "4"], "4 profiles for 3 widths"),
         (None, ["--target", "sm_90"], "no target 'sm_90'; it has current, sm_75, sm_80"),
         (None, ["--target", "sm_80", "--target", "current"], "it goes with no other target"),
         (None, ["--timing-cache", "cache.bin"], "leave --timing-cache out"),
@@ -214,7 +214,14 @@ def test_sequence_lens_in_float_builds(tiny_onnx: Path, tmp_path: Path) -> None:
     """The refusal above is about half precision alone."""
     path = changed(tiny_onnx, tmp_path / "x.onnx", _sequence_lens)
     result = run(
-        "build-engine", path, "--widths", "100,100,100", "--batch", "1,1,1", "-o", tmp_path / "x.engine"
+        "build-engine",
+        path,
+        "--width-range",
+        "100,100,100",
+        "--batch-range",
+        "1,1,1",
+        "-o",
+        tmp_path / "x.engine",
     )
     assert result.exit_code == 0, result.output
 
@@ -240,7 +247,7 @@ def test_progress_and_stop(tiny_onnx: Path, tmp_path: Path) -> None:
         assert phase
         shares.append(share)
 
-    options = Settings(widths=Range(100, 100, 200), profiles=1)
+    options = BuildSettings(widths=Range(100, 100, 200), profiles=1)
     path = tmp_path / "x.engine"
     with pytest.raises(KeyboardInterrupt):
         build_engine(tiny_onnx, path, options, progress=progress, stopped=lambda: len(shares) > 30)
@@ -444,18 +451,18 @@ def test_a_sidecar_names_neither_code_nor_files_to_write(
 ) -> None:
     (tmp_path / "helper.py").write_text("print('this must never be printed')")
     evil = [
-        *(tiny_onnx, "--fp16", *SMALL, "--model", tmp_path / "helper.py:make", "--checkpoint", "x.pth"),
+        *(tiny_onnx, "--fp16", *SMALL, "--factory", tmp_path / "helper.py:make", "--checkpoint", "x.pth"),
         *("--timing-cache", tmp_path / "cache", "--images", "/", "-o", tmp_path / "other.engine"),
     ]
     _edit(arguments=[str(word) for word in evil], builder_version="1.4.0.76")(copy)
     command = ("infer", "--model", copy, "--rebuild", "auto", tmp_path / "x.png")
     (tmp_path / "x.png").write_bytes(b"")
     result = run(*command)
-    assert "without --model, --checkpoint, --timing-cache, --images: a sidecar's own" in result.stderr
+    assert "without --factory, --checkpoint, --timing-cache, --images: a sidecar's own" in result.stderr
     assert "needs an NVIDIA GPU" in result.stderr
     assert "never" not in result.output and "never" not in capfd.readouterr().out
     assert not (tmp_path / "cache").exists() and not (tmp_path / "other.engine").exists()
-    assert "--model" not in read_sidecar(copy).arguments
+    assert "--factory" not in read_sidecar(copy).arguments
     _edit(arguments=[str(tiny_onnx), "--callback", "x"], builder_version="1.4.0.76")(copy)
     assert "is not built again: its sidecar names '--callback'; build it yourself" in run(*command).stderr
 

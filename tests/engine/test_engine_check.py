@@ -17,10 +17,10 @@ from crnn_deploy.cli.main import main
 from crnn_deploy.engine import build as stage
 from crnn_deploy.graph.argmax import with_argmax
 from crnn_deploy.graph.precision import PEAK, rounded
-from crnn_deploy.runtime.backends.engine_file import EngineFile, Layer, Profile, read_sidecar
+from crnn_deploy.runtime.backends.engine_file import EngineFile, EngineLayer, Profile, read_sidecar
 from crnn_deploy.runtime.backends.ort import OrtBackend
 
-SIZES = ("--widths", "100,160,200", "--batch", "1,4,8", "--profiles", "1")
+SIZES = ("--width-range", "100,160,200", "--batch-range", "1,4,8", "--profiles", "1")
 
 
 class Builder:
@@ -31,8 +31,8 @@ class Builder:
     def __init__(self, library: Any, model: onnx.ModelProto) -> None:
         self.library, self.model = library, model
 
-    def layers(self) -> tuple[Layer, ...]:
-        return (Layer("all", "ALL", "fp32"),)
+    def layers(self) -> tuple[EngineLayer, ...]:
+        return (EngineLayer("all", "ALL", "fp32"),)
 
     def build(self, profiles: tuple[Profile, ...], **_: object) -> tuple[bytes, bytes]:
         self.library.profiles = profiles
@@ -79,7 +79,7 @@ def test_what_the_gpu_reads_is_kept_with_what_its_inspector_says(build: Callable
     assert result.stdout.splitlines()[1].startswith("fp16, on Paper: PASSED: 32 images")
     assert "chosen: fp16 (checked on Paper)" in result.stdout
     assert facts.verified is not None and facts.verified.endswith("; against the ONNX file, on Paper")
-    assert facts.layers == (Layer("all", "gemm", "fp16"),) and facts.layers_from == "engine"
+    assert facts.layers == (EngineLayer("all", "gemm", "fp16"),) and facts.layers_from == "engine"
     assert "by the engine's inspector" in result.stdout
 
 

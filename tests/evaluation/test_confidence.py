@@ -119,7 +119,7 @@ def calibrate(*args: object) -> Result:
 def test_calibration_from_images_to_the_models_file(labelled: Path, tmp_path: Path) -> None:
     pytest.importorskip("jinja2")
     path, page, figures = tmp_path / "m.onnx", tmp_path / "m.html", tmp_path / "m.json"
-    result = calibrate(DEFAULT, labelled, "-o", path, "--html", page, "--json", figures)
+    result = calibrate(DEFAULT, labelled, "-o", path, "--html", page, "--json-file", figures)
     assert (result.exit_code, result.stderr) == (0, "")
     plain = json.loads(figures.read_text())
     assert plain["fitted_images"] + plain["held_out_images"] == 160 and plain["failed"] == 0

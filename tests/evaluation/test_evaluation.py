@@ -6,10 +6,11 @@ import base64
 import json
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from html.parser import HTMLParser
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,8 @@ from numpy.typing import NDArray
 from crnn_deploy import datasets
 from crnn_deploy.cli.main import main
 from crnn_deploy.datasets import Dataset, Sample
-from crnn_deploy.evaluation.evaluate import BINS, WIDTH_STEP, DataEmpty, Evaluation, Provenance, evaluate
+from crnn_deploy.evaluation.bands import MOST_BANDS, Band, banded
+from crnn_deploy.evaluation.evaluate import BINS, DataEmpty, Evaluation, Failure, Provenance, evaluate
 from crnn_deploy.evaluation.metrics import Score, score
 from crnn_deploy.evaluation.report import render
 from crnn_deploy.manifest import Manifest, StepRule, WidthRule
@@ -94,8 +96,12 @@ def run(dataset: Dataset, **options: Any) -> Evaluation:
     return evaluate(Recognizer(Drawn()), {"words": dataset}, **options)
 
 
-def total(scores: Sequence[Score]) -> Score:
-    return sum(scores, Score())
+def total(bands: Sequence[Band]) -> Score:
+    return sum((band.score for band in bands), Score())
+
+
+def images_of(bands: Sequence[Band]) -> dict[str, int]:
+    return {band.label: band.score.images for band in bands}
 
 
 TEXTS = st.text(ALPHABET, max_size=6)
@@ -112,17 +118,75 @@ def test_every_image_counts_once_whatever_the_chunk(
 ) -> None:
     result = run(listed(pairs), chunk=chunk, workers=workers)
     read = [(truth, prediction) for truth, prediction in pairs if prediction is not None]
-    assert result.overall == score(pairs) == total(list(result.by_length.values()))
+    assert result.overall == score(pairs) == total(result.by_length)
     assert dict(result.by_group) == {"words": result.overall}
-    assert {n: part.images for n, part in result.by_length.items()} == Counter(len(t) for t, _ in pairs)
-    assert total(list(result.by_width.values())) == score(read)
-    assert {n: part.images for n, part in result.by_width.items()} == Counter(
-        math.ceil(CELL * max(1, len(text)) / WIDTH_STEP) * WIDTH_STEP for _, text in read
-    )
+    assert images_of(result.by_length) == Counter(str(len(t)) for t, _ in pairs)
+    assert total(result.by_width) == score(read)
+    assert images_of(result.by_width) == Counter(str(CELL * max(1, len(text))) for _, text in read)
     assert result.failed == len(result.failures) == len(pairs) - len(read)
     assert sum(result.confusions.values()) == score(read).edits
     assert sum(result.confidence_right) == result.overall.exact
     assert sum(result.confidence_wrong) == len(read) - result.overall.exact
+
+
+def one_by_one(numbers: Iterable[int]) -> dict[int, Score]:
+    """Scores of images by number: of each number the images that have it."""
+    return {number: Score(images, characters=number) for number, images in Counter(numbers).items()}
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(0, 60) | st.integers(0, 10**6), min_size=1, max_size=80))
+def test_bands_are_few_and_part_the_numbers(numbers: list[int]) -> None:
+    bands = banded(one_by_one(numbers))
+    assert 1 <= len(bands) <= MOST_BANDS == 8
+    assert (bands[0].low, bands[-1].high) == (min(numbers), max(numbers))
+    assert all(one.low <= one.high for one in bands)
+    assert all(one.high < other.low for one, other in pairwise(bands))
+    for band in bands:
+        inside = [number for number in numbers if band.low <= number <= band.high]
+        assert band.score == Score(len(inside), characters=sum(set(inside))) and inside
+    assert total(bands) == total([Band(n, n, part) for n, part in one_by_one(numbers).items()])
+    if len(set(numbers)) <= 8:
+        assert [(band.low, band.high) for band in bands] == [(n, n) for n in sorted(set(numbers))]
+    else:
+        assert all(one.high + 1 == other.low for one, other in pairwise(bands))
+    if len(set(numbers)) > 8:
+        assert all(band.score.images >= len(numbers) / 32 for band in bands)
+    assert evenness([band.score.images for band in bands]) >= 0.5 * best_evenness(numbers)
+
+
+def evenness(sizes: Sequence[int]) -> float:
+    """How many parts of one size are as even as parts of these sizes."""
+    return math.exp(-sum(size / sum(sizes) * math.log(size / sum(sizes)) for size in sizes))
+
+
+def best_evenness(numbers: Sequence[int]) -> float:
+    """Of all ways to part the numbers into eight or fewer ranges, by dynamic programming."""
+    sizes = [0, *accumulate(size for _, size in sorted(Counter(numbers).items()))]
+
+    def entropy(first: int, last: int) -> float:
+        share = (sizes[last] - sizes[first]) / sizes[-1]
+        return -share * math.log(share)
+
+    reached = [0.0] + [-math.inf] * (len(sizes) - 1)  # entropy of the numbers before a place
+    most = -math.inf
+    for _ in range(8):
+        reached = [
+            max((reached[first] + entropy(first, last) for first in range(last)), default=-math.inf)
+            for last in range(len(sizes))
+        ]
+        most = max(most, reached[-1])
+    return math.exp(most)
+
+
+def test_bands_hold_alike_many_images_between_round_bounds() -> None:
+    lines = banded(one_by_one(range(1, 71)))
+    assert images_of(lines) == {f"{n}-{n + 9}": 10 for n in range(1, 71, 10)}
+    assert list(images_of(banded(one_by_one([1] * 500 + [2] * 300 + [*range(3, 103)]))).items())[:2] == [
+        ("1", 500),
+        ("2", 300),
+    ]
+    assert images_of(banded(one_by_one([]))) == {}
 
 
 @pytest.mark.parametrize("images", [1, 7, 8, 9, 31, 32, 33, 67])
@@ -151,7 +215,10 @@ def test_what_cannot_be_read_is_wrong_and_said(tmp_path: Path) -> None:
         Sample(b"GIF89a", "", "torn"),
         Sample(drawn("ab", level=7), "ab", "not a number"),
     ]
-    result = run(Listed(samples))
+    said: list[Failure] = []
+    result = run(Listed(samples), failed=said.append)
+    assert tuple(said) == result.failures
+    assert result.failures[1].reason == "torn: truncated GIF"
     assert result.overall == Score(4, 1, 1, 4, 5, score([("ab", None)] * 3).normalized_edits)
     assert [failure.name for failure in result.failures] == ["absent", "torn", "not a number"]
     assert absent in result.failures[0].reason and "NaN" in result.failures[2].reason
@@ -227,10 +294,13 @@ def test_json_holds_everything_and_no_nan() -> None:
     again = json.loads(json.dumps(plain, allow_nan=False))
     assert again["overall"]["exact"] == 1 and again["overall"]["images"] == 4
     assert (
-        again["by_length"][0] == {"length": 0, **again["by_length"][0]}
+        again["by_length"][0] == {"from": 0, "to": 0, **again["by_length"][0]}
         and again["by_length"][0]["cer"] is None
     )
-    assert again["by_width"] == [{"from": 1, "to": 32, **again["by_width"][0]}]
+    assert [(part["from"], part["to"], part["images"]) for part in again["by_width"]] == [
+        (8, 8, 2),
+        (16, 16, 1),
+    ]
     assert again["most_edits"][0]["truth"] == "" and again["failures"][0]["name"] == "2.png"
 
 
@@ -275,6 +345,20 @@ def test_the_page_shows_the_worst_images_and_marks_what_differs() -> None:
     assert "1 of 2" in page.text and "50.00 %" in page.text
 
 
+def test_terminal_json_and_page_have_the_same_rows() -> None:
+    texts = ["ab1"[i % 3] * (i + 1) for i in range(70)]
+    result = run(listed([(text, text) for text in texts]))
+    plain, table, page = result.to_plain(), result.table().splitlines(), render(result, provenance())
+    for name, bands in (("length", result.by_length), ("width", result.by_width)):
+        assert len(bands) <= 8 and total(bands) == result.overall
+        rows = [line.split()[1:3] for line in table if line.startswith(f"{name} ")]
+        assert rows == [[label, str(images)] for label, images in images_of(bands).items()]
+        told = [(f"{part['from']}-{part['to']}", part["images"]) for part in plain[f"by_{name}"]]
+        assert told == list(images_of(bands).items())
+        for label, images in told:
+            assert f"<title>{label}: {images} of {images} exact (100.0%)</title>" in page
+
+
 def test_hostile_labels_and_names_stay_text() -> None:
     hostile = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>"
     samples = [Sample(drawn("<a>"), hostile, hostile), Sample(b"", hostile, hostile)]
@@ -300,8 +384,9 @@ def command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     """Runs `evaluate` where `open_dataset` knows good, bad and empty."""
     rng = np.random.default_rng(0)
     noise = [rng.integers(0, 256, (32, 40 + i), np.uint8) for i in range(11)]
+    encoded = [cv2.imencode(".png", image)[1].tobytes() for image in noise]
     known = {
-        "good": Listed([Sample(image, "12", f"{i}") for i, image in enumerate(noise)]),
+        "good": Listed([Sample(image, "12", f"{i}") for i, image in enumerate(encoded)]),
         "bad": Listed([Sample(noise[0], "3", "0"), Sample(b"", "4", NOT_UTF8)]),
         "empty": Listed([]),
     }
@@ -318,7 +403,7 @@ NOT_UTF8 = "caf\udce9.png"  # as os.fsdecode gives a name that is not UTF-8
 
 
 def test_command(command: Any, tiny_onnx: Path) -> None:
-    result = command(tiny_onnx, "good", "--json", "f.json", "--html", "f.html", "--batch", "3")
+    result = command(tiny_onnx, "good", "--json-file", "f.json", "--html", "f.html", "--batch", "3")
     assert (result.exit_code, result.stderr) == (0, "")
     figures = json.loads(Path("f.json").read_text(encoding="utf-8"))
     texts = Recognizer.load(tiny_onnx).read([np.random.default_rng(0).integers(0, 256, (32, 40), np.uint8)])
@@ -333,8 +418,10 @@ def test_command(command: Any, tiny_onnx: Path) -> None:
 
 
 def test_command_with_failed_images(command: Any, tiny_onnx: Path) -> None:
-    result = command(tiny_onnx, "good", "bad", "--html", "f.html", "--json", "f.json")
-    assert (result.exit_code, result.stderr) == (1, "1 of 13 images failed\n")
+    decoders = ("--decoder", "greedy", "--decoder", "beam")
+    result = command(tiny_onnx, "good", "bad", *decoders, "--html", "f.html", "--json-file", "f.json")
+    said = "'caf\\udce9.png': empty file\n1 of 13 images failed\n"
+    assert (result.exit_code, result.stderr) == (1, said)
     assert [line.split()[:2] for line in result.stdout.splitlines()[2:4]] == [["good", "11"], ["bad", "2"]]
     assert "could not be read" in Page(Path("f.html").read_text(encoding="utf-8")).text
     assert json.loads(Path("f.json").read_text(encoding="utf-8"))["failures"][0]["name"] == NOT_UTF8
@@ -342,7 +429,10 @@ def test_command_with_failed_images(command: Any, tiny_onnx: Path) -> None:
 
 def test_command_with_a_limit_of_pixels(command: Any, tiny_onnx: Path) -> None:
     result = command(tiny_onnx, "good", "--max-pixels", str(32 * 45))
-    assert (result.exit_code, result.stderr) == (1, "5 of 11 images failed\n")
+    [*reasons, last] = result.stderr.splitlines()
+    assert (result.exit_code, last) == (1, "5 of 11 images failed")
+    for name, reason in zip(range(6, 11), reasons, strict=True):
+        assert reason.startswith(f"{name}: ") and "1,440" in reason
 
 
 @pytest.mark.parametrize(
@@ -352,7 +442,7 @@ def test_command_with_a_limit_of_pixels(command: Any, tiny_onnx: Path) -> None:
         (("tiny", "empty"), "empty holds no images"),
         (("absent.onnx", "good"), "no model file at absent.onnx"),
         (("tiny", "good", "--html", "no/f.html"), "cannot write no/f.html: no is not a folder"),
-        (("tiny", "good", "--json", "."), "cannot write .: it is a folder"),
+        (("tiny", "good", "--json-file", "."), "cannot write .: it is a folder"),
         (("tiny",), "Missing argument"),
     ],
 )
@@ -372,9 +462,9 @@ def test_a_published_plate_reader_on_its_test_set(
     monkeypatch.setattr(datasets, "open_dataset", lambda spec, **options: Listed(samples))
     checkpoint = DATA / "checkpoints" / "lprnet_cn" / "Final_LPRNet_model.pth"
     recipe = ROOT / "export" / "lprnet_cn.toml"
-    result = command(checkpoint, "plates", "--recipe", recipe, "--json", "f.json", "--html", "f.html")
+    result = command(checkpoint, "plates", "--recipe", recipe, "--json-file", "f.json", "--html", "f.html")
     assert (result.exit_code, result.stderr) == (0, "")
     figures = json.loads(Path("f.json").read_text(encoding="utf-8"))
     assert (figures["overall"]["exact"], figures["overall"]["images"]) == (262, 292)
     assert figures["outside_alphabet"]["images"] == 0
-    assert [(part["from"], part["to"], part["images"]) for part in figures["by_width"]] == [(65, 96, 292)]
+    assert [(part["from"], part["to"], part["images"]) for part in figures["by_width"]] == [(94, 94, 292)]

@@ -81,12 +81,12 @@ def test_a_choice_of_engine_is_remembered_and_explained(tiny_onnx: Path, folder:
     shown = CliRunner().invoke(main, ["doctor", "--model", str(tiny_onnx)])
     assert shown.exit_code == 0 and shown.stdout == first.why() + "\n"
     plain = CliRunner().invoke(main, ["doctor", "--json", "--model", str(tiny_onnx)]).stdout
-    assert json.loads(plain)["engine"] == first.engine
+    assert json.loads(plain)["backend"] == first.backend
 
 
 def test_a_device_that_the_engine_does_not_serve_is_refused(tiny_onnx: Path) -> None:
     with pytest.raises(BackendMissing, match="OpenVINO runs on the CPU"):
-        open_backend(tiny_onnx, engine="openvino", device="cuda")
+        open_backend(tiny_onnx, backend="openvino", device="cuda")
 
 
 @needs_openvino
@@ -103,7 +103,7 @@ def test_openvino_reads_as_onnx_runtime_does(tiny_onnx: Path) -> None:
 
 def test_benchmark_as_json(tiny_onnx: Path, tmp_path: Path) -> None:
     plot = tmp_path / "grid.svg"
-    arguments = ["--batch", "1,2", "--widths", "104,120", "--rounds", "3", "--count", "5", "--json"]
+    arguments = ["--batches", "1,2", "--widths", "104,120", "--rounds", "3", "--max-images", "5", "--json"]
     done = CliRunner().invoke(main, ["benchmark", str(tiny_onnx), *arguments, "--plot", str(plot)])
     assert done.exit_code == 0, done.output
     report = json.loads(done.stdout)
@@ -121,10 +121,10 @@ def test_benchmark_as_json(tiny_onnx: Path, tmp_path: Path) -> None:
     assert plot.read_bytes().lstrip().startswith(b"<?xml")
 
 
-@pytest.mark.parametrize("arguments", [["--widths", "x"], ["--batch", "0"], ["--widths", "3"]])
+@pytest.mark.parametrize("arguments", [["--widths", "x"], ["--batches", "0"], ["--widths", "3"]])
 def test_benchmark_refuses_in_one_line(tiny_onnx: Path, arguments: list[str]) -> None:
     done = CliRunner().invoke(
-        main, ["benchmark", str(tiny_onnx), "--rounds", "2", "--count", "1", *arguments]
+        main, ["benchmark", str(tiny_onnx), "--rounds", "2", "--max-images", "1", *arguments]
     )
     assert done.exit_code == 2 and "Error: " in done.stderr and "Traceback" not in done.stderr
 

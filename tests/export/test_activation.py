@@ -37,7 +37,7 @@ def images() -> Tensor:
     rng = np.random.default_rng(5)
     texts = TextSource(DIGITS, read_words("train"), {"random": 1})
     renderer = Renderer(faces, DIGITS)
-    drawn = [renderer.render(texts.draw(rng), rng, strength=0.0, inverted=False) for _ in range(48)]
+    drawn = [renderer.render(texts.sample(rng), rng, strength=0.0, inverted=False) for _ in range(48)]
     grey = np.stack([cv2.resize(image, (100, 32)) for image in drawn]).astype(np.float32)
     return torch.from_numpy((grey[:, None] / 255 - 0.5) / 0.5)
 

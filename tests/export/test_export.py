@@ -30,7 +30,8 @@ from crnn_deploy.graph.traced import baked_constants
 from crnn_deploy.inspection import inspect
 from crnn_deploy.manifest import Manifest, StepRule, WidthRule
 from crnn_deploy.networks.crnn import CRNN
-from crnn_deploy.parity.compare import compare, drawn_images
+from crnn_deploy.parity.compare import compare
+from crnn_deploy.parity.drawn import drawn_images
 from crnn_deploy.recipes.alphabets import AlphabetInvalid, read_alphabet
 from crnn_deploy.recipes.recipe import RECIPES
 from crnn_deploy.recipes.settings import CheckpointSettings
@@ -144,7 +145,6 @@ def test_the_graph_keeps_its_contract(exported: tuple[Path, ReferenceBackend]) -
 def test_the_manifest_travels(exported: tuple[Path, ReferenceBackend]) -> None:
     path, reference = exported
     manifest = manifest_of(load_onnx(path))
-    assert manifest is not None
     assert manifest.alphabet == DIGITS and manifest.width == RECIPES["paper"].width
     assert manifest.source["checkpoint_sha256"] == reference.manifest.source["checkpoint_sha256"]
 
@@ -301,7 +301,7 @@ def test_other_networks_and_missing_files(tmp_path: Path) -> None:
     with pytest.raises(CrnnDeployError, match=r"conv3|no family known"):
         open_reference(save(state, tmp_path / "y.pth"), CheckpointSettings(alphabet=DIGITS))
     with pytest.raises(ModelInvalid, match="--recipe"):
-        open_reference(foreign, CheckpointSettings(model="os:getcwd", alphabet=DIGITS))
+        open_reference(foreign, CheckpointSettings(factory="os:getcwd", alphabet=DIGITS))
 
 
 def test_a_network_of_ones_own_without_convolutions(tmp_path: Path) -> None:
@@ -320,7 +320,7 @@ def test_a_network_of_ones_own_without_convolutions(tmp_path: Path) -> None:
     before = list(sys.path)
     for factory, rows in (("right", 32), ("wrong", 7)):
         recipe = tmp_path / f"{factory}.toml"
-        recipe.write_text(f'model = "own.py:{factory}"\n[width]\nminimum = 32\nmaximum = 64\n')
+        recipe.write_text(f'factory = "own.py:{factory}"\n[width]\nminimum = 32\nmaximum = 64\n')
         weights = {"state_dict": {"fc.weight": torch.ones(11, rows), "fc.bias": torch.zeros(11)}}
         settings = CheckpointSettings(str(recipe), alphabet=DIGITS)
         path = save(weights, tmp_path / "x.pth")
@@ -408,7 +408,7 @@ def test_parity_says_why_a_candidate_did_not_run(exported: tuple[Path, Reference
 
 
 def test_flops_of_the_paper_network(tmp_path: Path) -> None:
-    """1.36 GFLOP outside the recurrent layers at 100 px, counted by hand."""
+    """1.41 GFLOP at 100 px, 1.27 of them outside the recurrent layers, counted by hand."""
     reference = reference_of(CRNN(32, 1, 37), RECIPES["paper"], RECIPES["paper"].alphabet or (), {})
     path = tmp_path / "x.onnx"
     export(reference, path)
@@ -444,7 +444,6 @@ def test_real_checkpoints(name: str, size: tuple[int, int], read: int, tmp_path:
     reference = open_reference(checkpoint, CheckpointSettings(recipe=str(RECIPE_FILES / f"{name}.toml")))
     manifest: Manifest = reference.manifest
     assert (manifest.height, manifest.width.minimum) == size
-    assert isinstance(manifest.steps, StepRule)
     result = export(reference, tmp_path / "x.onnx")
     assert result.report.passed
     images = sorted((DATA / "plates_cn" / "images").iterdir())
@@ -452,4 +451,3 @@ def test_real_checkpoints(name: str, size: tuple[int, int], read: int, tmp_path:
         images = [DATA / "checkpoints" / name / "EM727PD.jpg"]
     texts = Recognizer.load(tmp_path / "x.onnx").read(images)
     assert sum(text.text == path.stem for text, path in zip(texts, images, strict=True)) >= read
-    assert onnx.load(tmp_path / "x.onnx").graph.node

@@ -20,7 +20,7 @@ FILE = Path(tempfile.mkdtemp()) / "model.arpa"
 def target(data: bytes) -> None:
     """Read it and weigh a text."""
     FILE.write_bytes(data)
-    model = CharacterModel.read(FILE)
+    model = CharacterModel.load(FILE)
     state = model.start()
     for char in "ab cx\0":
         state, weight = model.step(state, char)

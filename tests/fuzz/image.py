@@ -13,7 +13,7 @@ with guided():
     from crnn_deploy.runtime.images.pixels import decode_image
     from crnn_deploy.runtime.images.prepare import prepare
 
-GRAY = Manifest(
+GREY = Manifest(
     alphabet=tuple("abc"),
     blank=0,
     color="gray",
@@ -24,11 +24,11 @@ GRAY = Manifest(
     interpolation="linear",
     steps=StepRule(4, 0),
 )
-COLOR = replace(GRAY, color="rgb", mean=(0.5,) * 3, std=(0.5,) * 3)
+COLOR = replace(GREY, color="rgb", mean=(0.5,) * 3, std=(0.5,) * 3)
 MANIFESTS = (
-    GRAY,
-    replace(GRAY, interpolation="pillow-bicubic", width=WidthRule(8, 65_536)),
-    replace(GRAY, filters=(Clahe(2.0, 8), AdaptiveThreshold(15, 8.0, False))),
+    GREY,
+    replace(GREY, interpolation="pillow-bicubic", width=WidthRule(8, 65_536)),
+    replace(GREY, filters=(Clahe(2.0, 8), AdaptiveThreshold(15, 8.0, False))),
     replace(COLOR, interpolation="area", width=WidthRule(100, 100, fit="letterbox", pad="edge")),
     replace(COLOR, interpolation="pillow-bilinear", height=64),
 )

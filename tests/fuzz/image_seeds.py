@@ -14,7 +14,7 @@ from PIL import Image
 __all__ = ["SEEDS"]
 
 RGBA = Image.fromarray(np.random.default_rng(0).integers(0, 256, (7, 19, 4), np.uint8))
-RGB, GRAY = RGBA.convert("RGB"), RGBA.convert("L")
+RGB, GREY = RGBA.convert("RGB"), RGBA.convert("L")
 MORE = {"save_all": True, "append_images": [RGB.rotate(180)]}
 DEEP = np.random.default_rng(0).integers(0, 65536, (7, 19, 4), np.uint16)
 
@@ -51,7 +51,7 @@ SEEDS = [
     + chunk(b"IDAT", zlib.compress(b"\0\7"))
     + chunk(b"IEND", b""),
     encoded(RGB, "JPEG", exif=EXIF, comment=b"words"),
-    encoded(GRAY, "JPEG", restart_marker_blocks=1),
+    encoded(GREY, "JPEG", restart_marker_blocks=1),
     encoded(RGB, "JPEG", progressive=True),
     encoded(RGB.convert("CMYK"), "JPEG"),
     encoded(RGB, "GIF", **MORE),
@@ -65,12 +65,12 @@ SEEDS = [
     + struct.pack("<IHHIIiiHHIIiiII", 66, 0, 0, 58, 40, 4, 1, 1, 8, 1, 8, 0, 0, 1, 0)
     + b"\0\0\0\0\4\0\0\1",
     *(encoded(RGB, "TIFF", compression=name) for name in ("raw", "tiff_lzw", "tiff_adobe_deflate", "jpeg")),
-    *(encoded(GRAY.convert("1"), "TIFF", compression=name) for name in ("group3", "group4", "packbits")),
+    *(encoded(GREY.convert("1"), "TIFF", compression=name) for name in ("group3", "group4", "packbits")),
     encoded(RGB.quantize(4), "TIFF", **MORE),
     cv2.imencode(".tiff", DEEP)[1].tobytes(),
     tiled(),
     encoded(RGB, "PPM"),
-    encoded(GRAY.convert("1"), "PPM"),
+    encoded(GREY.convert("1"), "PPM"),
     b"P2 # width\n3 2\n255\n0 1 2 3 4 255",
     b"P1\n3 2\n1 0 1 0 1 1",
     cv2.imencode(".pgm", DEEP[..., 0])[1].tobytes(),

@@ -12,7 +12,7 @@ from harness import fuzz, guided
 with guided():
     from crnn_deploy.manifest import Manifest, StepRule, WidthRule
     from crnn_deploy.runtime.backends.build_arguments import build_arguments
-    from crnn_deploy.runtime.backends.engine_file import EngineFile, Layer, Profile, Range
+    from crnn_deploy.runtime.backends.engine_file import EngineFile, EngineLayer, Profile, Range
 
 from crnn_deploy.cli.build_engine import build_engine
 
@@ -32,13 +32,13 @@ SEED = EngineFile(
     targets=("sm_89", "current"),
     precision="fp16",
     kept_fp32=("LSTM",),
-    layers=(Layer("a", "CONVOLUTION", "fp16"),),
+    layers=(EngineLayer("a", "CONVOLUTION", "fp16"),),
     layers_from="network",
     profiles=(Profile(Range(1, 4, 8), Range(32, 64, 640)),),
     verified="as PyTorch",
     build_seconds=1.5,
     crnn_deploy="1.0",
-    arguments=("m.onnx", "--fp16", "--widths", "32,64,640", "--target", "sm_89", "--keep-fp32", "LSTM"),
+    arguments=("m.onnx", "--fp16", "--width-range", "32,64,640", "--target", "sm_89", "--keep-fp32", "LSTM"),
 )
 UNSAFE = ("factory", "checkpoint", "recipe", "alphabet", "alphabet_string", "images", "timing_cache")
 
@@ -66,5 +66,16 @@ def target(data: bytes) -> None:
     assert str(context.params["model"]) == str(Path(given.model))
 
 
-WORDS = [*SEED.arguments, "--model", "x.py:f", "--timing-cache", "x", "--images", "x", "-o", "x", "--argmax"]
+WORDS = [
+    *SEED.arguments,
+    "--factory",
+    "x.py:f",
+    "--timing-cache",
+    "x",
+    "--images",
+    "x",
+    "-o",
+    "x",
+    "--argmax",
+]
 fuzz(target, [SEED.to_json().encode(), "\n".join(["", *WORDS]).encode()])

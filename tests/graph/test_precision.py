@@ -175,7 +175,6 @@ def test_what_cannot_be_cast_says_why(tiny: onnx.ModelProto) -> None:
 def test_an_overflow_is_found_and_the_ladder_climbed(tiny: onnx.ModelProto) -> None:
     """Activations beyond 65504 between two layers that undo each other: the function stays the same."""
     manifest = manifest_of(tiny)
-    assert manifest is not None
     _, tried = climb(tiny, Proof(backend_of(tiny), manifest), "fp16")
     assert [rung.name for rung in tried] == ["fp16"] and tried[0].rounded is not None
     assert tried[0].rounded.passed and 0.1 < tried[0].rounded.peak < 100
@@ -193,7 +192,6 @@ def test_an_overflow_is_found_and_the_ladder_climbed(tiny: onnx.ModelProto) -> N
 
 def test_an_overflow_after_the_recurrence_keeps_half_precision_before_it(tiny: onnx.ModelProto) -> None:
     manifest = manifest_of(tiny)
-    assert manifest is not None
     head = [node for node in tiny.graph.node if node.op_type == "MatMul"][-1]
     loud = scaled(tiny, **{head.input[1]: 1e6})
     model, tried = climb(loud, Proof(backend_of(loud), manifest), "fp16")

@@ -26,7 +26,8 @@ from crnn_deploy.graph.argmax import with_argmax
 from crnn_deploy.graph.model import load_onnx, session_of
 from crnn_deploy.graph.precision import with_tf32_products
 from crnn_deploy.networks.crnn import CRNN
-from crnn_deploy.parity.compare import TIE, TOLERANCE, compare, drawn_images
+from crnn_deploy.parity.compare import TIE, TOLERANCE, compare
+from crnn_deploy.parity.drawn import drawn_images
 from crnn_deploy.parity.graph_formats import in_graph
 from crnn_deploy.parity.tolerance import FLOATS, FormatError
 from crnn_deploy.recipes.recipe import RECIPES
@@ -205,7 +206,7 @@ def test_a_network_that_holds_to_float32_keeps_the_usual_tolerance(
         "def make():\n    return Own(32, 1, 11, hidden=8, widths=(4, 4, 8, 8, 8, 8, 8))\n"
     )
     engine = engine_of(load_onnx(tiny_onnx), tmp_path, "fp16")
-    arguments = ["verify", str(checkpoint_of(tiny(), tmp_path)), str(engine), "--model", f"{source}:make"]
+    arguments = ["verify", str(checkpoint_of(tiny(), tmp_path)), str(engine), "--factory", f"{source}:make"]
     found = CliRunner().invoke(main, arguments)
     assert found.exit_code == 0, found.output
     assert "what fp16 costs is not measured: PyTorch does not run the network so" in found.stdout

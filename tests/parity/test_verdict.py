@@ -16,16 +16,16 @@ from crnn_deploy.runtime.decoding.ctc import Frames
 MANIFEST = Manifest(("a", "b"), 0, "gray", 32, WidthRule(8, 8), (0.5,), (0.5,), "linear", StepRule(1, -5))
 
 
-def reading(text: str, weakest: float = 0.9, margin: float = 1.0) -> Reading:
+def reading(text: str, min_probability: float = 0.9, margin: float = 1.0) -> Reading:
     indices = np.array([" ab".index(c) for c in text], np.int64)
-    return Reading(text, weakest, indices, np.full(indices.shape, margin, np.float32))
+    return Reading(text, min_probability, indices, np.full(indices.shape, margin, np.float32))
 
 
 def test_readings_of_frames() -> None:
     logits = np.array([[[0, 3, 1], [5, 0, 4], [0, 1, 3]]], np.float32)
     [one] = readings(Frames.from_logits(logits), MANIFEST)
     chances = np.exp(logits[0]) / np.exp(logits[0]).sum(axis=1, keepdims=True)
-    assert one.text == "ab" and one.weakest == pytest.approx(chances.max(axis=1).min())
+    assert one.text == "ab" and one.min_probability == pytest.approx(chances.max(axis=1).min())
     assert one.margins.tolist() == [2, 1, 2]
 
 

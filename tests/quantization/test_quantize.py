@@ -62,7 +62,7 @@ def scales(tiny_onnx: Path, images: Path) -> Path:
 
 def test_the_scales_say_where_they_come_from(scales: Path, tiny_onnx: Path) -> None:
     found = read_scales(scales, open_model(tiny_onnx))
-    assert set(found.ranges) == set(qdq.measured(load_onnx(tiny_onnx))) and not found.rendered
+    assert set(found.ranges) == set(qdq.calibrated_tensors(load_onnx(tiny_onnx))) and not found.rendered
     assert set(found.compared) == {"minmax", "percentile", "entropy", "mse"}
     names = [one["name"] for one in found.images]
     assert len({one["sha256"] for one in found.images}) == len(names) == len(set(names))
@@ -75,9 +75,8 @@ def test_the_largest_value_is_that_of_the_images(tiny_onnx: Path, images: Path, 
     assert run("calibrate", tiny_onnx, images, "--method", "minmax", "-o", tmp_path / "s.json").exit_code == 0
     found = read_scales(tmp_path / "s.json", open_model(tiny_onnx))
     manifest = manifest_of(load_onnx(tiny_onnx))
-    assert manifest is not None
-    drawn, _ = calibration_set.draw(calibration_set.of_folder(str(images)), manifest, 512)
-    batches = calibration_set.batched(drawn, manifest, 1)
+    chosen, _ = calibration_set.sample(calibration_set.of_folder(str(images)), manifest, 512)
+    batches = calibration_set.batched(chosen, manifest, 1)
     assert found.ranges["images"] == pytest.approx(
         max(np.abs(batch.images).max() for batch in batches), rel=1e-3
     )
@@ -120,6 +119,7 @@ def test_a_quantised_model(activations: Any, scales: Path, tiny_onnx: Path) -> N
     weights = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
     convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
     makers = {node.output[0]: node for node in model.graph.node}
+    assert len(convolutions) == 7
     for node in convolutions:
         assert all(makers[name].op_type == "DequantizeLinear" for name in node.input[:2])
         scale, zero = (weights[name] for name in makers[node.input[1]].input[1:])
@@ -167,7 +167,7 @@ def test_an_lstm_in_int8_reads_an_image_alone_as_among_others(scales: Path, tiny
 def test_with_every_layer_in_float_nothing_changes(scales: Path, tiny_onnx: Path) -> None:
     source = load_onnx(tiny_onnx)
     ranges = read_scales(scales, open_model(tiny_onnx)).ranges
-    model = qdq.insert(source, ranges, keep_float=qdq.candidates(source))
+    model = qdq.insert(source, ranges, keep_float=qdq.quantizable(source))
     assert [n.SerializeToString() for n in model.graph.node] == [
         n.SerializeToString() for n in source.graph.node
     ]
@@ -175,11 +175,11 @@ def test_with_every_layer_in_float_nothing_changes(scales: Path, tiny_onnx: Path
 
 def test_a_written_model_and_its_report(scales: Path, tiny_onnx: Path, images: Path, tmp_path: Path) -> None:
     out = tmp_path / "t.int8.onnx"
-    files = ("--json", tmp_path / "r.json", "--html", tmp_path / "r.html", "-o", out)
-    result = run("quantize", tiny_onnx, images, "--scales", scales, "--target", "gpu", *LOOSE, *files)
+    files = ("--json-file", tmp_path / "r.json", "--html", tmp_path / "r.html", "-o", out)
+    result = run("quantize", tiny_onnx, images, "--scales", scales, "--target-device", "gpu", *LOOSE, *files)
     assert result.exit_code == 0, result.output
     plain = json.loads((tmp_path / "r.json").read_text())
-    assert len(plain["sensitivity"]) == len(qdq.candidates(load_onnx(tiny_onnx)))
+    assert len(plain["sensitivity"]) == len(qdq.quantizable(load_onnx(tiny_onnx)))
     half = plain["fp16_emulated"]["strings_changed"]
     assert (
         half["images"] > 0 and half["share"] <= plain["variants"][-1]["verdict"]["strings_changed"]["share"]
@@ -214,7 +214,7 @@ def test_labels_count_what_is_right(tmp_path: Path) -> None:
 
 def test_a_refusal_writes_nothing(scales: Path, tiny_onnx: Path, images: Path, tmp_path: Path) -> None:
     out = tmp_path / "no.onnx"
-    result = run("quantize", tiny_onnx, images, "--scales", scales, "--target", "gpu", "-o", out)
+    result = run("quantize", tiny_onnx, images, "--scales", scales, "--target-device", "gpu", "-o", out)
     assert result.exit_code == 1 and not out.exists()
     assert "not enough images to tell" in result.stderr and len(result.stderr.splitlines()) == 1
 
@@ -274,7 +274,7 @@ def test_tensorrt_sees_int8_at_every_quantised_convolution(scales: Path, tiny_on
 
     source = load_onnx(tiny_onnx)
     ranges = read_scales(scales, open_model(tiny_onnx)).ranges
-    first = qdq.candidates(source)[0]
+    first = qdq.quantizable(source)[0]
     for kept in ([], [first]):
         layers = Network(trt, qdq.insert(source, ranges, keep_float=kept)).layers()
         found = [layer.precision for layer in layers if layer.kind == "CONVOLUTION"]
@@ -292,11 +292,10 @@ def test_a_quantised_model_becomes_an_engine(tmp_path: Path) -> None:
     model, path = qdq.insert(load_onnx(DEFAULT), scales.ranges), tmp_path / "latin.int8.onnx"
     onnx.save(model, path)
     manifest = manifest_of(model)
-    assert manifest is not None
     with pytest.raises(BuildFailed):  # once TensorRT builds this, `drop_idle_pairs` can go
         Network(trt, model).build(profiles_of(manifest, Range(1, 4, 8), Range(104, 160, 200), 1))
     engine = tmp_path / "latin.int8.engine"
-    built = run("build-engine", path, "--int8", "--widths", "104,160,200", "--profiles", 1, "-o", engine)
+    built = run("build-engine", path, "--int8", "--width-range", "104,160,200", "--profiles", 1, "-o", engine)
     assert built.exit_code == 0, built.output
     layers = [layer.precision for layer in read_sidecar(engine).layers if layer.kind == "CONVOLUTION"]
     assert layers == ["int8"] * 16
@@ -316,8 +315,8 @@ def test_the_rest_in_half_precision_is_built_as_it_stands(
     pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX is not installed")
     path = tmp_path / "half.int8.onnx"
     command = ("quantize", tiny_onnx, images, "--scales", scales, *LOOSE, "-o", path, "--rest", "fp16")
-    assert "add --target gpu" in run(*command).stderr and not path.exists()
-    written = run(*command, "--target", "gpu")
+    assert "add --target-device gpu" in run(*command).stderr and not path.exists()
+    written = run(*command, "--target-device", "gpu")
     assert written.exit_code == 0 and "the rest fp16" in written.stdout, written.output
     model = load_onnx(path)
     assert model.opset_import[0].version >= 19
@@ -331,7 +330,7 @@ def test_the_rest_in_half_precision_is_built_as_it_stands(
     assert logits is not None and expected is not None
     assert 0 < np.abs(logits - expected).max() < 0.05 * np.abs(expected).max()
     engine = tmp_path / "half.engine"
-    built = run("build-engine", path, "--int8", "--widths", "100,160,200", "-o", engine)
+    built = run("build-engine", path, "--int8", "--width-range", "100,160,200", "-o", engine)
     assert built.exit_code == 0, built.output
     layers = read_sidecar(engine).layers
     assert [layer.precision for layer in layers if layer.kind == "CONVOLUTION"] == ["int8"] * 7
@@ -414,8 +413,8 @@ def test_layers_that_hurt_go_back_to_float_until_the_budget_holds(tmp_path: Path
     (tmp_path / "clipped.json").write_text(json.dumps(plain))
     result = run(
         *("quantize", DEFAULT, root / "examples" / "images", "--scales", tmp_path / "clipped.json"),
-        *("--target", "gpu", "--confidence", 0, "--max-confident-flips", "35%"),
-        *("--json", tmp_path / "r.json", "-o", tmp_path / "out.onnx"),
+        *("--target-device", "gpu", "--confident-above", 0, "--max-confident-flips", "35%"),
+        *("--json-file", tmp_path / "r.json", "-o", tmp_path / "out.onnx"),
     )
     assert result.exit_code == 0, result.output
     found = json.loads((tmp_path / "r.json").read_text())

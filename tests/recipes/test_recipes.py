@@ -47,7 +47,7 @@ def manifest_of(recipe: Recipe) -> Manifest:
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=lambda recipe: recipe.name)
 def test_a_built_in_recipe_is_whole(recipe: Recipe) -> None:
     assert recipe.family in {family.name for family in FAMILIES} or recipe.name == "paddleocr"
-    assert recipe.model is None
+    assert recipe.factory is None
     assert "github.com/" in recipe.about or "arXiv" in recipe.about
     manifest_of(recipe)  # raises where it contradicts itself
     assert find_recipe(recipe.name) is recipe
@@ -199,7 +199,7 @@ def write(folder: Path, text: str) -> str:
 def test_a_recipe_file_says_everything(tmp_path: Path) -> None:
     text = """
         about = "my own"
-        model = "net.py:make"
+        factory = "net.py:make"
         alphabet = ["a", "ch", " "]
         blank = "last"
         color = "gray"
@@ -223,7 +223,7 @@ def test_a_recipe_file_says_everything(tmp_path: Path) -> None:
         name="mine",
         about="my own",
         width=WidthRule(8, 800, multiple=8, fit="pad", pad="edge"),
-        model="net.py:make",
+        factory="net.py:make",
         alphabet=("a", "ch", " "),
         blank="last",
         height=48,
@@ -269,7 +269,8 @@ def test_a_recipe_file_may_start_from_a_built_in_one(tmp_path: Path) -> None:
         ('base = "paper"\nalphabet = 5', "alphabet is 5, not a text or a list of texts"),
         ('base = "paper"\nalphabet = [5]', "alphabet is a list, not a text or a list of texts"),
         ('base = "paper"\nblank = 3', "blank is 3, not one of first, last"),
-        ('base = "paper"\nmodel = ["x"]', "model is a list, not a text"),
+        ('base = "paper"\nfactory = ["x"]', "factory is a list, not a text"),
+        ('base = "paper"\nmodel = "net.py:make"', "rename model to factory"),
         ("base = [1]", "base is a list, not a text"),
         ('base = "paper"\nstd = [nan]', "std holds nan, not numbers"),
         ('base = "paper"\nfilters = 3', "filters is 3, not a list"),
@@ -291,8 +292,8 @@ def test_a_missing_recipe_file_is_named(tmp_path: Path) -> None:
 
 
 def module_of(recipe: Recipe) -> nn.Module:
-    assert recipe.model is not None
-    file, _, factory = recipe.model.partition(":")
+    assert recipe.factory is not None
+    file, _, factory = recipe.factory.partition(":")
     spec = importlib.util.spec_from_file_location(Path(file).stem, recipe.folder / file)
     assert spec is not None and spec.loader is not None
     found = importlib.util.module_from_spec(spec)

@@ -343,7 +343,8 @@ def test_a_full_disk_keeps_whole_records(tmp_path: Path) -> None:
     form, path = FORMATS["tsv"](), tmp_path / "out.tsv"
     program = (
         "import resource, sys; from pathlib import Path\n"
-        "from crnn_deploy.runtime.output_file import open_output; from crnn_deploy.runtime.records import FORMATS, Record\n"
+        "from crnn_deploy.runtime.output_file import open_output\n"
+        "from crnn_deploy.runtime.records import FORMATS, Record\n"
         "from crnn_deploy.runtime.run_record import RunRecord\n"
         "run = RunRecord({'model': '0' * 64})\n"
         "with open_output(Path(sys.argv[1]), FORMATS['tsv'](), run, resume=False) as output:\n"

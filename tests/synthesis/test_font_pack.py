@@ -231,7 +231,7 @@ def test_the_command_packs_and_the_preview_shows_what_is_drawn_from_it(tmp_path:
         (tmp_path / "own.yaml").write_text(yaml.safe_dump(plain))
         sheet = tmp_path / f"{at}.png"
         result = CliRunner().invoke(
-            main, ["dataset", "preview", str(tmp_path / "own.yaml"), "-o", str(sheet), "--count", "6"]
+            main, ["dataset", "preview", str(tmp_path / "own.yaml"), "-o", str(sheet), "--max-images", "6"]
         )
         assert result.exit_code == 0, result.output
         sheets.append(sheet.read_bytes())

@@ -24,7 +24,7 @@ from PIL import Image, ImageDraw, ImageFont
 from crnn_deploy.synthesis.dataset import Polarity, SyntheticDataset
 from crnn_deploy.synthesis.effects import augmented
 from crnn_deploy.synthesis.fonts import FOLDERS, Face, scan, write_font_manifest
-from crnn_deploy.synthesis.glyphs import Line, Run, set_line
+from crnn_deploy.synthesis.glyphs import Run, TypesetLine, set_line
 from crnn_deploy.synthesis.renderer import CharactersNotCovered, Renderer
 from crnn_deploy.synthesis.texts import KINDS, TextsImpossible, TextSource, read_words
 
@@ -128,7 +128,7 @@ def test_random_texts_are_of_the_alphabet_and_have_single_spaces(
     source = TextSource(alphabet, ["word"], {"random": 1.0})
     rng = np.random.default_rng(seed)
     for _ in range(20):
-        text = source.draw(rng)
+        text = source.sample(rng)
         assert text and set(text) <= set(alphabet)
         assert text == " ".join(text.split(" ")) and text == text.strip() and "  " not in text
 
@@ -137,7 +137,7 @@ def test_random_texts_are_of_the_alphabet_and_have_single_spaces(
 def test_every_kind_of_text_is_of_the_alphabet_and_has_single_spaces(kind: str) -> None:
     source = TextSource(ALPHABET, ["word", "Apple", "naïve", "don't"], {kind: 1.0})  # type: ignore[dict-item]
     rng = np.random.default_rng(0)
-    texts = [source.draw(rng) for _ in range(400)]
+    texts = [source.sample(rng) for _ in range(400)]
     assert all(text and set(text) <= set(ALPHABET) for text in texts)
     assert all(text == " ".join(text.split()) for text in texts)
     assert len(set(texts)) > 40
@@ -149,7 +149,7 @@ def test_every_kind_of_text_is_of_the_alphabet_and_has_single_spaces(kind: str) 
 def test_an_alphabet_that_cannot_write_a_kind(alphabet: str, kind: str) -> None:
     source = TextSource(alphabet, ["word"], {kind: 1.0})  # type: ignore[dict-item]
     with pytest.raises(TextsImpossible, match=f"kind '{kind}'"):
-        source.draw(np.random.default_rng(0))
+        source.sample(np.random.default_rng(0))
 
 
 def bare(word: str) -> str:
@@ -323,7 +323,7 @@ def test_each_character_is_drawn_with_a_face_that_has_it(sans: Face, monkeypatch
 
     asked: list[Run] = []
 
-    def spy(runs: Sequence[Run]) -> Line | None:
+    def spy(runs: Sequence[Run]) -> TypesetLine | None:
         asked.extend(runs)
         return set_line(runs)
 

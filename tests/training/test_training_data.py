@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from crnn_deploy.datasets import Sample
 from crnn_deploy.manifest import Manifest, StepRule, WidthRule
 from crnn_deploy.training.config import Config
-from crnn_deploy.training.data import Stream, TrainingDataInvalid
+from crnn_deploy.training.data import BatchStream, TrainingDataInvalid
 
 DIGITS = "0123456789"
 
@@ -36,11 +36,11 @@ MANIFEST = Manifest(
 )
 
 
-def stream_of(samples: Sequence[Sample], **changes: Any) -> Stream:
+def stream_of(samples: Sequence[Sample], **changes: Any) -> BatchStream:
     plain = {"out": "x", "train": [{"path": "x"}], "steps": 1, "batch": 2, "window": 2}
     rank, world = changes.pop("rank", 0), changes.pop("world", 1)
     config = Config.model_validate({**plain, **changes})
-    return Stream([(Listed(samples), 1.0)], MANIFEST, config, rank=rank, world=world)
+    return BatchStream([(Listed(samples), 1.0)], MANIFEST, config, rank=rank, world=world)
 
 
 def numbered(count: int, height: int = 8, width: int = 24) -> list[Sample]:

@@ -25,7 +25,7 @@ from crnn_deploy.cli.main import main
 from crnn_deploy.synthesis.font_pack import write_font_pack
 from crnn_deploy.training import copies, data, learner, loop
 from crnn_deploy.training.config import Config, OptimizerConfig
-from crnn_deploy.training.data import Batch, Stream, batches_from, open_sources
+from crnn_deploy.training.data import BatchStream, TrainingBatch, batches_from, open_sources
 from crnn_deploy.training.learner import Learner
 from crnn_deploy.training.loop import train
 from crnn_deploy.training.model import build
@@ -89,13 +89,13 @@ class PaperCuda:
             monkeypatch.setattr(module, "is_asynchronous", lambda device: True)
         learn, copied = Learner.learn, copies._copied
 
-        def copying(batch: Batch, device: torch.device) -> Batch:
+        def copying(batch: TrainingBatch, device: torch.device) -> TrainingBatch:
             self.sources += [batch.images, batch.labels]
             return copied(batch, device)
 
         monkeypatch.setattr(copies, "_copied", copying)
 
-        def learning(own: Learner, batch: Batch, step: int, rate: float) -> Tensor:
+        def learning(own: Learner, batch: TrainingBatch, step: int, rate: float) -> Tensor:
             self.events.append("step")
             return learn(own, batch, step, rate)
 
@@ -210,10 +210,10 @@ def test_batches_are_the_same_pinned_shared_or_by_a_pipe(
     }
     config = Config.model_validate(plain)
     manifest = build(config).manifest
-    stream = Stream(open_sources(config, manifest.alphabet), manifest, config)
+    stream = BatchStream(open_sources(config, manifest.alphabet), manifest, config)
     expected = [batch for window in range(2) for batch in stream[window]]
 
-    def same(found: Iterator[Batch]) -> bool:
+    def same(found: Iterator[TrainingBatch]) -> bool:
         pairs = list(zip(found, expected, strict=True))
         return all(
             torch.equal(a.images, b.images) and torch.equal(a.labels, b.labels)
@@ -226,7 +226,7 @@ def test_batches_are_the_same_pinned_shared_or_by_a_pipe(
     monkeypatch.setattr(data, "_SHARED", tmp_path)
     usage = type("Usage", (), {"total": 4096})  # as of a container that gives little
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
-    piped = data._Window.of(expected, shared=False)
+    piped = data._SentWindow.of(expected, shared=False)
     assert not isinstance(piped.images, Tensor) and same(iter(piped.split()))
     monkeypatch.setattr(
         torch.Tensor, "share_memory_", lambda tensor: pytest.fail("images went by shared memory")

@@ -13,9 +13,9 @@ from crnn_deploy.manifest import Manifest
 from crnn_deploy.process import not_forked
 from crnn_deploy.runtime.decoding.ctc import Frames
 
-__all__ = ["SUFFIXES", "Backend", "Device", "Engine", "open_backend"]
+__all__ = ["SUFFIXES", "Backend", "BackendName", "Device", "open_backend"]
 
-Engine = Literal["onnxruntime", "openvino"]
+BackendName = Literal["onnxruntime", "openvino"]
 Device = Literal["cpu", "cuda"]
 SUFFIXES = (".onnx", ".engine")  # of model files that `open_backend` knows
 
@@ -42,13 +42,13 @@ def open_backend(
     path: Path,
     *,
     threads: int = 1,
-    engine: Engine = "onnxruntime",
+    backend: BackendName = "onnxruntime",
     device: Device = "cpu",
     tf32: bool = False,
 ) -> Backend:
     """The backend for a model file, told by its suffix.
 
-    engine: the library that runs an .onnx file
+    backend: the library that runs an .onnx file
     device: where ONNX Runtime runs an .onnx file; an .engine runs on the GPU
     tf32: whether fp32 products of an .onnx file on cuda may round their factors to TF32; an .engine was built
         with or without it
@@ -57,15 +57,15 @@ def open_backend(
     `trt.open_engine` raises.
     """
     with not_forked():
-        return _opened(path, threads, engine, device, tf32)
+        return _opened(path, threads, backend, device, tf32)
 
 
-def _opened(path: Path, threads: int, engine: Engine, device: Device, tf32: bool) -> Backend:
+def _opened(path: Path, threads: int, backend: BackendName, device: Device, tf32: bool) -> Backend:
     if not path.is_file():
         raise ModelNotFound(path)
-    if path.suffix == ".onnx" and engine == "openvino":
+    if path.suffix == ".onnx" and backend == "openvino":
         if device != "cpu":
-            raise BackendMissing(f"OpenVINO runs on the CPU here; for {device} take the engine onnxruntime")
+            raise BackendMissing(f"OpenVINO runs on the CPU here; for {device} take the backend onnxruntime")
         from crnn_deploy.runtime.backends.openvino import OpenVinoBackend
 
         return OpenVinoBackend(path, threads=threads)

@@ -20,16 +20,21 @@ _SIZES = r"\d{1,7},\d{1,7},\d{1,7}"
 _VALUES = {
     "--keep-fp32": r"[^-\s][^\x00-\x1f\x7f]{0,199}",
     "--builder": "auto|tensorrt|tensorrt-rtx",
-    "--widths": _SIZES,
-    "--batch": _SIZES,
+    "--width-range": _SIZES,
+    "--batch-range": _SIZES,
     "--profiles": r"\d{1,2}",
     "--target": r"sm_\d{2,3}|current",
     "--workspace": r"\d{1,7}",
     "--optimization-level": "[0-5]",
 }
-_OUTPUT = "-o"
+_OUTPUT = ("-o", "--output")
+_RENAMED = {  # names of options in older sidecars
+    "--widths": "--width-range",
+    "--batch": "--batch-range",
+    "--model": "--factory",
+}
 _NOT_TAKEN = (  # each has one value
-    *("--timing-cache", "--images", "--checkpoint", "--recipe", "--model", "--alphabet"),
+    *("--timing-cache", "--images", "--checkpoint", "--recipe", "--factory", "--alphabet"),
     *("--alphabet-string", "--blank"),
 )
 
@@ -51,10 +56,11 @@ def build_arguments(arguments: Sequence[str]) -> BuildArguments:
     settings: list[str] = []
     left_out: list[str] = []
     words = iter(arguments)
-    for word in words:
+    for given in words:
+        word = _RENAMED.get(given, given)
         if word in _FLAGS:
             settings.append(word)
-        elif word in _VALUES or word in _NOT_TAKEN or word == _OUTPUT:
+        elif word in _VALUES or word in _NOT_TAKEN or word in _OUTPUT:
             value = next(words, None)
             if value is None:
                 raise ValueError(f"{word} without a value")

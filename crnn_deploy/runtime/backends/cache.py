@@ -20,7 +20,7 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
-from crnn_deploy.files import keep, read_regular, temporary
+from crnn_deploy.files import keep, read_regular, sha256, temporary
 
 __all__ = ["find", "fingerprint", "folder", "load", "making", "store"]
 
@@ -74,7 +74,7 @@ def find(name: str) -> Path | None:
         trusted = name in digests and all(
             (one == name or _PART.fullmatch(one))
             and _is_ours(where / one, stat.S_ISREG)
-            and _digest(where / one) == digest
+            and sha256(where / one) == digest
             for one, digest in digests.items()
         )
         return where / name if trusted else None
@@ -121,7 +121,7 @@ def making(name: str, part: str | None = None) -> Iterator[Path | None]:
         yield path
         with suppress(OSError):
             files = {name: path, **({beside.name: beside} if part and beside.exists() else {})}
-            lines = [f"{_digest(file)} {one}\n" for one, file in files.items()]
+            lines = [f"{sha256(file)} {one}\n" for one, file in files.items()]
             for file in files.values():
                 file.chmod(0o600)
             _write(where / f"{name}.sha256", "".join(lines).encode())
@@ -134,11 +134,6 @@ def _digests(sidecar: Path) -> dict[str, str]:
     """Name and digest of an entry and of its part, as the entry's sidecar has them."""
     text = read_regular(sidecar, _MOST_IN_SIDECAR).decode("ascii")
     return {name: digest for digest, name in (line.split(" ") for line in text.splitlines())}
-
-
-def _digest(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _made() -> Path | None:

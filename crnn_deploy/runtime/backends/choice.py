@@ -1,6 +1,6 @@
 """Which inference library runs a model fastest here: measured once, remembered, and explained.
 
-An engine is considered where it is installed and takes every frame of the trial for the same class as ONNX
+One is considered where it is installed and takes every frame of the trial for the same class as ONNX
 Runtime does, batch by batch and image by image.
 """
 
@@ -20,10 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crnn_deploy.errors import BackendMissing, CrnnDeployError, ModelNotFound, ModelUnreadable
-from crnn_deploy.files import open_regular, parse_json
+from crnn_deploy.files import parse_json, sha256
 from crnn_deploy.manifest import Manifest
 from crnn_deploy.runtime.backends import cache
-from crnn_deploy.runtime.backends.backend import Backend, Device, Engine, open_backend
+from crnn_deploy.runtime.backends.backend import Backend, BackendName, Device, open_backend
 
 __all__ = ["Choice", "choose", "resolve"]
 
@@ -33,11 +33,13 @@ _WIDEST = 320  # pixels, of a trial
 
 @dataclass(frozen=True)
 class Choice:
-    """The engine for a model on this machine, and why."""
+    """The backend for a model on this machine, and why."""
 
-    engine: Engine
-    milliseconds: Mapping[Engine, float]  # CPU time of an image, by engine, the median of the trial's rounds
-    refused: Mapping[Engine, str]  # why an engine was not considered
+    backend: BackendName
+    milliseconds: Mapping[
+        BackendName, float
+    ]  # CPU time of an image, by backend, the median of the trial's rounds
+    refused: Mapping[BackendName, str]  # why a backend was not considered
 
     def why(self) -> str:
         """One line."""
@@ -45,14 +47,14 @@ class Choice:
             f"{name} {value:.2f} ms of CPU an image" for name, value in self.milliseconds.items()
         )
         refused = "".join(f"; {name}: {reason}" for name, reason in self.refused.items())
-        return f"{self.engine} ({timed or 'the only one'}{refused})"
+        return f"{self.backend} ({timed or 'the only one'}{refused})"
 
 
-def resolve(engine: Engine | Literal["auto"], path: Path, device: Device) -> Engine:
-    """The engine that is meant; auto is the fastest one on the CPU. Raises what `choose` raises."""
-    if engine != "auto":
-        return engine
-    return choose(path).engine if device == "cpu" else "onnxruntime"
+def resolve(backend: BackendName | Literal["auto"], path: Path, device: Device) -> BackendName:
+    """The backend that is meant; auto is the fastest one on the CPU. Raises what `choose` raises."""
+    if backend != "auto":
+        return backend
+    return choose(path).backend if device == "cpu" else "onnxruntime"
 
 
 def choose(path: Path) -> Choice:
@@ -64,10 +66,9 @@ def choose(path: Path) -> Choice:
         raise ModelNotFound(path)
     if path.suffix != ".onnx":
         return Choice("onnxruntime", {}, {})  # its suffix decides
-    versions = " ".join(f"{name} {_version(name)}" for name in get_args(Engine))
+    versions = " ".join(f"{name} {_version(name)}" for name in get_args(BackendName))
     try:
-        with open_regular(path) as file:
-            content = hashlib.file_digest(file, "sha256").hexdigest()
+        content = sha256(path)
     except OSError as error:
         raise ModelUnreadable(path, f"cannot be read: {error.strerror}") from error
     key = hashlib.sha256(f"{content} {versions} {cache.fingerprint()}".encode()).hexdigest()
@@ -82,45 +83,45 @@ def _remembered(data: bytes) -> Choice | None:
     """A choice that was stored; None where the file holds none."""
     try:
         choice = Choice(**parse_json(data))
-        known = choice.engine in get_args(Engine)
+        known = choice.backend in get_args(BackendName)
         return choice if known and all(map(math.isfinite, choice.milliseconds.values())) else None
     except (ValueError, TypeError, AttributeError):
         return None
 
 
 def _measure(path: Path) -> Choice:
-    opened: dict[Engine, Backend] = {"onnxruntime": open_backend(path)}
-    refused: dict[Engine, str] = {}
+    opened: dict[BackendName, Backend] = {"onnxruntime": open_backend(path)}
+    refused: dict[BackendName, str] = {}
     trial = _trial(opened["onnxruntime"].manifest)
     expected = [opened["onnxruntime"].run(images).indices for images in trial]
-    for engine in get_args(Engine)[1:]:
+    for name in get_args(BackendName)[1:]:
         try:
-            opened[engine] = backend = open_backend(path, engine=engine)
+            opened[name] = backend = open_backend(path, backend=name)
             for images, indices in zip(trial, expected, strict=True):
                 alone = [backend.run(image[None]).indices for image in images]
                 if not np.array_equal(backend.run(images).indices, indices) or not np.array_equal(
                     np.concatenate(alone), indices
                 ):
-                    refused[engine] = "it reads frames otherwise than ONNX Runtime"
-                    opened.pop(engine).close()
+                    refused[name] = "it reads frames otherwise than ONNX Runtime"
+                    opened.pop(name).close()
                     break
         except BackendMissing:
-            refused[engine] = "not installed"
+            refused[name] = "not installed"
         except CrnnDeployError as error:
-            refused[engine] = str(error)
-    spent: dict[Engine, list[float]] = {engine: [] for engine in opened}
+            refused[name] = str(error)
+    spent: dict[BackendName, list[float]] = {name: [] for name in opened}
     if len(opened) > 1:
         for at in range(_ROUNDS + 1):  # the first one warms up
-            for engine, backend in opened.items():
+            for name, backend in opened.items():
                 start = time.process_time()
                 for images in trial:
                     backend.run(images)
                 if at:
-                    spent[engine].append((time.process_time() - start) / len(trial) / _BATCH * 1e3)
+                    spent[name].append((time.process_time() - start) / len(trial) / _BATCH * 1e3)
     for backend in opened.values():
         backend.close()
-    times = {engine: float(np.median(values)) for engine, values in spent.items() if values}
-    best: Engine = min(times, key=lambda engine: times[engine], default="onnxruntime")
+    times = {name: float(np.median(values)) for name, values in spent.items() if values}
+    best: BackendName = min(times, key=lambda name: times[name], default="onnxruntime")
     return Choice(best, times, refused)
 
 

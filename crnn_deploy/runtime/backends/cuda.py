@@ -93,7 +93,7 @@ def open_cuda(device: int = 0) -> Cuda:
             continue
     raise BackendMissing(
         "engines need PyCUDA or cuda-bindings to reach the GPU; run pip install 'crnn-deploy[pycuda]' "
-        "(where that fails, bash export/install_pycuda.sh) or pip install 'crnn-deploy[cuda]'"
+        "(where that fails, bash benchmarks/gpu/install_pycuda.sh) or pip install 'crnn-deploy[cuda]'"
     )
 
 

@@ -28,9 +28,9 @@ __all__ = [
     "BuilderName",
     "EngineChanged",
     "EngineFile",
+    "EngineLayer",
     "EngineStale",
     "Fitness",
-    "Layer",
     "LayersFrom",
     "Precision",
     "Profile",
@@ -119,7 +119,7 @@ class Profile:
 
 
 @dataclass(frozen=True)
-class Layer:
+class EngineLayer:
     """One layer that computes: moves, casts, constants and shapes left out."""
 
     name: str
@@ -150,7 +150,7 @@ class EngineFile:
     targets: tuple[str, ...]  # asked for, as sm_80 or current; empty: the GPU above, or the builder's default
     precision: Precision
     kept_fp32: tuple[str, ...]  # ONNX nodes left in fp32 in a half precision engine
-    layers: tuple[Layer, ...]
+    layers: tuple[EngineLayer, ...]
     layers_from: LayersFrom  # network: tensor types before the build; engine: read back from it
     profiles: tuple[Profile, ...]
     verified: str | None  # what the check after the build found; None where no GPU could load the engine
@@ -211,7 +211,7 @@ class EngineFile:
                 **{
                     **plain,
                     "manifest": Manifest.from_json(json.dumps(plain["manifest"])),
-                    "layers": tuple(Layer(**layer) for layer in plain["layers"]),
+                    "layers": tuple(EngineLayer(**layer) for layer in plain["layers"]),
                     "profiles": tuple(
                         Profile(Range(**p.pop("batch")), Range(**p.pop("width")), **p)
                         for p in plain["profiles"]

@@ -13,8 +13,8 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from crnn_deploy.errors import BackendMissing, ManifestMissing, ModelClosed, ModelUnreadable, RunFailed
-from crnn_deploy.manifest import METADATA_KEY, Manifest
+from crnn_deploy.errors import BackendMissing, ModelClosed, ModelUnreadable, RunFailed
+from crnn_deploy.manifest import Manifest
 from crnn_deploy.runtime.backends.onnx_file import check_self_contained, read_metadata
 from crnn_deploy.runtime.backends.openvino_import import without_telemetry
 from crnn_deploy.runtime.backends.outputs import frames_of
@@ -34,10 +34,7 @@ class OpenVinoBackend:
     def __init__(self, path: Path, *, threads: int = 1, precision: Literal["fp32", "bf16"] = "fp32") -> None:
         openvino = import_openvino()
         check_self_contained(path)
-        text = read_metadata(path).get(METADATA_KEY)
-        if text is None:
-            raise ManifestMissing(path)
-        self.manifest = Manifest.from_json(text)
+        self.manifest = Manifest.in_metadata(read_metadata(path), path)
         hint = {"fp32": "f32", "bf16": "bf16"}[precision]
         settings = {
             **{"INFERENCE_PRECISION_HINT": hint, "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1},
@@ -47,7 +44,7 @@ class OpenVinoBackend:
             with signal_stack_kept():
                 self._model: Any = openvino.Core().compile_model(str(path), "CPU", settings)
         except RuntimeError as error:
-            raise ModelUnreadable(path, f"OpenVINO cannot load it: {_reason(error)}") from error
+            raise ModelUnreadable(path, f"OpenVINO cannot load it: {_last_line(error)}") from error
         taken = self._model.get_property("INFERENCE_PRECISION_HINT").get_type_name()
         if taken != hint:
             raise BackendMissing(
@@ -67,7 +64,7 @@ class OpenVinoBackend:
             results = request.infer([np.ascontiguousarray(images)])
             outputs = [np.array(results[at]) for at in range(len(model.outputs))]
         except RuntimeError as error:
-            raise RunFailed(self._path, images.shape, _reason(error)) from error
+            raise RunFailed(self._path, images.shape, _last_line(error)) from error
         finally:
             self._idle.put(request)
         return frames_of(outputs, images, self.manifest, self._path)
@@ -110,6 +107,6 @@ def signal_stack_kept() -> Iterator[None]:
         library.sigaltstack(ctypes.byref(before), None)
 
 
-def _reason(error: Exception) -> str:
+def _last_line(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__

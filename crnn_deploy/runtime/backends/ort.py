@@ -20,12 +20,13 @@ from numpy.typing import NDArray
 from crnn_deploy.errors import (
     AlphabetMismatch,
     BackendMissing,
-    ManifestMissing,
     ModelClosed,
     ModelUnreadable,
     RunFailed,
+    first_line,
 )
-from crnn_deploy.manifest import METADATA_KEY, Manifest, WidthRule
+from crnn_deploy.files import sha256
+from crnn_deploy.manifest import Manifest, WidthRule
 from crnn_deploy.process import memory
 from crnn_deploy.runtime.backends import cache
 from crnn_deploy.runtime.backends.backend import Device
@@ -74,12 +75,10 @@ class OrtBackend:
             path, content=content, threads=threads, device=device, tf32=tf32, cached=cached
         )
         try:
-            text = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
+            metadata = session.get_modelmeta().custom_metadata_map
         except UnicodeDecodeError as error:
             raise ModelUnreadable(path, "its metadata is not UTF-8") from error
-        if text is None:
-            raise ManifestMissing(path)
-        self.manifest = Manifest.from_json(text)
+        self.manifest = Manifest.in_metadata(metadata, path)
         self._path = path
         self._check_graph(session)
         self._input = session.get_inputs()[0].name
@@ -121,7 +120,7 @@ class OrtBackend:
                 for at in range(0, max(1, len(images)), size)
             ]
         except Exception as error:  # ONNX Runtime's exceptions share no base class
-            raise RunFailed(self._path, images.shape, _reason(error)) from error
+            raise RunFailed(self._path, images.shape, _refusal(error)) from error
         outputs = runs[0] if len(runs) == 1 else [np.concatenate(parts) for parts in zip(*runs, strict=True)]
         return frames_of(outputs, images, self.manifest, self._path)
 
@@ -161,7 +160,7 @@ def open_session(
             return _open_cached(ort, path, _options(ort, threads))
         return ort.InferenceSession(model, _options(ort, threads), providers=[_PROVIDERS["cpu"]])
     except Exception as error:  # ONNX Runtime's exceptions share no base class
-        raise ModelUnreadable(path, f"ONNX Runtime cannot load it: {_reason(error)}") from error
+        raise ModelUnreadable(path, f"ONNX Runtime cannot load it: {_refusal(error)}") from error
 
 
 def _open_on_cuda(
@@ -185,7 +184,7 @@ def _open_on_cuda(
         if found := _CUDA_FAILURE.search(str(error)):
             reason = found[0].strip()
             raise BackendMissing(f"CUDA fails while ONNX Runtime opens {path}: {reason}") from error
-        raise ModelUnreadable(path, f"ONNX Runtime cannot load it: {_reason(error)}") from error
+        raise ModelUnreadable(path, f"ONNX Runtime cannot load it: {_refusal(error)}") from error
     if provider not in session.get_providers():
         missing = "".join(f" ({line.strip()})" for line in said.getvalue().splitlines()[:1])
         raise BackendMissing(
@@ -226,9 +225,7 @@ def _open_cached(ort: Any, path: Path, options: Any) -> onnxruntime.InferenceSes
     weights are laid out, so these make the key. The weights lie in a file beside it, packed as the kernels
     want them: ONNX Runtime maps it into memory, where it would copy, optimise and pack those of a model file.
     """
-    with open(path, "rb") as file:
-        content = hashlib.file_digest(file, "sha256").hexdigest()
-    key = hashlib.sha256(f"{content} {ort.__version__} {cache.fingerprint()}".encode()).hexdigest()
+    key = hashlib.sha256(f"{sha256(path)} {ort.__version__} {cache.fingerprint()}".encode()).hexdigest()
     if known := cache.find(f"{key}.onnx"):
         unchanged = _options(ort, options.intra_op_num_threads)
         unchanged.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
@@ -276,11 +273,11 @@ def _arena(ort: Any) -> bool:
     return True
 
 
-def _reason(error: Exception) -> str:
+def _refusal(error: Exception) -> str:
     if found := _TOO_LARGE.search(str(error)):
         left, asked = (int(size) / 1e9 for size in found.groups())
         return f"a tensor takes {asked:.1f} GB, and {left:.1f} GB are left of the memory that it may take"
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return first_line(error)
 
 
 def _import_onnxruntime() -> ModuleType:

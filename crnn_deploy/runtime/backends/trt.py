@@ -22,8 +22,8 @@ from crnn_deploy.runtime.backends.cuda import Cuda, Graph, open_cuda
 from crnn_deploy.runtime.backends.engine_file import (
     BuilderName,
     EngineFile,
+    EngineLayer,
     EngineStale,
-    Layer,
     Precision,
     check_bytes,
     check_gpu,
@@ -156,7 +156,7 @@ class TrtBackend:
         outputs = [np.concatenate(output) for output in zip(*parts, strict=True)]
         return frames_of(outputs, images, manifest, self._path)
 
-    def layers(self) -> tuple[Layer, ...]:
+    def layers(self) -> tuple[EngineLayer, ...]:
         """The layers that compute, as the engine inspector reads them back; none where it does not tell."""
         inspector = self._engine.create_engine_inspector()
         text = inspector.get_engine_information(self._trt.LayerInformationFormat.JSON)
@@ -205,7 +205,7 @@ class Contexts:
         return self._engine.create_execution_context(self._config)
 
 
-def inspected(layers: list[Any]) -> tuple[Layer, ...]:
+def inspected(layers: list[Any]) -> tuple[EngineLayer, ...]:
     """Layers that compute, of the inspector's list; int8 where an input is, else as the output is typed."""
     found = []
     for layer in layers:
@@ -215,7 +215,7 @@ def inspected(layers: list[Any]) -> tuple[Layer, ...]:
         outputs = [_precision(tensor) for tensor in layer.get("Outputs", [])]
         precision = "int8" if "int8" in inputs else next((kind for kind in outputs if kind), None)
         if precision is not None:
-            found.append(Layer(layer["Name"], layer.get("LayerType", ""), precision))
+            found.append(EngineLayer(layer["Name"], layer.get("LayerType", ""), precision))
     return tuple(found)
 
 

@@ -14,12 +14,13 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from crnn_deploy.decoding_rule import Aggregate
 from crnn_deploy.errors import CrnnDeployError
-from crnn_deploy.runtime.decoding.confidence import Aggregate, aggregated
+from crnn_deploy.runtime.decoding.aggregate import aggregated
 from crnn_deploy.runtime.decoding.ctc import Char, Frames, LogitsMissing, Text
 from crnn_deploy.runtime.decoding.paths import align, log_likelihoods
 
-__all__ = ["MOST_BYTES", "Decode", "Decoder", "DecodingTooLarge", "Line", "line_of"]
+__all__ = ["MOST_BYTES", "Decode", "Decoder", "DecodingTooLarge", "LineLogits", "line_of"]
 
 MOST_BYTES = 2**30  # that a search over the frames of one image takes
 
@@ -52,7 +53,7 @@ class Decoder(Protocol):
 
 
 @dataclass(frozen=True)
-class Line:
+class LineLogits:
     """What the network said of one image."""
 
     logits: NDArray[np.float32]  # (T, classes)
@@ -120,10 +121,10 @@ def _repeated(labels: Sequence[int]) -> NDArray[np.bool_]:
     return repeated
 
 
-def line_of(frames: Frames, row: int, purpose: str) -> Line:
+def line_of(frames: Frames, row: int, purpose: str) -> LineLogits:
     """One row of a batch. Raises LogitsMissing."""
     if frames.logits is None:
         raise LogitsMissing(purpose)
     logits = frames.logits[row]
     best = logits[np.arange(len(logits)), frames.indices[row]].astype(np.float64)
-    return Line(logits, best - np.log(frames.probabilities[row].astype(np.float64)))
+    return LineLogits(logits, best - np.log(frames.probabilities[row].astype(np.float64)))

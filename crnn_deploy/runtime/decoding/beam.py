@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from crnn_deploy.runtime.decoding.alignment import Decode, DecodingTooLarge, Line, line_of
-from crnn_deploy.runtime.decoding.confidence import Aggregate
+from crnn_deploy.decoding_rule import Aggregate
+from crnn_deploy.runtime.decoding.alignment import Decode, DecodingTooLarge, LineLogits, line_of
 from crnn_deploy.runtime.decoding.constraints import Automaton, Constraint, DecodingImpossible
-from crnn_deploy.runtime.decoding.ctc import Alternative, Frames, Text
+from crnn_deploy.runtime.decoding.ctc import Alternative, Frames, Text, tokens_of
 from crnn_deploy.runtime.decoding.kernels import (
     BEAM_FLOATS,
     BEAM_INTS,
@@ -82,7 +82,7 @@ class BeamDecode:
 
     def __init__(self, beam: Beam, alphabet: Sequence[str], blank: int) -> None:
         self._beam, self._blank = beam, blank
-        self._tokens = (*alphabet[:blank], "", *alphabet[blank:])
+        self._tokens = tokens_of(alphabet, blank)
         self._automaton: Automaton | None = None
         scorers = list(beam.scorers)
         self._usable: NDArray[np.int64] | None = None  # classes that may be said, where not all may
@@ -113,7 +113,7 @@ class BeamDecode:
         ]
         return replace(text, alternatives=tuple(alternatives))
 
-    def search(self, line: Line) -> list[Hypothesis]:
+    def search(self, line: LineLogits) -> list[Hypothesis]:
         """The likeliest texts, as many as the beam gives alternatives, and one at least.
 
         Raises DecodingImpossible, DecodingTooLarge.
@@ -132,7 +132,7 @@ class BeamDecode:
             raise DecodingImpossible(len(line.logits))
         return found
 
-    def _scored(self, line: Line, labels: Sequence[int]) -> list[Hypothesis]:
+    def _scored(self, line: LineLogits, labels: Sequence[int]) -> list[Hypothesis]:
         """A text with its score, unless a scorer forbids it."""
         assert self._scorer is not None
         state, total = self._scorer.start(), line.log_likelihood(labels, self._blank)
@@ -144,7 +144,7 @@ class BeamDecode:
         total += self._scorer.end(state)
         return [Hypothesis(tuple(labels), total)] if total > -math.inf else []
 
-    def _search(self, line: Line, width: int, most: int, min_probability: float) -> list[Hypothesis]:
+    def _search(self, line: LineLogits, width: int, most: int, min_probability: float) -> list[Hypothesis]:
         if self._scorer is None:
             return self._found(line, width, most, min_probability, None)
         try:
@@ -157,7 +157,7 @@ class BeamDecode:
         return found
 
     def _found(
-        self, line: Line, width: int, most: int, min_probability: float, memo: Memo | None
+        self, line: LineLogits, width: int, most: int, min_probability: float, memo: Memo | None
     ) -> list[Hypothesis]:
         ends, labels, log_probs = self._candidates(line, most, min_probability)
         steps, classes = len(ends), len(self._tokens)
@@ -192,7 +192,7 @@ class BeamDecode:
         return found
 
     def _candidates(
-        self, line: Line, most: int, min_probability: float
+        self, line: LineLogits, most: int, min_probability: float
     ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
         """For each frame (T) where its candidates end, and their classes and log probabilities."""
         logits = line.logits if self._usable is None else line.logits[:, self._usable]

@@ -1,9 +1,9 @@
-"""How sure a text is: from characters and alignments to one number, and how far it can be trusted."""
+"""How sure a text is at a temperature, by one aggregate or another, and how far that can be trusted."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -12,17 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crnn_deploy.decoding_rule import Aggregate
-from crnn_deploy.runtime.decoding.ctc import Frames, LogitsMissing, Text
+from crnn_deploy.runtime.decoding.aggregate import aggregated
+from crnn_deploy.runtime.decoding.ctc import Frames, LogitsMissing, Text, tokens_of
 
 if TYPE_CHECKING:
     from crnn_deploy.runtime.decoding.alignment import Decode, Decoder
 
 __all__ = [
     "TEMPERATURES",
-    "Aggregate",
     "Confidence",
     "Reliability",
-    "aggregated",
     "best_temperature",
     "log_loss",
     "reliability",
@@ -31,24 +30,6 @@ __all__ = [
 
 TEMPERATURES: tuple[float, ...] = tuple(2.0 ** (i / 12) for i in range(-12, 37))  # 0.5 to 8, tried in a fit
 _SMALLEST = 1e-6  # a confidence counts as this much at least, and as much less than 1 at most
-
-
-def aggregated(
-    aggregate: Aggregate, chars: Sequence[float], blanks: float, log_likelihood: Callable[[], float]
-) -> float:
-    """Confidence of a line, 0-1.
-
-    chars: of each character the probability of its likeliest frame
-    blanks: smallest probability of the blank, which is the confidence of an empty text
-    log_likelihood: of the text, all its alignments together; "likelihood" is its geometric mean per character
-    """
-    if aggregate == "likelihood":
-        return min(1.0, math.exp(log_likelihood() / max(1, len(chars))))
-    if not chars:
-        return blanks
-    if aggregate == "min":
-        return min(chars)
-    return math.prod(chars) if aggregate == "product" else sum(chars) / len(chars)
 
 
 @dataclass(frozen=True)
@@ -65,7 +46,7 @@ class Confidence:
 
     def bind(self, alphabet: Sequence[str], blank: int) -> Decode:
         decode = self.decoder.bind(alphabet, blank)
-        tokens = (*alphabet[:blank], "", *alphabet[blank:])
+        tokens = tokens_of(alphabet, blank)
 
         def restating(frames: Frames, pixels_per_frame: Sequence[tuple[float, int]]) -> list[Text]:
             texts = decode(frames, pixels_per_frame)
@@ -107,11 +88,9 @@ def restated(
 def _log_likelihood(
     logits: NDArray[np.float32], log_norms: NDArray[np.float64], labels: Sequence[int], blank: int
 ) -> float:
-    from crnn_deploy.runtime.decoding.alignment import (
-        Line,  # compiled code, which the other aggregates do without
-    )
+    from crnn_deploy.runtime.decoding.alignment import LineLogits
 
-    return Line(logits, log_norms).log_likelihood(labels, blank)
+    return LineLogits(logits, log_norms).log_likelihood(labels, blank)
 
 
 @dataclass(frozen=True)

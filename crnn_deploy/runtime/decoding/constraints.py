@@ -12,8 +12,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from crnn_deploy.errors import CrnnDeployError
-from crnn_deploy.runtime.decoding.alignment import MOST_BYTES, DecodingTooLarge, Line
+from crnn_deploy.errors import CrnnDeployError, shortened
+from crnn_deploy.runtime.decoding.alignment import MOST_BYTES, DecodingTooLarge, LineLogits
+from crnn_deploy.runtime.decoding.ctc import tokens_of
 from crnn_deploy.runtime.decoding.paths import best_path
 from crnn_deploy.runtime.decoding.patterns import PatternInvalid, compile_pattern
 
@@ -27,7 +28,6 @@ __all__ = [
 
 _MOST_EDGES = 2**20
 _MOST_STEPS = 2**22  # that are tried to find them: states times kinds of characters, a few seconds
-_SHOWN = 60  # characters of a constraint in messages
 _MASK: dict[str, Callable[[str], bool]] = {
     "A": lambda c: c.isupper(),
     "a": lambda c: c.islower(),
@@ -84,7 +84,7 @@ class Automaton:
     def end(self, state: int) -> float:
         return 0.0 if self.final[state] else -math.inf
 
-    def best_path(self, line: Line) -> list[int]:
+    def best_path(self, line: LineLogits) -> list[int]:
         """Labels of the likeliest path that is accepted, exactly.
 
         Raises DecodingImpossible, DecodingTooLarge.
@@ -125,7 +125,9 @@ class Constraint:
         Raises ConstraintImpossible, PatternInvalid.
         """
         if unknown := sorted(set(self.allow or "") - set("".join(alphabet))):
-            raise ConstraintImpossible(f"the model cannot read {_cut(''.join(unknown))}, which --allow names")
+            raise ConstraintImpossible(
+                f"the model cannot read {shortened(repr(''.join(unknown)))}, which --allow names"
+            )
         usable = [
             (index + (index >= blank), token)
             for index, token in enumerate(alphabet)
@@ -138,7 +140,7 @@ class Constraint:
             rules.append(_Mask(self.mask))
         if self.pattern is not None:
             rules.append(_Pattern(self.pattern, "".join(token for _, token in usable)))
-        tokens = (*alphabet[:blank], "", *alphabet[blank:])
+        tokens = tokens_of(alphabet, blank)
         return _product(rules, usable, tokens, blank, self)
 
 
@@ -302,9 +304,4 @@ def _alive(states: int, steps: Sequence[tuple[int, int, int]], final: Sequence[b
 
 def _shown(constraint: Constraint) -> str:
     given = {name: value for name, value in vars(constraint).items() if value not in (None, "", 0)}
-    return ", ".join(f"{name} {_cut(value)}" for name, value in given.items())
-
-
-def _cut(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+    return ", ".join(f"{name} {shortened(repr(value))}" for name, value in given.items())

@@ -33,9 +33,8 @@ class Greedy:
 
 
 def _constrained(constraint: Constraint, alphabet: Sequence[str], blank: int) -> Decode:
-    from crnn_deploy.runtime.decoding.alignment import (
-        line_of,  # compiled code, which the best path does without
-    )
+    # compiled code, which the best path does without
+    from crnn_deploy.runtime.decoding.alignment import line_of
 
     automaton = constraint.compile(alphabet, blank)
 

@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from crnn_deploy.decoding_rule import Aggregate
 from crnn_deploy.errors import CharacterUnknown, CrnnDeployError
 from crnn_deploy.files import LineTooLong, lines, open_regular
 from crnn_deploy.runtime.decoding.alignment import Decode, line_of
-from crnn_deploy.runtime.decoding.confidence import Aggregate
-from crnn_deploy.runtime.decoding.ctc import Encoder, Frames, Text
+from crnn_deploy.runtime.decoding.ctc import Encoder, Frames, Text, tokens_of
 from crnn_deploy.runtime.decoding.kernels import within
 
 __all__ = ["ClosestWord", "Lexicon", "LexiconInvalid", "read_lexicon"]
@@ -192,7 +192,7 @@ class ClosestWord:
 class _ClosestWordDecode:
     def __init__(self, decoder: ClosestWord, alphabet: Sequence[str], blank: int) -> None:
         self._decoder, self._blank = decoder, blank
-        self._tokens = (*alphabet[:blank], "", *alphabet[blank:])
+        self._tokens = tokens_of(alphabet, blank)
         encoder = Encoder(alphabet, blank)
         coded = []
         for word in decoder.words:

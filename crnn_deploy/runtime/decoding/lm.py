@@ -97,7 +97,7 @@ class CharacterModel:
         stream.write("\n\\end\\\n")
 
     @classmethod
-    def read(cls, path: Path) -> CharacterModel:
+    def load(cls, path: Path) -> CharacterModel:
         """An ARPA file over characters, with `<space>` for the blank. Raises LanguageModelInvalid."""
         try:
             with open_regular(path) as file:
@@ -279,4 +279,4 @@ def open_language_model(path: Path) -> Scorer:
     """
     if not path.exists():
         raise LanguageModelInvalid(str(path), "no such file")
-    return CharacterModel.read(path) if path.suffix == ".arpa" else KenlmModel(path)
+    return CharacterModel.load(path) if path.suffix == ".arpa" else KenlmModel(path)

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from crnn_deploy.errors import CrnnDeployError
+from crnn_deploy.errors import CrnnDeployError, first_line, shortened
 
 __all__ = ["PatternAutomaton", "PatternInvalid", "compile_pattern"]
 
@@ -29,15 +29,12 @@ _MOST_STEPS = 2**21  # states times kinds of characters, 8 MB
 _MOST_MERGING = 2**26  # steps that are compared to find equal states, about a second; then they stay apart
 _ROUND = 16  # what a state costs in a round of comparing, in steps
 
-_SHOWN = 60  # characters of a pattern in messages
-
 
 class PatternInvalid(CrnnDeployError, ValueError):
     """A regular expression or mask that cannot be read."""
 
     def __init__(self, pattern: str, reason: str) -> None:
-        shown = pattern if len(pattern) <= _SHOWN else f"{pattern[:_SHOWN]}..."
-        super().__init__(f"the pattern {shown!r} cannot be read: {reason}")
+        super().__init__(f"the pattern {shortened(pattern)!r} cannot be read: {reason}")
 
 
 @dataclass(frozen=True)
@@ -63,7 +60,7 @@ def compile_pattern(pattern: str, characters: Collection[str]) -> PatternAutomat
     except (re.error, OverflowError, ValueError) as error:
         if isinstance(error, PatternInvalid):
             raise
-        raise PatternInvalid(pattern, str(error).splitlines()[0]) from None
+        raise PatternInvalid(pattern, first_line(error)) from None
 
 
 class _TooLarge(Exception):

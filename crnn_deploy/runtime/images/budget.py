@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from threading import Condition, Lock
 
-__all__ = ["Budget"]
+__all__ = ["MemoryBudget"]
 
 _SMALL = 64  # a part of the whole that is not worth counting
 _NOTHING = nullcontext()
 
 
-class Budget:
+class MemoryBudget:
     """An amount of which each thread takes a part while it works.
 
     A thread waits until its part fits in; those that come later wait behind it. A part that is larger than

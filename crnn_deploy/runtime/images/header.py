@@ -82,7 +82,7 @@ class Header:
     width: int  # pixels, as stored: before an EXIF orientation is applied
     height: int  # pixels
     alpha: bool = False  # whether pixels may be transparent
-    transparent_gray: int | None = None  # of a grey PNG: the level, as decoded, that stands for transparent
+    transparent_grey: int | None = None  # of a grey PNG: the level, as decoded, that stands for transparent
     bits: int = 0  # of a pixel of a PNG
     held: float = field(default=math.inf, compare=False)  # pixels that there are data for, at most
     tile: int = 0  # pixels of a TIFF's tile, which is decoded whole

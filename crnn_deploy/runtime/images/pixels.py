@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from crnn_deploy.errors import CrnnDeployError
 from crnn_deploy.files import read_regular
 from crnn_deploy.process import not_forked
-from crnn_deploy.runtime.images.budget import Budget
+from crnn_deploy.runtime.images.budget import MemoryBudget
 from crnn_deploy.runtime.images.header import (
     MAX_PIXELS,
     Header,
@@ -43,7 +43,7 @@ cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 # of all threads together: a decoder takes up to 16 bytes for a pixel, and files are in memory meanwhile
 _NO_MEMORY = -4  # OpenCV's code, which has had several names
-_pixels, _file_bytes = Budget(MAX_PIXELS), Budget(2**29)
+_pixels, _file_bytes = MemoryBudget(MAX_PIXELS), MemoryBudget(2**29)
 
 T = TypeVar("T")
 Pixels = NDArray[np.uint8]  # (H, W) grey or (H, W, 3) BGR
@@ -174,8 +174,8 @@ def _by_opencv(data: bytes, header: Header, name: str) -> NDArray[Any]:
             reason = "there is not enough memory to decode it"
     if pixels is None:
         raise ImageUnreadable(name, reason)
-    if header.transparent_gray is not None and pixels.ndim == 2:
-        pixels[pixels == header.transparent_gray] = np.iinfo(pixels.dtype).max
+    if header.transparent_grey is not None and pixels.ndim == 2:
+        pixels[pixels == header.transparent_grey] = np.iinfo(pixels.dtype).max
     return pixels
 
 

@@ -78,11 +78,11 @@ def _levels(mean: float, std: float) -> NDArray[np.float32]:
     return levels
 
 
-def _filtered(gray: NDArray[Any], item: Filter) -> NDArray[Any]:
+def _filtered(grey: NDArray[Any], item: Filter) -> NDArray[Any]:
     if isinstance(item, Clahe):
-        return cv2.createCLAHE(item.clip, (item.tiles, item.tiles)).apply(gray)
+        return cv2.createCLAHE(item.clip, (item.tiles, item.tiles)).apply(grey)
     kind = cv2.THRESH_BINARY_INV if item.invert else cv2.THRESH_BINARY
-    return cv2.adaptiveThreshold(gray, 255, cv2.ADAPTIVE_THRESH_MEAN_C, kind, item.block, item.offset)
+    return cv2.adaptiveThreshold(grey, 255, cv2.ADAPTIVE_THRESH_MEAN_C, kind, item.block, item.offset)
 
 
 _OPENCV = {
@@ -159,12 +159,12 @@ def _weights(
     scale = size_in / size_out
     widened = max(scale, 1.0)
     support = reach * widened
-    center = (np.arange(size_out) + 0.5) * scale
-    first = np.maximum((center - support + 0.5).astype(np.int64), 0)
-    end = np.minimum((center + support + 0.5).astype(np.int64), size_in)
+    centre = (np.arange(size_out) + 0.5) * scale
+    first = np.maximum((centre - support + 0.5).astype(np.int64), 0)
+    end = np.minimum((centre + support + 0.5).astype(np.int64), size_in)
     taps = first[:, None] + np.arange((end - first).max())  # (size_out, taps): inputs
     used = taps < end[:, None]
-    weights = np.where(used, function((taps - center[:, None] + 0.5) * (1.0 / widened)), 0.0)
+    weights = np.where(used, function((taps - centre[:, None] + 0.5) * (1.0 / widened)), 0.0)
     weights /= np.cumsum(weights, axis=1)[:, -1:]  # summed from left to right, as in C
     weights = np.trunc(weights * 2**22 + np.copysign(0.5, weights)) / 2**22
 

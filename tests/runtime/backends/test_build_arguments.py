@@ -15,7 +15,7 @@ from crnn_deploy.manifest import Manifest, StepRule, WidthRule
 from crnn_deploy.runtime.backends.build_arguments import build_arguments
 from crnn_deploy.runtime.backends.engine_file import (
     EngineFile,
-    Layer,
+    EngineLayer,
     Profile,
     Range,
     SidecarInvalid,
@@ -40,7 +40,7 @@ ENGINE = EngineFile(
     targets=("sm_89",),
     precision="fp16",
     kept_fp32=(),
-    layers=(Layer("a", "CONVOLUTION", "fp16"),),
+    layers=(EngineLayer("a", "CONVOLUTION", "fp16"),),
     layers_from="network",
     profiles=(Profile(Range(1, 4, 8), Range(32, 64, 640)),),
     verified=None,
@@ -50,19 +50,28 @@ ENGINE = EngineFile(
 )
 SETTINGS = [
     *("--fp16", "--keep-fp32", "node_conv2d*", "--no-ladder", "--builder", "tensorrt", "--argmax"),
-    *("--widths", "100,160,200", "--batch", "1,4,8", "--profiles", "2", "--target", "sm_89"),
+    *("--width-range", "100,160,200", "--batch-range", "1,4,8", "--profiles", "2", "--target", "sm_89"),
     *("--target", "current", "--workspace", "512", "--optimization-level", "3"),
 ]
 
 
 def test_settings_are_taken_and_what_names_files_is_not() -> None:
-    arguments = ["a model.onnx", *SETTINGS, "-o", "/etc/x.engine", "--model", "x.py:f", "--images", "y"]
+    arguments = ["a model.onnx", *SETTINGS, "-o", "/etc/x.engine", "--factory", "x.py:f", "--images", "y"]
     given = build_arguments([*arguments, "--timing-cache", "z", "--images", "w"])
     assert (given.model, list(given.settings)) == ("a model.onnx", SETTINGS)
-    assert given.left_out == ("--model", "--images", "--timing-cache")
+    assert given.left_out == ("--factory", "--images", "--timing-cache")
     context = build_engine.make_context("build-engine", [*given.settings, "--", given.model])
-    assert context.params["precision"] == "fp16" and str(context.params["widths"]) == "100,160,200"
+    assert context.params["precision"] == "fp16" and str(context.params["width_range"]) == "100,160,200"
     assert context.params["checkpoint"] is context.params["factory"] is context.params["timing_cache"] is None
+
+
+def test_names_of_before_are_taken_as_those_of_now() -> None:
+    old = ("--fp16", "--widths", "100,160,200", "--batch", "1,4,8", "--model", "x.py:f", "-o", "x.engine")
+    now = ("--fp16", "--width-range", "100,160,200", "--batch-range", "1,4,8")
+    given = build_arguments(["m.onnx", *old])
+    assert given == build_arguments(["m.onnx", *now, "--factory", "x.py:f", "--output", "x.engine"])
+    assert (given.model, given.settings, given.left_out) == ("m.onnx", now, ("--factory",))
+    build_engine.make_context("build-engine", [*given.settings, "--", given.model])
 
 
 def test_every_option_of_build_engine_is_taken_or_left_out() -> None:
@@ -83,16 +92,17 @@ def test_every_option_of_build_engine_is_taken_or_left_out() -> None:
         [],
         ["a.onnx", "b.onnx"],
         ["a.onnx", "--fp16", "--shell", "x"],
-        ["a.onnx", "--widths"],
+        ["a.onnx", "--width-range"],
+        ["a.onnx", "--width-range", "1,2"],
+        ["a.onnx", "--width-range=1,2,3"],
+        ["a.onnx", "--width-range", "1,2,99999999"],
         ["a.onnx", "--widths", "1,2"],
-        ["a.onnx", "--widths=1,2,3"],
-        ["a.onnx", "--widths", "1,2,99999999"],
         ["a.onnx", "--profiles", "100"],
         ["a.onnx", "--target", "sm_89; id"],
         ["a.onnx", "--builder", "other"],
         ["a.onnx", "--optimization-level", "6"],
         ["a.onnx", "--workspace", "１"],
-        ["a.onnx", "--keep-fp32", "--model"],
+        ["a.onnx", "--keep-fp32", "--factory"],
         ["a.onnx", "--keep-fp32", "a\nb"],
         ["a.onnx", "--keep-fp32", "a" * 300],
         ["a\x1b[2J.onnx"],
@@ -111,8 +121,8 @@ def command(*arguments: str) -> str:
 
 
 def test_the_command_names_no_code() -> None:
-    assert command("m.onnx", "--fp16", "--model", "evil.py:f", "--recipe", "$(id)", "-o", "/a") == (
-        "crnn-deploy build-engine m.onnx --fp16 -o 'x y.engine'  # and your own --model, --recipe"
+    assert command("m.onnx", "--fp16", "--factory", "evil.py:f", "--recipe", "$(id)", "-o", "/a") == (
+        "crnn-deploy build-engine m.onnx --fp16 -o 'x y.engine'  # and your own --factory, --recipe"
     )
     assert command("m.onnx", "--other") == "crnn-deploy build-engine MODEL.onnx -o 'x y.engine'"
     assert shlex.split(command("$(id) `id`;.onnx", "--bf16"))[2] == "$(id) `id`;.onnx"

@@ -182,8 +182,8 @@ NOWHERE = {
     "command",
     [
         ["infer", "IMAGE"],
-        ["infer", "--engine", "openvino", "IMAGE"],
-        ["infer", "--engine", "auto", "IMAGE"],
+        ["infer", "--backend", "openvino", "IMAGE"],
+        ["infer", "--backend", "auto", "IMAGE"],
         ["infer", "--decoder", "beam", "IMAGE"],
         ["evaluate", str(DEFAULT), "LABELS"],
     ],

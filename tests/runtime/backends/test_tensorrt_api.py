@@ -12,7 +12,7 @@ import pytest
 PACKAGE = Path(__file__).parents[3] / "crnn_deploy"
 SNAPSHOTS = Path(__file__).parents[4] / "shared" / "tools"
 NAMES = ("tensorrt-10.16.1-api.json", "tensorrt-11.4-api.json", "tensorrt-rtx-1.7.1-api.json")
-# what stages/plan.py, which alone talks to TensorRT's objects, calls them, and their classes
+# what engine/network.py, which alone talks to TensorRT's objects, calls them, and their classes
 OBJECTS = {
     "builder": "Builder",
     "network": "INetworkDefinition",
@@ -48,7 +48,7 @@ def used(file: Path) -> set[str]:
             continue
         if path[0] == "trt":
             found.add(".".join(part for part in path[1:3] if part not in PYTHONS_OWN))
-        elif file.name == "plan.py" and path[0] in OBJECTS and len(path) > 1:
+        elif file.name == "network.py" and path[0] in OBJECTS and len(path) > 1:
             found.add(f"{OBJECTS[path[0]]}.{path[1]}")
     return found - {""}
 

@@ -22,7 +22,14 @@ from crnn_deploy.models import DEFAULT
 from crnn_deploy.runtime.backends import trt
 from crnn_deploy.runtime.backends.backend import open_backend
 from crnn_deploy.runtime.backends.cuda import CudaFailed
-from crnn_deploy.runtime.backends.engine_file import EngineStale, Layer, Profile, Range, digest, sidecar_of
+from crnn_deploy.runtime.backends.engine_file import (
+    EngineLayer,
+    EngineStale,
+    Profile,
+    Range,
+    digest,
+    sidecar_of,
+)
 from crnn_deploy.runtime.backends.ort import OrtBackend
 from crnn_deploy.runtime.decoding.ctc import Frames
 
@@ -268,7 +275,7 @@ def test_the_inspectors_layers() -> None:
         "names only",
     ]
     assert trt.inspected(layers) == (
-        Layer("conv", "CaskConvolution", "fp16"),
-        Layer("q", "gemm", "int8"),
-        Layer("b", "gemm", "bf16"),
+        EngineLayer("conv", "CaskConvolution", "fp16"),
+        EngineLayer("q", "gemm", "int8"),
+        EngineLayer("b", "gemm", "bf16"),
     )

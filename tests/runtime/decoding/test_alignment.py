@@ -11,8 +11,8 @@ from ctc_brute_force import all_paths, log_softmax, random_frames
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from crnn_deploy.decoding_rule import Aggregate
 from crnn_deploy.runtime.decoding.alignment import line_of
-from crnn_deploy.runtime.decoding.confidence import Aggregate
 from crnn_deploy.runtime.decoding.ctc import encode, steps_needed
 
 labellings = st.lists(st.integers(0, 2), max_size=4)

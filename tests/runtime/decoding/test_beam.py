@@ -117,6 +117,7 @@ def test_a_narrow_beam_promises_no_more_than_there_is(seed: int, steps: int, wid
     frames = random_frames(seed, steps, 4, scale=3.0)
     narrow = found_by(Beam(width=width, classes=most, nbest=width), frames, "abcd", 0)
     line = line_of(frames, 0, "a test")
+    assert 1 <= len(narrow) <= width
     for labels, score in narrow.items():
         assert score <= line.log_likelihood(labels, 0) + 1e-9
 
@@ -188,7 +189,7 @@ def test_lines_that_cannot_be_read() -> None:
     frames = random_frames(1, 4, 3)
     with pytest.raises(DecodingImpossible, match="4 frames"):
         Beam(constraint=Constraint(shortest=5)).bind("ab", 0)(frames, [(1.0, 4)])
-    with pytest.raises(LogitsMissing, match="--output logits"):
+    with pytest.raises(LogitsMissing, match="--graph-output logits"):
         Beam().bind("ab", 0)(Frames(frames.indices, frames.probabilities), [(1.0, 4)])
     broken = Frames.from_logits(np.full((1, 4, 3), np.nan, np.float32))
     [text] = Beam().bind("ab", 0)(broken, [(1.0, 4)])

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
+import pickle
 from itertools import groupby
 from typing import Any
 
@@ -12,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crnn_deploy.errors import CharacterUnknown
-from crnn_deploy.runtime.decoding.ctc import Frames, decode, decode_indices, encode, raw_decode
+from crnn_deploy.runtime.decoding.ctc import Char, Frames, Text, decode, decode_indices, encode, raw_decode
 
 # single characters and tokens of several code points, one the beginning of another
 alphabets = st.lists(
@@ -114,6 +117,25 @@ def test_published_best_paths(name: str) -> None:
 def test_frames_past_the_image_end_at_its_right_edge() -> None:
     [text] = decode(Frames(np.array([[0, 1, 1]]), np.ones((1, 3), np.float32)), "a", 0, [(10.0, 15)])
     assert [(c.left, c.right) for c in text.chars] == [(10.0, 15)]
+
+
+def test_a_decoded_text_is_the_same_dataclass_as_one_made_by_hand() -> None:
+    frames = Frames(np.array([[1, 1, 0, 2]]), np.array([[0.5, 0.75, 1, 0.25]], np.float32))
+
+    def decoded() -> Text:
+        return decode(frames, "ab", 0, [(2.0, 7)])[0]
+
+    made = Text("ab", 0.25, (Char("a", 0.75, 0, 2, 0.0, 4.0), Char("b", 0.25, 3, 4, 6.0, 7)))
+    assert decoded() == made and hash(decoded()) == hash(made) and repr(decoded()) == repr(made)
+    assert pickle.loads(pickle.dumps(decoded())) == made and copy.deepcopy(decoded()) == made
+    assert dataclasses.asdict(decoded()) == dataclasses.asdict(made)
+    assert dataclasses.replace(decoded(), confidence=1.0).chars == made.chars
+    assert decoded().chars[1].char == "b" and decoded().alternatives == ()
+    for name in ("text", "chars", "other"):
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(decoded(), name, "")
+    with pytest.raises(AttributeError, match="other"):
+        _ = decoded().other  # type: ignore[attr-defined]
 
 
 def test_no_frames_give_an_empty_text() -> None:

@@ -10,11 +10,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from crnn_deploy.runtime.images.budget import Budget
+from crnn_deploy.runtime.images.budget import MemoryBudget
 
 
 def test_parts_are_held_together_as_far_as_they_fit() -> None:
-    budget, held, most, lock = Budget(1000), 0, 0, threading.Lock()
+    budget, held, most, lock = MemoryBudget(1000), 0, 0, threading.Lock()
 
     def take(amount: int) -> None:
         nonlocal held, most
@@ -32,7 +32,7 @@ def test_parts_are_held_together_as_far_as_they_fit() -> None:
 
 
 def test_a_part_that_is_larger_than_the_whole_is_held_alone() -> None:
-    budget, entered = Budget(1000), threading.Event()
+    budget, entered = MemoryBudget(1000), threading.Event()
 
     def take() -> None:
         with budget.part(500):
@@ -47,13 +47,13 @@ def test_a_part_that_is_larger_than_the_whole_is_held_alone() -> None:
 
 
 def test_small_parts_never_wait() -> None:
-    budget = Budget(6400)
+    budget = MemoryBudget(6400)
     with budget.part(6400), budget.part(100), budget.part(100):
         pass
 
 
 def test_an_error_gives_the_part_back() -> None:
-    budget = Budget(1000)
+    budget = MemoryBudget(1000)
     for _ in range(3):
         with pytest.raises(ValueError), budget.part(1000):
             raise ValueError

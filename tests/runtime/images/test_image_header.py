@@ -213,9 +213,9 @@ def test_alpha(data: bytes, alpha: bool) -> None:
 
 
 def test_the_transparent_level_of_a_grey_png() -> None:
-    assert probe(png(1, 1)).transparent_gray is None
-    assert probe(png(1, 1, (b"tRNS", b"\0\x07"))).transparent_gray == 7
-    assert probe(encode(RGB.convert("1"), "PNG", transparency=1)).transparent_gray == 255
+    assert probe(png(1, 1)).transparent_grey is None
+    assert probe(png(1, 1, (b"tRNS", b"\0\x07"))).transparent_grey == 7
+    assert probe(encode(RGB.convert("1"), "PNG", transparency=1)).transparent_grey == 255
 
 
 def jpeg_of_scans(width: int, height: int, count: int) -> bytes:

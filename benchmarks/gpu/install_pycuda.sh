@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Builds and installs PyCUDA where plain pip fails: without cuRAND, and without a libcuda.so to link against.
 #
-#     bash export/install_pycuda.sh [pip's options, as --target DIR]
+#     bash benchmarks/gpu/install_pycuda.sh [pip's options, as --target DIR]
 #
 # Needs a C++ compiler and CUDA's headers: CUDA_ROOT/include/cuda.h, by default /usr/local/cuda. Takes minutes.
 # What it links against is a libcuda.so.1 of empty functions, thrown away afterwards; `import pycuda.driver`
