@@ -161,11 +161,11 @@ COMMANDS = {
     ),
     "inspect": Command(
         "crnn_deploy.cli.inspect:inspect_command",
-        _BASE,
+        _all("NumPy"),
         (
             Use("of .engine files", ()),
-            Use("of .onnx files", (*_RUN, *_all("ONNX"))),
-            _OF_CHECKPOINTS,
+            Use("of .onnx files", (*_BASE, *_RUN, *_all("ONNX"))),
+            Use("of checkpoints", (*_BASE, *_TORCH)),
         ),
     ),
     "describe": Command(
@@ -181,11 +181,11 @@ COMMANDS = {
         (*_BASE, *_RUN, *_all("ONNX")),
         uses=(_FROM_LMDB, Use("with --html", _all("Jinja2", "matplotlib"))),
     ),
-    "lm train": Command("crnn_deploy.cli.lm:lm", _BASE),
+    "lm train": Command("crnn_deploy.cli.lm:lm", _all("NumPy")),
     "doctor": Command(
         "crnn_deploy.cli.doctor:doctor",
         (),
-        uses=(Use("with --model", (*_BASE, *_RUN)),),
+        uses=(Use("with --model", (*_all("NumPy"), *_RUN)),),
     ),
     "train": Command(
         "crnn_deploy.cli.train:train",

@@ -101,19 +101,31 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("extras", COMBINATIONS, ids=",".join)
-def test_what_doctor_says_is_true(extras: tuple[str, ...], inputs: Path) -> None:
-    """With the modules of all other extras absent, every command does what it says, and nothing more."""
-    own = [one for one in LIBRARIES.values() if set(one.extras) & set(extras)]
-    if any(find_spec(one.module.partition(".")[0]) is None for one in own):
-        pytest.skip("not installed here")
-    modules = {one.module.partition(".")[0] for one in LIBRARIES.values() if one.extras}
-    absent = sorted(modules - {one.module.partition(".")[0] for one in own})
+def modules(*extras: str) -> set[str]:
+    """Top-level modules that extras bring."""
+    return {one.module.partition(".")[0] for one in LIBRARIES.values() if set(one.extras) & set(extras)}
+
+
+def check(inputs: Path, absent: set[str]) -> None:
+    """Run all that `doctor` says of an environment without these modules, and hold it to that."""
     done = subprocess.run(
-        [sys.executable, str(ROOT / "tests" / "command_lines.py"), str(inputs), *absent],
+        [sys.executable, str(ROOT / "tests" / "command_lines.py"), str(inputs), *sorted(absent)],
         capture_output=True,
         text=True,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         timeout=600,
     )
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
+
+
+@pytest.mark.parametrize("extras", COMBINATIONS, ids=",".join)
+def test_what_doctor_says_is_true(extras: tuple[str, ...], inputs: Path) -> None:
+    """Where the libraries of all other extras are absent."""
+    if any(find_spec(name) is None for name in modules(*extras)):
+        pytest.skip("not installed here")
+    check(inputs, modules(*EXTRAS) - modules(*extras))
+
+
+@pytest.mark.parametrize("module", ["numpy", "cv2"])
+def test_what_doctor_says_without_a_library_of_the_toolkit_is_true(module: str, inputs: Path) -> None:
+    check(inputs, {module, *(modules(*EXTRAS) - modules("cpu"))})
