@@ -365,7 +365,7 @@ from pathlib import Path
 import torch
 from crnn_deploy.training import loop
 from crnn_deploy.training.config import read_config
-from crnn_deploy.training.data import Stream, open_source
+from crnn_deploy.training.data import BatchStream, open_source
 built = []
 build = loop.build
 loop.build = lambda config: built.append(build(config)) or built[-1]
@@ -374,7 +374,7 @@ outcome = loop.train(config)
 [model] = built
 rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
 source = open_source(config.train[0], model.manifest.alphabet, 0)
-window = Stream([(source, 1.0)], model.manifest, config, rank=rank, world=world)[0]
+window = BatchStream([(source, 1.0)], model.manifest, config, rank=rank, world=world)[0]
 weights = {name: value.tolist() for name, value in model.weights.named_parameters()}
 told = {"step": outcome.step, "texts": [t for batch in window for t in batch.texts], "weights": weights}
 Path(sys.argv[2], f"{rank}.json").write_text(json.dumps(told))

@@ -61,8 +61,8 @@ def test_an_error_gives_the_part_back() -> None:
 
 CHILD = """
 import os, threading
-from crnn_deploy.runtime.images.budget import Budget
-budget, entered, end = Budget(1000), threading.Event(), threading.Event()
+from crnn_deploy.runtime.images.budget import MemoryBudget
+budget, entered, end = MemoryBudget(1000), threading.Event(), threading.Event()
 def hold():
     with budget.part(1000):
         entered.set()
