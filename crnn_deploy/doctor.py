@@ -6,16 +6,32 @@ Imports nothing but the standard library until it looks, so that it runs where e
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Sequence
+import sys
+import traceback
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass
 from importlib import import_module, metadata
+from importlib.util import find_spec
 from typing import Any, Literal
 
-from crnn_deploy.errors import first_line
+from crnn_deploy.commands import (
+    COMMANDS,
+    DRIVER,
+    LIBRARIES,
+    Command,
+    Library,
+    Need,
+    extra_for,
+    extras_for,
+    library_of,
+)
+from crnn_deploy.errors import CrnnDeployError, LibraryBroken, LibraryMissing, first_line
 from crnn_deploy.runtime.backends import driver
 from crnn_deploy.runtime.backends.installed import onnxruntime_distributions, onnxruntime_too_old
+from crnn_deploy.runtime.backends.openvino_import import without_telemetry
 
-__all__ = ["Diagnosis", "Finding", "examine"]
+__all__ = ["Ability", "Diagnosis", "Finding", "Limit", "examine", "explained"]
 
 Status = Literal["works", "missing", "broken"]
 
@@ -37,16 +53,34 @@ class Finding:
 
 
 @dataclass(frozen=True)
+class Limit:
+    """What a command that works cannot do here."""
+
+    what: str  # as it stands after the command's name
+    needs: tuple[str, ...]  # what is missing for it
+    install: str  # the command that brings it
+
+
+@dataclass(frozen=True)
+class Ability(Finding):
+    """A command, and how far it works."""
+
+    limits: tuple[Limit, ...] = ()
+
+
+@dataclass(frozen=True)
 class Diagnosis:
     """All that was found."""
 
     libraries: tuple[Finding, ...]
-    commands: tuple[Finding, ...]
+    commands: tuple[Ability, ...]
 
     @property
     def healthy(self) -> bool:
-        """Whether text can be read at all."""
-        return all(found.status == "works" for found in self.commands if found.name == "infer")
+        """Whether text can be read, and what reads it unless told otherwise is not broken."""
+        infer = next(found for found in self.commands if found.name == "infer")
+        broken = {found.name for found in self.libraries if found.status == "broken"}
+        return infer.status == "works" and "ONNX Runtime" not in broken
 
     def to_plain(self) -> dict[str, Any]:
         return {"healthy": self.healthy, **asdict(self)}
@@ -56,70 +90,90 @@ class Diagnosis:
         for title, findings in (("libraries", self.libraries), ("commands", self.commands)):
             lines.append(f"{title}:")
             for found in findings:
-                lines.append(f"  {found.name:16}{found.status:9}{found.detail}")
+                lines.append(f"  {found.name:22}{found.status:9}{found.detail}".rstrip())
                 if found.install is not None:
-                    lines.append(f"{'':27}-> {found.install}")
+                    lines.append(f"{'':33}-> {found.install}")
         return "\n".join(lines)
 
 
 def examine() -> Diagnosis:
     """Look at everything, import by import."""
-    found = {item.name: item for item in _libraries()}
-    return Diagnosis(tuple(found.values()), tuple(_command(found, *command) for command in _COMMANDS))
+    with redirect_stdout(sys.stderr):  # what a library says of its own import
+        found = {item.name: item for item in _libraries()}
+    return Diagnosis(
+        tuple(found.values()), tuple(_ability(name, command, found) for name, command in COMMANDS.items())
+    )
 
 
 def _libraries() -> list[Finding]:
-    nvidia = driver.probe()
-    return [
+    findings = [
         Finding("Python", "works", f"{platform.python_version()}, {platform.system()} {platform.machine()}"),
-        _library("NumPy", "numpy", "crnn-deploy"),
-        _library("OpenCV", "cv2", "crnn-deploy"),
-        _onnxruntime(),
-        _library("PyTorch", "torch", "crnn-deploy[export]", _torch),
-        _library("ONNX", "onnx", "crnn-deploy[export]"),
-        _library("onnxscript", "onnxscript", "crnn-deploy[export]"),
-        _library("safetensors", "safetensors", "crnn-deploy[export]"),
-        _library("RapidFuzz", "rapidfuzz", "crnn-deploy[evaluate]"),
-        _library("Jinja2", "jinja2", "crnn-deploy[evaluate]"),
-        _library("numba", "numba", "crnn-deploy[decode]"),
-        _library("KenLM", "kenlm", "crnn-deploy[kenlm]", lambda _: metadata.version("kenlm")),
-        _library("Pydantic", "pydantic", "crnn-deploy[train]"),
-        _library("Pillow", "PIL", "crnn-deploy[train]"),
-        _library("TensorRT", "tensorrt", "crnn-deploy[tensorrt]"),
-        _library("TensorRT-RTX", "tensorrt_rtx", "crnn-deploy[tensorrt-rtx]"),
-        _driver(nvidia),
-        _library("PyCUDA", "pycuda.driver", "crnn-deploy[pycuda]", lambda _: metadata.version("pycuda")),
-        _library(
-            "cuda-bindings",
-            "cuda.bindings.driver",
-            "crnn-deploy[cuda]",
-            lambda _: metadata.version("cuda-bindings"),
-        ),
+        *(_library(name, library) for name, library in LIBRARIES.items()),
     ]
+    builders = [item.name for item in findings].index("TensorRT-RTX")
+    findings.insert(builders + 1, _driver(driver.probe()))
+    return findings
 
 
-def _library(
-    name: str,
-    module: str,
-    extra: str,
-    describe: Callable[[Any], str] = lambda module: str(module.__version__),
-) -> Finding:
-    install = f"pip install '{extra}'"
+def _library(name: str, library: Library) -> Finding:
+    install = _remedy([name])
+    if name == "ONNX Runtime" and len(onnxruntime_distributions()) == 2:
+        return Finding(
+            name,
+            "broken",
+            "onnxruntime and onnxruntime-gpu overwrite each other's files",
+            "pip uninstall -y onnxruntime onnxruntime-gpu, then pip install 'crnn-deploy[cpu]' or [gpu]",
+        )
     try:
-        return Finding(name, "works", describe(import_module(module)))
+        module = without_telemetry() if name == "OpenVINO" else import_module(library.module)
+        describe = _DESCRIBE.get(name)
+        return Finding(name, "works", _version(library, module) if describe is None else describe(module))
     except ModuleNotFoundError as error:
         # its own name or one above it: not there; another: a part of it is missing
-        if module.startswith(error.name or " "):
+        if library.module.startswith(error.name or " "):
             return Finding(name, "missing", "not installed", install)
-        return Finding(name, "broken", first_line(error), install)
+        return Finding(name, "broken", _reason(error), _mend(name) if not library.extras else install)
     except Exception as error:  # what a broken library raises when it is imported is its own affair
-        return Finding(name, "broken", first_line(error), _MENDS.get(module, f"{install} --force-reinstall"))
+        innermost = _culprit(error) if isinstance(error, ImportError | OSError) else None
+        return Finding(name, "broken", _reason(error), _mend(innermost or name))
 
 
-_MENDS = {  # where reinstalling does not help
-    "cv2": "apt-get install libgl1 libglib2.0-0, or pip install opencv-python-headless",
-    "pycuda.driver": "install NVIDIA's driver (PyCUDA loads libcuda.so.1)",
+def _remedy(libraries: Collection[str]) -> str:
+    """The command that installs libraries that are not there."""
+    if own := [name for name in libraries if not LIBRARIES[name].extras]:
+        return _mend(own[0])  # pip believes that it is installed
+    return f"pip install 'crnn-deploy[{','.join(extras_for(libraries))}]'"
+
+
+def _mend(name: str) -> str:
+    """The command for a library that is there and cannot be imported."""
+    if name in _MENDS:
+        return _MENDS[name]
+    requirements = LIBRARIES[name].requirements
+    installed = next(filter(_installed, requirements), requirements[0])
+    return f"pip install --force-reinstall --no-deps {installed}"
+
+
+_NO_DRIVER = "install NVIDIA's driver; in a container, start it with --gpus all"
+_MENDS = {  # where reinstalling it is not enough
+    # distributions of OpenCV write over each other's files, and removing one removes those of all
+    "OpenCV": "pip uninstall -y opencv-python opencv-contrib-python && "
+    "pip install --force-reinstall --no-deps opencv-python-headless",
+    "PyCUDA": "install NVIDIA's driver (PyCUDA loads libcuda.so.1)",
 }
+
+
+def _installed(requirement: str) -> str | None:
+    """Its version."""
+    try:
+        return metadata.version(requirement)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _version(library: Library, module: Any) -> str:
+    # another distribution may have brought it, such as opencv-contrib-python
+    return next(filter(None, map(_installed, library.requirements)), None) or str(module.__version__)
 
 
 def _torch(torch: Any) -> str:
@@ -128,17 +182,6 @@ def _torch(torch: Any) -> str:
     return (
         f"{torch.__version__}, CUDA {torch.version.cuda}, GPU {'yes' if torch.cuda.is_available() else 'no'}"
     )
-
-
-def _onnxruntime() -> Finding:
-    if len(onnxruntime_distributions()) == 2:
-        return Finding(
-            "ONNX Runtime",
-            "broken",
-            "onnxruntime and onnxruntime-gpu overwrite each other's files",
-            "pip uninstall -y onnxruntime onnxruntime-gpu, then pip install 'crnn-deploy[cpu]' or [gpu]",
-        )
-    return _library("ONNX Runtime", "onnxruntime", "crnn-deploy[cpu]", _providers)
 
 
 def _providers(ort: Any) -> str:
@@ -159,30 +202,79 @@ def _providers(ort: Any) -> str:
     return f"{ort.__version__}, runs on {', '.join(real) or 'nothing'}{idle}"
 
 
+_DESCRIBE: dict[str, Callable[[Any], str]] = {"ONNX Runtime": _providers, "PyTorch": _torch}
+
+
 def _driver(nvidia: driver.Driver) -> Finding:
     if nvidia.problem is not None:
-        install = "install NVIDIA's driver; in a container, start it with --gpus all"
-        return Finding("NVIDIA driver", "missing", nvidia.problem, install)
+        return Finding(DRIVER, "missing", nvidia.problem, _NO_DRIVER)
     gpus = ", ".join(f"{gpu.name} ({gpu.target}, {gpu.memory / 2**30:.0f} GiB)" for gpu in nvidia.gpus)
-    return Finding("NVIDIA driver", "works", f"{nvidia.version or '?'}, CUDA {nvidia.cuda}: {gpus}")
+    return Finding(DRIVER, "works", f"{nvidia.version or '?'}, CUDA {nvidia.cuda}: {gpus}")
 
 
-# what each command needs: every library of the first list, and one of the second where it is not empty
-_BASE = ("NumPy", "OpenCV", "ONNX Runtime")
-_EXPORT = (*_BASE, "PyTorch", "ONNX", "onnxscript", "safetensors", "RapidFuzz")
-_COMMANDS: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
-    ("infer", _BASE, ()),
-    ("export", _EXPORT, ()),
-    ("evaluate", (*_BASE, "RapidFuzz", "Jinja2"), ()),
-    ("train", (*_EXPORT, "Pydantic", "Pillow"), ()),
-    ("build-engine", _EXPORT, ("TensorRT", "TensorRT-RTX")),
-)
+def _ability(name: str, command: Command, found: Mapping[str, Finding]) -> Ability:
+    """A command, held against what was found."""
+
+    def lacking(needs: Iterable[Need]) -> list[Need]:
+        return [need for need in needs if not any(found[one].status == "works" for one in need)]
+
+    ways = [way for way in command.ways if not lacking(way.needs)]
+    needs = command.needs if ways or not command.ways else (*command.needs, *command.ways[0].needs)
+    if missing := lacking(needs):
+        detail = f"needs {', '.join(map(' or '.join, missing))}"
+        return Ability(name, "missing", detail, _install(missing, found))
+    limits = tuple(
+        Limit(use.what, tuple(map(" or ".join, missing)), _install(missing, found))
+        for use in (*command.ways, *command.uses)
+        if (missing := lacking(use.needs))
+    )
+    said = "; ".join(f"{limit.what}: needs {', '.join(limit.needs)}" for limit in limits)
+    return Ability(name, "works", said, limits=limits)
 
 
-def _command(found: dict[str, Finding], name: str, every: Sequence[str], one: Sequence[str]) -> Finding:
-    lacking = [found[library] for library in every if found[library].status != "works"]
-    if one and not any(found[library].status == "works" for library in one):
-        lacking.append(found[one[-1]])
-    if not lacking:
-        return Finding(name, "works", "")
-    return Finding(name, "missing", f"needs {', '.join(item.name for item in lacking)}", lacking[0].install)
+def _install(missing: Sequence[Need], found: Mapping[str, Finding]) -> str:
+    """What brings the first library of each need, and mends those that are broken."""
+    names = [need[0] for need in missing]
+    absent = [
+        name
+        for name in names
+        if name in LIBRARIES and LIBRARIES[name].extras and found[name].status == "missing"
+    ]
+    steps = [found[name].install for name in names if name not in absent]
+    if absent:
+        steps.append(_remedy(absent))
+    return "; ".join(dict.fromkeys(step for step in steps if step is not None))
+
+
+def explained(error: Exception, command: str) -> CrnnDeployError | None:
+    """What to do about the library that an error comes from; None where it comes from none.
+
+    command: which of the toolkit's needed it
+    """
+    if not isinstance(error, ImportError | OSError) or (library := _culprit(error)) is None:
+        return None
+    top = LIBRARIES[library].module.partition(".")[0]
+    if not isinstance(error, ModuleNotFoundError) or find_spec(top) is not None:
+        return LibraryBroken(library, _reason(error), _mend(library))
+    if LIBRARIES[library].extras:
+        return LibraryMissing("this command", library, extra_for(library, command))
+    return LibraryBroken(library, "it is not installed", _mend(library))
+
+
+def _culprit(error: ImportError | OSError) -> str | None:
+    """The library whose import raised it: it says so itself, or the innermost of those being imported."""
+    if isinstance(error, ImportError) and (named := library_of(error.name or "")) is not None:
+        return named
+    importing = [
+        frame.f_globals.get("__name__", "")
+        for frame, _ in traceback.walk_tb(error.__traceback__)
+        if frame.f_code.co_name == "<module>"
+    ]
+    return next(filter(None, map(library_of, reversed(importing))), None)
+
+
+def _reason(error: BaseException) -> str:
+    """One line; of the error that began it, since libraries wrap it in pages of advice."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return first_line(error)

@@ -13,6 +13,7 @@ __all__ = [
     "BackendMissing",
     "CharacterUnknown",
     "CrnnDeployError",
+    "LibraryBroken",
     "LibraryMissing",
     "ManifestInvalid",
     "ManifestMissing",
@@ -160,6 +161,13 @@ class LibraryMissing(CrnnDeployError, ImportError):
 
     def __init__(self, purpose: str, library: str, extra: str) -> None:
         super().__init__(f"{purpose} needs {library}; run pip install 'crnn-deploy[{extra}]'")
+
+
+class LibraryBroken(CrnnDeployError, ImportError):
+    """A library that cannot be imported though it should be there."""
+
+    def __init__(self, library: str, reason: str, remedy: str) -> None:
+        super().__init__(f"{library} cannot be imported: {reason}; to mend it: {remedy}")
 
 
 class VerdictFailed(CrnnDeployError):

@@ -14,11 +14,14 @@ import pytest
 from click.testing import CliRunner
 
 from crnn_deploy.cli.main import main
+from crnn_deploy.commands import COMMANDS, LIBRARIES
 from crnn_deploy.runtime.backends import driver
 
-HEAVY = (
-    *("numpy", "cv2", "torch", "onnx", "onnxruntime", "onnxscript", "safetensors", "rapidfuzz", "jinja2"),
-    *("PIL", "pydantic", "tensorrt", "tensorrt_rtx", "pycuda", "cuda", "numba", "kenlm"),
+HEAVY = tuple(
+    name
+    for one in LIBRARIES.values()
+    if one.module != "click"
+    for name in {one.module, one.module.split(".")[0]}
 )
 
 
@@ -40,12 +43,92 @@ def test_in_a_bare_environment_it_names_every_install() -> None:
     libraries, commands = found(text), found(text, "commands")
     assert code == 1 and json.loads(text)["healthy"] is False
     assert libraries["Python"]["status"] == "works"
-    others = {name: item for name, item in libraries.items() if name not in ("Python", "NVIDIA driver")}
+    others = {
+        name: item for name, item in libraries.items() if name not in ("Python", "click", "NVIDIA driver")
+    }
     assert {item["status"] for item in others.values()} == {"missing"}
     assert all("pip install" in item["install"] for item in others.values())
+    assert others.keys() == LIBRARIES.keys() - {"click"}
     assert libraries["TensorRT"]["install"] == "pip install 'crnn-deploy[tensorrt]'"
-    assert {item["status"] for item in commands.values()} == {"missing"}
-    assert "needs NumPy, OpenCV, ONNX Runtime" in commands["infer"]["detail"]
+    assert commands.keys() == COMMANDS.keys()
+    assert {name for name, item in commands.items() if item["status"] == "works"} == {"doctor"}
+    assert commands["infer"]["detail"] == "needs NumPy, OpenCV, ONNX Runtime"
+    assert commands["infer"]["install"].endswith("; pip install 'crnn-deploy[cpu]'")
+    assert commands["train"]["install"].endswith("; pip install 'crnn-deploy[train]'")
+
+
+def test_a_command_says_what_it_cannot_do() -> None:
+    absent = ("torch", "jinja2", "matplotlib", "openvino", "tensorrt", "tensorrt_rtx")
+    code, text = doctor(f"sys.modules.update(dict.fromkeys({absent!r}))", "--json")
+    commands = found(text, "commands")
+    assert code == 0
+    limits = {limit["what"]: limit for limit in commands["evaluate"]["limits"]}
+    assert limits["of checkpoints"]["needs"] == ["PyTorch"]
+    assert limits["of checkpoints"]["install"] == "pip install 'crnn-deploy[export]'"
+    assert limits["of .engine files"]["needs"][0] == "TensorRT-RTX or TensorRT"
+    assert "with --html: needs Jinja2" in commands["evaluate"]["detail"]
+    html = next(one for one in commands["quantize"]["limits"] if one["what"] == "with --html")
+    assert html["install"] == "pip install 'crnn-deploy[evaluate,train]'"
+    assert commands["build-engine"]["detail"].startswith("needs TensorRT-RTX or TensorRT")
+    assert commands["build-engine"]["install"] == "pip install 'crnn-deploy[tensorrt-rtx]'"
+    assert commands["set-decoding"]["detail"] == "" and commands["set-decoding"]["limits"] == []
+
+
+def test_openvino_alone_reads_images_and_a_broken_onnxruntime_is_not_fine() -> None:
+    pytest.importorskip("openvino")
+    code, text = doctor("sys.modules['onnxruntime'] = sys.modules['torch'] = None", "--json")
+    infer = found(text, "commands")["infer"]
+    assert code == 0 and infer["status"] == "works"
+    assert "with --backend onnxruntime, the default: needs ONNX Runtime" in infer["detail"]
+
+
+BROKEN = "raise ImportError('libxcb.so.1: cannot open shared object file: No such file or directory')\n"
+
+
+@pytest.mark.parametrize(
+    ("module", "body", "command", "expected"),
+    [
+        ("cv2", BROKEN, "infer data/01.png", "OpenCV cannot be imported: libxcb.so.1: cannot open shared"),
+        ("cv2", BROKEN, "benchmark data/01.png", "OpenCV cannot be imported: libxcb.so.1"),
+        ("cv2", "import absent_part\n", "infer data/01.png", "OpenCV cannot be imported: No module named"),
+        ("onnxruntime", BROKEN, "infer data/01.png", "ONNX Runtime cannot be imported: libxcb.so.1"),
+        ("onnx", BROKEN, "set-decoding data/01.png -o x.onnx", "ONNX cannot be imported: libxcb.so.1"),
+        (
+            "numpy",
+            "try:\n    raise OSError('libblas.so: no')\nexcept OSError as e:\n"
+            "    raise ImportError('\\n\\nIMPORTANT: PLEASE READ THIS FOR ADVICE') from e\n",
+            "infer data/01.png",
+            "NumPy cannot be imported: libblas.so: no",
+        ),
+    ],
+    ids=["cv2", "cv2-benchmark", "cv2-part", "onnxruntime", "onnx", "numpy"],
+)
+def test_a_command_says_how_a_broken_library_is_mended(
+    module: str, body: str, command: str, expected: str, tmp_path: Path
+) -> None:
+    """The remedy is that of doctor."""
+    package = tmp_path / "broken" / module
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text(body)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "01.png").touch()
+    environment = {
+        **os.environ,
+        "PYTHONPATH": f"{tmp_path / 'broken'}{os.pathsep}{Path(__file__).parents[1]}",
+    }
+    run = [sys.executable, "-m", "crnn_deploy"]
+    done = subprocess.run(
+        [*run, *command.split()], capture_output=True, text=True, env=environment, cwd=tmp_path, timeout=60
+    )
+    assert done.returncode == 2, done.stderr
+    [line] = done.stderr.splitlines()
+    assert line.startswith(f"Error: {expected}")
+    name = next(name for name, one in LIBRARIES.items() if one.module == module)
+    asked = subprocess.run(
+        [*run, "doctor", "--json"], capture_output=True, text=True, env=environment, cwd=tmp_path, timeout=60
+    )
+    library = found(asked.stdout)[name]
+    assert library["status"] == "broken" and line.endswith(f"; to mend it: {library['install']}")
 
 
 @pytest.mark.parametrize("suffix", ["onnx", "engine", "pth"])
@@ -132,7 +215,7 @@ def test_the_table() -> None:
     lines = text.splitlines()
     assert code == 1 and lines[0] == "libraries:" and "commands:" in lines
     at = next(i for i, line in enumerate(lines) if line.startswith("  OpenCV"))
-    assert lines[at].split()[1] == "missing" and lines[at + 1].strip() == "-> pip install 'crnn-deploy'"
+    assert lines[at].split()[1] == "missing" and lines[at + 1].strip().endswith(" opencv-python-headless")
 
 
 @pytest.mark.parametrize(("code", "expected"), [(100, "no CUDA-capable GPU"), (34, "stub"), (7, "error 7")])

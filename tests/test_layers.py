@@ -15,6 +15,7 @@ PACKAGE = Path(__file__).parents[1] / "crnn_deploy"
 # each room and the rooms that it imports, from the bottom up: a room imports those above its line alone
 ROOMS: dict[str, str] = {
     "errors": "",
+    "commands": "",
     "models": "",
     "networks": "errors",
     "files": "errors",
@@ -28,7 +29,7 @@ ROOMS: dict[str, str] = {
     "runtime": (
         "decoding_rule errors files manifest models process runtime.backends runtime.decoding runtime.images"
     ),
-    "doctor": "errors runtime.backends",
+    "doctor": "commands errors runtime.backends",
     "graph": "errors files manifest runtime.backends",
     "datasets": "errors files manifest process recipes runtime.decoding runtime.images",
     "synthesis": "datasets errors files",
@@ -56,7 +57,8 @@ ROOMS: dict[str, str] = {
     ),
     "inspection": "errors export graph manifest recipes runtime.backends",
     "cli": (
-        "datasets decoding_rule doctor engine errors evaluation export files graph inspection manifest "
+        "commands datasets decoding_rule doctor engine errors evaluation export files graph inspection "
+        "manifest "
         "models parity process quantization recipes runtime runtime.backends runtime.decoding "
         "runtime.images synthesis training"
     ),
@@ -219,6 +221,7 @@ def test_a_command_imports_only_click_and_errors_before_it_runs(name: str) -> No
     }
     # options are held to the same
     rooms = (
+        "commands",
         "errors",
         "process",
         "cli.options",

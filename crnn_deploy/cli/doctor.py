@@ -24,7 +24,7 @@ def doctor(model: Path | None, as_json: bool, json_file: Path | None) -> None:
     crnn-deploy doctor
     crnn-deploy doctor --model plates.onnx
 
-    Exit code: 0 when `infer` works, else 1.
+    Exit code: 0 when `infer` works, else 1; 1 too when ONNX Runtime is broken.
     """
     from crnn_deploy.errors import ModelUnreadable
     from crnn_deploy.files import check_outputs

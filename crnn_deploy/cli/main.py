@@ -10,29 +10,13 @@ from typing import Any
 import click
 
 from crnn_deploy.cli.say import say
-from crnn_deploy.errors import CrnnDeployError, LibraryMissing, printable
+from crnn_deploy.commands import COMMANDS
+from crnn_deploy.errors import CrnnDeployError, printable
 from crnn_deploy.process import INTERRUPTED, interrupted
 
 __all__ = ["main"]
 
-_COMMANDS = {
-    "infer": "crnn_deploy.cli.infer:infer",
-    "export": "crnn_deploy.cli.export:export",
-    "build-engine": "crnn_deploy.cli.build_engine:build_engine",
-    "calibrate": "crnn_deploy.cli.calibrate:calibrate",
-    "quantize": "crnn_deploy.cli.quantize:quantize",
-    "verify": "crnn_deploy.cli.verify:verify",
-    "evaluate": "crnn_deploy.cli.evaluate:evaluate",
-    "benchmark": "crnn_deploy.cli.benchmark:benchmark",
-    "inspect": "crnn_deploy.cli.inspect:inspect_command",
-    "describe": "crnn_deploy.cli.describe:describe",
-    "set-decoding": "crnn_deploy.cli.set_decoding:set_decoding",
-    "calibrate-confidence": "crnn_deploy.cli.calibrate_confidence:calibrate_confidence",
-    "lm": "crnn_deploy.cli.lm:lm",
-    "doctor": "crnn_deploy.cli.doctor:doctor",
-    "train": "crnn_deploy.cli.train:train",
-    "dataset": "crnn_deploy.cli.dataset:dataset",
-}
+_PLACES = {name.partition(" ")[0]: command.place for name, command in COMMANDS.items()}
 _RENAMED = {  # options of earlier versions, and what they are called in the commands that had them
     "--batch": ("--batch-range", "--batches"),
     "--confidence": ("--confident-above",),
@@ -44,11 +28,6 @@ _RENAMED = {  # options of earlier versions, and what they are called in the com
     "--target": ("--target-device",),
     "--tf32": ("--allow-tf32",),
     "--widths": ("--width-range",),
-}
-_EXTRAS = {  # which extra brings a library
-    **dict.fromkeys(("onnx", "onnxscript", "safetensors", "torch"), "export"),
-    **dict.fromkeys(("jinja2", "rapidfuzz"), "evaluate"),
-    **dict.fromkeys(("PIL", "fontTools", "matplotlib", "pydantic", "rich", "tensorboard", "yaml"), "train"),
 }
 
 
@@ -84,11 +63,11 @@ class _Group(click.Group):
     """
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(_COMMANDS)
+        return list(_PLACES)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in self.commands and cmd_name in _COMMANDS:
-            module, name = _COMMANDS[cmd_name].split(":")
+        if cmd_name not in self.commands and cmd_name in _PLACES:
+            module, name = _PLACES[cmd_name].split(":")
             command: click.Command = getattr(importlib.import_module(module), name)
             _add_debug_option(command)
             self.add_command(command, cmd_name)
@@ -120,8 +99,10 @@ class _Group(click.Group):
                 traceback.print_exception(error)
             if interrupted():
                 ctx.exit(INTERRUPTED)
-            if isinstance(error, ModuleNotFoundError) and (extra := _EXTRAS.get(_library(error))):
-                error = LibraryMissing("this command", _library(error), extra)
+            if not isinstance(error, CrnnDeployError):
+                from crnn_deploy.doctor import explained
+
+                error = explained(error, ctx.invoked_subcommand or "") or error
             message, exit_code = str(error), getattr(error, "exit_code", 1)
             if not isinstance(error, CrnnDeployError | OSError):  # a full disk is nobody's bug
                 kind = type(error).__name__
@@ -135,10 +116,6 @@ def _name_now(error: click.NoSuchOption) -> str | None:
     command = click.Group("none") if error.ctx is None else error.ctx.command
     known = {name for parameter in command.params for name in parameter.opts}
     return next((name for name in _RENAMED.get(error.option_name, ()) if name in known), None)
-
-
-def _library(error: ModuleNotFoundError) -> str:
-    return (error.name or "").partition(".")[0]
 
 
 @click.group(cls=_Group, params=[_debug_option()], context_settings={"help_option_names": ["-h", "--help"]})

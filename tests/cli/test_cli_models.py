@@ -398,9 +398,9 @@ def test_no_manifest_names_describe(tmp_path: Path) -> None:
         ("rapidfuzz", ["evaluate", "any.onnx", "labels.txt"], "evaluate"),
     ],
 )
-def test_a_missing_extra_is_named(library: str, arguments: list[str], extra: str) -> None:
+def test_a_missing_extra_is_named(module: str, library: str, arguments: list[str], extra: str) -> None:
     code = (
-        f"import sys; sys.modules[{library!r}] = None\n"
+        f"import sys; sys.modules[{module!r}] = None\n"
         f"from crnn_deploy.cli.main import main; main({arguments!r})"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)

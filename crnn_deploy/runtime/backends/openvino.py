@@ -6,7 +6,6 @@ import ctypes
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib import import_module
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, ClassVar, Literal
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from crnn_deploy.errors import BackendMissing, ModelClosed, ModelUnreadable, RunFailed
 from crnn_deploy.manifest import Manifest
 from crnn_deploy.runtime.backends.onnx_file import check_self_contained, read_metadata
+from crnn_deploy.runtime.backends.openvino_import import without_telemetry
 from crnn_deploy.runtime.backends.outputs import frames_of
 from crnn_deploy.runtime.decoding.ctc import Frames
 
@@ -74,24 +74,13 @@ class OpenVinoBackend:
 
 
 def import_openvino() -> Any:
-    """The library's module, without its telemetry. Raises BackendMissing.
-
-    As soon as it is imported, OpenVINO tells Google Analytics so and writes an identifier below the user's
-    home, unless this package of its own is missing.
-    """
-    reports = "openvino_telemetry"
-    before = sys.modules.get(reports)
-    sys.modules[reports] = None  # type: ignore[assignment]  # so that its import fails
+    """The library's module, without its telemetry. Raises BackendMissing."""
     try:
-        return import_module("openvino")
+        return without_telemetry()
     except (ImportError, OSError) as error:
         raise BackendMissing(
             f"OpenVINO is not usable here ({error}); run pip install 'crnn-deploy[openvino]'"
         ) from error
-    finally:
-        del sys.modules[reports]
-        if before is not None:
-            sys.modules[reports] = before
 
 
 class _Stack(ctypes.Structure):

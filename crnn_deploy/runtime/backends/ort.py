@@ -288,7 +288,9 @@ def _import_onnxruntime() -> ModuleType:
         )
     try:
         ort = import_module("onnxruntime")
-    except ImportError as error:
+    except ModuleNotFoundError as error:
+        if error.name != "onnxruntime":  # it is there, and broken
+            raise
         raise BackendMissing(
             "no inference library is installed; run pip install 'crnn-deploy[cpu]' "
             "(or 'crnn-deploy[gpu]' on a machine with an NVIDIA GPU)"
