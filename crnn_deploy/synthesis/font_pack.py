@@ -25,7 +25,7 @@ from typing import Any, BinaryIO
 from fontTools.ttLib import TTFont
 
 from crnn_deploy.errors import CrnnDeployError
-from crnn_deploy.files import replacing
+from crnn_deploy.files import replacing, sha256
 from crnn_deploy.synthesis.fonts import FOLDERS, Face, FontsMissing, Tier, packages, scan
 from crnn_deploy.synthesis.texts import WORD_LISTS
 
@@ -184,7 +184,7 @@ def _unpack(path: Path, folder: Path) -> Material:
     if contents["schema"] != _SCHEMA:
         raise ValueError(f"its schema is {contents['schema']}, this version reads {_SCHEMA}")
     for row in (*contents["fonts"], *contents["word_lists"]):
-        if hashlib.sha256(_inside(folder, row["path"]).read_bytes()).hexdigest() != row["sha256"]:
+        if sha256(_inside(folder, row["path"])) != row["sha256"]:
             raise ValueError(f"{row['path']} has changed")
     return Material(
         tuple(_inside(folder, name) for name in contents["folders"]),

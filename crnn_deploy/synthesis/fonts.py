@@ -7,7 +7,6 @@ all held out.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import struct
 import sys
@@ -27,7 +26,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from crnn_deploy.errors import CrnnDeployError
-from crnn_deploy.files import write
+from crnn_deploy.files import sha256, write
 
 __all__ = [
     "FOLDERS",
@@ -150,7 +149,7 @@ def _faces(path: Path) -> Iterator[Face]:
         usable = [letters <= known and _draws_letters(path, at) for at, (_, known) in enumerate(tables)]
     except (TTLibError, OSError, LookupError, ValueError, AssertionError, struct.error):
         return  # not a font, whatever its name says, or a broken one
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    digest = sha256(path)
     for index, (names, characters) in enumerate(tables):
         if usable[index]:
             yield _face(path, index, names, characters, digest)

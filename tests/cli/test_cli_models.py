@@ -390,12 +390,12 @@ def test_no_manifest_names_describe(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("library", "arguments", "extra"),
+    ("module", "library", "arguments", "extra"),
     [
-        ("pydantic", ["train", "--config", "any.yaml"], "train"),
-        ("PIL", ["dataset", "fonts"], "train"),
-        ("onnx", ["inspect", str(DEFAULT)], "export"),
-        ("rapidfuzz", ["evaluate", "any.onnx", "labels.txt"], "evaluate"),
+        ("pydantic", "Pydantic", ["train", "--config", "any.yaml"], "train"),
+        ("PIL", "Pillow", ["dataset", "fonts"], "train"),
+        ("onnx", "ONNX", ["inspect", str(DEFAULT)], "export"),
+        ("rapidfuzz", "RapidFuzz", ["evaluate", "any.onnx", "labels.txt"], "evaluate"),
     ],
 )
 def test_a_missing_extra_is_named(module: str, library: str, arguments: list[str], extra: str) -> None:

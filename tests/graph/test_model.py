@@ -108,7 +108,7 @@ def test_a_command_reads_its_model_once(command: str, expected: int, tmp_path: P
             "tensorrt-rtx",
             "--target",
             "sm_89",
-            "--widths",
+            "--width-range",
             "32,64,64",
             "-o",
             output,
