@@ -1,10 +1,10 @@
 """A command line for everything that the table of commands says a command can do, and its run.
 
-    python tests/command_lines.py FOLDER [MODULE ...] [--without-export]
+    python tests/command_lines.py FOLDER [MODULE ...] [--quick]
 
 runs what `doctor` says works in this Python, and what it says does not, on the files that `make_inputs` left
 in FOLDER, as if the MODULEs were not installed. Prints what `doctor` was wrong about; on stderr, each command
-with its CPU time. Needs the toolkit alone. --without-export leaves the slowest command out.
+with its CPU time. Needs the toolkit alone. --quick leaves the slowest out.
 """
 
 from __future__ import annotations
@@ -97,6 +97,8 @@ NOT_RUN = {
     "doctor": "it is what is asked",
 }
 OF_SPEED = ("at full speed", "with operations counted")  # what works without the library too, and less well
+
+_SLOW = ("export", "calibrate")
 
 _FAILED = re.compile(
     r"needs .*; run |cannot be imported|unexpected|no inference library|is not usable here|Traceback"
@@ -224,6 +226,6 @@ if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as made:
         os.environ["CRNN_DEPLOY_CACHE"] = made  # what is remembered from elsewhere may not run here
         with redirect_stdout(sys.stderr):  # OpenCV prints why it cannot be imported
-            wrong = _wrong(made, ["export"] if "--without-export" in sys.argv else [])
+            wrong = _wrong(made, _SLOW if "--quick" in sys.argv else [])
         for line in wrong:
             print(line)

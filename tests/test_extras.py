@@ -125,7 +125,7 @@ def test_what_doctor_says_is_true(extras: tuple[str, ...], inputs: Path) -> None
         pytest.skip("not installed here")
     # once is enough of what takes longest
     slow = "torch" in modules(*extras) and extras != ("cpu", "export")
-    check(inputs, modules(*EXTRAS) - modules(*extras), *(("--without-export",) if slow else ()))
+    check(inputs, modules(*EXTRAS) - modules(*extras), *(("--quick",) if slow else ()))
 
 
 @pytest.mark.parametrize("module", ["numpy", "cv2"])
