@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -21,15 +22,27 @@ from command_lines import make_inputs
 ROOT = Path(__file__).parents[1]
 
 
+def copy_of_the_toolkit(folder: Path) -> None:
+    """What is installed, copied, since setuptools leaves its work in the folder that it installs from."""
+    for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, folder)
+    shutil.copytree(
+        ROOT / "crnn_deploy", folder / "crnn_deploy", ignore=shutil.ignore_patterns("__pycache__")
+    )
+
+
 def tried(extras: str, folder: Path, inputs: Path, torch: str) -> bool:
     """Whether everything is as `doctor` says in an environment with these extras alone."""
     venv.create(folder, with_pip=True)
+    source = folder / "source"
+    source.mkdir()
+    copy_of_the_toolkit(source)
     python = folder / "bin" / "python"
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     install = [str(python), "-m", "pip", "install", "-q", "-c", str(ROOT / "constraints.txt")]
     if {"export", "train"} & set(extras.split(",")):
         subprocess.run([*install, f"torch=={torch}"], check=True, env=environment)
-    subprocess.run([*install, f"{ROOT}[{extras}]"], check=True, env=environment, cwd=folder)
+    subprocess.run([*install, f"{source}[{extras}]"], check=True, env=environment)
     subprocess.run([str(python), "-m", "pip", "check"], check=True, env=environment)
     lines = [str(python), str(ROOT / "tests" / "command_lines.py"), str(inputs)]
     done = subprocess.run(lines, stdout=subprocess.PIPE, text=True, env=environment)
