@@ -12,6 +12,8 @@ from crnn_deploy.cli.say import progress_bar, say
 
 __all__ = ["export"]
 
+_MOST_SHOWN = 60  # characters, of an alphabet
+
 
 def _list_recipes(ctx: click.Context, _: click.Parameter, value: bool) -> None:
     if value:
@@ -81,3 +83,7 @@ def export(checkpoint: Path, output: Path | None, graph_output: Any, **source: A
     )
     if "activation" in manifest.source:
         say(f"activation: {manifest.source['activation']}")
+    if "alphabet" in manifest.source:
+        known = "".join(manifest.alphabet)
+        shown = known if len(known) <= _MOST_SHOWN else f"{known[:_MOST_SHOWN]}..."
+        say(f"alphabet: {shown} ({manifest.source['alphabet']}; if yours is another, give --alphabet)")
