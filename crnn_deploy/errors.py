@@ -102,7 +102,7 @@ class ManifestMissing(CrnnDeployError, ValueError):
     def __init__(self, path: Path) -> None:
         super().__init__(
             f"{path} has no crnn-deploy manifest (alphabet, blank, input rule); "
-            f"give it one: crnn-deploy describe {path} --alphabet FILE -o OUT.onnx"
+            f"give it one: crnn-deploy describe {path} --recipe NAME --alphabet FILE -o OUT.onnx"
         )
 
 
