@@ -274,11 +274,12 @@ def _factory(spec: str, folder: Path) -> Any:
         raise ModelInvalid(f"{spec} cannot be imported: {error}") from error
     if not callable(factory := getattr(module, attribute, None)):
         raise ModelInvalid(f"{name} has no function {attribute}")
-    with suppress(ValueError):  # a builtin may have no signature
-        try:
-            inspect.signature(factory).bind()
-        except TypeError as error:
-            raise ModelInvalid(f"{spec} is called without arguments, and needs some: {error}") from error
+    try:
+        inspect.signature(factory).bind()
+    except TypeError as error:
+        raise ModelInvalid(f"{spec} is called without arguments, and needs some: {error}") from error
+    except ValueError:
+        pass  # a builtin without a signature
     return factory
 
 

@@ -1,4 +1,4 @@
-"""The cache of optimised graphs, the choice of an engine, and `benchmark`."""
+"""The cache of optimised graphs, the choice of a backend, and `benchmark`."""
 
 from __future__ import annotations
 
