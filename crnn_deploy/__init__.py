@@ -11,6 +11,8 @@ from __future__ import annotations
 import os
 from importlib import import_module
 
+from crnn_deploy.process import not_forked  # here, so that a fork waits for the first name already
+
 TYPE_CHECKING = False  # of `typing`, which takes 5 ms; until it is there, a signal is Python's own affair
 if TYPE_CHECKING:
     from crnn_deploy.datasets import Dataset, open_dataset
@@ -77,8 +79,6 @@ def __getattr__(name: str) -> object:
 
         value: object = version("crnn-deploy")
     elif name in _HOMES:
-        from crnn_deploy.process import not_forked
-
         with not_forked():
             value = getattr(import_module(_HOMES[name]), name)
     else:

@@ -16,8 +16,6 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from types import FrameType, TracebackType
 
-from crnn_deploy.files import discard_temporaries
-
 __all__ = ["INTERRUPTED", "Stop", "answer_signals", "cpus", "interrupted", "memory", "not_forked"]
 
 INTERRUPTED = 130  # exit code, 128 + SIGINT, as shells have it
@@ -187,8 +185,12 @@ def _answer(told: int) -> None:
 
 
 def _leave() -> None:
-    discard_temporaries()
-    os._exit(INTERRUPTED)
+    try:
+        from crnn_deploy.files import discard_temporaries  # late: `import crnn_deploy` imports this module
+
+        discard_temporaries()
+    finally:
+        os._exit(INTERRUPTED)
 
 
 def _say(message: str) -> None:

@@ -63,6 +63,17 @@ def prepared():
 prepared()
 fork_while(3, prepared, prepared, 20)
 """
+FIRST = """
+import crnn_deploy
+threading.Thread(target=lambda: crnn_deploy.Recognizer, daemon=True).start()
+time.sleep(float(sys.argv[1]))
+child = os.fork()
+if child == 0:
+    signal.alarm(30)
+    os._exit(0 if crnn_deploy.Recognizer.__name__ == "Recognizer" else 3)
+print(os.waitpid(child, 0)[1], flush=True)
+os._exit(0)
+"""
 
 
 def forks(code: str, *arguments: str) -> str:
@@ -84,6 +95,11 @@ def test_children_read_with_the_model_of_their_parent() -> None:
 
 def test_children_open_a_model_while_their_parent_does() -> None:
     assert forks(OPEN) == "20 of 20"
+
+
+@pytest.mark.parametrize("seconds", ["0", "0.002", "0.01"])
+def test_a_child_loads_a_name_that_its_parent_is_loading(seconds: str) -> None:
+    assert forks(FIRST, seconds) == "0"
 
 
 def test_children_resize_as_pillow_does_while_their_parent_does() -> None:

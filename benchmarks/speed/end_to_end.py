@@ -4,7 +4,7 @@
 
 `infer` runs in a process of its own, start-up included. Inference alone runs the same batches in this
 process, made beforehand, on as many threads; reading and decoding alone is `cv2.imread` of the same files (in
-grey), and the toolkit's own (rows `image.read`), which looks at a file before it decodes it. Rates are by CPU
+grey), and the toolkit's own (rows `read_image`), which looks at a file before it decodes it. Rates are by CPU
 time, all threads together, and by the clock; the clock needs an idle machine. Needs the extras [cpu,export].
 """
 
@@ -64,7 +64,7 @@ def compared(network: str, model: Path, folders: Sequence[Path], workers: int, r
     tasks = {
         "inference alone": inference(OrtBackend(model), files, workers),
         "cv2.imread": reading(files, lambda name: cv2.imread(name, cv2.IMREAD_GRAYSCALE), workers),
-        "image.read": reading(files, read_image, workers),
+        "read_image": reading(files, read_image, workers),
     }
     cv2.setNumThreads(1)
     wall: dict[str, list[float]] = {name: [] for name in ("infer", *tasks)}

@@ -3,7 +3,7 @@
     python -m benchmarks.speed.jpeg [--images 200] [--rounds 9] [--data DIR ...] [--json FILE]
 
 Drawn words 32 to 64 px high, and the same ones 4 and 12 times larger, as phones give them; decoders take
-bytes and give grey or BGR pixels, one thread. The row `image.decode` is the toolkit's own, which checks a
+bytes and give grey or BGR pixels, one thread. The row `decode_image` is the toolkit's own, which checks a
 file before OpenCV decodes it. The text: every image of --data (folders), itself and enlarged 4 times, is
 written as JPEG and read by the default model from the whole image and from OpenCV's reduced ones, where what
 is left is at least one and a half times as high as the network; beside it, what another quality of JPEG
@@ -55,7 +55,7 @@ def opencv(flags: int) -> Decode:
 def decoders() -> dict[str, Decode]:
     """What is installed, by name."""
     found: dict[str, Decode] = {
-        "image.decode": lambda data: decode_image(data, "<bytes>"),
+        "decode_image": lambda data: decode_image(data, "<bytes>"),
         "OpenCV, BGR": opencv(cv2.IMREAD_COLOR),
         "OpenCV, grey": opencv(cv2.IMREAD_GRAYSCALE),
     }

@@ -51,7 +51,7 @@ class DatasetInvalid(CrnnDeployError, ValueError):
 class Sample:
     """An image and the text that stands in it."""
 
-    image: Source  # path, encoded bytes, array or Pillow image, for `image.read`
+    image: Source  # path, encoded bytes, array or Pillow image, for `read_image`
     text: str
     name: str  # where it is kept, for messages and reports
 

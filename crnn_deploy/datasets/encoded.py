@@ -14,7 +14,7 @@ __all__ = ["read_encoded"]
 
 
 def read_encoded(sample: Sample, *, max_pixels: int = MAX_PIXELS) -> tuple[bytes, Pixels]:
-    """The encoded image, byte for byte where it has been a file, and its pixels as `image.read` gives them.
+    """The encoded image, byte for byte where it has been a file, and its pixels as `read_image` gives them.
 
     Arrays and Pillow images are encoded as PNG. max_pixels: an image of more is refused
     Raises ImageNotFound, ImageUnreadable, ImageTooLarge.

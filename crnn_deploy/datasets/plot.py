@@ -18,7 +18,7 @@ __all__ = ["plot_widths"]
 
 
 def plot_widths(report: DatasetReport, path: Path) -> None:
-    """Write the histogram of `Report.histogram`; the suffix tells the format, as .png or .svg.
+    """Write the histogram of `DatasetReport.histogram`; the suffix tells the format, as .png or .svg.
 
     Raises OutputUnwritable.
     """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import inspect
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -275,6 +276,12 @@ def _factory(spec: str, folder: Path) -> Any:
         raise ModelInvalid(f"{spec} cannot be imported: {error}") from error
     if not callable(factory := getattr(module, attribute, None)):
         raise ModelInvalid(f"{name} has no function {attribute}")
+    try:
+        inspect.signature(factory).bind()
+    except TypeError as error:
+        raise ModelInvalid(f"{spec} is called without arguments, and needs some: {error}") from error
+    except ValueError:
+        pass  # a builtin without a signature
     return factory
 
 

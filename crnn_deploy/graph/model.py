@@ -14,7 +14,7 @@ import onnx
 from crnn_deploy.errors import ModelNotFound, ModelUnreadable, first_line
 from crnn_deploy.files import replacing
 from crnn_deploy.manifest import METADATA_KEY, Manifest
-from crnn_deploy.runtime.backends.onnx_file import check_self_contained
+from crnn_deploy.runtime.backends.onnx_file import check_self_contained, has_locations
 from crnn_deploy.runtime.backends.ort import OrtBackend, open_session
 
 __all__ = [
@@ -82,6 +82,10 @@ def _read(path: Path) -> tuple[onnx.ModelProto, str]:
         graph = onnx.load_model_from_string(content)
         if outside:
             onnx.load_external_data_for_model(graph, str(path.parent))
+            if has_locations(graph.SerializeToString()):  # from memory, ONNX Runtime looks for them elsewhere
+                raise ModelUnreadable(path, "its sparse tensors lie in other files; keep them in the model")
+    except ModelUnreadable:
+        raise
     except Exception as error:  # onnx raises protobuf's, its checker's and the file system's errors
         raise ModelUnreadable(path, f"not a valid ONNX file: {first_line(error)}") from error
     return graph, hashlib.sha256(content).hexdigest()

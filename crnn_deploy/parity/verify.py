@@ -59,7 +59,7 @@ def verify(
     open_checkpoint: opens a checkpoint in PyTorch, fed as the other model's manifest says where it has one
     images: a folder, file or glob; without it and `labelled`, images are drawn
     labelled: images and their texts, which the verdict then counts right and wrong strings by
-    tolerance: of logits; None: `parity.TOLERANCE`, and for an engine what its format costs this network,
+    tolerance: of logits; None: `compare.TOLERANCE`, and for an engine what its format costs this network,
         measured on some of the images
     Raises NotComparable and what opening a model raises.
     """

@@ -240,7 +240,7 @@ def test_jpeg_decoders_give_the_same_picture() -> None:
     for times in benchmarks.speed.jpeg.REDUCED:
         small = np.asarray(found[f"OpenCV, grey, 1/{times}"](data))
         assert small.shape == (-(-whole.shape[0] // times), -(-whole.shape[1] // times))
-    assert np.abs(np.asarray(found["image.decode"](data)).mean() - whole.mean()) < 2
+    assert np.abs(np.asarray(found["decode_image"](data)).mean() - whole.mean()) < 2
     assert benchmarks.speed.jpeg.speeds([data] * 24, 1).keys() >= {"32-64 px high: OpenCV, BGR"}
 
 

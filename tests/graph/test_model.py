@@ -47,6 +47,33 @@ def test_tensors_outside_the_file_belong_to_the_model(tmp_path: Path) -> None:
     assert found is not None and expected is not None and np.array_equal(found, expected)
 
 
+def test_tensors_outside_the_file_that_stay_there_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """onnx does not read sparse ones in; ONNX Runtime would take a file of the current folder for them."""
+    tensor = onnx.numpy_helper.from_array(np.ones(4, np.float32), "w")
+    indices = onnx.numpy_helper.from_array(np.arange(4, dtype=np.int64), "at")
+    sparse = onnx.helper.make_sparse_tensor(tensor, indices, [4])
+    onnx.external_data_helper.set_external_data(sparse.values, "w.bin", offset=0, length=16)
+    sparse.values.ClearField("raw_data")
+    ends = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [4]) for name in ("x", "y")]
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("Add", ["x", "w"], ["y"])],
+        "g",
+        ends[:1],
+        ends[1:],
+        sparse_initializer=[sparse],
+    )
+    folder = tmp_path / "model"
+    folder.mkdir()
+    for place in (tmp_path, folder):
+        (place / "w.bin").write_bytes(bytes(16))
+    onnx.save(onnx.helper.make_model(graph), folder / "m.onnx")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ModelUnreadable, match="sparse tensors lie in other files"):
+        open_model(folder / "m.onnx")
+
+
 def test_what_is_no_model_is_said(tmp_path: Path) -> None:
     with pytest.raises(ModelNotFound, match=r"none\.onnx"):
         open_model(tmp_path / "none.onnx")

@@ -20,7 +20,7 @@ from typing import Literal
 from crnn_deploy.errors import ModelUnreadable
 from crnn_deploy.files import open_regular
 
-__all__ = ["check_self_contained", "read_metadata"]
+__all__ = ["check_self_contained", "has_locations", "read_metadata"]
 
 _Message = Literal["model", "training", "graph", "function", "node", "attribute", "sparse", "tensor", "entry"]
 
@@ -59,10 +59,20 @@ def check_self_contained(path: Path) -> set[str]:
     except OSError as error:
         raise ModelUnreadable(path, f"cannot be read: {error.strerror}") from error
     except (IndexError, ValueError) as error:
-        raise ModelUnreadable(path, "not an ONNX file, or a truncated one") from error
+        raise ModelUnreadable(path, _no_onnx(path)) from error
     for location in locations:
         _check_location(path, location)
     return locations
+
+
+def has_locations(model: bytes) -> bool:
+    """Whether tensors of a valid model in memory lie in files."""
+    return any(True for _ in _locations(memoryview(model), "model", Path(), 0))
+
+
+def _no_onnx(path: Path) -> str:
+    export = "; a checkpoint becomes one with: crnn-deploy export --checkpoint FILE"
+    return "not an ONNX file, or a truncated one" + ("" if path.suffix == ".onnx" else export)
 
 
 def read_metadata(path: Path) -> dict[str, str]:
@@ -75,7 +85,7 @@ def read_metadata(path: Path) -> dict[str, str]:
     except OSError as error:
         raise ModelUnreadable(path, f"cannot be read: {error.strerror}") from error
     except (IndexError, ValueError) as error:
-        raise ModelUnreadable(path, "not an ONNX file, or a truncated one") from error
+        raise ModelUnreadable(path, _no_onnx(path)) from error
 
 
 def _mapped(path: Path) -> memoryview:
