@@ -278,7 +278,7 @@ def test_other_networks_and_missing_files(tmp_path: Path) -> None:
     with pytest.raises(ModelInvalid, match="--recipe"):
         open_reference(foreign, CheckpointSettings(factory="os:getcwd", alphabet=DIGITS))
     with pytest.raises(ModelInvalid, match=r"json:dumps is called without arguments, and needs some: .*obj"):
-        open_reference(foreign, CheckpointSettings(factory="json:dumps", alphabet=DIGITS))
+        open_reference(foreign, CheckpointSettings("paper", factory="json:dumps", alphabet=DIGITS))
 
 
 def test_a_network_of_ones_own_without_convolutions(tmp_path: Path) -> None:
