@@ -222,7 +222,7 @@ def test_what_cannot_be_read_is_wrong_and_said(tmp_path: Path) -> None:
     assert result.overall == Score(4, 1, 1, 4, 5, score([("ab", None)] * 3).normalized_edits)
     assert [failure.name for failure in result.failures] == ["absent", "torn", "not a number"]
     assert absent in result.failures[0].reason and "NaN" in result.failures[2].reason
-    assert "3 images could not be read; they count as wrong" in result.table()
+    assert "3 of 4 images could not be read; these count as wrong" in result.table()
 
 
 def test_labels_outside_the_alphabet_count_and_are_said() -> None:
@@ -370,7 +370,7 @@ def test_hostile_labels_and_names_stay_text() -> None:
 
 def test_the_page_of_nothing_but_failures() -> None:
     page = Page(render(run(listed([("a", None)])), provenance()))
-    assert page.elements["img"] == 0 and "1 images could not be read" in page.text
+    assert page.elements["img"] == 0 and "1 of 1 images could not be read" in page.text
 
 
 def test_a_large_image_is_kept_small() -> None:
