@@ -95,9 +95,9 @@ def test_an_extra_is_the_commands_own() -> None:
 
 
 @pytest.fixture(scope="session")
-def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def inputs(tmp_path_factory: pytest.TempPathFactory, tiny_onnx: Path) -> Path:
     folder = tmp_path_factory.mktemp("inputs")
-    make_inputs(folder)
+    make_inputs(folder, tiny_onnx)
     return folder
 
 
@@ -106,10 +106,10 @@ def modules(*extras: str) -> set[str]:
     return {one.module.partition(".")[0] for one in LIBRARIES.values() if set(one.extras) & set(extras)}
 
 
-def check(inputs: Path, absent: set[str]) -> None:
+def check(inputs: Path, absent: set[str], *options: str) -> None:
     """Run all that `doctor` says of an environment without these modules, and hold it to that."""
     done = subprocess.run(
-        [sys.executable, str(ROOT / "tests" / "command_lines.py"), str(inputs), *sorted(absent)],
+        [sys.executable, str(ROOT / "tests" / "command_lines.py"), str(inputs), *sorted(absent), *options],
         capture_output=True,
         text=True,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
@@ -123,7 +123,9 @@ def test_what_doctor_says_is_true(extras: tuple[str, ...], inputs: Path) -> None
     """Where the libraries of all other extras are absent."""
     if any(find_spec(name) is None for name in modules(*extras)):
         pytest.skip("not installed here")
-    check(inputs, modules(*EXTRAS) - modules(*extras))
+    # once is enough of what takes longest
+    slow = "torch" in modules(*extras) and extras != ("cpu", "export")
+    check(inputs, modules(*EXTRAS) - modules(*extras), *(("--quick",) if slow else ()))
 
 
 @pytest.mark.parametrize("module", ["numpy", "cv2"])

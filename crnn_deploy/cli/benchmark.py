@@ -88,10 +88,11 @@ def benchmark(
     json_file: Path | None,
     plot: Path | None,
 ) -> None:
-    """Measure latency, throughput, stages and memory of models, all of them in turn in one process.
+    """Measure the speed and memory of models.
 
-    Latency and throughput are those of the network alone, for every combination of --batches, --widths and
-    --threads. The stages, from a file to its text, are measured on images.
+    All models run in turn in one process. Latency and throughput are those of the network alone, for every
+    combination of --batches, --widths and --threads. The stages from a file to its text (read, decode,
+    preprocess, infer, ctc) are measured on images.
 
     \b
     crnn-deploy benchmark model.onnx

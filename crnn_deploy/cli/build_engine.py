@@ -57,7 +57,7 @@ def _range(_: click.Context, param: click.Parameter, value: str | None) -> Range
     "--tf32",
     "precision",
     flag_value="tf32",
-    help="Build in fp32 whose products round their factors to TF32 (10 bits of mantissa in place of 23).",
+    help="Build in fp32, but round the factors of products to TF32 (10 bits of mantissa in place of 23).",
 )
 @click.option("--fp16", "precision", flag_value="fp16", help="Build in half precision (fp16).")
 @click.option(
@@ -70,14 +70,14 @@ def _range(_: click.Context, param: click.Parameter, value: str | None) -> Range
     "--int8",
     "precision",
     flag_value="int8",
-    help="Build a quantised model, with its Q/DQ nodes as they stand.",
+    help="Build a model that `quantize` wrote: its Q/DQ nodes say what runs in int8.",
 )
 @click.option(
     "--keep-fp32",
     metavar="PATTERN",
     multiple=True,
     help="Keep the ONNX nodes of this name or operator in fp32 where the others get half precision, such as "
-    "LSTM or 'node_conv2d*'; may be repeated.",
+    "LSTM or 'node_conv2d*'; repeat the option for more.",
 )
 @click.option(
     "--no-ladder",
@@ -118,7 +118,7 @@ def _range(_: click.Context, param: click.Parameter, value: str | None) -> Range
     metavar="sm_XX|current",
     multiple=True,
     help="Build for this GPU with TensorRT for RTX: its compute capability as sm_89, or current for the GPU "
-    "here; may be repeated. Newer GPUs run the engine too where the library allows it.",
+    "here; repeat the option for more. Newer GPUs run the engine too where the library allows it.",
 )
 @click.option(
     "--timing-cache",
@@ -130,15 +130,20 @@ def _range(_: click.Context, param: click.Parameter, value: str | None) -> Range
     "--workspace",
     metavar="MIB",
     type=click.IntRange(min=1),
+    show_default="TensorRT's own",
     help="Allow each layer at most this much memory for its own work.",
 )
 @click.option(
     "--optimization-level",
+    metavar="N",
     type=click.IntRange(0, 5),
+    show_default="TensorRT's own",
     help="Set TensorRT's optimisation level; a higher one builds longer.",
 )
 @click.option(
-    "--argmax", is_flag=True, help="Put out each frame's best class alone, so that less data crosses the bus."
+    "--argmax",
+    is_flag=True,
+    help="Put out each frame's best class alone, so that less is copied from the GPU.",
 )
 @images_option(default="drawn images alone")
 @checkpoint_option(required=False)
@@ -162,21 +167,22 @@ def build_engine(
     checkpoint: Path | None,
     **source: Any,
 ) -> None:
-    """Build a TensorRT engine from an ONNX file that `export` or `describe` wrote.
+    """Build a TensorRT engine from an ONNX file.
 
-    Half precision is checked on the CPU first, tensor by tensor rounded; where a GPU is here, the engine is
-    then checked on it. The checks read drawn images and those of --images, and compare with MODEL.onnx, or
-    with --checkpoint in PyTorch. Where a precision overflows or changes confident texts, a safer one follows:
-    recurrent layers and head in fp32, then bf16, then TF32, then fp32. The engine is a plain plan;
-    FILE.engine.json beside it says how to feed it, and what it is.
+    MODEL.onnx is a file that `export`, `quantize` or `describe` wrote. Half precision is first checked on the
+    CPU, where every tensor is rounded to it. If this machine has a GPU, the engine is then checked on it. The
+    checks read drawn images and those of --images, and compare with MODEL.onnx, or with --checkpoint in
+    PyTorch. If a precision overflows or changes confident texts, the next safer one is tried: recurrent
+    layers and head in fp32, then bf16, then TF32, then fp32. FILE.engine is TensorRT's own format (a plan);
+    FILE.engine.json beside it holds the manifest and what the engine was built from and for.
 
     \b
     crnn-deploy build-engine model.onnx --fp16
     crnn-deploy build-engine model.onnx --fp16 --width-range 100,160,320 --batch-range 1,8,64 -o small.engine
     crnn-deploy build-engine model.onnx --bf16 --builder tensorrt-rtx --target sm_89 --target sm_120
 
-    Exit code: 0, 1 when a check or the build fails, 2 for bad input, 130 when stopped by Ctrl-C; a file is
-    written only with 0.
+    The exit code is 0 on success, 1 when a check or the build fails, 2 for bad input, 130 when Ctrl-C stopped
+    the build. The engine is written only with 0.
     """
     if checkpoint is None:
         refuse_given(CHECKPOINT_ONLY, "describes a checkpoint; name it with --checkpoint FILE")

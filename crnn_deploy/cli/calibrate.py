@@ -22,15 +22,17 @@ __all__ = ["calibrate"]
     type=click.Choice(["minmax", "percentile", "entropy", "mse", "auto"]),
     default="auto",
     show_default=True,
-    help="Choose ranges by this method; auto takes the one that changes least on images held back.",
+    help="Choose ranges by this method; auto takes the method that changes the output least on "
+    "images that were held back.",
 )
 @max_images_option(512)
 @output_option("SCALES.json")
 def calibrate(model: Path, images: str | None, method: Any, max_images: int, output: Path) -> None:
-    """Measure how large the activations of MODEL get on IMAGES, a folder, file or glob.
+    """Measure the activations of MODEL, for `quantize`.
 
-    Images are chosen by width, an equal share each, and run as they are in the batches of `infer`. Without
-    IMAGES, images with text are drawn. Ctrl-C stops; the same command goes on.
+    IMAGES is a folder, file or glob; without it, images with text are drawn. An equal share of the images is
+    taken from each range of widths, and they run in the same batches as in `infer`. The scales say how large
+    each activation gets. After Ctrl-C the same command continues where it stopped.
 
     \b
     crnn-deploy calibrate model.onnx crops/ -o scales.json

@@ -46,16 +46,17 @@ def calibrate_confidence(
     html: Path | None,
     output: Path,
 ) -> None:
-    """Fit the temperature at which MODEL's confidences say how often it is right, and keep it in OUT.
+    """Fit MODEL's confidences to how often it is right.
 
-    DATA are labelled images such as those that will be read. The temperature is fitted to half of them, and
-    the other half says how far confidences can be trusted before and after. Texts do not change. OUT may be
-    MODEL.
+    DATA are labelled images such as those that will be read. A temperature is fitted to half of them and kept
+    in OUT; it scales the logits before confidences are computed. The other half shows how far confidences can
+    be trusted before and after. Texts do not change. OUT may be MODEL.
 
     \b
     crnn-deploy calibrate-confidence plates.onnx labels.tsv --html confidence.html -o plates.onnx
 
-    Exit code: 0, 1 when confidences get no better (nothing is written then), 2 for bad input.
+    The exit code is 0 on success, 1 when confidences get no better (OUT is not written then), 2 for bad
+    input.
     """
     if len(set(data)) < len(data):
         raise click.UsageError("a DATA is named twice")

@@ -42,17 +42,17 @@ _MOST_SHOWN = 2000  # images, of a picture
 
 @click.group()
 def dataset() -> None:
-    """Check, pack and look at labelled images, and list the fonts that images are drawn with.
+    """Check, pack and show labelled images.
 
-    DATA is an LMDB, a file of labels (CSV, TSV, labels.json, or lines of a name and a text) or a folder that
-    holds one.
+    Two commands are about the fonts that images are drawn with. DATA is an LMDB, a file of labels (CSV, TSV,
+    labels.json, or lines of a name and a text) or a folder that holds one.
     """
 
 
 @dataset.command()
 @click.argument("data")
 @data_options
-@recipe_option()
+@recipe_option(default="paper")
 @model_option()
 @alphabet_options
 @max_pixels_option
@@ -70,21 +70,21 @@ def check(
     plot: Path | None,
     **source: Any,
 ) -> None:
-    """Report what a training on DATA would stumble over.
+    """Report what is wrong with labelled images.
 
-    Unreadable images, characters outside the alphabet, labels that need more time steps than their image
-    gives (CTC: one for each character, one more between equal neighbours), empty labels, and images that are
-    there twice. Height, width rule, time steps and alphabet of the network are those of --model or --recipe.
-    Without both the network is the paper's: height 32, width in proportion and at least 100, width // 4 + 1
-    time steps.
+    The check finds unreadable images, characters outside the alphabet, empty labels, images that occur twice,
+    and labels that need more time steps than their image gives (CTC needs one for each character, and one
+    more between equal neighbours). Height, width rule, time steps and alphabet of the network are those of
+    --model or --recipe. Without both, the network is that of the paper: height 32, width in proportion and at
+    least 100, width // 4 + 1 time steps.
 
     \b
     crnn-deploy dataset check train/labels.csv --alphabet-string 0123456789-
     crnn-deploy dataset check train.lmdb --model model.onnx --json --plot widths.png
     crnn-deploy dataset check train.txt --characters char_std_5990.txt --image-folder images/
 
-    Exit code: 0, 1 when something is wrong (an image that is repeated with the same label is not), 2 for bad
-    usage.
+    The exit code is 0 when nothing is wrong, 1 when something is, 2 for bad usage. An image that is repeated
+    with the same label is reported, but not as wrong.
     """
     if model is not None and recipe is not None:
         raise click.UsageError("--model and --recipe exclude each other")
@@ -150,17 +150,17 @@ def _manifest_of(model: Path) -> Manifest:
 @resume_option
 @max_pixels_option
 def pack(data: str, output: Path, resume: bool, max_pixels: int, **source: Any) -> None:
-    """Pack DATA into an LMDB, a new folder.
+    """Pack DATA into a new LMDB.
 
-    Its format is that of crnn.pytorch and deep-text-recognition-benchmark. The bytes of the images stay as
-    they are. Images that cannot be read are left out, with a line each.
+    OUT.lmdb is a folder in the format of crnn.pytorch and deep-text-recognition-benchmark. The bytes of the
+    images stay as they are. Images that cannot be read are left out, and stderr names each of them.
 
     \b
     crnn-deploy dataset pack train/labels.csv -o train.lmdb
     crnn-deploy dataset pack train/labels.csv -o train.lmdb --resume
 
-    Exit code: 0, 1 when an image could not be read, 2 for bad usage, 130 when stopped by Ctrl-C or SIGTERM.
-    However it was stopped, --resume goes on, and the result is the same.
+    The exit code is 0 on success, 1 when an image could not be read, 2 for bad usage, 130 when Ctrl-C or
+    SIGTERM stopped the packing. However it was stopped, --resume continues, and the result is the same.
     """
     from crnn_deploy.datasets.pack import pack as run
     from crnn_deploy.process import Stop
@@ -198,8 +198,8 @@ def pack(data: str, output: Path, resume: bool, max_pixels: int, **source: Any) 
 def preview(data: str, output: Path, max_images: int, **source: Any) -> None:
     """Show images over their labels, as one picture.
 
-    DATA shows its first images; the configuration of a training shows what that training sees, images that
-    are drawn on the fly among them, varied as they will be.
+    With DATA, the picture shows its first images. With the configuration of a training, it shows the images
+    that the training would see, drawn ones among them, with its random changes (augmentation).
 
     \b
     crnn-deploy dataset preview training/default.yaml -o sheet.png
@@ -237,7 +237,9 @@ def preview(data: str, output: Path, max_images: int, **source: Any) -> None:
     "--packages", is_flag=True, help="List the Debian packages that bring fonts in place of the fonts."
 )
 def fonts(tier: Any, packages: bool) -> None:
-    """List the fonts that images are drawn with: family, style, design, and whether it is held out.
+    """List the fonts that images are drawn with.
+
+    Each line has the font's split (whether it is held out from training), design, family, style and path.
 
     \b
     crnn-deploy dataset fonts
@@ -261,14 +263,14 @@ def fonts(tier: Any, packages: bool) -> None:
     metavar="DIR",
     multiple=True,
     type=click.Path(path_type=Path),
-    help="Look for fonts in this folder, not in those of the system; may be repeated.",
+    help="Look for fonts in this folder, not in those of the system; repeat the option for more.",
 )
 def pack_fonts(output: Path, tier: Any, folders: tuple[Path, ...]) -> None:
-    """Pack fonts and word lists into one file, for a machine that has none.
+    """Pack fonts and word lists into one file.
 
-    A training takes it in their place, and draws the same images: --set font_pack=FILE.tar.xz. The file holds
-    the fonts that `dataset fonts` lists and the system's word lists. Compressing all of Debian's fonts takes
-    some minutes.
+    The file is for a machine that has none: with --set font_pack=FILE.tar.xz a training there draws the same
+    images as here. It holds the fonts that `dataset fonts` lists and the system's word lists. Compressing all
+    of Debian's fonts takes some minutes.
 
     \b
     crnn-deploy dataset pack-fonts -o fonts.tar.xz

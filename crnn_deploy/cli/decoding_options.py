@@ -62,10 +62,12 @@ _SETTINGS = (
         "--accents/--ignore-accents",
         default=None,
         show_default="accents",
-        help="Find words of the lexicon with their accents alone, or without them too (--ignore-accents).",
+        help="Find words of the lexicon only with their accents, or also where the text has none "
+        "(--ignore-accents).",
     ),
     click.option(
         "--unknown",
+        metavar="X",
         type=click.FloatRange(-10_000, 0),
         show_default="-6",
         help="Add this log weight for a word that the lexicon lacks.",
@@ -79,12 +81,14 @@ _SETTINGS = (
     ),
     click.option(
         "--alpha",
+        metavar="X",
         type=click.FloatRange(0, 100),
         show_default="0.5",
         help="Multiply the language model's log probabilities by this factor.",
     ),
     click.option(
         "--beta",
+        metavar="X",
         type=click.FloatRange(-100, 100),
         show_default="0",
         help="Add this log weight for each character.",
@@ -94,10 +98,11 @@ _SETTINGS = (
         "hotwords",
         metavar="WORD",
         multiple=True,
-        help="Expect this word in the texts; may be repeated.",
+        help="Expect this word in the texts; repeat the option for more.",
     ),
     click.option(
         "--boost",
+        metavar="X",
         type=click.FloatRange(0, 100),
         show_default="1",
         help="Add this log weight for each character of a hotword.",

@@ -16,16 +16,17 @@ __all__ = ["describe"]
 @click.command()
 @click.argument("foreign", type=click.Path(path_type=Path))
 @output_option("OUT.onnx")
-@recipe_option(required=True)
+@recipe_option()
 @alphabet_options
 @blank_option
 def describe(
     foreign: Path, output: Path, recipe: str, alphabet: Path | None, alphabet_string: str | None, blank: Any
 ) -> None:
-    """Give FOREIGN, a CTC model in ONNX that was exported elsewhere, the manifest that crnn-deploy reads.
+    """Add a manifest to an ONNX file of another tool.
 
-    The class axis is found by running the model and must fit the alphabet. PaddleOCR and RapidOCR files carry
-    their characters; others need --alphabet.
+    FOREIGN is a CTC model that another tool exported; OUT is the same model with the manifest that the other
+    commands need. The class axis is found by running the model and must fit the alphabet. PaddleOCR and
+    RapidOCR files carry their characters; others need --alphabet.
 
     \b
     crnn-deploy describe rec.onnx --recipe paddleocr -o described.onnx

@@ -16,15 +16,16 @@ __all__ = ["doctor"]
 @model_option()
 @json_options
 def doctor(model: Path | None, as_json: bool, json_file: Path | None) -> None:
-    """Show which libraries and GPUs are usable here, which commands work, and what installs the rest.
+    """Show what works on this machine and what is missing.
 
+    The report has the libraries and GPUs that are usable, the commands that work, and what installs the rest.
     With --model it shows instead which library runs that model fastest here, and why.
 
     \b
     crnn-deploy doctor
     crnn-deploy doctor --model plates.onnx
 
-    Exit code: 0 when `infer` works, else 1; 1 too when ONNX Runtime is broken.
+    The exit code is 0 when `infer` works and ONNX Runtime is not broken, otherwise 1.
     """
     from crnn_deploy.errors import ModelUnreadable
     from crnn_deploy.files import check_outputs

@@ -61,20 +61,21 @@ def evaluate(
     blank: Any,
     **decoding: Any,
 ) -> None:
-    """Read labelled images with MODEL, a checkpoint, an .onnx or .engine file, and compare with their labels.
+    """Measure how well a model reads labelled images.
 
-    Each DATA is a dataset and gets figures of its own. Exact match, match of lower-case letters and digits
-    alone, character error rate (CER) and 1-NED, with counts: over all, by dataset, by length of the text and
-    by width of the network's input, each in at most eight rows. An image that cannot be read counts as
-    wrong, and stderr says why. With several --decoder, their figures stand side by side; the rest is of the
-    first.
+    MODEL is a checkpoint, an .onnx or an .engine file. Each DATA is a dataset. The report has exact match,
+    match of lower-case letters and digits alone, character error rate (CER) and 1-NED, with counts: for all
+    images, for each dataset, by length of the text and by width of the network's input, each in at most eight
+    rows. An image that cannot be read counts as wrong, and stderr says why. If --decoder is repeated, the
+    figures of all decoders stand side by side; the rest of the report is of the first.
 
     \b
     crnn-deploy evaluate plates.onnx plates/labels.txt --html plates.html
     crnn-deploy evaluate netCRNN.pth test.lmdb own.csv --json-file figures.json --alphabet chars.txt
     crnn-deploy evaluate model.onnx words.tsv --decoder greedy --decoder beam --lexicon words.txt
 
-    Exit code: 0, 1 when an image could not be read, 2 for bad usage, 130 when stopped by Ctrl-C.
+    The exit code is 0 on success, 1 when an image could not be read, 2 for bad usage, 130 when Ctrl-C stopped
+    the run.
     """
     if len(set(data)) < len(data):
         raise click.UsageError("a DATA is named twice")

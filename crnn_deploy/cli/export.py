@@ -12,6 +12,8 @@ from crnn_deploy.cli.say import progress_bar, say
 
 __all__ = ["export"]
 
+_MOST_SHOWN = 60  # characters, of an alphabet
+
 
 def _list_recipes(ctx: click.Context, _: click.Parameter, value: bool) -> None:
     if value:
@@ -43,10 +45,11 @@ def _list_recipes(ctx: click.Context, _: click.Parameter, value: bool) -> None:
     help="List the built-in recipes and exit.",
 )
 def export(checkpoint: Path, output: Path | None, graph_output: Any, **source: Any) -> None:
-    """Export a trained CRNN to ONNX with dynamic width and batch, and prove it.
+    """Export a checkpoint to ONNX and prove them equal.
 
-    The file is written only when logits, every frame's argmax and the text equal PyTorch's at sizes that were
-    not traced. Otherwise: exit code 1 and a table of what differed.
+    The exported graph takes any width and batch. The file is written only when logits, every frame's argmax
+    and the text equal PyTorch's at sizes that were not traced. Otherwise the exit code is 1, and a table
+    shows what differed.
 
     \b
     crnn-deploy export --checkpoint crnn.pth --alphabet-string 0123456789 -o crnn.onnx
@@ -80,3 +83,7 @@ def export(checkpoint: Path, output: Path | None, graph_output: Any, **source: A
     )
     if "activation" in manifest.source:
         say(f"activation: {manifest.source['activation']}")
+    if "alphabet" in manifest.source:
+        known = "".join(manifest.alphabet)
+        shown = known if len(known) <= _MOST_SHOWN else f"{known[:_MOST_SHOWN]}..."
+        say(f"alphabet: {shown} ({manifest.source['alphabet']}; if yours is another, give --alphabet)")

@@ -65,7 +65,8 @@ __all__ = ["infer"]
     type=click.Choice(["text", "tsv", "jsonl", "csv"]),
     default="text",
     show_default=True,
-    help="Write records in this format: text has path and text, others confidence, status and error too.",
+    help="Write records in this format: text gives path and text; the others give "
+    "confidence, status and error too.",
 )
 @output_option("FILE", default="stdout")
 @click.option(
@@ -93,10 +94,12 @@ __all__ = ["infer"]
 )
 @click.option(
     "--min-confidence",
+    metavar="X",
     type=click.FloatRange(0, 1),
     default=0.0,
     show_default=True,
-    help="Give a text below this confidence the status low-confidence; the text format leaves it out.",
+    help="Give a text below this confidence the status low-confidence; only --format text does not show "
+    "statuses.",
 )
 @click.option(
     "--show-chars", is_flag=True, help="Add each character's confidence, and in jsonl its place in the image."
@@ -142,10 +145,11 @@ def infer(
     """Read the text of images.
 
     PATH is a file, a folder (with all below it), a glob such as 'crops/**/*.png', or - for a list on
-    standard input, one path on each line. Every image gives one record, in the order of the input; one that
-    cannot be read gives a record that says why, and the run goes on. One that cannot be drawn keeps its
-    record, and counts as an error. Beside the file of -o stands FILE.run.json, which says what made it;
-    --resume skips the images that are in the file already, where model and settings are the same.
+    standard input, one path on each line. Every image gives one record, in the order of the input. An image
+    that cannot be read gives a record that says why, and the run goes on. An image that --draw cannot write
+    keeps its record and counts as an error. With -o FILE, the run also writes FILE.run.json, which holds the
+    model and the settings. With --resume, it skips the images that FILE holds already, and refuses when model
+    or settings have changed.
 
     \b
     crnn-deploy infer crops/
@@ -155,8 +159,8 @@ def infer(
     crnn-deploy infer --decoder beam --lexicon words.txt --nbest 3 --format jsonl crops/
     crnn-deploy infer --model plates.onnx --mask AA999AA --show-chars --draw boxes crops/
 
-    Exit code: 0, 1 when an image could not be read or drawn, 2 for bad usage, 130 when stopped by
-    Ctrl-C or SIGTERM. With -o, what is done by then is kept, and --resume goes on after it.
+    The exit code is 0 on success, 1 when an image could not be read or drawn, 2 for bad usage, 130 when
+    Ctrl-C or SIGTERM stopped the run. With -o, the records written by then are kept, and --resume continues.
     """
     if resume and output is None:
         raise click.UsageError("--resume needs the file to go on with: -o FILE")

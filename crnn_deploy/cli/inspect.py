@@ -24,10 +24,10 @@ __all__ = ["inspect_command"]
 @json_options
 @checkpoint_options
 def inspect_command(file: Path, as_json: bool, json_file: Path | None, **source: Any) -> None:
-    """Show what FILE is: a checkpoint, an .onnx or an .engine file.
+    """Show what is in a model's file.
 
-    The report has the alphabet and the input; operators, parameters and FLOPs of a network; builder,
-    precisions and profiles of an engine.
+    FILE is a checkpoint, an .onnx or an .engine file. The report has the alphabet and the input; of a network
+    also operators, parameters and FLOPs; of an engine also builder, precisions and profiles.
 
     \b
     crnn-deploy inspect model.onnx

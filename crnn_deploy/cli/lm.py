@@ -24,7 +24,10 @@ class TextUnreadable(CrnnDeployError, ValueError):
 
 @click.group()
 def lm() -> None:
-    """Make language models over characters for the beam search of `infer` and `evaluate`."""
+    """Make language models for the beam search.
+
+    They are models over characters, which `infer` and `evaluate` take with --decoder beam --lm FILE.
+    """
 
 
 @lm.command()
@@ -34,16 +37,18 @@ def lm() -> None:
 @output_option("FILE.arpa")
 @click.option(
     "--order",
+    metavar="N",
     type=click.IntRange(1, 12),
     default=6,
     show_default=True,
     help="Count n-grams of at most this many characters.",
 )
 def train(texts: tuple[Path, ...], output: Path, order: int) -> None:
-    """Learn from UTF-8 TEXT which characters follow which, and write an ARPA file.
+    """Learn which characters follow which, and write an ARPA file.
 
-    Each line is a text of its own, as an image has it: lines of a page, words, numbers. A TEXT of - is
-    standard input. KenLM reads the file too, and makes a smaller and faster one of it (build_binary).
+    TEXT is a UTF-8 file, or - for standard input. Each of its lines is one text such as an image holds: a
+    line of a page, a word, a number. KenLM reads the ARPA file too, and its build_binary makes a smaller and
+    faster file of it.
 
     \b
     crnn-deploy lm train lines.txt -o lines.arpa

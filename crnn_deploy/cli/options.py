@@ -172,13 +172,18 @@ def checkpoint_option(*, required: bool) -> Decorator:
     )
 
 
-def recipe_option(*, required: bool = False) -> Decorator:
-    """What to know of a model beside its weights."""
+def recipe_option(*, default: str | None = None) -> Decorator:
+    """What to know of a model beside its weights; required where there is no default.
+
+    default: in words
+    """
     return click.option(
         "--recipe",
         metavar="NAME|FILE.toml",
-        required=required,
-        help="Take preprocessing, alphabet, blank and width rule from this recipe, built in or a file.",
+        required=default is None,
+        show_default=default,
+        help="Take preprocessing, alphabet, blank and width rule from this recipe, a built-in one "
+        "(crnn-deploy export --list-recipes) or a file.",
     )
 
 
@@ -197,10 +202,13 @@ alphabet_options = _all(
     ),
 )
 blank_option = click.option(
-    "--blank", type=click.Choice(["first", "last"]), help="Take this class as the CTC blank."
+    "--blank",
+    type=click.Choice(["first", "last"]),
+    show_default="as the recipe says",
+    help="Take this class as the CTC blank.",
 )
 checkpoint_options = _all(
-    recipe_option(),
+    recipe_option(default="that of the checkpoint's family"),
     click.option(
         "--factory",
         metavar="MODULE:NAME",

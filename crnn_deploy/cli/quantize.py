@@ -47,7 +47,7 @@ def _share(_: click.Context, param: click.Parameter, value: str) -> float:
     metavar="SCALES.json",
     type=click.Path(path_type=Path),
     required=True,
-    help="Read the ranges of activations that `calibrate` wrote from this file.",
+    help="Read from this file the ranges of activations that `calibrate` wrote.",
 )
 @click.option(
     "--max-confident-flips",
@@ -61,6 +61,7 @@ def _share(_: click.Context, param: click.Parameter, value: str) -> float:
 @click.option(
     "--confident-above",
     "confidence",
+    metavar="X",
     type=click.FloatRange(0, 1),
     default=0.8,
     show_default=True,
@@ -105,7 +106,8 @@ def _share(_: click.Context, param: click.Parameter, value: str) -> float:
     type=click.Choice(["fp32", "fp16"]),
     default="fp32",
     show_default=True,
-    help="Keep what is not quantised in this precision; fp16 is for GPUs alone (opset 19).",
+    help="Keep what is not quantised in this precision; fp16 is for GPUs alone, and raises the "
+    "model's opset to 19 at least.",
 )
 @click.option(
     "--target-device",
@@ -143,12 +145,18 @@ def quantize(
     output: Path,
     **budget: float,
 ) -> None:
-    """Write MODEL in INT8 if it still reads the same text and is faster; else say why not.
+    """Write MODEL in INT8 if its text stays the same.
 
-    DATA is a folder of images, or a labelled dataset; without it, labelled text is drawn in fonts and words
-    that no training saw. The layers that hurt the text most go back to float until the budget holds.
+    The INT8 model must be faster too. Otherwise no model is written, and the report says why. DATA is a
+    folder of images or a labelled dataset. Without DATA, labelled text is drawn in fonts and words that
+    no training saw. If the text changes more than the --max options allow, the layers that change it most
+    go back to float.
 
-    Exit code: 0, 1 when refused (nothing is written then), 2 for bad input.
+    \b
+    crnn-deploy calibrate model.onnx crops/ -o scales.json
+    crnn-deploy quantize model.onnx crops/labels.txt --scales scales.json -o model.int8.onnx
+
+    The exit code is 0 on success, 1 when the model was refused, 2 for bad input.
     """
     if lstm == "dynamic" and target_device == "gpu":
         raise click.UsageError("--lstm dynamic is for CPUs alone; leave it or --target-device gpu out")

@@ -18,7 +18,8 @@ rebuild_option = click.option(
     type=click.Choice(["never", "auto"]),
     default="never",
     show_default=True,
-    help="Build an .engine file again (auto) that was built for another TensorRT or GPU, or was changed.",
+    help="Build an .engine file again (auto), or refuse it (never), if it was built for another TensorRT or "
+    "GPU, or was changed since.",
 )
 
 

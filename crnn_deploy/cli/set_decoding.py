@@ -22,10 +22,11 @@ __all__ = ["set_decoding"]
 @output_option("OUT.onnx")
 @decoding_options(files=False)
 def set_decoding(model: Path, output: Path, **decoding: Any) -> None:
-    """Write MODEL with a decoder and its settings in the manifest, in place of those that were there.
+    """Keep a decoder and its settings in a model's file.
 
-    What reads the file takes them where its user says nothing else. Word lists and language models stay
-    files of their own. OUT may be MODEL.
+    They replace those that MODEL has in its manifest. `infer`, `evaluate` and `Recognizer` use them when they
+    read images with OUT, unless they are told otherwise. Word lists and language models stay files of their
+    own. OUT may be MODEL.
 
     \b
     crnn-deploy set-decoding plates.onnx --mask AA999AA -o plates.onnx

@@ -28,8 +28,8 @@ __all__ = ["train"]
     "changes",
     metavar="KEY=VALUE",
     multiple=True,
-    help="Change a key of the configuration, such as optimizer.lr=0.001 or train.0.path=own.lmdb; may be "
-    "repeated.",
+    help="Change a key of the configuration, such as optimizer.lr=0.001 or train.0.path=own.lmdb; repeat "
+    "the option for more.",
 )
 @click.option(
     "--minutes",
@@ -42,19 +42,20 @@ __all__ = ["train"]
     "--qat", is_flag=True, help="Finetune for INT8: round numbers as `quantize` will (docs/int8.md)."
 )
 def train(path: Path, changes: tuple[str, ...], minutes: float | None, resume: bool, qat: bool) -> None:
-    """Train a CRNN.
+    """Train a CRNN on drawn or labelled images.
 
-    Checkpoints go to the run's folder (`out`): best.pth by validation, last.pth to resume from; both are read
-    by export and evaluate. Ctrl-C and SIGTERM end the step, save and stop. With --minutes the training saves
-    and stops as soon as another step would not fit; a validation that would not fit is left out.
+    The training writes two checkpoints to the folder that the configuration calls `out`: best.pth, the best
+    in validation, and last.pth, from which --resume continues. `export` and `evaluate` read both. After
+    Ctrl-C or SIGTERM the training finishes its step, saves and stops. With --minutes it saves and stops when
+    there is no time for another step, and leaves out a validation for which there is no time.
 
     \b
     crnn-deploy train --config training/own.yaml --set train.0.path=crops/labels.txt
     crnn-deploy train --config training/own.yaml --resume --minutes 30
     torchrun --nproc-per-node 2 -m crnn_deploy train --config training/default.yaml
 
-    Exit code: 0 at the last step or when the minutes are over, 130 when stopped by a signal, 2 for a bad
-    configuration or bad data.
+    The exit code is 0 at the last step or when the minutes are over, 2 for a bad configuration or bad data,
+    130 when a signal stopped the training.
     """
     started = time.monotonic()
     if minutes is not None and math.isnan(minutes):

@@ -39,9 +39,10 @@ __all__ = ["verify"]
 @data_options
 @click.option(
     "--tolerance",
+    metavar="X",
     type=click.FloatRange(min=0),
-    show_default="1e-4; of an engine that is not int8, four times what its number format costs the other "
-    "model, and at least 1e-4",
+    show_default="1e-4; for an engine other than int8, four times the error that its number format causes "
+    "in the other model, but at least 1e-4",
     help="Allow logits up to 10 to differ by this much, and larger ones in proportion.",
 )
 @json_options
@@ -65,18 +66,20 @@ def verify(
     rebuild: str,
     **source: Any,
 ) -> None:
-    """Compare CANDIDATE with REFERENCE: logits, every frame's argmax, text.
+    """Compare two models on the same images.
 
-    Each is a checkpoint, an .onnx or an .engine file. A checkpoint takes its input rule from the other file
-    where that has one.
+    REFERENCE and CANDIDATE are each a checkpoint, an .onnx or an .engine file. Logits, every frame's argmax
+    and the text are compared. A checkpoint is given the images as the other file's manifest says, if that
+    has one.
 
     \b
     crnn-deploy verify crnn.pth crnn.onnx
     crnn-deploy verify model.onnx model.engine --images crops/ --text
 
-    Exit code: 0, 1 when logits differ by more than the tolerance, 2 for bad input. With --text, 1 when more
-    than 0.1 % of the texts that REFERENCE is confident of change, when exact accuracy or CER of labelled
-    images is worse by more than `quantize` allows, or when the images are too few to tell.
+    The exit code is 0 when they agree, 1 when logits differ by more than the tolerance, 2 for bad input. With
+    --text it is 1 when more than 0.1 % of the texts that REFERENCE is confident of change, when exact
+    accuracy or CER of labelled images is worse by more than `quantize` allows, or when the images are too
+    few to tell.
     """
     if images is not None and labels is not None:
         raise click.UsageError("--images and --labels exclude each other")

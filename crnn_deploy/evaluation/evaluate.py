@@ -38,7 +38,10 @@ _FAILURES = 100  # kept with their reason; all are counted
 _LARGEST = 640  # pixels of a side; a larger image is kept shrunk
 _TABLE_CONFUSIONS = 10
 _Key = TypeVar("_Key", str, tuple[str, str])
-_PACKAGES = ("crnn-deploy", "numpy", "onnxruntime", "onnxruntime-gpu", "opencv-python", "torch")
+_PACKAGES = (
+    *("crnn-deploy", "numpy", "onnxruntime", "onnxruntime-gpu", "opencv-python", "opencv-python-headless"),
+    "torch",
+)
 
 
 class DataEmpty(CrnnDeployError, ValueError):

@@ -106,8 +106,8 @@ class Stages:
 def header(suite: str) -> dict[str, Any]:
     """How every results file begins: the question, the machine and the versions."""
     names = (
-        *("crnn-deploy", "numpy", "onnx", "onnxruntime", "opencv-python", "openvino"),
-        *("tensorrt-rtx", "torch"),
+        *("crnn-deploy", "numpy", "onnx", "onnxruntime", "opencv-python", "opencv-python-headless"),
+        *("openvino", "tensorrt-rtx", "torch"),
     )
     versions = {"python": platform.python_version()}
     for name in names:

@@ -109,6 +109,8 @@ def _with_alphabet(
         )
     source = {"checkpoint_sha256": checkpoint.sha256, **told, "recipe": recipe.name}
     source["torch"] = torch.__version__
+    if alphabet is recipe.alphabet:
+        source["alphabet"] = "the recipe's"
     return reference_of(
         module,
         replace(recipe, blank=settings.blank or recipe.blank),

@@ -66,7 +66,7 @@ def read_scales(path: Path, model: OnnxModel) -> Scales:
             raise ValueError
     except FileNotFoundError as error:
         raise ScalesInvalid(
-            f"no scales at {path}; write them with: crnn-deploy calibrate {model.path}"
+            f"no scales at {path}; write them with: crnn-deploy calibrate {model.path} -o {path}"
         ) from error
     except ScalesInvalid:
         raise

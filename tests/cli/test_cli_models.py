@@ -71,6 +71,18 @@ def test_export_says_which_activation_it_took_and_why(
     assert ("LeakyRelu" in run("inspect", tmp_path / "x.onnx").stdout) == expected.startswith("Leaky")
 
 
+def test_export_shows_an_alphabet_that_nobody_gave(tmp_path: Path) -> None:
+    """Another one of as many characters would give wrong texts without an error."""
+    torch.manual_seed(0)
+    network = CRNN(32, 1, 37, hidden=8, widths=(4, 4, 8, 8, 8, 8, 8))
+    torch.save(network.state_dict(), tmp_path / "x.pth")
+    characters = "0123456789abcdefghijklmnopqrstuvwxyz"
+    line = f"\nalphabet: {characters} (the recipe's; if yours is another, give --alphabet)\n"
+    assert line in run("export", "--checkpoint", tmp_path / "x.pth").stdout
+    given = run("export", "--checkpoint", tmp_path / "x.pth", "--alphabet-string", characters)
+    assert given.exit_code == 0 and "alphabet: " not in given.stdout
+
+
 def test_list_recipes() -> None:
     result = run("export", "--list-recipes")
     assert result.exit_code == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
+import crnn_deploy
 from crnn_deploy.cli.main import main
 from crnn_deploy.datasets import Kind
 from crnn_deploy.models import DEFAULT
@@ -84,6 +86,15 @@ def test_a_command_says_in_a_sentence_what_it_does(name: str) -> None:
     first, _, rest = str(COMMANDS[name].help).partition("\n\n")
     assert is_sentence(" ".join(first.split())), first
     assert not rest or rest.rstrip()[-1] in ".:" or "\b" in rest
+
+
+@pytest.mark.parametrize("name", [name for name in COMMANDS if isinstance(COMMANDS[name], click.Group)])
+def test_a_group_lists_its_commands_in_whole_sentences(name: str) -> None:
+    """Click cuts a first sentence that is too long for a line of 80 characters, and ends it with dots."""
+    shown = CliRunner().invoke(main, [*name.split()[1:], "--help"], terminal_width=80).stdout
+    lines = shown.partition("Commands:\n")[2].splitlines()
+    assert len(lines) == len([other for other in COMMANDS if other.rpartition(" ")[0] == name])
+    assert all(re.fullmatch(r"  [a-z-]+ +[^.]+\.", line) for line in lines), shown
 
 
 def is_sentence(text: str | None) -> bool:
@@ -209,3 +220,28 @@ def test_an_option_of_before_says_what_it_is_called(arguments: tuple[str, ...], 
     result = run(*arguments, "x")
     assert result.exit_code == 2
     assert f"No such option '{arguments[-1]}': it is called {now} now." in result.stderr
+
+
+def messages() -> Iterator[str]:
+    """Texts of the package's source, each with X for every value in it."""
+    for path in sorted(Path(crnn_deploy.__file__).parent.rglob("*.py")):
+        found = [*ast.walk(ast.parse(path.read_text(encoding="utf-8")))]
+        pieces = {piece for node in found if isinstance(node, ast.JoinedStr) for piece in node.values}
+        for node in found:
+            if isinstance(node, ast.JoinedStr):
+                yield "".join(str(one.value) if isinstance(one, ast.Constant) else "X" for one in node.values)
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str) and node not in pieces:
+                yield node.value
+
+
+HINTS = sorted({hint for text in messages() for hint in re.findall(r": (crnn-deploy [a-z][^;:\n]*)", text)})
+
+
+@pytest.mark.parametrize("hint", HINTS)
+def test_a_command_that_a_message_ends_with_is_whole(hint: str) -> None:
+    [name] = [name for name in COMMANDS if name != "crnn-deploy" and f"{hint} ".startswith(f"{name} ")]
+    words = hint.removeprefix(name).split()
+    for part in COMMANDS[name].params:
+        if part.required:
+            assert isinstance(part, click.Argument) or set(part.opts) & set(words), (hint, part.opts)
+    assert words

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import pickle
 import sys
 from collections.abc import Callable
@@ -12,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -24,15 +22,11 @@ from crnn_deploy.export.exporter import ExportFailed, export
 from crnn_deploy.export.pytorch import ReferenceBackend
 from crnn_deploy.export.recurrence import ExportImpossible
 from crnn_deploy.export.reference import open_reference, reference_of
-from crnn_deploy.graph.flops import flops
 from crnn_deploy.graph.model import load_onnx, manifest_of
-from crnn_deploy.graph.traced import baked_constants
-from crnn_deploy.inspection import inspect
-from crnn_deploy.manifest import Manifest, StepRule, WidthRule
+from crnn_deploy.manifest import Manifest, WidthRule
 from crnn_deploy.networks.crnn import CRNN
-from crnn_deploy.parity.compare import compare
 from crnn_deploy.parity.drawn import drawn_images
-from crnn_deploy.recipes.alphabets import AlphabetInvalid, read_alphabet
+from crnn_deploy.recipes.alphabets import AlphabetInvalid
 from crnn_deploy.recipes.recipe import RECIPES
 from crnn_deploy.recipes.settings import CheckpointSettings
 from crnn_deploy.runtime.backends.ort import OrtBackend
@@ -219,25 +213,6 @@ def test_a_wrong_graph_is_not_written(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_the_scan_finds_sizes_of_the_traced_input(exported: tuple[Path, ReferenceBackend]) -> None:
-    model = load_onnx(exported[0])
-    traced = {"batch": 7, "width": 151, "time steps": 38}
-    assert baked_constants(model, traced) == []
-    last = model.graph.output[0].name
-    shapes = {"as an initializer": [7, -1, 11], "as a node": [-1, 38, 11], "free": [0, -1, 11]}
-    for name, shape in shapes.items():
-        tensor = onnx.numpy_helper.from_array(np.array(shape), name)
-        if name == "as a node":
-            model.graph.node.append(onnx.helper.make_node("Constant", [], [name], value=tensor))
-        else:
-            model.graph.initializer.append(tensor)
-        model.graph.node.append(onnx.helper.make_node("Reshape", [last, name], [f"out {name}"], name=name))
-    assert baked_constants(model, traced) == [
-        "Reshape as an initializer: 7 = batch",
-        "Reshape as a node: 38 = time steps",
-    ]
-
-
 @pytest.mark.parametrize(("blank", "index"), [("first", 0), ("last", 10)])
 def test_the_blank_is_first_or_last(blank: Any, index: int, tmp_path: Path) -> None:
     path = save(small_crnn().state_dict(), tmp_path / "x.pth")
@@ -342,99 +317,6 @@ def test_a_wrong_alphabet_says_both_numbers(tmp_path: Path) -> None:
         open_reference(path, CheckpointSettings(alphabet=DIGITS[:9]))
     with pytest.raises(AlphabetInvalid, match="twice"):
         open_reference(path, CheckpointSettings(alphabet=(*DIGITS[:9], "0")))
-
-
-@pytest.mark.parametrize(
-    ("content", "expected"),
-    [
-        ("abc", ("a", "b", "c")),
-        ("abc \n", ("a", "b", "c", " ")),
-        ("a\nb\n \n", ("a", "b", " ")),
-        ("a\r\nß\r\n", ("a", "ß")),
-        ("\ufeffab", ("a", "b")),
-        ("a\nfi\n", ("a", "fi")),
-    ],
-)
-def test_alphabet_files(content: str, expected: tuple[str, ...], tmp_path: Path) -> None:
-    path = tmp_path / "alphabet.txt"
-    path.write_bytes(content.encode())
-    assert read_alphabet(path) == expected
-
-
-@pytest.mark.parametrize("content", [b"", b"a\n\nb\n", b"aa", "京".encode("gbk"), b"a\nb\na\n"])
-def test_alphabet_files_that_are_wrong(content: bytes, tmp_path: Path) -> None:
-    path = tmp_path / "alphabet.txt"
-    path.write_bytes(content)
-    with pytest.raises(AlphabetInvalid):
-        read_alphabet(path)
-    os.mkfifo(tmp_path / "fifo")
-    with pytest.raises(AlphabetInvalid, match="not a regular file"):
-        read_alphabet(tmp_path / "fifo")
-
-
-def test_parity_finds_what_was_changed(exported: tuple[Path, ReferenceBackend]) -> None:
-    _, reference = exported
-    images = drawn_images(reference.manifest, 4, 120, np.random.default_rng(2))
-    same = compare(reference, reference, [images])
-    assert same.passed and same.max_delta == 0 and same.cer == 0
-    other = ReferenceBackend(small_crnn().eval(), reference.manifest)
-    with torch.no_grad():
-        other.module.rnn[1].embedding.bias[5] += 9  # type: ignore[index,union-attr]
-    report = compare(reference, other, [images])
-    assert not report.passed
-    assert report.max_delta == pytest.approx(9, abs=1e-4)
-    assert report.flips == 4 * 31 and report.frames == 4 * 31
-    assert "FAILED" in report.table() and "margin" in report.table()
-
-
-@pytest.mark.parametrize("broken", ["candidate", "reference", "both"])
-def test_parity_fails_on_nan(broken: str, exported: tuple[Path, ReferenceBackend]) -> None:
-    _, sound = exported
-    other = ReferenceBackend(small_crnn().eval(), sound.manifest)
-    with torch.no_grad():
-        other.module.rnn[1].embedding.bias[5] = float("nan")  # type: ignore[index,union-attr]
-    rng = np.random.default_rng(2)
-    images = [drawn_images(sound.manifest, 2, width, rng) for width in (120, 140)]
-    reference = sound if broken == "candidate" else other
-    candidate = sound if broken == "reference" else other
-    report = compare(reference, candidate, images)
-    assert not report.passed and np.isnan(report.max_delta)
-    assert "FAILED" in report.table() and "put out NaN" in report.table()
-
-
-def test_parity_says_why_a_candidate_did_not_run(exported: tuple[Path, ReferenceBackend]) -> None:
-    path, reference = exported
-    other = OrtBackend(path)
-    other.manifest = replace(other.manifest, steps=StepRule(8, 0))
-    report = compare(reference, other, [drawn_images(reference.manifest, 2, 120, np.random.default_rng(2))])
-    assert not report.passed and report.max_delta == float("inf")
-    assert "the graph gives (2, 31, 11)" in report.table()
-
-
-def test_flops_of_the_paper_network(tmp_path: Path) -> None:
-    """1.41 GFLOP at 100 px, 1.27 of them outside the recurrent layers, counted by hand."""
-    reference = reference_of(CRNN(32, 1, 37), RECIPES["paper"], RECIPES["paper"].alphabet or (), {})
-    path = tmp_path / "x.onnx"
-    export(reference, path)
-    convolutions = 2 * sum(
-        out * rows * columns * inputs * kernel
-        for inputs, out, rows, columns, kernel in [
-            (1, 64, 32, 100, 9),
-            (64, 128, 16, 50, 9),
-            (128, 256, 8, 25, 9),
-            (256, 256, 8, 25, 9),
-            (256, 512, 4, 26, 9),
-            (512, 512, 4, 26, 9),
-            (512, 512, 1, 26, 4),
-        ]
-    )
-    recurrent = 2 * 26 * 2 * 4 * 256 * ((512 + 256) + (256 + 256))
-    linear = 2 * 26 * 512 * (256 + 37)
-    expected = convolutions + recurrent + linear
-    assert flops(load_onnx(path), reference.manifest, [100]) == {100: expected}
-    facts = inspect(path, CheckpointSettings())
-    assert facts["flops"]["100 px"] == f"{expected / 1e9:.3f} G"
-    assert facts["parameters"] == pytest.approx(8_331_000, abs=5_000)
 
 
 @pytest.mark.skipif(not DATA.exists(), reason="needs the shared images and checkpoints")

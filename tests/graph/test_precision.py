@@ -14,12 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from crnn_deploy.engine.ladder import PrecisionFailed, climb, table
-from crnn_deploy.graph.model import backend_of, load_onnx, manifest_of, session_of
-from crnn_deploy.graph.precision import LARGEST, CastImpossible, Half, cast, from_first_recurrence, rounded
-from crnn_deploy.manifest import Manifest, StepRule, WidthRule
-from crnn_deploy.parity.fidelity import Fidelity, Proof, fidelity
-from crnn_deploy.runtime.decoding.ctc import Frames
+from crnn_deploy.graph.model import load_onnx, manifest_of, session_of
+from crnn_deploy.graph.precision import CastImpossible, Half, cast, from_first_recurrence, rounded
 
 HALVES: dict[Half, Any] = {"fp16": np.float16, "bf16": ml_dtypes.bfloat16}
 ELEMENTS = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
@@ -39,18 +35,6 @@ def model_of(
         [numpy_helper.from_array(np.asarray(array), name) for name, array in weights.items()],
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
-
-
-def scaled(model: onnx.ModelProto, **factors: float) -> onnx.ModelProto:
-    """A copy with some weights multiplied; `conv0` stands for weights and bias of that layer."""
-    result = onnx.ModelProto()
-    result.CopyFrom(model)
-    for tensor in result.graph.initializer:
-        for name, factor in factors.items():
-            if name in tensor.name:
-                array = numpy_helper.to_array(tensor) * np.float32(factor)
-                tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
-    return result
 
 
 def kinds(model: onnx.ModelProto) -> dict[str, int]:
@@ -170,57 +154,3 @@ def test_scales_of_a_resize_and_constants_in_nodes() -> None:
 def test_what_cannot_be_cast_says_why(tiny: onnx.ModelProto) -> None:
     with pytest.raises(CastImpossible, match=r"'GRU\*'.*LSTM"):
         cast(tiny, "fp16", keep_fp32=["GRU*"])
-
-
-def test_an_overflow_is_found_and_the_ladder_climbed(tiny: onnx.ModelProto) -> None:
-    """Activations beyond 65504 between two layers that undo each other: the function stays the same."""
-    manifest = manifest_of(tiny)
-    _, tried = climb(tiny, Proof(backend_of(tiny), manifest), "fp16")
-    assert [rung.name for rung in tried] == ["fp16"] and tried[0].rounded is not None
-    assert tried[0].rounded.passed and 0.1 < tried[0].rounded.peak < 100
-
-    loud = scaled(tiny, **{"conv0": 1e6, "conv1.weight": 1e-6})
-    model, tried = climb(loud, Proof(backend_of(loud), manifest), "fp16")
-    assert [rung.precision for rung in tried] == ["fp16", "fp16", "bf16"]
-    assert [rung.rounded.overflow for rung in tried if rung.rounded] == [True, True, False]
-    assert TensorProto.BFLOAT16 in kinds(model).values()
-    assert "overflow" in table(tried, None)
-    assert table(tried, None).endswith("chosen: bf16 (checked on the CPU)")
-    with pytest.raises(PrecisionFailed, match="overflow"):
-        climb(loud, Proof(backend_of(loud), manifest), "fp16", ladder=False)
-
-
-def test_an_overflow_after_the_recurrence_keeps_half_precision_before_it(tiny: onnx.ModelProto) -> None:
-    manifest = manifest_of(tiny)
-    head = [node for node in tiny.graph.node if node.op_type == "MatMul"][-1]
-    loud = scaled(tiny, **{head.input[1]: 1e6})
-    model, tried = climb(loud, Proof(backend_of(loud), manifest), "fp16")
-    assert [rung.precision for rung in tried] == ["fp16", "fp16"]
-    assert set(tried[-1].kept_fp32) == set(from_first_recurrence(tiny))
-    assert {kinds(model)[name] for name in kinds(model) if name.startswith("rnn") and "join" not in name} == {
-        TensorProto.FLOAT
-    }
-
-
-def test_the_verdict_counts_confident_texts() -> None:
-    manifest = Manifest(("a", "b"), 0, "gray", 32, WidthRule(8, 8), (0.5,), (0.5,), "linear", StepRule(1, -6))
-
-    def frames(sure: float, *rows: list[int]) -> Frames:
-        indices = np.array(rows, np.int64)
-        return Frames(indices, np.full(indices.shape, sure, np.float32))
-
-    def report_of(one: Frames, other: Frames, peak: float = 7.0) -> Fidelity:
-        return fidelity([one], [other], manifest, manifest, peak=peak, largest=LARGEST["fp16"])
-
-    same = frames(0.9, *([[1, 2]] * 100))
-    one_other = frames(0.9, [1, 1], *([[1, 2]] * 99))
-    assert report_of(same, same).passed and report_of(same, same, 65504).passed
-    assert not report_of(same, same, 65520).passed and not report_of(same, same, float("nan")).passed
-    report = report_of(same, one_other)
-    assert (report.flips, report.verdict.flips.count) == (1, 1)
-    assert (report.verdict.confident_flips.count, report.verdict.confident_flips.images) == (1, 100)
-    assert not report.passed
-    # the same change of a text that the model was unsure of, and then too many of them
-    unsure = frames(0.5, *same.indices.tolist())
-    assert report_of(unsure, one_other).passed
-    assert not report_of(unsure, frames(0.5, *([[1, 1]] * 3), *([[1, 2]] * 97))).passed

@@ -1,4 +1,4 @@
-"""The recogniser on a real ONNX file: what an image says does not depend on what is read with it."""
+"""Batch invariance, and the recogniser on a real ONNX file: what is read with an image does not matter."""
 
 from __future__ import annotations
 
@@ -106,9 +106,7 @@ images_of_any_size = st.lists(
 @settings(
     deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
 )
-def test_text_does_not_depend_on_the_batch_in_a_single_bit(
-    recognizers: Any, images: Any, batch: Any, random: Any
-) -> None:
+def test_batch_invariance_in_every_bit(recognizers: Any, images: Any, batch: Any, random: Any) -> None:
     alone = [recognizers[1, 1].read([image])[0] for image in images]
     order = list(range(len(images)))
     random.shuffle(order)
@@ -119,9 +117,7 @@ def test_text_does_not_depend_on_the_batch_in_a_single_bit(
 
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("batch", range(2, 10))
-def test_full_batches_of_one_width_agree_with_single_images(
-    recognizers: Any, batch: int, threads: int
-) -> None:
+def test_batch_invariance_of_full_batches(recognizers: Any, batch: int, threads: int) -> None:
     images = [noise(16, 64, seed) for seed in range(2 * batch + 1)]
     alone = [recognizers[1, 1].read([image])[0] for image in images]
     assert len({text.text for text in alone}) > batch  # the network does look at its input

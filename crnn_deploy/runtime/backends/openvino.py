@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, ClassVar, Literal
@@ -52,6 +52,11 @@ class OpenVinoBackend:
             )
         self._path = path
         self._idle: SimpleQueue[Any] = SimpleQueue()  # a request serves one thread at a time
+        # OpenVINO 2026.4 hangs, about once in twenty times, where two threads take a process's first results
+        # together: one holds a lock of C++ and waits for Python's, the other the reverse
+        narrowest = (1, self.manifest.channels, self.manifest.height, self.manifest.width.minimum)
+        with suppress(RunFailed):  # a run of images says so again
+            self.run(np.zeros(narrowest, np.float32))
 
     def run(self, images: NDArray[np.float32]) -> Frames:
         if (model := self._model) is None:

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from crnn_deploy.decoding_rule import Aggregate
 from crnn_deploy.errors import CrnnDeployError
 from crnn_deploy.runtime.decoding.aggregate import aggregated
+from crnn_deploy.runtime.decoding.alignment_loops import align, log_likelihoods
 from crnn_deploy.runtime.decoding.ctc import Char, Frames, LogitsMissing, Text
-from crnn_deploy.runtime.decoding.paths import align, log_likelihoods
 
 __all__ = ["MOST_BYTES", "Decode", "Decoder", "DecodingTooLarge", "LineLogits", "line_of"]
 

@@ -14,9 +14,7 @@ from numpy.typing import NDArray
 
 from crnn_deploy.decoding_rule import Aggregate
 from crnn_deploy.runtime.decoding.alignment import Decode, DecodingTooLarge, LineLogits, line_of
-from crnn_deploy.runtime.decoding.constraints import Automaton, Constraint, DecodingImpossible
-from crnn_deploy.runtime.decoding.ctc import Alternative, Frames, Text, tokens_of
-from crnn_deploy.runtime.decoding.kernels import (
+from crnn_deploy.runtime.decoding.beam_loops import (
     BEAM_FLOATS,
     BEAM_INTS,
     CHILDREN,
@@ -26,6 +24,8 @@ from crnn_deploy.runtime.decoding.kernels import (
     backtrack,
     strongest,
 )
+from crnn_deploy.runtime.decoding.constraints import Automaton, Constraint, DecodingImpossible
+from crnn_deploy.runtime.decoding.ctc import Alternative, Frames, Text, tokens_of
 from crnn_deploy.runtime.decoding.scoring import Combined, Memo, Scorer, ceiling_of
 
 __all__ = ["Beam", "Hypothesis"]

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from crnn_deploy.errors import CrnnDeployError, shortened
 from crnn_deploy.runtime.decoding.alignment import MOST_BYTES, DecodingTooLarge, LineLogits
+from crnn_deploy.runtime.decoding.alignment_loops import best_path
 from crnn_deploy.runtime.decoding.ctc import tokens_of
-from crnn_deploy.runtime.decoding.paths import best_path
 from crnn_deploy.runtime.decoding.patterns import PatternInvalid, compile_pattern
 
 __all__ = [

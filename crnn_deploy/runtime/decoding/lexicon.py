@@ -18,8 +18,8 @@ from crnn_deploy.decoding_rule import Aggregate
 from crnn_deploy.errors import CharacterUnknown, CrnnDeployError
 from crnn_deploy.files import LineTooLong, lines, open_regular
 from crnn_deploy.runtime.decoding.alignment import Decode, line_of
+from crnn_deploy.runtime.decoding.compiled import compiled
 from crnn_deploy.runtime.decoding.ctc import Encoder, Frames, Text, tokens_of
-from crnn_deploy.runtime.decoding.kernels import within
 
 __all__ = ["ClosestWord", "Lexicon", "LexiconInvalid", "read_lexicon"]
 
@@ -226,7 +226,7 @@ class _ClosestWordDecode:
         likely &= np.abs(self._lengths - len(labels)) <= distance
         words = []
         if likely.any():  # else a long text would take a large matrix for nothing
-            near = within(labels, self._labels, self._ends, self._shared, likely, distance)
+            near = _within(labels, self._labels, self._ends, self._shared, likely, distance)
             words = [self._words[word] for word in near.tolist()]
         if words:
             ends = np.cumsum([len(word) for word in words])
@@ -245,3 +245,61 @@ def _shared(one: Sequence[int], other: Sequence[int]) -> int:
     """How many labels two words begin with alike."""
     differ = (at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)
     return next(differ, min(len(one), len(other)))
+
+
+@compiled
+def _within(
+    said: NDArray[np.int64],
+    labels: NDArray[np.int32],
+    ends: NDArray[np.int32],
+    shared: NDArray[np.int32],
+    likely: NDArray[np.bool_],
+    distance: int,
+) -> NDArray[np.int64]:
+    """Which words of a sorted list are within an edit distance (Levenshtein) of what was said.
+
+    labels: of all words, one after the other, each up to its end
+    shared: how many labels a word begins with as the one before it does
+    likely: which words may be near; those that are too long or too short must not be
+    Rows of the distance matrix are kept for the next word, and words are passed over whose beginning is too
+    far already: the list is a trie that is walked in order.
+    """
+    length, far = len(said), distance + 1
+    deepest = length + distance
+    rows = np.full((deepest + 1, length + 1), far)  # for each beginning of a word and of what was said
+    for j in range(min(length, distance) + 1):
+        rows[0, j] = j
+    found = np.empty(len(ends), np.int64)
+    count = 0
+    known = 0  # rows that hold for the word at hand
+    dead = deepest + 1  # no word that begins as the last one for so many labels is near
+    start = 0
+    for word in range(len(ends)):
+        end = ends[word]
+        size = end - start
+        known = min(known, shared[word])
+        if known < dead:
+            dead = deepest + 1
+        if known < dead and likely[word]:
+            for i in range(known + 1, size + 1):
+                label = labels[start + i - 1]
+                closest = far
+                before = far  # to the left in this row
+                for j in range(max(0, i - distance), min(length, i + distance) + 1):
+                    value = before + 1
+                    if j < i + distance:
+                        value = min(value, rows[i - 1, j] + 1)
+                    if j:
+                        value = min(value, rows[i - 1, j - 1] + (said[j - 1] != label))
+                    before = min(value, far)
+                    rows[i, j] = before
+                    closest = min(closest, before)
+                known = i
+                if closest == far:
+                    dead = i
+                    break
+            if known == size and dead > size and rows[size, length] <= distance:
+                found[count] = word
+                count += 1
+        start = end
+    return found[:count]

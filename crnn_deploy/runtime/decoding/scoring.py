@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from crnn_deploy.runtime.decoding.kernels import Table, insert
+from crnn_deploy.runtime.decoding.beam_loops import Table, insert
 
 __all__ = ["Combined", "Memo", "Scorer", "ceiling_of", "steps_of"]
 

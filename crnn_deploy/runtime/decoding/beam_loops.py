@@ -17,7 +17,6 @@ __all__ = [
     "backtrack",
     "insert",
     "strongest",
-    "within",
 ]
 
 # an open-addressing table of a power of two of slots: keys, -1 where free, and of each a value and a weight
@@ -286,61 +285,3 @@ def backtrack(node: int, tree: NDArray[np.int64]) -> NDArray[np.int64]:
         found[i] = tree_labels[node]
         node = parents[node]
     return found
-
-
-@compiled
-def within(
-    said: NDArray[np.int64],
-    labels: NDArray[np.int32],
-    ends: NDArray[np.int32],
-    shared: NDArray[np.int32],
-    likely: NDArray[np.bool_],
-    distance: int,
-) -> NDArray[np.int64]:
-    """Which words of a sorted list are within an edit distance (Levenshtein) of what was said.
-
-    labels: of all words, one after the other, each up to its end
-    shared: how many labels a word begins with as the one before it does
-    likely: which words may be near; those that are too long or too short must not be
-    Rows of the distance matrix are kept for the next word, and words are passed over whose beginning is too
-    far already: the list is a trie that is walked in order.
-    """
-    length, far = len(said), distance + 1
-    deepest = length + distance
-    rows = np.full((deepest + 1, length + 1), far)  # for each beginning of a word and of what was said
-    for j in range(min(length, distance) + 1):
-        rows[0, j] = j
-    found = np.empty(len(ends), np.int64)
-    count = 0
-    known = 0  # rows that hold for the word at hand
-    dead = deepest + 1  # no word that begins as the last one for so many labels is near
-    start = 0
-    for word in range(len(ends)):
-        end = ends[word]
-        size = end - start
-        known = min(known, shared[word])
-        if known < dead:
-            dead = deepest + 1
-        if known < dead and likely[word]:
-            for i in range(known + 1, size + 1):
-                label = labels[start + i - 1]
-                closest = far
-                before = far  # to the left in this row
-                for j in range(max(0, i - distance), min(length, i + distance) + 1):
-                    value = before + 1
-                    if j < i + distance:
-                        value = min(value, rows[i - 1, j] + 1)
-                    if j:
-                        value = min(value, rows[i - 1, j - 1] + (said[j - 1] != label))
-                    before = min(value, far)
-                    rows[i, j] = before
-                    closest = min(closest, before)
-                known = i
-                if closest == far:
-                    dead = i
-                    break
-            if known == size and dead > size and rows[size, length] <= distance:
-                found[count] = word
-                count += 1
-        start = end
-    return found[:count]
