@@ -142,7 +142,8 @@ class Evaluation:
             characters = ", ".join(f"{c!r} {n}" for c, n in list(self.outside_characters.items())[:20])
             lines.append(f"{self.outside.images} labels hold characters outside the alphabet: {characters}")
         if self.failed:
-            lines.append(f"{self.failed} of {self.overall.images} images could not be read; these count as wrong")
+            share = f"{self.failed} of {self.overall.images} images"
+            lines.append(f"{share} could not be read; these count as wrong")
         lines.append(
             f"{self.overall.exact} of {self.overall.images} exact; "
             f"{self.seconds:.1f} s, {self.images_per_second:.0f} images/s"

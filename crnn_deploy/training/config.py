@@ -213,7 +213,9 @@ def read_config(path: Path, changes: tuple[str, ...] = ()) -> Config:
         plain = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ConfigInvalid(f"no configuration at {path}") from error
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:  # ValueError: no UTF-8, no date
+    except OSError as error:
+        raise ConfigInvalid(f"{path} cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError, yaml.YAMLError) as error:  # ValueError: no UTF-8, no date
         raise ConfigInvalid(f"{path} is not a YAML file: {_why_no_yaml(error)}") from error
     if not isinstance(plain, dict):
         raise ConfigInvalid(f"{path} holds no keys; see the files in training/")
