@@ -1,4 +1,4 @@
-"""What several tests need: one small network, exported once."""
+"""What several tests need: one small network, exported and calibrated once."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import crnn_deploy  # noqa: F401  # before ONNX Runtime, which reports to its ma
 
 # isort: split
 import pytest
+from noise_images import write_images
 from paper_gpu import PaperCuda, PaperTrt
 
 from crnn_deploy.runtime.backends import driver, trt
@@ -36,6 +37,27 @@ def tiny_onnx(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("tiny") / "tiny.onnx"
     source = {"recipe": "paper", "family": "crnn"}
     export(reference_of(module, RECIPES["paper"], tuple("0123456789"), source), path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of noise in eight widths, one image of it twice."""
+    folder = write_images(tmp_path_factory.mktemp("images") / "crops")
+    (folder / "copy.png").write_bytes((folder / "000.png").read_bytes())
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_scales(tiny_onnx: Path, tiny_images: Path) -> Path:
+    """What `calibrate` makes of the small network and these images."""
+    from click.testing import CliRunner
+
+    from crnn_deploy.cli.main import main
+
+    path = tiny_images.parent / "scales.json"
+    result = CliRunner().invoke(main, ["calibrate", str(tiny_onnx), str(tiny_images), "-o", str(path)])
+    assert result.exit_code == 0, result.output
     return path
 
 

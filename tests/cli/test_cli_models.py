@@ -1,4 +1,4 @@
-"""`export`, `verify`, `inspect` and `describe` as a person runs them."""
+"""`export`, `verify` and `describe` as a person runs them."""
 
 from __future__ import annotations
 
@@ -169,16 +169,6 @@ def test_verify_on_images(checkpoint: Path, model: Path, tmp_path: Path) -> None
     assert result.exit_code == 0 and "5 images" in result.stdout
     (tmp_path / "empty").mkdir()
     assert run("verify", checkpoint, model, "--images", tmp_path / "empty").exit_code == 2
-
-
-def test_inspect(checkpoint: Path, model: Path) -> None:
-    of_onnx = json.loads(run("inspect", model, "--json").stdout)
-    of_checkpoint = json.loads(run("inspect", checkpoint, "--json", "--alphabet-string", DIGITS).stdout)
-    assert of_onnx["flops"] == of_checkpoint["flops"]
-    assert of_onnx["alphabet"] == of_checkpoint["alphabet"] == "10 characters: 0123456789"
-    assert of_onnx["operators"]["LSTM"] == 2 and of_onnx["opset"]["onnx"] >= 19
-    assert of_checkpoint["family"] == "crnn"
-    assert "time steps" in run("inspect", model).stdout
 
 
 def foreign(

@@ -179,33 +179,6 @@ def test_resume_with_another_model_or_decoder_is_refused(folder: Path) -> None:
     assert "was made with lexicon words.txt (sha256" in run("infer", image, *beam, "--resume").stderr
 
 
-def test_a_full_disk_names_the_file_and_keeps_the_old_one(tmp_path: Path) -> None:
-    path = tmp_path / "figures.json"
-    path.write_text("old")
-    with (
-        pytest.raises(files.OutputUnwritable, match=r"cannot write .*figures\.json: No space left on device"),
-        files.replacing(path) as temporary,
-        temporary.open("wb"),
-        open("/dev/full", "wb", 0) as full,
-    ):
-        full.write(b"x")
-    assert path.read_text() == "old" and os.listdir(tmp_path) == ["figures.json"]
-
-
-def test_a_name_of_255_bytes_is_written(tmp_path: Path) -> None:
-    for name in ("x" * 255, "😀" * 63, "a." + "b" * 253):
-        files.write(tmp_path / name, "new")
-        assert (tmp_path / name).read_text() == "new"
-
-
-def test_a_folder_is_made_however_deep(tmp_path: Path) -> None:
-    os.chdir(tmp_path)
-    files.write(Path(*"d" * 1_500, "a"), "new")
-    assert Path(*"d" * 1_500, "a").read_text() == "new"
-    for depth in range(1_500, 0, -1):  # pytest removes recursively
-        shutil.rmtree(Path(*"d" * depth)) if depth == 1_500 else os.rmdir(Path(*"d" * depth))
-
-
 def test_what_is_said_holds_nothing_to_obey(folder: Path) -> None:
     result = run("lm", "train", "texts.arpa", "-o", f"t{ESCAPE}.arpa")
     assert result.stdout.startswith("t\\x1b[2J.arpa: order 6, ")

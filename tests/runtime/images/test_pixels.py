@@ -1,4 +1,4 @@
-"""Reading and preparing images; Pillow, and plain formulas over OpenCV, are the reference."""
+"""Reading images; Pillow is the reference."""
 
 from __future__ import annotations
 
@@ -7,10 +7,7 @@ import os
 import struct
 import subprocess
 import sys
-import tracemalloc
 import zlib
-from dataclasses import replace
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +20,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from crnn_deploy.errors import CrnnDeployError
-from crnn_deploy.manifest import AdaptiveThreshold, Clahe, Manifest, StepRule, WidthRule
 from crnn_deploy.runtime.images.header import probe
 from crnn_deploy.runtime.images.pixels import ImageNotFound, ImageTooLarge, ImageUnreadable, read_image
-from crnn_deploy.runtime.images.prepare import content_width, prepare
 
 Array = NDArray[Any]
 
@@ -451,225 +446,3 @@ def test_a_bomb_in_a_file_is_refused(tmp_path: Path) -> None:
         ImageTooLarge, match=r"bomb\.png: 20000 x 20000 pixels, more than the limit of 64,000,0"
     ):
         read_image(path)
-
-
-# ---- prepare
-
-
-def manifest(**values: Any) -> Manifest:
-    channels = 1 if values.get("color", "gray") == "gray" else 3
-    plain = {
-        "alphabet": ("a",),
-        "blank": 0,
-        "color": "gray",
-        "height": 32,
-        "width": WidthRule(100, 100),
-        "mean": (0.5, 0.4, 0.3)[:channels],
-        "std": (0.5, 0.25, 0.193)[:channels],
-        "interpolation": "linear",
-        "steps": StepRule(4, 4),
-    }
-    return Manifest(**{**plain, **values})
-
-
-OPENCV = {
-    "nearest": cv2.INTER_NEAREST,
-    "linear": cv2.INTER_LINEAR,
-    "cubic": cv2.INTER_CUBIC,
-    "area": cv2.INTER_AREA,
-    "lanczos": cv2.INTER_LANCZOS4,
-}
-
-
-def expected_size(height: int, width: int, m: Manifest) -> tuple[int, int]:
-    """Rows and columns that the image covers, in exact fractions."""
-    if m.width.fit == "stretch":
-        return m.height, m.width.bucket(height, width, m.height)
-    if m.width.fit == "pad":
-        natural = m.width.natural(height, width, m.height)
-        return m.height, min(natural, m.width.bucket(height, width, m.height))
-    scale = min(Fraction(m.height, height), Fraction(m.width.maximum, width))
-    rows, columns = int(height * scale + Fraction(1, 2)), int(width * scale + Fraction(1, 2))
-    return max(1, rows), max(1, columns)
-
-
-def expected_input(image: Array, m: Manifest) -> Array:
-    if m.color == "gray" and image.ndim == 3:
-        image = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
-    rows, columns = expected_size(image.shape[0], image.shape[1], m)
-    total = m.width.bucket(image.shape[0], image.shape[1], m.height)
-    pad = 0.0 if m.width.pad == "edge" else m.width.pad
-    canvas = np.full((m.height, total, m.channels), pad, np.float64)
-    resized: Array = cv2.resize(image, (columns, rows), interpolation=OPENCV[m.interpolation])
-    resized = resized.reshape(rows, columns, -1)
-    canvas[:rows, :columns] = resized[..., ::-1] if m.color == "rgb" else resized
-    if m.width.pad == "edge":
-        canvas[:, columns:] = canvas[:, columns - 1 : columns]
-        canvas[rows:] = canvas[rows - 1]
-    numbers: Array = (canvas / 255 - m.mean) / m.std
-    return numbers.transpose(2, 0, 1)
-
-
-WIDTHS = {
-    "fixed": WidthRule(100, 100),
-    "aspect": WidthRule(16, 200, multiple=8, aspect=160 / 280),
-    "pad": WidthRule(16, 200, multiple=8, fit="pad", pad=127.5),
-    "pad, edge": WidthRule(40, 200, multiple=4, fit="pad", pad="edge"),
-    "letterbox": WidthRule(128, 128, fit="letterbox", pad=0),
-    "letterbox, edge": WidthRule(94, 94, fit="letterbox", pad="edge"),
-}
-
-
-@settings(max_examples=300, deadline=None)
-@given(
-    shape=st.tuples(st.integers(1, 120), st.integers(1, 300)),
-    coloured=st.booleans(),
-    color=st.sampled_from(["gray", "rgb", "bgr"]),
-    interpolation=st.sampled_from(sorted(OPENCV)),
-    width=st.sampled_from(sorted(WIDTHS)),
-    seed=st.integers(0, 99),
-)
-def test_prepare_is_the_formula(
-    shape: tuple[int, int], coloured: bool, color: str, interpolation: str, width: str, seed: int
-) -> None:
-    m = manifest(color=color, interpolation=interpolation, width=WIDTHS[width])
-    image = np.random.default_rng(seed).integers(0, 256, (*shape, 3) if coloured else shape, np.uint8)
-    prepared = prepare(image, m)
-    assert prepared.dtype == np.float32 and prepared.flags.c_contiguous
-    assert prepared.shape == (m.channels, m.height, m.width.bucket(*shape, m.height))
-    np.testing.assert_allclose(prepared, expected_input(image, m), rtol=0, atol=2e-6)
-    assert content_width(image.shape, m) == expected_size(*shape, m)[1]
-    assert prepare(image.copy(), m).tobytes() == prepared.tobytes()
-
-
-@pytest.mark.parametrize("shape", [(1, 4), (1, 5), (1, 6), (2, 9), (32, 128), (33, 128), (32, 129), (99, 5)])
-def test_letterbox_keeps_the_aspect_ratio(shape: tuple[int, int]) -> None:
-    m = manifest(width=WidthRule(128, 128, fit="letterbox", pad=77))
-    image = RNG.integers(0, 256, shape, np.uint8)
-    np.testing.assert_allclose(prepare(image, m), expected_input(image, m), rtol=0, atol=2e-6)
-
-
-def test_numbers_are_those_of_torchvision() -> None:
-    """ToTensor divides by 255, Normalize subtracts and divides, all in float32."""
-    image = np.arange(256, dtype=np.uint8).reshape(16, 16)
-    m = manifest(height=16, width=WidthRule(16, 16), mean=(0.588,), std=(0.193,))
-    expected = image.astype(np.float32) / np.float32(255)
-    expected = (expected - np.float32(0.588)) / np.float32(0.193)
-    assert np.array_equal(prepare(image, m)[0], expected)
-
-
-@pytest.mark.parametrize("shape", [(1, 1), (1, 4000), (4000, 1), (1, 1, 3), (1, 4000, 3), (4000, 1, 3)])
-@pytest.mark.parametrize("width", WIDTHS)
-def test_extreme_shapes(shape: tuple[int, ...], width: str) -> None:
-    image = np.full(shape, 200, np.uint8)
-    for interpolation in [*OPENCV, "pillow-bilinear", "pillow-bicubic"]:
-        m = manifest(interpolation=interpolation, width=WIDTHS[width], mean=(0.0,), std=(1.0,))
-        prepared = prepare(image, m)
-        covered = content_width(shape, m)
-        assert 1 <= covered <= prepared.shape[2] == m.width.bucket(shape[0], shape[1], 32)
-        np.testing.assert_allclose(prepared[0, 0, :covered], 200 / 255, atol=1e-6)
-    m = manifest(filters=(Clahe(2.0, 8), AdaptiveThreshold(15, 10, True)), width=WIDTHS[width])
-    assert np.isfinite(prepare(image, m)).all()
-
-
-def test_filters_run_in_order_at_the_original_size() -> None:
-    image: Array = cv2.GaussianBlur(RNG.integers(0, 256, (50, 90, 3), np.uint8), (11, 11), 0)
-    grey: Array = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
-    grey = cv2.createCLAHE(clipLimit=2.0, tileGridSize=(4, 4)).apply(grey)
-    for invert, kind in ((True, cv2.THRESH_BINARY_INV), (False, cv2.THRESH_BINARY)):
-        black: Array = cv2.adaptiveThreshold(grey, 255, cv2.ADAPTIVE_THRESH_MEAN_C, kind, 15, 10)
-        m = manifest(filters=(Clahe(2.0, 4), AdaptiveThreshold(15, 10, invert)))
-        np.testing.assert_allclose(prepare(image, m), expected_input(black, m), atol=2e-6)
-        assert not np.allclose(prepare(image, m), prepare(image, replace(m, filters=m.filters[::-1])))
-
-
-PILLOW = {"pillow-bilinear": Image.Resampling.BILINEAR, "pillow-bicubic": Image.Resampling.BICUBIC}
-
-
-def check_against_pillow(image: Array, width: int, height: int, interpolation: str) -> None:
-    grey = image.ndim == 2
-    channels = 1 if grey else 3
-    m = manifest(
-        color="gray" if grey else "bgr",
-        height=height,
-        width=WidthRule(width, width),
-        mean=(0.0,) * channels,
-        std=(1.0,) * channels,
-        steps=StepRule(1, 0),
-        interpolation=interpolation,
-    )
-    resized = np.rint(prepare(image, m) * 255).astype(np.uint8)
-    kernel, original = PILLOW[interpolation], Image.fromarray(image)
-    # one pass a call, for Pillow 13 chooses the order by the sizes
-    expected = np.asarray(original.resize((width, image.shape[0]), kernel).resize((width, height), kernel))
-    shrunk = np.subtract(image.shape[:2], (height, width))
-    if not shrunk[0] > max(0, 2 * shrunk[1]):
-        assert np.array_equal(expected, np.asarray(original.resize((width, height), kernel)))
-    assert np.array_equal(resized, expected[None] if grey else expected.transpose(2, 0, 1))
-
-
-SIDE = st.integers(1, 300)
-
-
-@settings(max_examples=300, deadline=None)
-@given(
-    size_in=st.tuples(SIDE, SIDE),
-    size_out=st.tuples(SIDE, SIDE),
-    coloured=st.booleans(),
-    black_and_white=st.booleans(),
-    interpolation=st.sampled_from(sorted(PILLOW)),
-    seed=st.integers(0, 9),
-)
-def test_pillow_kernels_to_the_bit(
-    size_in: tuple[int, int],
-    size_out: tuple[int, int],
-    coloured: bool,
-    black_and_white: bool,
-    interpolation: str,
-    seed: int,
-) -> None:
-    image = np.random.default_rng(seed).integers(0, 256, (*size_in, 3) if coloured else size_in, np.uint8)
-    if black_and_white:  # overshoots the most
-        image = np.where(image > 127, np.uint8(255), np.uint8(0))
-    check_against_pillow(image, *size_out, interpolation)
-
-
-@pytest.mark.parametrize("interpolation", PILLOW)
-@pytest.mark.parametrize(
-    ("shape", "size"),
-    [
-        ((1200, 1000), (100, 32)),
-        ((700, 900, 3), (100, 32)),
-        ((1, 4000), (100, 32)),
-        ((4000, 1), (100, 32)),
-        ((32, 100), (100, 32)),
-        ((32, 217), (100, 32)),
-        ((8, 9000), (1600, 32)),
-        ((5000, 60, 3), (8, 32)),
-    ],
-)
-def test_pillow_kernels_on_large_and_odd_sizes(
-    shape: tuple[int, ...], size: tuple[int, int], interpolation: str
-) -> None:
-    check_against_pillow(RNG.integers(0, 256, shape, np.uint8), *size, interpolation)
-
-
-def test_tables_of_wide_images_are_not_kept_for_ever() -> None:
-    m = manifest(interpolation="pillow-bicubic", width=WidthRule(8, 65_536), height=32)
-    tracemalloc.start()
-    try:
-        for width in range(65_500, 65_508):
-            prepare(np.zeros((9, width), np.uint8), m)
-        assert tracemalloc.get_traced_memory()[0] < 120e6  # four, of 19 MB
-    finally:
-        tracemalloc.stop()
-
-
-def test_grey_is_pillows_grey_within_one_level() -> None:
-    levels = np.arange(0, 256, 3, dtype=np.uint8)
-    image = np.stack(np.meshgrid(levels, levels, levels), axis=-1).reshape(86, -1, 3)
-    m = manifest(height=86, width=WidthRule(7396, 7396), mean=(0.0,), std=(1.0,))
-    grey = np.rint(prepare(image, m)[0] * 255)
-    expected = np.asarray(Image.fromarray(image[..., ::-1].copy()).convert("L"), np.float64)
-    assert np.abs(grey - expected).max() <= 1
-    assert (grey != expected).mean() < 0.002
