@@ -25,6 +25,17 @@ def run() -> None:
         main(prog_name="crnn-deploy", obj=answer_signals)
     except OSError as error:  # of --help and --version, which are no command
         sys.exit(f"Error: {error}")
+    finally:
+        _let_go_of_streams()
+
+
+def _let_go_of_streams() -> None:
+    """What could not be written was said; Python would try it again as it ends, and end with code 120."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _open_streams() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import os
-import pty
 import signal
 import subprocess
 import sys
@@ -20,6 +19,7 @@ import cv2
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from terminals import open_terminal
 
 from crnn_deploy.cli.main import main
 from crnn_deploy.decoding_rule import DecodingRule
@@ -431,7 +431,7 @@ def test_a_closed_pipe_ends_a_run_quietly(tmp_path: Path, many: bytes) -> None:
 
 
 def test_a_progress_bar_stands_on_a_terminal_only(tmp_path: Path, many: bytes) -> None:
-    ours, theirs = pty.openpty()
+    ours, theirs = open_terminal()
     process = start(tmp_path, "many", stdout=subprocess.PIPE, stderr=theirs, delay=0)
     os.close(theirs)
     out, _ = process.communicate(timeout=20)
@@ -447,7 +447,7 @@ def test_a_progress_bar_stands_on_a_terminal_only(tmp_path: Path, many: bytes) -
 def test_a_terminal_is_shown_escapes_and_a_pipe_the_names(tmp_path: Path, many: bytes) -> None:
     name = os.fsdecode(b"many/\x1b]0;x\x07\xff.png")
     (tmp_path / name).touch()
-    ours, theirs = pty.openpty()
+    ours, theirs = open_terminal()
     process = start(tmp_path, name, stdout=theirs, stderr=subprocess.PIPE, delay=0)
     os.close(theirs)
     assert process.wait(timeout=20) == 0

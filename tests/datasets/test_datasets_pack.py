@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pty
 import signal
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from click.testing import CliRunner, Result
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from terminals import open_terminal
 
 from crnn_deploy.cli.main import main
 from crnn_deploy.datasets import DatasetInvalid, Sample, open_dataset
@@ -358,7 +358,7 @@ def test_exit_codes_and_streams(folder: Path, tmp_path: Path) -> None:
 
 
 def test_progress_is_shown_on_a_terminal(folder: Path, tmp_path: Path) -> None:
-    main_end, end = pty.openpty()
+    main_end, end = open_terminal()
     process = subprocess.Popen(
         [sys.executable, "-m", "crnn_deploy", "dataset", "pack", str(folder), "-o", str(tmp_path / "x.lmdb")],
         cwd=Path(__file__).parents[2],
