@@ -48,6 +48,7 @@ _SHAPING = frozenset(  # tables of OpenType, AAT and Graphite for shaping, of ed
 
 _BROKEN = (
     *(lzma.LZMAError, EOFError, tarfile.TarError),  # the file, or the tar in it
+    *(FileExistsError, NotADirectoryError, IsADirectoryError),  # a place that it names twice
     *(FileNotFoundError, ValueError, LookupError, TypeError),  # its list of contents
 )
 

@@ -157,6 +157,9 @@ def listed(**changes: Any) -> bytes:
     ("members", "reason"),
     [
         ([(tarfile.TarInfo("../outside"), b"x")], "outside"),
+        ([(tarfile.TarInfo("/etc/outside"), b"x")], "not a place inside"),
+        ([(tarfile.TarInfo("twice"), b"x"), (tarfile.TarInfo("twice"), b"y")], "File exists"),
+        ([(tarfile.TarInfo("a"), b"x"), (tarfile.TarInfo("a/b"), b"y")], "File exists|Not a directory"),
         ([(link("contents.json", "/etc/passwd"), b"")], "no plain file"),
         ([(tarfile.TarInfo("other"), b"x")], "contents.json"),
         ([(tarfile.TarInfo("contents.json"), b"[")], "Expecting value"),
