@@ -19,7 +19,6 @@ from click.testing import CliRunner, Result
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from terminals import open_terminal
 
 from crnn_deploy.cli.main import main
 from crnn_deploy.datasets import DatasetInvalid, Sample, open_dataset
@@ -358,6 +357,8 @@ def test_exit_codes_and_streams(folder: Path, tmp_path: Path) -> None:
 
 
 def test_progress_is_shown_on_a_terminal(folder: Path, tmp_path: Path) -> None:
+    from terminals import open_terminal  # other tests import this module from a process of their own
+
     main_end, end = open_terminal()
     process = subprocess.Popen(
         [sys.executable, "-m", "crnn_deploy", "dataset", "pack", str(folder), "-o", str(tmp_path / "x.lmdb")],
