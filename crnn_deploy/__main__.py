@@ -30,7 +30,7 @@ def run() -> None:
 
 
 def _let_go_of_streams() -> None:
-    """What could not be written was said; Python would try it again as it ends, and end with code 120."""
+    """The command has said what it could not write; Python would try again as it ends, and end with 120."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()

@@ -1,6 +1,6 @@
 """Files: only regular ones are read, they are written whole or not at all, and never over what is read.
 
-JSON in them is a stranger's: whatever is wrong with it is one kind of error.
+`parse_json` reads JSON of strangers: any fault in it is a ValueError with a short line.
 """
 
 from __future__ import annotations
@@ -270,7 +270,7 @@ def _umask() -> int:
 
 
 def parse_json(text: str | bytes) -> Any:
-    """The value of a JSON text of a stranger.
+    """The value of a JSON text that a stranger may have written.
 
     Raises ValueError with a short line, also for a number of thousands of digits, for one that is no number
     (NaN, Infinity), for a key that an object has twice and for nesting beyond what Python reads.

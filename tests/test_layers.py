@@ -12,7 +12,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "crnn_deploy"
 
-# each room and the rooms that it imports, from the bottom up: a room imports those above its line alone
+# each room and the rooms that it imports; a room may import only those whose lines stand above its own
 ROOMS: dict[str, str] = {
     "errors": "",
     "commands": "",
@@ -95,7 +95,7 @@ LIBRARIES = {
     "click": ("cli/",),
 }
 
-# what these rooms must do without until a function asks for it, however many modules lie between
+# importing a module of these rooms must not import these libraries, neither itself nor through others
 HEAVY = {
     ("torch", "fontTools", "PIL", "matplotlib", "lmdb"): (
         *(

@@ -131,7 +131,7 @@ def _range(_: click.Context, param: click.Parameter, value: str | None) -> Range
     metavar="MIB",
     type=click.IntRange(min=1),
     show_default="TensorRT's own",
-    help="Allow each layer at most this much memory for its own work.",
+    help="Allow each layer at most this many MiB of memory for its own work.",
 )
 @click.option(
     "--optimization-level",

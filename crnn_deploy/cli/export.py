@@ -12,8 +12,6 @@ from crnn_deploy.cli.say import progress_bar, say
 
 __all__ = ["export"]
 
-_MOST_SHOWN = 60  # characters, of an alphabet
-
 
 def _list_recipes(ctx: click.Context, _: click.Parameter, value: bool) -> None:
     if value:
@@ -56,7 +54,7 @@ def export(checkpoint: Path, output: Path | None, graph_output: Any, **source: A
     crnn-deploy export --checkpoint netCRNN.pth --recipe sierkinhane-360cc --alphabet chars.txt
     crnn-deploy export --checkpoint own.pth --recipe own.toml
     """
-    from crnn_deploy.errors import ModelUnreadable
+    from crnn_deploy.errors import ModelUnreadable, shortened
     from crnn_deploy.export.exporter import SIZES, ExportFailed
     from crnn_deploy.export.exporter import export as run
     from crnn_deploy.export.reference import open_reference
@@ -84,6 +82,5 @@ def export(checkpoint: Path, output: Path | None, graph_output: Any, **source: A
     if "activation" in manifest.source:
         say(f"activation: {manifest.source['activation']}")
     if "alphabet" in manifest.source:
-        known = "".join(manifest.alphabet)
-        shown = known if len(known) <= _MOST_SHOWN else f"{known[:_MOST_SHOWN]}..."
+        shown = shortened("".join(manifest.alphabet))
         say(f"alphabet: {shown} ({manifest.source['alphabet']}; if yours is another, give --alphabet)")

@@ -82,7 +82,7 @@ def _read(path: Path) -> tuple[onnx.ModelProto, str]:
         graph = onnx.load_model_from_string(content)
         if outside:
             onnx.load_external_data_for_model(graph, str(path.parent))
-            if has_locations(graph.SerializeToString()):  # from memory, ONNX Runtime looks for them elsewhere
+            if has_locations(graph.SerializeToString()):  # ONNX Runtime would look in the current folder
                 raise ModelUnreadable(path, "its sparse tensors lie in other files; keep them in the model")
     except ModelUnreadable:
         raise

@@ -93,7 +93,10 @@ class Metered(Protocol):
     """A backend that can run its network in other number formats."""
 
     def meter(self, precision: Precision) -> Meter:
-        """What the format costs the network. Raises what making it raises; measuring, RuntimeError."""
+        """A meter of what the format costs the network.
+
+        Measuring raises RuntimeError where the network cannot run in the format.
+        """
         ...
 
 
