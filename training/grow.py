@@ -1,0 +1,86 @@
+"""A wider compact network that reads exactly as a trained narrower one: a place to go on training from.
+
+    python training/grow.py training/default.pth wide.pth --widths 32,64,128,192,256 --hidden 192
+
+What is new reads what is old, but nothing old reads what is new: the weights between them are zero, so the
+logits do not change until training moves them (Chen, Goodfellow and Shlens, Net2Net, arXiv 1511.05641).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+import torch
+from torch import Tensor, nn
+
+from crnn_deploy.export.reference import open_reference
+from crnn_deploy.networks.compact import CompactCRNN
+from crnn_deploy.recipes.settings import CheckpointSettings
+from crnn_deploy.training.state import save_weights
+
+_LIKENESS = 1e-3  # largest difference of a logit that rounding makes
+
+
+def widened(old: CompactCRNN, widths: list[int], hidden: int) -> CompactCRNN:
+    """The network with more channels after each change of size and more LSTM units; the same logits.
+
+    Shape: as `CompactCRNN`
+    """
+    channels = old.features[0][0].in_channels
+    new = CompactCRNN(old.height, channels, old.classifier.out_features, hidden, widths=widths)
+    before, after = old.state_dict(), new.state_dict()
+    for name, value in before.items():
+        if name.startswith("sequence."):
+            _copy_lstm(value, after[name])
+        elif name.startswith("classifier.weight"):
+            _copy_halves(value, after[name])
+        else:
+            _copy(value, after[name])
+    new.load_state_dict(after)
+    return new
+
+
+def _copy(old: Tensor, new: Tensor) -> None:
+    """A convolution's weight, or one number a channel."""
+    if old.ndim > 1:
+        new[: old.shape[0], old.shape[1] :] = 0
+    new[tuple(slice(size) for size in old.shape)] = old
+
+
+def _copy_lstm(old: Tensor, new: Tensor) -> None:
+    """Rows are four gates of all units; columns are inputs or units."""
+    for gate_old, gate_new in zip(old.chunk(4), new.chunk(4), strict=True):
+        _copy(gate_old, gate_new)
+
+
+def _copy_halves(old: Tensor, new: Tensor) -> None:
+    """Columns are the units of both directions."""
+    for half_old, half_new in zip(old.chunk(2, 1), new.chunk(2, 1), strict=True):
+        _copy(half_old, half_new)
+
+
+@click.command()
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.argument("output", type=click.Path(path_type=Path))
+@click.option("--widths", required=True, help="channels after each of the five changes of size, by commas")
+@click.option("--hidden", required=True, type=int, help="LSTM units per direction")
+def main(checkpoint: Path, output: Path, widths: str, hidden: int) -> None:
+    torch.manual_seed(0)
+    opened = open_reference(checkpoint, CheckpointSettings(None))
+    old = opened.module
+    if not isinstance(old, CompactCRNN):
+        raise click.ClickException(f"{checkpoint} is a {type(old).__name__}, not a compact network")
+    new = widened(old, [int(width) for width in widths.split(",")], hidden)
+    images = torch.randn(4, old.features[0][0].in_channels, old.height, 200)
+    with torch.no_grad():
+        difference = (old.eval()(images) - new.eval()(images)).abs().max().item()
+    if difference > _LIKENESS:
+        raise click.ClickException(f"the wider network's logits differ by {difference:.2g}")
+    save_weights(output, new, opened.manifest, None)
+    count = sum(weight.numel() for weight in nn.ParameterList(new.parameters()))
+    click.echo(f"{output}: {count:,} parameters, logits within {difference:.1g} of {checkpoint}")
+
+
+if __name__ == "__main__":
+    main()
