@@ -14,7 +14,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["EFFECTS", "INK", "PAPER", "SCAN", "DocumentEffect", "Medium", "filled_loops", "heavy", "key_tilt"]
+__all__ = [
+    *("EFFECTS", "INK", "PAPER", "SCAN", "DocumentEffect", "Medium", "bowed", "filled_loops", "heavy"),
+    "key_tilt",
+]
 
 Medium = Literal["typewriter", "matrix", "thermal", "print"]
 Grey = NDArray[np.float32]
@@ -40,9 +43,9 @@ _DOTS: tuple[Medium, ...] = ("matrix", "thermal")
 EFFECTS: dict[str, DocumentEffect] = {
     # of the machine, while letters are set
     "key_offset": DocumentEffect(0.9, 0.004, 0.035, "em that a key strikes beside its place", _TYPED),
-    "key_weight": DocumentEffect(0.8, 0.1, 0.6, "ink that the weakest keys leave away, share", _TYPED),
+    "key_weight": DocumentEffect(0.9, 0.1, 0.6, "ink that the weakest keys leave away, share", _TYPED),
     "key_tilt": DocumentEffect(0.5, 0.2, 0.8, "ink that one side of a letter lacks, share", _TYPED),
-    "filled_loops": DocumentEffect(0.3, 0.05, 0.12, "em across which loops close", ("typewriter", "print")),
+    "filled_loops": DocumentEffect(0.4, 0.05, 0.12, "em across which loops close", ("typewriter", "print")),
     "heavy": DocumentEffect(0.3, 0.02, 0.06, "em that strokes widen", ("typewriter", "thermal", "print")),
     "double_strike": DocumentEffect(0.12, 0.01, 0.05, "em between the two strikes", ("typewriter", "matrix")),
     "missing_dots": DocumentEffect(0.35, 0.01, 0.08, "dots that are not there, share", _DOTS),
@@ -51,10 +54,11 @@ EFFECTS: dict[str, DocumentEffect] = {
     "crossed_out": DocumentEffect(0.03, 0.1, 0.5, "em of a letter x beside the text", _TYPED),
     "underline": DocumentEffect(0.05, 0.03, 0.09, "em, its thickness"),
     # of the ink
+    "bowed": DocumentEffect(0.1, 0.02, 0.1, "image heights that the line's middle is off its ends"),
     "ribbon": DocumentEffect(0.55, 0.2, 0.9, "grain of the ink, share", _TYPED),
     "worn": DocumentEffect(0.3, 0.15, 0.8, "ink that lacks in blotches, share"),
     "faded": DocumentEffect(0.4, 0.2, 0.65, "ink that lacks toward one side, share"),
-    "carbon": DocumentEffect(0.15, 0.03, 0.1, "letter heights, sigma of the blur", ("typewriter", "print")),
+    "carbon": DocumentEffect(0.22, 0.02, 0.06, "letter heights, sigma of the blur", ("typewriter", "print")),
     # of the paper
     "shade": DocumentEffect(0.5, 0.05, 0.35, "of the contrast, from corner to corner"),
     "grain": DocumentEffect(0.5, 0.02, 0.12, "of the contrast, of the paper's texture"),
@@ -68,10 +72,11 @@ EFFECTS: dict[str, DocumentEffect] = {
     "stamp": DocumentEffect(0.05, 0.2, 0.7, "of the contrast, an arc of a rubber stamp"),
     # of the scan
     "low_resolution": DocumentEffect(0.4, 0.0, 1.0, "from 14 to 8 pixels of letter height"),
-    "blur": DocumentEffect(0.4, 0.01, 0.045, "image heights, sigma"),
-    "noise": DocumentEffect(0.5, 0.5, 12.0, "grey levels, sigma"),
-    "binarised": DocumentEffect(0.25, 0.25, 0.75, "of the way from ink to paper, the threshold"),
+    "blur": DocumentEffect(0.4, 0.01, 0.04, "image heights, sigma"),
+    "noise": DocumentEffect(0.5, 0.02, 0.35, "deviations of the image, sigma"),
+    "binarised": DocumentEffect(0.22, 0.42, 0.8, "of the way from ink to paper, the threshold"),
     "speckle": DocumentEffect(0.15, 0.001, 0.012, "of the pixels are specks"),
+    "bleached": DocumentEffect(0.4, 0.0, 0.3, "of the contrast that the paper is beyond white"),
     "gamma": DocumentEffect(0.25, 0.0, 0.7, "distance of the exponent from 1"),
     "jpeg": DocumentEffect(0.5, 0.0, 75.0, "below quality 95"),
 }
@@ -102,6 +107,16 @@ def heavy(mask: Mask, size: float) -> Mask:
 
 
 # --- ink: coverage (H, W) float32, 0-1 ---
+
+
+def bowed(ink: Grey, rng: np.random.Generator, amount: float) -> Grey:
+    """A page that does not lie flat: the baseline is an arc."""
+    rows, columns = ink.shape
+    x, y = np.meshgrid(np.arange(columns, dtype=np.float32), np.arange(rows, dtype=np.float32))
+    arc = 1 - (2 * x[:1] / columns - 1) ** 2 - 0.5
+    sign = 1 if rng.random() < 0.5 else -1
+    moved = y + np.float32(sign * amount * rows) * arc
+    return np.asarray(cv2.remap(ink, x, moved, cv2.INTER_LINEAR), np.float32)
 
 
 def ribbon(ink: Grey, rng: np.random.Generator, amount: float) -> Grey:
@@ -282,14 +297,18 @@ def blur(image: Grey, rng: np.random.Generator, amount: float) -> Grey:
 
 def noise(image: Grey, rng: np.random.Generator, amount: float) -> Grey:
     """Of the sensor; finer or coarser."""
-    return image + np.float32(amount) * _grain(image.shape, rng, 1.0 if rng.random() < 0.7 else 1.8)
+    sigma = amount * float(image.std())
+    return image + np.float32(sigma) * _grain(image.shape, rng, 1.0 if rng.random() < 0.7 else 1.8)
 
 
 def binarised(image: Grey, rng: np.random.Generator, amount: float) -> Grey:
     """Black and white alone; at times smoothed again as readers of such scans do."""
     low, high = np.percentile(image[::2, ::2], (2, 90))
-    cut = low + amount * (high - low)
-    found = np.where(image > cut, np.float32(rng.uniform(235, 255)), np.float32(rng.uniform(0, 25)))
+    dark = image < low + amount * (high - low)
+    if dark.mean() > 0.4:  # shaded paper turns black: scanners compare with what lies around
+        side = round(1.5 * image.shape[0])
+        dark = image < cv2.blur(image, (side, side)) - (0.35 - 0.3 * amount) * (high - low)
+    found = np.where(dark, np.float32(rng.uniform(0, 25)), np.float32(rng.uniform(235, 255)))
     if rng.random() < 0.5:
         found = cv2.GaussianBlur(found, (0, 0), rng.uniform(0.3, 0.8))
     return np.asarray(found, np.float32)
@@ -307,6 +326,13 @@ def speckle(image: Grey, rng: np.random.Generator, amount: float) -> Grey:
             for dx in range(size):
                 found[np.minimum(ys + dy, rows - 1), np.minimum(xs + dx, columns - 1)] = level
     return found
+
+
+def bleached(image: Grey, rng: np.random.Generator, amount: float) -> Grey:
+    """Scanned too light: the paper is white throughout, and thin strokes with it."""
+    low, high = np.percentile(image[::2, ::2], (2, 85))
+    gain = (255 - low) * (1 + amount) / max(1, high - low)
+    return np.asarray((image - low) * gain + low, np.float32)
 
 
 def gamma(image: Grey, rng: np.random.Generator, amount: float) -> Grey:
@@ -331,6 +357,7 @@ SCAN = {
     "noise": noise,
     "binarised": binarised,
     "speckle": speckle,
+    "bleached": bleached,
     "gamma": gamma,
     "jpeg": jpeg,
 }

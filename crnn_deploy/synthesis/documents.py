@@ -6,13 +6,15 @@ and the scan stands in the table of `document_effects`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
+from functools import cache
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from crnn_deploy.synthesis.document_effects import EFFECTS, INK, PAPER, SCAN, DocumentEffect, Medium
+from crnn_deploy.synthesis.document_effects import EFFECTS, INK, PAPER, SCAN, DocumentEffect, Medium, bowed
 from crnn_deploy.synthesis.fonts import Face
 from crnn_deploy.synthesis.glyphs import draw_glyph
 from crnn_deploy.synthesis.renderer import CharactersNotCovered
@@ -26,7 +28,7 @@ Mask = NDArray[np.uint8]
 _MEDIA: tuple[Medium, ...] = ("typewriter", "matrix", "thermal", "print")
 _BOUNDS = (0.36, 0.53, 0.75)  # a medium is drawn where a random number is below the next of these
 _STRETCH: dict[Medium, tuple[float, float]] = {  # of the width: double height, double width
-    "typewriter": (0.85, 1.2), "matrix": (0.6, 1.5), "thermal": (0.6, 1.6), "print": (0.75, 1.3),
+    "typewriter": (0.85, 1.2), "matrix": (0.75, 1.5), "thermal": (0.6, 1.6), "print": (0.75, 1.3),
 }  # fmt: skip
 _FAMILIES: dict[Medium, tuple[str, ...]] = {  # what the names of fitting families hold
     "typewriter": (
@@ -34,25 +36,41 @@ _FAMILIES: dict[Medium, tuple[str, ...]] = {  # what the names of fitting famili
         *("cousine", "liberation mono", "ocr", "prestige", "elite", "kite", "xanh", "nova mono"),
     ),
     "matrix": (
-        "vt323",
-        "share tech",
-        "dotgothic",
-        "press start",
-        "3270",
-        "glass tty",
-        "mono",
-        "code",
-        "hack",
+        *(
+            "vt323",
+            "share tech",
+            "dotgothic",
+            "press start",
+            "3270",
+            "glass tty",
+            "mono",
+            "fira code",
+            "hack",
+        ),
     ),
     "thermal": (
-        *("share tech", "3270", "mono", "inconsolata", "code", "hack", "ocr", "vt323", "arimo", "roboto"),
+        *(
+            "share tech",
+            "3270",
+            "mono",
+            "inconsolata",
+            "fira code",
+            "hack",
+            "ocr",
+            "vt323",
+            "arimo",
+            "roboto",
+        ),
         *("liberation sans", "nimbus sans", "dejavu sans"),
     ),
     "print": ("",),
 }
+_SLANTED = re.compile("italic|oblique|slanted", re.IGNORECASE)  # which machines have not
 _MATRIX, _THERMAL = (7, 11), (14, 25)  # dots from the baseline to a capital's top
-_SMALLEST, _LARGEST = 14, 64  # pixels of an image's height
+_SMALLEST, _LARGEST = 12, 64  # pixels of an image's height
+_FAINTEST = 0.3  # of the ink that effects leave everywhere, so that no text is lost
 _NARROWEST = 0.28  # of its height, the width that a character needs to be told from its neighbours
+_BRACKETS = frozenset("()[]{}<>")
 _MONOSPACE = "iMW.0"  # letters that are as wide as each other in a monospace face alone
 
 
@@ -83,19 +101,24 @@ class DocumentRenderer:
     def render(
         self, text: str, rng: np.random.Generator, *, strength: float, inverted: bool = False
     ) -> NDArray[np.uint8]:
-        """A grey image (H, W) of a text, 14 to 63 pixels high.
+        """A grey image (H, W) of a text, 12 to 63 pixels high.
 
         strength: of everything that can be wrong with an image, 0 (clean) to 1
         inverted: light on dark
         """
         medium = _MEDIA[int(np.searchsorted(_BOUNDS, rng.random()))]
         chance = EffectChance(self._effects, medium, rng, strength)
-        height = int(rng.integers(_SMALLEST, _LARGEST)) if strength else int(rng.integers(32, 49))
+        if strength:
+            height = int(np.exp(rng.uniform(np.log(_SMALLEST), np.log(_LARGEST))))
+        else:
+            height = int(rng.integers(32, 49))
         printer = self._printer(text, medium, height, chance, rng)
         ink = self._cropped(text, printer, height, medium, chance, rng, strength)
+        if amount := chance.amount("bowed"):
+            ink = bowed(ink, rng, amount)
         for name, inked in INK.items():
             if amount := chance.amount(name):
-                ink = inked(ink, rng, amount)
+                ink = np.maximum(inked(ink, rng, amount), _FAINTEST * ink)
         image = _composed(ink, chance, rng, strength)
         for name, scanned in SCAN.items():
             if amount := chance.amount(name):
@@ -119,9 +142,9 @@ class DocumentRenderer:
         for _ in range(30):
             design = designs[rng.integers(len(designs))]
             face: Face = design[int(rng.integers(len(design)))]
-            if face.covers(text):
+            if _writes(face, text):
                 return face
-        covering = [face for face in self._faces if face.covers(text)]
+        covering = [face for face in self._faces if _writes(face, text)]
         return covering[int(rng.integers(len(covering)))] if covering else face
 
     def _cropped(
@@ -139,7 +162,9 @@ class DocumentRenderer:
         x0, y0, x1, y1 = line.box()
         em = line.em
         tall = max(y1 - y0, 0.45 * em)  # a full stop alone is not blown up to the height of a letter
-        above, below, left, right = rng.uniform(0.0, 0.12, 4) if not strength else rng.uniform(-0.03, 0.25, 4)
+        loose = strength and rng.random() < (0.6 if medium == "typewriter" else 0.12)
+        low, high = (0.1, 0.5) if loose else (-0.02, 0.2) if strength else (0.0, 0.12)
+        above, below, left, right = rng.uniform(low, high, 4)
         letters = list(line.letters)
         reach = chance.amount("other_lines")
         upper = reach and rng.random() < 0.7
@@ -179,13 +204,25 @@ def _fitting(faces: Sequence[Face], names: Sequence[str]) -> list[list[Face]]:
         face
         for face in faces
         if any(name in face.family.lower() for name in names)
-        and (names == ("",) or not any(slant in face.style.lower() for slant in ("italic", "oblique")))
+        and (names == ("",) or not _SLANTED.search(f"{face.family} {face.style}"))
     ]
     found = found or [face for face in faces if _is_monospace(face)] or list(faces)
     designs: dict[str, list[Face]] = {}
     for face in found:
         designs.setdefault(face.lineage, []).append(face)
     return list(designs.values())
+
+
+def _writes(face: Face, text: str) -> bool:
+    """Whether a face draws every character of a text, and each bracket as itself."""
+    return face.covers(text) and (_BRACKETS.isdisjoint(text) or _doubled(face).isdisjoint(text))
+
+
+@cache
+def _doubled(face: Face) -> frozenset[str]:
+    """Brackets that a face draws as strokes: GNU Typewriter has a slash in their place."""
+    known = {c: draw_glyph(face, 36, c)[0].tobytes() for c in _BRACKETS | {"/", "|"} if face.covers(c)}
+    return frozenset(c for c in known.keys() & _BRACKETS if list(known.values()).count(known[c]) > 1)
 
 
 def _is_monospace(face: Face) -> bool:
@@ -237,12 +274,12 @@ def _warped(
     source = np.array([[left, top], [right, top], [right, bottom], [left, bottom]], np.float32)
     target = np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float32)
     if strength:
-        high_, wide_ = bottom - top, right - left
-        climb = float(np.clip(rng.normal(0, 0.01) * strength * wide_, -0.1 * high_, 0.1 * high_))
+        deep, long = bottom - top, right - left
+        climb = float(np.clip(rng.normal(0, 0.01) * strength * long, -0.08 * deep, 0.08 * deep))
         slant = rng.normal(0, 0.03) * strength
-        source[:, 1] += climb * ((source[:, 0] - left) / wide_ - 0.5)
+        source[:, 1] += climb * ((source[:, 0] - left) / long - 0.5)
         source[:, 0] += slant * (source[:, 1] - top)
-        target += rng.normal(0, 0.02 * strength * height, (4, 2)).clip(-0.06 * height, 0.06 * height)
+        target += rng.normal(0, 0.02 * strength * height, (4, 2)).clip(-0.05 * height, 0.05 * height)
     matrix = cv2.getPerspectiveTransform(source, target.astype(np.float32))
     warped = cv2.warpPerspective(canvas, matrix, (width, height), flags=cv2.INTER_LINEAR)
     return warped.astype(np.float32) / np.float32(255)
@@ -252,8 +289,8 @@ def _composed(ink: Grey, chance: EffectChance, rng: np.random.Generator, strengt
     """Ink on paper."""
     shape = ink.shape[0], ink.shape[1]
     if strength:
-        paper = rng.uniform(255 - 125 * strength, 255.0)
-        dark = rng.uniform(0.0, max(0.0, paper - max(35.0, 130.0 - 100.0 * strength)))
+        paper = 255 - 115 * strength * rng.random() ** 1.5
+        dark = rng.uniform(0.0, max(0.0, paper - max(45.0, 130.0 - 90.0 * strength)))
     else:
         paper, dark = float(rng.integers(215, 256)), float(rng.integers(0, 50))
     room = np.float32(paper - dark)
