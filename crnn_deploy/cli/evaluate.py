@@ -11,6 +11,7 @@ import click
 from crnn_deploy.cli.decoding_options import decoders_given, decoding_options
 from crnn_deploy.cli.options import (
     CHECKPOINT_ONLY,
+    MODEL,
     batch_option,
     check_data_outputs,
     checkpoint_options,
@@ -32,7 +33,7 @@ _BATCHES_PER_CHUNK = 4  # what a thread takes at once, as `infer` does
 
 
 @click.command()
-@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("model", type=MODEL)
 @click.argument("data", metavar="DATA...", nargs=-1, required=True)
 @data_options
 @json_options

@@ -38,13 +38,13 @@ __all__ = ["infer"]
 
 @click.command()
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True)
-@model_option(default="the package's own, for printed Latin text")
+@model_option(default="latin")
 @click.option(
     "--precision",
     type=click.Choice(["fp32", "int8"]),
     default="fp32",
     show_default=True,
-    help="Use the package's own model in this precision.",
+    help="Use a shipped model in this precision.",
 )
 @click.option(
     "--device",
@@ -153,6 +153,7 @@ def infer(
 
     \b
     crnn-deploy infer crops/
+    crnn-deploy infer --model latin --precision int8 crops/
     crnn-deploy infer --model plates.onnx --format jsonl -o texts.jsonl crops/
     crnn-deploy infer --model plates.onnx --format jsonl -o texts.jsonl --resume crops/
     find crops -name '*.png' | crnn-deploy infer --model plates.onnx -
@@ -166,8 +167,6 @@ def infer(
         raise click.UsageError("--resume needs the file to go on with: -o FILE")
     if csv_safe and format_name != "csv":
         raise click.UsageError(f"--csv-safe goes with --format csv; this would be {format_name}")
-    if precision != "fp32" and model is not None:
-        raise click.UsageError("--precision picks a file of the package's own model; --model names a file")
     if model is not None and model.suffix == ".engine":
         refuse_given(
             ("device", "allow_tf32", "backend"),
@@ -176,7 +175,7 @@ def infer(
     if allow_tf32 and device != "cuda":
         raise click.UsageError("--allow-tf32 goes with --device cuda")
 
-    from crnn_deploy.models import DEFAULT, DEFAULT_INT8
+    from crnn_deploy.models import DEFAULT, int8_of
     from crnn_deploy.process import Stop, cpus
     from crnn_deploy.runtime import records
     from crnn_deploy.runtime.images import sources
@@ -187,7 +186,13 @@ def infer(
     if draw is not None:
         from crnn_deploy.runtime.drawing import draw_all
     sources.check(paths)
-    model = model or (DEFAULT if precision == "fp32" else DEFAULT_INT8)
+    model = model or DEFAULT
+    if precision == "int8":
+        if (quantised := int8_of(model)) is None:
+            raise click.UsageError(
+                f"--precision int8 is for a shipped model that has an INT8 file; {model} is none"
+            )
+        model = quantised
     _check_outputs(output, draw, (*paths, model, decoding["lexicon"], decoding["lm"]))
     rebuild_stale(rebuild, model)
     listed = sources.lines_of(stdin_bytes()) if sources.STDIN in paths else ()

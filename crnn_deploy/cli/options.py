@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CHECKPOINT_ONLY",
     "DATA_ONLY",
+    "MODEL",
     "alphabet_of",
     "alphabet_options",
     "batch_option",
@@ -44,6 +45,18 @@ Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 _FILE = click.Path(path_type=Path)
 CHECKPOINT_ONLY = ("recipe", "factory", "alphabet", "alphabet_string", "blank")  # of `checkpoint_options`
+
+
+class _Model(click.Path):
+    """A model's file, given as a path or as the name of a shipped model."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        from crnn_deploy.models import model_file
+
+        return super().convert(model_file(value), param, ctx)
+
+
+MODEL = _Model(path_type=Path)
 DATA_ONLY = ("kind", "image_folder", "characters")  # of `data_options`
 
 
@@ -96,10 +109,10 @@ def model_option(*, default: str | None = None) -> Decorator:
     """A model that is optional; default: in words."""
     return click.option(
         "--model",
-        metavar="FILE",
-        type=_FILE,
+        metavar="NAME|FILE",
+        type=MODEL,
         show_default=default,
-        help="Use this model, an .onnx or .engine file.",
+        help="Use this model: a shipped one by its name, or an .onnx or .engine file.",
     )
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from os import PathLike, fsdecode
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 from crnn_deploy.decoding_rule import DecodingRule
 from crnn_deploy.errors import CrnnDeployError, ReadFailed
 from crnn_deploy.manifest import Manifest
-from crnn_deploy.models import DEFAULT
+from crnn_deploy.models import DEFAULT, model_file
 from crnn_deploy.process import not_forked
 from crnn_deploy.runtime import long_lines
 from crnn_deploy.runtime.backends.backend import Backend, BackendName, Device, open_backend
@@ -51,22 +50,22 @@ class Recognizer:
 
     The text and confidence of an image do not depend, in a single bit, on what else is read with it.
 
-    backend: the network; by default the package's own model, which reads printed Latin text
+    backend: the network, or the name or path of a model; by default the package's own model `latin`
     batch: most images that run together
     decoder: how texts are found and how sure they are; by default as the manifest says
     wide: lines beyond the manifest's largest width are cut (`long_lines`) or shrunk to it; fixed-width
         networks always shrink
     max_pixels: an image of more is refused before it is decoded
 
-    >>> [text] = Recognizer().read(["word.png"])
+    >>> [text] = Recognizer("latin").read(["word.png"])
     >>> [text] = Recognizer.load("model.onnx").read(["word.png"])
 
-    Raises LogitsMissing, and what binding the decoder raises.
+    Raises LogitsMissing, what binding the decoder raises, and with a name or path what `load` raises.
     """
 
     def __init__(
         self,
-        backend: Backend | None = None,
+        backend: Backend | str | None = None,
         *,
         batch: int = 8,
         decoder: Decoder | None = None,
@@ -75,7 +74,9 @@ class Recognizer:
     ) -> None:
         if batch < 1:
             raise ValueError(f"batch is {batch}; at least one image must run at a time")
-        self._backend = open_backend(DEFAULT) if backend is None else backend
+        if backend is None or isinstance(backend, str):
+            backend = open_backend(DEFAULT if backend is None else model_file(backend))
+        self._backend = backend
         self._batch, self._wide, self._max_pixels = batch, wide, max_pixels
         self._decode = _bound(decoder, self.manifest)
         self._rule = long_lines.uncut(self.manifest) if wide == "cut" else self.manifest
@@ -96,20 +97,22 @@ class Recognizer:
     ) -> Recognizer:
         """A recogniser from a model file.
 
+        path: of the file; a text may be the name of a shipped model (`models.model_file`)
         batch: most images that run together
         threads: threads inside one run
         backend: the library that runs an .onnx file; auto takes the fastest one here (`choice.choose`)
         device: where ONNX Runtime runs an .onnx file; cuda is its CUDA provider
         tf32: on cuda, whether fp32 products may round their factors to TF32: faster, and coarser than fp32
         decoder, wide, max_pixels: as of `Recognizer`
-        Raises ModelNotFound, ModelUnreadable, ManifestMissing, ManifestInvalid, BackendMissing,
-        LogitsMissing.
+        Raises ModelNameUnknown, ModelNotFound, ModelUnreadable, ManifestMissing, ManifestInvalid,
+        BackendMissing, LogitsMissing.
         """
+        file = model_file(path)
         if backend == "auto":
             from crnn_deploy.runtime.backends.choice import resolve
 
-            backend = resolve(backend, Path(path), device)
-        opened = open_backend(Path(path), threads=threads, backend=backend, device=device, tf32=tf32)
+            backend = resolve(backend, file, device)
+        opened = open_backend(file, threads=threads, backend=backend, device=device, tf32=tf32)
         return cls(opened, batch=batch, decoder=decoder, wide=wide, max_pixels=max_pixels)
 
     def with_decoder(self, decoder: Decoder) -> Recognizer:
