@@ -148,7 +148,7 @@ rotate_option = click.option(
     default="none",
     show_default=True,
     help="Read an image in several turns and keep the surest text: one at least 1.5 times as tall as wide is "
-    "turned left and right (90), and read as it stands and as a column too (auto); with 180, every image is "
+    "turned right and left (90), and read as it stands and as a column too (auto); with 180, every image is "
     "also read upside down.",
 )
 resume_option = click.option(

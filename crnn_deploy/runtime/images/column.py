@@ -89,46 +89,41 @@ def _cuts(profile: NDArray[Any], across: int) -> list[int]:
     profile: share of ink in each row; across: width of the ink in pixels
     """
     count = max(2, round(len(profile) * _ACROSS / across))
-    edges = np.linspace(0, len(profile), count + 1)
-    rows = np.array([profile[int(a) : max(int(a) + 1, int(b))].min() for a, b in pairwise(edges)])
+    edges = np.linspace(0, len(profile), count + 1).astype(int)
+    rows = np.minimum.reduceat(profile, edges[:-1])
     pitches = _PITCHES * _ACROSS
     heights = np.arange(1, int(1.5 * pitches[-1]) + 1)
     logs = np.log(heights[None, :] / pitches[:, None])
     inner = _UNEVEN * logs**2
     outer = _UNEVEN * np.maximum(0, logs) ** 2  # the margin of an outer character is not in the profile
-    longest = len(heights)
+    longest, every = len(heights), np.arange(len(pitches))
     best = np.full(
         (len(pitches), longest + count + 1), np.inf
     )  # best[:, longest + y]: costs of a cut at row y
-    number = np.zeros(best.shape, int)  # of slots above
-    back = np.zeros(best.shape, int)
+    back = np.zeros((len(pitches), count + 1), int)  # height of the character above that cut
     best[:, longest] = 0
-    every = np.arange(len(pitches))
     for y in range(1, count + 1):
-        shape = outer if y == count else inner
-        before = best[:, y : y + longest][:, ::-1]  # at heights 1, 2, ...
-        costs = before + shape
+        costs = best[:, y : y + longest][:, ::-1] + (outer if y == count else inner)  # at heights 1, 2, ...
         if y <= longest:  # the first character
             costs[:, y - 1] = outer[:, y - 1]
         found = costs.argmin(axis=1)
-        at = longest + y
-        best[:, at] = costs[every, found] + (rows[y] if y < count else 0)
-        back[:, at] = found + 1
-        number[:, at] = number[every, at - found - 1] + 1
+        best[:, longest + y] = costs[every, found] + (rows[y] if y < count else 0)
+        back[:, y] = found + 1
+    ways = []
+    for heights_above in back.tolist():
+        way = [count]
+        while way[-1] > 0:
+            way.append(way[-1] - heights_above[way[-1]])
+        ways.append(way[::-1])
     unusual = _UNUSUAL * np.log(_PITCHES / _USUAL_PITCH) ** 2
-    pitch = int((best[:, -1] / number[:, -1] + unusual).argmin())
-    y, cuts = count, []
-    while y > 0:
-        cuts.append(y)
-        y -= int(back[pitch, longest + y])
-    return [0, *(_emptiest(profile, edges, y) for y in reversed(cuts[1:])), len(profile)]
+    pitch = int((best[:, -1] / [len(way) - 1 for way in ways] + unusual).argmin())
+    return [0, *(_emptiest(profile, edges, y) for y in ways[pitch][1:-1]), len(profile)]
 
 
 def _emptiest(profile: NDArray[Any], edges: NDArray[Any], row: int) -> int:
-    """The row of the image with the least ink within a row of the profile."""
+    """The row of the image with the least ink among those from one edge to the next."""
     first = int(edges[row])
-    within = profile[first : max(first + 1, int(edges[row + 1]))]
-    return first + int(within.argmin())
+    return first + int(profile[first : max(first + 1, int(edges[row + 1]))].argmin())
 
 
 def _slot(ink: NDArray[np.bool_], top: int, bottom: int) -> Slot | None:
