@@ -17,6 +17,7 @@ from crnn_deploy.cli.options import (
     output_option,
     refuse_given,
     resume_option,
+    rotate_option,
 )
 from crnn_deploy.cli.rebuild import rebuild_option, rebuild_stale
 from crnn_deploy.cli.say import (
@@ -118,6 +119,7 @@ __all__ = ["infer"]
     help="Read lines beyond the model's largest width in overlapping parts (cut), or shrink them to that "
     "width (shrink).",
 )
+@rotate_option
 @max_pixels_option
 @resume_option
 @decoding_options()
@@ -138,6 +140,7 @@ def infer(
     show_chars: bool,
     draw: Path | None,
     wide: Literal["cut", "shrink"],
+    rotate: Literal["none", "90", "auto", "180"],
     max_pixels: int,
     resume: bool,
     **decoding: Any,
@@ -158,6 +161,7 @@ def infer(
     crnn-deploy infer --model plates.onnx --format jsonl -o texts.jsonl --resume crops/
     find crops -name '*.png' | crnn-deploy infer --model plates.onnx -
     crnn-deploy infer --decoder beam --lexicon words.txt --nbest 3 --format jsonl crops/
+    crnn-deploy infer --rotate auto --format jsonl crops/
     crnn-deploy infer --model plates.onnx --mask AA999AA --show-chars --draw boxes crops/
 
     The exit code is 0 on success, 1 when an image could not be read or drawn, 2 for bad usage, 130 when
@@ -212,13 +216,18 @@ def infer(
                     tf32=allow_tf32,
                     wide=wide,
                     max_pixels=max_pixels,
+                    rotate=rotate,
                 )
             )
         )
         rule = rule_given(recognizer.manifest, decoding)
         if (decoder := decoder_given(recognizer.manifest, decoding)) is not None:
             recognizer = recognizer.with_decoder(decoder)
-        shape = {"show_chars": show_chars, "nbest": rule.decoder == "beam" and rule.nbest > 0}
+        shape = {
+            "show_chars": show_chars,
+            "nbest": rule.decoder == "beam" and rule.nbest > 0,
+            "rotated": rotate != "none",
+        }
         form = records.Csv(**shape, safe=True) if csv_safe else records.FORMATS[format_name](**shape)
         written: Output | RecordStream
         if output is None:
@@ -230,6 +239,8 @@ def infer(
                 **{"backend": backend, "device": device, "allow-tf32": allow_tf32},
                 **{"wide": wide, "min-confidence": min_confidence},
             }
+            if rotate != "none":  # so that runs of versions without this option go on
+                settings["rotate"] = rotate
             files = {"lexicon": decoding["lexicon"], "lm": decoding["lm"]}
             run = RunRecord.of(model, rule, settings, **files)
             written = stack.enter_context(open_output(output, form, run, resume=resume))

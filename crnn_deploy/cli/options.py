@@ -37,6 +37,7 @@ __all__ = [
     "recipe_option",
     "refuse_given",
     "resume_option",
+    "rotate_option",
     "settings_of",
     "tier_option",
 ]
@@ -153,6 +154,15 @@ max_pixels_option = click.option(
     default=64_000_000,
     show_default=True,
     help="Refuse to decode an image that has more pixels than this.",
+)
+rotate_option = click.option(
+    "--rotate",
+    type=click.Choice(["none", "90", "auto", "180"]),
+    default="none",
+    show_default=True,
+    help="Read an image in several turns and keep the surest text: one at least 1.5 times as tall as wide is "
+    "turned right and left (90), and read as it stands and as a column too (auto); with 180, every image is "
+    "also read upside down.",
 )
 resume_option = click.option(
     "--resume", is_flag=True, help="Continue where an earlier run of the same command was stopped."

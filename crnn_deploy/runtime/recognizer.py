@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import PathLike, fsdecode
 from typing import TYPE_CHECKING, Literal
 
@@ -21,6 +21,7 @@ from crnn_deploy.runtime.batching import Groups
 from crnn_deploy.runtime.decoding.ctc import BestPath, Frames, LogitsMissing, Text
 from crnn_deploy.runtime.images.pixels import MAX_PIXELS, Pixels, Source, use_image
 from crnn_deploy.runtime.images.prepare import content_width, prepare
+from crnn_deploy.runtime.orientation import Rotate, View, check_rotate, surest, views
 
 if TYPE_CHECKING:
     from crnn_deploy.runtime.decoding.alignment import Decode, Decoder
@@ -38,11 +39,13 @@ class Prepared:
     name: str  # for messages
     span: float  # pixels of the original that the network's whole input spans
     width: int  # pixels, of the original
+    view: View | None = None  # how the original is turned; None where it is taken as it stands
+    others: tuple[Prepared, ...] = ()  # the other views of the same image
 
     @property
     def columns(self) -> int:
-        """Width of the network's input; images of equal columns can run together."""
-        return int(self.pixels.shape[2])
+        """Width of the network's widest input; images of equal columns run together best."""
+        return max(int(view.pixels.shape[2]) for view in (self, *self.others))
 
 
 class Recognizer:
@@ -56,6 +59,7 @@ class Recognizer:
     wide: lines beyond the manifest's largest width are cut (`long_lines`) or shrunk to it; fixed-width
         networks always shrink
     max_pixels: an image of more is refused before it is decoded
+    rotate: in which turns an image is read, of which the surest counts (`orientation`)
 
     >>> [text] = Recognizer("latin").read(["word.png"])
     >>> [text] = Recognizer.load("model.onnx").read(["word.png"])
@@ -71,13 +75,15 @@ class Recognizer:
         decoder: Decoder | None = None,
         wide: Wide = "cut",
         max_pixels: int = MAX_PIXELS,
+        rotate: Rotate = "none",
     ) -> None:
         if batch < 1:
             raise ValueError(f"batch is {batch}; at least one image must run at a time")
+        check_rotate(rotate)
         if backend is None or isinstance(backend, str):
             backend = open_backend(DEFAULT if backend is None else model_file(backend))
         self._backend = backend
-        self._batch, self._wide, self._max_pixels = batch, wide, max_pixels
+        self._batch, self._wide, self._max_pixels, self._rotate = batch, wide, max_pixels, rotate
         self._decode = _bound(decoder, self.manifest)
         self._rule = long_lines.uncut(self.manifest) if wide == "cut" else self.manifest
 
@@ -94,6 +100,7 @@ class Recognizer:
         decoder: Decoder | None = None,
         wide: Wide = "cut",
         max_pixels: int = MAX_PIXELS,
+        rotate: Rotate = "none",
     ) -> Recognizer:
         """A recogniser from a model file.
 
@@ -103,7 +110,7 @@ class Recognizer:
         backend: the library that runs an .onnx file; auto takes the fastest one here (`choice.choose`)
         device: where ONNX Runtime runs an .onnx file; cuda is its CUDA provider
         tf32: on cuda, whether fp32 products may round their factors to TF32: faster, and coarser than fp32
-        decoder, wide, max_pixels: as of `Recognizer`
+        decoder, wide, max_pixels, rotate: as of `Recognizer`
         Raises ModelNameUnknown, ModelNotFound, ModelUnreadable, ManifestMissing, ManifestInvalid,
         BackendMissing, LogitsMissing.
         """
@@ -113,7 +120,7 @@ class Recognizer:
 
             backend = resolve(backend, file, device)
         opened = open_backend(file, threads=threads, backend=backend, device=device, tf32=tf32)
-        return cls(opened, batch=batch, decoder=decoder, wide=wide, max_pixels=max_pixels)
+        return cls(opened, batch=batch, decoder=decoder, wide=wide, max_pixels=max_pixels, rotate=rotate)
 
     def with_decoder(self, decoder: Decoder) -> Recognizer:
         """A recogniser of the same network and settings with another decoder; closing either closes both.
@@ -126,6 +133,7 @@ class Recognizer:
             decoder=decoder,
             wide=self._wide,
             max_pixels=self._max_pixels,
+            rotate=self._rotate,
         )
 
     @property
@@ -186,26 +194,61 @@ class Recognizer:
     def prepare(self, source: Source) -> Prepared:
         """An image as the network takes it. Raises ImageNotFound, ImageUnreadable."""
 
-        def ready(pixels: Pixels) -> Prepared:
-            with not_forked():
-                prepared = prepare(pixels, self._rule)
+        def ready(pixels: Pixels, view: View | None = None) -> Prepared:
+            prepared = prepare(pixels, self._rule)
             width = pixels.shape[1]
             span = prepared.shape[2] * width / content_width(pixels.shape, self._rule)
-            return Prepared(prepared, _name(source), span, width)
+            return Prepared(prepared, _name(source), span, width, view)
 
-        return use_image(source, ready, max_pixels=self._max_pixels)
+        def all_ready(pixels: Pixels) -> Prepared:
+            with not_forked():
+                if self._rotate == "none":
+                    return ready(pixels)
+                first, *others = [ready(turned, view) for view, turned in views(pixels, self._rotate)]
+            return replace(first, others=tuple(others))
+
+        return use_image(source, all_ready, max_pixels=self._max_pixels)
 
     def run(self, images: Sequence[Prepared]) -> Frames:
-        """What the network says of images of one width, frame by frame. Raises RunFailed."""
+        """What the network says of images of one width, frame by frame; of each, its first view counts.
+
+        Raises RunFailed.
+        """
         pixels = np.stack([prepared.pixels for prepared in images])
         if pixels.shape[3] <= self.manifest.width.maximum:
             return self._backend.run(pixels)
         return long_lines.run(self._backend.run, pixels, self.manifest, self._batch)
 
     def read_batch(self, images: Sequence[Prepared]) -> list[Text | CrnnDeployError]:
-        """Text of images of one width; ReadFailed for one in which nothing can be read. Raises RunFailed."""
+        """Text of images of equal columns; ReadFailed for one in which nothing can be read.
+
+        Raises RunFailed.
+        """
         with not_forked():
-            return self._read_batch(images)
+            if self._rotate == "none":
+                return self._read_batch(images)
+            return self._read_views(images)
+
+    def _read_views(self, images: Sequence[Prepared]) -> list[Text | CrnnDeployError]:
+        """The surest reading of each image; views of one width run together, whatever they show."""
+        readings: dict[tuple[int, int], tuple[View, Text | CrnnDeployError]] = {}  # by image and view
+        groups: Groups[tuple[tuple[int, int], View, Prepared]] = Groups(self._batch)
+
+        def run(batch: list[tuple[tuple[int, int], View, Prepared]]) -> None:
+            texts = self._read_batch([prepared for _, _, prepared in batch])
+            readings.update({key: (view, text) for (key, view, _), text in zip(batch, texts, strict=True)})
+
+        for at, image in enumerate(images):
+            for place, one in enumerate((image, *image.others)):
+                assert one.view is not None
+                if batch := groups.add(one.pixels.shape[2], ((at, place), one.view, one)):
+                    run(batch)
+        while groups:
+            run(groups.pop_oldest())
+        return [
+            surest([readings[at, place] for place in range(1 + len(image.others))])
+            for at, image in enumerate(images)
+        ]
 
     def _read_batch(self, images: Sequence[Prepared]) -> list[Text | CrnnDeployError]:
         frames = self.run(images)
