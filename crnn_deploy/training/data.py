@@ -31,6 +31,7 @@ from crnn_deploy.runtime.decoding import ctc
 from crnn_deploy.runtime.images.pixels import load_bytes, read_image
 from crnn_deploy.runtime.images.prepare import prepare
 from crnn_deploy.synthesis.dataset import Drawer, SyntheticDataset
+from crnn_deploy.synthesis.documents import DocumentRenderer
 from crnn_deploy.synthesis.effects import augmented
 from crnn_deploy.synthesis.font_pack import Material
 from crnn_deploy.synthesis.fonts import Face, scan
@@ -181,11 +182,13 @@ def _drawer(config: SyntheticConfig, faces: Sequence[Face], alphabet: Sequence[s
     """Raises CharactersNotCovered, TrainingDataInvalid."""
     if config.style == "print":
         return Renderer(faces, alphabet)
+    if config.style == "document":
+        return DocumentRenderer(faces, alphabet)
     photographs = sorted(config.photographs.glob("*.jpg")) if config.photographs else []
     if config.photographs and not photographs:
         raise TrainingDataInvalid(
-            f"there are no photographs (.jpg) in {config.photographs}; leave `photographs` out, or fetch them: "
-            "python training/fetch.py photographs"
+            f"there are no photographs (.jpg) in {config.photographs}; fetch them (python training/fetch.py "
+            "photographs), or leave `photographs` out"
         )
     return SceneRenderer(faces, alphabet, photographs)
 
