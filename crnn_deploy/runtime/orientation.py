@@ -18,7 +18,7 @@ from crnn_deploy.runtime.decoding.ctc import Char, PlacedChar, Text, Turn
 from crnn_deploy.runtime.images.column import LaidOut, lay_out
 from crnn_deploy.runtime.images.pixels import Pixels
 
-__all__ = ["COLUMN", "TALL", "Rotate", "View", "check_rotate", "surest", "turns", "views"]
+__all__ = ["COLUMN", "TALL", "ImageView", "Rotate", "check_rotate", "surest", "turns", "views"]
 
 Rotate = Literal["none", "90", "auto", "180"]
 TALL = 1.5  # height over width from which on an image may be a line that stands on its end
@@ -28,7 +28,7 @@ _CODES = {90: cv2.ROTATE_90_CLOCKWISE, 180: cv2.ROTATE_180, 270: cv2.ROTATE_90_C
 
 
 @dataclass(frozen=True)
-class View:
+class ImageView:
     """One way to read an image, and the way back to it."""
 
     turn: Turn
@@ -79,22 +79,22 @@ def turns(height: int, width: int, rotate: Rotate) -> tuple[Turn, ...]:
     return (0, 90, 270, *more) if rotate == "auto" else (0, 180, 90, 270, *more)
 
 
-def views(image: Pixels, rotate: Rotate) -> Iterator[tuple[View, Pixels]]:
+def views(image: Pixels, rotate: Rotate) -> Iterator[tuple[ImageView, Pixels]]:
     """An image in each of its turns, one in memory at a time; a column that cannot be cut is left out."""
     height, width = image.shape[:2]
     for turn in turns(height, width, rotate):
         if turn == "column":
             if (column := lay_out(image)) is not None:
-                yield View(turn, height, width, column), column.pixels
+                yield ImageView(turn, height, width, column), column.pixels
         else:
-            yield View(turn, height, width), _turned(image, turn)
+            yield ImageView(turn, height, width), _turned(image, turn)
 
 
 def _turned(image: Pixels, degrees: int) -> Pixels:
     return np.asarray(cv2.rotate(image, _CODES[degrees]), np.uint8) if degrees else image
 
 
-def surest(readings: Sequence[tuple[View, Text | CrnnDeployError]]) -> Text | CrnnDeployError:
+def surest(readings: Sequence[tuple[ImageView, Text | CrnnDeployError]]) -> Text | CrnnDeployError:
     """The reading that counts: the surest text, placed in the original, or the first error where no text is.
 
     How sure a text is, is the mean of its characters' confidences: their minimum, the usual confidence of a

@@ -21,7 +21,7 @@ from crnn_deploy.runtime.batching import Groups
 from crnn_deploy.runtime.decoding.ctc import BestPath, Frames, LogitsMissing, Text
 from crnn_deploy.runtime.images.pixels import MAX_PIXELS, Pixels, Source, use_image
 from crnn_deploy.runtime.images.prepare import content_width, prepare
-from crnn_deploy.runtime.orientation import Rotate, View, check_rotate, surest, views
+from crnn_deploy.runtime.orientation import ImageView, Rotate, check_rotate, surest, views
 
 if TYPE_CHECKING:
     from crnn_deploy.runtime.decoding.alignment import Decode, Decoder
@@ -39,7 +39,7 @@ class Prepared:
     name: str  # for messages
     span: float  # pixels of the original that the network's whole input spans
     width: int  # pixels, of the original
-    view: View | None = None  # how the original is turned; None where it is taken as it stands
+    view: ImageView | None = None  # how the original is turned; None where it is taken as it stands
     others: tuple[Prepared, ...] = ()  # the other views of the same image
 
     @property
@@ -194,7 +194,7 @@ class Recognizer:
     def prepare(self, source: Source) -> Prepared:
         """An image as the network takes it. Raises ImageNotFound, ImageUnreadable."""
 
-        def ready(pixels: Pixels, view: View | None = None) -> Prepared:
+        def ready(pixels: Pixels, view: ImageView | None = None) -> Prepared:
             prepared = prepare(pixels, self._rule)
             width = pixels.shape[1]
             span = prepared.shape[2] * width / content_width(pixels.shape, self._rule)
@@ -231,10 +231,10 @@ class Recognizer:
 
     def _read_views(self, images: Sequence[Prepared]) -> list[Text | CrnnDeployError]:
         """The surest reading of each image; views of one width run together, whatever they show."""
-        readings: dict[tuple[int, int], tuple[View, Text | CrnnDeployError]] = {}  # by image and view
-        groups: Groups[tuple[tuple[int, int], View, Prepared]] = Groups(self._batch)
+        readings: dict[tuple[int, int], tuple[ImageView, Text | CrnnDeployError]] = {}  # by image and view
+        groups: Groups[tuple[tuple[int, int], ImageView, Prepared]] = Groups(self._batch)
 
-        def run(batch: list[tuple[tuple[int, int], View, Prepared]]) -> None:
+        def run(batch: list[tuple[tuple[int, int], ImageView, Prepared]]) -> None:
             texts = self._read_batch([prepared for _, _, prepared in batch])
             readings.update({key: (view, text) for (key, view, _), text in zip(batch, texts, strict=True)})
 
