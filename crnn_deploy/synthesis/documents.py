@@ -33,20 +33,11 @@ _STRETCH: dict[Medium, tuple[float, float]] = {  # of the width: double height, 
 _FAMILIES: dict[Medium, tuple[str, ...]] = {  # what the names of fitting families hold
     "typewriter": (
         *("typewriter", "courier", "special elite", "cutive", "nimbus mono", "cursor", "lm mono", "lmmono"),
-        *("cousine", "liberation mono", "ocr", "prestige", "elite", "kite", "xanh", "nova mono"),
+        *("cousine", "liberation mono", "ocr", "prestige", "elite", "xanh", "nova mono"),
     ),
     "matrix": (
-        *(
-            "vt323",
-            "share tech",
-            "dotgothic",
-            "press start",
-            "3270",
-            "glass tty",
-            "mono",
-            "fira code",
-            "hack",
-        ),
+        *("vt323", "share tech", "dotgothic", "press start", "3270", "glass tty", " mono ", "mononoki"),
+        *("fira code", "hack"),
     ),
     "thermal": (
         *(
@@ -203,7 +194,7 @@ def _fitting(faces: Sequence[Face], names: Sequence[str]) -> list[list[Face]]:
     found = [
         face
         for face in faces
-        if any(name in face.family.lower() for name in names)
+        if any(name in f" {face.family.lower()} " for name in names)
         and (names == ("",) or not _SLANTED.search(f"{face.family} {face.style}"))
     ]
     found = found or [face for face in faces if _is_monospace(face)] or list(faces)

@@ -167,7 +167,9 @@ def _drawn(
             f"`crnn-deploy dataset fonts --tier {config.fonts} --packages` lists"
         )
     words = read_words(config.split, material.word_lists if material else WORD_LISTS)
-    vocabularies = read_vocabularies(config.split) if {"sentence", "sign"} & config.kinds.keys() else ()
+    frequencies = material.frequencies if material else None
+    by_frequency = {"sentence", "sign"} & config.kinds.keys()
+    vocabularies = read_vocabularies(config.split, frequencies) if by_frequency else ()
     return SyntheticDataset(
         texts=TextSource(alphabet, words, config.kinds, vocabularies),
         renderer=_drawer(config, faces, alphabet),
