@@ -40,19 +40,8 @@ _FAMILIES: dict[Medium, tuple[str, ...]] = {  # what the names of fitting famili
         *("fira code", "hack"),
     ),
     "thermal": (
-        *(
-            "share tech",
-            "3270",
-            "mono",
-            "inconsolata",
-            "fira code",
-            "hack",
-            "ocr",
-            "vt323",
-            "arimo",
-            "roboto",
-        ),
-        *("liberation sans", "nimbus sans", "dejavu sans"),
+        *("share tech", "3270", " mono ", "mononoki", "inconsolata", "fira code", "hack", "ocr", "vt323"),
+        *("arimo", "roboto", "liberation sans", "nimbus sans", "dejavu sans"),
     ),
     "print": ("",),
 }
