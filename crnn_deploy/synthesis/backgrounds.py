@@ -76,9 +76,13 @@ class Photographs:
 
     def colours(self, rng: np.random.Generator) -> tuple[Colour, Colour]:
         """Two colours that lie side by side in a photograph, or on a painted sign."""
+        first, second = self._pair(rng)
+        return _faded(first, rng), _faded(second, rng)
+
+    def _pair(self, rng: np.random.Generator) -> tuple[Colour, Colour]:
         if not self._paths or rng.random() < 0.4:
             first, second = _PAINTS[rng.choice(len(_PAINTS), 2, replace=False)]
-            return _varied(first, rng), _varied(second, rng)
+            return first, second
         patch = self.crop((8, 8), rng).reshape(-1, 3)
         along = patch @ _GREY
         low, high = along < np.median(along), along >= np.median(along)
@@ -87,8 +91,11 @@ class Photographs:
         return patch[low].mean(axis=0), patch[high].mean(axis=0)
 
 
-def _varied(colour: Colour, rng: np.random.Generator) -> Colour:
-    return np.clip(colour + rng.normal(0, 14, 3), 0, 255).astype(np.float32)
+def _faded(colour: Colour, rng: np.random.Generator) -> Colour:
+    """Nearly the same colour, with more grey in it."""
+    grey = lightness(colour)
+    paler = grey + (colour - grey) * rng.uniform(0.3, 1.0) + rng.normal(0, 8, 3)
+    return np.clip(paler, 0, 255).astype(np.float32)
 
 
 @lru_cache(maxsize=256)
