@@ -18,9 +18,12 @@ _NOISIEST = 0.3  # of the contrast
 _NOISE = 2**20  # numbers in the pool that noise is cut from
 
 
-def taken(image: Image, contrast: float, dice: Dice, shape: tuple[int, int]) -> NDArray[np.uint8]:
+def taken(
+    image: Image, unit: float, contrast: float, dice: Dice, shape: tuple[int, int]
+) -> NDArray[np.uint8]:
     """The scene as a picture of some size; its own is that size or more.
 
+    unit: letter height, pixels of the scene
     contrast: between letters and ground, levels of grey; what is left of it stays above the noise
     """
     rng = dice.rng
@@ -35,11 +38,11 @@ def taken(image: Image, contrast: float, dice: Dice, shape: tuple[int, int]) -> 
     if (amount := dice.throw("tinted")) is not None:
         gain = 1 + rng.uniform(-amount, amount, 3)
         image = image * (gain / gain.mean()).astype(np.float32)
-    small = _native(dice, height)
+    small = _native(dice, height, unit / image.shape[0])
     if (amount := dice.throw("defocus")) is not None:
-        image = np.asarray(cv2.GaussianBlur(image, (0, 0), max(0.3, amount * image.shape[0])), np.float32)
+        image = np.asarray(cv2.GaussianBlur(image, (0, 0), max(0.3, amount * unit)), np.float32)
     if (amount := dice.throw("motion")) is not None:
-        image = _motion(image, amount * image.shape[0], rng)
+        image = _motion(image, amount * unit, rng)
     if small < image.shape[0]:
         size = max(4, round(width * small / height)), small
         image = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.float32)
@@ -59,10 +62,10 @@ def taken(image: Image, contrast: float, dice: Dice, shape: tuple[int, int]) -> 
     return pixels
 
 
-def _native(dice: Dice, height: int) -> int:
-    """Pixels of height that the camera gives to the word."""
-    small = dice.throw("low_resolution")
-    return height if small is None else min(height, round(small))
+def _native(dice: Dice, height: int, share: float) -> int:
+    """Pixels of height that the camera gives to the image, in which letters have a share."""
+    letters = dice.throw("low_resolution")
+    return height if letters is None else min(height, round(letters / share))
 
 
 def _bloom(image: Image, amount: float) -> Image:

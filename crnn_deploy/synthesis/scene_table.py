@@ -7,7 +7,7 @@ Each effect is a function or a step of `scene`, `baselines`, `backgrounds`, `sce
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 import numpy as np
@@ -30,7 +30,7 @@ EFFECTS: Mapping[str, Effect] = MappingProxyType(
         "tight_tracking": Effect(0.10, 0.02, 0.10),  # letters touch or overlap
         "wide_tracking": Effect(0.12, 0.05, 0.45),
         "stretched": Effect(0.12, 1.1, 1.9),  # width, times
-        "condensed": Effect(0.85, 0.95, 0.5),  # width, times
+        "condensed": Effect(0.85, 0.95, 0.45),  # width, times
         "small_capitals": Effect(0.15, 0.7, 0.85),  # of capitals: the others' height beside the first
         "jumping": Effect(0.05, 0.02, 0.12),  # each letter above the baseline at most
         "bolder": Effect(0.15, 0.02, 0.08),  # wider strokes
@@ -84,13 +84,13 @@ EFFECTS: Mapping[str, Effect] = MappingProxyType(
         "cover": Effect(0.05, 0.08, 0.22),  # letter heights that an object reaches in by
         # camera
         "bloom": Effect(0.05, 0.3, 1.0),  # share of white that flows over
-        "dark": Effect(0.35, 0.75, 0.25),  # share of the light that is left
+        "dark": Effect(0.40, 0.75, 0.25),  # share of the light that is left
         "tinted": Effect(0.30, 0.05, 0.35),  # gain of one colour over the others
-        "defocus": Effect(0.70, 0.02, 0.075),  # sigma, image heights
-        "motion": Effect(0.18, 0.05, 0.18),  # path, image heights
-        "low_resolution": Effect(0.15, 26.0, 11.0),  # pixels of image height before it is enlarged
-        "noise": Effect(0.70, 1.0, 10.0),  # levels
-        "sharpened": Effect(0.50, 0.3, 1.8),
+        "defocus": Effect(0.70, 0.03, 0.10),  # sigma, letter heights
+        "motion": Effect(0.18, 0.06, 0.24),  # path, letter heights
+        "low_resolution": Effect(0.15, 20.0, 8.0),  # pixels of letter height before it is enlarged
+        "noise": Effect(0.70, 1.0, 8.0),  # levels
+        "sharpened": Effect(0.45, 0.3, 1.5),
         "jpeg": Effect(0.55, 90.0, 18.0),  # quality
     }
 )
@@ -127,4 +127,5 @@ class Dice:
 
 def alone(name: str) -> dict[str, Effect]:
     """The table with one effect in every image, and no other."""
-    return {key: Effect(float(key == name), effect.least, effect.most) for key, effect in EFFECTS.items()}
+    none = {key: replace(effect, chance=0.0) for key, effect in EFFECTS.items()}
+    return {**none, name: replace(EFFECTS[name], chance=1.0)}
