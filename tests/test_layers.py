@@ -16,7 +16,7 @@ PACKAGE = Path(__file__).parents[1] / "crnn_deploy"
 ROOMS: dict[str, str] = {
     "errors": "",
     "commands": "",
-    "models": "",
+    "models": "errors",
     "networks": "errors",
     "files": "errors",
     "process": "files",
@@ -80,6 +80,7 @@ LIBRARIES = {
     ),
     "PIL": ("synthesis/", "training/preview.py"),
     "fontTools": ("synthesis/fonts.py", "synthesis/font_pack.py"),
+    "wordfreq": ("synthesis/lexicon.py",),
     "pydantic": ("training/config.py",),
     "yaml": ("training/config.py",),
     "rich": ("training/journal.py",),

@@ -59,6 +59,8 @@ class CompactCRNN(nn.Module):
     classes: number of classes, the CTC blank included
     hidden: LSTM units per direction
     widths: channels after each of the five changes of size
+    head: features between the LSTM and thousands of classes, two narrow matrices in place of a large one;
+        None: one matrix
     Raises HeightInvalid.
 
     Shape: images (N, channels, height, W) -> logits (N, (W + 3) // 4, classes)
@@ -72,6 +74,7 @@ class CompactCRNN(nn.Module):
         hidden: int = 128,
         *,
         widths: Sequence[int] = COMPACT_WIDTHS,
+        head: int | None = None,
     ) -> None:
         super().__init__()
         if height < 16 or height % 16:
@@ -89,7 +92,11 @@ class CompactCRNN(nn.Module):
             _Convolution(d, e, kernel=(height // 16, 1)),
         )
         self.sequence = nn.LSTM(e, hidden, bidirectional=True)
-        self.classifier = nn.Linear(2 * hidden, classes)
+        self.classifier: nn.Module
+        if head is None:
+            self.classifier = nn.Linear(2 * hidden, classes)
+        else:
+            self.classifier = nn.Sequential(nn.Linear(2 * hidden, head, bias=False), nn.Linear(head, classes))
         for layer in self.modules():
             if isinstance(layer, nn.Conv2d):
                 nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")

@@ -112,10 +112,16 @@ def _build_compact(state: StateDict) -> nn.Module:
     return CompactCRNN(
         height=16 * state["features.10.0.weight"].shape[2],
         channels=state["features.0.0.weight"].shape[1],
-        classes=state["classifier.weight"].shape[0],
+        classes=_compact_classes(state),
         hidden=state["sequence.weight_hh_l0"].shape[1],
         widths=widths,
+        head=state["classifier.0.weight"].shape[0] if "classifier.0.weight" in state else None,
     )
+
+
+def _compact_classes(state: StateDict) -> int:
+    """Of one matrix, or of the second of two."""
+    return state["classifier.weight" if "classifier.weight" in state else "classifier.1.weight"].shape[0]
 
 
 def _has(state: StateDict, *keys: str) -> bool:
@@ -148,9 +154,12 @@ FAMILIES: tuple[Family, ...] = (
     Family(
         name="compact",
         recipe="paper",
-        matches=lambda s: _has(s, "features.10.0.weight", "sequence.weight_hh_l0", "classifier.weight"),
+        matches=lambda s: (
+            _has(s, "features.10.0.weight", "sequence.weight_hh_l0")
+            and (_has(s, "classifier.weight") or _has(s, "classifier.0.weight", "classifier.1.weight"))
+        ),
         build=lambda s, _: _build_compact(s),
-        classes=_classes("classifier.weight"),
+        classes=_compact_classes,
     ),
     Family(
         name="mmocr",

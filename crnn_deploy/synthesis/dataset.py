@@ -4,19 +4,33 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from crnn_deploy.datasets import Sample
-from crnn_deploy.synthesis.renderer import Renderer
 from crnn_deploy.synthesis.texts import TextSource
 
-__all__ = ["Polarity", "SyntheticDataset"]
+__all__ = ["Drawer", "Polarity", "Style", "SyntheticDataset"]
 
 Polarity = Literal["dark-on-light", "light-on-dark", "both"]
+Style = Literal["print", "scene", "document"]
 _CLEAN = 0.15  # of augmented images, as clean as the clean ones
 _WEAKEST = 0.3  # strength of the others' faults, to 1
+
+
+class Drawer(Protocol):
+    """Draws a text in one style."""
+
+    def render(
+        self, text: str, rng: np.random.Generator, *, strength: float, inverted: bool = False
+    ) -> NDArray[np.uint8]:
+        """An image (H, W) grey or (H, W, 3) BGR of a text.
+
+        strength: of everything that can be wrong with an image, 0 (clean) to 1
+        inverted: light on dark
+        """
 
 
 @dataclass(frozen=True)
@@ -27,7 +41,7 @@ class SyntheticDataset:
     """
 
     texts: TextSource
-    renderer: Renderer
+    renderer: Drawer
     seed: int
     augmented: bool = True  # with the faults of cameras, scanners and screens
     polarity: Polarity = "both"

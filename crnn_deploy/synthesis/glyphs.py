@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from crnn_deploy.synthesis.fonts import Face
 
-__all__ = ["Run", "TypesetLine", "set_line"]
+__all__ = ["Run", "TypesetLine", "draw_glyph", "set_line"]
 
 _FONTS = 4096  # open at a time, each with its glyphs
 _KERNING_SIZE = 64  # pixels of em it is measured at
@@ -86,6 +86,12 @@ def _font(face: Face, size: int) -> _Font:
 @lru_cache(maxsize=_FONTS)
 def _kerning(face: Face) -> _Kerning:
     return _Kerning(face)
+
+
+def draw_glyph(face: Face, size: int, character: str) -> tuple[NDArray[np.uint8], int, int, float]:
+    """One letter of a face: coverage (H, W), which is not to be changed, its left edge from the pen, its top
+    from the baseline, and the advance, in pixels."""
+    return _font(face, size).glyph(character)
 
 
 def set_line(runs: Sequence[Run]) -> TypesetLine | None:

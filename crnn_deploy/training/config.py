@@ -21,7 +21,7 @@ from pydantic import (
 
 from crnn_deploy.datasets import Kind
 from crnn_deploy.errors import CrnnDeployError
-from crnn_deploy.synthesis.dataset import Polarity
+from crnn_deploy.synthesis.dataset import Polarity, Style
 from crnn_deploy.synthesis.fonts import FOLDERS, Split, Tier
 from crnn_deploy.synthesis.texts import TextKind
 
@@ -75,8 +75,21 @@ class NetworkConfig(_Section):
 
     name: Literal["crnn", "compact"] = "crnn"  # the paper's VGG, or convolutions for CPUs
     scale: PositiveFloat = 1.0  # of all its channels: 1, 0.5, 0.25
+    widths: tuple[Count, Count, Count, Count, Count] | None = (
+        None  # of compact: its channels, in place of scale
+    )
     hidden: Count = 256  # LSTM units per direction
+    head: Count | None = None  # of compact: features between the LSTM and thousands of classes
     leaky_relu: bool = False  # of the paper's
+
+    @model_validator(mode="after")
+    def _compact_alone(self) -> NetworkConfig:
+        for key in ("widths", "head"):
+            if self.name != "compact" and getattr(self, key) is not None:
+                raise ValueError(f"`{key}` belongs to the network `compact`")
+        if self.widths is not None and self.scale != 1:
+            raise ValueError("`widths` and `scale` both set the channels; leave one out")
+        return self
 
 
 class StartConfig(_Section):
@@ -94,8 +107,10 @@ class SyntheticConfig(_Section):
     split: Split = "train"  # of words and fonts
     augmented: bool = True  # with the faults of cameras, scanners and screens
     polarity: Polarity = "both"
+    style: Style = "print"  # clean and faulty print, photographed scenes, or old documents and receipts
     fonts: Tier = "latin"
     folders: tuple[Path, ...] = FOLDERS  # where fonts are looked for
+    photographs: Path | None = None  # folder of backgrounds for scenes; none: made-up textures alone
     size: Count | None = None  # images; none: without end
 
 

@@ -90,8 +90,8 @@ def _alphabet(config: AlphabetConfig) -> tuple[str, ...]:
 
 def _network(config: NetworkConfig, height: int, channels: int, classes: int) -> nn.Module:
     if config.name == "compact":
-        widths = [max(8, round(width * config.scale)) for width in COMPACT_WIDTHS]
-        return CompactCRNN(height, channels, classes, config.hidden, widths=widths)
+        widths = config.widths or [max(8, round(width * config.scale)) for width in COMPACT_WIDTHS]
+        return CompactCRNN(height, channels, classes, config.hidden, widths=widths, head=config.head)
     widths = [max(1, round(width * config.scale)) for width in PAPER_WIDTHS]
     return CRNN(height, channels, classes, config.hidden, leaky_relu=config.leaky_relu, widths=widths)
 
