@@ -16,7 +16,20 @@ from numpy.typing import NDArray
 
 from crnn_deploy.errors import CrnnDeployError
 
-__all__ = ["GROUNDS", "PhotographUnreadable", "Photographs", "blend", "lightness", "shade", "with_lightness"]
+__all__ = [
+    "GROUNDS",
+    "Colour",
+    "Image",
+    "PhotographUnreadable",
+    "Photographs",
+    "Plane",
+    "blend",
+    "ground",
+    "lightness",
+    "shade",
+    "smooth_noise",
+    "with_lightness",
+]
 
 Image = NDArray[np.float32]  # (H, W, 3), BGR, 0-255
 Plane = NDArray[np.float32]  # (H, W)
@@ -25,7 +38,7 @@ Shape = tuple[int, int]
 
 GROUNDS = ("photograph", "clouds", "wood", "brick", "metal", "halftone", "stripes", "two_tone")
 _GREY = np.array([0.114, 0.587, 0.299], np.float32)  # of B, G and R, as cv2 turns them to grey
-_LARGEST = 640  # pixels of a photograph's longer side as it is kept
+_SIDES = (80, 220, 640)  # pixels of a photograph's longer side as it is kept
 _PAINTS = np.array(  # what signs are painted with, BGR
     [
         *[
@@ -62,11 +75,13 @@ class Photographs:
         height, width = shape
         if not self._paths:
             return 128 + _clouds(shape, rng)[..., None] * rng.uniform(20, 70, 3).astype(np.float32)
-        photograph = _photograph(self._paths[rng.integers(len(self._paths))])
+        sizes = _photograph(self._paths[rng.integers(len(self._paths))])
+        share = float(rng.uniform(0.15, 1.0)) ** 1.5
+        # the smallest that need not be enlarged
+        photograph = next((p for p in sizes if share * _scale(p, shape) >= 1), sizes[-1])
         rows, columns = photograph.shape[:2]
-        largest = min(rows / height, columns / width)
-        scale = largest * float(rng.uniform(0.15, 1.0)) ** 1.5
-        high, wide = max(2, int(height * scale)), max(2, int(width * scale))
+        scale = share * _scale(photograph, shape)
+        high, wide = max(1, int(height * scale)), max(1, int(width * scale))
         top, left = int(rng.integers(rows - high + 1)), int(rng.integers(columns - wide + 1))
         cut = photograph[top : top + high, left : left + wide]
         if rng.random() < 0.5:
@@ -76,9 +91,13 @@ class Photographs:
 
     def colours(self, rng: np.random.Generator) -> tuple[Colour, Colour]:
         """Two colours that lie side by side in a photograph, or on a painted sign."""
+        first, second = self._pair(rng)
+        return _faded(first, rng), _faded(second, rng)
+
+    def _pair(self, rng: np.random.Generator) -> tuple[Colour, Colour]:
         if not self._paths or rng.random() < 0.4:
             first, second = _PAINTS[rng.choice(len(_PAINTS), 2, replace=False)]
-            return _varied(first, rng), _varied(second, rng)
+            return first, second
         patch = self.crop((8, 8), rng).reshape(-1, 3)
         along = patch @ _GREY
         low, high = along < np.median(along), along >= np.median(along)
@@ -87,19 +106,29 @@ class Photographs:
         return patch[low].mean(axis=0), patch[high].mean(axis=0)
 
 
-def _varied(colour: Colour, rng: np.random.Generator) -> Colour:
-    return np.clip(colour + rng.normal(0, 14, 3), 0, 255).astype(np.float32)
+def _faded(colour: Colour, rng: np.random.Generator) -> Colour:
+    """Nearly the same colour, with more grey in it."""
+    grey = lightness(colour)
+    paler = grey + (colour - grey) * rng.uniform(0.3, 1.0) + rng.normal(0, 8, 3)
+    return np.clip(paler, 0, 255).astype(np.float32)
 
 
 @lru_cache(maxsize=256)
-def _photograph(path: Path) -> NDArray[np.uint8]:
+def _photograph(path: Path) -> list[NDArray[np.uint8]]:
+    """A photograph in several sizes, the smallest first."""
     image = cv2.imread(str(path), cv2.IMREAD_COLOR)
     if image is None or min(image.shape[:2]) < 16:
         raise PhotographUnreadable(path)
-    scale = _LARGEST / max(image.shape[:2])
-    if scale < 1:
-        image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-    return np.asarray(image, np.uint8)
+    scales = [min(1.0, side / max(image.shape[:2])) for side in _SIDES]
+    return [
+        np.asarray(cv2.resize(image, None, fx=s, fy=s, interpolation=cv2.INTER_AREA), np.uint8)
+        for s in scales
+    ]
+
+
+def _scale(photograph: NDArray[np.uint8], shape: Shape) -> float:
+    """Pixels of a photograph for one of the largest crop of a shape."""
+    return float(min(photograph.shape[0] / shape[0], photograph.shape[1] / shape[1]))
 
 
 def lightness(colour: NDArray[np.float32]) -> float:

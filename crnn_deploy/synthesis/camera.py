@@ -13,30 +13,41 @@ from crnn_deploy.synthesis.scene_table import Dice
 
 __all__ = ["taken"]
 
+_FAINTEST = 14.0  # levels of contrast that the dark leaves
+_NOISIEST = 0.3  # of the contrast
 _NOISE = 2**20  # numbers in the pool that noise is cut from
 
 
-def taken(image: Image, dice: Dice, height: int, width: int) -> NDArray[np.uint8]:
-    """The scene as a picture of some size; its own is that size or more."""
+def taken(
+    image: Image, unit: float, contrast: float, dice: Dice, shape: tuple[int, int]
+) -> NDArray[np.uint8]:
+    """The scene as a picture of some size; its own is that size or more.
+
+    unit: letter height, pixels of the scene
+    contrast: between letters and ground, levels of grey; what is left of it stays above the noise
+    """
     rng = dice.rng
+    height, width = shape
     if (amount := dice.throw("bloom")) is not None:
         image = _bloom(image, amount)
     if (light := dice.throw("dark")) is not None:
+        light = min(1.0, max(light, _FAINTEST / contrast))
+        contrast *= light
         # a room's light, with a floor that lenses and air scatter
         image = image * np.float32(light) + np.float32(rng.uniform(0, 40) * (1 - light))
     if (amount := dice.throw("tinted")) is not None:
         gain = 1 + rng.uniform(-amount, amount, 3)
         image = image * (gain / gain.mean()).astype(np.float32)
-    small = _native(dice, height)
+    small = _native(dice, height, unit / image.shape[0])
     if (amount := dice.throw("defocus")) is not None:
-        image = np.asarray(cv2.GaussianBlur(image, (0, 0), max(0.3, amount * image.shape[0])), np.float32)
+        image = np.asarray(cv2.GaussianBlur(image, (0, 0), max(0.3, amount * unit)), np.float32)
     if (amount := dice.throw("motion")) is not None:
-        image = _motion(image, amount * image.shape[0], rng)
+        image = _motion(image, amount * unit, rng)
     if small < image.shape[0]:
         size = max(4, round(width * small / height)), small
         image = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.float32)
     if (amount := dice.throw("noise")) is not None:
-        image = _noise(image, amount, rng)
+        image = _noise(image, min(amount, _NOISIEST * contrast), rng)
     if (amount := dice.throw("sharpened")) is not None:
         soft = cv2.GaussianBlur(image, (0, 0), 1.0)
         image = image + np.float32(amount) * (image - soft)
@@ -51,10 +62,10 @@ def taken(image: Image, dice: Dice, height: int, width: int) -> NDArray[np.uint8
     return pixels
 
 
-def _native(dice: Dice, height: int) -> int:
-    """Pixels of height that the camera gives to the word."""
-    small = dice.throw("low_resolution")
-    return height if small is None else min(height, round(small))
+def _native(dice: Dice, height: int, share: float) -> int:
+    """Pixels of height that the camera gives to the image, in which letters have a share."""
+    letters = dice.throw("low_resolution")
+    return height if letters is None else min(height, round(letters / share))
 
 
 def _bloom(image: Image, amount: float) -> Image:
@@ -78,12 +89,13 @@ def _motion(image: Image, length: float, rng: np.random.Generator) -> Image:
 
 
 def _noise(image: Image, amount: float, rng: np.random.Generator) -> Image:
-    """A sensor's: more in one colour than in another, and smoothed by the camera at times."""
+    """A sensor's: in part the same in all colours, and smoothed by the camera at times."""
     if image.size >= _NOISE:
         return image
     start = int(rng.integers(_NOISE - image.size))
     noise = _pool()[start : start + image.size].reshape(image.shape)
-    if rng.random() < 0.5:
+    noise = noise[..., :1] + noise * np.float32(rng.uniform(0.0, 0.7))
+    if rng.random() < 0.6:
         noise = np.asarray(cv2.blur(noise, (2, 2)), np.float32) * np.float32(1.6)
     return image + noise * np.float32(amount)
 

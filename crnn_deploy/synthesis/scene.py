@@ -31,6 +31,7 @@ from crnn_deploy.synthesis.camera import taken
 from crnn_deploy.synthesis.designs import Designs
 from crnn_deploy.synthesis.fonts import Face
 from crnn_deploy.synthesis.glyphs import Run, set_line
+from crnn_deploy.synthesis.legibility import visible
 from crnn_deploy.synthesis.renderer import CharactersNotCovered
 from crnn_deploy.synthesis.scene_ink import AROUND, Paint, letters
 from crnn_deploy.synthesis.scene_light import in_front
@@ -39,11 +40,14 @@ from crnn_deploy.synthesis.scene_table import EFFECTS, Dice, Effect
 __all__ = ["SceneRenderer"]
 
 _SIZES = (20, 36, 64)  # pixels of em that glyphs are drawn at, and scaled from
-_SMALLEST, _LARGEST = 10, 64  # pixels of an image's height
+_SMALLEST, _LARGEST = 11, 64  # pixels of an image's height
 _FINE = 32  # pixels of height below which a scene is drawn at twice the size
 _NARROWEST = 0.24  # of its height, the width that a character needs to be told from its neighbours
 _BOLD = ("bold", "black", "heavy", "medium", "demi")
+_EARLY = 0.6  # exponent: half the strength brings two thirds of the effects
+_TRIES = 3
 _NEARLY_CLEAN = 0.1  # share of the images
+_LOOSE = np.array([0.16, 0.42, 0.16, 0.42])  # letter heights at strength 1: left, top, right, bottom
 _MARGIN = 2  # pixels that `glyphs` leaves around the ink
 
 
@@ -92,10 +96,18 @@ class SceneRenderer:
         """
         if rng.random() < _NEARLY_CLEAN:
             strength *= 0.3
-        dice = Dice(rng, strength, self._table)
+        for _ in range(_TRIES):
+            image, alpha = self._taken(text, Dice(rng, strength**_EARLY, self._table), inverted)
+            if visible(image, alpha):
+                break
+            strength *= 0.5  # what came together hid the letters
+        return image
+
+    def _taken(self, text: str, dice: Dice, inverted: bool) -> tuple[NDArray[np.uint8], Plane]:
+        """One photograph, and the coverage of its letters."""
         height = self._height(dice)
         drawn = height if height >= _FINE else 2 * height
-        face = self._face(text, rng)
+        face = self._face(text, dice.rng)
         mask, em = self._line(text, face, drawn, dice)
         placement = drawn_placement(
             mask.shape[1] - 2 * _MARGIN, max(mask.shape[0] - 2 * _MARGIN, 0.45 * em), len(text), dice
@@ -109,7 +121,8 @@ class SceneRenderer:
         paint = self._paint(unit, inverted, dice)
         image = self._scene(alpha, view, paint, dice)
         in_front(image, box, unit, dice, self._photographs)
-        return taken(image, dice, height, round(view.width * height / drawn))
+        shape = height, round(view.width * height / drawn)
+        return taken(image, unit, abs(paint.room), dice, shape), alpha
 
     @staticmethod
     def _height(dice: Dice) -> int:
@@ -229,7 +242,7 @@ class SceneRenderer:
         seen = placement.forward(_outline(placement.width, placement.height))
         left, top = (float(v) for v in seen.min(axis=0))
         right, bottom = (float(v) for v in seen.max(axis=0))
-        margins = rng.uniform(0.0, 0.04 + 0.18 * dice.strength, 4)
+        margins = rng.uniform(0.0, np.array([0.04, 0.06, 0.04, 0.06]) + _LOOSE * dice.strength)
         if (cut := dice.throw("tight_crop")) is not None:
             margins = -cut * rng.random(4)
         elif (more := dice.throw("loose_crop")) is not None:
@@ -250,7 +263,7 @@ class SceneRenderer:
         if (faint := dice.throw("faint")) is not None:
             contrast = faint
         else:
-            contrast = float(rng.uniform(max(60.0, 150 - 100 * dice.strength), 210.0))
+            contrast = float(rng.uniform(max(60.0, 150 - 100 * dice.strength), 200.0))
         own = (lightness(darker) + lightness(lighter)) / 2
         middle = float(np.clip(rng.normal(own, 25), contrast / 2, 255 - contrast / 2))
         dark = with_lightness(darker, middle - contrast / 2)

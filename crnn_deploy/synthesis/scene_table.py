@@ -7,7 +7,7 @@ Each effect is a function or a step of `scene`, `baselines`, `backgrounds`, `sce
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 import numpy as np
@@ -17,11 +17,11 @@ __all__ = ["EFFECTS", "Dice", "Effect", "alone"]
 
 @dataclass(frozen=True)
 class Effect:
-    """How often an effect comes, and how strong it is; both at strength 1."""
+    """How often an effect comes, and how strong it is."""
 
-    chance: float  # among all images
+    chance: float  # among the images of strength 1
     least: float
-    most: float  # in proportion to the strength, down to `least` at strength 0
+    most: float
 
 
 EFFECTS: Mapping[str, Effect] = MappingProxyType(
@@ -30,7 +30,7 @@ EFFECTS: Mapping[str, Effect] = MappingProxyType(
         "tight_tracking": Effect(0.10, 0.02, 0.10),  # letters touch or overlap
         "wide_tracking": Effect(0.12, 0.05, 0.45),
         "stretched": Effect(0.12, 1.1, 1.9),  # width, times
-        "condensed": Effect(0.70, 0.95, 0.5),  # width, times
+        "condensed": Effect(0.85, 0.95, 0.45),  # width, times
         "small_capitals": Effect(0.15, 0.7, 0.85),  # of capitals: the others' height beside the first
         "jumping": Effect(0.05, 0.02, 0.12),  # each letter above the baseline at most
         "bolder": Effect(0.15, 0.02, 0.08),  # wider strokes
@@ -48,7 +48,7 @@ EFFECTS: Mapping[str, Effect] = MappingProxyType(
         "line_above": Effect(0.10, 0.05, 0.45),
         "line_below": Effect(0.12, 0.05, 0.45),
         # ground: one of these at most; contrast as a share of that between ink and ground
-        "photograph": Effect(0.20, 0.2, 1.0),
+        "photograph": Effect(0.22, 0.2, 1.0),
         "clouds": Effect(0.10, 0.1, 0.7),
         "wood": Effect(0.03, 0.2, 0.7),
         "brick": Effect(0.02, 0.2, 0.8),
@@ -57,9 +57,9 @@ EFFECTS: Mapping[str, Effect] = MappingProxyType(
         "stripes": Effect(0.02, 0.2, 0.6),
         "two_tone": Effect(0.06, 0.2, 0.8),
         # and on the ground
-        "board": Effect(0.22, 0.1, 0.5),  # the sign's edge: letter heights from the letters
+        "board": Effect(0.25, 0.05, 0.4),  # the sign's edge: letter heights from the letters
         "shade": Effect(0.60, 0.1, 0.8),  # light that falls off, share of the contrast
-        "fading": Effect(0.07, 0.4, 0.8),  # share of the contrast that is lost at one end
+        "fading": Effect(0.06, 0.3, 0.7),  # share of the contrast that is lost at one end
         # inside letters; share of the contrast
         "gradient": Effect(0.12, 0.1, 0.6),
         "textured": Effect(0.08, 0.2, 0.8),
@@ -74,7 +74,7 @@ EFFECTS: Mapping[str, Effect] = MappingProxyType(
         "relief": Effect(0.04, 0.02, 0.07),
         "glow": Effect(0.05, 0.08, 0.35),
         # contrast between ink and ground, levels of grey of 255
-        "faint": Effect(0.70, 100.0, 18.0),
+        "faint": Effect(0.80, 120.0, 26.0),
         # in front
         "bar": Effect(0.03, 0.04, 0.14),  # width, letter heights
         "wire": Effect(0.03, 0.02, 0.05),  # width, letter heights
@@ -84,13 +84,13 @@ EFFECTS: Mapping[str, Effect] = MappingProxyType(
         "cover": Effect(0.05, 0.08, 0.22),  # letter heights that an object reaches in by
         # camera
         "bloom": Effect(0.05, 0.3, 1.0),  # share of white that flows over
-        "dark": Effect(0.35, 0.75, 0.25),  # share of the light that is left
+        "dark": Effect(0.40, 0.75, 0.25),  # share of the light that is left
         "tinted": Effect(0.30, 0.05, 0.35),  # gain of one colour over the others
-        "defocus": Effect(0.60, 0.02, 0.075),  # sigma, image heights
-        "motion": Effect(0.15, 0.05, 0.18),  # path, image heights
-        "low_resolution": Effect(0.15, 24.0, 9.0),  # pixels of image height before it is enlarged
-        "noise": Effect(0.60, 1.0, 12.0),  # levels
-        "sharpened": Effect(0.25, 0.3, 1.5),
+        "defocus": Effect(0.70, 0.03, 0.10),  # sigma, letter heights
+        "motion": Effect(0.18, 0.06, 0.24),  # path, letter heights
+        "low_resolution": Effect(0.15, 20.0, 8.0),  # pixels of letter height before it is enlarged
+        "noise": Effect(0.70, 1.0, 8.0),  # levels
+        "sharpened": Effect(0.45, 0.3, 1.5),
         "jpeg": Effect(0.55, 90.0, 18.0),  # quality
     }
 )
@@ -101,7 +101,7 @@ class Dice:
     """What is drawn at random for one image."""
 
     rng: np.random.Generator
-    strength: float
+    strength: float  # 0 to 1
     table: Mapping[str, Effect]
 
     def throw(self, name: str) -> float | None:
@@ -122,9 +122,10 @@ class Dice:
 
     def _amount(self, name: str) -> float:
         effect = self.table[name]
-        return effect.least + (effect.most - effect.least) * self.strength * float(self.rng.random())
+        return effect.least + (effect.most - effect.least) * float(self.rng.random())
 
 
 def alone(name: str) -> dict[str, Effect]:
     """The table with one effect in every image, and no other."""
-    return {key: Effect(float(key == name), effect.least, effect.most) for key, effect in EFFECTS.items()}
+    none = {key: replace(effect, chance=0.0) for key, effect in EFFECTS.items()}
+    return {**none, name: replace(EFFECTS[name], chance=1.0)}
