@@ -208,6 +208,9 @@ COMMANDS = {
         (*_BASE, *_DRAW, *_all("PyTorch", "Pydantic", "PyYAML")),
         uses=(_FROM_LMDB,),
     ),
+    "dataset effects": Command(
+        "crnn_deploy.cli.dataset:dataset", (*_BASE, *_DRAW, *_all("PyTorch", "Pydantic", "PyYAML"))
+    ),
     "dataset fonts": Command("crnn_deploy.cli.dataset:dataset", (*_BASE, *_DRAW)),
     "dataset pack-fonts": Command("crnn_deploy.cli.dataset:dataset", (*_BASE, *_DRAW)),
 }

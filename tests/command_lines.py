@@ -80,6 +80,7 @@ LINES = {
     "dataset pack": "dataset pack labels.txt -o {out}/packed.lmdb",
     "dataset preview": "dataset preview labels.txt --max-images 4 -o {out}/sheet.png",
     "dataset preview|of an LMDB": "dataset preview packed.lmdb --max-images 4 -o {out}/sheet.png",
+    "dataset effects": "dataset effects document -o {out}/effects.png",
     "dataset fonts": "dataset fonts",
     "dataset pack-fonts": "dataset pack-fonts --folder fonts -o {out}/fonts.tar.xz",
 }

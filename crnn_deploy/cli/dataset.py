@@ -44,8 +44,8 @@ _MOST_SHOWN = 2000  # images, of a picture
 def dataset() -> None:
     """Check, pack and show labelled images.
 
-    Two commands are about the fonts that images are drawn with. DATA is an LMDB, a file of labels (CSV, TSV,
-    labels.json, or lines of a name and a text) or a folder that holds one.
+    Three commands are about the fonts and effects that images are drawn with. DATA is an LMDB, a file of
+    labels (CSV, TSV, labels.json, or lines of a name and a text) or a folder that holds one.
     """
 
 
@@ -239,6 +239,41 @@ _folder_option = click.option(
     type=click.Path(path_type=Path),
     help="Look for fonts in this folder, not in those of the system; repeat the option for more.",
 )
+
+
+@dataset.command()
+@click.argument("style", type=click.Choice(["scene", "document"]))
+@output_option("FILE.png")
+@_folder_option
+@click.option(
+    "--photographs",
+    metavar="DIR",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Take the backgrounds of scenes from the .jpg files of this folder.",
+)
+def effects(style: Any, output: Path, folders: tuple[Path, ...], photographs: Path | None) -> None:
+    """Show what can happen to drawn text, one effect after the other.
+
+    The picture has six images of each effect in the table of a style, drawn with that effect and no other.
+
+    \b
+    crnn-deploy dataset effects scene -o scene.png
+    crnn-deploy dataset effects document -o document.png
+    """
+    import cv2
+
+    from crnn_deploy.files import write
+    from crnn_deploy.synthesis.effect_samples import effect_samples
+    from crnn_deploy.synthesis.fonts import FOLDERS, scan
+    from crnn_deploy.training.preview import contact_sheet
+
+    if photographs is not None and style != "scene":
+        raise click.UsageError("--photographs is for the style `scene`")
+    check_reports(output)
+    faces = scan("latin", folders or FOLDERS)
+    found = sorted(photographs.glob("*.jpg")) if photographs is not None else []
+    samples = effect_samples(style, faces, found)
+    write(output, cv2.imencode(".png", contact_sheet(samples, faces))[1].tobytes())
 
 
 @dataset.command()
