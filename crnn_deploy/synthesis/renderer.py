@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crnn_deploy.errors import CrnnDeployError
+from crnn_deploy.synthesis.designs import Designs
 from crnn_deploy.synthesis.effects import photographed
 from crnn_deploy.synthesis.fonts import Face
 from crnn_deploy.synthesis.glyphs import Run, TypesetLine, set_line
@@ -50,10 +51,7 @@ class Renderer:
         missing = [c for c in alphabet if not c.isspace() and not covered.issuperset(map(ord, c))]
         if missing:
             raise CharactersNotCovered(missing)
-        designs: dict[str, list[Face]] = {}
-        for face in faces:
-            designs.setdefault(face.lineage, []).append(face)
-        self._designs = list(designs.values())
+        self._designs = Designs(faces)
 
     def render(
         self, text: str, rng: np.random.Generator, *, strength: float, inverted: bool = False
@@ -69,30 +67,19 @@ class Renderer:
         image = self._composed(alpha, rng, strength, inverted)
         return photographed(image, rng, strength) if strength else image.astype(np.uint8)
 
-    def _face(self, text: str, rng: np.random.Generator) -> Face:
-        """A face that covers the text, or its first character where none does."""
-        for _ in range(50):
-            design = self._designs[rng.integers(len(self._designs))]
-            face = design[rng.integers(len(design))]
-            if face.covers(text):
-                return face
-        every = [face for design in self._designs for face in design]
-        fitting = [face for face in every if face.covers(text)] or [f for f in every if f.covers(text[0])]
-        return fitting[rng.integers(len(fitting))]
-
     def _set(self, text: str, rng: np.random.Generator, height: int, strength: float) -> TypesetLine:
         at = next((at for at, size in enumerate(_SIZES) if size >= 0.75 * height), len(_SIZES) - 1)
         spacing = rng.uniform(-0.03, 0.25) if strength and rng.random() < 0.3 else 0.0
         changing = rng.random() < 0.15 * strength  # size, spacing or face change inside the line
-        face = self._face(text, rng)
+        face = self._designs.pick(text, rng)
         runs = []
         for part in self._parts(text, face, rng, changing):
             other = not face.covers(part) or (changing and rng.random() < 0.4)
-            own = self._face(part, rng) if other else face
+            own = self._designs.pick(part, rng) if other else face
             smaller = changing and at > 0 and rng.random() < 0.4
             more = rng.uniform(0, 0.1) if changing else 0.0
             raised = rng.uniform(0, 0.15) if changing else 0.0
-            pieces = [(part, own)] if own.covers(part) else [(c, self._face(c, rng)) for c in part]
+            pieces = [(part, own)] if own.covers(part) else [(c, self._designs.pick(c, rng)) for c in part]
             runs += [
                 Run(piece, drawn, _SIZES[at - smaller], spacing + more, raised) for piece, drawn in pieces
             ]
