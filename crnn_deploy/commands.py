@@ -80,6 +80,7 @@ LIBRARIES = {
     "Pydantic": Library("pydantic", ("pydantic",), ("train",)),
     "PyYAML": Library("yaml", ("PyYAML",), ("train",)),
     "rich": Library("rich", ("rich",), ("train",)),
+    "wordfreq": Library("wordfreq", ("wordfreq",), ("train",)),
     "TensorBoard": Library("tensorboard", ("tensorboard",), ("train",)),
 }
 DRIVER = "NVIDIA driver"  # named among needs, and no library of Python

@@ -1,13 +1,11 @@
-"""Texts to draw: words, numbers, codes, lines of words, and plain random characters.
+"""Texts to draw: words, numbers, codes, lines, random characters, and what books, signs and receipts say.
 
-Words come from the system's word lists. One word in ten is held out, told by a hash of its letters without
-case and accents, so that no form of a held-out word is ever trained on.
+Words come from the system's word lists; those of sentences and signs from `lexicon`, which also tells the
+words that are held out.
 """
 
 from __future__ import annotations
 
-import hashlib
-import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -17,13 +15,16 @@ import numpy as np
 
 from crnn_deploy.errors import CrnnDeployError
 from crnn_deploy.synthesis.fonts import Split
+from crnn_deploy.synthesis.lexicon import Vocabulary, is_held_out
+from crnn_deploy.synthesis.receipts import Receipts
+from crnn_deploy.synthesis.sentences import Sentences
+from crnn_deploy.synthesis.signs import Signs
 
 __all__ = ["KINDS", "WORD_LISTS", "TextKind", "TextSource", "TextsImpossible", "read_words", "writable"]
 
 WORD_LISTS = (Path("/usr/share/dict/american-english"), Path("/usr/share/dict/british-english"))
-TextKind = Literal["word", "number", "code", "address", "line", "random"]
+TextKind = Literal["word", "number", "code", "address", "line", "random", "sentence", "sign", "receipt"]
 KINDS = get_args(TextKind)
-_HELD_OUT = 10  # one word in so many
 _LONGEST_WORD = 18  # characters
 _LONGEST_LINE = 36  # characters
 _LONGEST_RANDOM = 12  # characters
@@ -63,14 +64,8 @@ def read_words(split: Split, paths: Sequence[Path] = WORD_LISTS) -> list[str]:
         for word in words
         if len(word) <= _LONGEST_WORD
         and not word.endswith("'s")
-        and (_held_out(word) == (split == "held-out"))
+        and (is_held_out(word) == (split == "held-out"))
     )
-
-
-def _held_out(word: str) -> bool:
-    letters = unicodedata.normalize("NFD", word.casefold())
-    plain = "".join(letter for letter in letters if not unicodedata.combining(letter))
-    return hashlib.blake2b(plain.encode(), digest_size=2).digest()[0] % _HELD_OUT == 0
 
 
 class TextSource:
@@ -79,10 +74,16 @@ class TextSource:
     alphabet: characters that may stand in a text
     words: as `read_words` gives them
     weights: how often each kind of `KINDS` is taken
+    vocabularies: of sentences and signs, as `lexicon.read_vocabularies` gives them; none: `words`, each as
+        often as the other
     """
 
     def __init__(
-        self, alphabet: Sequence[str], words: Sequence[str], weights: Mapping[TextKind, float]
+        self,
+        alphabet: Sequence[str],
+        words: Sequence[str],
+        weights: Mapping[TextKind, float],
+        vocabularies: Sequence[Vocabulary] = (),
     ) -> None:
         self._alphabet = frozenset(alphabet)
         self._words = words
@@ -98,7 +99,13 @@ class TextSource:
             "address": self._address,
             "line": self._line,
             "random": self._random,
+            "receipt": Receipts(words).draw,
         }
+        frequent = vocabularies or (Vocabulary("en", words, np.full(len(words), 1 / len(words))),)
+        if "sentence" in self._kinds:
+            self._makers["sentence"] = Sentences(self._alphabet, frequent).draw
+        if "sign" in self._kinds:
+            self._makers["sign"] = Signs(self._alphabet, frequent).draw
         self._currencies = "".join(c for c in _CURRENCIES if c in self._alphabet)
 
     def sample(self, rng: np.random.Generator) -> str:

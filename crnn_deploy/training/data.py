@@ -34,6 +34,7 @@ from crnn_deploy.synthesis.dataset import SyntheticDataset
 from crnn_deploy.synthesis.effects import augmented
 from crnn_deploy.synthesis.font_pack import Material
 from crnn_deploy.synthesis.fonts import Face, scan
+from crnn_deploy.synthesis.lexicon import read_vocabularies
 from crnn_deploy.synthesis.renderer import Renderer
 from crnn_deploy.synthesis.texts import WORD_LISTS, TextSource, read_words
 from crnn_deploy.training.config import Config, DataConfig, SyntheticConfig
@@ -164,8 +165,9 @@ def _drawn(
             f"`crnn-deploy dataset fonts --tier {config.fonts} --packages` lists"
         )
     words = read_words(config.split, material.word_lists if material else WORD_LISTS)
+    vocabularies = read_vocabularies(config.split) if {"sentence", "sign"} & config.kinds.keys() else ()
     return SyntheticDataset(
-        texts=TextSource(alphabet, words, config.kinds),
+        texts=TextSource(alphabet, words, config.kinds, vocabularies),
         renderer=Renderer(faces, alphabet),
         seed=seed,
         augmented=config.augmented,

@@ -145,7 +145,9 @@ def test_every_kind_of_text_is_of_the_alphabet_and_has_single_spaces(kind: str) 
         assert sum(" " in text for text in texts) > 300
 
 
-@pytest.mark.parametrize(("alphabet", "kind"), [("0123456789", "word"), ("abc", "number"), (" ", "random")])
+@pytest.mark.parametrize(
+    ("alphabet", "kind"), [("0123456789", "word"), ("abc", "number"), (" ", "random"), ("ab", "receipt")]
+)
 def test_an_alphabet_that_cannot_write_a_kind(alphabet: str, kind: str) -> None:
     source = TextSource(alphabet, ["word"], {kind: 1.0})  # type: ignore[dict-item]
     with pytest.raises(TextsImpossible, match=f"kind '{kind}'"):
