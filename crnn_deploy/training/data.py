@@ -30,6 +30,8 @@ from crnn_deploy.manifest import Manifest
 from crnn_deploy.runtime.decoding import ctc
 from crnn_deploy.runtime.images.pixels import load_bytes, read_image
 from crnn_deploy.runtime.images.prepare import prepare
+from crnn_deploy.synthesis.chinese_texts import CHINESE_KINDS
+from crnn_deploy.synthesis.chinese_words import read_chinese_words
 from crnn_deploy.synthesis.dataset import SyntheticDataset
 from crnn_deploy.synthesis.effects import augmented
 from crnn_deploy.synthesis.font_pack import Material
@@ -166,8 +168,9 @@ def _drawn(
         )
     words = read_words(config.split, material.word_lists if material else WORD_LISTS)
     vocabularies = read_vocabularies(config.split) if {"sentence", "sign"} & config.kinds.keys() else ()
+    chinese = read_chinese_words(config.split) if set(CHINESE_KINDS) & config.kinds.keys() else None
     return SyntheticDataset(
-        texts=TextSource(alphabet, words, config.kinds, vocabularies),
+        texts=TextSource(alphabet, words, config.kinds, vocabularies, chinese),
         renderer=Renderer(faces, alphabet),
         seed=seed,
         augmented=config.augmented,
