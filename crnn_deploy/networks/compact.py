@@ -59,8 +59,8 @@ class CompactCRNN(nn.Module):
     classes: number of classes, the CTC blank included
     hidden: LSTM units per direction
     widths: channels after each of the five changes of size
-    head: features between the LSTM and the classes, for thousands of classes: a matrix of few columns times one
-        of few rows in place of one large one; None: one matrix
+    head: features between the LSTM and thousands of classes, two narrow matrices in place of a large one;
+        None: one matrix
     Raises HeightInvalid.
 
     Shape: images (N, channels, height, W) -> logits (N, (W + 3) // 4, classes)

@@ -52,21 +52,30 @@ def photographed(image: NDArray[np.float32], rng: np.random.Generator, strength:
 
 
 def augmented(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
-    """A labelled image as another camera might have seen it: cut, slanted, lit and photographed otherwise.
+    """A labelled image as another camera might have seen it: cut, turned, lit and photographed otherwise.
 
     image: (H, W) grey or (H, W, 3) BGR
     """
     strength = rng.uniform(0.0, 1.0)
     height, width = image.shape[:2]
     corners = np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float32)
-    moved = corners + rng.normal(0, 0.03 * strength * height, (4, 2)).clip(-0.08 * height, 0.08 * height)
-    moved[:, 0] += rng.normal(0, 0.1) * strength * (corners[:, 1] - height / 2)
-    stretched = max(2, round(width * rng.uniform(1 - 0.12 * strength, 1 + 0.12 * strength)))
+    moved = corners + rng.normal(0, 0.04 * strength * height, (4, 2)).clip(-0.1 * height, 0.1 * height)
+    moved[:, 0] += rng.normal(0, 0.12) * strength * (corners[:, 1] - height / 2)
+    # a long line that climbs leaves its crop, so the angle falls with its length
+    climb = float(np.clip(rng.normal(0, 0.04) * strength * width, -0.12 * height, 0.12 * height))
+    moved[:, 1] += climb * (corners[:, 0] / width - 0.5)
+    stretched = max(2, round(width * rng.uniform(1 - 0.2 * strength, 1 + 0.2 * strength)))
     moved[:, 0] *= stretched / width
     matrix = cv2.getPerspectiveTransform(corners, moved.astype(np.float32))
     warped = cv2.warpPerspective(image, matrix, (stretched, height), borderMode=cv2.BORDER_REPLICATE)
+    lit = warped.astype(np.float32)
+    if lit.ndim == 3 and rng.random() < 0.5:  # colours that are other greys
+        mixed = (np.eye(3) + rng.normal(0, 0.3 * strength, (3, 3))).astype(np.float32)
+        lit = (lit - 128) @ (mixed / mixed.sum(axis=0)) + 128
+    if rng.random() < 0.2:
+        lit = 255 - lit
     contrast = rng.uniform(1 - 0.5 * strength, 1 + 0.3 * strength)
-    lit = (warped.astype(np.float32) - 128) * contrast + 128 + rng.normal(0, 20) * strength
+    lit = (lit - 128) * contrast + 128 + rng.normal(0, 20) * strength
     return photographed(lit.astype(np.float32), rng, strength)
 
 

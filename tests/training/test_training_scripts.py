@@ -1,0 +1,76 @@
+"""The scripts of `training/` that prepare a start and labels."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from crnn_deploy.export.reference import open_reference
+from crnn_deploy.networks.compact import CompactCRNN
+from crnn_deploy.recipes.settings import CheckpointSettings
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(script: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / "training" / script), *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+
+
+def test_a_grown_network_has_the_sizes_asked_for_and_the_logits_it_had(tmp_path: Path) -> None:
+    wide, old = tmp_path / "wide.pth", ROOT / "training" / "default.pth"
+    done = run("grow.py", old, wide, "--widths", "26,50,97,140,200", "--hidden", "130")
+    assert done.returncode == 0, done.stderr
+    grown, trained = (open_reference(path, CheckpointSettings(None)) for path in (wide, old))
+    assert (grown.manifest.alphabet, grown.manifest.width) == (
+        trained.manifest.alphabet,
+        trained.manifest.width,
+    )
+    assert isinstance(grown.module, CompactCRNN)
+    shapes = {name: tuple(value.shape) for name, value in grown.module.state_dict().items()}
+    assert shapes["features.6.0.weight"] == (140, 97, 3, 3)
+    assert shapes["sequence.weight_hh_l0"] == (4 * 130, 130)
+    images = torch.rand(3, 1, 32, 120, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    with torch.inference_mode():
+        difference = trained.module.eval()(images) - grown.module.eval()(images)
+    assert difference.abs().max() < 1e-3
+    # what is new takes part in training: its weights have gradients, at least after one step
+    grown.module.train()
+    grown.module(images).square().sum().backward()
+    gradient = grown.module.classifier.weight.grad
+    assert gradient[:, 128:130].abs().max() > 0
+
+
+def test_a_network_of_another_kind_is_not_grown(tmp_path: Path) -> None:
+    torch.save({"state_dict": {"weight": torch.zeros(1)}}, tmp_path / "other.pth")
+    done = run(
+        "grow.py", tmp_path / "other.pth", tmp_path / "wide.pth", "--widths", "9,9,9,9,9", "--hidden", "9"
+    )
+    assert done.returncode != 0
+    assert not (tmp_path / "wide.pth").exists()
+
+
+@pytest.mark.parametrize(
+    ("label", "reading", "settled"),
+    [
+        ("TAN WOON YANN", "Tan Woon Yann", "Tan Woon Yann"),
+        ("TAMAN DAYA,", "TamanDaya,", "Taman Daya,"),  # the label's spaces
+        ("12.50", "1250", "12.50"),  # no letters: as it is
+        ("TOTAL", "Totai", None),
+        ("STRASSE", "Straße", None),  # another number of letters
+        ("TOTAL", "", None),
+    ],
+)
+def test_the_case_of_a_reading_settles_a_label_that_it_equals(
+    tmp_path: Path, label: str, reading: str, settled: str | None
+) -> None:
+    (tmp_path / "labels.tsv").write_text(f"a.png\t{label}\n", encoding="utf-8")
+    (tmp_path / "readings.tsv").write_text(f"a.png\t{reading}\t0.9\n", encoding="utf-8")
+    done = run("settle_case.py", *(tmp_path / name for name in ("labels.tsv", "readings.tsv", "settled.tsv")))
+    assert done.returncode == 0, done.stderr
+    written = (tmp_path / "settled.tsv").read_text(encoding="utf-8")
+    assert written == ("" if settled is None else f"a.png\t{settled}\n")
