@@ -139,6 +139,7 @@ def _without_shaping(path: Path) -> bytes:
     with TTFont(path, lazy=True, recalcBBoxes=False, recalcTimestamp=False) as font:
         for tag in _SHAPING.intersection(font.reader.keys()):
             del font[tag]
+        font.flavor = None  # xz packs tables better than WOFF's zlib does
         written = io.BytesIO()
         font.save(written, reorderTables=None)
     return written.getvalue()

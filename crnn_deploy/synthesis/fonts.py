@@ -1,8 +1,9 @@
 """Which fonts of this machine can draw text, and which of them are held out to test with.
 
 A font is taken when its letters look like letters: symbol fonts claim ASCII too, and small capitals draw
-other letters than they are asked for. Fonts that descend from one design (a *lineage*) are all trained on or
-all held out.
+other letters than they are asked for. Fonts that fontsource.toml lists are taken without that test; those
+that have capitals alone draw texts without small letters. Fonts that descend from one design (a *lineage*)
+are all trained on or all held out.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from crnn_deploy.errors import CrnnDeployError
 from crnn_deploy.files import sha256, write
+from crnn_deploy.synthesis.fontsource import listed_fonts
 
 __all__ = [
     "FOLDERS",
@@ -44,7 +46,7 @@ Split = Literal["train", "held-out"]
 Tier = Literal["latin", "cjk"]
 
 FOLDERS = (Path("/usr/share/fonts"), Path("/usr/share/texmf/fonts"))  # where Debian's packages put them
-_SUFFIXES = {".ttf", ".otf", ".ttc"}
+_SUFFIXES = {".ttf", ".otf", ".ttc", ".woff"}
 _PROBES = "aegmqrst"
 _PROBE_SIZE = 64  # pixels of em
 _SIDE = 24  # pixels a probe's bounding box is scaled to
@@ -142,17 +144,32 @@ def write_font_manifest(faces: Sequence[Face], path: Path) -> None:
 def _faces(path: Path) -> Iterator[Face]:
     if path.suffix.lower() not in _SUFFIXES:
         return
+    listed = listed_fonts().get(path.name)
     try:
         fonts = TTCollection(path, lazy=True).fonts if path.suffix.lower() == ".ttc" else [TTFont(path)]
-        tables = [(font["name"], frozenset(font.getBestCmap() or ())) for font in fonts]
+        tables = [(font["name"], _characters(font)) for font in fonts]
         letters = {ord(c) for c in _PROBES}
-        usable = [letters <= known and _draws_letters(path, at) for at, (_, known) in enumerate(tables)]
+        usable = [
+            listed is not None or (letters <= known and _draws_letters(path, at))
+            for at, (_, known) in enumerate(tables)
+        ]
     except (TTLibError, OSError, LookupError, ValueError, AssertionError, struct.error):
         return  # not a font, whatever its name says, or a broken one
     digest = sha256(path)
     for index, (names, characters) in enumerate(tables):
         if usable[index]:
-            yield _face(path, index, names, characters, digest)
+            face = _face(path, index, names, characters, digest)
+            if listed is not None:
+                drawn = frozenset(filter(listed.draws, characters))
+                face = replace(face, characters=drawn, licence=listed.licence)
+            yield face
+
+
+def _characters(font: TTFont) -> frozenset[int]:
+    """Code points that a font has glyphs for."""
+    count = font["maxp"].numGlyphs
+    font.setGlyphOrder([str(glyph) for glyph in range(count)])  # spares reading the names of all glyphs
+    return frozenset(font.getBestCmap() or ())
 
 
 def _face(path: Path, index: int, names: Any, characters: frozenset[int], digest: str) -> Face:
