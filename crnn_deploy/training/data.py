@@ -32,6 +32,7 @@ from crnn_deploy.runtime.images.pixels import load_bytes, read_image
 from crnn_deploy.runtime.images.prepare import prepare
 from crnn_deploy.synthesis.chinese_texts import CHINESE_KINDS
 from crnn_deploy.synthesis.chinese_words import read_chinese_words
+from crnn_deploy.synthesis.coverage import as_drawn
 from crnn_deploy.synthesis.dataset import SyntheticDataset
 from crnn_deploy.synthesis.effects import augmented
 from crnn_deploy.synthesis.font_pack import Material
@@ -171,7 +172,7 @@ def _drawn(
     chinese = read_chinese_words(config.split) if set(CHINESE_KINDS) & config.kinds.keys() else None
     return SyntheticDataset(
         texts=TextSource(alphabet, words, config.kinds, vocabularies, chinese),
-        renderer=Renderer(faces, alphabet),
+        renderer=Renderer([as_drawn(face, alphabet) for face in faces], alphabet),
         seed=seed,
         augmented=config.augmented,
         polarity=config.polarity,
