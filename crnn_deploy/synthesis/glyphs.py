@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from crnn_deploy.synthesis.fonts import Face
 
-__all__ = ["Run", "TypesetLine", "set_line"]
+__all__ = ["Atlas", "Run", "TypesetLine", "set_line"]
 
 _FONTS = 4096  # open at a time
 _GLYPHS = 2**29  # bytes of drawn glyphs that are kept: all that Latin needs, a third of Chinese
@@ -60,11 +60,12 @@ class _Font:
         return np.asarray(image), left, top, self._font.getlength(character)
 
 
-class _Atlas:
+class Atlas:
     """Glyphs drawn so far; those that were not used for longest are forgotten beyond a number of bytes."""
 
     def __init__(self, most: int) -> None:
-        self._most, self._held = most, 0
+        self.held = 0  # bytes
+        self._most = most
         self._glyphs: OrderedDict[tuple[_Font, str], _Glyph] = OrderedDict()
 
     def glyph(self, font: _Font, character: str) -> _Glyph:
@@ -73,10 +74,10 @@ class _Atlas:
             self._glyphs.move_to_end(key)
             return found
         found = self._glyphs[key] = font.draw(character)
-        self._held += found[0].nbytes + _GLYPH
-        while self._held > self._most:
+        self.held += found[0].nbytes + _GLYPH
+        while self.held > self._most:
             _, oldest = self._glyphs.popitem(last=False)
-            self._held -= oldest[0].nbytes + _GLYPH
+            self.held -= oldest[0].nbytes + _GLYPH
         return found
 
 
@@ -111,7 +112,7 @@ def _kerning(face: Face) -> _Kerning:
     return _Kerning(face)
 
 
-_atlas = _Atlas(_GLYPHS)
+_atlas = Atlas(_GLYPHS)
 
 
 def set_line(runs: Sequence[Run]) -> TypesetLine | None:
