@@ -16,7 +16,7 @@ PACKAGE = Path(__file__).parents[1] / "crnn_deploy"
 ROOMS: dict[str, str] = {
     "errors": "",
     "commands": "",
-    "models": "",
+    "models": "errors",
     "networks": "errors",
     "files": "errors",
     "process": "files",

@@ -25,6 +25,7 @@ from PIL import Image
 from crnn_deploy.files import replacing, sha256, write
 from crnn_deploy.synthesis.fontsource import ListedFont, listed_fonts
 
+PHOTOGRAPHS = Path(__file__).with_name("photographs.toml")
 _PACKAGES_AT_ONCE = 10
 _LONGER_SIDE = 1024  # pixels of a photograph
 _QUALITY = 90  # of its JPEG
@@ -58,7 +59,7 @@ def fonts(folder: Path, chinese: bool) -> None:
 
 def _from_npm(wanted: dict[str, list[ListedFont]]) -> Iterator[tuple[ListedFont, bytes]]:
     with tempfile.TemporaryDirectory(prefix="crnn-deploy-fetch-") as name:
-        _run(["npm", "pack", "--silent", "--pack-destination", name, *wanted], Path(name))
+        _run(["npm", "pack", "--loglevel=error", "--pack-destination", name, *wanted], Path(name))
         for package, listed in wanted.items():
             tarball = Path(name) / f"{package[1:].replace('/', '-').replace('@', '-')}.tgz"
             try:
@@ -66,9 +67,7 @@ def _from_npm(wanted: dict[str, list[ListedFont]]) -> Iterator[tuple[ListedFont,
                     contents = [tar.extractfile(f"package/files/{font.name}") for font in listed]
                     read = [content.read() if content else b"" for content in contents]
             except (OSError, KeyError, EOFError, tarfile.TarError) as error:
-                raise click.ClickException(
-                    f"{package}: npm brought no package with the files of the list"
-                ) from error
+                raise click.ClickException(f"npm brought no {package} with the files of the list") from error
             for font, content in zip(listed, read, strict=True):
                 _check(f"{font.name} of {package}", hashlib.sha256(content).hexdigest(), font.sha256)
                 yield font, content
@@ -78,21 +77,26 @@ def _from_npm(wanted: dict[str, list[ListedFont]]) -> Iterator[tuple[ListedFont,
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path), default="runs/photographs")
 def photographs(folder: Path) -> None:
     """Fetch the photographs of photographs.toml from Debian's packages into FOLDER (runs/photographs)."""
-    table = tomllib.loads(Path(__file__).with_name("photographs.toml").read_text(encoding="utf-8"))
-    failed = 0
+    table = tomllib.loads(PHOTOGRAPHS.read_text(encoding="utf-8"))
+    failed = False
     for package, rows in table.items():
-        missing = {name: row for name, row in rows.items() if not (folder / f"{name}.jpg").is_file()}
+        missing = {name: row for name, row in rows.items() if not _photograph(folder, name).is_file()}
         try:
             if missing:
                 click.echo(f"{package}: {len(missing)} photographs")
                 _from_debian(package, missing, folder)
         except click.ClickException as error:  # the other packages are worth having without this one
             click.echo(f"error: {error}", err=True)
-            failed += len(missing)
-    count = sum(map(len, table.values()))
-    click.echo(f"{folder}: {count - failed} of {count} photographs")
+            failed = True
+    names = [name for rows in table.values() for name in rows]
+    there = sum(_photograph(folder, name).is_file() for name in names)
+    click.echo(f"{folder}: {there} of {len(names)} photographs")
     if failed:
         raise SystemExit(1)
+
+
+def _photograph(folder: Path, name: str) -> Path:
+    return folder / f"{name}.jpg"
 
 
 def _from_debian(package: str, rows: dict[str, Any], folder: Path) -> None:
@@ -104,10 +108,10 @@ def _from_debian(package: str, rows: dict[str, Any], folder: Path) -> None:
             path = Path(name) / "contents" / row["file"]
             if not path.is_file():
                 raise click.ClickException(
-                    f"{archive.name} has no {row['file']}; the list is of another version"
+                    f"{archive.name} has no {row['file']}: the list has another version"
                 )
             _check(f"{row['file']} of {archive.name}", sha256(path), row["sha256"])
-            with replacing(folder / f"{target}.jpg") as written, Image.open(path) as image:
+            with replacing(_photograph(folder, target)) as written, Image.open(path) as image:
                 image.draft("RGB", (_LONGER_SIDE, _LONGER_SIDE))
                 shrunk = image.convert("RGB")
                 shrunk.thumbnail((_LONGER_SIDE, _LONGER_SIDE))
@@ -120,15 +124,13 @@ def _run(command: Sequence[str], folder: Path) -> None:
     except FileNotFoundError as error:
         raise click.ClickException(f"there is no {command[0]} on this machine") from error
     if done.returncode:
-        said = " ".join((done.stderr or done.stdout).split())[-300:]
+        said = " ".join((done.stderr or done.stdout).split())[-600:]
         raise click.ClickException(f"{' '.join(command[:3])} failed with code {done.returncode}: {said}")
 
 
 def _check(what: str, found: str, listed: str) -> None:
     if found != listed:
-        raise click.ClickException(
-            f"{what} has the SHA-256 {found}, and the list has {listed}: it is another version"
-        )
+        raise click.ClickException(f"{what} has the SHA-256 {found}, and in the list it is {listed}")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
-"""How well the default model reads: held-out words and fonts, and real images.
+"""How well the default model, or another, reads: held-out words and fonts, and real images.
 
-    python -m benchmarks.accuracy.default_model [--model FILE] [--images 2000] [--data DIR ...] [--json FILE]
+    python -m benchmarks.accuracy.default_model [--model NAME|FILE] [--images 2000] [--data DIR ...]
+        [--json FILE]
 
 Drawn images: words that were not trained on, in fonts of designs that were not, one seed for each set. Exact
 and case-sensitive. Each --data is a dataset of real images, as `crnn-deploy evaluate` takes it; labels with
@@ -18,7 +19,7 @@ from pathlib import Path
 from crnn_deploy.datasets import Dataset, open_dataset
 from crnn_deploy.evaluation.evaluate import Provenance, evaluate
 from crnn_deploy.evaluation.speed import header
-from crnn_deploy.models import DEFAULT
+from crnn_deploy.models import DEFAULT, model_file
 from crnn_deploy.runtime.recognizer import Recognizer
 from crnn_deploy.synthesis.dataset import Polarity, SyntheticDataset
 from crnn_deploy.synthesis.fonts import scan
@@ -55,7 +56,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--model", type=Path, default=DEFAULT)
+    parser.add_argument("--model", type=model_file, default=DEFAULT, help="a shipped model's name or a file")
     parser.add_argument("--images", type=int, default=2000, help="of each drawn set")
     parser.add_argument("--data", action="append", default=[], help="real images")
     parser.add_argument("--json", type=Path)

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from crnn_deploy.cli.options import (
+    MODEL,
     images_option,
     json_options,
     max_images_option,
@@ -31,7 +32,7 @@ def _numbers(_: click.Context, parameter: click.Parameter, value: str) -> list[i
 
 
 @click.command()
-@click.argument("models", metavar="MODEL...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("models", metavar="MODEL...", nargs=-1, required=True, type=MODEL)
 @images_option(default="drawn ones, as --synthetic says")
 @click.option(
     "--synthetic",

@@ -12,6 +12,7 @@ import click
 
 from crnn_deploy.cli.options import (
     CHECKPOINT_ONLY,
+    MODEL,
     checkpoint_option,
     checkpoint_options,
     images_option,
@@ -44,8 +45,8 @@ def _range(_: click.Context, param: click.Parameter, value: str | None) -> Range
 
 
 @click.command("build-engine")
-@click.argument("model", metavar="MODEL.onnx", type=click.Path(path_type=Path))
-@output_option("FILE.engine", default="beside the model")
+@click.argument("model", metavar="MODEL.onnx", type=MODEL)
+@output_option("FILE.engine", default="beside the model, or in this folder for a shipped model")
 @click.option(
     "--fp32",
     "precision",
@@ -189,11 +190,13 @@ def build_engine(
 
     from crnn_deploy.errors import ModelUnreadable
     from crnn_deploy.files import check_outputs
+    from crnn_deploy.models import shipped
     from crnn_deploy.process import Stop
     from crnn_deploy.runtime.backends.engine_file import sidecar_of
     from crnn_deploy.runtime.images.sources import find
 
-    path = output or model.with_suffix(".engine")
+    place = Path(model.name) if model in shipped().values() else model
+    path = output or place.with_suffix(".engine")
     if path.suffix != ".engine":
         raise ModelUnreadable(path, "the engine's name ends in .engine")
     named = (model, checkpoint, source["alphabet"], source["recipe"])

@@ -8,14 +8,14 @@ from typing import Any
 
 import click
 
-from crnn_deploy.cli.options import max_images_option, output_option
+from crnn_deploy.cli.options import MODEL, max_images_option, output_option
 from crnn_deploy.cli.say import progress_bar, say
 
 __all__ = ["calibrate"]
 
 
 @click.command()
-@click.argument("model", metavar="MODEL.onnx", type=click.Path(path_type=Path))
+@click.argument("model", metavar="MODEL.onnx", type=MODEL)
 @click.argument("images", metavar="[IMAGES]", required=False)
 @click.option(
     "--method",

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from crnn_deploy.cli.options import (
+    MODEL,
     batch_option,
     check_data_outputs,
     confidence_option,
@@ -25,7 +26,7 @@ __all__ = ["calibrate_confidence"]
 
 
 @click.command("calibrate-confidence")
-@click.argument("model", metavar="MODEL.onnx", type=click.Path(path_type=Path))
+@click.argument("model", metavar="MODEL.onnx", type=MODEL)
 @click.argument("data", metavar="DATA...", nargs=-1, required=True)
 @data_options
 @confidence_option

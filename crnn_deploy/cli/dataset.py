@@ -231,33 +231,7 @@ def preview(data: str, output: Path, max_images: int, **source: Any) -> None:
     write(output, cv2.imencode(".png", contact_sheet(samples, scan("cjk")))[1].tobytes())
 
 
-@dataset.command()
-@tier_option
-@click.option(
-    "--packages", is_flag=True, help="List the Debian packages that bring fonts in place of the fonts."
-)
-def fonts(tier: Any, packages: bool) -> None:
-    """List the fonts that images are drawn with.
-
-    Each line has the font's split (whether it is held out from training), design, family, style and path.
-
-    \b
-    crnn-deploy dataset fonts
-    apt-get install $(crnn-deploy dataset fonts --tier cjk --packages)
-    """
-    from crnn_deploy.synthesis import fonts as module
-
-    if packages:
-        say(" ".join(module.packages(tier)))
-        return
-    for face in module.scan(tier):
-        say(f"{face.split}\t{face.lineage}\t{face.family}\t{face.style}\t{face.path}")
-
-
-@dataset.command()
-@output_option("FILE.tar.xz")
-@tier_option
-@click.option(
+_folder_option = click.option(
     "--folder",
     "folders",
     metavar="DIR",
@@ -265,6 +239,37 @@ def fonts(tier: Any, packages: bool) -> None:
     type=click.Path(path_type=Path),
     help="Look for fonts in this folder, not in those of the system; repeat the option for more.",
 )
+
+
+@dataset.command()
+@tier_option
+@_folder_option
+@click.option(
+    "--packages", is_flag=True, help="List the Debian packages that bring fonts in place of the fonts."
+)
+def fonts(tier: Any, folders: tuple[Path, ...], packages: bool) -> None:
+    """List the fonts that images are drawn with.
+
+    Each line has the font's split (whether it is held out from training), design, family, style and path.
+
+    \b
+    crnn-deploy dataset fonts
+    crnn-deploy dataset fonts --folder runs/fonts
+    apt-get install $(crnn-deploy dataset fonts --tier cjk --packages)
+    """
+    from crnn_deploy.synthesis import fonts as module
+
+    if packages:
+        say(" ".join(module.packages(tier)))
+        return
+    for face in module.scan(tier, folders or module.FOLDERS):
+        say(f"{face.split}\t{face.lineage}\t{face.family}\t{face.style}\t{face.path}")
+
+
+@dataset.command()
+@output_option("FILE.tar.xz")
+@tier_option
+@_folder_option
 def pack_fonts(output: Path, tier: Any, folders: tuple[Path, ...]) -> None:
     """Pack fonts and word lists into one file.
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 
 from crnn_deploy.cli.decoding_options import decoders_given, decoding_options
 from crnn_deploy.cli.options import (
     CHECKPOINT_ONLY,
+    MODEL,
     batch_option,
     check_data_outputs,
     checkpoint_options,
@@ -20,6 +21,7 @@ from crnn_deploy.cli.options import (
     max_pixels_option,
     open_data,
     refuse_given,
+    rotate_option,
     settings_of,
 )
 from crnn_deploy.cli.outputs import check_reports, put_report, write_page
@@ -32,12 +34,13 @@ _BATCHES_PER_CHUNK = 4  # what a thread takes at once, as `infer` does
 
 
 @click.command()
-@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("model", type=MODEL)
 @click.argument("data", metavar="DATA...", nargs=-1, required=True)
 @data_options
 @json_options
 @html_option
 @batch_option
+@rotate_option
 @max_pixels_option
 @rebuild_option
 @decoding_options(several=True)
@@ -52,6 +55,7 @@ def evaluate(
     json_file: Path | None,
     html: Path | None,
     batch: int,
+    rotate: Literal["none", "90", "auto", "180"],
     max_pixels: int,
     rebuild: str,
     recipe: str | None,
@@ -115,7 +119,7 @@ def evaluate(
             named.add(key)
             say_over_bar(failure.reason)
 
-    with closing(Recognizer(backend, batch=batch, max_pixels=max_pixels)) as recognizer, bar:
+    with closing(Recognizer(backend, batch=batch, max_pixels=max_pixels, rotate=rotate)) as recognizer, bar:
         readers = {
             name: recognizer if decoder is None else recognizer.with_decoder(decoder)
             for name, decoder in decoders.items()

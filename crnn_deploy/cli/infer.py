@@ -17,6 +17,7 @@ from crnn_deploy.cli.options import (
     output_option,
     refuse_given,
     resume_option,
+    rotate_option,
 )
 from crnn_deploy.cli.rebuild import rebuild_option, rebuild_stale
 from crnn_deploy.cli.say import (
@@ -38,13 +39,13 @@ __all__ = ["infer"]
 
 @click.command()
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True)
-@model_option(default="the package's own, for printed Latin text")
+@model_option(default="latin")
 @click.option(
     "--precision",
     type=click.Choice(["fp32", "int8"]),
     default="fp32",
     show_default=True,
-    help="Use the package's own model in this precision.",
+    help="Use a shipped model in this precision.",
 )
 @click.option(
     "--device",
@@ -118,6 +119,7 @@ __all__ = ["infer"]
     help="Read lines beyond the model's largest width in overlapping parts (cut), or shrink them to that "
     "width (shrink).",
 )
+@rotate_option
 @max_pixels_option
 @resume_option
 @decoding_options()
@@ -138,6 +140,7 @@ def infer(
     show_chars: bool,
     draw: Path | None,
     wide: Literal["cut", "shrink"],
+    rotate: Literal["none", "90", "auto", "180"],
     max_pixels: int,
     resume: bool,
     **decoding: Any,
@@ -153,10 +156,12 @@ def infer(
 
     \b
     crnn-deploy infer crops/
+    crnn-deploy infer --model latin --precision int8 crops/
     crnn-deploy infer --model plates.onnx --format jsonl -o texts.jsonl crops/
     crnn-deploy infer --model plates.onnx --format jsonl -o texts.jsonl --resume crops/
     find crops -name '*.png' | crnn-deploy infer --model plates.onnx -
     crnn-deploy infer --decoder beam --lexicon words.txt --nbest 3 --format jsonl crops/
+    crnn-deploy infer --rotate auto --format jsonl crops/
     crnn-deploy infer --model plates.onnx --mask AA999AA --show-chars --draw boxes crops/
 
     The exit code is 0 on success, 1 when an image could not be read or drawn, 2 for bad usage, 130 when
@@ -166,8 +171,6 @@ def infer(
         raise click.UsageError("--resume needs the file to go on with: -o FILE")
     if csv_safe and format_name != "csv":
         raise click.UsageError(f"--csv-safe goes with --format csv; this would be {format_name}")
-    if precision != "fp32" and model is not None:
-        raise click.UsageError("--precision picks a file of the package's own model; --model names a file")
     if model is not None and model.suffix == ".engine":
         refuse_given(
             ("device", "allow_tf32", "backend"),
@@ -176,7 +179,7 @@ def infer(
     if allow_tf32 and device != "cuda":
         raise click.UsageError("--allow-tf32 goes with --device cuda")
 
-    from crnn_deploy.models import DEFAULT, DEFAULT_INT8
+    from crnn_deploy.models import DEFAULT, int8_of
     from crnn_deploy.process import Stop, cpus
     from crnn_deploy.runtime import records
     from crnn_deploy.runtime.images import sources
@@ -187,7 +190,13 @@ def infer(
     if draw is not None:
         from crnn_deploy.runtime.drawing import draw_all
     sources.check(paths)
-    model = model or (DEFAULT if precision == "fp32" else DEFAULT_INT8)
+    model = model or DEFAULT
+    if precision == "int8":
+        if (quantised := int8_of(model)) is None:
+            raise click.UsageError(
+                f"--precision int8 is for a shipped model that has an INT8 file; {model} is none"
+            )
+        model = quantised
     _check_outputs(output, draw, (*paths, model, decoding["lexicon"], decoding["lm"]))
     rebuild_stale(rebuild, model)
     listed = sources.lines_of(stdin_bytes()) if sources.STDIN in paths else ()
@@ -207,13 +216,18 @@ def infer(
                     tf32=allow_tf32,
                     wide=wide,
                     max_pixels=max_pixels,
+                    rotate=rotate,
                 )
             )
         )
         rule = rule_given(recognizer.manifest, decoding)
         if (decoder := decoder_given(recognizer.manifest, decoding)) is not None:
             recognizer = recognizer.with_decoder(decoder)
-        shape = {"show_chars": show_chars, "nbest": rule.decoder == "beam" and rule.nbest > 0}
+        shape = {
+            "show_chars": show_chars,
+            "nbest": rule.decoder == "beam" and rule.nbest > 0,
+            "rotated": rotate != "none",
+        }
         form = records.Csv(**shape, safe=True) if csv_safe else records.FORMATS[format_name](**shape)
         written: Output | RecordStream
         if output is None:
@@ -225,6 +239,8 @@ def infer(
                 **{"backend": backend, "device": device, "allow-tf32": allow_tf32},
                 **{"wide": wide, "min-confidence": min_confidence},
             }
+            if rotate != "none":  # so that runs of versions without this option go on
+                settings["rotate"] = rotate
             files = {"lexicon": decoding["lexicon"], "lm": decoding["lm"]}
             run = RunRecord.of(model, rule, settings, **files)
             written = stack.enter_context(open_output(output, form, run, resume=resume))

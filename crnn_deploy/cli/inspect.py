@@ -9,6 +9,7 @@ import click
 
 from crnn_deploy.cli.options import (
     CHECKPOINT_ONLY,
+    MODEL,
     checkpoint_options,
     json_options,
     refuse_given,
@@ -20,7 +21,7 @@ __all__ = ["inspect_command"]
 
 
 @click.command("inspect")
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=MODEL)
 @json_options
 @checkpoint_options
 def inspect_command(file: Path, as_json: bool, json_file: Path | None, **source: Any) -> None:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CHECKPOINT_ONLY",
     "DATA_ONLY",
+    "MODEL",
     "alphabet_of",
     "alphabet_options",
     "batch_option",
@@ -36,6 +37,7 @@ __all__ = [
     "recipe_option",
     "refuse_given",
     "resume_option",
+    "rotate_option",
     "settings_of",
     "tier_option",
 ]
@@ -44,6 +46,18 @@ Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 _FILE = click.Path(path_type=Path)
 CHECKPOINT_ONLY = ("recipe", "factory", "alphabet", "alphabet_string", "blank")  # of `checkpoint_options`
+
+
+class _Model(click.Path):
+    """A model's file, given as a path or as the name of a shipped model."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        from crnn_deploy.models import model_file
+
+        return super().convert(model_file(value), param, ctx)
+
+
+MODEL = _Model(path_type=Path)
 DATA_ONLY = ("kind", "image_folder", "characters")  # of `data_options`
 
 
@@ -96,10 +110,10 @@ def model_option(*, default: str | None = None) -> Decorator:
     """A model that is optional; default: in words."""
     return click.option(
         "--model",
-        metavar="FILE",
-        type=_FILE,
+        metavar="NAME|FILE",
+        type=MODEL,
         show_default=default,
-        help="Use this model, an .onnx or .engine file.",
+        help="Use this model: a shipped one by its name, or an .onnx or .engine file.",
     )
 
 
@@ -140,6 +154,15 @@ max_pixels_option = click.option(
     default=64_000_000,
     show_default=True,
     help="Refuse to decode an image that has more pixels than this.",
+)
+rotate_option = click.option(
+    "--rotate",
+    type=click.Choice(["none", "90", "auto", "180"]),
+    default="none",
+    show_default=True,
+    help="Read an image in several turns and keep the surest text: one at least 1.5 times as tall as wide is "
+    "turned right and left (90), and read as it stands and as a column too (auto); with 180, every image is "
+    "also read upside down.",
 )
 resume_option = click.option(
     "--resume", is_flag=True, help="Continue where an earlier run of the same command was stopped."

@@ -9,6 +9,7 @@ import click
 
 from crnn_deploy.cli.options import (
     DATA_ONLY,
+    MODEL,
     check_data_outputs,
     data_options,
     html_option,
@@ -38,7 +39,7 @@ def _share(_: click.Context, param: click.Parameter, value: str) -> float:
 
 
 @click.command()
-@click.argument("model", metavar="MODEL.onnx", type=click.Path(path_type=Path))
+@click.argument("model", metavar="MODEL.onnx", type=MODEL)
 @click.argument("data", metavar="[DATA]", required=False)
 @data_options
 @click.option(

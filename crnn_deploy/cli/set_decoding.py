@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from crnn_deploy.cli.decoding_options import decoding_options, rule_given
-from crnn_deploy.cli.options import output_option
+from crnn_deploy.cli.options import MODEL, output_option
 from crnn_deploy.cli.say import say
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ __all__ = ["set_decoding"]
 
 
 @click.command("set-decoding")
-@click.argument("model", metavar="MODEL.onnx", type=click.Path(path_type=Path))
+@click.argument("model", metavar="MODEL.onnx", type=MODEL)
 @output_option("OUT.onnx")
 @decoding_options(files=False)
 def set_decoding(model: Path, output: Path, **decoding: Any) -> None:

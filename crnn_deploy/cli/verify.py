@@ -12,6 +12,7 @@ import click
 from crnn_deploy.cli.options import (
     CHECKPOINT_ONLY,
     DATA_ONLY,
+    MODEL,
     check_data_outputs,
     checkpoint_options,
     data_options,
@@ -32,8 +33,8 @@ __all__ = ["verify"]
 
 
 @click.command()
-@click.argument("reference", type=click.Path(path_type=Path))
-@click.argument("candidate", type=click.Path(path_type=Path))
+@click.argument("reference", type=MODEL)
+@click.argument("candidate", type=MODEL)
 @images_option(default="drawn characters and noise")
 @click.option("--labels", metavar="DATA", help="Read the images of this labelled dataset.")
 @data_options

@@ -342,7 +342,14 @@ class _Tally:
                 self.failures.append(result)
 
     def _add_text(self, outcome: _Outcome, text: Text, pixels: NDArray[np.uint8], one: Score) -> None:
-        width = self.manifest.width.bucket(outcome.shape[0], outcome.shape[1], self.manifest.height)
+        height, across = outcome.shape[:2]
+        if text.rotated in (
+            90,
+            270,
+            "column",
+        ):  # a column's characters side by side are about as wide as it is tall
+            height, across = across, height
+        width = self.manifest.width.bucket(height, across, self.manifest.height)
         self.by_width[width] = self.by_width.get(width, Score()) + one
         self.confidence[bool(one.exact)][min(int(text.confidence * BINS), BINS - 1)] += 1
         if one.exact:

@@ -1,10 +1,52 @@
-"""The model that comes with the package: printed Latin text, trained by this project (docs/model-card.md)."""
+"""The models that come with the package, by name: trained by this project (docs/model-card.md)."""
 
 from __future__ import annotations
 
+from os import PathLike
 from pathlib import Path
 
-__all__ = ["DEFAULT", "DEFAULT_INT8"]
+from crnn_deploy.errors import CrnnDeployError
 
-DEFAULT = Path(__file__).parent / "latin.onnx"
-DEFAULT_INT8 = Path(__file__).parent / "latin.int8.onnx"  # for CPUs (docs/int8.md)
+__all__ = ["DEFAULT", "DEFAULT_INT8", "ModelNameUnknown", "int8_of", "model_file", "shipped"]
+
+_FOLDER = Path(__file__).parent
+DEFAULT = _FOLDER / "latin.onnx"
+DEFAULT_INT8 = _FOLDER / "latin.int8.onnx"  # for CPUs (docs/int8.md)
+
+
+class ModelNameUnknown(CrnnDeployError, FileNotFoundError):
+    """A name that is neither that of a shipped model nor that of a file."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"neither a shipped model nor a file is called {name!r}; shipped are {', '.join(shipped())}; "
+            "a model of your own is given as a path, such as model.onnx"
+        )
+
+
+def shipped() -> dict[str, Path]:
+    """The shipped models by name: the files' names without `.onnx`."""
+    return {name: _FOLDER / f"{name}.onnx" for name in sorted(path.stem for path in _FOLDER.glob("*.onnx"))}
+
+
+def model_file(given: str | PathLike[str]) -> Path:
+    """The file of a model that is given by name or by path.
+
+    A text that is the name of a shipped model means that model, even where a file is called the same;
+    `./latin` and a `Path` mean files. Any other text is a path.
+    Raises ModelNameUnknown where a text has neither folder nor suffix and no file is called so.
+    """
+    path = Path(given)
+    if not isinstance(given, str):
+        return path
+    if (found := shipped().get(given)) is not None:
+        return found
+    if given == path.name and not path.suffix and not path.exists():
+        raise ModelNameUnknown(given)
+    return path
+
+
+def int8_of(model: Path) -> Path | None:
+    """The INT8 file of a shipped model; None where it has none, and of a model that is not shipped."""
+    fellow = model.with_suffix(".int8.onnx")
+    return fellow if {model, fellow} <= {*shipped().values()} else None

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from crnn_deploy.errors import CrnnDeployError
 from crnn_deploy.files import OutputUnwritable, fitting_name, open_regular, write
-from crnn_deploy.runtime.decoding.ctc import Char
+from crnn_deploy.runtime.decoding.ctc import Char, PlacedChar
 from crnn_deploy.runtime.images.pixels import MAX_PIXELS, Pixels, read_image
 from crnn_deploy.runtime.records import Record
 
@@ -38,25 +38,40 @@ class NotDrawn(CrnnDeployError):
 
 
 def boxed(pixels: Pixels, chars: Sequence[Char]) -> NDArray[Any]:
-    """An image (H, W) or (H, W, 3) BGR, enlarged by a whole factor, with boxes, and labels above them.
+    """An image (H, W) or (H, W, 3) BGR, enlarged by a whole factor, with boxes, and labels beside them.
 
-    A box spans the character's frames and the image's height. OpenCV's letters are ASCII: other characters
-    have a box without a label.
+    A box spans the character's frames and the image's height, and the label stands above; the box of a
+    character that stands below another lies where its text says, and the label stands to the left. OpenCV's
+    letters are ASCII: other characters have a box without a label.
     """
     height, width = pixels.shape[:2]
-    factor = max(1, min(math.ceil(_LEAST_HEIGHT / height), _MOST_WIDTH // width))
+    downwards = any(isinstance(char, PlacedChar) and char.bottom - char.top < height for char in chars)
+    size = width if downwards else height
+    factor = max(
+        1, min(math.ceil(_LEAST_HEIGHT / size), _MOST_WIDTH // max(width, height if downwards else 1))
+    )
     drawn: NDArray[Any] = cv2.cvtColor(pixels, cv2.COLOR_GRAY2BGR) if pixels.ndim == 2 else pixels
     drawn = cv2.resize(drawn, None, fx=factor, fy=factor, interpolation=cv2.INTER_NEAREST)
-    drawn = cv2.copyMakeBorder(drawn, _LABELS, 0, 0, 0, cv2.BORDER_CONSTANT, value=(255, 255, 255))
+    above, beside = (0, _LABELS) if downwards else (_LABELS, 0)
+    drawn = cv2.copyMakeBorder(drawn, above, 0, beside, 0, cv2.BORDER_CONSTANT, value=(255, 255, 255))
     for at, char in enumerate(chars):
-        left, right = round(char.left * factor), max(round(char.right * factor) - 1, 0)
+        top, bottom = (char.top, char.bottom) if isinstance(char, PlacedChar) else (0, height)
+        left, right = (beside + edge for edge in _edges(char.left, char.right, factor))
+        low, high = (above + edge for edge in _edges(top, bottom, factor))
         colour = _COLOURS[at % len(_COLOURS)]
-        cv2.rectangle(drawn, (left, _LABELS), (right, drawn.shape[0] - 1), colour, 1)
+        cv2.rectangle(drawn, (left, low), (right, high), colour, 1)
         if char.char.isascii() and char.char.isprintable():
-            (wide, _), _ = cv2.getTextSize(char.char, cv2.FONT_HERSHEY_SIMPLEX, 0.6, 1)
-            at_pixel = (max(0, (left + right - wide) // 2), _LABELS - 9)
+            (wide, tall), _ = cv2.getTextSize(char.char, cv2.FONT_HERSHEY_SIMPLEX, 0.6, 1)
+            at_pixel = (max(0, (left + right + 1 - wide) // 2), _LABELS - 9)
+            if downwards:
+                at_pixel = ((_LABELS - wide) // 2, (low + high + tall) // 2)
             cv2.putText(drawn, char.char, at_pixel, cv2.FONT_HERSHEY_SIMPLEX, 0.6, colour, 1, cv2.LINE_AA)
     return drawn
+
+
+def _edges(begin: float, end: float, factor: int) -> tuple[int, int]:
+    """First and last pixel of an enlarged interval."""
+    return round(begin * factor), max(round(end * factor) - 1, 0)
 
 
 def place(path: str, folder: Path) -> Path:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import PathLike, fsdecode
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 from crnn_deploy.decoding_rule import DecodingRule
 from crnn_deploy.errors import CrnnDeployError, ReadFailed
 from crnn_deploy.manifest import Manifest
-from crnn_deploy.models import DEFAULT
+from crnn_deploy.models import DEFAULT, model_file
 from crnn_deploy.process import not_forked
 from crnn_deploy.runtime import long_lines
 from crnn_deploy.runtime.backends.backend import Backend, BackendName, Device, open_backend
@@ -22,6 +21,7 @@ from crnn_deploy.runtime.batching import Groups
 from crnn_deploy.runtime.decoding.ctc import BestPath, Frames, LogitsMissing, Text
 from crnn_deploy.runtime.images.pixels import MAX_PIXELS, Pixels, Source, use_image
 from crnn_deploy.runtime.images.prepare import content_width, prepare
+from crnn_deploy.runtime.orientation import ImageView, Rotate, check_rotate, surest, views
 
 if TYPE_CHECKING:
     from crnn_deploy.runtime.decoding.alignment import Decode, Decoder
@@ -39,11 +39,13 @@ class Prepared:
     name: str  # for messages
     span: float  # pixels of the original that the network's whole input spans
     width: int  # pixels, of the original
+    view: ImageView | None = None  # how the original is turned; None where it is taken as it stands
+    others: tuple[Prepared, ...] = ()  # the other views of the same image
 
     @property
     def columns(self) -> int:
-        """Width of the network's input; images of equal columns can run together."""
-        return int(self.pixels.shape[2])
+        """Width of the network's widest input; images of equal columns run together best."""
+        return max(int(view.pixels.shape[2]) for view in (self, *self.others))
 
 
 class Recognizer:
@@ -51,32 +53,37 @@ class Recognizer:
 
     The text and confidence of an image do not depend, in a single bit, on what else is read with it.
 
-    backend: the network; by default the package's own model, which reads printed Latin text
+    backend: the network, or the name or path of a model; by default the package's own model `latin`
     batch: most images that run together
     decoder: how texts are found and how sure they are; by default as the manifest says
     wide: lines beyond the manifest's largest width are cut (`long_lines`) or shrunk to it; fixed-width
         networks always shrink
     max_pixels: an image of more is refused before it is decoded
+    rotate: in which turns an image is read, of which the surest counts (`orientation`)
 
-    >>> [text] = Recognizer().read(["word.png"])
+    >>> [text] = Recognizer("latin").read(["word.png"])
     >>> [text] = Recognizer.load("model.onnx").read(["word.png"])
 
-    Raises LogitsMissing, and what binding the decoder raises.
+    Raises LogitsMissing, what binding the decoder raises, and with a name or path what `load` raises.
     """
 
     def __init__(
         self,
-        backend: Backend | None = None,
+        backend: Backend | str | None = None,
         *,
         batch: int = 8,
         decoder: Decoder | None = None,
         wide: Wide = "cut",
         max_pixels: int = MAX_PIXELS,
+        rotate: Rotate = "none",
     ) -> None:
         if batch < 1:
             raise ValueError(f"batch is {batch}; at least one image must run at a time")
-        self._backend = open_backend(DEFAULT) if backend is None else backend
-        self._batch, self._wide, self._max_pixels = batch, wide, max_pixels
+        check_rotate(rotate)
+        if backend is None or isinstance(backend, str):
+            backend = open_backend(DEFAULT if backend is None else model_file(backend))
+        self._backend = backend
+        self._batch, self._wide, self._max_pixels, self._rotate = batch, wide, max_pixels, rotate
         self._decode = _bound(decoder, self.manifest)
         self._rule = long_lines.uncut(self.manifest) if wide == "cut" else self.manifest
 
@@ -93,24 +100,27 @@ class Recognizer:
         decoder: Decoder | None = None,
         wide: Wide = "cut",
         max_pixels: int = MAX_PIXELS,
+        rotate: Rotate = "none",
     ) -> Recognizer:
         """A recogniser from a model file.
 
+        path: of the file; a text may be the name of a shipped model (`models.model_file`)
         batch: most images that run together
         threads: threads inside one run
         backend: the library that runs an .onnx file; auto takes the fastest one here (`choice.choose`)
         device: where ONNX Runtime runs an .onnx file; cuda is its CUDA provider
         tf32: on cuda, whether fp32 products may round their factors to TF32: faster, and coarser than fp32
-        decoder, wide, max_pixels: as of `Recognizer`
-        Raises ModelNotFound, ModelUnreadable, ManifestMissing, ManifestInvalid, BackendMissing,
-        LogitsMissing.
+        decoder, wide, max_pixels, rotate: as of `Recognizer`
+        Raises ModelNameUnknown, ModelNotFound, ModelUnreadable, ManifestMissing, ManifestInvalid,
+        BackendMissing, LogitsMissing.
         """
+        file = model_file(path)
         if backend == "auto":
             from crnn_deploy.runtime.backends.choice import resolve
 
-            backend = resolve(backend, Path(path), device)
-        opened = open_backend(Path(path), threads=threads, backend=backend, device=device, tf32=tf32)
-        return cls(opened, batch=batch, decoder=decoder, wide=wide, max_pixels=max_pixels)
+            backend = resolve(backend, file, device)
+        opened = open_backend(file, threads=threads, backend=backend, device=device, tf32=tf32)
+        return cls(opened, batch=batch, decoder=decoder, wide=wide, max_pixels=max_pixels, rotate=rotate)
 
     def with_decoder(self, decoder: Decoder) -> Recognizer:
         """A recogniser of the same network and settings with another decoder; closing either closes both.
@@ -123,6 +133,7 @@ class Recognizer:
             decoder=decoder,
             wide=self._wide,
             max_pixels=self._max_pixels,
+            rotate=self._rotate,
         )
 
     @property
@@ -183,26 +194,61 @@ class Recognizer:
     def prepare(self, source: Source) -> Prepared:
         """An image as the network takes it. Raises ImageNotFound, ImageUnreadable."""
 
-        def ready(pixels: Pixels) -> Prepared:
-            with not_forked():
-                prepared = prepare(pixels, self._rule)
+        def ready(pixels: Pixels, view: ImageView | None = None) -> Prepared:
+            prepared = prepare(pixels, self._rule)
             width = pixels.shape[1]
             span = prepared.shape[2] * width / content_width(pixels.shape, self._rule)
-            return Prepared(prepared, _name(source), span, width)
+            return Prepared(prepared, _name(source), span, width, view)
 
-        return use_image(source, ready, max_pixels=self._max_pixels)
+        def all_ready(pixels: Pixels) -> Prepared:
+            with not_forked():
+                if self._rotate == "none":
+                    return ready(pixels)
+                first, *others = [ready(turned, view) for view, turned in views(pixels, self._rotate)]
+            return replace(first, others=tuple(others))
+
+        return use_image(source, all_ready, max_pixels=self._max_pixels)
 
     def run(self, images: Sequence[Prepared]) -> Frames:
-        """What the network says of images of one width, frame by frame. Raises RunFailed."""
+        """What the network says of images of one width, frame by frame; of each, its first view counts.
+
+        Raises RunFailed.
+        """
         pixels = np.stack([prepared.pixels for prepared in images])
         if pixels.shape[3] <= self.manifest.width.maximum:
             return self._backend.run(pixels)
         return long_lines.run(self._backend.run, pixels, self.manifest, self._batch)
 
     def read_batch(self, images: Sequence[Prepared]) -> list[Text | CrnnDeployError]:
-        """Text of images of one width; ReadFailed for one in which nothing can be read. Raises RunFailed."""
+        """Text of images of equal columns; ReadFailed for one in which nothing can be read.
+
+        Raises RunFailed.
+        """
         with not_forked():
-            return self._read_batch(images)
+            if self._rotate == "none":
+                return self._read_batch(images)
+            return self._read_views(images)
+
+    def _read_views(self, images: Sequence[Prepared]) -> list[Text | CrnnDeployError]:
+        """The surest reading of each image; views of one width run together, whatever they show."""
+        readings: dict[tuple[int, int], tuple[ImageView, Text | CrnnDeployError]] = {}  # by image and view
+        groups: Groups[tuple[tuple[int, int], ImageView, Prepared]] = Groups(self._batch)
+
+        def run(batch: list[tuple[tuple[int, int], ImageView, Prepared]]) -> None:
+            texts = self._read_batch([prepared for _, _, prepared in batch])
+            readings.update({key: (view, text) for (key, view, _), text in zip(batch, texts, strict=True)})
+
+        for at, image in enumerate(images):
+            for place, one in enumerate((image, *image.others)):
+                assert one.view is not None
+                if batch := groups.add(one.pixels.shape[2], ((at, place), one.view, one)):
+                    run(batch)
+        while groups:
+            run(groups.pop_oldest())
+        return [
+            surest([readings[at, place] for place in range(1 + len(image.others))])
+            for at, image in enumerate(images)
+        ]
 
     def _read_batch(self, images: Sequence[Prepared]) -> list[Text | CrnnDeployError]:
         frames = self.run(images)

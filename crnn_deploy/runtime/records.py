@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from crnn_deploy.errors import CrnnDeployError, ReadFailed, printable, printable_json
-from crnn_deploy.runtime.decoding.ctc import Alternative, Char, Text
+from crnn_deploy.runtime.decoding.ctc import Alternative, Char, Text, Turn
 
 __all__ = ["COLUMNS", "FORMATS", "MOST_BYTES", "Csv", "Format", "Record", "Status"]
 
@@ -42,6 +42,9 @@ class Record:
     error: str | None = None  # one line
     chars: tuple[Char, ...] = ()
     alternatives: tuple[Alternative, ...] = ()
+    rotated: Turn | None = (
+        None  # how the image was turned; None for an error, and where no turns were asked for
+    )
 
     @classmethod
     def of(
@@ -62,7 +65,9 @@ class Record:
             return cls(path, "error", error=" ".join(str(result).splitlines()))
         status: Status = "ok" if result.confidence >= min_confidence else "low-confidence"
         chars = result.chars if with_chars else ()
-        return cls(path, status, result.text, result.confidence, None, chars, result.alternatives)
+        return cls(
+            *(path, status, result.text, result.confidence, None, chars, result.alternatives, result.rotated)
+        )
 
 
 def _is_finite(text: Text, with_chars: bool) -> bool:
@@ -80,9 +85,14 @@ class Format:
     knows_first = True  # whether a file's torn first record is told from the only line of somebody's file
     _fixed: tuple[str, ...] = COLUMNS
 
-    def __init__(self, *, show_chars: bool = False, nbest: bool = False) -> None:
-        self.show_chars, self.nbest = show_chars, nbest
-        self.columns = (*self._fixed, *["chars"] * show_chars, *["alternatives"] * nbest)
+    def __init__(self, *, show_chars: bool = False, nbest: bool = False, rotated: bool = False) -> None:
+        self.show_chars, self.nbest, self.rotated = show_chars, nbest, rotated
+        self.columns = (
+            *self._fixed,
+            *["rotated"] * rotated,
+            *["chars"] * show_chars,
+            *["alternatives"] * nbest,
+        )
 
     @property
     def header(self) -> bytes:
@@ -116,6 +126,8 @@ class Format:
         """A record's columns in words."""
         confidence = "" if record.confidence is None else f"{record.confidence:.6f}"
         cells = [record.path, record.text, confidence, record.status, record.error or ""]
+        if self.rotated:
+            cells.append("" if record.rotated is None else str(record.rotated))
         if self.show_chars:
             cells.append(" ".join(f"{char.char}:{char.confidence:.6f}" for char in record.chars))
         if self.nbest:  # texts may hold any sign, so JSON parts them
@@ -140,8 +152,8 @@ class _Table(Format):
 
     syntax: _Syntax
 
-    def __init__(self, *, show_chars: bool = False, nbest: bool = False) -> None:
-        super().__init__(show_chars=show_chars, nbest=nbest)
+    def __init__(self, *, show_chars: bool = False, nbest: bool = False, rotated: bool = False) -> None:
+        super().__init__(show_chars=show_chars, nbest=nbest, rotated=rotated)
         given = self.syntax
         statuses = "|".join(get_args(Status)).encode()
         known = {"confidence": rb"(?:\d+\.\d{6})?+", "status": b"(?:" + statuses + b")"}
@@ -188,11 +200,17 @@ class Tsv(_Table):
 
 
 class PlainText(Tsv):
-    """Path, tab, text; the text of an error or a low confidence is empty. Escaped as in `Tsv`, no header."""
+    """Path, tab, text; the text of an error or a low confidence is empty. Escaped as in `Tsv`, no header.
+
+    Turns are not shown, as statuses are not.
+    """
 
     name = "text"
     knows_first = False
     _fixed = ("path", "text")
+
+    def __init__(self, *, show_chars: bool = False, nbest: bool = False, rotated: bool = False) -> None:
+        super().__init__(show_chars=show_chars, nbest=nbest)
 
     @property
     def header(self) -> bytes:
@@ -217,8 +235,10 @@ class Csv(_Table):
     _cell = rb'(?:"[^"]*+(?:""[^"]*+)*+"|[^",\r\n]*+)'
     syntax = _Syntax(_cell, _cell.replace(b'*+"|', b'*+"?+|'), b",", rb"\r\n", rb"\r?+")
 
-    def __init__(self, *, show_chars: bool = False, nbest: bool = False, safe: bool = False) -> None:
-        super().__init__(show_chars=show_chars, nbest=nbest)
+    def __init__(
+        self, *, show_chars: bool = False, nbest: bool = False, rotated: bool = False, safe: bool = False
+    ) -> None:
+        super().__init__(show_chars=show_chars, nbest=nbest, rotated=rotated)
         self.safe = safe
 
     @property
@@ -277,6 +297,8 @@ class Jsonl(Format):
 
     def _encode(self, record: Record) -> bytes:
         values: dict[str, Any] = {column: getattr(record, column) for column in COLUMNS}
+        if self.rotated:
+            values["rotated"] = record.rotated
         if self.show_chars:
             values["chars"] = [vars(char) for char in record.chars]
         if self.nbest:

@@ -1,7 +1,8 @@
 """Fonts and word lists of this machine in one file, for machines that have none: a font pack.
 
 A pack is a tar file, compressed by xz: the fonts that `fonts.scan` takes, at their places below their
-folders, so that they come in the same order, the word lists, and first of all a list of what is in it. A text
+folders, so that they come in the same order, the word lists, the words of five languages where wordfreq is
+installed, and first of all a list of what is in it. A text
 is drawn character by character, so the tables that tell a shaping engine how to join and replace glyphs are
 left out; outlines, hints, widths, the `kern` table and names stay as they are, byte for byte. The same texts
 and images are drawn from a pack as from the fonts that went into it.
@@ -28,11 +29,13 @@ from fontTools.ttLib import TTFont
 from crnn_deploy.errors import CrnnDeployError
 from crnn_deploy.files import replacing, sha256
 from crnn_deploy.synthesis.fonts import FOLDERS, Face, FontsMissing, Tier, packages, scan
+from crnn_deploy.synthesis.lexicon import read_frequencies
 from crnn_deploy.synthesis.texts import WORD_LISTS
 
 __all__ = ["FontPack", "FontPackInvalid", "FontPackMissing", "Material", "unpacked", "write_font_pack"]
 
 _CONTENTS = "contents.json"
+_FREQUENCIES = "words/frequencies.json"
 _SCHEMA = 1
 _DICTIONARY = 2**26  # bytes that xz looks back over: more than a family of fonts
 _MEMORY = 2**28  # bytes that xz may take to unpack
@@ -73,6 +76,7 @@ class Material:
 
     folders: tuple[Path, ...]
     word_lists: tuple[Path, ...]
+    frequencies: Path | None = None  # of the words of sentences and signs
 
 
 @dataclass(frozen=True)
@@ -106,6 +110,8 @@ def write_font_pack(
     files = {name: _without_shaping(face.path) for name, face in fonts.items()}
     found = [file for file in word_lists if file.is_file()]
     lists = {f"words/{at}-{file.name}": file.read_bytes() for at, file in enumerate(found)}
+    known = read_frequencies()
+    frequent = {_FREQUENCIES: json.dumps(known, ensure_ascii=False).encode()} if known else {}
     contents = {
         "schema": _SCHEMA,
         "tier": tier,
@@ -123,10 +129,14 @@ def write_font_pack(
         "word_lists": [
             {"path": name, "sha256": hashlib.sha256(content).hexdigest()} for name, content in lists.items()
         ],
+        "frequencies": [
+            {"path": name, "sha256": hashlib.sha256(content).hexdigest()}
+            for name, content in frequent.items()
+        ],
     }
     told = json.dumps(contents, indent=1, ensure_ascii=False).encode()
     with replacing(path) as temporary, temporary.open("wb") as file:
-        _write({_CONTENTS: told, **files, **lists}, file)
+        _write({_CONTENTS: told, **files, **lists, **frequent}, file)
         file.flush()
         os.fsync(file.fileno())
     return FontPack(len(files), len(lists), path.stat().st_size)
@@ -191,12 +201,14 @@ def _unpack(path: Path, folder: Path) -> Material:
     contents: dict[str, Any] = json.loads((folder / _CONTENTS).read_bytes())
     if contents["schema"] != _SCHEMA:
         raise ValueError(f"its schema is {contents['schema']}, this version reads {_SCHEMA}")
-    for row in (*contents["fonts"], *contents["word_lists"]):
+    frequent = contents.get("frequencies", [])  # of packs written before there were any
+    for row in (*contents["fonts"], *contents["word_lists"], *frequent):
         if sha256(_inside(folder, row["path"])) != row["sha256"]:
             raise ValueError(f"{row['path']} has changed")
     return Material(
         tuple(_inside(folder, name) for name in contents["folders"]),
         tuple(_inside(folder, row["path"]) for row in contents["word_lists"]),
+        next((_inside(folder, row["path"]) for row in frequent), None),
     )
 
 

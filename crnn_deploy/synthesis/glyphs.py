@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from crnn_deploy.synthesis.fonts import Face
 
-__all__ = ["Atlas", "Run", "TypesetLine", "set_line"]
+__all__ = ["Atlas", "Run", "TypesetLine", "draw_glyph", "set_line"]
 
 _FONTS = 4096  # open at a time
 _GLYPHS = 2**29  # bytes of drawn glyphs that are kept: all that Latin needs, a third of Chinese
@@ -113,6 +113,12 @@ def _kerning(face: Face) -> _Kerning:
 
 
 _atlas = Atlas(_GLYPHS)
+
+
+def draw_glyph(face: Face, size: int, character: str) -> tuple[NDArray[np.uint8], int, int, float]:
+    """One letter of a face: coverage (H, W), which is not to be changed, its left edge from the pen, its top
+    from the baseline, and the advance, in pixels."""
+    return _atlas.glyph(_font(face, size), character)
 
 
 def set_line(runs: Sequence[Run]) -> TypesetLine | None:

@@ -8,12 +8,15 @@ form of a held-out word is ever trained on.
 from __future__ import annotations
 
 import hashlib
+import json
 import sys
 import unicodedata
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cache
-from itertools import islice
+from itertools import groupby, islice
+from operator import itemgetter
+from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
@@ -21,9 +24,13 @@ from numpy.typing import NDArray
 
 from crnn_deploy.synthesis.fonts import Split
 
-__all__ = ["LANGUAGES", "Language", "Vocabulary", "is_held_out", "read_vocabularies"]
+__all__ = [
+    *("LANGUAGES", "Frequencies", "Language", "Vocabulary", "is_held_out", "read_frequencies"),
+    "read_vocabularies",
+]
 
 Language = Literal["en", "fr", "de", "es", "it"]
+Frequencies = dict[Language, list[tuple[int, list[str]]]]
 LANGUAGES: tuple[Language, ...] = get_args(Language)
 
 _HELD_OUT = 10  # one word in so many
@@ -57,26 +64,44 @@ def is_held_out(word: str) -> bool:
     return hashlib.blake2b(plain.encode(), digest_size=2).digest()[0] % _HELD_OUT == 0
 
 
-@cache
-def read_vocabularies(split: Split) -> tuple[Vocabulary, ...]:
-    """The frequent words of each language that belong to a split.
+def read_frequencies() -> Frequencies | None:
+    """The most frequent words of each language by level, a word of level n being 10 ** (-n / 100) of a text.
 
-    None where wordfreq is not installed, which is said once on stderr.
+    None where wordfreq is not installed.
     """
     try:
         from wordfreq import get_frequency_list
     except ImportError:
+        return None
+    found: Frequencies = {}
+    for language in LANGUAGES:
+        levels = get_frequency_list(language, "best")
+        every = ((at, word) for at, words in enumerate(levels) for word in words)
+        kept = islice(((at, word) for at, word in every if _is_word(word, language)), _WORDS)
+        found[language] = [
+            (at, [word for _, word in words]) for at, words in groupby(kept, key=itemgetter(0))
+        ]
+    return found
+
+
+@cache
+def read_vocabularies(split: Split, path: Path | None = None) -> tuple[Vocabulary, ...]:
+    """The frequent words of each language that belong to a split.
+
+    path: a file of frequencies as a font pack has one, JSON of what `read_frequencies` gives; None: wordfreq
+
+    None are given where wordfreq is not installed, which is said once on stderr.
+    """
+    frequencies = json.loads(path.read_bytes()) if path else read_frequencies()
+    if frequencies is None:
         _say_absent()
         return ()
     found = []
-    for language in LANGUAGES:
-        # a list of the words whose frequency is 10 ** (-at / 100), for each at
-        levels = get_frequency_list(language, "best")
-        every = ((word, 10 ** (-at / 100)) for at, words in enumerate(levels) for word in words)
-        rows = list(islice(((w, f) for w, f in every if _is_word(w, language)), _WORDS))
-        own = [(w, f) for w, f in rows if is_held_out(w) == (split == "held-out")]
-        shares = np.array([f for _, f in own])
-        found.append(Vocabulary(language, [w for w, _ in own], shares / shares.sum()))
+    for language, levels in frequencies.items():
+        rows = [(word, 10 ** (-at / 100)) for at, words in levels for word in words]
+        own = [(word, share) for word, share in rows if is_held_out(word) == (split == "held-out")]
+        shares = np.array([share for _, share in own])
+        found.append(Vocabulary(language, [word for word, _ in own], shares / shares.sum()))
     return tuple(found)
 
 

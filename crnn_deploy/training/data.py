@@ -33,12 +33,14 @@ from crnn_deploy.runtime.images.prepare import prepare
 from crnn_deploy.synthesis.chinese_texts import CHINESE_KINDS
 from crnn_deploy.synthesis.chinese_words import read_chinese_words
 from crnn_deploy.synthesis.coverage import as_drawn
-from crnn_deploy.synthesis.dataset import SyntheticDataset
+from crnn_deploy.synthesis.dataset import Drawer, SyntheticDataset
+from crnn_deploy.synthesis.documents import DocumentRenderer
 from crnn_deploy.synthesis.effects import augmented
 from crnn_deploy.synthesis.font_pack import Material
 from crnn_deploy.synthesis.fonts import Face, scan
 from crnn_deploy.synthesis.lexicon import read_vocabularies
 from crnn_deploy.synthesis.renderer import Renderer
+from crnn_deploy.synthesis.scene import SceneRenderer
 from crnn_deploy.synthesis.texts import WORD_LISTS, TextSource, read_words
 from crnn_deploy.training.config import Config, DataConfig, SyntheticConfig
 
@@ -168,16 +170,33 @@ def _drawn(
             f"`crnn-deploy dataset fonts --tier {config.fonts} --packages` lists"
         )
     words = read_words(config.split, material.word_lists if material else WORD_LISTS)
-    vocabularies = read_vocabularies(config.split) if {"sentence", "sign"} & config.kinds.keys() else ()
+    frequencies = material.frequencies if material else None
+    by_frequency = {"sentence", "sign"} & config.kinds.keys()
+    vocabularies = read_vocabularies(config.split, frequencies) if by_frequency else ()
     chinese = read_chinese_words(config.split) if set(CHINESE_KINDS) & config.kinds.keys() else None
     return SyntheticDataset(
         texts=TextSource(alphabet, words, config.kinds, vocabularies, chinese),
-        renderer=Renderer([as_drawn(face, alphabet) for face in faces], alphabet),
+        renderer=_drawer(config, [as_drawn(face, alphabet) for face in faces], alphabet),
         seed=seed,
         augmented=config.augmented,
         polarity=config.polarity,
         size=config.size or sys.maxsize,
     )
+
+
+def _drawer(config: SyntheticConfig, faces: Sequence[Face], alphabet: Sequence[str]) -> Drawer:
+    """Raises CharactersNotCovered, TrainingDataInvalid."""
+    if config.style == "print":
+        return Renderer(faces, alphabet)
+    if config.style == "document":
+        return DocumentRenderer(faces, alphabet)
+    photographs = sorted(config.photographs.glob("*.jpg")) if config.photographs else []
+    if config.photographs and not photographs:
+        raise TrainingDataInvalid(
+            f"there are no photographs (.jpg) in {config.photographs}; fetch them (python training/fetch.py "
+            "photographs), or leave `photographs` out"
+        )
+    return SceneRenderer(faces, alphabet, photographs)
 
 
 def faces_of(config: SyntheticConfig, material: Material | None = None) -> list[Face]:

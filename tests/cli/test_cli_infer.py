@@ -220,6 +220,8 @@ def test_resume_with_other_settings_is_refused(run: Run) -> None:
         [
             ((), ("--min-confidence", "0.5"), "min-confidence 0.0, this run has min-confidence 0.5"),
             ((), ("--wide", "shrink"), "wide cut, this run has wide shrink"),
+            ((), ("--rotate", "auto"), "no rotate, this run has rotate auto"),
+            (("--rotate", "90"), (), "rotate 90, this run has no rotate"),
             ((), ("--show-chars",), "columns path, text, this run has columns path, text, chars"),
             ((), ("--format", "tsv"), "format text, columns path, text, this run has format tsv"),
             ((), ("--device", "cuda"), "device cpu, this run has device cuda"),

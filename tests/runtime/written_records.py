@@ -37,20 +37,24 @@ readings = st.builds(
     confidences,
     chars=st.lists(chars).map(tuple),
     alternatives=st.lists(st.builds(Alternative, texts, st.floats(-99, 0)), max_size=3).map(tuple),
+    rotated=st.sampled_from([None, 0, 90, 180, 270, "column"]),
 )
 failures = st.builds(Record, paths, st.just("error"), error=texts)
 sequences = st.lists(readings | failures, max_size=6)
 
 
-def form_of(name: str, *, show_chars: bool = False, nbest: bool = False) -> records.Format:
+def form_of(
+    name: str, *, show_chars: bool = False, nbest: bool = False, rotated: bool = False
+) -> records.Format:
     if name == "csv-safe":
-        return Csv(show_chars=show_chars, nbest=nbest, safe=True)
-    return FORMATS[name](show_chars=show_chars, nbest=nbest)
+        return Csv(show_chars=show_chars, nbest=nbest, rotated=rotated, safe=True)
+    return FORMATS[name](show_chars=show_chars, nbest=nbest, rotated=rotated)
 
 
 forms = st.builds(
-    lambda name, show, nbest: form_of(name, show_chars=show, nbest=nbest),
+    lambda name, show, nbest, rotated: form_of(name, show_chars=show, nbest=nbest, rotated=rotated),
     st.sampled_from([*FORMATS, "csv-safe"]),
+    st.booleans(),
     st.booleans(),
     st.booleans(),
 )
@@ -75,6 +79,7 @@ def unescaped(cell: str) -> str:
 def rows_of(form: records.Format, data: bytes) -> list[dict[str, object]]:
     """What a reader that knows nothing of crnn-deploy makes of a file."""
     columns: list[str] = ["path", "text"] if form.name == "text" else list(records.COLUMNS)
+    columns += ["rotated"] * (form.rotated and form.name != "text")
     columns += ["chars"] * form.show_chars + ["alternatives"] * form.nbest
     if form.name == "jsonl":
         return [json.loads(line) for line in data.split(b"\n")[:-1]]
@@ -101,6 +106,10 @@ def wanted(form: records.Format, record: Record) -> dict[str, object]:
     else:
         confidence = "" if record.confidence is None else f"{record.confidence:.6f}"
         row |= {"confidence": confidence, "status": record.status, "error": record.error or ""}
+    if form.rotated and form.name == "jsonl":
+        row["rotated"] = record.rotated
+    elif form.rotated and form.name != "text":
+        row["rotated"] = "" if record.rotated is None else str(record.rotated)
     if form.show_chars and form.name == "jsonl":
         row["chars"] = [
             {name: getattr(char, name) for name in ("char", "confidence", "start", "end", "left", "right")}

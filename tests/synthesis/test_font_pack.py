@@ -9,7 +9,7 @@ import lzma
 import tarfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -29,12 +29,13 @@ from crnn_deploy.synthesis.font_pack import (
     write_font_pack,
 )
 from crnn_deploy.synthesis.fonts import Face, FontsMissing, scan
+from crnn_deploy.synthesis.texts import TextKind
 from crnn_deploy.training.config import DataConfig
 from crnn_deploy.training.data import open_source
 
 MATPLOTLIB = Path(get_data_path()) / "fonts"  # which every machine has
 ALPHABET = "".join(chr(code) for code in range(32, 127)) + "éÄß€"
-KINDS = {"word": 1, "number": 1, "code": 1, "address": 1, "line": 1, "random": 1}
+KINDS = dict.fromkeys(get_args(TextKind), 1)
 WORDS = ["alder", "birch", "cedar", "elm", "fir", "hazel", "larch", "maple", "oak", "pine", "rowan", "willow"]
 OUTLINES = {"glyf", "loca", "cvt ", "fpgm", "prep", "hmtx", "kern", "cmap", "name", "maxp", "CFF "}
 
@@ -95,7 +96,7 @@ def test_what_is_in_a_pack(pack: Path) -> None:
         assert {(m.mtime, m.uid, m.gid, m.uname, m.mode) for m in tar} == {(0, 0, 0, "", 0o644)}
     contents = json.loads(files.pop("contents.json"))
     assert contents["tier"] == "latin" and contents["folders"] == ["fonts/0", "fonts/1"]
-    rows = (*contents["fonts"], *contents["word_lists"])
+    rows = (*contents["fonts"], *contents["word_lists"], *contents["frequencies"])
     assert {row["path"]: row["sha256"] for row in rows} == {
         name: hashlib.sha256(content).hexdigest() for name, content in files.items()
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 import tomllib
@@ -149,6 +150,20 @@ def test_the_frequent_words_of_five_languages() -> None:
     top = {vocabulary.language: set(vocabulary.words[:100]) for vocabulary in train}
     assert {"the", "and", "you"} <= top["en"] and {"de", "les", "et"} <= top["fr"]
     assert {"und", "die", "für"} <= top["de"] and {"que", "el"} <= top["es"] and {"che", "di"} <= top["it"]
+
+
+def test_a_file_of_frequencies_stands_in_for_wordfreq(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a font pack carries one to machines without wordfreq."""
+    monkeypatch.setitem(sys.modules, "wordfreq", None)
+    levels = {"en": [[100, ["tree"]], [200, ["house", "a"]]], "de": [[150, ["über"]]]}
+    path = tmp_path / "frequencies.json"
+    path.write_text(json.dumps(levels), encoding="utf-8")
+    english, german = read_vocabularies("train", path)
+    assert (english.language, list(english.words)) == ("en", ["tree", "house"])  # `a` is held out
+    assert np.allclose(english.shares, [10 / 11, 1 / 11]) and list(german.words) == ["über"]
+    assert list(read_vocabularies("held-out", path)[0].words) == ["a"]
 
 
 def test_without_wordfreq_the_word_lists_are_taken_which_is_said_once(

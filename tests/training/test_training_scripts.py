@@ -41,8 +41,8 @@ def test_a_grown_network_has_the_sizes_asked_for_and_the_logits_it_had(tmp_path:
     # what is new takes part in training: its weights have gradients, at least after one step
     grown.module.train()
     grown.module(images).square().sum().backward()
-    gradient = grown.module.classifier.weight.grad
-    assert gradient[:, 128:130].abs().max() > 0
+    weight = grown.module.get_parameter("classifier.weight")
+    assert weight.grad is not None and weight.grad[:, 128:130].abs().max() > 0
 
 
 def test_a_factorised_head_is_the_best_of_its_rank_and_takes_another_input_rule(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,9 @@ __all__ = [
     "Encoder",
     "Frames",
     "LogitsMissing",
+    "PlacedChar",
     "Text",
+    "Turn",
     "decode",
     "decode_indices",
     "encode",
@@ -33,6 +35,9 @@ __all__ = [
 ]
 
 BLANK_MARK = "-"
+
+# degrees clockwise by which an image is turned to be read, or that of a column of upright characters
+Turn = Literal[0, 90, 180, 270, "column"]
 
 
 class LogitsMissing(CrnnDeployError, ValueError):
@@ -94,6 +99,14 @@ class Char:
 
 
 @dataclass(frozen=True)
+class PlacedChar(Char):
+    """A character of an image that may have been turned: its box in pixels of the original image."""
+
+    top: float
+    bottom: float  # one past
+
+
+@dataclass(frozen=True)
 class Alternative:
     """A text that a beam search found."""
 
@@ -107,10 +120,11 @@ class Text:
 
     text: str  # the characters joined
     confidence: float  # 0-1; by default the smallest of the characters', of an empty text of its blank frames
-    chars: tuple[Char, ...]  # from left to right; built when first asked for
+    chars: tuple[Char, ...]  # in the order of reading; built when first asked for
     alternatives: tuple[
         Alternative, ...
     ] = ()  # likeliest first, this text included, where they were asked for
+    rotated: Turn | None = None  # how the image was turned, where turns were asked for
 
     @staticmethod
     def deferred(
@@ -131,6 +145,12 @@ class Text:
             made.append(one)
         return made
 
+    def placed(self, rotated: Turn, place: Callable[[tuple[Char, ...]], tuple[Char, ...]]) -> Text:
+        """The same text of an image that was turned; `place` is called when the characters are asked for."""
+        [text] = Text.deferred([self.text], [self.confidence], lambda row: place(self.chars))
+        text.__dict__.update(alternatives=self.alternatives, rotated=rotated)
+        return text
+
     if not TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> tuple[Char, ...]:
@@ -142,7 +162,7 @@ class Text:
             return self.__dict__.setdefault("chars", chars_of(row))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Text, (self.text, self.confidence, self.chars, self.alternatives)
+        return Text, (self.text, self.confidence, self.chars, self.alternatives, self.rotated)
 
 
 def tokens_of(alphabet: Sequence[str], blank: int) -> tuple[str, ...]:
