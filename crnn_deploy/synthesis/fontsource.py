@@ -27,7 +27,7 @@ class ListedFont:
     sha256: str
     capitals: bool  # capitals stand in the places of its small letters
     blank: str  # characters for which it has an empty glyph
-    subset: str  # of the family's characters: latin, chinese-simplified
+    subset: str = "latin"  # of the family's characters: latin, chinese-simplified
 
     def draws(self, character: int) -> bool:
         """Whether its glyph for this code point is the character itself."""

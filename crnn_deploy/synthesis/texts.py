@@ -14,7 +14,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from crnn_deploy.errors import CrnnDeployError
-from crnn_deploy.synthesis.chinese_texts import ChineseKind, ChineseTexts
+from crnn_deploy.synthesis.chinese_texts import CHINESE_KINDS, ChineseKind, ChineseTexts
 from crnn_deploy.synthesis.chinese_words import ChineseWords
 from crnn_deploy.synthesis.fonts import Split
 from crnn_deploy.synthesis.lexicon import Vocabulary, is_held_out
@@ -112,6 +112,8 @@ class TextSource:
             self._makers["sentence"] = Sentences(self._alphabet, frequent).draw
         if "sign" in self._kinds:
             self._makers["sign"] = Signs(self._alphabet, frequent).draw
+        if chinese is None and set(CHINESE_KINDS) & set(self._kinds):
+            raise ValueError("kinds in Chinese need `chinese`, as read_chinese_words gives it")
         if chinese is not None:
             for kind, maker in ChineseTexts(self._alphabet, chinese, words).makers().items():
                 self._makers[kind] = maker

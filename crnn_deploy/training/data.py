@@ -173,7 +173,9 @@ def _drawn(
     frequencies = material.frequencies if material else None
     by_frequency = {"sentence", "sign"} & config.kinds.keys()
     vocabularies = read_vocabularies(config.split, frequencies) if by_frequency else ()
-    chinese = read_chinese_words(config.split) if set(CHINESE_KINDS) & config.kinds.keys() else None
+    in_chinese = set(CHINESE_KINDS) & config.kinds.keys()
+    chinese_file = material.chinese if material else None
+    chinese = read_chinese_words(config.split, chinese_file) if in_chinese else None
     return SyntheticDataset(
         texts=TextSource(alphabet, words, config.kinds, vocabularies, chinese),
         renderer=_drawer(config, [as_drawn(face, alphabet) for face in faces], alphabet),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections import Counter
@@ -122,7 +123,15 @@ def test_held_out_words_are_never_trained_on() -> None:
     assert np.all(np.diff(train.shares) <= 0)
 
 
+def test_words_come_from_the_file_of_a_font_pack(tmp_path: Path) -> None:
+    path = tmp_path / "chinese.json"
+    path.write_text(json.dumps([[100, ["的"]], [200, ["我们", "火锅"]]]), encoding="utf-8")
+    found = [read_chinese_words(split, path) for split in ("train", "held-out")]
+    assert sorted(word for part in found for word in part.words) == sorted(["的", "的", "我们", "火锅"])
+    assert all(part.shares[0] == max(part.shares) and part.words[0] == "的" for part in found)
+
+
 def test_without_wordfreq_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "wordfreq", None)
     with pytest.raises(WordsMissing, match="pip install wordfreq"):
-        read_chinese_words.__wrapped__("train")
+        read_chinese_words.__wrapped__("train")  # not what an earlier test has read
