@@ -80,7 +80,7 @@ LIBRARIES = {
     ),
     "PIL": ("synthesis/", "training/preview.py"),
     "fontTools": ("synthesis/fonts.py", "synthesis/font_pack.py"),
-    "wordfreq": ("synthesis/lexicon.py",),
+    "wordfreq": ("synthesis/lexicon.py", "synthesis/chinese_words.py"),
     "pydantic": ("training/config.py",),
     "yaml": ("training/config.py",),
     "rich": ("training/journal.py",),

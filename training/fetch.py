@@ -38,10 +38,12 @@ def main() -> None:
 
 @main.command()
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path), default="runs/fonts")
-def fonts(folder: Path) -> None:
+@click.option("--chinese", is_flag=True, help="those for simplified Chinese, in place of the Latin ones")
+def fonts(folder: Path, chinese: bool) -> None:
     """Fetch the fonts of fontsource.toml from npm into FOLDER (runs/fonts)."""
     missing: dict[str, list[ListedFont]] = defaultdict(list)
-    for font in listed_fonts().values():
+    wanted = [font for font in listed_fonts().values() if (font.subset != "latin") == chinese]
+    for font in wanted:
         path = folder / font.name
         if not path.is_file() or sha256(path) != font.sha256:
             missing[f"{font.package}@{font.version}"].append(font)
@@ -52,7 +54,7 @@ def fonts(folder: Path) -> None:
             for font, content in _from_npm({package: missing[package] for package in some}):
                 write(folder / font.name, content)
             bar.update(len(some))
-    click.echo(f"{folder}: {len(listed_fonts())} fonts")
+    click.echo(f"{folder}: {len(wanted)} fonts")
 
 
 def _from_npm(wanted: dict[str, list[ListedFont]]) -> Iterator[tuple[ListedFont, bytes]]:

@@ -4,6 +4,13 @@
 
 What is new reads what is old, but nothing old reads what is new: the weights between them are zero, so the
 logits do not change until training moves them (Chen, Goodfellow and Shlens, Net2Net, arXiv 1511.05641).
+
+    python training/grow.py training/default.pth start.pth --widths 32,64,128,192,256 --hidden 192 \\
+        --head 128 --recipe training/chinese.toml
+
+makes a start for an alphabet of thousands: the last layer becomes a product of two, the nearest to it, and
+the input rule is another recipe's. A training with `start.checkpoint: start.pth` and its own `alphabet` keeps
+the rows of the characters that are in both.
 """
 
 from __future__ import annotations
@@ -14,8 +21,9 @@ import click
 import torch
 from torch import Tensor, nn
 
-from crnn_deploy.export.reference import open_reference
+from crnn_deploy.export.reference import open_reference, reference_of
 from crnn_deploy.networks.compact import CompactCRNN
+from crnn_deploy.recipes.recipe import find_recipe
 from crnn_deploy.recipes.settings import CheckpointSettings
 from crnn_deploy.training.state import save_weights
 
@@ -60,12 +68,34 @@ def _copy_halves(old: Tensor, new: Tensor) -> None:
         _copy(half_old, half_new)
 
 
+def factorised(classifier: nn.Linear, head: int) -> nn.Sequential:
+    """The two layers with `head` features between them whose product is nearest to a layer's weights.
+
+    What is left out are its smallest singular values (Eckart and Young, Psychometrika 1, 1936); both layers
+    take an equal share of the others.
+    """
+    left, values, right = torch.linalg.svd(classifier.weight.detach(), full_matrices=False)
+    kept = min(head, len(values))
+    first = nn.Linear(classifier.in_features, head, bias=False)
+    second = nn.Linear(head, classifier.out_features)
+    with torch.no_grad():
+        first.weight[:kept] = values[:kept].sqrt().unsqueeze(1) * right[:kept]
+        second.weight[:, :kept] = left[:, :kept] * values[:kept].sqrt()
+        second.weight[:, kept:] = 0
+        second.bias.copy_(classifier.bias)
+    return nn.Sequential(first, second)
+
+
 @click.command()
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @click.argument("output", type=click.Path(path_type=Path))
 @click.option("--widths", required=True, help="channels after each of the five changes of size, by commas")
 @click.option("--hidden", required=True, type=int, help="LSTM units per direction")
-def main(checkpoint: Path, output: Path, widths: str, hidden: int) -> None:
+@click.option("--head", type=int, help="features between the LSTM and the classes, in place of one layer")
+@click.option("--recipe", help="input rule of the new network; the checkpoint's where it is left out")
+def main(
+    checkpoint: Path, output: Path, widths: str, hidden: int, head: int | None, recipe: str | None
+) -> None:
     torch.manual_seed(0)
     opened = open_reference(checkpoint, CheckpointSettings(None))
     old = opened.module
@@ -77,7 +107,15 @@ def main(checkpoint: Path, output: Path, widths: str, hidden: int) -> None:
         difference = (old.eval()(images) - new.eval()(images)).abs().max().item()
     if difference > _LIKENESS:
         raise click.ClickException(f"the wider network's logits differ by {difference:.2g}")
-    save_weights(output, new, opened.manifest, None)
+    manifest = opened.manifest
+    if head is not None:
+        assert isinstance(new.classifier, nn.Linear)
+        new.classifier = factorised(new.classifier, head)
+        with torch.no_grad():
+            difference = (old(images) - new(images)).abs().max().item()
+    if recipe is not None:
+        manifest = reference_of(new, find_recipe(recipe), manifest.alphabet, {}).manifest
+    save_weights(output, new, manifest, None)
     count = sum(weight.numel() for weight in nn.ParameterList(new.parameters()))
     click.echo(f"{output}: {count:,} parameters, logits within {difference:.1g} of {checkpoint}")
 

@@ -177,10 +177,11 @@ confidence_option = click.option(
 )
 tier_option = click.option(
     "--tier",
-    type=click.Choice(["latin", "cjk"]),
+    type=click.Choice(["latin", "cjk", "chinese"]),
     default="latin",
     show_default=True,
-    help="Use fonts for Latin text alone (latin), or Chinese, Japanese and Korean ones too (cjk).",
+    help="Use fonts for Latin text alone (latin), Chinese, Japanese and Korean ones too (cjk), or of those "
+    "the ones with the forms of mainland China alone (chinese).",
 )
 
 

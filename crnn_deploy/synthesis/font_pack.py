@@ -28,6 +28,7 @@ from fontTools.ttLib import TTFont
 
 from crnn_deploy.errors import CrnnDeployError
 from crnn_deploy.files import replacing, sha256
+from crnn_deploy.synthesis.chinese_words import read_chinese_levels
 from crnn_deploy.synthesis.fonts import FOLDERS, Face, FontsMissing, Tier, packages, scan
 from crnn_deploy.synthesis.lexicon import read_frequencies
 from crnn_deploy.synthesis.texts import WORD_LISTS
@@ -36,6 +37,7 @@ __all__ = ["FontPack", "FontPackInvalid", "FontPackMissing", "Material", "unpack
 
 _CONTENTS = "contents.json"
 _FREQUENCIES = "words/frequencies.json"
+_CHINESE = "words/chinese.json"
 _SCHEMA = 1
 _DICTIONARY = 2**26  # bytes that xz looks back over: more than a family of fonts
 _MEMORY = 2**28  # bytes that xz may take to unpack
@@ -77,6 +79,7 @@ class Material:
     folders: tuple[Path, ...]
     word_lists: tuple[Path, ...]
     frequencies: Path | None = None  # of the words of sentences and signs
+    chinese: Path | None = None  # frequencies of Chinese words
 
 
 @dataclass(frozen=True)
@@ -110,8 +113,8 @@ def write_font_pack(
     files = {name: _without_shaping(face.path) for name, face in fonts.items()}
     found = [file for file in word_lists if file.is_file()]
     lists = {f"words/{at}-{file.name}": file.read_bytes() for at, file in enumerate(found)}
-    known = read_frequencies()
-    frequent = {_FREQUENCIES: json.dumps(known, ensure_ascii=False).encode()} if known else {}
+    known = {_FREQUENCIES: read_frequencies(), _CHINESE: None if tier == "latin" else read_chinese_levels()}
+    frequent = {name: json.dumps(told, ensure_ascii=False).encode() for name, told in known.items() if told}
     contents = {
         "schema": _SCHEMA,
         "tier": tier,
@@ -205,10 +208,12 @@ def _unpack(path: Path, folder: Path) -> Material:
     for row in (*contents["fonts"], *contents["word_lists"], *frequent):
         if sha256(_inside(folder, row["path"])) != row["sha256"]:
             raise ValueError(f"{row['path']} has changed")
+    named = {row["path"]: _inside(folder, row["path"]) for row in frequent}
     return Material(
         tuple(_inside(folder, name) for name in contents["folders"]),
         tuple(_inside(folder, row["path"]) for row in contents["word_lists"]),
-        next((_inside(folder, row["path"]) for row in frequent), None),
+        named.get(_FREQUENCIES),
+        named.get(_CHINESE),
     )
 
 

@@ -43,7 +43,7 @@ __all__ = [
 ]
 
 Split = Literal["train", "held-out"]
-Tier = Literal["latin", "cjk"]
+Tier = Literal["latin", "cjk", "chinese"]
 
 FOLDERS = (Path("/usr/share/fonts"), Path("/usr/share/texmf/fonts"))  # where Debian's packages put them
 _SUFFIXES = {".ttf", ".otf", ".ttc", ".woff"}
@@ -99,7 +99,8 @@ def scan(tier: Tier = "latin", folders: Sequence[Path] = FOLDERS) -> list[Face]:
     """Every usable face below the folders, sorted by path; matplotlib's own fonts where there is none,
     which it says on stderr.
 
-    tier: `latin` leaves the fonts for Chinese, Japanese and Korean out, `cjk` takes all
+    tier: `latin` leaves the fonts for Chinese, Japanese and Korean out, `cjk` takes all, `chinese` leaves
+        those with the forms of other places than mainland China out
 
     Raises FontsMissing.
     """
@@ -119,8 +120,14 @@ def scan(tier: Tier = "latin", folders: Sequence[Path] = FOLDERS) -> list[Face]:
             for path in sorted(Path(get_data_path()).rglob("*.ttf"))
             for face in _faces(path)
         ]
-    cjk = _table()["split"]["cjk"]
-    return [face for face in faces if tier == "cjk" or face.lineage not in cjk]
+    return [face for face in faces if _belongs(face, tier)]
+
+
+def _belongs(face: Face, tier: Tier) -> bool:
+    if tier == "latin":
+        return face.lineage not in _table()["split"]["cjk"]
+    elsewhere = tuple(f" {word}" for word in _table()["split"]["elsewhere"])
+    return tier == "cjk" or not face.family.endswith(elsewhere)
 
 
 @cache

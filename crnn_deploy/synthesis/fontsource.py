@@ -13,6 +13,8 @@ from importlib import resources
 
 __all__ = ["ListedFont", "listed_fonts"]
 
+_SUBSETS = {"families": "latin", "chinese": "chinese-simplified"}  # of each section the files that are taken
+
 
 @dataclass(frozen=True)
 class ListedFont:
@@ -25,6 +27,7 @@ class ListedFont:
     sha256: str
     capitals: bool  # capitals stand in the places of its small letters
     blank: str  # characters for which it has an empty glyph
+    subset: str = "latin"  # of the family's characters: latin, chinese-simplified
 
     def draws(self, character: int) -> bool:
         """Whether its glyph for this code point is the character itself."""
@@ -36,9 +39,10 @@ def listed_fonts() -> dict[str, ListedFont]:
     """Every font of the list by the name of its file."""
     table = tomllib.loads(resources.files("crnn_deploy.synthesis").joinpath("fontsource.toml").read_text())
     fonts = {}
-    for family, row in table["families"].items():
+    rows = [(subset, *row) for section, subset in _SUBSETS.items() for row in table[section].items()]
+    for subset, family, row in rows:
         for weight in row.keys() - {"version", "licence"}:
-            name = f"{family}-latin-{weight}-normal.woff"
+            name = f"{family}-{subset}-{weight}-normal.woff"
             fonts[name] = ListedFont(
                 name,
                 f"@fontsource/{family}",
@@ -47,5 +51,6 @@ def listed_fonts() -> dict[str, ListedFont]:
                 row[weight],
                 family in table["capitals"],
                 table["blank"].get(family, ""),
+                subset,
             )
     return fonts

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -12,9 +13,12 @@ from PIL import Image, ImageDraw, ImageFont
 
 from crnn_deploy.synthesis.fonts import Face
 
-__all__ = ["Run", "TypesetLine", "draw_glyph", "set_line"]
+__all__ = ["Atlas", "Run", "TypesetLine", "draw_glyph", "set_line"]
 
-_FONTS = 4096  # open at a time, each with its glyphs
+_FONTS = 4096  # open at a time
+_GLYPHS = 2**29  # bytes of drawn glyphs that are kept: all that Latin needs, a third of Chinese
+_GLYPH = 500  # bytes that one takes besides its pixels
+_FIRST_CJK = "\u2e80"  # of the radicals; kana, ideographs, hangul and full-width forms are beyond
 _KERNING_SIZE = 64  # pixels of em it is measured at
 _MARGIN = 2  # pixels around the ink of a mask
 
@@ -38,22 +42,42 @@ class TypesetLine:
     em: int  # pixels of the largest run
 
 
+_Glyph = tuple[NDArray[np.uint8], int, int, float]
+
+
 class _Font:
-    """An open face of one size, and its glyphs drawn so far."""
+    """An open face of one size."""
 
     def __init__(self, face: Face, size: int) -> None:
         self._font = ImageFont.truetype(face.path, size, face.index, layout_engine=ImageFont.Layout.BASIC)
-        self._glyphs: dict[str, tuple[NDArray[np.uint8], int, int, float]] = {}
 
-    def glyph(self, character: str) -> tuple[NDArray[np.uint8], int, int, float]:
+    def draw(self, character: str) -> _Glyph:
         """Coverage, its left edge from the pen, its top from the baseline, and the advance."""
-        if (found := self._glyphs.get(character)) is None:
-            left, top, right, bottom = (round(v) for v in self._font.getbbox(character, anchor="ls"))
-            image = Image.new("L", (max(0, right - left), max(0, bottom - top)))
-            if image.width and image.height:
-                ImageDraw.Draw(image).text((-left, -top), character, 255, self._font, anchor="ls")
-            found = np.asarray(image), left, top, self._font.getlength(character)
-            self._glyphs[character] = found
+        left, top, right, bottom = (round(v) for v in self._font.getbbox(character, anchor="ls"))
+        image = Image.new("L", (max(0, right - left), max(0, bottom - top)))
+        if image.width and image.height:
+            ImageDraw.Draw(image).text((-left, -top), character, 255, self._font, anchor="ls")
+        return np.asarray(image), left, top, self._font.getlength(character)
+
+
+class Atlas:
+    """Glyphs drawn so far; those that were not used for longest are forgotten beyond a number of bytes."""
+
+    def __init__(self, most: int) -> None:
+        self.held = 0  # bytes
+        self._most = most
+        self._glyphs: OrderedDict[tuple[_Font, str], _Glyph] = OrderedDict()
+
+    def glyph(self, font: _Font, character: str) -> _Glyph:
+        key = font, character
+        if (found := self._glyphs.get(key)) is not None:
+            self._glyphs.move_to_end(key)
+            return found
+        found = self._glyphs[key] = font.draw(character)
+        self.held += found[0].nbytes + _GLYPH
+        while self.held > self._most:
+            _, oldest = self._glyphs.popitem(last=False)
+            self.held -= oldest[0].nbytes + _GLYPH
         return found
 
 
@@ -88,10 +112,13 @@ def _kerning(face: Face) -> _Kerning:
     return _Kerning(face)
 
 
+_atlas = Atlas(_GLYPHS)
+
+
 def draw_glyph(face: Face, size: int, character: str) -> tuple[NDArray[np.uint8], int, int, float]:
     """One letter of a face: coverage (H, W), which is not to be changed, its left edge from the pen, its top
     from the baseline, and the advance, in pixels."""
-    return _font(face, size).glyph(character)
+    return _atlas.glyph(_font(face, size), character)
 
 
 def set_line(runs: Sequence[Run]) -> TypesetLine | None:
@@ -102,9 +129,10 @@ def set_line(runs: Sequence[Run]) -> TypesetLine | None:
         font, kerning = _font(run.face, run.size), _kerning(run.face)
         raised = round(run.raised * run.size)
         for at, character in enumerate(run.text):
-            if at:
-                pen += kerning[run.text[at - 1 : at + 1]] * run.size
-            mask, left, top, advance = font.glyph(character)
+            pair = run.text[at - 1 : at + 1] if at else ""
+            if pair and max(pair) < _FIRST_CJK:  # beyond, nothing is kerned, and there are too many pairs
+                pen += kerning[pair] * run.size
+            mask, left, top, advance = _atlas.glyph(font, character)
             if mask.size:
                 placed.append((mask, round(pen) + left, top - raised))
             pen += advance + run.spacing * run.size

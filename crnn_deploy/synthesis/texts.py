@@ -14,6 +14,8 @@ from typing import Literal, get_args
 import numpy as np
 
 from crnn_deploy.errors import CrnnDeployError
+from crnn_deploy.synthesis.chinese_texts import CHINESE_KINDS, ChineseKind, ChineseTexts
+from crnn_deploy.synthesis.chinese_words import ChineseWords
 from crnn_deploy.synthesis.fonts import Split
 from crnn_deploy.synthesis.lexicon import Vocabulary, is_held_out
 from crnn_deploy.synthesis.receipts import Receipts
@@ -23,7 +25,9 @@ from crnn_deploy.synthesis.signs import Signs
 __all__ = ["KINDS", "WORD_LISTS", "TextKind", "TextSource", "TextsImpossible", "read_words", "writable"]
 
 WORD_LISTS = (Path("/usr/share/dict/american-english"), Path("/usr/share/dict/british-english"))
-TextKind = Literal["word", "number", "code", "address", "line", "random", "sentence", "sign", "receipt"]
+TextKind = Literal[
+    "word", "number", "code", "address", "line", "random", "sentence", "sign", "receipt", ChineseKind
+]
 KINDS = get_args(TextKind)
 _LONGEST_WORD = 18  # characters
 _LONGEST_LINE = 36  # characters
@@ -76,6 +80,7 @@ class TextSource:
     weights: how often each kind of `KINDS` is taken
     vocabularies: of sentences and signs, as `lexicon.read_vocabularies` gives them; none: `words`, each as
         often as the other
+    chinese: of the kinds in Chinese, as `chinese_words.read_chinese_words` gives them
     """
 
     def __init__(
@@ -84,6 +89,7 @@ class TextSource:
         words: Sequence[str],
         weights: Mapping[TextKind, float],
         vocabularies: Sequence[Vocabulary] = (),
+        chinese: ChineseWords | None = None,
     ) -> None:
         self._alphabet = frozenset(alphabet)
         self._words = words
@@ -106,6 +112,11 @@ class TextSource:
             self._makers["sentence"] = Sentences(self._alphabet, frequent).draw
         if "sign" in self._kinds:
             self._makers["sign"] = Signs(self._alphabet, frequent).draw
+        if chinese is None and set(CHINESE_KINDS) & set(self._kinds):
+            raise ValueError("kinds in Chinese need `chinese`, as read_chinese_words gives it")
+        if chinese is not None:
+            for kind, maker in ChineseTexts(self._alphabet, chinese, words).makers().items():
+                self._makers[kind] = maker
         self._currencies = "".join(c for c in _CURRENCIES if c in self._alphabet)
 
     def sample(self, rng: np.random.Generator) -> str:

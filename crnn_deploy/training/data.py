@@ -30,6 +30,9 @@ from crnn_deploy.manifest import Manifest
 from crnn_deploy.runtime.decoding import ctc
 from crnn_deploy.runtime.images.pixels import load_bytes, read_image
 from crnn_deploy.runtime.images.prepare import prepare
+from crnn_deploy.synthesis.chinese_texts import CHINESE_KINDS
+from crnn_deploy.synthesis.chinese_words import read_chinese_words
+from crnn_deploy.synthesis.coverage import as_drawn
 from crnn_deploy.synthesis.dataset import Drawer, SyntheticDataset
 from crnn_deploy.synthesis.documents import DocumentRenderer
 from crnn_deploy.synthesis.effects import augmented
@@ -170,9 +173,12 @@ def _drawn(
     frequencies = material.frequencies if material else None
     by_frequency = {"sentence", "sign"} & config.kinds.keys()
     vocabularies = read_vocabularies(config.split, frequencies) if by_frequency else ()
+    in_chinese = set(CHINESE_KINDS) & config.kinds.keys()
+    chinese_file = material.chinese if material else None
+    chinese = read_chinese_words(config.split, chinese_file) if in_chinese else None
     return SyntheticDataset(
-        texts=TextSource(alphabet, words, config.kinds, vocabularies),
-        renderer=_drawer(config, faces, alphabet),
+        texts=TextSource(alphabet, words, config.kinds, vocabularies, chinese),
+        renderer=_drawer(config, [as_drawn(face, alphabet) for face in faces], alphabet),
         seed=seed,
         augmented=config.augmented,
         polarity=config.polarity,

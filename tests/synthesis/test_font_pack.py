@@ -20,6 +20,7 @@ from matplotlib import get_data_path
 
 from crnn_deploy.cli.main import main
 from crnn_deploy.synthesis import font_pack
+from crnn_deploy.synthesis.chinese_texts import CHINESE_KINDS
 from crnn_deploy.synthesis.dataset import SyntheticDataset
 from crnn_deploy.synthesis.font_pack import (
     FontPackInvalid,
@@ -35,7 +36,7 @@ from crnn_deploy.training.data import open_source
 
 MATPLOTLIB = Path(get_data_path()) / "fonts"  # which every machine has
 ALPHABET = "".join(chr(code) for code in range(32, 127)) + "éÄß€"
-KINDS = dict.fromkeys(get_args(TextKind), 1)
+KINDS = dict.fromkeys([kind for kind in get_args(TextKind) if kind not in CHINESE_KINDS], 1)
 WORDS = ["alder", "birch", "cedar", "elm", "fir", "hazel", "larch", "maple", "oak", "pine", "rowan", "willow"]
 OUTLINES = {"glyf", "loca", "cvt ", "fpgm", "prep", "hmtx", "kern", "cmap", "name", "maxp", "CFF "}
 

@@ -91,7 +91,7 @@ def test_the_list_holds_together() -> None:
     for name, font in listed.items():
         assert re.fullmatch(r"[0-9a-f]{64}", font.sha256) and re.fullmatch(r"\d+\.\d+\.\d+", font.version)
         assert font.licence in ("OFL-1.1", "Apache-2.0", "CC0-1.0")
-        assert re.fullmatch(r"[a-z0-9-]+-latin-[47]00-normal\.woff", name)
+        assert re.fullmatch(r"[a-z0-9-]+-(latin|chinese-simplified)-[47]00-normal\.woff", name)
         assert name.startswith(font.package.removeprefix("@fontsource/"))
 
 

@@ -45,6 +45,24 @@ def test_a_grown_network_has_the_sizes_asked_for_and_the_logits_it_had(tmp_path:
     assert weight.grad is not None and weight.grad[:, 128:130].abs().max() > 0
 
 
+def test_a_factorised_head_is_the_best_of_its_rank_and_takes_another_input_rule(tmp_path: Path) -> None:
+    start, old = tmp_path / "start.pth", ROOT / "training" / "default.pth"
+    done = run(
+        *("grow.py", old, start, "--widths", "24,48,96,128,192", "--hidden", "128", "--head", "40"),
+        *("--recipe", "training/chinese.toml"),
+    )
+    assert done.returncode == 0, done.stderr
+    grown, trained = (open_reference(path, CheckpointSettings(None)) for path in (start, old))
+    assert (grown.manifest.alphabet, grown.manifest.width.aspect) == (trained.manifest.alphabet, 0.75)
+    state = grown.module.state_dict()
+    weight = trained.module.state_dict()["classifier.weight"].double()
+    product = state["classifier.1.weight"].double() @ state["classifier.0.weight"].double()
+    # no matrix of rank 40 is nearer than the root of the sum of the squares of the other singular values
+    rest = torch.linalg.svdvals(weight)[40:].square().sum().sqrt()
+    assert torch.linalg.norm(weight - product) == pytest.approx(rest.item(), rel=1e-4)
+    assert torch.equal(state["classifier.1.bias"], trained.module.state_dict()["classifier.bias"])
+
+
 def test_a_network_of_another_kind_is_not_grown(tmp_path: Path) -> None:
     torch.save({"state_dict": {"weight": torch.zeros(1)}}, tmp_path / "other.pth")
     done = run(

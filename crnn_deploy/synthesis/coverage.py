@@ -1,0 +1,51 @@
+"""Which characters a face draws, whatever it claims: some fonts list empty glyphs and boxes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import replace
+from functools import lru_cache
+
+from PIL import Image, ImageDraw, ImageFont
+
+from crnn_deploy.synthesis.fonts import Face
+
+__all__ = ["as_drawn"]
+
+_SIZE = 24  # pixels of em
+_FIRST_IDEOGRAPH, _LAST_IDEOGRAPH = 0x4E00, 0x9FFF
+_ALIKE = 3  # characters that may have one glyph; what more have is a placeholder
+_IN_NO_FONT = "\U0010ffff"
+
+
+def as_drawn(face: Face, alphabet: Iterable[str]) -> Face:
+    """The face, without those characters of the alphabet that it draws as nothing or as a box.
+
+    Only faces with ideographs are looked at. A box is what the face draws for a character that no font has,
+    or what it draws for more than three characters.
+    """
+    if not any(_FIRST_IDEOGRAPH <= code <= _LAST_IDEOGRAPH for code in face.characters):
+        return face
+    codes = frozenset(ord(c) for c in alphabet if len(c) == 1 and not c.isspace()) & face.characters
+    return _looked_at(face, codes)
+
+
+@lru_cache(maxsize=1024)
+def _looked_at(face: Face, codes: frozenset[int]) -> Face:
+    font = ImageFont.truetype(face.path, _SIZE, face.index, layout_engine=ImageFont.Layout.BASIC)
+    canvas = Image.new("L", (2 * _SIZE, 2 * _SIZE))
+    pen = ImageDraw.Draw(canvas)
+
+    def drawn(character: str) -> bytes:
+        canvas.paste(0, (0, 0, *canvas.size))
+        pen.text((_SIZE // 2, _SIZE // 2), character, 255, font)
+        return canvas.tobytes()
+
+    pictures = {code: drawn(chr(code)) for code in codes}
+    shared = Counter(pictures.values())
+    empty, box = bytes(canvas.width * canvas.height), drawn(_IN_NO_FONT)
+    absent = {
+        code for code, picture in pictures.items() if picture in (empty, box) or shared[picture] > _ALIKE
+    }
+    return replace(face, characters=face.characters - absent)
