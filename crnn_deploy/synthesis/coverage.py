@@ -1,4 +1,4 @@
-"""Which characters a face draws, whatever it claims: some fonts list empty glyphs and boxes."""
+"""Which characters a face draws, whatever it claims: some fonts list empty glyphs, boxes and strokes."""
 
 from __future__ import annotations
 
@@ -16,22 +16,26 @@ __all__ = ["as_drawn"]
 _SIZE = 24  # pixels of em
 _FIRST_IDEOGRAPH, _LAST_IDEOGRAPH = 0x4E00, 0x9FFF
 _ALIKE = 3  # characters that may have one glyph; what more have is a placeholder
+_BRACKETS = frozenset("()[]{}<>")
+_STROKES = frozenset("/|")
 _IN_NO_FONT = "\U0010ffff"
 
 
 def as_drawn(face: Face, alphabet: Iterable[str]) -> Face:
-    """The face, without those characters of the alphabet that it draws as nothing or as a box.
+    """The face, without those characters of the alphabet that it draws as something else.
 
-    Only faces with ideographs are looked at. A box is what the face draws for a character that no font has,
-    or what it draws for more than three characters.
+    Of a face with ideographs, that is nothing or a box: what it draws for a character that no font has, or for
+    more than three characters. Of any face, it is a bracket drawn as a stroke or as another bracket: GNU
+    Typewriter has a slash in the place of each.
     """
-    if not any(_FIRST_IDEOGRAPH <= code <= _LAST_IDEOGRAPH for code in face.characters):
-        return face
-    codes = frozenset(ord(c) for c in alphabet if len(c) == 1 and not c.isspace()) & face.characters
-    return _looked_at(face, codes)
+    if any(_FIRST_IDEOGRAPH <= code <= _LAST_IDEOGRAPH for code in face.characters):
+        looked_at = frozenset(ord(c) for c in alphabet if len(c) == 1 and not c.isspace())
+    else:
+        looked_at = frozenset(map(ord, (_BRACKETS | _STROKES)))
+    return _looked_at(face, looked_at & face.characters)
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=4096)
 def _looked_at(face: Face, codes: frozenset[int]) -> Face:
     font = ImageFont.truetype(face.path, _SIZE, face.index, layout_engine=ImageFont.Layout.BASIC)
     canvas = Image.new("L", (2 * _SIZE, 2 * _SIZE))
@@ -46,6 +50,10 @@ def _looked_at(face: Face, codes: frozenset[int]) -> Face:
     shared = Counter(pictures.values())
     empty, box = bytes(canvas.width * canvas.height), drawn(_IN_NO_FONT)
     absent = {
-        code for code, picture in pictures.items() if picture in (empty, box) or shared[picture] > _ALIKE
+        code
+        for code, picture in pictures.items()
+        if picture in (empty, box)
+        or shared[picture] > _ALIKE
+        or (chr(code) in _BRACKETS and shared[picture] > 1)
     }
     return replace(face, characters=face.characters - absent)

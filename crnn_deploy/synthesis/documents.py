@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from functools import cache
 
 import cv2
 import numpy as np
@@ -50,7 +49,6 @@ _MATRIX, _THERMAL = (7, 11), (14, 25)  # dots from the baseline to a capital's t
 _SMALLEST, _LARGEST = 12, 64  # pixels of an image's height
 _FAINTEST = 0.3  # of the ink that effects leave everywhere, so that no text is lost
 _NARROWEST = 0.28  # of its height, the width that a character needs to be told from its neighbours
-_BRACKETS = frozenset("()[]{}<>")
 _MONOSPACE = "iMW.0"  # letters that are as wide as each other in a monospace face alone
 
 
@@ -122,9 +120,9 @@ class DocumentRenderer:
         for _ in range(30):
             design = designs[rng.integers(len(designs))]
             face: Face = design[int(rng.integers(len(design)))]
-            if _writes(face, text):
+            if face.covers(text):
                 return face
-        covering = [face for face in self._faces if _writes(face, text)]
+        covering = [face for face in self._faces if face.covers(text)]
         return covering[int(rng.integers(len(covering)))] if covering else face
 
     def _cropped(
@@ -191,18 +189,6 @@ def _fitting(faces: Sequence[Face], names: Sequence[str]) -> list[list[Face]]:
     for face in found:
         designs.setdefault(face.lineage, []).append(face)
     return list(designs.values())
-
-
-def _writes(face: Face, text: str) -> bool:
-    """Whether a face draws every character of a text, and each bracket as itself."""
-    return face.covers(text) and (_BRACKETS.isdisjoint(text) or _doubled(face).isdisjoint(text))
-
-
-@cache
-def _doubled(face: Face) -> frozenset[str]:
-    """Brackets that a face draws as strokes: GNU Typewriter has a slash in their place."""
-    known = {c: draw_glyph(face, 36, c)[0].tobytes() for c in _BRACKETS | {"/", "|"} if face.covers(c)}
-    return frozenset(c for c in known.keys() & _BRACKETS if list(known.values()).count(known[c]) > 1)
 
 
 def _is_monospace(face: Face) -> bool:

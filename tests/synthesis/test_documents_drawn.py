@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from matplotlib import get_data_path
 from numpy.typing import NDArray
 
+from crnn_deploy.synthesis.coverage import as_drawn
 from crnn_deploy.synthesis.document_effects import EFFECTS, DocumentEffect
 from crnn_deploy.synthesis.documents import DocumentRenderer
 from crnn_deploy.synthesis.fonts import FOLDERS, Face, scan
@@ -130,7 +131,8 @@ def test_brackets_that_a_face_draws_as_slashes_are_left_to_others(faces: list[Fa
         pytest.skip("GNU Typewriter is not installed")
     [typewriter, *_] = scan(folders=[found.parent])
     [mono] = [face for face in faces if face.path.name == "DejaVuSansMono.ttf"]
-    renderer = DocumentRenderer([typewriter, mono], ALPHABET, NONE)
+    assert typewriter.covers("(a)") and not as_drawn(typewriter, ALPHABET).covers("(")
+    renderer = DocumentRenderer([as_drawn(face, ALPHABET) for face in (typewriter, mono)], ALPHABET, NONE)
     for seed in range(12):
         assert not np.array_equal(drawn(renderer, "(a)", seed, 0.0), drawn(renderer, "/a/", seed, 0.0))
 
