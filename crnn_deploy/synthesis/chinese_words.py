@@ -58,7 +58,7 @@ def read_chinese_levels() -> Levels | None:
 
 @cache
 def read_chinese_words(split: Split, path: Path | None = None) -> ChineseWords:
-    """The words of one split. Words of one character belong to both, at a tenth of their share to the smaller.
+    """The words of one split. Single characters belong to both, to the smaller at a tenth of their share.
 
     path: a file as a font pack has one, JSON of what `read_chinese_levels` gives; None: wordfreq
 
