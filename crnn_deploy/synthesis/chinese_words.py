@@ -58,7 +58,7 @@ def read_chinese_levels() -> Levels | None:
 
 @cache
 def read_chinese_words(split: Split, path: Path | None = None) -> ChineseWords:
-    """The words of one split. Words of one character belong to both.
+    """The words of one split. Single characters belong to both, to the smaller at a tenth of their share.
 
     path: a file as a font pack has one, JSON of what `read_chinese_levels` gives; None: wordfreq
 
@@ -73,7 +73,8 @@ def read_chinese_words(split: Split, path: Path | None = None) -> ChineseWords:
         for word in words
         if len(word) == 1 or is_held_out(word) == (split == "held-out")
     ]
-    shares = np.array([share for _, share in rows])
+    alone = 0.1 if split == "held-out" else 1.0  # so that they do not outweigh one word in ten
+    shares = np.array([share * (alone if len(word) == 1 else 1.0) for word, share in rows])
     return ChineseWords(tuple(word for word, _ in rows), shares / shares.sum(), split)
 
 

@@ -120,6 +120,8 @@ def test_held_out_words_are_never_trained_on() -> None:
     assert 0.08 < longer[1] / sum(longer) < 0.12
     assert "我们" in train.words + held_out.words
     assert train.shares.sum() == pytest.approx(1)
+    alone = [sum(p for w, p in zip(f.words, f.shares, strict=True) if len(w) == 1) for f in (train, held_out)]
+    assert alone[0] == pytest.approx(alone[1], abs=0.1)
     assert np.all(np.diff(train.shares) <= 0)
 
 
@@ -128,7 +130,7 @@ def test_words_come_from_the_file_of_a_font_pack(tmp_path: Path) -> None:
     path.write_text(json.dumps([[100, ["的"]], [200, ["我们", "火锅"]]]), encoding="utf-8")
     found = [read_chinese_words(split, path) for split in ("train", "held-out")]
     assert sorted(word for part in found for word in part.words) == sorted(["的", "的", "我们", "火锅"])
-    assert all(part.shares[0] == max(part.shares) and part.words[0] == "的" for part in found)
+    assert all(part.words[0] == "的" and part.shares.sum() == pytest.approx(1) for part in found)
 
 
 def test_without_wordfreq_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
