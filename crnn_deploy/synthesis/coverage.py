@@ -24,15 +24,16 @@ _IN_NO_FONT = "\U0010ffff"
 def as_drawn(face: Face, alphabet: Iterable[str]) -> Face:
     """The face, without those characters of the alphabet that it draws as something else.
 
-    Of a face with ideographs, that is nothing or a box: what it draws for a character that no font has, or for
-    more than three characters. Of any face, it is a bracket drawn as a stroke or as another bracket: GNU
+    Of a face with ideographs, that is nothing or a box: what it draws for a character that no font has, or
+    for more than three characters. Of any face, it is a bracket drawn as a stroke or as another bracket: GNU
     Typewriter has a slash in the place of each.
     """
     if any(_FIRST_IDEOGRAPH <= code <= _LAST_IDEOGRAPH for code in face.characters):
         looked_at = frozenset(ord(c) for c in alphabet if len(c) == 1 and not c.isspace())
     else:
-        looked_at = frozenset(map(ord, (_BRACKETS | _STROKES)))
-    return _looked_at(face, looked_at & face.characters)
+        looked_at = frozenset(map(ord, _BRACKETS | _STROKES))
+    codes = looked_at & face.characters
+    return _looked_at(face, codes) if codes else face
 
 
 @lru_cache(maxsize=4096)

@@ -68,7 +68,7 @@ def test_characters_outside_the_alphabet_are_left_as_they_are(face: Face) -> Non
     assert as_drawn(face, "中国").characters == face.characters
 
 
-def test_a_face_without_ideographs_is_not_looked_at(face: Face) -> None:
+def test_a_face_without_ideographs_and_brackets_is_not_looked_at(face: Face) -> None:
     latin = Face(**{**vars(face), "path": Path("no such file"), "characters": frozenset(b"abc")})
     assert as_drawn(latin, "abc") is latin
 
