@@ -13,10 +13,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from crnn_deploy.synthesis.designs import check_covered
 from crnn_deploy.synthesis.document_effects import EFFECTS, INK, PAPER, SCAN, DocumentEffect, Medium, bowed
 from crnn_deploy.synthesis.fonts import Face
 from crnn_deploy.synthesis.glyphs import draw_glyph
-from crnn_deploy.synthesis.renderer import CharactersNotCovered
 from crnn_deploy.synthesis.strikes import EffectChance, PrintedLine, RasterPrinter, Typist
 
 __all__ = ["DocumentRenderer"]
@@ -68,10 +68,7 @@ class DocumentRenderer:
         alphabet: Sequence[str],
         effects: Mapping[str, DocumentEffect] = EFFECTS,
     ) -> None:
-        covered = frozenset[int]().union(*(face.characters for face in faces))
-        missing = [c for c in alphabet if not c.isspace() and not covered.issuperset(map(ord, c))]
-        if missing:
-            raise CharactersNotCovered(missing)
+        check_covered(alphabet, faces)
         self._effects = effects
         self._faces = list(faces)
         self._designs = {medium: _fitting(faces, names) for medium, names in _FAMILIES.items()}

@@ -12,30 +12,18 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from crnn_deploy.errors import CrnnDeployError
-from crnn_deploy.synthesis.designs import Designs
+from crnn_deploy.synthesis.designs import Designs, check_covered
 from crnn_deploy.synthesis.effects import photographed
 from crnn_deploy.synthesis.fonts import Face
 from crnn_deploy.synthesis.glyphs import Run, TypesetLine, set_line
 
-__all__ = ["CharactersNotCovered", "Renderer"]
+__all__ = ["Renderer"]
 
 Grey = NDArray[np.float32]  # (H, W), 0-255
 
 _SIZES = (16, 24, 36, 54)  # pixels of em that glyphs are drawn at, and scaled from
 _SMALLEST, _LARGEST = 18, 64  # pixels of an image's height
 _NARROWEST = 0.28  # of its height, the width that a character needs to be told from its neighbours
-
-
-class CharactersNotCovered(CrnnDeployError, ValueError):
-    """An alphabet that the fonts at hand cannot draw."""
-
-    def __init__(self, characters: Sequence[str]) -> None:
-        shown = " ".join(characters[:20]) + (" ..." if len(characters) > 20 else "")
-        super().__init__(
-            f"no font here draws {len(characters)} characters of the alphabet: {shown}; install more fonts "
-            f"(crnn-deploy dataset fonts --tier cjk --packages)"
-        )
 
 
 class Renderer:
@@ -47,10 +35,7 @@ class Renderer:
     """
 
     def __init__(self, faces: Sequence[Face], alphabet: Sequence[str]) -> None:
-        covered = frozenset[int]().union(*(face.characters for face in faces))
-        missing = [c for c in alphabet if not c.isspace() and not covered.issuperset(map(ord, c))]
-        if missing:
-            raise CharactersNotCovered(missing)
+        check_covered(alphabet, faces)
         self._designs = Designs(faces)
 
     def render(

@@ -28,11 +28,10 @@ from crnn_deploy.synthesis.backgrounds import (
 )
 from crnn_deploy.synthesis.baselines import Placement, View, drawn_placement
 from crnn_deploy.synthesis.camera import taken
-from crnn_deploy.synthesis.designs import Designs
+from crnn_deploy.synthesis.designs import Designs, check_covered
 from crnn_deploy.synthesis.fonts import Face
 from crnn_deploy.synthesis.glyphs import Run, set_line
 from crnn_deploy.synthesis.legibility import visible
-from crnn_deploy.synthesis.renderer import CharactersNotCovered
 from crnn_deploy.synthesis.scene_ink import AROUND, Paint, letters
 from crnn_deploy.synthesis.scene_light import in_front
 from crnn_deploy.synthesis.scene_table import EFFECTS, Dice, Effect
@@ -78,10 +77,7 @@ class SceneRenderer:
         *,
         table: Mapping[str, Effect] = EFFECTS,
     ) -> None:
-        covered = frozenset[int]().union(*(face.characters for face in faces))
-        missing = [c for c in alphabet if not c.isspace() and not covered.issuperset(map(ord, c))]
-        if missing:
-            raise CharactersNotCovered(missing)
+        check_covered(alphabet, faces)
         self._designs = Designs(faces)
         self._photographs = Photographs(photographs)
         self._table = table

@@ -6,8 +6,8 @@ import re
 
 import pytest
 
+from crnn_deploy.synthesis.designs import CharactersNotCovered
 from crnn_deploy.synthesis.fonts import FontsMissing
-from crnn_deploy.synthesis.renderer import CharactersNotCovered
 
 
 @pytest.mark.parametrize(

@@ -14,10 +14,10 @@ from matplotlib import get_data_path
 from numpy.typing import NDArray
 
 from crnn_deploy.synthesis.coverage import as_drawn
+from crnn_deploy.synthesis.designs import CharactersNotCovered
 from crnn_deploy.synthesis.document_effects import EFFECTS, DocumentEffect
 from crnn_deploy.synthesis.documents import DocumentRenderer
 from crnn_deploy.synthesis.fonts import FOLDERS, Face, scan
-from crnn_deploy.synthesis.renderer import CharactersNotCovered
 
 MATPLOTLIB = Path(get_data_path()) / "fonts"  # which every machine has
 ALPHABET = "".join(chr(code) for code in range(32, 127)) + "éÄß€«»"

@@ -99,10 +99,8 @@ def test_fetched_fonts_are_all_taken_and_each_design_is_in_one_split() -> None:
     if not FETCHED.is_dir():
         pytest.skip("no fonts in runs/fonts; training/fetch.py fonts fetches them")
     found = {face.path.name: face for face in scan(folders=[FETCHED])}
-    assert found.keys() == listed_fonts().keys()
-    assert {name: face.sha256 for name, face in found.items()} == {
-        name: font.sha256 for name, font in listed_fonts().items()
-    }
+    latin = {name: font.sha256 for name, font in listed_fonts().items() if font.subset == "latin"}
+    assert {name: face.sha256 for name, face in found.items()} == latin
     splits = defaultdict(set)
     for face in found.values():
         splits[face.lineage].add(face.split)
@@ -111,5 +109,5 @@ def test_fetched_fonts_are_all_taken_and_each_design_is_in_one_split() -> None:
     assert all(len(split) == 1 for split in splits.values())
     assert 25 <= len(held_out) <= 45 and len(splits) > 300
     table = tomllib.loads(Path(fonts.__file__).with_name("fonts.toml").read_text(encoding="utf-8"))
-    of_debian = {"paratype", "garamond", "jetbrains", "noto-serif-cjk"}
+    of_debian = {"paratype", "garamond", "jetbrains", "noto-serif-cjk", "zen-hei", "arphic-kai"}
     assert set(table["split"]["held-out"]) - held_out == of_debian

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from crnn_deploy.runtime.recognizer import Recognizer
 from crnn_deploy.synthesis.backgrounds import PhotographUnreadable
 from crnn_deploy.synthesis.baselines import Placement, View
+from crnn_deploy.synthesis.designs import CharactersNotCovered
 from crnn_deploy.synthesis.fonts import Face, scan
 from crnn_deploy.synthesis.legibility import visible
-from crnn_deploy.synthesis.renderer import CharactersNotCovered
 from crnn_deploy.synthesis.scene import SceneRenderer
 from crnn_deploy.synthesis.scene_table import EFFECTS, alone
 

@@ -23,10 +23,11 @@ from PIL import Image, ImageDraw, ImageFont
 
 from crnn_deploy.synthesis.chinese_texts import CHINESE_KINDS
 from crnn_deploy.synthesis.dataset import Polarity, SyntheticDataset
+from crnn_deploy.synthesis.designs import CharactersNotCovered
 from crnn_deploy.synthesis.effects import augmented
 from crnn_deploy.synthesis.fonts import FOLDERS, Face, scan, write_font_manifest
 from crnn_deploy.synthesis.glyphs import Run, TypesetLine, set_line
-from crnn_deploy.synthesis.renderer import CharactersNotCovered, Renderer
+from crnn_deploy.synthesis.renderer import Renderer
 from crnn_deploy.synthesis.texts import KINDS as ALL_KINDS
 from crnn_deploy.synthesis.texts import TextsImpossible, TextSource, read_words
 
