@@ -113,6 +113,12 @@ class SyntheticConfig(_Section):
     photographs: Path | None = None  # folder of backgrounds for scenes; none: made-up textures alone
     size: Count | None = None  # images; none: without end
 
+    @model_validator(mode="after")
+    def _photographs_for_scenes(self) -> SyntheticConfig:
+        if self.photographs is not None and self.style != "scene":
+            raise ValueError("`photographs` are backgrounds of the style `scene`; leave them out")
+        return self
+
 
 class DataConfig(_Section):
     """Labelled images: on disk, or drawn."""

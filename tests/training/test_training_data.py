@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, get_args
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -14,8 +16,10 @@ from hypothesis import strategies as st
 
 from crnn_deploy.datasets import Sample
 from crnn_deploy.manifest import Manifest, StepRule, WidthRule
-from crnn_deploy.training.config import Config
-from crnn_deploy.training.data import BatchStream, TrainingDataInvalid
+from crnn_deploy.runtime.images.pixels import read_image
+from crnn_deploy.synthesis.dataset import Style
+from crnn_deploy.training.config import Config, DataConfig
+from crnn_deploy.training.data import BatchStream, TrainingDataInvalid, open_source
 
 DIGITS = "0123456789"
 
@@ -118,3 +122,33 @@ def test_what_cannot_be_trained_on_is_left_out() -> None:
         _ = stream_of([*bad, bad[0], good[0]], batch=4, window=2)[0]
     with pytest.raises(TrainingDataInvalid, match="empty"):
         stream_of([])
+
+
+def drawn(**synthetic: Any) -> DataConfig:
+    return DataConfig.model_validate({"synthetic": {"kinds": {"number": 1}, **synthetic}})
+
+
+def test_each_style_draws_its_own_images_of_the_same_texts() -> None:
+    sets = {style: open_source(drawn(style=style), DIGITS + "+-.,:/%$", 3) for style in get_args(Style)}
+    texts = {style: [found[i].text for i in range(4)] for style, found in sets.items()}
+    assert texts["print"] == texts["scene"] == texts["document"]
+    images = {style: [read_image(found[i].image) for i in range(4)] for style, found in sets.items()}
+    assert [image.ndim for style in ("print", "scene", "document") for image in images[style][:1]] == [
+        2,
+        3,
+        2,
+    ]
+    again = open_source(drawn(style="scene"), DIGITS + "+-.,:/%$", 3)
+    assert all(np.array_equal(a, read_image(again[i].image)) for i, a in enumerate(images["scene"]))
+
+
+def test_photographs_are_backgrounds_and_a_folder_without_them_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(TrainingDataInvalid, match=r"no photographs \(.jpg\).*training/fetch.py"):
+        open_source(drawn(style="scene", photographs=tmp_path), DIGITS, 3)
+    rng = np.random.default_rng(0)
+    cv2.imwrite(str(tmp_path / "a.jpg"), rng.integers(0, 256, (300, 400, 3), np.uint8))
+    alphabet = DIGITS + "+-.,:/%$"
+    with_photographs = open_source(drawn(style="scene", photographs=tmp_path), alphabet, 3)
+    without = open_source(drawn(style="scene"), alphabet, 3)
+    pairs = [(read_image(with_photographs[i].image), read_image(without[i].image)) for i in range(12)]
+    assert not all(np.array_equal(a, b) for a, b in pairs)
