@@ -4,12 +4,13 @@ python training/digits.py OUT
 """
 
 import csv
-import sys
 from pathlib import Path
 
+import click
 import cv2
 import numpy as np
 
+from crnn_deploy.cli.script import ScriptCommand
 from crnn_deploy.synthesis.dataset import SyntheticDataset
 from crnn_deploy.synthesis.fonts import scan
 from crnn_deploy.synthesis.renderer import Renderer
@@ -50,6 +51,12 @@ def draw(folder: Path, texts: TextSource, seed: int, count: int, augmented: rang
         csv.writer(file).writerows([("filename", "words"), *rows])
 
 
-out = Path(sys.argv[1])
-draw(out / "short", Short(DIGITS, [], {"random": 1}), 21, SHORT, range(3, 4), 1.0)
-draw(out / "all", TextSource(DIGITS, [], {"random": 1}), 11, ALL, range(1, 4, 2), 0.08)
+@click.command(cls=ScriptCommand, help=__doc__)
+@click.argument("out", type=click.Path(path_type=Path))
+def main(out: Path) -> None:
+    draw(out / "short", Short(DIGITS, [], {"random": 1}), 21, SHORT, range(3, 4), 1.0)
+    draw(out / "all", TextSource(DIGITS, [], {"random": 1}), 11, ALL, range(1, 4, 2), 0.08)
+
+
+if __name__ == "__main__":
+    main()

@@ -22,6 +22,7 @@ from typing import Any
 import click
 from PIL import Image
 
+from crnn_deploy.cli.script import ScriptCommand
 from crnn_deploy.files import replacing, sha256, write
 from crnn_deploy.synthesis.fontsource import ListedFont, listed_fonts
 
@@ -36,13 +37,17 @@ def main() -> None:
     """Fetch fonts and photographs for drawn scene text."""
 
 
-@main.command()
+@main.command(cls=ScriptCommand)
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path), default="runs/fonts")
 @click.option("--chinese", is_flag=True, help="those for simplified Chinese, in place of the Latin ones")
 def fonts(folder: Path, chinese: bool) -> None:
     """Fetch the fonts of fontsource.toml from npm into FOLDER (runs/fonts)."""
     missing: dict[str, list[ListedFont]] = defaultdict(list)
-    wanted = [font for font in listed_fonts().values() if (font.subset != "latin") == chinese]
+    try:
+        listed = listed_fonts().values()
+    except (ValueError, KeyError) as error:
+        raise click.UsageError(f"crnn_deploy/synthesis/fontsource.toml cannot be read: {error}") from error
+    wanted = [font for font in listed if (font.subset != "latin") == chinese]
     for font in wanted:
         path = folder / font.name
         if not path.is_file() or sha256(path) != font.sha256:
@@ -73,11 +78,11 @@ def _from_npm(wanted: dict[str, list[ListedFont]]) -> Iterator[tuple[ListedFont,
                 yield font, content
 
 
-@main.command()
+@main.command(cls=ScriptCommand)
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path), default="runs/photographs")
 def photographs(folder: Path) -> None:
     """Fetch the photographs of photographs.toml from Debian's packages into FOLDER (runs/photographs)."""
-    table = tomllib.loads(PHOTOGRAPHS.read_text(encoding="utf-8"))
+    table = _listed_photographs()
     failed = False
     for package, rows in table.items():
         missing = {name: row for name, row in rows.items() if not _photograph(folder, name).is_file()}
@@ -93,6 +98,18 @@ def photographs(folder: Path) -> None:
     click.echo(f"{folder}: {there} of {len(names)} photographs")
     if failed:
         raise SystemExit(1)
+
+
+def _listed_photographs() -> dict[str, dict[str, Any]]:
+    """The rows of the list by package and name."""
+    try:
+        table = tomllib.loads(PHOTOGRAPHS.read_text(encoding="utf-8"))
+    except ValueError as error:  # no TOML, no UTF-8
+        raise click.UsageError(f"{PHOTOGRAPHS} cannot be read: {error}") from error
+    for name, row in (named for rows in table.values() for named in rows.items()):
+        if not {"file", "sha256"} <= row.keys():
+            raise click.UsageError(f"{PHOTOGRAPHS}: {name} lacks its file or its sha256; write both")
+    return table
 
 
 def _photograph(folder: Path, name: str) -> Path:
@@ -122,7 +139,9 @@ def _run(command: Sequence[str], folder: Path) -> None:
     try:
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     except FileNotFoundError as error:
-        raise click.ClickException(f"there is no {command[0]} on this machine") from error
+        raise click.ClickException(
+            f"there is no {command[0]} on this machine; install it, and start again"
+        ) from error
     if done.returncode:
         said = " ".join((done.stderr or done.stdout).split())[-600:]
         raise click.ClickException(f"{' '.join(command[:3])} failed with code {done.returncode}: {said}")

@@ -15,22 +15,27 @@ the rows of the characters that are in both.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
 import torch
 from torch import Tensor, nn
 
+from crnn_deploy.cli.script import ScriptCommand
 from crnn_deploy.export.reference import open_reference, reference_of
+from crnn_deploy.files import check_outputs
 from crnn_deploy.networks.compact import CompactCRNN
 from crnn_deploy.recipes.recipe import find_recipe
 from crnn_deploy.recipes.settings import CheckpointSettings
 from crnn_deploy.training.state import save_weights
 
+_STAGES = (0, 1, 3, 6, 10)  # of the features, the five that change the size
+_MOST = 4096  # channels, units or features
 _LIKENESS = 1e-3  # largest difference of a logit that rounding makes
 
 
-def widened(old: CompactCRNN, widths: list[int], hidden: int) -> CompactCRNN:
+def widened(old: CompactCRNN, widths: Sequence[int], hidden: int) -> CompactCRNN:
     """The network with more channels after each change of size and more LSTM units; the same logits.
 
     Shape: as `CompactCRNN`
@@ -86,22 +91,54 @@ def factorised(classifier: nn.Linear, head: int) -> nn.Sequential:
     return nn.Sequential(first, second)
 
 
-@click.command()
+def widths_of(_: click.Context, option: click.Parameter, text: str) -> tuple[int, ...]:
+    widths = tuple(int(part) if part.strip().isdecimal() else 0 for part in text.split(","))
+    if len(widths) != 5 or not all(1 <= width <= _MOST for width in widths):
+        raise click.BadParameter(
+            f"{text!r} is not five numbers from 1 to {_MOST} by commas, such as 32,64,128,192,256"
+        )
+    return widths
+
+
+def check_larger(old: CompactCRNN, widths: Sequence[int], hidden: int) -> None:
+    """Raises click.UsageError where a size is smaller than it was."""
+    state = old.state_dict()
+    before = [len(state[f"features.{stage}.0.weight"]) for stage in _STAGES]
+    if any(new < width for new, width in zip(widths, before, strict=True)):
+        raise click.UsageError(f"no width may be smaller than it was: {','.join(map(str, before))}")
+    if hidden < old.sequence.hidden_size:
+        raise click.UsageError(f"--hidden may not be smaller than it was: {old.sequence.hidden_size}")
+    if not isinstance(old.classifier, nn.Linear):
+        raise click.UsageError("its last layer is a product of two (--head) already, which cannot be grown")
+
+
+@click.command(cls=ScriptCommand, help=__doc__)
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @click.argument("output", type=click.Path(path_type=Path))
-@click.option("--widths", required=True, help="channels after each of the five changes of size, by commas")
-@click.option("--hidden", required=True, type=int, help="LSTM units per direction")
-@click.option("--head", type=int, help="features between the LSTM and the classes, in place of one layer")
+@click.option(
+    "--widths",
+    required=True,
+    callback=widths_of,
+    help="channels after each of the five changes of size, by commas",
+)
+@click.option("--hidden", required=True, type=click.IntRange(1, _MOST), help="LSTM units per direction")
+@click.option(
+    "--head",
+    type=click.IntRange(1, _MOST),
+    help="features between the LSTM and the classes, in place of one layer",
+)
 @click.option("--recipe", help="input rule of the new network; the checkpoint's where it is left out")
 def main(
-    checkpoint: Path, output: Path, widths: str, hidden: int, head: int | None, recipe: str | None
+    checkpoint: Path, output: Path, widths: tuple[int, ...], hidden: int, head: int | None, recipe: str | None
 ) -> None:
+    check_outputs((output,), (checkpoint,))
     torch.manual_seed(0)
     opened = open_reference(checkpoint, CheckpointSettings(None))
     old = opened.module
     if not isinstance(old, CompactCRNN):
-        raise click.ClickException(f"{checkpoint} is a {type(old).__name__}, not a compact network")
-    new = widened(old, [int(width) for width in widths.split(",")], hidden)
+        raise click.UsageError(f"{checkpoint} is a {type(old).__name__}, not a compact network")
+    check_larger(old, widths, hidden)
+    new = widened(old, widths, hidden)
     images = torch.randn(4, old.features[0][0].in_channels, old.height, 200)
     with torch.no_grad():
         difference = (old.eval()(images) - new.eval()(images)).abs().max().item()

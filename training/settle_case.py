@@ -13,6 +13,9 @@ from pathlib import Path
 
 import click
 
+from crnn_deploy.cli.script import ScriptCommand
+from crnn_deploy.files import check_outputs, write
+
 
 def settled(label: str, reading: str) -> str | None:
     """The label in the case that the image shows; None where the reading does not tell it."""
@@ -25,21 +28,33 @@ def settled(label: str, reading: str) -> str | None:
     return "".join(" " if letter == " " else next(told) for letter in label)
 
 
-@click.command()
-@click.argument("labels", type=click.Path(path_type=Path, exists=True))
-@click.argument("readings", type=click.Path(path_type=Path, exists=True))
+def rows(path: Path) -> list[tuple[str, str]]:
+    """Image and text of each line. What stands after a second tab is not read, nor are empty lines."""
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except UnicodeDecodeError as error:
+        raise click.UsageError(f"{path} is not UTF-8; save it as UTF-8") from error
+    found = []
+    for number, line in enumerate(lines, 1):
+        image, tab, rest = line.partition("\t")
+        if line and not tab:
+            raise click.UsageError(f"{path}, line {number} has no tab; it must be image<TAB>text")
+        if line:
+            found.append((image, rest.split("\t")[0]))
+    return found
+
+
+@click.command(cls=ScriptCommand, help=__doc__)
+@click.argument("labels", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.argument("readings", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @click.argument("output", type=click.Path(path_type=Path))
 def main(labels: Path, readings: Path, output: Path) -> None:
-    rows = (line.split("\t") for line in readings.read_text(encoding="utf-8").splitlines())
-    read = {row[0]: row[1] for row in rows}
-    kept, count = [], 0
-    for line in labels.read_text(encoding="utf-8").splitlines():
-        image, _, label = line.partition("\t")
-        count += 1
-        if (text := settled(label, read.get(image, ""))) is not None:
-            kept.append(f"{image}\t{text}\n")
-    output.write_text("".join(kept), encoding="utf-8")
-    click.echo(f"{output}: {len(kept)} of {count} labels, {count - len(kept)} left out")
+    check_outputs((output,), (labels, readings))
+    read, labelled = dict(rows(readings)), rows(labels)
+    texts = [(image, settled(label, read.get(image, ""))) for image, label in labelled]
+    kept = [f"{image}\t{text}\n" for image, text in texts if text is not None]
+    write(output, "".join(kept))
+    click.echo(f"{output}: {len(kept)} of {len(texts)} labels, {len(texts) - len(kept)} left out")
 
 
 if __name__ == "__main__":

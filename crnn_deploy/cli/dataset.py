@@ -270,8 +270,13 @@ def effects(style: Any, output: Path, folders: tuple[Path, ...], photographs: Pa
     if photographs is not None and style != "scene":
         raise click.UsageError("--photographs is for the style `scene`")
     check_reports(output)
-    faces = scan("latin", folders or FOLDERS)
     found = sorted(photographs.glob("*.jpg")) if photographs is not None else []
+    if photographs is not None and not found:
+        raise click.UsageError(
+            f"there are no photographs (.jpg) in {photographs}; fetch them (python training/fetch.py "
+            "photographs), or leave --photographs out"
+        )
+    faces = scan("latin", folders or FOLDERS)
     samples = effect_samples(style, faces, found)
     write(output, cv2.imencode(".png", contact_sheet(samples, faces))[1].tobytes())
 

@@ -194,7 +194,8 @@ def infer(
     if precision == "int8":
         if (quantised := int8_of(model)) is None:
             raise click.UsageError(
-                f"--precision int8 is for a shipped model that has an INT8 file; {model} is none"
+                f"--precision int8 takes the INT8 file of a shipped model, and {model} is not such a "
+                "model; leave --precision out, and name an INT8 file of your own with --model"
             )
         model = quantised
     _check_outputs(output, draw, (*paths, model, decoding["lexicon"], decoding["lm"]))

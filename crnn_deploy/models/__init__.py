@@ -47,6 +47,9 @@ def model_file(given: str | PathLike[str]) -> Path:
 
 
 def int8_of(model: Path) -> Path | None:
-    """The INT8 file of a shipped model; None where it has none, and of a model that is not shipped."""
-    fellow = model.with_suffix(".int8.onnx")
+    """The INT8 file of a shipped model, which is itself where it is one already.
+
+    None where the model has none or is not shipped.
+    """
+    fellow = model if model.name.endswith(".int8.onnx") else model.with_suffix(".int8.onnx")
     return fellow if {model, fellow} <= {*shipped().values()} else None

@@ -116,7 +116,7 @@ class SyntheticConfig(_Section):
     @model_validator(mode="after")
     def _photographs_for_scenes(self) -> SyntheticConfig:
         if self.photographs is not None and self.style != "scene":
-            raise ValueError("`photographs` are backgrounds of the style `scene`; leave them out")
+            raise ValueError("`photographs` are backgrounds of `style: scene`; set it, or leave them out")
         return self
 
 

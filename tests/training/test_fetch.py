@@ -170,6 +170,36 @@ def test_what_npm_says_is_passed_on(
     assert result.exit_code == 1 and "there is no npm on this machine" in result.stderr
 
 
+def test_a_folder_that_cannot_be_written_is_one_line(
+    fetch: Any, shelf: Path, listed: dict[str, ListedFont], tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    result = run(fetch, "fonts", tmp_path / "file" / "fonts")
+    assert result.exit_code == 2 and "Error: cannot write" in result.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("error", [ValueError("line 3"), KeyError("families")])
+def test_a_broken_list_of_fonts_is_one_line(
+    error: Exception, fetch: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken() -> None:
+        raise error
+
+    monkeypatch.setattr(fetch, "listed_fonts", broken)
+    result = run(fetch, "fonts", tmp_path)
+    assert result.exit_code == 2 and "fontsource.toml cannot be read" in result.stderr.splitlines()[-1]
+
+
+def test_ctrl_c_ends_with_130(
+    fetch: Any, shelf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(fetch, "listed_fonts", stopped)
+    assert run(fetch, "fonts", tmp_path).exit_code == 130
+
+
 # --- photographs ---
 
 
@@ -236,6 +266,18 @@ def test_a_package_of_another_version_is_an_error(
     result = run(fetch, "photographs", tmp_path / "photographs")
     assert result.exit_code == 1 and said in result.stderr
     assert [path.name for path in (tmp_path / "photographs").iterdir()] == ["lakes-1.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("[a", "cannot be read"), ('[a]\nb = { file = "c" }', "b lacks its file or its sha256")],
+)
+def test_a_broken_list_of_photographs_is_one_line(
+    text: str, said: str, fetch: Any, pictures: Path, tmp_path: Path
+) -> None:
+    pictures.write_text(text)
+    result = run(fetch, "photographs", tmp_path / "photographs")
+    assert result.exit_code == 2 and said in result.stderr.splitlines()[-1]
 
 
 def test_the_list_of_photographs_holds_together() -> None:

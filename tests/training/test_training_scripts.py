@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from click.testing import CliRunner
 
 from crnn_deploy.export.reference import open_reference
 from crnn_deploy.networks.compact import CompactCRNN
@@ -68,8 +70,38 @@ def test_a_network_of_another_kind_is_not_grown(tmp_path: Path) -> None:
     done = run(
         "grow.py", tmp_path / "other.pth", tmp_path / "wide.pth", "--widths", "9,9,9,9,9", "--hidden", "9"
     )
-    assert done.returncode != 0
+    assert done.returncode == 2 and "Traceback" not in done.stderr
     assert not (tmp_path / "wide.pth").exists()
+
+
+@pytest.mark.parametrize(
+    ("sizes", "said"),
+    [
+        ("--widths 16,48,96,128,192 --hidden 128", "no width may be smaller than it was: 24,48,96,128,192"),
+        ("--widths 24,48 --hidden 128", "'24,48' is not five numbers"),
+        ("--widths 24,48,96,128,x --hidden 128", "is not five numbers"),
+        ("--widths 24,48,96,128,192 --hidden 64", "--hidden may not be smaller than it was: 128"),
+        ("--widths 24,48,96,128,192 --hidden 128 --head 0", "'--head': 0 is not in the range"),
+        ("--widths 24,48,96,128,192 --hidden 128 --recipe nosuch", "there is no recipe 'nosuch'"),
+    ],
+)
+def test_sizes_that_cannot_be_grown_to_are_one_line(
+    tmp_path: Path, sizes: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(ROOT / "training")
+    main = importlib.import_module("grow").main
+    done = CliRunner().invoke(
+        main, [str(ROOT / "training" / "default.pth"), str(tmp_path / "o.pth"), *sizes.split()]
+    )
+    assert done.exit_code == 2 and said in done.stderr.splitlines()[-1]
+    assert not (tmp_path / "o.pth").exists()
+
+
+def test_a_network_with_a_factorised_head_is_not_grown_again(tmp_path: Path) -> None:
+    sizes = ("--widths", "24,48,96,128,192", "--hidden", "128", "--head", "8")
+    assert run("grow.py", ROOT / "training" / "default.pth", tmp_path / "start.pth", *sizes).returncode == 0
+    done = run("grow.py", tmp_path / "start.pth", tmp_path / "again.pth", *sizes)
+    assert done.returncode == 2 and "a product of two" in done.stderr.splitlines()[-1]
 
 
 @pytest.mark.parametrize(
@@ -92,3 +124,33 @@ def test_the_case_of_a_reading_settles_a_label_that_it_equals(
     assert done.returncode == 0, done.stderr
     written = (tmp_path / "settled.tsv").read_text(encoding="utf-8")
     assert written == ("" if settled is None else f"a.png\t{settled}\n")
+
+
+def settle(folder: Path, labels: bytes, readings: bytes, output: str = "settled.tsv") -> tuple[int, str]:
+    (folder / "labels.tsv").write_bytes(labels)
+    (folder / "readings.tsv").write_bytes(readings)
+    done = run("settle_case.py", folder / "labels.tsv", folder / "readings.tsv", folder / output)
+    return done.returncode, done.stderr
+
+
+def test_labels_with_line_ends_of_windows_and_empty_lines_are_read(tmp_path: Path) -> None:
+    assert settle(tmp_path, b"\xef\xbb\xbfa\tFOO\r\n\r\nb\t12\r\n", b"a\tFoo\r\nb\t\r\n\r\n") == (0, "")
+    assert (tmp_path / "settled.tsv").read_bytes() == b"a\tFoo\nb\t12\n"
+
+
+@pytest.mark.parametrize(
+    ("labels", "readings", "output", "said"),
+    [
+        (b"a\tFOO\nb\n", b"a\tFoo\n", "settled.tsv", "labels.tsv, line 2 has no tab"),
+        (b"a\tFOO\n", b"a\n", "settled.tsv", "readings.tsv, line 1 has no tab"),
+        (b"\xff\t\n", b"", "settled.tsv", "labels.tsv is not UTF-8"),
+        (b"a\t1\n", b"", "labels.tsv", "labels.tsv is read by this command"),
+        (b"a\t1\n", b"", "labels.tsv/out.tsv", "labels.tsv is not a folder"),
+    ],
+)
+def test_labels_that_cannot_be_settled_are_one_line(
+    tmp_path: Path, labels: bytes, readings: bytes, output: str, said: str
+) -> None:
+    code, error = settle(tmp_path, labels, readings, output)
+    assert code == 2 and said in error.splitlines()[-1] and "Traceback" not in error
+    assert (tmp_path / "labels.tsv").read_bytes() == labels
