@@ -126,7 +126,7 @@ def test_every_optimiser_is_torchs_and_decays_matrices_alone(name: str, plain: d
         (("train.0={synthetic: {kinds: {word: 1}, style: cartoon}}",), "train.0.synthetic.style"),
         (
             ("train.0={synthetic: {kinds: {word: 1}, photographs: x}}",),
-            "train.0.synthetic: .*style `scene`",
+            "train.0.synthetic: .*`style: scene`",
         ),
         (("network.head=8",), "network: .*`head` belongs to the network `compact`"),
         (("network={name: compact, widths: [1, 2, 3]}",), "network.widths"),
