@@ -50,3 +50,10 @@ def test_photographs_belong_to_scenes(tmp_path: Path) -> None:
     ]
     done = CliRunner().invoke(main, command)
     assert done.exit_code == 2 and "for the style `scene`" in done.output
+
+
+def test_a_folder_without_photographs_is_an_error(tmp_path: Path) -> None:
+    command = ["dataset", "effects", "scene", "-o", str(tmp_path / "a.png"), "--photographs", str(tmp_path)]
+    done = CliRunner().invoke(main, command)
+    assert done.exit_code == 2 and "there are no photographs (.jpg)" in done.output
+    assert not (tmp_path / "a.png").exists()
