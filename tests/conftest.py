@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import crnn_deploy  # noqa: F401  # before ONNX Runtime, which reports to its maker otherwise
 
@@ -14,6 +15,9 @@ from paper_gpu import PaperCuda, PaperTrt
 
 from crnn_deploy.runtime.backends import driver, trt
 from crnn_deploy.runtime.backends.driver import Driver, Gpu
+
+if TYPE_CHECKING:
+    from crnn_deploy.synthesis.fonts import Face
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -71,3 +75,19 @@ def cuda(monkeypatch: pytest.MonkeyPatch) -> PaperCuda:
     monkeypatch.setattr(trt, "open_cuda", lambda: paper)
     paper.library = library
     return paper
+
+
+@pytest.fixture(scope="session")
+def faces() -> list[Face]:
+    """The fonts inside matplotlib, which every machine with the tests has."""
+    from matplotlib import get_data_path
+
+    from crnn_deploy.synthesis.fonts import scan
+
+    return scan(folders=[Path(get_data_path()) / "fonts"])
+
+
+@pytest.fixture(scope="session")
+def sans(faces: list[Face]) -> Face:
+    [face] = [face for face in faces if face.path.name == "DejaVuSans.ttf"]
+    return face

@@ -31,6 +31,7 @@ from crnn_deploy.files import sha256, write
 from crnn_deploy.synthesis.fontsource import listed_fonts
 
 __all__ = [
+    "FIRST_CJK",
     "FOLDERS",
     "Face",
     "FontsMissing",
@@ -50,7 +51,7 @@ _SUFFIXES = {".ttf", ".otf", ".ttc", ".woff"}
 _PROBES = "aegmqrst"
 _PROBE_SIZE = 64  # pixels of em
 _SIDE = 24  # pixels a probe's bounding box is scaled to
-_FIRST_CJK = 0x2E80  # of the radicals; kana, ideographs, hangul and full-width forms are beyond
+FIRST_CJK = 0x2E80  # of the radicals; kana, ideographs, hangul and full-width forms are beyond
 _SLANTS = (0.0, 0.22)
 _LIKE_LETTERS = 0.45  # median correlation with the references; symbol fonts are below
 _LIKE_CAPITALS = 0.85  # median correlation of small letters with capitals; small capitals are above
@@ -92,7 +93,7 @@ def packages(tier: Tier) -> list[str]:
 
 def tier_of(alphabet: Iterable[str]) -> Tier:
     """The fonts that an alphabet needs."""
-    return "cjk" if any(ord(c) >= _FIRST_CJK for token in alphabet for c in token) else "latin"
+    return "cjk" if any(ord(c) >= FIRST_CJK for token in alphabet for c in token) else "latin"
 
 
 def scan(tier: Tier = "latin", folders: Sequence[Path] = FOLDERS) -> list[Face]:

@@ -6,19 +6,19 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from crnn_deploy.synthesis.fonts import Face
+from crnn_deploy.synthesis.fonts import FIRST_CJK, Face
 
-__all__ = ["Atlas", "Run", "TypesetLine", "draw_glyph", "set_line"]
+__all__ = ["Atlas", "Run", "TypesetLine", "draw_glyph", "laid_together", "set_line"]
 
 _FONTS = 4096  # open at a time
 _GLYPHS = 2**29  # bytes of drawn glyphs that are kept: all that Latin needs, a third of Chinese
 _GLYPH = 500  # bytes that one takes besides its pixels
-_FIRST_CJK = "\u2e80"  # of the radicals; kana, ideographs, hangul and full-width forms are beyond
 _KERNING_SIZE = 64  # pixels of em it is measured at
 _MARGIN = 2  # pixels around the ink of a mask
 
@@ -130,7 +130,7 @@ def set_line(runs: Sequence[Run]) -> TypesetLine | None:
         raised = round(run.raised * run.size)
         for at, character in enumerate(run.text):
             pair = run.text[at - 1 : at + 1] if at else ""
-            if pair and max(pair) < _FIRST_CJK:  # beyond, nothing is kerned, and there are too many pairs
+            if pair and ord(max(pair)) < FIRST_CJK:  # beyond, nothing is kerned, and there are too many pairs
                 pen += kerning[pair] * run.size
             mask, left, top, advance = _atlas.glyph(font, character)
             if mask.size:
@@ -138,12 +138,23 @@ def set_line(runs: Sequence[Run]) -> TypesetLine | None:
             pen += advance + run.spacing * run.size
     if not placed:
         return None
-    left = min(x for _, x, _ in placed) - _MARGIN
-    top = min(y for _, _, y in placed) - _MARGIN
-    right = max(x + mask.shape[1] for mask, x, _ in placed) + _MARGIN
-    bottom = max(y + mask.shape[0] for mask, _, y in placed) + _MARGIN
-    canvas = np.zeros((bottom - top, right - left), np.uint8)
+    canvas, _, _ = laid_together(placed, _MARGIN)
+    return TypesetLine(canvas, max(run.size for run in runs))
+
+
+def laid_together(
+    placed: Sequence[tuple[NDArray[Any], int, int]], margin: int = 0
+) -> tuple[NDArray[Any], int, int]:
+    """Masks (H, W), each with its left edge and top, on one canvas; and where the canvas begins.
+
+    Where masks overlap, the larger number counts.
+    """
+    left = min(x for _, x, _ in placed) - margin
+    top = min(y for _, _, y in placed) - margin
+    right = max(x + mask.shape[1] for mask, x, _ in placed) + margin
+    bottom = max(y + mask.shape[0] for mask, _, y in placed) + margin
+    canvas = np.zeros((bottom - top, right - left), placed[0][0].dtype)
     for mask, x, y in placed:
         window = canvas[y - top : y - top + mask.shape[0], x - left : x - left + mask.shape[1]]
         np.maximum(window, mask, out=window)
-    return TypesetLine(canvas, max(run.size for run in runs))
+    return canvas, left, top

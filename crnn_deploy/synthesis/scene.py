@@ -30,7 +30,7 @@ from crnn_deploy.synthesis.baselines import Placement, View, drawn_placement
 from crnn_deploy.synthesis.camera import taken
 from crnn_deploy.synthesis.designs import Designs, check_covered
 from crnn_deploy.synthesis.fonts import Face
-from crnn_deploy.synthesis.glyphs import Run, set_line
+from crnn_deploy.synthesis.glyphs import Run, laid_together, set_line
 from crnn_deploy.synthesis.legibility import visible
 from crnn_deploy.synthesis.scene_ink import AROUND, Paint, letters
 from crnn_deploy.synthesis.scene_light import in_front
@@ -203,13 +203,7 @@ class SceneRenderer:
             placed.append((other, x, y))
         if len(placed) == 1:
             return _Page(mask, middle, seen)
-        left, top = min(x for _, x, _ in placed), min(y for _, _, y in placed)
-        right = max(x + part.shape[1] for part, x, _ in placed)
-        bottom = max(y + part.shape[0] for part, _, y in placed)
-        canvas = np.zeros((bottom - top, right - left), np.uint8)
-        for part, x, y in placed:
-            window = canvas[y - top : y - top + part.shape[0], x - left : x - left + part.shape[1]]
-            np.maximum(window, part, out=window)
+        canvas, left, top = laid_together(placed)
         return _Page(canvas, (middle[0] - left, middle[1] - top), seen)
 
     def _neighbour(

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from crnn_deploy.synthesis.document_effects import DocumentEffect, Medium, filled_loops, heavy, key_tilt
 from crnn_deploy.synthesis.fonts import Face
-from crnn_deploy.synthesis.glyphs import draw_glyph
+from crnn_deploy.synthesis.glyphs import draw_glyph, laid_together
 
 __all__ = ["EffectChance", "PrintedLine", "RasterPrinter", "Typist"]
 
@@ -163,13 +163,7 @@ class RasterPrinter:
             pen += advance
         if not cells:
             return PrintedLine([], self._capital / _CAPITAL * self._pitch, pen * self._pitch)
-        left, top = min(x for _, x, _ in cells), min(y for _, _, y in cells)
-        right = max(x + dots.shape[1] for dots, x, _ in cells)
-        bottom = max(y + dots.shape[0] for dots, _, y in cells)
-        grid = np.zeros((bottom - top, right - left), np.float32)
-        for dots, x, y in cells:
-            window = grid[y - top : y - top + dots.shape[0], x - left : x - left + dots.shape[1]]
-            np.maximum(window, dots, out=window)
+        grid, left, top = laid_together(cells)
         mask = self._printed(grid)
         edge = self._dot  # beside the outermost dots
         place = left * self._pitch - edge, top * self._pitch - edge

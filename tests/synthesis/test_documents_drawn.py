@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from matplotlib import get_data_path
 from numpy.typing import NDArray
 
 from crnn_deploy.synthesis.coverage import as_drawn
@@ -19,14 +17,8 @@ from crnn_deploy.synthesis.document_effects import EFFECTS, DocumentEffect
 from crnn_deploy.synthesis.documents import DocumentRenderer
 from crnn_deploy.synthesis.fonts import FOLDERS, Face, scan
 
-MATPLOTLIB = Path(get_data_path()) / "fonts"  # which every machine has
 ALPHABET = "".join(chr(code) for code in range(32, 127)) + "éÄß€«»"
 NONE = {name: replace(effect, chance=0.0) for name, effect in EFFECTS.items()}
-
-
-@pytest.fixture(scope="module")
-def faces() -> list[Face]:
-    return scan(folders=[MATPLOTLIB])
 
 
 @pytest.fixture(scope="module")

@@ -10,34 +10,21 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from matplotlib import get_data_path
 from numpy.typing import NDArray
 
 from crnn_deploy.runtime.recognizer import Recognizer
 from crnn_deploy.synthesis.backgrounds import PhotographUnreadable
 from crnn_deploy.synthesis.baselines import Placement, View
 from crnn_deploy.synthesis.designs import CharactersNotCovered
-from crnn_deploy.synthesis.fonts import Face, scan
+from crnn_deploy.synthesis.fonts import Face
 from crnn_deploy.synthesis.legibility import visible
 from crnn_deploy.synthesis.scene import SceneRenderer
 from crnn_deploy.synthesis.scene_table import EFFECTS, alone
 
-MATPLOTLIB = Path(get_data_path()) / "fonts"  # which every machine has
 ALPHABET = "".join(chr(code) for code in range(33, 127))
 WORDS = ["Coffee", "HOTEL", "Street", "24", "SALE", "Books", "Open", "www.shop.com", "EXIT", "it's"]
 NONE = {name: replace(effect, chance=0.0) for name, effect in EFFECTS.items()}
 HIDING = {"faint", "fading", "dark", "relief", "highlight", "cover", "photograph", "reflection"}
-
-
-@pytest.fixture(scope="module")
-def faces() -> list[Face]:
-    return scan(folders=[MATPLOTLIB])
-
-
-@pytest.fixture(scope="module")
-def sans(faces: list[Face]) -> Face:
-    [face] = [face for face in faces if face.path.name == "DejaVuSans.ttf"]
-    return face
 
 
 @pytest.fixture(scope="module")

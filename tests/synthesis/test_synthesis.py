@@ -37,17 +37,6 @@ KINDS = [kind for kind in ALL_KINDS if kind not in CHINESE_KINDS]  # test_chines
 WEIGHTS = dict.fromkeys(KINDS, 1.0)
 
 
-@pytest.fixture(scope="module")
-def faces() -> list[Face]:
-    return scan(folders=[MATPLOTLIB])
-
-
-@pytest.fixture(scope="module")
-def sans(faces: list[Face]) -> Face:
-    [face] = [face for face in faces if face.path.name == "DejaVuSans.ttf"]
-    return face
-
-
 def dataset(faces: list[Face], *, polarity: Polarity = "both", is_augmented: bool = True) -> SyntheticDataset:
     texts = TextSource(ALPHABET, ["word", "Apple", "naïve"], WEIGHTS)
     return SyntheticDataset(texts, Renderer(faces, ALPHABET), 5, is_augmented, polarity)
