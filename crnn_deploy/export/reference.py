@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from crnn_deploy.errors import AlphabetMismatch, ModelInvalid, first_line
 from crnn_deploy.export.activation import leaky_relu
 from crnn_deploy.export.checkpoint import Checkpoint, CheckpointUnreadable, load
+from crnn_deploy.export.finite import first_not_finite, why_not_finite
 from crnn_deploy.export.limits import TooLarge, bounded_outputs, bounded_weights
 from crnn_deploy.export.pytorch import ReferenceBackend
 from crnn_deploy.export.steps import probed_widths, step_rule
@@ -56,6 +57,12 @@ def open_reference(path: Path, settings: CheckpointSettings) -> ReferenceBackend
     AlphabetMismatch.
     """
     checkpoint = load(path)
+    if (name := first_not_finite(checkpoint.state)) is not None:
+        raise CheckpointUnreadable(
+            path,
+            f"its weights hold {why_not_finite(checkpoint.state[name])}, first in {name}: the training that "
+            "saved it diverged; take a checkpoint from before, or train again at a lower learning rate",
+        )
     recipe = find_recipe(settings.recipe) if settings.recipe else None
     if recipe is None and checkpoint.recipe is not None:
         try:
