@@ -16,10 +16,14 @@ __all__ = [
     "Dataset",
     "DatasetInvalid",
     "DatasetNotFound",
+    "Fault",
     "Kept",
     "Kind",
+    "Labelled",
+    "RecordInvalid",
     "Sample",
     "open_dataset",
+    "record",
 ]
 
 Kind = Literal["lmdb", "indices", "names", "tabs", "csv", "tsv", "doctr"]
@@ -47,6 +51,18 @@ class DatasetInvalid(CrnnDeployError, ValueError):
         super().__init__(f"{path}: {reason}")
 
 
+Fault = Literal["image missing", "label missing", "label unreadable"]
+
+
+class RecordInvalid(DatasetInvalid):
+    """One sample that is not whole; the others of its dataset are read."""
+
+    def __init__(self, path: str, key: str, reason: str, fault: Fault, *, name: str | None = None) -> None:
+        super().__init__(path, f"{key} {reason}")
+        self.name = f"{path} {key}" if name is None else name  # as of a Sample
+        self.fault = fault
+
+
 @dataclass(frozen=True)
 class Sample:
     """An image and the text that stands in it."""
@@ -62,11 +78,19 @@ class Dataset(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> Sample:
-        """Sample 0 <= index < len(self). Raises IndexError beyond."""
+        """Sample 0 <= index < len(self). Raises IndexError beyond, RecordInvalid where it is not whole."""
         ...
 
 
-class Kept(Dataset, Protocol):
+class Labelled(Dataset, Protocol):
+    """A dataset whose texts are told without reading an image."""
+
+    def glance(self, index: int) -> str:
+        """The text of a sample whose image is there. Raises IndexError, RecordInvalid."""
+        ...
+
+
+class Kept(Labelled, Protocol):
     """A dataset that lies in files."""
 
     def files(self) -> Iterator[str]:
@@ -112,6 +136,14 @@ def open_dataset(
     from crnn_deploy.datasets.labels import open_labels
 
     return open_labels(path, kind, images, characters)
+
+
+def record(dataset: Dataset, index: int) -> Sample | RecordInvalid:
+    """A sample, or why it is none. Raises IndexError, and what drawing a sample raises."""
+    try:
+        return dataset[index]
+    except RecordInvalid as error:
+        return error
 
 
 def _labels_in(folder: str) -> str:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from itertools import chain
 from typing import TextIO
 
-from crnn_deploy.datasets import MOST_LINE, DatasetInvalid, Kind, Sample
+from crnn_deploy.datasets import MOST_LINE, DatasetInvalid, Kind, RecordInvalid, Sample
 from crnn_deploy.files import LineTooLong, lines, open_regular, parse_json, read_regular
 
 __all__ = ["UNUSABLE", "LabelledFiles", "characters_alphabet", "open_labels", "read_characters"]
@@ -56,6 +56,12 @@ class LabelledFiles:
         start, middle, end = self._ends[2 * index : 2 * index + 3]
         path = os.path.join(self._folder, self._data[start:middle].decode())
         return Sample(path, self._data[middle:end].decode(), path)
+
+    def glance(self, index: int) -> str:
+        sample = self[index]
+        if not os.path.exists(sample.name):
+            raise RecordInvalid(self._labels, sample.name, "is missing", "image missing", name=sample.name)
+        return sample.text
 
     def files(self) -> Iterator[str]:
         yield self._labels

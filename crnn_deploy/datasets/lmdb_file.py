@@ -9,12 +9,12 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from typing import Any
 from weakref import WeakValueDictionary
 
-from crnn_deploy.datasets import DatasetInvalid, Sample
+from crnn_deploy.datasets import DatasetInvalid, Fault, RecordInvalid, Sample
 from crnn_deploy.errors import LibraryMissing
 from crnn_deploy.files import parse_json
 from crnn_deploy.process import not_forked
@@ -61,9 +61,12 @@ class LmdbDataset:
         self._count = self._read_count()
         last = self._count - 1
         self._labels_only = self._get(image_key(0)) is None and self._get(label_key(0), b"").startswith(b"{")
-        for key in (label_key(last),) if self._labels_only else (image_key(last), label_key(last)):
-            if self._get(key) is None:
-                raise DatasetInvalid(path, f"num-samples says {self._count}, but there is no {key.decode()}")
+        if self._get(label_key(last)) is None and (self._labels_only or not self._has(image_key(last))):
+            raise DatasetInvalid(
+                path,
+                f"num-samples says {self._count}, but there is no {label_key(last).decode()}; it was cut "
+                "short, or num-samples is wrong",
+            )
         self._opened = None  # so that no process that is forked inherits it
 
     def __len__(self) -> int:
@@ -72,22 +75,44 @@ class LmdbDataset:
     def __getitem__(self, index: int) -> Sample:
         if not 0 <= index < self._count:
             raise IndexError(f"sample {index} of {self._count}")
-        key = label_key(index) if self._labels_only else image_key(index)
-        name = f"{self._path} {key.decode()}"
+        if self._labels_only:
+            return self._file(index)
+        text, key = self._text(index), image_key(index)
+        return Sample(self._need(key, "image missing"), text, f"{self._path} {key.decode()}")
+
+    def glance(self, index: int) -> str:
+        if not 0 <= index < self._count:
+            raise IndexError(f"sample {index} of {self._count}")
+        if self._labels_only:
+            sample = self._file(index)
+            if not os.path.exists(str(sample.image)):
+                reason = f"names {sample.image!r}, which is missing"
+                raise RecordInvalid(self._path, label_key(index).decode(), reason, "image missing")
+            return sample.text
+        text, key = self._text(index), image_key(index)
+        if not self._has(key):
+            raise self._missing(key, "image missing")
+        return text
+
+    def _text(self, index: int) -> str:
+        key = label_key(index)
         try:
-            text = self._need(label_key(index)).decode()
+            return self._need(key, "label missing").decode()
         except UnicodeDecodeError:
-            raise DatasetInvalid(self._path, f"{label_key(index).decode()} is not UTF-8") from None
-        if not self._labels_only:
-            return Sample(self._need(key), text, name)
+            reason = "is not UTF-8"
+            raise RecordInvalid(self._path, key.decode(), reason, "label unreadable") from None
+
+    def _file(self, index: int) -> Sample:
+        """Of labels only: the image is a file."""
+        key, text = label_key(index).decode(), self._text(index)
         try:
             label = parse_json(text)
         except ValueError:
             label = None
         match label:
             case {"filename": str(file), "text": str(text)}:
-                return Sample(os.path.join(self._folder, file), text, name)
-        raise DatasetInvalid(self._path, f'{key.decode()} is not {{"filename": ..., "text": ...}}')
+                return Sample(os.path.join(self._folder, file), text, f"{self._path} {key}")
+        raise RecordInvalid(self._path, key, 'is not {"filename": ..., "text": ...}', "label unreadable")
 
     def files(self) -> Iterator[str]:
         yield from (os.path.join(self._path, name) for name in ("data.mdb", "lock.mdb"))
@@ -120,21 +145,35 @@ class LmdbDataset:
             )
         return count
 
-    def _need(self, key: bytes) -> bytes:
+    def _missing(self, key: bytes, fault: Fault) -> RecordInvalid:
+        return RecordInvalid(self._path, key.decode(), f"is missing, of {self._count} samples", fault)
+
+    def _need(self, key: bytes, fault: Fault) -> bytes:
         value: bytes | None = self._get(key)
         if value is None:
-            raise DatasetInvalid(self._path, f"{key.decode()} is missing, of {self._count} samples")
+            raise self._missing(key, fault)
         return value
 
+    def _has(self, key: bytes) -> bool:
+        """Whether a key is there; its value is not read."""
+        with self._transaction(key, buffers=True) as transaction:
+            return transaction.get(key) is not None
+
     def _get(self, key: bytes, default: Any = None) -> Any:
+        with self._transaction(key) as transaction:
+            return transaction.get(key, default)
+
+    @contextmanager
+    def _transaction(self, key: bytes, *, buffers: bool = False) -> Iterator[Any]:
         lmdb = import_lmdb()
         if self._opened is None or self._opened.process != os.getpid():
             self._opened = _open(self._path)
         try:
-            with self._opened.environment.begin() as transaction:
-                return transaction.get(key, default)
+            with self._opened.environment.begin(buffers=buffers) as transaction:
+                yield transaction
         except lmdb.Error as error:
-            raise DatasetInvalid(self._path, f"{key.decode()} cannot be read: {error}") from None
+            reason = f"cannot be read: {error}"
+            raise RecordInvalid(self._path, key.decode(), reason, "label unreadable") from None
 
 
 class _Opened:
