@@ -11,7 +11,7 @@ import math
 import shutil
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache
@@ -135,18 +135,25 @@ class _Some:
 
 
 def open_source(
-    source: DataConfig, alphabet: Sequence[str], seed: int, material: Material | None = None
+    source: DataConfig,
+    alphabet: Sequence[str],
+    seed: int,
+    material: Material | None = None,
+    told: Callable[[str], object] = lambda line: None,
 ) -> Labelled | SyntheticDataset:
     """The images of one source.
 
     seed: of drawn images
     material: what is drawn from; None: the machine's word lists, and the fonts in the source's folders
+    told: called with a line where labels could be of two kinds
     Raises TrainingDataInvalid, what `open_dataset` raises, FontsMissing, CharactersNotCovered.
     """
     if source.synthetic is not None:
         return _drawn(source.synthetic, alphabet, seed, material)
     assert source.path is not None
-    found = open_dataset(source.path, kind=source.kind, images=source.images, characters=source.characters)
+    found = open_dataset(
+        source.path, kind=source.kind, images=source.images, characters=source.characters, told=told
+    )
     low, high = source.part
     if (low, high) == (0, 1):
         return found
@@ -157,11 +164,14 @@ def open_source(
 
 
 def open_sources(
-    config: Config, alphabet: Sequence[str], material: Material | None = None
+    config: Config,
+    alphabet: Sequence[str],
+    material: Material | None = None,
+    told: Callable[[str], object] = lambda line: None,
 ) -> list[tuple[Labelled | SyntheticDataset, float]]:
     """Every source of training images, and its weight. Raises what `open_source` raises."""
     return [
-        (open_source(source, alphabet, config.seed + 1 + at, material), source.weight)
+        (open_source(source, alphabet, config.seed + 1 + at, material, told), source.weight)
         for at, source in enumerate(config.train)
     ]
 

@@ -97,7 +97,8 @@ def train(
         torch.manual_seed(config.seed)
         model = build(config)
         material = stack.enter_context(unpacked(config.font_pack)) if config.font_pack else None
-        sources = open_sources(config, model.manifest.alphabet, material)
+        first_told = told if rank == 0 else (lambda line: None)
+        sources = open_sources(config, model.manifest.alphabet, material, first_told)
         if not _surveyed(
             config, [dataset for dataset, _ in sources], model.manifest, told, rank, world, device
         ):
