@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import re
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from crnn_deploy.datasets import DatasetInvalid, Kind
-from crnn_deploy.datasets.text_file import first_lines
+from crnn_deploy.datasets.json_file import NAMES, TEXTS
+from crnn_deploy.datasets.text_file import CARRIAGE_RETURNS, first_lines
 from crnn_deploy.files import open_regular, parse_json
 
-__all__ = ["Told", "delimiter_of", "kind_of", "labels_in"]
+__all__ = ["ICDAR_SCRIPT", "Told", "delimiter_of", "kind_of", "labels_in"]
 
 _LOOKED_AT = 20  # lines
 _SUFFIXES: dict[str, Kind] = {
@@ -24,10 +27,13 @@ _IMAGES = ("png", "jpg", "jpeg", "tif", "tiff", "bmp", "webp", "gif", "pgm", "pp
 _IMAGE = rf"[^,;|\t\"]+\.(?:{'|'.join(_IMAGES)})"
 _ICDAR = re.compile(rf"\s*{_IMAGE}\s*,\s*\"", re.IGNORECASE)
 _SCRIPTS = "Arabic|Latin|Chinese|Japanese|Korean|Bangla|Hindi|Symbols|Mixed|None"
-_ICDAR_MLT = re.compile(rf"\s*{_IMAGE}\s*,\s*(?:{_SCRIPTS})\s*,", re.IGNORECASE)
+_ICDAR_BARE = re.compile(rf"\s*{_IMAGE}\s*,\s+[^\s\"]", re.IGNORECASE)
+ICDAR_SCRIPT = re.compile(rf"\s*{_IMAGE}\s*,\s*(?:{_SCRIPTS})\s*,", re.IGNORECASE)
 _DELIMITED = re.compile(rf"\"?(?:{_IMAGE})\"?([,;|\t])", re.IGNORECASE)
-_HEADER = re.compile(r"\"?(?:file_?name|image|path|img_path|image_path|name)\"?([,;|])", re.IGNORECASE)
-_MJSYNTH = re.compile(r"(?:\S*/)?\d+_[^_/\s]+_(\d+)\.jpg(?: \1)?\Z", re.IGNORECASE)
+_MJSYNTH = re.compile(r"(?:\S*[/\\])?\d+_[^_/\s]+_(\d+)\.jpg(?: \1)?\Z", re.IGNORECASE)
+_IAM = re.compile(r"[a-z]\d\d-\d{3}\w*(?:-\d\d){1,2} (?:ok|err) \d+ ")
+_NUMBERS = re.compile(r"\S+(?: \d+){2,}\s*\Z")
+_SEPARATED = re.compile(r"\S+ (\||;|:|::|=|=>|->|,) ")
 _BOXES = re.compile(r"(?:-?\d+(?:\.\d+)?\s*[, ]\s*){4,8}\S")
 
 
@@ -43,6 +49,8 @@ def kind_of(path: str) -> Told:
     if os.path.isdir(path):
         return Told("lmdb")
     suffix = os.path.splitext(path)[1].lower()
+    if suffix == ".csv":
+        return _csv(first_lines(path, _LOOKED_AT))
     if suffix in _SUFFIXES:
         return Told(_SUFFIXES[suffix])
     try:
@@ -54,15 +62,17 @@ def kind_of(path: str) -> Told:
     found = first_lines(path, _LOOKED_AT)
     first = found[0] if found else ""
     if len(found) == 1 and "\r" in first:
-        raise DatasetInvalid(path, "its lines end in CR alone; convert them: tr '\\r' '\\n' < FILE > NEW")
+        raise DatasetInvalid(path, CARRIAGE_RETURNS)
     if "\t" in first:
+        if _is_header(first.split("\t")):
+            return Told("tabs", "its first line is read as a name and a text; --kind tsv reads a header")
         plain = sum("\t" not in line for line in found)
         return Told("tabs", f"{plain} of its first {len(found)} lines have no tab" if plain else None)
     if _is_object(first) or re.match(r"\s*\[\s*(\{|$)", first):
         return Told("objects", "its lines are JSON")
-    if _ICDAR.match(first) or _ICDAR_MLT.match(first):
+    if _is_icdar(found):
         return Told("icdar", "its names end in a comma, as in ICDAR's files")
-    if _DELIMITED.match(first) or (_HEADER.match(first) and " " not in first.split(",")[0]):
+    if _DELIMITED.match(first) or _header_delimiter(first):
         return Told("csv", "its first line has a delimiter after the name")
     if _BOXES.match(first):
         raise DatasetInvalid(
@@ -71,8 +81,66 @@ def kind_of(path: str) -> Told:
         )
     if found and all(map(_MJSYNTH.match, found)):
         return Told("mjsynth", "its texts stand in the names of the images, as in MJSynth's lists")
+    return _names(path, found)
+
+
+def _names(path: str, found: Sequence[str]) -> Told:
+    """The kind that is left. Raises DatasetInvalid for what would give wrong texts in silence."""
+    if any(map(_IAM.search, found)) and (found[0].startswith("#") or _IAM.match(found[0])):
+        raise DatasetInvalid(
+            path,
+            "is a list of IAM, with boxes and tags before the text; write a file of name, tab and text, with "
+            "names such as a01/a01-000u/a01-000u-00-00.png",
+        )
+    marks = {mark[1] if (mark := _SEPARATED.match(line)) else "" for line in found}
+    if len(found) > 1 and len(marks) == 1 and marks != {""}:
+        raise DatasetInvalid(
+            path,
+            f"has {marks.pop()!r} between names and texts; write a tab instead, or, where it belongs to the "
+            "texts, say --kind names",
+        )
+    if found and all(map(_NUMBERS.match, found)):
+        return Told(
+            "names",
+            "its texts are numbers; where they are indexes into a character file, --characters names that",
+        )
     tabs = sum("\t" in line for line in found)
     return Told("names", f"{tabs} of its first {len(found)} lines have a tab" if tabs else None)
+
+
+def _csv(found: Sequence[str]) -> Told:
+    """Of a file that is called .csv: ICDAR's lines have a space between comma and quote, which no CSV has."""
+    if found and all(map(_ICDAR.match, found)) and re.match(r"[^\"]*,\s+\"", found[0]):
+        return Told("icdar", "a space stands between comma and quote, as in ICDAR's files")
+    if found and all(map(_ICDAR_BARE.match, found)):
+        return Told("csv", "its texts begin with a space, which is kept; --kind icdar passes it over")
+    return Told("csv")
+
+
+def _is_icdar(found: Sequence[str]) -> bool:
+    """Whether lines that begin with a name and a comma are ICDAR's, and not those of a CSV."""
+    if not found:
+        return False
+    if ICDAR_SCRIPT.match(found[0]) or all(map(_ICDAR_BARE.match, found)):
+        return True
+    if not _ICDAR.match(found[0]):
+        return False
+    if any(re.match(r"[^\"]*,\s+\"", line) for line in found):
+        return True
+    try:
+        return any(len(row) != 2 for row in csv.reader(found, strict=True) if row)
+    except csv.Error:
+        return True
+
+
+def _is_header(cells: Sequence[str]) -> bool:
+    named = [cell.strip().strip('"').lower() for cell in cells]
+    return sum(cell in NAMES for cell in named) == sum(cell in TEXTS for cell in named) == 1
+
+
+def _header_delimiter(first: str) -> str | None:
+    """The delimiter of a line that is a header."""
+    return next((mark for mark in ",;|\t" if _is_header(first.split(mark))), None)
 
 
 def _is_object(line: str) -> bool:
@@ -88,8 +156,10 @@ def delimiter_of(first: str) -> str:
     """The delimiter of a table, told from its first line; a comma where nothing tells."""
     if declared := re.fullmatch(r"\"?sep=(.)\"?", first.strip()):  # Excel's
         return declared[1]
-    if named := _DELIMITED.match(first) or _HEADER.match(first):
+    if named := _DELIMITED.match(first):
         return named[1]
+    if header := _header_delimiter(first):
+        return header
     counts = {delimiter: first.count(delimiter) for delimiter in ",;\t|"}
     return "," if counts[","] else max(counts, key=lambda delimiter: counts[delimiter])
 

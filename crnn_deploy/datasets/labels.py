@@ -8,11 +8,12 @@ import re
 from array import array
 from collections.abc import Iterable, Iterator
 from itertools import chain
+from typing import Any
 
 from crnn_deploy.datasets import MOST_LINE, DatasetInvalid, Kind, RecordInvalid, Sample
 from crnn_deploy.datasets.json_file import NAMES, TEXTS, read_json
-from crnn_deploy.datasets.kinds import delimiter_of
-from crnn_deploy.datasets.text_file import first_lines, opened_text
+from crnn_deploy.datasets.kinds import ICDAR_SCRIPT, delimiter_of
+from crnn_deploy.datasets.text_file import CARRIAGE_RETURNS, first_lines, opened_text
 from crnn_deploy.files import lines, parse_json, read_regular
 
 __all__ = ["UNUSABLE", "LabelledFiles", "characters_alphabet", "open_labels", "read_characters"]
@@ -23,7 +24,7 @@ _MOST_CHARACTERS = 2**24  # bytes of a character file
 _MOST_DIGITS = 9  # of an index
 _SHOWN = 80  # characters of what a file has, in messages
 
-_SCRIPTS = {"arabic", "latin", "chinese", "japanese", "korean", "bangla", "hindi", "symbols", "mixed", "none"}
+_DETECTED = re.compile(r"[\"'](?:transcription|points)[\"']\s*:")
 
 Row = tuple[str, str]  # name of the image, text
 
@@ -170,37 +171,42 @@ def _indices(path: str, characters: str) -> Iterator[Row]:
 def _tabs(path: str) -> Iterator[Row]:
     """Name, tab, text; PaddleOCR's may name several images of one text as a JSON list."""
     for number, name, text in _lines(path, "\t"):
-        if text.lstrip().startswith("[") and '"transcription"' in text:
+        if text.lstrip().startswith("[") and _DETECTED.search(text):
             raise DatasetInvalid(
                 path,
                 f"line {number}: is a label of text detection, as PPOCRLabel's Label.txt has them; export "
                 "the recognition results there (rec_gt.txt), or cut the boxes out",
             )
         names = _name_list(name) if name.startswith("[") else None
+        if names is not None and not (names and all(isinstance(one, str) for one in names)):
+            raise DatasetInvalid(path, f'line {number}: needs names in its list, as in ["a.png", "b.png"]')
         yield from ((one, text) for one in ([name] if names is None else names))
 
 
-def _name_list(name: str) -> list[str] | None:
-    """The names in a JSON list; None where it is another name."""
+def _name_list(name: str) -> list[Any] | None:
+    """What a JSON list holds; None where it is another name."""
     try:
         names = parse_json(name)
     except ValueError:
         return None
-    return names if isinstance(names, list) and all(isinstance(one, str) for one in names) else None
+    return names if isinstance(names, list) else None
 
 
 def _icdar(path: str) -> Iterator[Row]:
     """`word_1.png, "text"` of ICDAR's Robust Reading Competitions; MLT has a script between them.
 
-    A quote inside a text is written with a backslash before it.
+    A quote inside a text has a backslash before it. The first line says whether there are scripts.
     """
+    scripts = ICDAR_SCRIPT.match(next(iter(first_lines(path, 1)), "")) is not None
     for number, name, rest in _lines(path, ","):
         if not name.strip() or not rest:
             raise DatasetInvalid(
                 path, f'line {number}: is not a name, a comma and a text, such as a.png, "x"'
             )
-        script, _, after = rest.partition(",")
-        text = after if script.strip().lower() in _SCRIPTS else rest
+        _, comma, after = rest.partition(",")
+        if scripts and not comma:
+            raise DatasetInvalid(path, f"line {number}: has no script and text, as line 1 has")
+        text = after if scripts else rest
         if quoted := re.fullmatch(r'\s*"(.*)"\s*', text, re.DOTALL):
             text = re.sub(r"\\([\\\"])", r"\1", quoted[1])
         else:
@@ -211,7 +217,7 @@ def _icdar(path: str) -> Iterator[Row]:
 def _mjsynth(path: str) -> Iterator[Row]:
     """`./2425/1/115_Lube_45484.jpg 45484`: the text stands in the image's name (MJSynth, Jaderberg 2014)."""
     for number, name, _ in _lines(path, " "):
-        parts = os.path.basename(name).split("_")
+        parts = re.split(r"[/\\]", name)[-1].split("_")
         if len(parts) < 3:
             raise DatasetInvalid(
                 path, f"line {number}: {name[:_SHOWN]!r} has no text in its name, as 115_Lube_45484.jpg has"
@@ -241,20 +247,24 @@ def _table(path: str, delimiter: str | None) -> Iterator[Row]:
                 if easyocr and len(row) > 2 and len(raw) == 1:  # its trainer splits at the first comma alone
                     row = raw[0].rstrip("\r\n").split(delimiter, 1)
                 raw.clear()
-                if row and len(row) != len(first):
+                if not any(cell.strip() for cell in row):  # Excel writes rows of delimiters alone
+                    continue
+                if len(row) != len(first):
                     raise DatasetInvalid(
                         path,
                         f"line {reader.line_num} has {len(row)} fields, the first row has {len(first)}; "
                         "quote a text that holds the delimiter",
                     )
-                if row:
-                    name, text = columns or (0, 1)
-                    yield row[name], row[text]
+                name, text = columns or (0, 1)
+                yield row[name], row[text]
         except csv.Error as error:
+            if "new-line character" in str(error):
+                raise DatasetInvalid(path, CARRIAGE_RETURNS) from None
+            other = {"\t": "tabs, without quoting", ",": "icdar, with \\ before a quote"}.get(delimiter)
             raise DatasetInvalid(
                 path,
                 f"line {reader.line_num}: {error}; quotes are doubled inside a quoted field (RFC 4180)"
-                + (", or read the file as --kind tabs, without quoting" if delimiter == "\t" else ""),
+                + (f", or read the file as --kind {other}" if other else ""),
             ) from None
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import codecs
 import io
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice
 from typing import TextIO
@@ -12,13 +13,17 @@ from typing import TextIO
 from crnn_deploy.datasets import MOST_LINE, DatasetInvalid
 from crnn_deploy.files import LineTooLong, lines, open_regular
 
-__all__ = ["decoded", "first_lines", "opened_text"]
+__all__ = ["CARRIAGE_RETURNS", "decoded", "first_lines", "opened_text"]
+
+CARRIAGE_RETURNS = "its lines end in CR alone; convert them: tr '\\r' '\\n' < FILE > NEW"
 
 _HEAD = 4096  # bytes that tell the encoding
 _PARQUET = (
-    "a table of Hugging Face with its images inside; write them as files beside a metadata.csv of file_name "
-    "and text, such as with datasets.load_dataset and image.save"
+    "a table of Hugging Face with its images inside; write them as files beside a metadata.jsonl of "
+    "file_name and text, such as with datasets.load_dataset and image.save"
 )
+_PICKLE = "a pickle, which is not loaded since it can run code; write its names and texts as CSV"
+_MARKUP = re.compile(rb"(?:\xef\xbb\xbf)?\s*<(?:\?xml|!doctype|[a-z][^\n]*>\s*(?:\n|\Z))", re.IGNORECASE)
 _OTHERS = {  # what files begin with that people take for labels, and what to do
     b"PAR1": f"Parquet, {_PARQUET}",
     b"ARROW1": f"Arrow, {_PARQUET}",
@@ -27,7 +32,14 @@ _OTHERS = {  # what files begin with that people take for labels, and what to do
     b"MATLAB": "a MATLAB file; write its names and texts as CSV",
     b"\x89HDF": "an HDF5 file; write its images as files and its texts as CSV",
     b"SQLite format 3": "an SQLite database; write its names and texts as CSV",
-    b"<?xml": "XML; write its names and texts as CSV",
+    b"\xd0\xcf\x11\xe0": "an Excel workbook (.xls); save the sheet as CSV in UTF-8",
+    b"BZh": "packed with bzip2; unpack it",
+    b"\xfd7zXZ": "packed with xz; unpack it",
+    b"\x28\xb5\x2f\xfd": "packed with Zstandard; unpack it",
+    b"7z\xbc\xaf": "a 7z archive; unpack it",
+    b"Rar!": "a RAR archive; unpack it",
+    **dict.fromkeys((b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"), _PICKLE),
+    b"\x93NUMPY": "an array of NumPy; write names and texts as CSV",
     b"\x89PNG": "an image; name the file of labels or the folder",
     b"\xff\xd8\xff": "an image; name the file of labels or the folder",
     b"%PDF": "a PDF; name a file of labels",
@@ -51,7 +63,7 @@ def opened_text(path: str) -> Iterator[TextIO]:
     except LineTooLong as error:
         raise DatasetInvalid(path, f"{error}; it is no file of labels") from None
     except UnicodeDecodeError:
-        raise _not_text(path, encoding) from None
+        raise _not_text(path, encoding, _undecodable(path)) from None
     except OSError as error:
         raise DatasetInvalid(path, f"cannot be read: {error.strerror}") from None
 
@@ -62,7 +74,7 @@ def decoded(path: str, data: bytes) -> str:
     try:
         return data.decode(encoding)
     except UnicodeDecodeError:
-        raise _not_text(path, encoding) from None
+        raise _not_text(path, encoding, _first_undecodable(data.split(b"\n"))) from None
 
 
 def first_lines(path: str, most: int) -> list[str]:
@@ -76,6 +88,10 @@ def _encoding(path: str, head: bytes) -> str:
     for beginning, name in _OTHERS.items():
         if head.startswith(beginning):
             raise DatasetInvalid(path, f"is no file of labels but {name}")
+    if _MARKUP.match(head):
+        raise DatasetInvalid(path, "is no file of labels but XML or HTML; write its names and texts as CSV")
+    if head[257:262] == b"ustar":
+        raise DatasetInvalid(path, "is no file of labels but a tar archive; unpack it")
     if head.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
         raise DatasetInvalid(path, "is UTF-32; convert it: iconv -f UTF-32 -t UTF-8")
     if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
@@ -90,9 +106,26 @@ def _encoding(path: str, head: bytes) -> str:
     return "utf-8-sig"
 
 
-def _not_text(path: str, encoding: str) -> DatasetInvalid:
+def _undecodable(path: str) -> int:
+    with open_regular(path) as file:
+        return _first_undecodable(lines(file, MOST_LINE))
+
+
+def _first_undecodable(found: Iterable[bytes]) -> int:
+    """The number of the first line that is not UTF-8."""
+    for number, line in enumerate(found, 1):
+        try:
+            line.decode()
+        except UnicodeDecodeError:
+            return number
+    return 1
+
+
+def _not_text(path: str, encoding: str, line: int) -> DatasetInvalid:
     if encoding == "utf-16":
         return DatasetInvalid(path, "begins as UTF-16 and is not; save it as UTF-8")
     return DatasetInvalid(
-        path, "is not UTF-8; convert it, such as: iconv -f GBK -t UTF-8 (from Excel: save as CSV UTF-8)"
+        path,
+        f"line {line} is not UTF-8; convert the file: iconv -f GBK -t UTF-8, or from CP1252 or what it is in "
+        "(from Excel: save as CSV UTF-8)",
     )

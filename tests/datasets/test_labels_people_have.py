@@ -61,7 +61,12 @@ TWO = [("a.png", "one, two"), ("sub/b.png", 'say "x"')]
         ("e.csv", 'filename\ttext\na.png\tone, two\nsub/b.png\t"say ""x"""\n'),
         ("e.csv", 'FILENAME,IDENTITY\na.png,"one, two"\nsub/b.png,"say ""x"""\n'),
         ("e.txt", 'image,text\na.png,"one, two"\nsub/b.png,"say ""x"""\n'),
-        ("e.txt", 'a.png,"one, two"\nsub/b.png,"say ""x"""\n'.replace('"one', '"one')),
+        ("e.txt", 'a.png,"one, two"\nsub/b.png,"say ""x"""\n'),
+        ("e.txt", 'text,Filename\n"one, two",a.png\n"say ""x""",sub/b.png\n'),
+        ("e.csv", 'filename;text\r\na.png;one, two\r\n;\r\nsub/b.png;"say ""x"""\r\n;\r\n'),
+        # ICDAR's without quotes, and called .csv
+        ("gt.txt", 'a.png, one, two\nsub/b.png, say "x"\n'),
+        ("gt.csv", 'a.png, "one, two"\nsub/b.png, "say \\"x\\""\n'),
         # EasyOCR's trainer splits at the first comma alone
         ("labels.csv", 'filename,words\na.png,one, two\nsub/b.png,say "x"\n'),
         # PaddleOCR, and Windows
@@ -72,8 +77,6 @@ TWO = [("a.png", "one, two"), ("sub/b.png", 'say "x"')]
 )  # fmt: skip
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
 def test_a_file_of_labels_as_others_write_it(name: str, text: str, encoding: str, tmp_path: Path) -> None:
-    if name == "e.txt" and text.startswith("a.png"):
-        text = text.replace('""x""', '\\"x\\"')  # a quote after the comma is ICDAR's
     assert rows(written(tmp_path, name, text, encoding), tmp_path) == TWO
 
 
@@ -183,6 +186,24 @@ DETECTED = {**MMOCR, "data_list": [{"img_path": "a", "instances": [{"text": "x",
         ("l.jsonl", '{"image": {"bytes": "x"}, "text": "x"}', "line 1: 'image' holds the image itself"),
         ("l.jsonl", '{"url": "x", "text": "x"}', "line 1: its keys, url, text, need one of"),
         ("gt.txt", 'a.png, "x"\nb.png', "line 2: is not a name, a comma and a text"),
+        ("gt.txt", "a.png,Latin,x\nb.png,Latin", "line 2: has no script and text, as line 1 has"),
+        ("l.txt", "a.png\t[{'transcription': 'x', 'points': []}]", "line 1: is a label of text detection"),
+        ("l.txt", 'a.png\tx\n["b.png", 7]\ty', "line 2: needs names in its list"),
+        ("l.txt", "[]\ty", "line 1: needs names in its list"),
+        ("words.txt", "#--- words.txt ---#\n#\na01-000u-00-00 ok 154 408 768 27 51 AT A", "a list of IAM"),
+        ("lines.txt", "a01-000u-00 ok 154 19 408 746 1661 89 A|MOVE", "a list of IAM"),
+        ("l.txt", "a.png | one\nb.png | two", "has '|' between names and texts; write a tab"),
+        ("l.txt", "a.png => one\nb.png => two", "has '=>' between names and texts; write a tab"),
+        ("l.csv", 'filename,text\na.png,"say \\"x\\""', "--kind icdar"),
+        ("l.csv", "filename,text\ra.png,x\r", "CR alone"),
+        ("t.xml", '\ufeff<?xml version="1.0"?>\n<tagset>', "XML or HTML"),
+        ("t.txt", "<tagset>\n<image>a b</image>", "XML or HTML"),
+        ("t.tar", b"a.png" + bytes(252) + b"ustar\x0000" + bytes(300), "a tar archive"),
+        ("t.txt", b"\x80\x04\x95\x10\0\0\0", "a pickle"),
+        ("t.csv", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(99), "an Excel workbook"),
+        ("t.txt", b"a.png x\nb.png Stra\xdfe", "line 2 is not UTF-8; convert the file: iconv"),
+        ("t.jsonl", b'{"filename":"a","text":"x"}\n\n{"filename":"b","text":"\xdf"}', "line 3 is not UTF-8"),
+        ("t.json", b'{"a.png":\n"\xdf"}', "line 2 is not UTF-8"),
         ("t.parquet", b"PAR1....PAR1", "Parquet"),
         ("t.arrow", b"ARROW1\0\0", "Arrow"),
         ("t.txt", b"PK\x03\x04....", "Excel"),
@@ -213,7 +234,7 @@ def test_what_is_refused_says_what_it_is(
 
 def test_a_folder_of_parquet_is_refused_with_the_way_out(tmp_path: Path) -> None:
     written(tmp_path, "train-00000-of-00001.parquet", b"PAR1....PAR1")
-    with pytest.raises(DatasetInvalid, match=r"Parquet, a table of Hugging Face .* metadata\.csv"):
+    with pytest.raises(DatasetInvalid, match=r"Parquet, a table of Hugging Face .* metadata\.jsonl"):
         open_dataset(str(tmp_path))
 
 
@@ -226,6 +247,8 @@ def test_a_folder_of_parquet_is_refused_with_the_way_out(tmp_path: Path) -> None
         ("a.png,x\n", "csv"),
         ("a.png\tx\nb.png y\n", "tabs"),
         ("a.png x\nb.png\ty\n", "names"),
+        ("filename\ttext\na.png\tx\n", "tabs"),
+        ("a.png 12 7 3\nb.png 4 5 66\n", "names"),
     ],
 )
 def test_the_command_line_says_which_of_two_kinds_it_took(text: str, kind: str, tmp_path: Path) -> None:
@@ -241,3 +264,21 @@ def test_what_was_told_before_says_nothing(tmp_path: Path) -> None:
     for text in ("a.png x\nb.png y, z\n", "a.png\tx\nb.png\ty\n", "my image.png x\n"):
         open_dataset(written(tmp_path, "l.txt", text), told=said.append)
     assert said == []
+
+
+def test_a_script_is_one_only_where_the_first_line_has_one(tmp_path: Path) -> None:
+    path = written(tmp_path, "l.txt", 'a.png, "x"\nb.png, None\nc.png, "Latin, y"\nd.png, Latin, z\n')
+    assert [text for _, text in rows(path, tmp_path)] == ["x", "None", "Latin, y", "Latin, z"]
+
+
+def test_a_csv_whose_texts_begin_with_a_space_keeps_it_and_says_so(tmp_path: Path) -> None:
+    path = written(tmp_path, "l.csv", "a.png, x\nb.png, y\n")
+    said: list[str] = []
+    assert open_dataset(path, told=said.append)[0].text == " x"
+    assert "begin with a space, which is kept; --kind icdar" in said[0]
+    assert open_dataset(path, kind="icdar")[0].text == "x"
+
+
+def test_mjsynths_names_with_backslashes(tmp_path: Path) -> None:
+    path = written(tmp_path, "annotation_val.txt", ".\\1\\1_a_2.jpg 2\r\n.\\1\\2_B_3.jpg 3\r\n")
+    assert [text for _, text in rows(path, tmp_path)] == ["a", "B"]
