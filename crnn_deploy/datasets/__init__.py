@@ -40,6 +40,7 @@ Kind = Literal[
     "beside",
 ]
 
+_LOOKED_FOR = 20  # images
 MOST_LINE = 2**20  # bytes, of a file of labels; texts of an image have some hundred
 
 
@@ -152,7 +153,11 @@ def open_dataset(
     if found.kind == "lmdb":
         from crnn_deploy.datasets.lmdb_file import LmdbDataset
 
-        return LmdbDataset(path, images)
+        packed = LmdbDataset(path, images)
+        if packed.note is not None:
+            told(f"{path}: {packed.note}")
+        _tell_of_images(packed, path, told)
+        return packed
     if found.kind == "beside":
         from crnn_deploy.datasets.beside import TextsBeside
 
@@ -164,7 +169,25 @@ def open_dataset(
         return beside
     from crnn_deploy.datasets.labels import open_labels
 
-    return open_labels(path, found.kind, images, characters, sure=kind is not None)
+    labelled = open_labels(path, found.kind, images, characters, sure=kind is not None)
+    _tell_of_images(labelled, path, told)
+    return labelled
+
+
+def _tell_of_images(dataset: Kept, path: str, told: Callable[[str], object]) -> None:
+    """Say where none of the first images is there: another folder is meant, or another kind."""
+    image = ""
+    for at in range(min(_LOOKED_FOR, len(dataset))):
+        sample = record(dataset, at)
+        if isinstance(sample, Sample):
+            if not isinstance(sample.image, str) or os.path.exists(sample.image):
+                return
+            image = image or sample.image
+    if image:
+        told(
+            f"{path}: none of its first images is there, such as {image}; --image-folder names the folder "
+            "that their names begin in, --kind how to read the labels"
+        )
 
 
 def record(dataset: Dataset, index: int) -> Sample | RecordInvalid:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 
 from crnn_deploy.datasets import DatasetInvalid, RecordInvalid, Sample
-from crnn_deploy.datasets.kinds import stem
+from crnn_deploy.datasets.kinds import NO_LABELS, stem, transcriptions
 from crnn_deploy.datasets.text_file import decoded
 from crnn_deploy.files import read_regular
 
@@ -20,29 +20,30 @@ class TextsBeside:
     """A folder of tesstrain (github.com/tesseract-ocr/tesstrain) or Calamari, or of pairs such as these.
 
     images: folder of the images; None: the same
-    The texts of `.gt.txt` files are read where there are any, else those of `.txt` files. Of several images
-    of a text, as a.png and a.bin.png, the plain one is taken. A text is the one line of its file.
+    The texts of `.gt.txt` files are read where there are any, those in its folders too, else those of `.txt`
+    files. Of several images of a text, as a.png and a.bin.png, the plain one is taken. A text is the one line
+    of its file.
     """
 
     def __init__(self, folder: str, images: str | None = None) -> None:
         self._folder, self._images = folder, folder if images is None else images
-        try:
-            names = sorted(os.listdir(folder))
-            beside = names if images is None else sorted(os.listdir(images))
-        except OSError as error:
-            raise DatasetInvalid(folder, f"cannot be read: {error.strerror}") from None
-        suffix = ".gt.txt" if any(name.endswith(".gt.txt") for name in names) else ".txt"
+        names = _names_below(folder)
+        beside = names if images is None else _names_below(images)
+        texts, suffix = sorted(transcriptions(names)), ".gt.txt"
+        if not texts:
+            plain = (name for name in names if os.sep not in name and name.lower() not in NO_LABELS)
+            texts, suffix = [name for name in plain if name.lower().endswith(".txt")], ".txt"
+        if not texts:
+            raise DatasetInvalid(folder, "no .gt.txt or .txt files beside the images in it")
         found: dict[str, str] = {}
         for name in sorted(beside, key=_rank):
             if name.lower().endswith(_PREFERRED):
                 found.setdefault(stem(name), name)
-        texts = [name for name in names if name.endswith(suffix)]
-        if not texts:
-            raise DatasetInvalid(folder, "no .gt.txt or .txt files beside the images in it")
-        self._pairs = [
-            (found.get(name[: -len(suffix)], f"{name[: -len(suffix)]}.png"), name) for name in texts
-        ]
-        self.untold = len(found.keys() - {name[: -len(suffix)] for name in texts})  # images without a text
+        told = {name[: -len(suffix)]: name for name in texts}
+        self._pairs = [(found.get(one, f"{one}.png"), name) for one, name in told.items()]
+        folders = {os.path.dirname(name) for name in texts}
+        untold = (one for one in found if one not in told and os.path.dirname(one) in folders)
+        self.untold = sum(1 for _ in untold)  # images without a text
 
     def __len__(self) -> int:
         return len(self._pairs)
@@ -81,6 +82,19 @@ class TextsBeside:
             reason = f"holds {len(rows)} lines; the text of an image is one"
             raise RecordInvalid(self._folder, name, reason, "label unreadable", name=image)
         return rows[0]
+
+
+def _names_below(folder: str) -> list[str]:
+    """Files in a folder and in those below it, by their paths from there, sorted. Raises DatasetInvalid."""
+    found: list[str] = []
+    try:
+        os.listdir(folder)
+    except OSError as error:
+        raise DatasetInvalid(folder, f"cannot be read: {error.strerror}") from None
+    for above, _, names in os.walk(folder):
+        below = os.path.relpath(above, folder)
+        found += names if below == os.curdir else [os.path.join(below, name) for name in names]
+    return sorted(found)
 
 
 def _rank(name: str) -> tuple[bool, int, str]:

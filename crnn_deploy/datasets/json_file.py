@@ -83,6 +83,14 @@ def _known(whole: Any) -> str:
             return "; it is docTR's of text detection, with polygons: cut the words out, and label each"
         if "metainfo" in whole:
             return "; mmocr's has a data_list"
+        if "shapes" in whole or "_via_img_metadata" in whole:
+            return "; it has shapes, as labels of text detection: cut the words out, and label each"
+        lists = [value for value in whole.values() if isinstance(value, list)]
+        if any(isinstance(one, dict) and "transcription" in one for value in lists for one in value):
+            return (
+                "; it has a list for each image, as LSVT and ArT have: cut the words out, and write each text "
+                "in the place of its list"
+            )
     return ""
 
 

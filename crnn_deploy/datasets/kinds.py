@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from crnn_deploy.datasets import DatasetInvalid, Kind
@@ -13,7 +13,16 @@ from crnn_deploy.datasets.json_file import NAMES, TEXTS
 from crnn_deploy.datasets.text_file import CARRIAGE_RETURNS, first_lines
 from crnn_deploy.files import open_regular, parse_json
 
-__all__ = ["ICDAR_SCRIPT", "Told", "delimiter_of", "kind_of", "labels_in"]
+__all__ = [
+    "ICDAR_SCRIPT",
+    "NO_LABELS",
+    "Told",
+    "delimiter_of",
+    "kind_of",
+    "labels_in",
+    "stem",
+    "transcriptions",
+]
 
 _LOOKED_AT = 20  # lines
 _SUFFIXES: dict[str, Kind] = {
@@ -22,7 +31,11 @@ _SUFFIXES: dict[str, Kind] = {
 }
 _LMDB_MAGIC = b"\xde\xc0\xef\xbe"  # of a little-endian machine, after the page header of 16 bytes
 _LABELS = (".csv", ".json", ".jsonl", ".tsv", ".txt")
-_EMBEDDED = (".parquet", ".arrow")
+_EMBEDDED = (".parquet", ".arrow", ".tar")
+NO_LABELS = {"dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json"}  # Hugging Face's
+NO_LABELS |= {"license.txt", "readme.txt", "requirements.txt"}
+_PPOCRLABEL = {"Label.txt", "fileState.txt"}  # boxes and states, beside rec_gt.txt
+_SHOWN = 3  # folders, in messages
 _IMAGES = ("png", "jpg", "jpeg", "tif", "tiff", "bmp", "webp", "gif", "pgm", "ppm", "pbm")
 _IMAGE = rf"[^,;|\t\"]+\.(?:{'|'.join(_IMAGES)})"
 _ICDAR = re.compile(rf"\s*{_IMAGE}\s*,\s*\"", re.IGNORECASE)
@@ -169,19 +182,28 @@ def labels_in(folder: str) -> tuple[str, Told | None]:
 
     Where texts lie beside images, the folder itself, and the kind `beside`. Raises DatasetInvalid.
     """
-    names = sorted(os.listdir(folder))
-    labels = [name for name in names if name.lower().endswith(_LABELS) and not name.endswith(".gt.txt")]
+    try:
+        names = sorted(os.listdir(folder))
+    except OSError as error:
+        raise DatasetInvalid(folder, f"cannot be read: {error.strerror}") from None
+    texts = transcriptions(names)
+    labels = [
+        name
+        for name in names
+        if name.lower().endswith(_LABELS) and name not in texts and name.lower() not in NO_LABELS
+    ]
+    if "rec_gt.txt" in labels:
+        labels = [name for name in labels if name not in _PPOCRLABEL]
     named = [name for name in labels if name.lower().startswith("labels.")]
-    stems = {stem(name) for name in names if name.lower().rpartition(".")[2] in _IMAGES}
-    beside = [name for name in labels if name.endswith(".txt") and name[:-4] in stems]
-    transcribed = any(name.endswith(".gt.txt") for name in names)
-    if named or (len(labels) == 1 and not transcribed and not beside):
-        note = "texts lie beside its images too; --kind beside reads these" if transcribed or beside else None
+    stems = {stem(name) for name in names if _is_image(name)}
+    beside = [name for name in labels if name.lower().endswith(".txt") and name[:-4] in stems]
+    if named or (len(labels) == 1 and not texts and not beside):
+        note = "texts lie beside its images too; --kind beside reads these" if texts or beside else None
         path = os.path.join(folder, (named or labels)[0])
         if len(named) > 1:
             raise DatasetInvalid(folder, f"which of {', '.join(named)} holds the labels? Name the file")
         return path, None if note is None else Told(kind_of(path).kind, note)
-    if transcribed:
+    if texts:
         return folder, Told("beside", _besides(labels))
     if beside and len(beside) == len(labels):
         if len(beside) == 1 and _names_a_file(folder, beside[0]):
@@ -189,20 +211,49 @@ def labels_in(folder: str) -> tuple[str, Told | None]:
         return folder, Told("beside", "its .txt files have the names of its images")
     if len(labels) > 1:
         raise DatasetInvalid(folder, f"which of {', '.join(labels)} holds the labels? Name the file")
-    if labels:
-        return os.path.join(folder, labels[0]), None
     if embedded := [name for name in names if name.endswith(_EMBEDDED)]:
         return os.path.join(folder, embedded[0]), Told("names")  # which its first bytes refuse
-    raise DatasetInvalid(
-        folder,
+    return _deeper(folder, any(map(_is_image, names)))
+
+
+def _deeper(folder: str, images: bool) -> tuple[str, Told]:
+    """Texts beside images in the folders of a folder, as tesstrain looks for them. Raises DatasetInvalid."""
+    holding: list[str] = []
+    for above, _, names in os.walk(folder):
+        if transcriptions(names):
+            return folder, Told("beside", "the .gt.txt files in its folders are read")
+        if above != folder and ("data.mdb" in names or any(map(_holds_labels, names))):
+            holding.append(os.path.relpath(above, folder))
+        if len(holding) > _SHOWN:
+            break
+    reason = (
         f"no dataset in this folder: neither data.mdb nor labels ({', '.join(_LABELS)}) nor .gt.txt files "
-        "beside images",
+        "beside images"
     )
+    if holding:
+        more = " and others" if len(holding) > _SHOWN else ""
+        reason += f"; {', '.join(sorted(holding[:_SHOWN]))}{more} in it may be datasets: name each by itself"
+    elif images:
+        reason += "; texts in the names of images are not read: write a file of name, tab and text"
+    raise DatasetInvalid(folder, reason)
+
+
+def transcriptions(names: Iterable[str]) -> set[str]:
+    """Those names that end in .gt.txt, in any case."""
+    return {name for name in names if name.lower().endswith(".gt.txt")}
+
+
+def _is_image(name: str) -> bool:
+    return name.lower().rpartition(".")[2] in _IMAGES
+
+
+def _holds_labels(name: str) -> bool:
+    return name.lower().endswith((*_LABELS, *_EMBEDDED)) and name.lower() not in NO_LABELS
 
 
 def stem(name: str) -> str:
-    """An image's name without its suffix, as its text has it: `a` of a.png, a.bin.png and a.nrm.png."""
-    return re.sub(r"\.(bin|nrm|dew)$", "", name.rpartition(".")[0], flags=re.IGNORECASE)
+    """An image's name without its suffix, as its text has it: `a` of a.png, a.bin.png and a.raw.png."""
+    return re.sub(r"\.(bin|nrm|raw|dew)$", "", name.rpartition(".")[0], flags=re.IGNORECASE)
 
 
 def _besides(labels: list[str]) -> str | None:

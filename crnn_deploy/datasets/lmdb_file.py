@@ -85,6 +85,14 @@ class LmdbDataset:
                 f"num-samples says {self._count}, but there is no {label.decode()}; it was cut short, or "
                 "num-samples is wrong",
             )
+        if self._has(b"image_hr-000000001") and not self._has(self._image(0)):
+            raise DatasetInvalid(
+                path, "has pairs of images, image_hr- and image_lr- (TextZoom); write those wanted as image-"
+            )
+        more = self._image(self._count), self._label(self._count)
+        self.note: str | None = None  # on what of it is not read
+        if all(map(self._has, more)):
+            self.note = f"num-samples says {self._count}, but {more[0].decode()} is there too and is not read"
         self._opened = None  # so that no process that is forked inherits it
 
     def __len__(self) -> int:

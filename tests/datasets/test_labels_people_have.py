@@ -260,6 +260,8 @@ def test_the_command_line_says_which_of_two_kinds_it_took(text: str, kind: str, 
 
 
 def test_what_was_told_before_says_nothing(tmp_path: Path) -> None:
+    (tmp_path / "a.png").touch()
+    (tmp_path / "my").touch()
     said: list[str] = []
     for text in ("a.png x\nb.png y, z\n", "a.png\tx\nb.png\ty\n", "my image.png x\n"):
         open_dataset(written(tmp_path, "l.txt", text), told=said.append)
@@ -282,3 +284,93 @@ def test_a_csv_whose_texts_begin_with_a_space_keeps_it_and_says_so(tmp_path: Pat
 def test_mjsynths_names_with_backslashes(tmp_path: Path) -> None:
     path = written(tmp_path, "annotation_val.txt", ".\\1\\1_a_2.jpg 2\r\n.\\1\\2_B_3.jpg 3\r\n")
     assert [text for _, text in rows(path, tmp_path)] == ["a", "B"]
+
+
+def test_texts_beside_images_in_folders_below(tmp_path: Path) -> None:
+    for name in ("s1/a.png", "s2/b.raw.png", "S2/C.PNG", "s2/untold.png", "other/d.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    for name, text in (("s1/a.gt.txt", "one\n"), ("s2/b.gt.txt", "two\n"), ("S2/C.GT.TXT", "three")):
+        written(tmp_path, name, text)
+    (tmp_path / "s1" / "loop").symlink_to(tmp_path)
+    said: list[str] = []
+    dataset = open_dataset(str(tmp_path), told=said.append)
+    samples = [dataset[at] for at in range(len(dataset))]
+    found = {os.path.relpath(str(one.image), tmp_path): one.text for one in samples}
+    assert found == {"s1/a.png": "one", "s2/b.raw.png": "two", "S2/C.PNG": "three"}
+    assert "the .gt.txt files in its folders are read" in said[0] and "1 images have no text" in said[1]
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        (
+            ["train/metadata.csv", "test/metadata.csv"],
+            "; test, train in it may be datasets: name each by itself",
+        ),
+        (["MJ/MJ_train/data.mdb", "ST/data.mdb"], "; MJ/MJ_train, ST in it may be datasets"),
+        (["dataset_dict.json", "train/state.json", "train/data-0.arrow"], "; train in it may be datasets"),
+        (["2AB3_0.png", "README.txt"], "; texts in the names of images are not read: write a file"),
+        (["README.md"], "nor .gt.txt files beside images"),
+    ],
+)
+def test_a_folder_without_labels_says_where_some_may_be(names: list[str], told: str, tmp_path: Path) -> None:
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    with pytest.raises(DatasetInvalid) as caught:
+        open_dataset(str(tmp_path))
+    assert told in str(caught.value) and "no dataset in this folder" in str(caught.value)
+
+
+def test_folders_of_tools_hold_files_that_are_no_labels(tmp_path: Path) -> None:
+    (tmp_path / "hf").mkdir()
+    for name, data in (("dataset_info.json", b"{}"), ("state.json", b"{}"), ("d.arrow", b"ARROW1\0\0")):
+        written(tmp_path / "hf", name, data)
+    with pytest.raises(DatasetInvalid, match="Arrow, a table of Hugging Face"):
+        open_dataset(str(tmp_path / "hf"))
+    (tmp_path / "paddle").mkdir()
+    for name, text in (("Label.txt", "p.png\t[]\n"), ("fileState.txt", "p.png\t1\n")):
+        written(tmp_path / "paddle", name, text)
+    written(tmp_path / "paddle", "rec_gt.txt", "crop_img/p.png\tx\n")
+    assert open_dataset(str(tmp_path / "paddle"))[0].text == "x"
+
+
+def test_images_that_are_not_where_the_labels_are_read_from(tmp_path: Path) -> None:
+    path = written(tmp_path, "labels.json", '{"a.png": "x", "b.png": "y"}')
+    (tmp_path / "b.png").touch()
+    said: list[str] = []
+    open_dataset(path, told=said.append)
+    [line] = said
+    assert (
+        f"none of its first images is there, such as {tmp_path / 'images' / 'a.png'}; --image-folder" in line
+    )
+    open_dataset(path, images=str(tmp_path), told=said.append)
+    assert len(said) == 1
+
+
+def test_an_lmdb_says_what_of_it_is_not_read(tmp_path: Path) -> None:
+    values = {f"{name}-{at:09d}": "x" for name in ("image", "label") for at in range(1, 6)}
+    said: list[str] = []
+    whole = lmdb_of(tmp_path / "whole.lmdb", {**values, "num-samples": "5"})
+    assert len(open_dataset(whole, told=said.append)) == 5 and said == []
+    short = lmdb_of(tmp_path / "short.lmdb", {**values, "num-samples": "3.0"})
+    assert len(open_dataset(short, told=said.append)) == 3
+    assert said == [f"{short}: num-samples says 3, but image-000000004 is there too and is not read"]
+    zoom = {"num-samples": "1", "label-000000001": "x", "image_hr-000000001": "a", "image_lr-000000001": "b"}
+    with pytest.raises(DatasetInvalid, match=r"TextZoom\); write those wanted as image-"):
+        open_dataset(lmdb_of(tmp_path / "zoom.lmdb", zoom))
+
+
+@pytest.mark.parametrize(
+    ("found", "told"),
+    [
+        ({"gt_1": [{"transcription": "x", "points": [[1, 2]]}]}, "as LSVT and ArT have"),
+        ({"version": "5.0", "shapes": [{"label": "x"}], "imagePath": "a"}, "has shapes"),
+        ([{"id": 1, "annotations": [], "data": {"image": "a"}}], "item 0: its keys, id, annotations, data"),
+    ],
+)
+def test_json_of_other_tools_is_named(found: object, told: str, tmp_path: Path) -> None:
+    with pytest.raises(DatasetInvalid) as caught:
+        open_dataset(written(tmp_path, "l.json", json.dumps(found)))
+    assert told in str(caught.value)
