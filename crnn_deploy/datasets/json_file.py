@@ -88,8 +88,8 @@ def _known(whole: Any) -> str:
         lists = [value for value in whole.values() if isinstance(value, list)]
         if any(isinstance(one, dict) and "transcription" in one for value in lists for one in value):
             return (
-                "; it has a list for each image, as LSVT and ArT have: cut the words out, and write each text "
-                "in the place of its list"
+                "; it has a list for each image, as LSVT and ArT have: cut the words out, and write the "
+                "text of each alone"
             )
     return ""
 

@@ -47,6 +47,8 @@ _MJSYNTH = re.compile(r"(?:\S*[/\\])?\d+_[^_/\s]+_(\d+)\.jpg(?: \1)?\Z", re.IGNO
 _IAM = re.compile(r"[a-z]\d\d-\d{3}\w*(?:-\d\d){1,2} (?:ok|err) \d+ ")
 _NUMBERS = re.compile(r"\S+(?: \d+){2,}\s*\Z")
 _SEPARATED = re.compile(r"\S+ (\||;|:|::|=|=>|->|,) ")
+_ATTACHED = re.compile(rf"{_IMAGE}(:|=|=>|->) ?[^\s\\\\/]", re.IGNORECASE)
+_BOX_COLUMNS = {"bbox", "box", "polygon", "points", "xmin", "x_min", "x1", "x0", "left"}
 _BOXES = re.compile(r"(?:-?\d+(?:\.\d+)?\s*[, ]\s*){4,8}\S")
 
 
@@ -80,9 +82,15 @@ def kind_of(path: str) -> Told:
         if _is_header(first.split("\t")):
             return Told("tabs", "its first line is read as a name and a text; --kind tsv reads a header")
         plain = sum("\t" not in line for line in found)
-        return Told("tabs", f"{plain} of its first {len(found)} lines have no tab" if plain else None)
-    if _is_object(first) or re.match(r"\s*\[\s*(\{|$)", first):
+        if plain:
+            return Told("tabs", f"{plain} of its first {len(found)} lines have no tab")
+        if all(line.count("\t") > 1 for line in found):
+            return Told("tabs", "its lines have more tabs; all after the first is the text")
+        return Told("tabs", _kept(found, "\t"))
+    if re.match(r"\s*\[\s*(\{|$)", first) or _is_object(first, one=len(found) == 1):
         return Told("objects", "its lines are JSON")
+    if re.match(r"\s*\{\s*([\"']|$)", first):
+        return Told("doctr", "it is JSON")
     if _is_icdar(found):
         return Told("icdar", "its names end in a comma, as in ICDAR's files")
     if _DELIMITED.match(first) or _header_delimiter(first):
@@ -105,7 +113,7 @@ def _names(path: str, found: Sequence[str]) -> Told:
             "is a list of IAM, with boxes and tags before the text; write a file of name, tab and text, with "
             "names such as a01/a01-000u/a01-000u-00-00.png",
         )
-    marks = {mark[1] if (mark := _SEPARATED.match(line)) else "" for line in found}
+    marks = {mark[1] if (mark := _SEPARATED.match(line) or _ATTACHED.match(line)) else "" for line in found}
     if len(found) > 1 and len(marks) == 1 and marks != {""}:
         raise DatasetInvalid(
             path,
@@ -117,8 +125,24 @@ def _names(path: str, found: Sequence[str]) -> Told:
             "names",
             "its texts are numbers; where they are indexes into a character file, --characters names that",
         )
+    if path.lower().endswith(".gt.txt") and len(found) == 1:
+        folder, name = os.path.split(path)
+        if not _names_a_file(folder, name):
+            raise DatasetInvalid(path, "is the text of one image; name the folder that it lies in")
     tabs = sum("\t" in line for line in found)
-    return Told("names", f"{tabs} of its first {len(found)} lines have a tab" if tabs else None)
+    if tabs:
+        return Told("names", f"{tabs} of its first {len(found)} lines have a tab")
+    return Told("names", _kept(found, " "))
+
+
+def _kept(found: Sequence[str], separator: str) -> str | None:
+    """What stands around all texts and is kept, where another tool may take it away."""
+    texts = [line.partition(separator)[2] for line in found]
+    if len(texts) > 1 and all(text.startswith(" ") for text in texts):
+        return "its texts begin with a space, which is kept"
+    if len(texts) > 1 and all(re.fullmatch(r"\".*\"", text) for text in texts):
+        return "its texts stand in quotes, which are kept"
+    return None
 
 
 def _csv(found: Sequence[str]) -> Told:
@@ -127,6 +151,11 @@ def _csv(found: Sequence[str]) -> Told:
         return Told("icdar", "a space stands between comma and quote, as in ICDAR's files")
     if found and all(map(_ICDAR_BARE.match, found)):
         return Told("csv", "its texts begin with a space, which is kept; --kind icdar passes it over")
+    cells = re.split(r"[,;\t|]", found[0]) if found else []
+    if _is_header(cells) and _BOX_COLUMNS & {cell.strip().strip('"').lower() for cell in cells}:
+        return Told(
+            "csv", "it has columns of boxes, which are not cut out: its images must be the words alone"
+        )
     return Told("csv")
 
 
@@ -156,13 +185,15 @@ def _header_delimiter(first: str) -> str | None:
     return next((mark for mark in ",;|\t" if _is_header(first.split(mark))), None)
 
 
-def _is_object(line: str) -> bool:
+def _is_object(line: str, *, one: bool) -> bool:
+    """Whether a line is an object; the only one of a file must be that of an image, and not the whole."""
     if not line.lstrip().startswith("{"):
         return False
     try:
-        return isinstance(parse_json(line), dict)
+        found = parse_json(line)
     except ValueError:
         return False
+    return isinstance(found, dict) and (not one or _is_header([*found]))
 
 
 def delimiter_of(first: str) -> str:

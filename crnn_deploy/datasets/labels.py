@@ -253,7 +253,8 @@ def _table(path: str, delimiter: str | None) -> Iterator[Row]:
                     raise DatasetInvalid(
                         path,
                         f"line {reader.line_num} has {len(row)} fields, the first row has {len(first)}; "
-                        "quote a text that holds the delimiter",
+                        f"quote a text that holds the delimiter {delimiter!r}"
+                        + ("" if columns or delimiter != "," else ", or say --kind icdar"),
                     )
                 name, text = columns or (0, 1)
                 yield row[name], row[text]

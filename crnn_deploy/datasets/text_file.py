@@ -23,7 +23,9 @@ _PARQUET = (
     "file_name and text, such as with datasets.load_dataset and image.save"
 )
 _PICKLE = "a pickle, which is not loaded since it can run code; write its names and texts as CSV"
-_MARKUP = re.compile(rb"(?:\xef\xbb\xbf)?\s*<(?:\?xml|!doctype|[a-z][^\n]*>\s*(?:\n|\Z))", re.IGNORECASE)
+_MARKUP = re.compile(
+    rb"(?:\xef\xbb\xbf)?\s*<(?:\?xml|!doctype|[a-z][^\n<>]*>(?:[ \r]*(?:\n|\Z)|<|[^\n]*</))", re.IGNORECASE
+)
 _OTHERS = {  # what files begin with that people take for labels, and what to do
     b"PAR1": f"Parquet, {_PARQUET}",
     b"ARROW1": f"Arrow, {_PARQUET}",

@@ -64,6 +64,9 @@ TWO = [("a.png", "one, two"), ("sub/b.png", 'say "x"')]
         ("e.txt", 'a.png,"one, two"\nsub/b.png,"say ""x"""\n'),
         ("e.txt", 'text,Filename\n"one, two",a.png\n"say ""x""",sub/b.png\n'),
         ("e.csv", 'filename;text\r\na.png;one, two\r\n;\r\nsub/b.png;"say ""x"""\r\n;\r\n'),
+        # JSON that is called .txt
+        ("t.txt", json.dumps({**MMOCR, "data_list": [*map(mmocr_item, TWO)]})),
+        ("t.txt", json.dumps({**MMOCR, "data_list": [*map(mmocr_item, TWO)]}, indent=1)),
         # ICDAR's without quotes, and called .csv
         ("gt.txt", 'a.png, one, two\nsub/b.png, say "x"\n'),
         ("gt.csv", 'a.png, "one, two"\nsub/b.png, "say \\"x\\""\n'),
@@ -193,6 +196,10 @@ DETECTED = {**MMOCR, "data_list": [{"img_path": "a", "instances": [{"text": "x",
         ("words.txt", "#--- words.txt ---#\n#\na01-000u-00-00 ok 154 408 768 27 51 AT A", "a list of IAM"),
         ("lines.txt", "a01-000u-00 ok 154 19 408 746 1661 89 A|MOVE", "a list of IAM"),
         ("l.txt", "a.png | one\nb.png | two", "has '|' between names and texts; write a tab"),
+        ("l.yaml", "a.png: one\nb.png: two", "has ':' between names and texts; write a tab"),
+        ("l.txt", "{'filename': 'a.png', 'text': 'x'}\n{'filename': 'b.png', 'text': 'y'}", "is not JSON"),
+        ("gt.txt", "a.png,x\nb.png,y, z", "delimiter ',', or say --kind icdar"),
+        ("a.gt.txt", "hello world", "is the text of one image; name the folder"),
         ("l.txt", "a.png => one\nb.png => two", "has '=>' between names and texts; write a tab"),
         ("l.csv", 'filename,text\na.png,"say \\"x\\""', "--kind icdar"),
         ("l.csv", "filename,text\ra.png,x\r", "CR alone"),
@@ -249,6 +256,11 @@ def test_a_folder_of_parquet_is_refused_with_the_way_out(tmp_path: Path) -> None
         ("a.png x\nb.png\ty\n", "names"),
         ("filename\ttext\na.png\tx\n", "tabs"),
         ("a.png 12 7 3\nb.png 4 5 66\n", "names"),
+        ('a.png "x"\nb.png "y"\n', "names"),
+        ("a.png   x\nb.png   y\n", "names"),
+        ("a.png\tx\t0.9\nb.png\ty\t0.8\n", "tabs"),
+        ('a.png\t"x"\nb.png\t"y"\n', "tabs"),
+        ('{"a.png": "x", "b.png": "y"}', "doctr"),
     ],
 )
 def test_the_command_line_says_which_of_two_kinds_it_took(text: str, kind: str, tmp_path: Path) -> None:
@@ -374,3 +386,17 @@ def test_json_of_other_tools_is_named(found: object, told: str, tmp_path: Path) 
     with pytest.raises(DatasetInvalid) as caught:
         open_dataset(written(tmp_path, "l.json", json.dumps(found)))
     assert told in str(caught.value)
+
+
+def test_a_table_with_boxes_says_that_they_are_not_cut_out(tmp_path: Path) -> None:
+    path = written(tmp_path, "l.csv", "image,xmin,ymin,xmax,ymax,label\na.png,1,2,3,4,x\n")
+    (tmp_path / "a.png").touch()
+    said: list[str] = []
+    assert open_dataset(path, told=said.append)[0].text == "x"
+    assert len(said) == 1 and "columns of boxes, which are not cut out" in said[0]
+
+
+@pytest.mark.parametrize("text", ["<b>.png x>\n<c>.png y\n", "<b>.png <x>\n", "<b> <x>\n<c> </y\n"])
+def test_names_in_angle_brackets_are_no_markup(text: str, tmp_path: Path) -> None:
+    lines = [tuple(line.split(" ", 1)) for line in text.splitlines()]
+    assert rows(written(tmp_path, "l.txt", text), tmp_path) == lines
