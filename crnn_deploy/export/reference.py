@@ -19,6 +19,7 @@ from crnn_deploy.errors import AlphabetMismatch, ModelInvalid, first_line
 from crnn_deploy.export.activation import leaky_relu
 from crnn_deploy.export.checkpoint import Checkpoint, CheckpointUnreadable, load
 from crnn_deploy.export.limits import TooLarge, bounded_outputs, bounded_weights
+from crnn_deploy.export.probabilities import with_logarithms
 from crnn_deploy.export.pytorch import ReferenceBackend
 from crnn_deploy.export.steps import probed_widths, step_rule
 from crnn_deploy.manifest import Manifest
@@ -91,7 +92,9 @@ def open_checkpoint(path: Path, settings: CheckpointSettings, manifest: Manifest
         blank=settings.blank or ("first" if manifest.blank == 0 else "last"),
     )
     backend = open_reference(path, known)
-    return ReferenceBackend(backend.module, replace(manifest, output="logits", steps=backend.manifest.steps))
+    return ReferenceBackend(
+        backend.module, replace(manifest, output=backend.manifest.output, steps=backend.manifest.steps)
+    )
 
 
 def _with_alphabet(
@@ -124,11 +127,13 @@ def reference_of(
 ) -> ReferenceBackend:
     """A backend from a module and a recipe; output layout, classes and time steps are told by running it.
 
+    A network that ends in softmax is given a logarithm, and its manifest says log-probs.
     Raises ModelInvalid, AlphabetMismatch.
     """
     module = module.eval().float()
     recipe = _fit_channels(module, recipe)
     module = _batch_first(module, recipe, len(alphabet) + 1)
+    module, output = with_logarithms(module, recipe)
     width = recipe.width
     try:
         steps = {w: _run(module, recipe, 1, w).shape[1] for w in probed_widths(width)}
@@ -146,6 +151,7 @@ def reference_of(
         std=recipe.std,
         interpolation=recipe.interpolation,
         steps=step_rule(steps),
+        output=output,
         filters=recipe.filters,
         source=source,
     )
