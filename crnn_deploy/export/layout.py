@@ -19,7 +19,10 @@ _PROBE_BATCH = 3
 
 
 def laid_out(module: nn.Module, recipe: Recipe, classes: int) -> tuple[nn.Module, StepRule]:
-    """The module with the output (N, T, classes), and its time steps. Raises ModelInvalid, AlphabetMismatch."""
+    """The module with the output (N, T, classes), and its time steps.
+
+    Raises ModelInvalid, AlphabetMismatch.
+    """
     module = _batch_first(module, recipe, classes)
     width = recipe.width
     try:
