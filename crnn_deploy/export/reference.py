@@ -117,21 +117,23 @@ def reference_of(
     """
     module = module.eval().float()
     recipe = fit_channels(module, recipe)
-    module, steps = laid_out(module, recipe, len(alphabet) + 1)
+    found = laid_out(module, recipe, len(alphabet) + 1)
+    if found.note is not None:
+        source = {**source, "width": found.note}
     manifest = Manifest(
         alphabet=alphabet,
         blank=0 if recipe.blank == "first" else len(alphabet),
         color=recipe.color,
         height=recipe.height,
-        width=recipe.width,
+        width=found.width,
         mean=recipe.mean,
         std=recipe.std,
         interpolation=recipe.interpolation,
-        steps=steps,
+        steps=found.steps,
         filters=recipe.filters,
         source=source,
     )
-    return ReferenceBackend(module, manifest)
+    return ReferenceBackend(found.module, manifest)
 
 
 def _family_module(
