@@ -68,17 +68,19 @@ def export(
 
     The graph takes `images` (batch, C, H, width) float32 and gives `logits` or `log_probs`
     (batch, steps, classes) float32, or `indices` (batch, steps) int64 and `probabilities` (batch, steps).
+    output: of a network that puts out log-probabilities, logits are these too
     progress: called after each of the `SIZES` batches of the proof
     Raises ExportFailed, ExportImpossible.
     """
+    given = reference.manifest.output
     manifest = replace(
         reference.manifest,
-        output=output,
+        output=given if output == "logits" else output,
         source={**reference.manifest.source, "crnn_deploy": metadata.version("crnn-deploy")},
     )
     any_width = accepts_any_width(reference)
     width = _traced_width(manifest) if any_width else manifest.width.minimum
-    model = _trace(reference.module, manifest, width, any_width)
+    model = _trace(reference.module, given, manifest, width, any_width)
     attach_manifest(model, manifest)
     traced = {"batch": _TRACED_BATCH}
     if any_width:
@@ -117,10 +119,12 @@ class _LogProbs(nn.Module):
         return log_probs
 
 
-def _trace(module: nn.Module, manifest: Manifest, width: int, any_width: bool) -> onnx.ModelProto:
+def _trace(
+    module: nn.Module, given: OutputKind, manifest: Manifest, width: int, any_width: bool
+) -> onnx.ModelProto:
     module = with_onnx_recurrence(module)
     names = {"logits": ["logits"], "log-probs": ["log_probs"], "argmax": ["indices", "probabilities"]}
-    if manifest.output != "logits":
+    if manifest.output != given:
         module = (_Argmax if manifest.output == "argmax" else _LogProbs)(module)
     images = torch.zeros(_TRACED_BATCH, manifest.channels, manifest.height, width)
     dynamic: dict[int, object] = {0: Dim.DYNAMIC}

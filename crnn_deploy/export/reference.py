@@ -15,6 +15,7 @@ from crnn_deploy.export.checkpoint import Checkpoint, CheckpointUnreadable, load
 from crnn_deploy.export.layout import fit_channels, laid_out
 from crnn_deploy.export.limits import TooLarge, bounded_outputs, bounded_weights
 from crnn_deploy.export.own_network import own_module
+from crnn_deploy.export.probabilities import with_logarithms
 from crnn_deploy.export.pytorch import ReferenceBackend
 from crnn_deploy.export.weights import load_state
 from crnn_deploy.manifest import Manifest
@@ -80,7 +81,9 @@ def open_checkpoint(path: Path, settings: CheckpointSettings, manifest: Manifest
         blank=settings.blank or ("first" if manifest.blank == 0 else "last"),
     )
     backend = open_reference(path, known)
-    return ReferenceBackend(backend.module, replace(manifest, output="logits", steps=backend.manifest.steps))
+    return ReferenceBackend(
+        backend.module, replace(manifest, output=backend.manifest.output, steps=backend.manifest.steps)
+    )
 
 
 def _with_alphabet(
@@ -113,11 +116,13 @@ def reference_of(
 ) -> ReferenceBackend:
     """A backend from a module and a recipe; output layout, classes and time steps are told by running it.
 
+    A network that ends in softmax is given a logarithm, and its manifest says log-probs.
     Raises ModelInvalid, AlphabetMismatch.
     """
     module = module.eval().float()
     recipe = fit_channels(module, recipe)
     found = laid_out(module, recipe, len(alphabet) + 1)
+    module, output = with_logarithms(found.module, replace(recipe, width=found.width))
     if found.note is not None:
         source = {**source, "width": found.note}
     manifest = Manifest(
@@ -130,10 +135,11 @@ def reference_of(
         std=recipe.std,
         interpolation=recipe.interpolation,
         steps=found.steps,
+        output=output,
         filters=recipe.filters,
         source=source,
     )
-    return ReferenceBackend(found.module, manifest)
+    return ReferenceBackend(module, manifest)
 
 
 def _family_module(

@@ -54,7 +54,7 @@ class Recognizer:
     The text and confidence of an image do not depend, in a single bit, on what else is read with it.
 
     backend: the network, or the name or path of a model; by default the package's own model `latin`
-    batch: most images that run together
+    batch: most images that run together; a manifest with `max_batch` allows no more than that
     decoder: how texts are found and how sure they are; by default as the manifest says
     wide: lines beyond the manifest's largest width are cut (`long_lines`) or shrunk to it; fixed-width
         networks always shrink
@@ -83,6 +83,7 @@ class Recognizer:
         if backend is None or isinstance(backend, str):
             backend = open_backend(DEFAULT if backend is None else model_file(backend))
         self._backend = backend
+        batch = min(batch, backend.manifest.max_batch or batch)
         self._batch, self._wide, self._max_pixels, self._rotate = batch, wide, max_pixels, rotate
         self._decode = _bound(decoder, self.manifest)
         self._rule = long_lines.uncut(self.manifest) if wide == "cut" else self.manifest

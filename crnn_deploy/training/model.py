@@ -10,6 +10,7 @@ from torch import nn
 from crnn_deploy.datasets.labels import characters_alphabet
 from crnn_deploy.errors import CrnnDeployError
 from crnn_deploy.export.layout import BatchFirst
+from crnn_deploy.export.probabilities import LogOfProbabilities
 from crnn_deploy.export.reference import open_reference, reference_of
 from crnn_deploy.manifest import Manifest
 from crnn_deploy.networks.compact import COMPACT_WIDTHS, CompactCRNN
@@ -65,7 +66,9 @@ def build(config: Config) -> Model:
     if config.start.freeze_cnn:
         for layer in _convolutions(opened.module):
             layer.requires_grad_(False)
-    inner = opened.module.module if isinstance(opened.module, BatchFirst) else opened.module
+    inner = opened.module
+    while isinstance(inner, BatchFirst | LogOfProbabilities):
+        inner = inner.module
     return Model(opened.module, inner, manifest)
 
 
