@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from crnn_deploy.errors import CrnnDeployError
+from crnn_deploy.errors import CrnnDeployError, shortened
 
 __all__ = [
     "MAX_PIXELS",
@@ -42,6 +42,7 @@ _LONG_PNG = 2**21  # bytes of data, that can inflate to 2 GiB in 5 seconds
 _LONG_GIF, _MOST_RESETS = 2**18, 2**14  # bytes of data, in which resets can cost 2 seconds
 _LZW_CODES = 4096
 _MOST_OVERLAP = 16  # times the file: the strips of a TIFF, each of which is copied before it is decoded
+_LONGEST_NAME = 4096  # characters that a message shows of it: those of the longest path there is
 _STEP = 2**16  # what is looked at at once
 _TOO_MANY = f"has more than the limit of {_MOST_PARTS:,} parts"
 _JPEG_MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")  # not in a scan: \xff\0 and restarts are
@@ -62,7 +63,7 @@ class ImageUnreadable(CrnnDeployError, ValueError):
     """An image that cannot be read, or must not be."""
 
     def __init__(self, source: str, reason: str) -> None:
-        shown = source if source.isprintable() else repr(source)
+        shown = shortened(source if source.isprintable() else repr(source), _LONGEST_NAME)
         super().__init__(f"{shown}: {reason}")
 
 

@@ -5,16 +5,17 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from os import PathLike
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from crnn_deploy.errors import CrnnDeployError
+from crnn_deploy.errors import CrnnDeployError, shortened
 from crnn_deploy.files import read_regular
 from crnn_deploy.process import not_forked
 from crnn_deploy.runtime.images.budget import MemoryBudget
+from crnn_deploy.runtime.images.given import PillowImage, Source, why_no_image
 from crnn_deploy.runtime.images.header import (
     MAX_PIXELS,
     Header,
@@ -45,31 +46,19 @@ cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 _NO_MEMORY = -4  # OpenCV's code, which has had several names
 _pixels, _file_bytes = MemoryBudget(MAX_PIXELS), MemoryBudget(2**29)
 
+_LONGEST_NAME = 4096  # characters that a message shows of it: those of the longest path there is
+
 T = TypeVar("T")
 Pixels = NDArray[np.uint8]  # (H, W) grey or (H, W, 3) BGR
-
-
-@runtime_checkable
-class PillowImage(Protocol):
-    """What is used of PIL.Image.Image, so that Pillow need not be installed."""
-
-    @property
-    def mode(self) -> str: ...
-    @property
-    def size(self) -> tuple[int, int]: ...
-    @property
-    def info(self) -> dict[Any, Any]: ...
-    def convert(self, mode: str) -> PillowImage: ...
-
-
-Source = str | PathLike[str] | bytes | bytearray | memoryview | NDArray[Any] | PillowImage
 
 
 class ImageNotFound(CrnnDeployError, FileNotFoundError):
     """No image file at this path."""
 
     def __init__(self, path: str) -> None:
-        super().__init__(f"no image file at {path if path and path.isprintable() else repr(path)}")
+        shown = shortened(path if path and path.isprintable() else repr(path), _LONGEST_NAME)
+        address = "; download what lies at an address first" if "://" in path else ""
+        super().__init__(f"no image file at {shown}{address}")
 
 
 def read_image(source: Source, *, max_pixels: int = MAX_PIXELS) -> Pixels:
@@ -112,7 +101,7 @@ def use_image(source: Source, function: Callable[[Pixels], T], *, max_pixels: in
         check_size(*source.size, name, max_pixels)
         with _pixels.part(source.size[0] * source.size[1]):
             return function(_from_pillow(source, name, max_pixels))
-    raise ImageUnreadable(f"<{type(source).__name__}>", "not a path, bytes, an array or a Pillow image")
+    raise ImageUnreadable(f"<{type(source).__name__}>", why_no_image(source))
 
 
 def load_bytes(path: str, max_pixels: int = MAX_PIXELS) -> bytes:
@@ -125,7 +114,7 @@ def load_bytes(path: str, max_pixels: int = MAX_PIXELS) -> bytes:
     except (FileNotFoundError, NotADirectoryError):
         raise ImageNotFound(path) from None
     except IsADirectoryError:
-        reason = "a folder, not an image file"
+        reason = "a folder, not an image file; pass the images in it one by one"
     except OSError as error:
         reason = f"cannot be opened: {error.strerror}"
     except ValueError as error:  # a NUL in the path
@@ -201,9 +190,7 @@ def _from_array(pixels: NDArray[Any], name: str, max_pixels: int, premultiplied:
     if pixels.ndim == 3 and pixels.shape[2] == 1:
         pixels = pixels[:, :, 0]
     if not (pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] in (3, 4))):
-        raise ImageUnreadable(
-            name, f"shape {pixels.shape} is not (H, W), (H, W, 1), (H, W, 3) BGR or (H, W, 4) BGRA"
-        )
+        raise ImageUnreadable(name, _why_no_shape(pixels.shape))
     check_size(pixels.shape[1], pixels.shape[0], name, max_pixels)
     premultiplied &= pixels.dtype == np.uint8
     if pixels.dtype == np.bool_:
@@ -215,6 +202,15 @@ def _from_array(pixels: NDArray[Any], name: str, max_pixels: int, premultiplied:
     if pixels.ndim == 3 and pixels.shape[2] == 4:
         pixels = _on_white(pixels, premultiplied)
     return np.ascontiguousarray(pixels)
+
+
+def _why_no_shape(shape: tuple[int, ...]) -> str:
+    reason = f"shape {shape} is not (H, W), (H, W, 1), (H, W, 3) BGR or (H, W, 4) BGRA"
+    if len(shape) == 4:
+        return f"{reason}; pass a stack of images as list(array)"
+    if len(shape) == 3 and shape[0] in (1, 3, 4):
+        return f"{reason}; move the channels to the end: array.transpose(1, 2, 0)"
+    return reason
 
 
 def _on_white(bgra: NDArray[Any], premultiplied: bool) -> NDArray[Any]:
