@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,14 +10,17 @@ import click
 
 if TYPE_CHECKING:
     from crnn_deploy.datasets import Kept
+    from crnn_deploy.manifest import Manifest
     from crnn_deploy.recipes.settings import CheckpointSettings
 
 __all__ = [
     "CHECKPOINT_ONLY",
     "DATA_ONLY",
     "MODEL",
+    "alphabet_in_short",
     "alphabet_of",
     "alphabet_options",
+    "assumptions",
     "batch_option",
     "blank_option",
     "check_data_outputs",
@@ -40,12 +43,15 @@ __all__ = [
     "rotate_option",
     "settings_of",
     "tier_option",
+    "warn_of_assumptions",
 ]
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
+_SHOWN = 40  # characters of an alphabet
 _FILE = click.Path(path_type=Path)
-CHECKPOINT_ONLY = ("recipe", "factory", "alphabet", "alphabet_string", "blank")  # of `checkpoint_options`
+# of `checkpoint_options`
+CHECKPOINT_ONLY = ("recipe", "factory", "alphabet", "alphabet_string", "blank", "activation")
 
 
 class _Model(click.Path):
@@ -232,7 +238,7 @@ blank_option = click.option(
     help="Take this class as the CTC blank.",
 )
 checkpoint_options = _all(
-    recipe_option(default="that of the checkpoint's family"),
+    recipe_option(default="that of the checkpoint, or of its family where that has one alone"),
     click.option(
         "--factory",
         metavar="MODULE:NAME",
@@ -240,6 +246,13 @@ checkpoint_options = _all(
     ),
     alphabet_options,
     blank_option,
+    click.option(
+        "--activation",
+        type=click.Choice(["relu", "leaky-relu"]),
+        show_default="as the recipe or the checkpoint says",
+        help="Build a network whose project has both ReLU and LeakyReLU (slope 0.2) with this one, which "
+        "the weights do not name.",
+    ),
 )
 data_options = _all(
     click.option(
@@ -311,8 +324,47 @@ def settings_of(
     alphabet: Path | None,
     alphabet_string: str | None,
     blank: Any,
+    activation: Any,
 ) -> CheckpointSettings:
     """What `checkpoint_options` gathered. Raises AlphabetInvalid."""
     from crnn_deploy.recipes.settings import CheckpointSettings
 
-    return CheckpointSettings(recipe, factory, alphabet_of(alphabet, alphabet_string), blank)
+    return CheckpointSettings(recipe, factory, alphabet_of(alphabet, alphabet_string), blank, activation)
+
+
+_REMEDIES = {
+    "recipe": "another one with --recipe",
+    "activation": "LeakyReLU with --activation leaky-relu",
+    "alphabet": "yours with --alphabet",
+}
+
+
+def warn_of_assumptions(manifest: Manifest) -> None:
+    """Say on stderr what of a checkpoint nothing told, and how to say it."""
+    from crnn_deploy.cli.say import say
+
+    if "assumed" in (source := manifest.source):
+        remedies = ", ".join(_REMEDIES[name] for name in source["assumed"].split(", "))
+        say(
+            f"warning: {assumptions(manifest)} is assumed; where it is wrong, texts are; give {remedies}",
+            err=True,
+        )
+
+
+def assumptions(manifest: Manifest) -> str:
+    """What of a checkpoint nothing told, with what was taken; empty where all was told."""
+    shown = {
+        "recipe": f"the recipe {manifest.source.get('recipe')}",
+        "activation": manifest.source.get("activation", "").split(" ")[0],
+        "alphabet": f"the alphabet {alphabet_in_short(manifest.alphabet)}",
+    }
+    return ", ".join(shown[name] for name in manifest.source.get("assumed", "").split(", ") if name)
+
+
+def alphabet_in_short(alphabet: Sequence[str]) -> str:
+    """Its first and last characters."""
+    between = "" if all(len(token) == 1 for token in alphabet) else " "
+    if len(alphabet) <= _SHOWN:
+        return between.join(alphabet)
+    ends = (alphabet[: _SHOWN // 4], alphabet[-_SHOWN // 4 :])
+    return "...".join(between.join(end) for end in ends)

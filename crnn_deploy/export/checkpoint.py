@@ -54,6 +54,7 @@ class Checkpoint:
     alphabet: tuple[str, ...] | None  # as saved beside the weights
     leaky_relu: bool | None  # as saved beside the weights
     recipe: Mapping[str, Any] | None  # as this toolkit's training saves it
+    saved: Mapping[str, Any]  # all that the file says beside its weights, settings flattened
 
     def variants(self) -> Iterator[dict[str, Tensor]]:
         """The weights under every name that is left when wrappers' prefixes are taken off, as saved first."""
@@ -88,6 +89,7 @@ def load(path: Path) -> Checkpoint:
         alphabet=_alphabet(config, path),
         leaky_relu=next((bool(found) for found in map(config.get, _ACTIVATIONS) if _is_number(found)), None),
         recipe=recipe if isinstance(recipe, Mapping) else None,
+        saved=config,
     )
 
 

@@ -8,7 +8,7 @@ import inspect
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from crnn_deploy.errors import AlphabetMismatch, ModelInvalid, first_line
-from crnn_deploy.export.activation import leaky_relu
+from crnn_deploy.export.activation import ActivationTold, activation_of
 from crnn_deploy.export.checkpoint import Checkpoint, CheckpointUnreadable, load
+from crnn_deploy.export.fitting import Fitting, fitting_recipe
 from crnn_deploy.export.limits import TooLarge, bounded_outputs, bounded_weights
 from crnn_deploy.export.pytorch import ReferenceBackend
 from crnn_deploy.export.steps import probed_widths, step_rule
@@ -46,20 +47,25 @@ _PROBE_BATCH = 3
 _SPARE = 2**26  # numbers that a family's network has of itself, besides those told by the checkpoint's shapes
 
 
-def open_reference(path: Path, settings: CheckpointSettings) -> ReferenceBackend:
+def open_reference(
+    path: Path, settings: CheckpointSettings, *, fed: Manifest | None = None
+) -> ReferenceBackend:
     """The network of a checkpoint in fp32, with its manifest.
 
     Code of the user's own runs where `settings` name it, or a recipe file that they name; a checkpoint
     names none.
 
-    Raises CheckpointNotFound, CheckpointUnreadable, RecipeInvalid, ModelInvalid, AlphabetInvalid,
-    AlphabetMismatch.
+    fed: the manifest of a model that was made of the checkpoint; it says what the settings leave open
+    Raises CheckpointNotFound, CheckpointUnreadable, RecipeInvalid, RecipeUnclear, ModelInvalid,
+    AlphabetInvalid, AlphabetMismatch.
     """
     checkpoint = load(path)
-    recipe = find_recipe(settings.recipe) if settings.recipe else None
-    if recipe is None and checkpoint.recipe is not None:
+    recipe, told = (find_recipe(settings.recipe), "--recipe") if settings.recipe else (None, "")
+    if recipe is None and fed is not None:
+        recipe, told = _recipe_of(fed), "the other model's manifest"
+    elif recipe is None and checkpoint.recipe is not None:
         try:
-            recipe = recipe_of_checkpoint(checkpoint.recipe, path)
+            recipe, told = recipe_of_checkpoint(checkpoint.recipe, path), "the checkpoint"
         except RecipeInvalid as error:
             raise CheckpointUnreadable(path, str(error)) from error
     spec = settings.factory or (recipe.factory if recipe else None)
@@ -67,13 +73,44 @@ def open_reference(path: Path, settings: CheckpointSettings) -> ReferenceBackend
         if spec:
             if recipe is None:
                 raise ModelInvalid("--factory needs a --recipe FILE.toml that says how its input is prepared")
-            module, told = _own_module(spec, checkpoint, recipe.folder), {"family": "own"}
+            if settings.activation is not None:
+                raise ModelInvalid("--activation is of the families known here; your own network has its own")
+            module = _own_module(spec, checkpoint, recipe.folder)
+            facts = _Facts("own", Fitting(recipe, told))
         else:
-            module, told, recipe = _family_module(checkpoint, recipe, watch)
+            given = None if recipe is None else Fitting(recipe, told)
+            module, facts = _family_module(checkpoint, given, settings, fed, watch)
         try:
-            return _with_alphabet(module, recipe, checkpoint, told, settings)
+            return _with_alphabet(module, checkpoint, facts, settings)
         except TooLarge as error:
             raise CheckpointUnreadable(path, str(error)) from error
+
+
+@dataclass(frozen=True)
+class _Facts:
+    """What is known of a network, and what tells it."""
+
+    family: str
+    fitting: Fitting
+    activation: ActivationTold | None = None  # None where there is no choice
+
+
+def _recipe_of(fed: Manifest) -> Recipe:
+    """What a manifest says of a recipe; its name as the manifest has it."""
+    name = fed.source.get("recipe", "")
+    return Recipe(
+        name=name,
+        about="",
+        factory=RECIPES[name].factory if name in RECIPES else None,
+        blank="first" if fed.blank == 0 else "last",
+        color=fed.color,
+        height=fed.height,
+        width=fed.width,
+        mean=fed.mean,
+        std=fed.std,
+        interpolation=fed.interpolation,
+        filters=fed.filters,
+    )
 
 
 def open_checkpoint(path: Path, settings: CheckpointSettings, manifest: Manifest | None) -> ReferenceBackend:
@@ -83,34 +120,41 @@ def open_checkpoint(path: Path, settings: CheckpointSettings, manifest: Manifest
     """
     if manifest is None:
         return open_reference(path, settings)
-    built_in = manifest.source.get("recipe") in RECIPES  # others stand in a file, or in the checkpoint itself
-    known = CheckpointSettings(
-        recipe=settings.recipe or (manifest.source["recipe"] if built_in else None),
-        factory=settings.factory,
+    known = replace(
+        settings,
         alphabet=settings.alphabet or manifest.alphabet,
         blank=settings.blank or ("first" if manifest.blank == 0 else "last"),
     )
-    backend = open_reference(path, known)
+    backend = open_reference(path, known, fed=manifest)
     return ReferenceBackend(backend.module, replace(manifest, output="logits", steps=backend.manifest.steps))
 
 
 def _with_alphabet(
-    module: nn.Module,
-    recipe: Recipe,
-    checkpoint: Checkpoint,
-    told: dict[str, str],
-    settings: CheckpointSettings,
+    module: nn.Module, checkpoint: Checkpoint, facts: _Facts, settings: CheckpointSettings
 ) -> ReferenceBackend:
+    recipe = facts.fitting.recipe
     alphabet = settings.alphabet or checkpoint.alphabet or recipe.alphabet
     if alphabet is None:
         raise AlphabetInvalid(
             f"neither {checkpoint.path} nor the recipe {recipe.name} holds an alphabet; "
             f"pass --alphabet FILE. {recipe.about}"
         )
-    source = {"checkpoint_sha256": checkpoint.sha256, **told, "recipe": recipe.name}
+    source = {"checkpoint_sha256": checkpoint.sha256, "family": facts.family, "recipe": recipe.name}
+    source["recipe_from"] = facts.fitting.told
     source["torch"] = torch.__version__
-    if alphabet is recipe.alphabet:
-        source["alphabet"] = "the recipe's"
+    assumed = ["recipe"] if facts.fitting.assumed else []
+    if facts.activation is not None:
+        source["activation"] = facts.activation.line()
+        assumed += ["activation"] if facts.activation.assumed else []
+    if alphabet is settings.alphabet:
+        source["alphabet"] = "as given"
+    elif alphabet is checkpoint.alphabet:
+        source["alphabet"] = "the checkpoint's"
+    else:
+        source["alphabet"] = f"the recipe {recipe.name}'s, assumed"
+        assumed.append("alphabet")
+    if assumed:
+        source["assumed"] = ", ".join(assumed)
     return reference_of(
         module,
         replace(recipe, blank=settings.blank or recipe.blank),
@@ -169,8 +213,12 @@ def accepts_any_width(reference: ReferenceBackend) -> bool:
 
 
 def _family_module(
-    checkpoint: Checkpoint, recipe: Recipe | None, watch: Callable[[nn.Module], None]
-) -> tuple[nn.Module, dict[str, str], Recipe]:
+    checkpoint: Checkpoint,
+    given: Fitting | None,
+    settings: CheckpointSettings,
+    fed: Manifest | None,
+    watch: Callable[[nn.Module], None],
+) -> tuple[nn.Module, _Facts]:
     for state in checkpoint.variants():
         if (family := _recognised(state, checkpoint.path)) is not None:
             break
@@ -182,8 +230,6 @@ def _family_module(
             f"its weights ({names}, ...) are of no family known here ({known}); "
             "export your own network with --factory package.module:name --recipe FILE.toml",
         )
-    if recipe is None:
-        recipe = RECIPES[family.recipe]
 
     def build(leaky_relu: bool) -> nn.Module:
         try:
@@ -202,18 +248,24 @@ def _family_module(
         watch(module)
         return module
 
-    told = {"family": family.name}
-    leaky = False
+    if settings.activation is not None and not family.leaky:
+        raise ModelInvalid(
+            f"{checkpoint.path} is {family.name}, which has no switch between ReLU and LeakyReLU; "
+            "leave --activation out"
+        )
+    module = build(False)  # what is no such network says so, before anybody is asked for its recipe
+    fitting = given or fitting_recipe(family, state, checkpoint.saved, settings.blank, checkpoint.path)
+    activation = None
     try:
         if family.leaky:
-            leaky, why = _leaky_relu(build, recipe, checkpoint)
-            told["activation"] = f"{'LeakyReLU' if leaky else 'ReLU'} ({why})"
-        module = build(leaky)
+            activation = activation_of(build, fitting.recipe, checkpoint, settings.activation, fed)
+            module = build(True) if activation.leaky else module
     except (TooLarge, RuntimeError) as error:
         raise CheckpointUnreadable(
             checkpoint.path, f"its network does not run: {first_line(error)}"
         ) from error
-    return module, told, replace(recipe, height=getattr(module, "height", recipe.height))
+    recipe = replace(fitting.recipe, height=getattr(module, "height", fitting.recipe.height))
+    return module, _Facts(family.name, replace(fitting, recipe=recipe), activation)
 
 
 def _recognised(state: StateDict, path: Path) -> Family | None:
@@ -221,20 +273,6 @@ def _recognised(state: StateDict, path: Path) -> Family | None:
         return recognise(state)
     except IndexError as error:
         raise CheckpointUnreadable(path, f"one of its weights lacks an axis ({error})") from error
-
-
-def _leaky_relu(
-    build: Callable[[bool], nn.Module], recipe: Recipe, checkpoint: Checkpoint
-) -> tuple[bool, str]:
-    """Whether the activation is LeakyReLU, and what says so."""
-    if recipe.leaky_relu is not None:
-        return recipe.leaky_relu, f"recipe {recipe.name}"
-    if checkpoint.leaky_relu is not None:
-        return checkpoint.leaky_relu, "saved beside the weights"
-    leaky = leaky_relu(build, recipe)
-    if leaky is not None:
-        return leaky, "told by batch norm's means"
-    return False, "the published default; for LeakyReLU give a recipe with leaky_relu = true"
 
 
 def _own_module(spec: str, checkpoint: Checkpoint, folder: Path) -> nn.Module:

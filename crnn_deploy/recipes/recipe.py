@@ -50,7 +50,7 @@ class Recipe:
     std: tuple[float, ...] = (0.5,)  # per channel
     interpolation: Interpolation = "linear"  # names without a prefix are OpenCV's
     filters: tuple[Filter, ...] = ()  # applied to the grey image at its original size
-    leaky_relu: bool | None = None  # slope 0.2 in place of ReLU; None: as the checkpoint tells, or ReLU
+    leaky_relu: bool | None = None  # slope 0.2 in place of ReLU; None: as the checkpoint tells
     folder: Path = field(default=Path(), compare=False)  # where the recipe's file lies
 
 
@@ -70,7 +70,6 @@ _MMOCR = Recipe(
     width=WidthRule(32, 1600, rounding="ceil"),
     mean=(127 / 255,),
     std=(127 / 255,),
-    leaky_relu=False,
 )
 _DOCTR = Recipe(
     name="doctr-vgg16",
@@ -133,7 +132,6 @@ _TABLE = (
         mean=(0.588,),
         std=(0.193,),
         interpolation="cubic",
-        leaky_relu=False,
     ),
     _MMOCR,
     replace(
@@ -149,7 +147,6 @@ _TABLE = (
         alphabet=tuple(vocabularies.LATIN_36),
         width=WidthRule(100, 100),
         interpolation="pillow-bilinear",
-        leaky_relu=False,
     ),
     _CLOVAAI,
     replace(_CLOVAAI, name="clovaai-vgg-sensitive", alphabet=tuple(vocabularies.LATIN_94)),

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from crnn_deploy.recipes.recipe import Blank
 
-__all__ = ["CheckpointSettings"]
+__all__ = ["Activation", "CheckpointSettings"]
+
+Activation = Literal["relu", "leaky-relu"]
 
 
 @dataclass(frozen=True)
@@ -17,3 +20,4 @@ class CheckpointSettings:
     factory: str | None = None  # `package.module:name` or `file.py:name`
     alphabet: tuple[str, ...] | None = None
     blank: Blank | None = None
+    activation: Activation | None = None  # of a family whose project has a switch between the two
