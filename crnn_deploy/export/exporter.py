@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from crnn_deploy.errors import VerdictFailed, first_line
+from crnn_deploy.export.layout import accepts_any_width
 from crnn_deploy.export.pytorch import ReferenceBackend
 from crnn_deploy.export.recurrence import ExportImpossible, with_onnx_recurrence
-from crnn_deploy.export.reference import accepts_any_width
 from crnn_deploy.files import replacing
 from crnn_deploy.graph.model import attach_manifest
 from crnn_deploy.graph.traced import baked_constants, strip_traces

@@ -15,9 +15,12 @@ from crnn_deploy.networks.gitycc import GitYccCRNN
 from crnn_deploy.networks.mmocr import MmocrCRNN
 from crnn_deploy.networks.mobilenet import mobilenet_v3_large, mobilenet_v3_small
 
-__all__ = ["FAMILIES", "Family", "StateDict", "recognise"]
+__all__ = ["FAMILIES", "PUBLISHED", "Family", "StateDict", "recognise"]
 
 StateDict = Mapping[str, Tensor]
+
+# the modules of all families: images (N, C, H, W) -> logits (N, T, classes)
+PUBLISHED = (CRNN, CompactCRNN, DoctrCRNN, FourStage, GitYccCRNN, MmocrCRNN)
 
 
 @dataclass(frozen=True)

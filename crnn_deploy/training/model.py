@@ -9,7 +9,8 @@ from torch import nn
 
 from crnn_deploy.datasets.labels import characters_alphabet
 from crnn_deploy.errors import CrnnDeployError
-from crnn_deploy.export.reference import BatchFirst, open_reference, reference_of
+from crnn_deploy.export.layout import BatchFirst
+from crnn_deploy.export.reference import open_reference, reference_of
 from crnn_deploy.manifest import Manifest
 from crnn_deploy.networks.compact import COMPACT_WIDTHS, CompactCRNN
 from crnn_deploy.networks.crnn import CRNN, PAPER_WIDTHS
