@@ -52,7 +52,7 @@ def kind_of_archive(entries: Sequence[zipfile.ZipInfo]) -> str | None:
     inside = {name.partition("/")[2] for name in names}
     if "constants.pkl" in inside or any(name.startswith("code/") for name in inside):
         return (
-            "it is a TorchScript file, which holds a program; load it with torch.jit.load where you trust it, "
+            "it is a TorchScript file, which is a program; load it with torch.jit.load where you trust it, "
             f"and save its weights alone: {_SAVE}"
         )
     if "data.pkl" in inside:
