@@ -1,4 +1,4 @@
-"""What stops a network of the user's own from being exported, told by running it and named where it happens."""
+"""What stops a network of the user's own from being exported: told by running it, named where it happens."""
 
 from __future__ import annotations
 
@@ -56,8 +56,8 @@ def _check_precision(module: nn.Module, batch: Tensor) -> None:
         if output.dtype in (torch.float16, torch.bfloat16):
             kind = str(output.dtype).removeprefix("torch.")
             raise ModelInvalid(
-                f"the network computes in {kind} from its layer {name} ({type(layer).__name__}) on, as under "
-                "torch.autocast; let it compute in float32 when it does not train (build-engine makes it small)"
+                f"the network computes in {kind} from its layer {name} ({type(layer).__name__}) on, as "
+                "under torch.autocast; let it compute in float32 when it does not train"
             )
 
 
@@ -69,13 +69,13 @@ def _check_scores(output: Tensor) -> None:
     for axis, name in ((0, "images of a batch"), (1, "time steps")):
         if output.shape[axis] > 1 and _sums_to_one(probabilities, axis):
             raise ModelInvalid(
-                f"the network's softmax runs over the {name} and not over the classes; give it the axis of the "
-                "classes (dim=2 of an output (N, T, classes)), or return the logits"
+                f"the network's softmax runs over the {name} and not over the classes; give it the axis "
+                "of the classes (dim=2 of an output (N, T, classes)), or return the logits"
             )
     if bool(((output > 0) & (output < 1)).all()):
         raise ModelInvalid(
-            "the network puts out numbers from 0 to 1 that do not sum to 1 over the classes, as of a sigmoid; "
-            "let it return the logits"
+            "the network puts out numbers from 0 to 1 that do not sum to 1 over the classes, as of a "
+            "sigmoid; let it return the logits"
         )
 
 
@@ -155,14 +155,14 @@ def _check_loops(module: nn.Module, images: Images, widths: tuple[int, ...]) -> 
     for width in widths[1:]:
         if line := _differs(module, images(2, widths[0]), images(2, width)):
             raise ModelInvalid(
-                f"the network's own code runs otherwise at a width of {widths[0]} than of {width}, as a loop over "
-                f"time steps does ({shown(line)}), and a graph holds one width of it; give the recipe one "
-                "[width] (minimum = maximum), or take nn.LSTM for a loop of cells"
+                f"the network's own code runs otherwise at a width of {widths[0]} than of {width}, as a "
+                f"loop over time steps does ({shown(line)}), and a graph holds one width of it; give the "
+                "recipe one [width] (minimum = maximum), or take nn.LSTM for a loop of cells"
             )
     if line := _differs(module, images(2, widths[0]), images(_BATCH, widths[0])):
         raise ModelInvalid(
-            f"the network's own code runs otherwise for 2 images than for {_BATCH}, as a loop over images does "
-            f"({shown(line)}), and a graph holds one number of them; let it compute all images at once"
+            f"the network's own code runs otherwise for 2 images than for {_BATCH}, as a loop over images "
+            f"does ({shown(line)}), and a graph holds one number of them; let it compute all images at once"
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,11 +21,12 @@ from crnn_deploy.manifest import StepRule, WidthRule
 from crnn_deploy.networks.families import PUBLISHED
 from crnn_deploy.recipes.recipe import Recipe
 
-__all__ = ["BatchFirst", "LaidOut", "accepts_any_width", "fit_channels", "laid_out"]
+__all__ = ["BatchFirst", "LaidOut", "accepts_any_width", "fit_channels", "laid_out", "width_grain"]
 
 _BATCHES = (3, 1, 2)  # images that a network of the user's own is run on together
 _OTHERS = (1.31, 1.67, 2.3)  # widths, in proportion, that tell time steps from classes where both are as many
 _FAR = 14  # widths tried for one that the network runs at
+_GRAIN = 16  # widths tried for one that the network does not run at
 _NEAR = 40  # pixels; where it runs within fewer alone, it was written for one width
 
 Shape = tuple[int, ...]
@@ -85,7 +87,7 @@ def laid_out(module: nn.Module, recipe: Recipe, classes: int) -> LaidOut:
     module, start = _batch_first(module, recipe, classes)
     found = _with_steps(module, recipe, classes, start)
     rule = found.width
-    widths = (rule.minimum,) if rule.fixed else (rule.minimum, rule.spread(_FAR)[-1])
+    widths = (rule.minimum,) if rule.fixed else (rule.minimum, probed_widths(rule, rule.multiple)[-1])
     examine(module, lambda batch, width: _images(recipe, batch, width), widths)
     return found
 
@@ -126,6 +128,23 @@ def accepts_any_width(reference: ReferenceBackend) -> bool:
     except Exception:  # the user's code may raise anything at sizes that it was not written for
         return False
     return all(lines == calls[0] for lines in calls)
+
+
+def width_grain(reference: ReferenceBackend) -> int:
+    """1 where the network runs at every width with its rule's time steps, or the multiple that it needs."""
+    manifest = reference.manifest
+    rule = manifest.width
+    shape = (1, manifest.channels, manifest.height)
+    try:
+        with torch.inference_mode():
+            for width in range(rule.minimum + 1, rule.minimum + min(rule.multiple, _GRAIN)):
+                if reference.module(torch.zeros(*shape, width)).shape[1] != manifest.steps(width):
+                    return rule.multiple
+    except TooLarge:
+        raise
+    except Exception:  # the user's code may raise anything at sizes that it was not written for
+        return rule.multiple
+    return 1
 
 
 def _batch_first(module: nn.Module, recipe: Recipe, classes: int) -> tuple[nn.Module, int]:
@@ -355,16 +374,7 @@ def _tensors(output: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[An
 
 def _with_steps(module: nn.Module, recipe: Recipe, classes: int, start: int) -> LaidOut:
     rule = recipe.width
-    steps: dict[int, int] = {}
-    failed: dict[int, _Unfit] = {}
-    for width in probed_widths(rule):
-        try:
-            shape = tuple(_output(module, recipe, 1, width).shape)
-            if shape[:1] != (1,) or shape[1] < 1 or shape[2] != classes:
-                raise _Unfit(f"one image gives an output of shape {shape}")
-            steps[width] = shape[1]
-        except _Unfit as error:
-            failed[width] = error
+    steps, failed = _counted(module, recipe, classes, probed_widths(rule))
     if rule.fixed:
         try:
             found = None if failed else step_rule(steps)
@@ -373,6 +383,11 @@ def _with_steps(module: nn.Module, recipe: Recipe, classes: int, start: int) -> 
         here = step_rule({rule.minimum: steps[rule.minimum]})
         constant = len(set(steps.values())) == 1
         return LaidOut(module, rule, here if found is None or constant else found)
+    if rule.multiple > 1:
+        with suppress(ModelInvalid):
+            if not failed:
+                return LaidOut(module, rule, step_rule(steps))
+        steps, failed = _counted(module, recipe, classes, probed_widths(rule, rule.multiple))
     if not failed:
         return LaidOut(module, rule, step_rule(steps))
     worst = next(iter(failed))
@@ -386,6 +401,23 @@ def _with_steps(module: nn.Module, recipe: Recipe, classes: int, start: int) -> 
     raise _fails_at_some(rule, steps, failed)
 
 
+def _counted(
+    module: nn.Module, recipe: Recipe, classes: int, widths: Sequence[int]
+) -> tuple[dict[int, int], dict[int, _Unfit]]:
+    """The time steps of one image at each width, and why it has none at others."""
+    steps: dict[int, int] = {}
+    failed: dict[int, _Unfit] = {}
+    for width in widths:
+        try:
+            shape = tuple(_output(module, recipe, 1, width).shape)
+            if shape[:1] != (1,) or shape[1] < 1 or shape[2] != classes:
+                raise _Unfit(f"one image gives an output of shape {shape}")
+            steps[width] = shape[1]
+        except _Unfit as error:
+            failed[width] = error
+    return steps, failed
+
+
 def _fails_at_some(rule: WidthRule, steps: Mapping[int, int], failed: Mapping[int, _Unfit]) -> ModelInvalid:
     if max(steps) < min(failed):
         remedy = f"give the recipe's [width] a maximum of {max(steps)} or less"
@@ -394,7 +426,7 @@ def _fails_at_some(rule: WidthRule, steps: Mapping[int, int], failed: Mapping[in
         remedy = f"give the recipe's [width] a minimum of {min(steps)} or more"
         worst = max(failed)
     else:
-        remedy = "give the recipe one [width] (minimum = maximum)"
+        remedy = "give the recipe one [width] (minimum = maximum), or a multiple that fits"
         worst = next(iter(failed))
     return ModelInvalid(
         f"the network does not run at every width of {rule.minimum} to {rule.maximum}; {remedy} "

@@ -141,13 +141,13 @@ def _unwrapped(module: nn.Module, spec: str) -> nn.Module:
         if isinstance(layer, torch.jit.ScriptModule):
             where = f"its {name}" if name else "it"
             raise ModelInvalid(
-                f"{spec}: {where} is a TorchScript module, which cannot be exported; let the factory return the "
-                "nn.Module itself, without torch.jit.script or torch.jit.trace"
+                f"{spec}: {where} is a TorchScript module, which cannot be exported; let the factory return "
+                "the nn.Module itself, without torch.jit.script or torch.jit.trace"
             )
     if needed := _needed(module.forward, given=1):
         first = needed.split(", ")[0]
         raise ModelInvalid(
-            f"{spec}: forward needs {needed} besides the images; what only training needs takes a default, as "
-            f"in forward(self, images, {first}=None)"
+            f"{spec}: forward needs {needed} besides the images; what only training needs takes a default, "
+            f"as in forward(self, images, {first}=None)"
         )
     return module
