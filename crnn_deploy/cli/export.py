@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from crnn_deploy.cli.options import checkpoint_option, checkpoint_options, output_option, settings_of
-from crnn_deploy.cli.say import progress_bar, say
+from crnn_deploy.cli.say import check_stdout, progress_bar, say
 
 __all__ = ["export"]
 
@@ -17,6 +17,7 @@ def _list_recipes(ctx: click.Context, _: click.Parameter, value: bool) -> None:
     if value:
         from crnn_deploy.recipes.recipe import RECIPES
 
+        check_stdout()
         for recipe in RECIPES.values():
             say(f"{recipe.name:28}{recipe.about}")
         ctx.exit()
