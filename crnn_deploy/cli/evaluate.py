@@ -25,7 +25,7 @@ from crnn_deploy.cli.options import (
     settings_of,
     warn_of_assumptions,
 )
-from crnn_deploy.cli.outputs import check_reports, put_report, write_page
+from crnn_deploy.cli.outputs import check_report, put_report, write_page
 from crnn_deploy.cli.rebuild import rebuild_option, rebuild_stale
 from crnn_deploy.cli.say import progress_bar, say, say_over_bar
 
@@ -97,7 +97,7 @@ def evaluate(
         refuse_given(CHECKPOINT_ONLY, f"describes a checkpoint; {model} says itself what it is")
     if html is not None:
         from crnn_deploy.evaluation.report import render
-    check_reports(json_file, html)
+    check_report(json_file, html)
     datasets = {spec: open_data(spec, kind, image_folder, characters) for spec in data}
     check_data_outputs((json_file, html), datasets.values(), characters)
     check_outputs((json_file, html), (model, alphabet, recipe, decoding["lexicon"], decoding["lm"]))

@@ -16,7 +16,7 @@ from crnn_deploy.cli.options import (
     settings_of,
     warn_of_assumptions,
 )
-from crnn_deploy.cli.say import progress_bar, say
+from crnn_deploy.cli.say import check_stdout, progress_bar, say
 
 __all__ = ["export"]
 
@@ -25,6 +25,7 @@ def _list_recipes(ctx: click.Context, _: click.Parameter, value: bool) -> None:
     if value:
         from crnn_deploy.recipes.recipe import RECIPES
 
+        check_stdout()
         for recipe in RECIPES.values():
             say(f"{recipe.name:28}{recipe.about}")
         ctx.exit()
