@@ -147,6 +147,8 @@ def reference_of(
         interpolation=recipe.interpolation,
         steps=step_rule(steps),
         filters=recipe.filters,
+        grey=recipe.grey,
+        contrast=recipe.contrast,
         source=source,
     )
     return ReferenceBackend(module, manifest)
