@@ -2,11 +2,11 @@
 
     python -m benchmarks.accuracy.family_pixels [--sizes 1000] [--json FILE]
 
-Every image is drawn anew, noise or black and white blocks, grey or coloured, and saved as PNG: sides from 1 to
-600 pixels, in equal shares tiny, tall, wide and of any kind. The project's own steps are in `published_pixels`,
-which needs Pillow and PyTorch; recipes are taken in the version of Pillow that is installed. A row has the
-images that were compared, those whose size differs, and the largest difference in grey levels; sizes at which
-the project's own code fails are left out and drawn again.
+Every image is drawn anew, noise or black and white blocks, grey or coloured, and saved as PNG: sides from 1
+to 600 pixels, in equal shares tiny, tall, wide and of any kind. The project's own steps are in
+`published_pixels`, which needs Pillow and PyTorch; recipes are taken in the version of Pillow that is
+installed. A row has the images that were compared, those whose size differs, and the largest difference in
+grey levels; sizes at which the project's own code fails are left out, and others drawn for them.
 """
 
 from __future__ import annotations
@@ -78,15 +78,14 @@ def images(rng: np.random.Generator) -> Iterator[NDArray[np.uint8]]:
     """Images without end: tiny, tall, wide, and any."""
     while True:
         for high, wide in ((12, 12), (600, 40), (40, 600), (300, 300)):
-            shape = (int(rng.integers(1, high + 1)), int(rng.integers(1, wide + 1)))
-            if rng.random() < 0.7:
-                shape += (3,)
+            channels = (3,) if rng.random() < 0.7 else ()
+            shape = (int(rng.integers(1, high + 1)), int(rng.integers(1, wide + 1)), *channels)
             image = rng.integers(0, 256, shape, np.uint8)
             if rng.random() < 0.5:
                 image = np.where(image > 127, np.uint8(255), np.uint8(0))
             if rng.random() < 0.5:
                 small: NDArray[Any] = cv2.resize(image, None, fx=0.3, fy=0.3) if min(shape[:2]) > 3 else image
-                image = cv2.resize(small, shape[1::-1], interpolation=cv2.INTER_NEAREST)
+                image = cv2.resize(small, (shape[1], shape[0]), interpolation=cv2.INTER_NEAREST)
             yield image
 
 
@@ -129,7 +128,7 @@ def main() -> None:
             )
     if args.json:
         versions = {"pillow": PIL.__version__, "opencv": cv2.__version__, "torch": torch.__version__}
-        content = {**header(), "libraries": versions, "rows": [asdict(row) for row in rows]}
+        content = {**header("family_pixels"), "libraries": versions, "rows": [asdict(row) for row in rows]}
         args.json.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
