@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -130,9 +129,11 @@ def _manifest_facts(manifest: Manifest) -> dict[str, Any]:
         "blank": f"{manifest.blank} of {manifest.classes} classes",
         "input": f"{manifest.color}, {manifest.channels} x {manifest.height} x width",
         "interpolation": manifest.interpolation,
-        "width": asdict(manifest.width),
+        "grey": f"of colour by {manifest.grey}",
+        "width": manifest.width.to_plain(),
         "normalisation": f"mean {list(manifest.mean)}, std {list(manifest.std)}",
         "filters": [str(f) for f in manifest.filters],
+        "second reading": str(manifest.contrast or "none"),
         "time steps": f"(width + {manifest.steps.offset}) // {manifest.steps.stride}",
         "output": manifest.output,
         "decoding": {"decoder": manifest.decoding.decoder, **manifest.decoding.to_plain()},

@@ -85,6 +85,8 @@ def describe(
         steps=step_rule({w: run(noise(1, w)).transpose(order).shape[1] for w in _probed(recipe)}),
         output="log-probs" if probabilities else "logits",
         filters=recipe.filters,
+        grey=recipe.grey,
+        contrast=recipe.contrast,
         source={"recipe": recipe.name, "family": "foreign ONNX"},
     )
     attach_manifest(model, manifest)

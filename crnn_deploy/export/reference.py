@@ -100,6 +100,8 @@ def _recipe_of(fed: Manifest) -> Recipe:
         std=fed.std,
         interpolation=fed.interpolation,
         filters=fed.filters,
+        grey=fed.grey,
+        contrast=fed.contrast,
     )
 
 
@@ -181,6 +183,8 @@ def reference_of(
         steps=found.steps,
         output=output,
         filters=recipe.filters,
+        grey=recipe.grey,
+        contrast=recipe.contrast,
         source=source,
     )
     return ReferenceBackend(module, manifest)

@@ -172,7 +172,10 @@ class _Recorder:
 
 
 def _prepared(found: Iterable[Source], manifest: Manifest, order: list[int]) -> Iterator[NDArray[np.float32]]:
-    prepared = ((i, prepare(read_image(source), manifest)) for i, source in enumerate(found))
+    grey = manifest.decoded_grey
+    prepared = (
+        (i, prepare(read_image(source, decoded_grey=grey), manifest)) for i, source in enumerate(found)
+    )
     for batch in batches(prepared, _BATCH):
         order.extend(batch.indices)
         yield batch.images

@@ -15,7 +15,7 @@ from typing import Any, Literal, get_args
 
 from crnn_deploy.errors import CrnnDeployError, ManifestInvalid, shortened
 from crnn_deploy.files import read_regular
-from crnn_deploy.manifest import Color, Filter, Interpolation, WidthRule, filter_from_plain
+from crnn_deploy.manifest import Color, Contrast, Filter, Grey, Interpolation, WidthRule, filter_from_plain
 from crnn_deploy.recipes import vocabularies
 
 __all__ = ["HIGHEST", "RECIPES", "Blank", "Recipe", "RecipeInvalid", "find_recipe", "recipe_of_checkpoint"]
@@ -50,24 +50,37 @@ class Recipe:
     std: tuple[float, ...] = (0.5,)  # per channel
     interpolation: Interpolation = "linear"  # names without a prefix are OpenCV's
     filters: tuple[Filter, ...] = ()  # applied to the grey image at its original size
+    grey: Grey = "opencv"  # how colour becomes grey: cvtColor, Pillow's "L", OpenCV's decoders
+    contrast: Contrast | None = None  # read again what was read unsurely
     leaky_relu: bool | None = None  # slope 0.2 in place of ReLU; None: as the checkpoint tells
     folder: Path = field(default=Path(), compare=False)  # where the recipe's file lies
 
 
-_EASYOCR_WIDTH = WidthRule(64, 3200, multiple=64, fit="pad", pad="edge", rounding="floor")
+_EASYOCR_WIDTH = WidthRule(
+    64,
+    3200,
+    multiple=64,
+    fit="pad",
+    pad="edge",
+    rounding="floor",
+    order="ratio",
+    multiple_of="exact",
+    tall="invert",
+)
 _EASYOCR_ABOUT = (
     # its cv2.resize(..., PIL.LANCZOS) is OpenCV's linear: both have the number 1
     "github.com/JaidedAI/EasyOCR utils.py, recognition.py: grey, height 64, width in proportion, "
-    "the last column repeated up to a multiple of 64"
+    "the last column repeated up to a multiple of 64; unsure images are read again with more contrast"
 )
 _MMOCR = Recipe(
     name="mmocr",
-    about="github.com/open-mmlab/mmocr configs/textrecog/crnn: grey, width in proportion, at least 32 "
-    "(mmocr also rounds it to the nearest multiple of 16)",
+    about="github.com/open-mmlab/mmocr configs/textrecog/crnn: grey, width in proportion, rounded "
+    "to a multiple of 16, at least 32",
     family="mmocr",
     alphabet=tuple(vocabularies.LATIN_36),
     blank="last",
-    width=WidthRule(32, 1600, rounding="ceil"),
+    width=WidthRule(32, 1600, multiple=16, rounding="ceil", order="scale", multiple_rounding="half-even"),
+    grey="decoder",
     mean=(127 / 255,),
     std=(127 / 255,),
 )
@@ -79,10 +92,10 @@ _DOCTR = Recipe(
     alphabet=tuple(vocabularies.DOCTR_FRENCH),
     blank="last",
     color="rgb",
-    width=WidthRule(128, 128, fit="letterbox", rounding="floor"),
+    width=WidthRule(128, 128, fit="letterbox", rounding="floor", order="inverse"),
     mean=(0.694, 0.695, 0.693),
     std=(0.299, 0.296, 0.301),
-    interpolation="pillow-bilinear",
+    interpolation="torch-bilinear",
 )
 _CLOVAAI = Recipe(
     name="clovaai-vgg",
@@ -91,6 +104,7 @@ _CLOVAAI = Recipe(
     alphabet=tuple(vocabularies.LATIN_36),
     width=WidthRule(100, 100),
     interpolation="pillow-bicubic",
+    grey="pillow",
 )
 
 
@@ -103,6 +117,8 @@ def _easyocr(model: str, alphabet: str | None, about: str = "") -> Recipe:
         alphabet=None if alphabet is None else tuple(alphabet),
         height=64,
         width=_EASYOCR_WIDTH,
+        grey="decoder",
+        contrast=Contrast(below=0.1, target=0.5),
     )
 
 
@@ -115,6 +131,7 @@ _TABLE = (
         alphabet=tuple(vocabularies.LATIN_36),
         width=WidthRule(100, 100),
         interpolation="pillow-bilinear",
+        grey="pillow",
     ),
     Recipe(
         name="paper",
@@ -125,10 +142,10 @@ _TABLE = (
     ),
     Recipe(
         name="sierkinhane-360cc",
-        about="github.com/Sierkinhane/CRNN_Chinese_Characters_Rec demo.py: grey, width in proportion, x 4/7; "
-        "its 6,735 characters are in lib/config/alphabets.py",
+        about="github.com/Sierkinhane/CRNN_Chinese_Characters_Rec demo.py: grey, to height 32, "
+        "then the width x 4/7; its 6,735 characters are in lib/config/alphabets.py",
         family="crnn",
-        width=WidthRule(16, 1600, aspect=160 / 280, rounding="floor"),
+        width=WidthRule(4, 1600, aspect=160 / 280, rounding="floor", resize="height-first"),
         mean=(0.588,),
         std=(0.193,),
         interpolation="cubic",
@@ -147,6 +164,7 @@ _TABLE = (
         alphabet=tuple(vocabularies.LATIN_36),
         width=WidthRule(100, 100),
         interpolation="pillow-bilinear",
+        grey="pillow",
     ),
     _CLOVAAI,
     replace(_CLOVAAI, name="clovaai-vgg-sensitive", alphabet=tuple(vocabularies.LATIN_94)),
@@ -167,7 +185,16 @@ _TABLE = (
         blank="first",
         color="bgr",
         height=48,
-        width=WidthRule(320, 3200, fit="pad", pad=127.5, rounding="ceil"),
+        width=WidthRule(
+            320,
+            3200,
+            fit="pad",
+            pad=127.5,
+            rounding="ceil",
+            order="ratio",
+            multiple_rounding="floor",
+            multiple_of="exact",
+        ),
         mean=(0.5, 0.5, 0.5),
         std=(0.5, 0.5, 0.5),
     ),
@@ -365,6 +392,14 @@ def _filters(value: Any) -> tuple[Filter, ...]:
     return tuple(filter_from_plain(item) for item in value)
 
 
+def _contrast(value: Any) -> Contrast:
+    if not isinstance(value, Mapping) or sorted(value, key=str) != ["below", "target"]:
+        raise _Wrong("a table of below and target")
+    if not all(map(_is_plain, value.values())):
+        raise _Wrong("a table of below and target, numbers from 0 to 1")
+    return Contrast(**value)
+
+
 _PREPARATION: dict[str, Callable[[Any], Any]] = {  # what a checkpoint may say
     "about": _text,
     "width": _width,
@@ -375,6 +410,8 @@ _PREPARATION: dict[str, Callable[[Any], Any]] = {  # what a checkpoint may say
     "std": _numbers,
     "interpolation": _choice(Interpolation),
     "filters": _filters,
+    "grey": _choice(Grey),
+    "contrast": _contrast,
     "leaky_relu": _flag,
 }
 _BY_HAND: dict[
