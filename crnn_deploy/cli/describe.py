@@ -7,7 +7,13 @@ from typing import Any
 
 import click
 
-from crnn_deploy.cli.options import alphabet_of, alphabet_options, blank_option, output_option, recipe_option
+from crnn_deploy.cli.options import (
+    alphabet_and_blank,
+    alphabet_options,
+    blank_option,
+    output_option,
+    recipe_option,
+)
 from crnn_deploy.cli.say import say
 
 __all__ = ["describe"]
@@ -35,7 +41,7 @@ def describe(
     from crnn_deploy.files import check_outputs
 
     check_outputs((output,), (foreign, recipe, alphabet))
-    manifest = run(foreign, output, recipe, alphabet_of(alphabet, alphabet_string), blank)
+    manifest = run(foreign, output, recipe, *alphabet_and_blank(alphabet, alphabet_string, blank))
     say(
         f"{output}: {manifest.classes} classes, blank {manifest.blank}, "
         f"{manifest.channels} x {manifest.height} x width, output {manifest.output}"

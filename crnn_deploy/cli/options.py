@@ -17,6 +17,7 @@ __all__ = [
     "CHECKPOINT_ONLY",
     "DATA_ONLY",
     "MODEL",
+    "alphabet_and_blank",
     "alphabet_in_short",
     "alphabet_of",
     "alphabet_options",
@@ -222,8 +223,8 @@ alphabet_options = _all(
         "--alphabet",
         metavar="FILE",
         type=_FILE,
-        help="Read the alphabet from this UTF-8 file: all characters on one line, or one on each line. "
-        "Spaces count.",
+        help="Read the alphabet from this file: all characters on one line, or one on each line (spaces "
+        "count), with the number of its class or without; JSON, YAML or Python's values too.",
     ),
     click.option(
         "--alphabet-string",
@@ -309,13 +310,31 @@ def check_data_outputs(
 
 def alphabet_of(alphabet: Path | None, alphabet_string: str | None) -> tuple[str, ...] | None:
     """The alphabet that the user gave, if any. Raises AlphabetInvalid."""
-    from crnn_deploy.recipes.alphabets import check_alphabet, read_alphabet
+    return _alphabet_given(alphabet, alphabet_string)[0]
+
+
+def alphabet_and_blank(
+    alphabet: Path | None, alphabet_string: str | None, blank: Any
+) -> tuple[tuple[str, ...] | None, Any]:
+    """As `alphabet_of`, and the blank as the user gave it, or else the class that the file's numbers leave out."""
+    tokens, left_out = _alphabet_given(alphabet, alphabet_string)
+    return tokens, left_out if blank is None else blank
+
+
+def _alphabet_given(
+    alphabet: Path | None, alphabet_string: str | None
+) -> tuple[tuple[str, ...] | None, int | None]:
+    """The alphabet, and the class that its numbers leave to the blank, where it has numbers."""
+    from crnn_deploy.recipes.alphabets import check_alphabet, read_table
 
     if alphabet is not None and alphabet_string is not None:
         raise click.UsageError("--alphabet and --alphabet-string exclude each other")
     if alphabet_string is not None:
-        return check_alphabet(tuple(alphabet_string), "--alphabet-string")
-    return read_alphabet(alphabet) if alphabet is not None else None
+        return check_alphabet(tuple(alphabet_string), "--alphabet-string"), None
+    if alphabet is None:
+        return None, None
+    found = read_table(alphabet)
+    return found.tokens, found.left_out
 
 
 def settings_of(
@@ -329,7 +348,9 @@ def settings_of(
     """What `checkpoint_options` gathered. Raises AlphabetInvalid."""
     from crnn_deploy.recipes.settings import CheckpointSettings
 
-    return CheckpointSettings(recipe, factory, alphabet_of(alphabet, alphabet_string), blank, activation)
+    tokens, left_out = _alphabet_given(alphabet, alphabet_string)
+    where = "--alphabet-string" if alphabet is None else f"--alphabet {alphabet}"
+    return CheckpointSettings(recipe, factory, tokens, blank, activation, where, left_out)
 
 
 _REMEDIES = {

@@ -42,7 +42,7 @@ class Fitting:
 
 
 def fitting_recipe(
-    family: Family, state: StateDict, saved: Mapping[str, Any], blank: Blank | None, path: Path
+    family: Family, state: StateDict, saved: Mapping[str, Any], blank: Blank | int | None, path: Path
 ) -> Fitting:
     """The recipe of a checkpoint that nobody named one for.
 
@@ -65,7 +65,7 @@ def fitting_recipe(
     raise RecipeUnclear(path, family.name, _unlike(fits))
 
 
-def _mmocr(saved: Mapping[str, Any], blank: Blank | None) -> Fitting | None:
+def _mmocr(saved: Mapping[str, Any], blank: Blank | int | None) -> Fitting | None:
     """mmocr puts the blank first before version 1 and last from it on; all else is the same."""
     meta = saved.get("meta")
     if isinstance(meta, Mapping):
@@ -79,7 +79,7 @@ def _mmocr(saved: Mapping[str, Any], blank: Blank | None) -> Fitting | None:
         if "mmcv_version" in meta or "CLASSES" in meta:
             return Fitting(RECIPES["mmocr-0.x"], "it is saved as by mmcv, before mmocr 1")
     if blank is not None:
-        return Fitting(RECIPES["mmocr-0.x" if blank == "first" else "mmocr"], f"--blank {blank}")
+        return Fitting(RECIPES["mmocr-0.x" if blank in ("first", 0) else "mmocr"], f"--blank {blank}")
     return None
 
 

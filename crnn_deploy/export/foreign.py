@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import onnx
@@ -17,7 +18,7 @@ from crnn_deploy.files import replacing
 from crnn_deploy.graph.model import attach_manifest, load_onnx, session_of
 from crnn_deploy.manifest import Manifest
 from crnn_deploy.recipes.alphabets import AlphabetInvalid, check_alphabet
-from crnn_deploy.recipes.recipe import Recipe, find_recipe
+from crnn_deploy.recipes.recipe import Blank, Recipe, find_recipe
 from crnn_deploy.runtime.backends.ort import OrtBackend, open_session
 
 __all__ = ["describe"]
@@ -32,7 +33,7 @@ def describe(
     path: Path,
     recipe_name: str,
     alphabet: tuple[str, ...] | None,
-    blank: Literal["first", "last"] | None,
+    blank: Blank | int | None,
 ) -> Manifest:
     """Write `foreign` with a manifest; its output becomes (N, T, classes) logits or log-probabilities.
 
@@ -75,7 +76,7 @@ def describe(
     _normalise_output(model, order, probabilities)
     manifest = Manifest(
         alphabet=tokens,
-        blank=0 if (blank or recipe.blank) == "first" else len(tokens),
+        blank=(recipe if blank is None else replace(recipe, blank=blank)).blank_class(len(tokens)),
         color=recipe.color,
         height=recipe.height,
         width=recipe.width,

@@ -43,9 +43,7 @@ def own_module(spec: str, checkpoint: Checkpoint, folder: Path) -> nn.Module:
     with _found_beside(path):
         module = _made(spec, attribute, _imported(spec, name, path))
     module = _unwrapped(module, spec)
-    names = set(module.state_dict())
-    state = next((s for s in checkpoint.variants() if names & s.keys()), dict(checkpoint.state))
-    load_state(module, state, checkpoint.path)
+    load_state(module, checkpoint.fitting(module.state_dict().keys()), checkpoint.path)
     return module
 
 

@@ -11,6 +11,7 @@ from torch import nn
 
 from crnn_deploy.errors import ModelInvalid, first_line
 from crnn_deploy.export.activation import ActivationTold, activation_of
+from crnn_deploy.export.alphabet import alphabet_of
 from crnn_deploy.export.checkpoint import Checkpoint, CheckpointUnreadable, load
 from crnn_deploy.export.fitting import Fitting, fitting_recipe
 from crnn_deploy.export.layout import fit_channels, laid_out
@@ -20,8 +21,8 @@ from crnn_deploy.export.probabilities import with_logarithms
 from crnn_deploy.export.pytorch import ReferenceBackend
 from crnn_deploy.export.weights import load_state
 from crnn_deploy.manifest import Manifest
-from crnn_deploy.networks.families import FAMILIES, Family, StateDict, recognise
-from crnn_deploy.recipes.alphabets import AlphabetInvalid, check_alphabet
+from crnn_deploy.networks.families import FAMILIES
+from crnn_deploy.networks.unsupported import unsupported
 from crnn_deploy.recipes.recipe import (
     HIGHEST,
     RECIPES,
@@ -34,6 +35,7 @@ from crnn_deploy.recipes.settings import CheckpointSettings
 
 __all__ = ["open_checkpoint", "open_reference", "reference_of"]
 
+_OWN = "export your own network with --factory package.module:name --recipe FILE.toml"
 _SPARE = 2**26  # numbers that a family's network has of itself, besides those told by the checkpoint's shapes
 
 
@@ -92,7 +94,7 @@ def _recipe_of(fed: Manifest) -> Recipe:
         name=name,
         about="",
         factory=RECIPES[name].factory if name in RECIPES else None,
-        blank="first" if fed.blank == 0 else "last",
+        blank=fed.blank,
         color=fed.color,
         height=fed.height,
         width=fed.width,
@@ -115,7 +117,7 @@ def open_checkpoint(path: Path, settings: CheckpointSettings, manifest: Manifest
     known = replace(
         settings,
         alphabet=settings.alphabet or manifest.alphabet,
-        blank=settings.blank or ("first" if manifest.blank == 0 else "last"),
+        blank=manifest.blank if settings.blank is None else settings.blank,
     )
     backend = open_reference(path, known, fed=manifest)
     return ReferenceBackend(
@@ -127,12 +129,7 @@ def _with_alphabet(
     module: nn.Module, checkpoint: Checkpoint, facts: _Facts, settings: CheckpointSettings
 ) -> ReferenceBackend:
     recipe = facts.fitting.recipe
-    alphabet = settings.alphabet or checkpoint.alphabet or recipe.alphabet
-    if alphabet is None:
-        raise AlphabetInvalid(
-            f"neither {checkpoint.path} nor the recipe {recipe.name} holds an alphabet; "
-            f"pass --alphabet FILE. {recipe.about}"
-        )
+    alphabet = alphabet_of(checkpoint, recipe, settings)
     source = {"checkpoint_sha256": checkpoint.sha256, "family": facts.family, "recipe": recipe.name}
     source["recipe_from"] = facts.fitting.told
     source["torch"] = torch.__version__
@@ -140,21 +137,11 @@ def _with_alphabet(
     if facts.activation is not None:
         source["activation"] = facts.activation.line()
         assumed += ["activation"] if facts.activation.assumed else []
-    if alphabet is settings.alphabet:
-        source["alphabet"] = "as given"
-    elif alphabet is checkpoint.alphabet:
-        source["alphabet"] = "the checkpoint's"
-    else:
-        source["alphabet"] = f"the recipe {recipe.name}'s, assumed"
-        assumed.append("alphabet")
+    source["alphabet"] = alphabet.told
+    assumed += ["alphabet"] if alphabet.assumed else []
     if assumed:
         source["assumed"] = ", ".join(assumed)
-    return reference_of(
-        module,
-        replace(recipe, blank=settings.blank or recipe.blank),
-        check_alphabet(alphabet, "the checkpoint" if alphabet is checkpoint.alphabet else "the model"),
-        source,
-    )
+    return reference_of(module, replace(recipe, blank=alphabet.blank), alphabet.tokens, source)
 
 
 def reference_of(
@@ -173,7 +160,7 @@ def reference_of(
         source = {**source, "width": found.note}
     manifest = Manifest(
         alphabet=alphabet,
-        blank=0 if recipe.blank == "first" else len(alphabet),
+        blank=recipe.blank_class(len(alphabet)),
         color=recipe.color,
         height=recipe.height,
         width=found.width,
@@ -197,17 +184,14 @@ def _family_module(
     fed: Manifest | None,
     watch: Callable[[nn.Module], None],
 ) -> tuple[nn.Module, _Facts]:
-    for state in checkpoint.variants():
-        if (family := _recognised(state, checkpoint.path)) is not None:
-            break
-    else:
+    if (found := checkpoint.network) is None:
         names = ", ".join(list(checkpoint.state)[:4])
         known = ", ".join(family.name for family in FAMILIES)
-        raise CheckpointUnreadable(
-            checkpoint.path,
-            f"its weights ({names}, ...) are of no family known here ({known}); "
-            "export your own network with --factory package.module:name --recipe FILE.toml",
+        what = unsupported(checkpoint.state) or (
+            f"its weights ({names}, ...) are of no family known here ({known})"
         )
+        raise CheckpointUnreadable(checkpoint.path, f"{what}; {_OWN}")
+    state, family = found.state, found.family
 
     def build(leaky_relu: bool) -> nn.Module:
         try:
@@ -244,10 +228,3 @@ def _family_module(
         ) from error
     recipe = replace(fitting.recipe, height=getattr(module, "height", fitting.recipe.height))
     return module, _Facts(family.name, replace(fitting, recipe=recipe), activation)
-
-
-def _recognised(state: StateDict, path: Path) -> Family | None:
-    try:
-        return recognise(state)
-    except IndexError as error:
-        raise CheckpointUnreadable(path, f"one of its weights lacks an axis ({error})") from error

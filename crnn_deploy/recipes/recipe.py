@@ -11,7 +11,7 @@ import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 from crnn_deploy.errors import CrnnDeployError, ManifestInvalid, shortened
 from crnn_deploy.files import read_regular
@@ -43,7 +43,7 @@ class Recipe:
     family: str | None = None  # network in crnn_deploy.networks; None for a model of one's own
     factory: str | None = None  # of one's own module, `package.module:name` or `file.py:name`
     alphabet: tuple[str, ...] | None = None  # None: it belongs to the checkpoint or the user
-    blank: Blank = "first"  # class of the CTC blank
+    blank: Blank | int = "first"  # class of the CTC blank, or its number
     color: Color = "gray"  # channel order of the input
     height: int = 32  # pixels
     mean: tuple[float, ...] = (0.5,)  # per channel, of values in 0-1
@@ -54,6 +54,16 @@ class Recipe:
     contrast: Contrast | None = None  # read again what was read unsurely
     leaky_relu: bool | None = None  # slope 0.2 in place of ReLU; None: as the checkpoint tells
     folder: Path = field(default=Path(), compare=False)  # where the recipe's file lies
+
+    def blank_class(self, characters: int) -> int:
+        """The class of the blank beside so many characters. Raises RecipeInvalid."""
+        if isinstance(self.blank, int):
+            if self.blank > characters:
+                raise RecipeInvalid(
+                    f"blank is class {self.blank}, and the network has {characters + 1} classes"
+                )
+            return self.blank
+        return 0 if self.blank == "first" else characters
 
 
 _EASYOCR_WIDTH = WidthRule(
@@ -339,6 +349,14 @@ def _choice(literal: Any) -> Callable[[Any], Any]:
     return read
 
 
+def _blank(value: Any) -> Blank | int:
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _LONGEST:
+        return value
+    if value not in get_args(Blank):
+        raise _Wrong("first, last or the number of a class")
+    return cast(Blank, value)
+
+
 def _flag(value: Any) -> bool:
     if not isinstance(value, bool):
         raise _Wrong("true or false")
@@ -403,7 +421,7 @@ def _contrast(value: Any) -> Contrast:
 _PREPARATION: dict[str, Callable[[Any], Any]] = {  # what a checkpoint may say
     "about": _text,
     "width": _width,
-    "blank": _choice(Blank),
+    "blank": _blank,
     "color": _choice(Color),
     "height": _height,
     "mean": _numbers,

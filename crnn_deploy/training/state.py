@@ -125,7 +125,7 @@ def _told(module: nn.Module, manifest: Manifest) -> dict[str, Any]:
     recipe = {name: getattr(manifest, name) for name in names}
     recipe |= {
         "about": "as trained",
-        "blank": "first" if manifest.blank == 0 else "last",
+        "blank": {0: "first", len(manifest.alphabet): "last"}.get(manifest.blank, manifest.blank),
         "width": manifest.width.to_plain(),
         "leaky_relu": any(isinstance(layer, nn.LeakyReLU) for layer in module.modules()),
         "filters": [filter_to_plain(item) for item in manifest.filters],
