@@ -41,7 +41,10 @@ def describe(
     from crnn_deploy.files import check_outputs
 
     check_outputs((output,), (foreign, recipe, alphabet))
-    manifest = run(foreign, output, recipe, *alphabet_and_blank(alphabet, alphabet_string, blank))
+    described = run(foreign, output, recipe, *alphabet_and_blank(alphabet, alphabet_string, blank))
+    manifest = described.manifest
+    for note in described.notes:
+        say(f"note: {note}")
     say(
         f"{output}: {manifest.classes} classes, blank {manifest.blank}, "
         f"{manifest.channels} x {manifest.height} x width, output {manifest.output}"

@@ -306,7 +306,7 @@ def test_describe_frees_a_batch_that_is_only_declared(batch: int, recipe: Path, 
 
 @pytest.mark.parametrize(
     ("batch", "last"),
-    [(1, "Reshape"), (2, "Reshape"), (1, "Frozen"), (2, "Frozen"), ("n", "Sub"), (2, "Sub")],
+    [("n", "Sub"), (2, "Sub")],
 )
 def test_describe_refuses_a_graph_that_joins_images(
     batch: int | str, last: str, recipe: Path, tmp_path: Path
@@ -316,6 +316,21 @@ def test_describe_refuses_a_graph_that_joins_images(
     result = run("describe", path, "--recipe", recipe, "--alphabet-string", "abcd", "-o", out)
     assert result.exit_code == 2 and "otherwise in a batch than alone" in result.stderr, result.stderr
     assert len(result.stderr.splitlines()) == 1 and not out.exists()
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_describe_keeps_to_a_batch_that_stands_in_the_graph(batch: int, recipe: Path, tmp_path: Path) -> None:
+    path = foreign(tmp_path / "rec.onnx", None, softmax=False, batch=batch, last="Reshape")
+    out = tmp_path / "out.onnx"
+    result = run("describe", path, "--recipe", recipe, "--alphabet-string", "abcd", "-o", out)
+    assert result.exit_code == 0 and f"note: its graph is made for batches of {batch}" in result.stdout
+    assert OrtBackend(out).manifest.max_batch == batch
+    frozen = foreign(tmp_path / "rec.onnx", None, softmax=False, batch=batch, last="Frozen")
+    result = run(
+        "describe", frozen, "--recipe", recipe, "--alphabet-string", "abcd", "-o", tmp_path / "x.onnx"
+    )
+    assert result.exit_code == 2 and "runs on images 48 pixels wide" in result.stderr, result.stderr
+    assert len(result.stderr.splitlines()) == 1 and not (tmp_path / "x.onnx").exists()
 
 
 def test_the_recogniser_of_rapidocr(tmp_path: Path) -> None:
