@@ -12,6 +12,7 @@ import click
 
 from crnn_deploy.cli.options import (
     DATA_ONLY,
+    FILE,
     alphabet_of,
     alphabet_options,
     check_data_outputs,
@@ -236,7 +237,7 @@ _folder_option = click.option(
     "folders",
     metavar="DIR",
     multiple=True,
-    type=click.Path(path_type=Path),
+    type=FILE,
     help="Look for fonts in this folder, not in those of the system; repeat the option for more.",
 )
 

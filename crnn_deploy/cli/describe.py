@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from crnn_deploy.cli.options import (
+    FILE,
     alphabet_and_blank,
     alphabet_options,
     blank_option,
@@ -20,7 +21,7 @@ __all__ = ["describe"]
 
 
 @click.command()
-@click.argument("foreign", type=click.Path(path_type=Path))
+@click.argument("foreign", type=FILE)
 @output_option("OUT.onnx")
 @recipe_option()
 @alphabet_options

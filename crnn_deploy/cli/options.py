@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CHECKPOINT_ONLY",
     "DATA_ONLY",
+    "FILE",
     "MODEL",
     "alphabet_and_blank",
     "alphabet_in_short",
@@ -50,21 +51,51 @@ __all__ = [
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 _SHOWN = 40  # characters of an alphabet
-_FILE = click.Path(path_type=Path)
 # of `checkpoint_options`
 CHECKPOINT_ONLY = ("recipe", "factory", "alphabet", "alphabet_string", "blank", "activation")
 
 
-class _Model(click.Path):
+# endings that people know a format by; a report in another one would be opened by the wrong program
+_TOLD = frozenset(
+    (
+        *(".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".xlsx", ".yaml", ".yml", ".xml"),
+        *(".html", ".md", ".pdf", ".svg", ".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".tif", ".tiff"),
+        *(".zip", ".gz", ".bz2", ".7z"),
+    )
+)
+
+
+class _File(click.Path):
+    """A file or folder; an empty name, as of a shell's variable that is not set, would be the folder here."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value == "":
+            self.fail("the path is empty; name a file, or leave the option out", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+class _Written(_File):
+    """A file that is written; it does not end as another format than the one in its option's metavar does."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        _, dot, ending = ((param and param.metavar) or "").partition(".")
+        if dot and Path(value).suffix.lower() in _TOLD and not str(value).lower().endswith(dot + ending):
+            self.fail(f"{value} must end in .{ending}, the format that is written", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+class _Model(_File):
     """A model's file, given as a path or as the name of a shipped model."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         from crnn_deploy.models import model_file
 
-        return super().convert(model_file(value), param, ctx)
+        return super().convert(model_file(value) if value else value, param, ctx)
 
 
+FILE = _File(path_type=Path)
 MODEL = _Model(path_type=Path)
+_WRITTEN = _Written(path_type=Path)
 DATA_ONLY = ("kind", "image_folder", "characters")  # of `data_options`
 
 
@@ -87,7 +118,7 @@ def output_option(form: str = "FILE", *, default: str | None = None) -> Decorato
     return click.option(
         *("-o", "--output"),
         metavar=form,
-        type=_FILE,
+        type=_WRITTEN,
         required=default is None,
         show_default=default,
         help="Write the result to this path.",
@@ -99,16 +130,16 @@ json_options = _all(
         "--json", "as_json", is_flag=True, help="Print the report as one JSON object in place of a table."
     ),
     click.option(
-        "--json-file", metavar="FILE.json", type=_FILE, help="Write the report as JSON to this file."
+        "--json-file", metavar="FILE.json", type=_WRITTEN, help="Write the report as JSON to this file."
     ),
 )
 html_option = click.option(
-    "--html", metavar="FILE.html", type=_FILE, help="Write the report as an HTML page to this file."
+    "--html", metavar="FILE.html", type=_WRITTEN, help="Write the report as an HTML page to this file."
 )
 plot_option = click.option(
     "--plot",
     metavar="FILE.png|.svg",
-    type=_FILE,
+    type=FILE,
     help="Draw a figure of the report and write it to this file.",
 )
 
@@ -197,7 +228,7 @@ def checkpoint_option(*, required: bool) -> Decorator:
     return click.option(
         "--checkpoint",
         metavar="FILE",
-        type=_FILE,
+        type=FILE,
         required=required,
         help="Load the trained PyTorch weights from this file.",
     )
@@ -222,7 +253,7 @@ alphabet_options = _all(
     click.option(
         "--alphabet",
         metavar="FILE",
-        type=_FILE,
+        type=FILE,
         help="Read the alphabet from this file: all characters on one line, or one on each line (spaces "
         "count), with the number of its class or without; JSON, YAML or Python's values too.",
     ),
