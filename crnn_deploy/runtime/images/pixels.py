@@ -160,7 +160,7 @@ def _decoded(data: bytes, header: Header, name: str, max_pixels: int, decoded_gr
 def _by_opencv(data: bytes, header: Header, name: str, decoded_grey: bool) -> NDArray[Any]:
     """What OpenCV makes of an image that `probe` accepted."""
     if header.format == "PNG":
-        data = plain_png(data, header, name)
+        data = plain_png(data, header, name, gamma=decoded_grey)
     elif header.format == "PNM":
         data += b"\n"  # OpenCV wants something after the last number
     # only the second flag applies EXIF orientation, only the first keeps alpha
@@ -170,7 +170,10 @@ def _by_opencv(data: bytes, header: Header, name: str, decoded_grey: bool) -> ND
     reason = f"corrupt {header.format}, it cannot be decoded"
     try:
         with not_forked():
-            pixels: NDArray[Any] | None = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+            encoded = np.frombuffer(data, np.uint8)
+            pixels: NDArray[Any] | None = cv2.imdecode(encoded, flags)
+            if decoded_grey and pixels is not None and _has_alpha_and_is_opaque(pixels):
+                pixels = cv2.imdecode(encoded, cv2.IMREAD_GRAYSCALE)
     except cv2.error as error:
         pixels = None
         if error.code == _NO_MEMORY:
@@ -180,6 +183,11 @@ def _by_opencv(data: bytes, header: Header, name: str, decoded_grey: bool) -> ND
     if header.transparent_grey is not None and pixels.ndim == 2:
         pixels[pixels == header.transparent_grey] = np.iinfo(pixels.dtype).max
     return pixels
+
+
+def _has_alpha_and_is_opaque(pixels: NDArray[Any]) -> bool:
+    alpha = pixels.ndim == 3 and pixels.shape[2] == 4
+    return alpha and bool((pixels[..., 3] == np.iinfo(pixels.dtype).max).all())
 
 
 def _from_pillow(image: PillowImage, name: str, max_pixels: int) -> Pixels:
