@@ -59,7 +59,7 @@ def export(checkpoint: Path, output: Path | None, graph_output: Any, **source: A
     shows what differed.
 
     \b
-    crnn-deploy export --checkpoint crnn.pth --alphabet-string 0123456789 -o crnn.onnx
+    crnn-deploy export --checkpoint crnn.pth --recipe paper --alphabet-string 0123456789 -o crnn.onnx
     crnn-deploy export --checkpoint netCRNN.pth --recipe sierkinhane-360cc --alphabet chars.txt
     crnn-deploy export --checkpoint own.pth --recipe own.toml
     """
