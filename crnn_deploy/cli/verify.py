@@ -22,7 +22,7 @@ from crnn_deploy.cli.options import (
     refuse_given,
     settings_of,
 )
-from crnn_deploy.cli.outputs import check_reports, put_report
+from crnn_deploy.cli.outputs import check_report, put_report
 from crnn_deploy.cli.rebuild import rebuild_option, rebuild_stale
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def verify(
     labelled = None if labels is None else open_data(labels, kind, image_folder, characters)
     if labelled is not None:
         check_data_outputs((json_file,), (labelled,), characters)
-    check_reports(json_file)
+    check_report(json_file)
     found = () if images is None else find((images,), ())
     check_outputs((json_file,), chain((reference, candidate, source["alphabet"], source["recipe"]), found))
     settings = settings_of(**source)

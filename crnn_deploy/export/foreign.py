@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 import onnx
 
@@ -20,7 +19,7 @@ from crnn_deploy.graph.ends import training_nodes
 from crnn_deploy.graph.model import attach_manifest, load_onnx
 from crnn_deploy.manifest import Manifest, OutputKind
 from crnn_deploy.recipes.alphabets import AlphabetInvalid, check_alphabet
-from crnn_deploy.recipes.recipe import Recipe, find_recipe
+from crnn_deploy.recipes.recipe import Blank, Recipe, find_recipe
 from crnn_deploy.runtime.backends.ort import OrtBackend
 from crnn_deploy.runtime.backends.run_time_scales import has_run_time_scales
 
@@ -42,7 +41,7 @@ def describe(
     path: Path,
     recipe_name: str,
     alphabet: tuple[str, ...] | None,
-    blank: Literal["first", "last"] | None,
+    blank: Blank | int | None,
 ) -> Described:
     """Write `foreign` with a manifest; it takes float32 images (N, C, H, W) then, and puts out logits or
     log-probabilities (N, T, classes).
@@ -67,7 +66,7 @@ def describe(
     output: OutputKind = "log-probs" if found.kind == "probabilities" else found.kind
     manifest = Manifest(
         alphabet=tokens,
-        blank=0 if (blank or recipe.blank) == "first" else len(tokens),
+        blank=(recipe if blank is None else replace(recipe, blank=blank)).blank_class(len(tokens)),
         color=recipe.color,
         height=recipe.height,
         width=recipe.width,
@@ -77,6 +76,8 @@ def describe(
         steps=graph.steps(),
         output=output,
         filters=recipe.filters,
+        grey=recipe.grey,
+        contrast=recipe.contrast,
         source={"recipe": recipe.name, "family": "foreign ONNX", "alphabet": told},
         max_batch=graph.max_batch,
     )

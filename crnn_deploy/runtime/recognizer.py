@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike, fsdecode
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,9 +19,11 @@ from crnn_deploy.runtime import long_lines
 from crnn_deploy.runtime.backends.backend import Backend, BackendName, Device, open_backend
 from crnn_deploy.runtime.batching import Groups
 from crnn_deploy.runtime.decoding.ctc import BestPath, Frames, LogitsMissing, Text
-from crnn_deploy.runtime.images.pixels import MAX_PIXELS, Pixels, Source, use_image
-from crnn_deploy.runtime.images.prepare import content_width, prepare
+from crnn_deploy.runtime.images.given import Source, is_one
+from crnn_deploy.runtime.images.pixels import MAX_PIXELS, Pixels, use_image
+from crnn_deploy.runtime.images.prepare import content_width, prepare, prepare_contrasted
 from crnn_deploy.runtime.orientation import ImageView, Rotate, check_rotate, surest, views
+from crnn_deploy.runtime.second_reading import reread
 
 if TYPE_CHECKING:
     from crnn_deploy.runtime.decoding.alignment import Decode, Decoder
@@ -41,6 +43,7 @@ class Prepared:
     width: int  # pixels, of the original
     view: ImageView | None = None  # how the original is turned; None where it is taken as it stands
     others: tuple[Prepared, ...] = ()  # the other views of the same image
+    contrasted: NDArray[np.float32] | None = None  # (C, H, W) for a second reading, where that differs
 
     @property
     def columns(self) -> int:
@@ -61,8 +64,8 @@ class Recognizer:
     max_pixels: an image of more is refused before it is decoded
     rotate: in which turns an image is read, of which the surest counts (`orientation`)
 
-    >>> [text] = Recognizer("latin").read(["word.png"])
-    >>> [text] = Recognizer.load("model.onnx").read(["word.png"])
+    >>> text = Recognizer("latin").read("word.png")
+    >>> texts = Recognizer.load("model.onnx").read(["word.png", "line.png"])
 
     Raises LogitsMissing, what binding the decoder raises, and with a name or path what `load` raises.
     """
@@ -145,24 +148,38 @@ class Recognizer:
     def max_pixels(self) -> int:
         return self._max_pixels
 
-    def read(self, images: Iterable[Source]) -> list[Text]:
-        """Text of each image, in order: paths, encoded bytes, uint8 arrays (grey or BGR) or PIL images.
+    @overload
+    def read(self, images: Source) -> Text: ...  # type: ignore[overload-overlap]  # a text has texts in it
+    @overload
+    def read(self, images: Iterable[Source]) -> list[Text]: ...
+    def read(self, images: Source | Iterable[Source]) -> Text | list[Text]:
+        """Text of an image, or of each of several, in their order.
 
-        Raises ImageNotFound, ImageUnreadable or ReadFailed for the first image that cannot be read, RunFailed
-        where the model cannot run.
+        images: one image (a path, encoded bytes, a uint8 array, grey or BGR, or a Pillow image), or any
+            iterable of them; `images.pixels.read_image` says more of what is read
+        Raises ImageNotFound, ImageUnreadable or ReadFailed for the first image that cannot be read, and for
+        what is neither one image nor several; RunFailed where the model cannot run.
         """
-        results = self.try_read(list(images))
-        for result in results:
-            if isinstance(result, CrnnDeployError):
-                raise result
-        return [result for result in results if isinstance(result, Text)]
+        if is_one(images):
+            return _text(self.try_read(cast(Source, images)))
+        return [_text(result) for result in self.try_read(cast(Iterable[Source], images))]
 
-    def try_read(self, images: Sequence[Source]) -> list[Text | CrnnDeployError]:
+    @overload
+    def try_read(self, images: Source) -> Text | CrnnDeployError: ...  # type: ignore[overload-overlap]
+    @overload
+    def try_read(self, images: Iterable[Source]) -> list[Text | CrnnDeployError]: ...
+    def try_read(
+        self, images: Source | Iterable[Source]
+    ) -> Text | CrnnDeployError | list[Text | CrnnDeployError]:
         """As `read`, but an image that cannot be read gives its error and the others are read.
 
         Raises RunFailed.
         """
-        return self.read_prepared(self._try_prepare(source) for source in images)
+        if is_one(images):
+            [result] = self.read_prepared([self._try_prepare(cast(Source, images))])
+            return result
+        some = cast(Iterable[Source], images)
+        return self.read_prepared(self._try_prepare(source) for source in some)
 
     def read_prepared(self, images: Iterable[Prepared | CrnnDeployError]) -> list[Text | CrnnDeployError]:
         """Text of images of any widths, in order; an error in the place of one stands as it is.
@@ -199,7 +216,8 @@ class Recognizer:
             prepared = prepare(pixels, self._rule)
             width = pixels.shape[1]
             span = prepared.shape[2] * width / content_width(pixels.shape, self._rule)
-            return Prepared(prepared, _name(source), span, width, view)
+            contrasted = prepare_contrasted(pixels, self._rule)
+            return Prepared(prepared, _name(source), span, width, view, contrasted=contrasted)
 
         def all_ready(pixels: Pixels) -> Prepared:
             with not_forked():
@@ -208,14 +226,22 @@ class Recognizer:
                 first, *others = [ready(turned, view) for view, turned in views(pixels, self._rotate)]
             return replace(first, others=tuple(others))
 
-        return use_image(source, all_ready, max_pixels=self._max_pixels)
+        return use_image(
+            source, all_ready, max_pixels=self._max_pixels, decoded_grey=self.manifest.decoded_grey
+        )
 
     def run(self, images: Sequence[Prepared]) -> Frames:
         """What the network says of images of one width, frame by frame; of each, its first view counts.
 
         Raises RunFailed.
         """
-        pixels = np.stack([prepared.pixels for prepared in images])
+        frames = self._network(np.stack([prepared.pixels for prepared in images]))
+        if self.manifest.contrast is None:
+            return frames
+        contrasted = [prepared.contrasted for prepared in images]
+        return reread(frames, contrasted, self.manifest.contrast, self.manifest.blank, self._network)
+
+    def _network(self, pixels: NDArray[np.float32]) -> Frames:
         if pixels.shape[3] <= self.manifest.width.maximum:
             return self._backend.run(pixels)
         return long_lines.run(self._backend.run, pixels, self.manifest, self._batch)
@@ -290,6 +316,12 @@ def _bound(decoder: Decoder | None, manifest: Manifest) -> Decode:
     if manifest.output == "argmax" and not isinstance(decode, BestPath):
         raise LogitsMissing("this decoder")
     return decode
+
+
+def _text(result: Text | CrnnDeployError) -> Text:
+    if isinstance(result, CrnnDeployError):
+        raise result
+    return result
 
 
 def _name(source: Source) -> str:

@@ -5,16 +5,17 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from os import PathLike
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from crnn_deploy.errors import CrnnDeployError
+from crnn_deploy.errors import CrnnDeployError, shortened
 from crnn_deploy.files import read_regular
 from crnn_deploy.process import not_forked
 from crnn_deploy.runtime.images.budget import MemoryBudget
+from crnn_deploy.runtime.images.given import PillowImage, Source, why_no_image
 from crnn_deploy.runtime.images.header import (
     MAX_PIXELS,
     Header,
@@ -45,48 +46,44 @@ cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 _NO_MEMORY = -4  # OpenCV's code, which has had several names
 _pixels, _file_bytes = MemoryBudget(MAX_PIXELS), MemoryBudget(2**29)
 
+_LONGEST_NAME = 4096  # characters that a message shows of it: those of the longest path there is
+
 T = TypeVar("T")
 Pixels = NDArray[np.uint8]  # (H, W) grey or (H, W, 3) BGR
-
-
-@runtime_checkable
-class PillowImage(Protocol):
-    """What is used of PIL.Image.Image, so that Pillow need not be installed."""
-
-    @property
-    def mode(self) -> str: ...
-    @property
-    def size(self) -> tuple[int, int]: ...
-    @property
-    def info(self) -> dict[Any, Any]: ...
-    def convert(self, mode: str) -> PillowImage: ...
-
-
-Source = str | PathLike[str] | bytes | bytearray | memoryview | NDArray[Any] | PillowImage
 
 
 class ImageNotFound(CrnnDeployError, FileNotFoundError):
     """No image file at this path."""
 
     def __init__(self, path: str) -> None:
-        super().__init__(f"no image file at {path if path and path.isprintable() else repr(path)}")
+        shown = shortened(path if path and path.isprintable() else repr(path), _LONGEST_NAME)
+        address = "; download what lies at an address first" if "://" in path else ""
+        super().__init__(f"no image file at {shown}{address}")
 
 
-def read_image(source: Source, *, max_pixels: int = MAX_PIXELS) -> Pixels:
+def read_image(source: Source, *, max_pixels: int = MAX_PIXELS, decoded_grey: bool = False) -> Pixels:
     """Pixels of an image: uint8, (H, W) grey or (H, W, 3) BGR.
 
     source: path; encoded bytes; array (H, W), (H, W, 1), (H, W, 3) BGR or (H, W, 4) BGRA of uint8, uint16 or
         bool; or Pillow image of any mode but I and F
     max_pixels: an image of more is refused
+    decoded_grey: opaque files and bytes become grey as OpenCV decodes them (IMREAD_GRAYSCALE), which takes
+        the luma of a JPEG and rounds others otherwise than a conversion afterwards
     16 bits are scaled to 8, transparent pixels lie on white, of an animation the first frame counts. The
     EXIF orientation of a file is applied, except to transparent ones; arrays and Pillow images are taken as
     they stand.
     Raises ImageNotFound, ImageUnreadable, ImageTooLarge.
     """
-    return use_image(source, lambda pixels: pixels, max_pixels=max_pixels)
+    return use_image(source, lambda pixels: pixels, max_pixels=max_pixels, decoded_grey=decoded_grey)
 
 
-def use_image(source: Source, function: Callable[[Pixels], T], *, max_pixels: int = MAX_PIXELS) -> T:
+def use_image(
+    source: Source,
+    function: Callable[[Pixels], T],
+    *,
+    max_pixels: int = MAX_PIXELS,
+    decoded_grey: bool = False,
+) -> T:
     """What a function makes of the pixels of an image, which are as `read_image` gives them.
 
     Until it returns, they count among those in memory: threads wait before they decode more than MAX_PIXELS
@@ -99,20 +96,20 @@ def use_image(source: Source, function: Callable[[Pixels], T], *, max_pixels: in
         data = bytes(source)
         header = probe(data, "<bytes>", max_pixels)
         with _pixels.part(header.decoded):
-            return function(_decoded(data, header, "<bytes>", max_pixels))
+            return function(_decoded(data, header, "<bytes>", max_pixels, decoded_grey))
     if isinstance(source, str | PathLike):
         path = os.fsdecode(source)
         with _file_bytes.part(_size(path)):
             data = load_bytes(path, max_pixels)
             header = probe(data, path, max_pixels)
             with _pixels.part(header.decoded):
-                return function(_decoded(data, header, path, max_pixels))
+                return function(_decoded(data, header, path, max_pixels, decoded_grey))
     if isinstance(source, PillowImage):
         name = str(getattr(source, "filename", "") or "<Pillow image>")
         check_size(*source.size, name, max_pixels)
         with _pixels.part(source.size[0] * source.size[1]):
             return function(_from_pillow(source, name, max_pixels))
-    raise ImageUnreadable(f"<{type(source).__name__}>", "not a path, bytes, an array or a Pillow image")
+    raise ImageUnreadable(f"<{type(source).__name__}>", why_no_image(source))
 
 
 def load_bytes(path: str, max_pixels: int = MAX_PIXELS) -> bytes:
@@ -125,7 +122,7 @@ def load_bytes(path: str, max_pixels: int = MAX_PIXELS) -> bytes:
     except (FileNotFoundError, NotADirectoryError):
         raise ImageNotFound(path) from None
     except IsADirectoryError:
-        reason = "a folder, not an image file"
+        reason = "a folder, not an image file; pass the images in it one by one"
     except OSError as error:
         reason = f"cannot be opened: {error.strerror}"
     except ValueError as error:  # a NUL in the path
@@ -141,33 +138,42 @@ def _size(path: str) -> int:
         return 0
 
 
-def decode_image(data: bytes, name: str, *, max_pixels: int = MAX_PIXELS) -> Pixels:
+def decode_image(
+    data: bytes, name: str, *, max_pixels: int = MAX_PIXELS, decoded_grey: bool = False
+) -> Pixels:
     """Pixels of an encoded image, as `read_image` gives them; errors call it `name`.
 
     Raises ImageUnreadable, ImageTooLarge.
     """
     header = probe(data, name, max_pixels)
     with _pixels.part(header.decoded):
-        return _decoded(data, header, name, max_pixels)
+        return _decoded(data, header, name, max_pixels, decoded_grey)
 
 
-def _decoded(data: bytes, header: Header, name: str, max_pixels: int) -> Pixels:
+def _decoded(data: bytes, header: Header, name: str, max_pixels: int, decoded_grey: bool) -> Pixels:
     # libtiff multiplies colours of 8 bits by alpha; no name here, so that 16 bits are freed early
-    return _from_array(_by_opencv(data, header, name), name, max_pixels, header.format == "TIFF")
+    return _from_array(
+        _by_opencv(data, header, name, decoded_grey), name, max_pixels, header.format == "TIFF"
+    )
 
 
-def _by_opencv(data: bytes, header: Header, name: str) -> NDArray[Any]:
+def _by_opencv(data: bytes, header: Header, name: str, decoded_grey: bool) -> NDArray[Any]:
     """What OpenCV makes of an image that `probe` accepted."""
     if header.format == "PNG":
-        data = plain_png(data, header, name)
+        data = plain_png(data, header, name, gamma=decoded_grey)
     elif header.format == "PNM":
         data += b"\n"  # OpenCV wants something after the last number
     # only the second flag applies EXIF orientation, only the first keeps alpha
     flags = cv2.IMREAD_UNCHANGED if header.alpha else cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH
+    if decoded_grey and not header.alpha and header.transparent_grey is None:
+        flags = cv2.IMREAD_GRAYSCALE
     reason = f"corrupt {header.format}, it cannot be decoded"
     try:
         with not_forked():
-            pixels: NDArray[Any] | None = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+            encoded = np.frombuffer(data, np.uint8)
+            pixels: NDArray[Any] | None = cv2.imdecode(encoded, flags)
+            if decoded_grey and pixels is not None and _has_alpha_and_is_opaque(pixels):
+                pixels = cv2.imdecode(encoded, cv2.IMREAD_GRAYSCALE)
     except cv2.error as error:
         pixels = None
         if error.code == _NO_MEMORY:
@@ -177,6 +183,11 @@ def _by_opencv(data: bytes, header: Header, name: str) -> NDArray[Any]:
     if header.transparent_grey is not None and pixels.ndim == 2:
         pixels[pixels == header.transparent_grey] = np.iinfo(pixels.dtype).max
     return pixels
+
+
+def _has_alpha_and_is_opaque(pixels: NDArray[Any]) -> bool:
+    alpha = pixels.ndim == 3 and pixels.shape[2] == 4
+    return alpha and bool((pixels[..., 3] == np.iinfo(pixels.dtype).max).all())
 
 
 def _from_pillow(image: PillowImage, name: str, max_pixels: int) -> Pixels:
@@ -201,9 +212,7 @@ def _from_array(pixels: NDArray[Any], name: str, max_pixels: int, premultiplied:
     if pixels.ndim == 3 and pixels.shape[2] == 1:
         pixels = pixels[:, :, 0]
     if not (pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] in (3, 4))):
-        raise ImageUnreadable(
-            name, f"shape {pixels.shape} is not (H, W), (H, W, 1), (H, W, 3) BGR or (H, W, 4) BGRA"
-        )
+        raise ImageUnreadable(name, _why_no_shape(pixels.shape))
     check_size(pixels.shape[1], pixels.shape[0], name, max_pixels)
     premultiplied &= pixels.dtype == np.uint8
     if pixels.dtype == np.bool_:
@@ -215,6 +224,15 @@ def _from_array(pixels: NDArray[Any], name: str, max_pixels: int, premultiplied:
     if pixels.ndim == 3 and pixels.shape[2] == 4:
         pixels = _on_white(pixels, premultiplied)
     return np.ascontiguousarray(pixels)
+
+
+def _why_no_shape(shape: tuple[int, ...]) -> str:
+    reason = f"shape {shape} is not (H, W), (H, W, 1), (H, W, 3) BGR or (H, W, 4) BGRA"
+    if len(shape) == 4:
+        return f"{reason}; pass a stack of images as list(array)"
+    if len(shape) == 3 and shape[0] in (1, 3, 4):
+        return f"{reason}; move the channels to the end: array.transpose(1, 2, 0)"
+    return reason
 
 
 def _on_white(bgra: NDArray[Any], premultiplied: bool) -> NDArray[Any]:

@@ -28,7 +28,7 @@ class PathNotFound(CrnnDeployError, FileNotFoundError):
     """A path on the command line that is neither there nor a glob that matches."""
 
     def __init__(self, path: str) -> None:
-        super().__init__(f"no file, folder or match at {path}")
+        super().__init__(f"no file, folder or match at {path or 'an empty path'}")
 
 
 class ImagesMissing(CrnnDeployError, ValueError):
