@@ -79,6 +79,8 @@ def export(checkpoint: Path, output: Path | None, graph_output: Any, **source: A
         f"{path}: {manifest.source['family']}, recipe {manifest.source['recipe']}, "
         f"{manifest.classes} classes, {manifest.channels} x {manifest.height} x {size}, any batch"
     )
+    if "width" in manifest.source:
+        say(f"width: {manifest.source['width']}")
     if "activation" in manifest.source:
         say(f"activation: {manifest.source['activation']}")
     if "alphabet" in manifest.source:
