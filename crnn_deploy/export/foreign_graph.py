@@ -207,7 +207,8 @@ class ForeignGraph:
             raise ModelInvalid(
                 f"{self._path} runs on images {rule.minimum} pixels wide and not on others that the recipe "
                 f"gives ({first_line(error.__cause__ or error)[:120]}); export it again with a dynamic "
-                f"width, or give a recipe file with [width] minimum = {rule.minimum}, maximum = {rule.minimum}"
+                f"width, or give a recipe file with [width] minimum = {rule.minimum}, "
+                f"maximum = {rule.minimum}"
             ) from error
 
     def _steps(self, width: int) -> int:

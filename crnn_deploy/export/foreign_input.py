@@ -132,8 +132,8 @@ def _misfit(inputs: list[onnx.ValueInfoProto], path: Path, recipe: Recipe) -> Mo
     channels = 1 if recipe.color == "gray" else 3
     return ModelInvalid(
         f"{path}: its input is {_listed(inputs)}, and recipe {recipe.name} gives images of {channels} "
-        f"channels and {recipe.height} pixels in height ({', '.join(_LAYOUTS)} are tried); set color and height in a "
-        "recipe file to what the graph takes"
+        f"channels and {recipe.height} pixels in height ({', '.join(_LAYOUTS)} are tried); set color and "
+        "height in a recipe file to what the graph takes"
     )
 
 
