@@ -46,6 +46,7 @@ SCHEMA = 1
 # A manifest comes from a stranger, so every number in it has bounds, well beyond what published models have.
 MOST_WIDTH = 2**16  # pixels of the network's input; EasyOCR has 3,200
 _MOST_HEIGHT = 1024  # pixels; published models have 32 to 128
+_MOST_OFFSET = 2**24  # pixels; a network with 256 steps at every width has up to 256 x MOST_WIDTH
 _MOST_VALUES = 2**24  # of one input, 64 MB; EasyOCR has 204,800
 _MOST_LOGITS = 2**29  # of one image, 2 GB; 6,737 classes at 3,200 pixels have 5.4 million
 _MOST_TOKENS = 2**16  # of an alphabet; the longest published one has 18,385
@@ -297,12 +298,12 @@ def _height_first(image_height: int, image_width: int, height: int) -> int:
 class StepRule:
     """Time steps of a network: `(width + offset) // stride`, which any chain of strided layers reduces to."""
 
-    stride: int  # pixels per time step
+    stride: int  # pixels per time step; more than the widths differ by where all have as many steps
     offset: int  # pixels
 
     def __post_init__(self) -> None:
         _need_whole(1, MOST_WIDTH, stride=self.stride)
-        _need_whole(-MOST_WIDTH, MOST_WIDTH, offset=self.offset)
+        _need_whole(-MOST_WIDTH, _MOST_OFFSET, offset=self.offset)
 
     def __call__(self, width: int) -> int:
         return (width + self.offset) // self.stride
@@ -320,7 +321,7 @@ class Manifest:
     height: int  # pixels
     width: WidthRule  # width of the input
     mean: tuple[float, ...]  # per channel, of values in 0-1
-    std: tuple[float, ...]  # per channel; the input is (x / 255 - mean) / std
+    std: tuple[float, ...]  # per channel, below 0 to invert; the input is (x / 255 - mean) / std
     interpolation: Interpolation  # names without a prefix are OpenCV's
     steps: StepRule  # time steps T for a width
     output: OutputKind = "logits"  # what the graph puts out
@@ -350,7 +351,9 @@ class Manifest:
             )
         for mean, std in zip(self.mean, self.std, strict=True):
             _need_numbers(-_MOST_NUMBER, _MOST_NUMBER, mean=mean)
-            _need_numbers(_SMALLEST_STD, _MOST_NUMBER, std=std)
+            _need_numbers(-_MOST_NUMBER, _MOST_NUMBER, std=std)
+            if abs(std) < _SMALLEST_STD:
+                raise ManifestInvalid(f"std is {shown(std)}; the pixels are divided by it")
         if self.filters and self.color != "gray":
             raise ManifestInvalid("filters work on grey images only")
         if (self.grey != "opencv" or self.contrast or self.width.tall != "keep") and self.color != "gray":

@@ -87,6 +87,8 @@ def export(checkpoint: Path, output: Path | None, graph_output: Any, **source: A
     told = manifest.source
     size = "any width" if result.any_width else f"width {manifest.width.minimum} only"
     say(f"graph: {manifest.channels} x {manifest.height} x {size}, any batch, {manifest.classes} classes")
+    if "width" in told:
+        say(f"width: {told['width']}")
     if "activation" in told:
         say(f"activation: {told['activation']}")
     say(f"alphabet: {alphabet_in_short(manifest.alphabet)} ({len(manifest.alphabet)}: {told['alphabet']})")

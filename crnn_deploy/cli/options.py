@@ -74,7 +74,7 @@ class _File(click.Path):
         return super().convert(value, param, ctx)
 
 
-class _Written(_File):
+class _OutputFile(_File):
     """A file that is written; it does not end as another format than the one in its option's metavar does."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
@@ -95,7 +95,7 @@ class _Model(_File):
 
 FILE = _File(path_type=Path)
 MODEL = _Model(path_type=Path)
-_WRITTEN = _Written(path_type=Path)
+_WRITTEN = _OutputFile(path_type=Path)
 DATA_ONLY = ("kind", "image_folder", "characters")  # of `data_options`
 
 

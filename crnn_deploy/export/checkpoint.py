@@ -261,14 +261,12 @@ def _unwrap(content: Any) -> dict[str, _Weight]:
             return {}
         if found := next((found for n in _WRAPPERS if (found := unwrap(content.get(n), depth + 1))), {}):
             return found
-        parts = {
-            name: tensors
+        inner_ones = {
+            name: _named_tensors(inner)
             for name, inner in content.items()
-            if isinstance(name, str)
-            and name not in _NO_WEIGHTS
-            and isinstance(inner, Mapping)
-            and any("." in inside for inside in (tensors := _named_tensors(inner)))
+            if isinstance(name, str) and name not in _NO_WEIGHTS and isinstance(inner, Mapping)
         }
+        parts = {name: inner for name, inner in inner_ones.items() if any("." in inside for inside in inner)}
         if len(parts) > 1:
             return {
                 f"{part}.{name}": value for part, inside in parts.items() for name, value in inside.items()
@@ -299,6 +297,11 @@ def _weights(found: Mapping[str, _Weight], path: Path) -> dict[str, Tensor]:
             raise CheckpointUnreadable(path, f"a weight has a name of {len(name):,} characters")
         if id(value) not in done:
             tensor = value if isinstance(value, Tensor) else value.tensor()
+            if tensor.is_floating_point() and bool(tensor.isnan().any()):
+                raise CheckpointUnreadable(
+                    path,
+                    f"its weight {name} holds NaN: the training that saved it went wrong; take an earlier one",
+                )
             done[id(value)] = tensor.float() if tensor.is_floating_point() else tensor
     return {name: done[id(value)] for name, value in kept.items()}
 

@@ -39,7 +39,8 @@ def examine(module: nn.Module, images: Images, widths: tuple[int, ...]) -> None:
                 "let it do without when it does not train (if self.training)"
             )
         _check_precision(module, batch)
-        _check_scores(together)
+        _check_softmax(together)
+        _check_sigmoid(module, batch, together)
         alone = torch.cat([module(image[None]) for image in batch])
         if not _close(together, alone):
             raise ModelInvalid(f"the network mixes the images of a batch: {_mixing(module, batch)}")
@@ -61,10 +62,10 @@ def _check_precision(module: nn.Module, batch: Tensor) -> None:
             )
 
 
-def _check_scores(output: Tensor) -> None:
-    """Refuse scores of a softmax over another axis than the classes, or of a sigmoid."""
+def _check_softmax(output: Tensor) -> None:
+    """Refuse probabilities, or their logarithms, of a softmax over another axis than the classes."""
     probabilities = output if bool((output >= 0).all()) else output.exp()
-    if not bool((probabilities <= 1 + _ONE).all()) or _sums_to_one(probabilities, 2):
+    if _sums_to_one(probabilities, 2):
         return
     for axis, name in ((0, "images of a batch"), (1, "time steps")):
         if output.shape[axis] > 1 and _sums_to_one(probabilities, axis):
@@ -72,11 +73,29 @@ def _check_scores(output: Tensor) -> None:
                 f"the network's softmax runs over the {name} and not over the classes; give it the axis "
                 "of the classes (dim=2 of an output (N, T, classes)), or return the logits"
             )
-    if bool(((output > 0) & (output < 1)).all()):
+
+
+def _check_sigmoid(module: nn.Module, batch: Tensor, output: Tensor) -> None:
+    """Refuse numbers that stay between 0 and 1 though every weight changes its sign, and logits with them."""
+    if not _within_one(output) or _sums_to_one(output, 2):
+        return
+    with torch.no_grad():
+        for weights in module.parameters():
+            weights.neg_()
+        try:
+            turned = module(batch)
+        finally:
+            for weights in module.parameters():
+                weights.neg_()
+    if _within_one(turned):
         raise ModelInvalid(
             "the network puts out numbers from 0 to 1 that do not sum to 1 over the classes, as of a "
             "sigmoid; let it return the logits"
         )
+
+
+def _within_one(output: Tensor) -> bool:
+    return bool(((output >= 0) & (output <= 1)).all())
 
 
 def _sums_to_one(probabilities: Tensor, axis: int) -> bool:

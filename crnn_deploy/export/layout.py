@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import copy
+import inspect
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -164,7 +164,8 @@ def _batch_first(module: nn.Module, recipe: Recipe, classes: int) -> tuple[nn.Mo
     order = orders[path][0]
     if len(orders[path]) > 1:
         order = _told_apart(module, recipe, width, path, orders[path], classes)
-    if path == () and order == (0, 1, 2):
+    arguments = list(inspect.signature(module.forward).parameters.values())
+    if path == () and order == (0, 1, 2) and arguments[0].kind is not inspect.Parameter.VAR_POSITIONAL:
         return module, width
     return BatchFirst(module, order, path).eval(), width
 
@@ -254,7 +255,7 @@ def _without_layout(
             f"the network puts out a tensor of shape {single} for one image alone: "
             f"{_dropped(witness) or 'the batch axis is dropped'}"
         )
-    if len(shape) == 2 and len(single) == 2 and shape[0] == batch * single[0]:
+    if len(shape) == 2 and len(single) == 2 and shape[0] == batch * single[0] > batch:
         return ModelInvalid(
             f"the network puts out a tensor of shape {shape} for {batch} images, which joins images and time "
             "steps; let it return (N, T, classes)"
@@ -319,10 +320,8 @@ def _told_apart(
     before = dict(_tensors(_run(module, recipe, 1, width)))[path]
     names = [name for name, weight in module.named_parameters() if weight.shape[:1] == (classes,)]
     for name in reversed(names):  # the last layer is nearest to the output
-        changed = copy.deepcopy(module)
-        with torch.no_grad():
-            changed.get_parameter(name)[0] += 1
-        delta = (dict(_tensors(_run(changed, recipe, 1, width)))[path] - before).abs()
+        with _changed(module.get_parameter(name)[0]):
+            delta = (dict(_tensors(_run(module, recipe, 1, width)))[path] - before).abs()
         left = [order for order in orders if _first_alone(delta, order[2])]
         if len(left) == 1:
             return left[0]
@@ -331,6 +330,18 @@ def _told_apart(
         f"the layout of the output {shape} is ambiguous (as many time steps as classes); "
         "give the recipe another [width], or let the factory put out (N, T, classes)"
     )
+
+
+@contextmanager
+def _changed(weights: Tensor) -> Iterator[None]:
+    """Within it, some weights are larger by 1."""
+    with torch.no_grad():
+        kept = weights.clone()
+        weights += 1
+        try:
+            yield
+        finally:
+            weights.copy_(kept)
 
 
 def _first_alone(delta: Tensor, axis: int) -> bool:

@@ -9,7 +9,7 @@ from crnn_deploy.manifest import StepRule, WidthRule
 
 __all__ = ["probed_widths", "step_rule"]
 
-_PROBES = 40  # consecutive widths tried, and the largest stride; known networks have 16 at most
+_PROBES = 40  # consecutive widths tried; more than twice the largest stride of a known network
 _FAR = 14  # widths from the smallest to the largest
 _SHOWN = 4  # widths whose time steps an error shows
 
@@ -48,6 +48,6 @@ def step_rule(steps: Mapping[int, int]) -> StepRule:
 
 
 def _candidates(width: int, count: int) -> Iterator[StepRule]:
-    for stride in range(1, _PROBES + 1):
+    for stride in range(1, _PROBES // 2 + 1):
         for offset in range(stride * count - width, stride * (count + 1) - width):
             yield StepRule(stride, offset)

@@ -130,12 +130,8 @@ def _holds_words(value: Any) -> bool:
 
 
 def _yaml(text: str, path: Path) -> Any:
-    try:
-        import yaml
-    except ImportError as error:
-        raise AlphabetInvalid(
-            f"{path} is YAML, which needs PyYAML: pip install PyYAML; or write one character on each line"
-        ) from error
+    import yaml
+
     try:
         return yaml.load(text, yaml.BaseLoader)  # every value a text: `no` and `1` are characters too
     except (yaml.YAMLError, RecursionError, ValueError) as error:

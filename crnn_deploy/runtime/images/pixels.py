@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from os import PathLike
 from typing import Any, TypeVar
 
@@ -17,6 +18,7 @@ from crnn_deploy.process import not_forked
 from crnn_deploy.runtime.images.budget import MemoryBudget
 from crnn_deploy.runtime.images.given import PillowImage, Source, why_no_image
 from crnn_deploy.runtime.images.header import (
+    EXIF_ORIENTATION,
     MAX_PIXELS,
     Header,
     ImageTooLarge,
@@ -25,6 +27,8 @@ from crnn_deploy.runtime.images.header import (
     plain_png,
     probe,
 )
+from crnn_deploy.runtime.images.paper import on_paper
+from crnn_deploy.runtime.images.turned import turned
 
 __all__ = [
     "MAX_PIXELS",
@@ -69,9 +73,9 @@ def read_image(source: Source, *, max_pixels: int = MAX_PIXELS, decoded_grey: bo
     max_pixels: an image of more is refused
     decoded_grey: opaque files and bytes become grey as OpenCV decodes them (IMREAD_GRAYSCALE), which takes
         the luma of a JPEG and rounds others otherwise than a conversion afterwards
-    16 bits are scaled to 8, transparent pixels lie on white, of an animation the first frame counts. The
-    EXIF orientation of a file is applied, except to transparent ones; arrays and Pillow images are taken as
-    they stand.
+    16 bits are scaled to 8, what is transparent lies on white or black (`paper.on_paper`), of an animation
+    the first frame counts. The EXIF orientation is applied to files and to Pillow images as Image.open gives
+    them; other Pillow images and arrays are taken as they stand.
     Raises ImageNotFound, ImageUnreadable, ImageTooLarge.
     """
     return use_image(source, lambda pixels: pixels, max_pixels=max_pixels, decoded_grey=decoded_grey)
@@ -151,10 +155,8 @@ def decode_image(
 
 
 def _decoded(data: bytes, header: Header, name: str, max_pixels: int, decoded_grey: bool) -> Pixels:
-    # libtiff multiplies colours of 8 bits by alpha; no name here, so that 16 bits are freed early
-    return _from_array(
-        _by_opencv(data, header, name, decoded_grey), name, max_pixels, header.format == "TIFF"
-    )
+    # no name here, so that 16 bits are freed early
+    return _from_array(_by_opencv(data, header, name, decoded_grey), name, max_pixels, header)
 
 
 def _by_opencv(data: bytes, header: Header, name: str, decoded_grey: bool) -> NDArray[Any]:
@@ -173,16 +175,14 @@ def _by_opencv(data: bytes, header: Header, name: str, decoded_grey: bool) -> ND
             encoded = np.frombuffer(data, np.uint8)
             pixels: NDArray[Any] | None = cv2.imdecode(encoded, flags)
             if decoded_grey and pixels is not None and _has_alpha_and_is_opaque(pixels):
-                pixels = cv2.imdecode(encoded, cv2.IMREAD_GRAYSCALE)
+                pixels = cv2.imdecode(encoded, cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION)
     except cv2.error as error:
         pixels = None
         if error.code == _NO_MEMORY:
             reason = "there is not enough memory to decode it"
     if pixels is None:
         raise ImageUnreadable(name, reason)
-    if header.transparent_grey is not None and pixels.ndim == 2:
-        pixels[pixels == header.transparent_grey] = np.iinfo(pixels.dtype).max
-    return pixels
+    return turned(pixels, header.orientation) if header.alpha else pixels
 
 
 def _has_alpha_and_is_opaque(pixels: NDArray[Any]) -> bool:
@@ -196,11 +196,12 @@ def _from_pillow(image: PillowImage, name: str, max_pixels: int) -> Pixels:
         raise ImageUnreadable(name, f"mode {mode} says not which value is white; convert it to L or I;16")
     transparent = mode in ("LA", "La", "P", "PA", "RGBA", "RGBa") or "transparency" in image.info
     try:
+        orientation = _orientation(image)
         if mode in ("La", "RGBa"):  # Pillow converts them one step at a time
             image = image.convert(mode.upper())
         if not mode.startswith("I;16"):
             image = image.convert("RGBA" if transparent else "L" if mode in ("1", "L") else "RGB")
-        pixels: NDArray[Any] = np.asarray(image)
+        pixels: NDArray[Any] = turned(np.asarray(image), orientation)
     except Exception as error:  # Pillow decodes only now, and a bad file raises a bit of everything
         raise ImageUnreadable(name, f"Pillow cannot convert it: {error}") from error
     if pixels.ndim == 3:
@@ -208,13 +209,32 @@ def _from_pillow(image: PillowImage, name: str, max_pixels: int) -> Pixels:
     return _from_array(pixels, name, max_pixels)
 
 
-def _from_array(pixels: NDArray[Any], name: str, max_pixels: int, premultiplied: bool = False) -> Pixels:
+def _orientation(image: PillowImage) -> int:
+    """What the EXIF of a Pillow image says, where it stands as `Image.open` gave it; 1: as it is.
+
+    What was made of such an image keeps its EXIF, and may have been turned by it already.
+    """
+    if getattr(image, "format", None) is None:
+        return 1
+    image.load()  # that of a TIFF turns it
+    with suppress(Exception):  # a damaged EXIF is passed over, as in a file
+        return int(image.getexif().get(EXIF_ORIENTATION, 1))
+    return 1
+
+
+def _from_array(pixels: NDArray[Any], name: str, max_pixels: int, header: Header | None = None) -> Pixels:
+    """Pixels of an array, or of a file with this header, as they are decoded."""
     if pixels.ndim == 3 and pixels.shape[2] == 1:
         pixels = pixels[:, :, 0]
     if not (pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] in (3, 4))):
         raise ImageUnreadable(name, _why_no_shape(pixels.shape))
     check_size(pixels.shape[1], pixels.shape[0], name, max_pixels)
-    premultiplied &= pixels.dtype == np.uint8
+    # libtiff multiplies colours of 8 bits by alpha
+    premultiplied = header is not None and (
+        header.premultiplied or (header.format == "TIFF" and pixels.dtype == np.uint8)
+    )
+    level = None if header is None or pixels.ndim != 2 else header.transparent_grey
+    alpha: NDArray[Any] | None = None if level is None else np.where(pixels == level, 0, 255).astype(np.uint8)
     if pixels.dtype == np.bool_:
         pixels = pixels * np.uint8(255)
     elif pixels.dtype.kind == "u" and pixels.dtype.itemsize == 2:
@@ -222,7 +242,12 @@ def _from_array(pixels: NDArray[Any], name: str, max_pixels: int, premultiplied:
     elif pixels.dtype != np.uint8:
         raise ImageUnreadable(name, f"pixels are {pixels.dtype}; pass uint8 (0-255), uint16 or bool")
     if pixels.ndim == 3 and pixels.shape[2] == 4:
-        pixels = _on_white(pixels, premultiplied)
+        alpha = np.asarray(cv2.extractChannel(pixels, 3))
+        pixels = cv2.cvtColor(pixels, cv2.COLOR_BGRA2BGR)
+        if header is not None and header.format == "BMP" and not alpha.any():
+            alpha = None  # many programs leave the fourth byte of a BMP at 0
+    if alpha is not None:
+        pixels = on_paper(pixels, alpha, premultiplied)
     return np.ascontiguousarray(pixels)
 
 
@@ -233,12 +258,3 @@ def _why_no_shape(shape: tuple[int, ...]) -> str:
     if len(shape) == 3 and shape[0] in (1, 3, 4):
         return f"{reason}; move the channels to the end: array.transpose(1, 2, 0)"
     return reason
-
-
-def _on_white(bgra: NDArray[Any], premultiplied: bool) -> NDArray[Any]:
-    """A transparent image laid on white paper: black letters on nothing stay legible."""
-    bgr: NDArray[Any] = cv2.cvtColor(bgra, cv2.COLOR_BGRA2BGR)
-    alpha: NDArray[Any] = cv2.cvtColor(cv2.extractChannel(bgra, 3), cv2.COLOR_GRAY2BGR)
-    if not premultiplied:
-        cv2.multiply(bgr, alpha, dst=bgr, scale=1 / 255)  # rounds
-    return cv2.add(bgr, cv2.bitwise_not(alpha, dst=alpha), dst=bgr)
