@@ -73,6 +73,11 @@ def _check_softmax(output: Tensor) -> None:
                 f"the network's softmax runs over the {name} and not over the classes; give it the axis "
                 "of the classes (dim=2 of an output (N, T, classes)), or return the logits"
             )
+    if output.shape[1] > 1 and _sums_to_one(probabilities.flatten(1), 1):
+        raise ModelInvalid(
+            "the network's softmax runs over all frames together and not over the classes of each; give it "
+            "an output (N, T, classes) and dim=2, or return the logits"
+        )
 
 
 def _check_sigmoid(module: nn.Module, batch: Tensor, output: Tensor) -> None:

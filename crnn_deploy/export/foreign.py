@@ -63,6 +63,12 @@ def describe(
     graph.check_repeats()
     graph.scored()
     graph.free_batch(has_run_time_scales(model.SerializeToString()))
+    steps = graph.steps()
+    if steps(recipe.width.maximum) == 1 and not recipe.width.fixed:
+        raise ModelInvalid(
+            f"{foreign} puts out one row of scores for an image of any width, as a classifier does; a CTC "
+            "recogniser puts out one for each time step, (N, T, classes)"
+        )
     output: OutputKind = "log-probs" if found.kind == "probabilities" else found.kind
     manifest = Manifest(
         alphabet=tokens,
@@ -73,7 +79,7 @@ def describe(
         mean=recipe.mean,
         std=recipe.std,
         interpolation=recipe.interpolation,
-        steps=graph.steps(),
+        steps=steps,
         output=output,
         filters=recipe.filters,
         grey=recipe.grey,

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from crnn_deploy.errors import ModelInvalid
 from crnn_deploy.runtime.backends.outputs import are_probabilities
 
-__all__ = ["Scores", "kind_of"]
+__all__ = ["Scores", "kind_of", "normalised"]
 
 Scores = Literal["logits", "log-probs", "probabilities"]
 
@@ -25,10 +25,8 @@ def kind_of(samples: Sequence[NDArray[Any]], who: str) -> Scores:
     Raises ModelInvalid for a softmax over another axis than the classes, and for a sigmoid: neither gives
     the probabilities of a frame's classes.
     """
-    if all(map(are_probabilities, samples)):
-        return "probabilities"
-    if all(map(_are_logarithms, samples)):
-        return "log-probs"
+    if (kind := normalised(samples)) is not None:
+        return kind
     for axis, move in _MOVED.items():
         moved = [move(scores) for scores in samples]
         if all(map(are_probabilities, moved)) or all(map(_are_logarithms, moved)):
@@ -42,6 +40,13 @@ def kind_of(samples: Sequence[NDArray[Any]], who: str) -> Scores:
             "does; CTC needs softmax over the classes: let the network put out what the sigmoid is given"
         )
     return "logits"
+
+
+def normalised(samples: Sequence[NDArray[Any]]) -> Literal["log-probs", "probabilities"] | None:
+    """Whether the scores of each frame are probabilities or their logarithms; None: neither."""
+    if all(map(are_probabilities, samples)):
+        return "probabilities"
+    return "log-probs" if all(map(_are_logarithms, samples)) else None
 
 
 # where a softmax may have run by mistake, as the last axis

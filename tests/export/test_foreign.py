@@ -252,7 +252,7 @@ WRONG = {
         "each time it runs",
     ),
     "one class less": ([node("Slice", "logits zero six two", "out")], "the network puts out 6"),
-    "a text's class": ([node("ReduceMax", "logits", "out", axes=[1], keepdims=0)], ""),
+    "a text's class": ([node("ReduceMax", "logits", "out", axes=[1], keepdims=0)], "as a classifier does"),
 }
 
 

@@ -98,7 +98,7 @@ def test_each_output_of_a_softmax_network(output: OutputKind, tmp_path: Path) ->
         ("log_softmax 1", "over the time steps"),
         ("log_softmax 0", "over the images of a batch"),
         ("flat", "over all frames together"),
-        ("sigmoid", "as a sigmoid does"),
+        ("sigmoid", "as of a sigmoid"),
     ],
 )
 def test_what_gives_no_probability_of_a_character_is_named(end: str, part: str) -> None:

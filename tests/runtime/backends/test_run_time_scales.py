@@ -145,3 +145,17 @@ def test_the_manifest_is_held_to_the_graph(given: int | None, tiny_onnx: Path) -
     manifest = replace(manifest_of(load_onnx(tiny_onnx)), max_batch=given)
     assert held_to_scales(manifest, tiny_onnx) == manifest
     assert held_to_scales(manifest, model_of(*DYNAMIC["DynamicQuantizeLinear"])).max_batch == 1
+
+
+def test_infer_says_once_that_images_run_one_at_a_time(
+    tiny_onnx: Path, tiny_images: Path, tmp_path: Path
+) -> None:
+    from click.testing import CliRunner
+
+    from crnn_deploy.cli.main import main
+
+    path = dynamic(tiny_onnx, tmp_path / "d.onnx", ["MatMul"])
+    result = CliRunner().invoke(main, ["infer", "--model", str(path), str(tiny_images)])
+    assert result.exit_code == 0 and result.stderr.count("runs one image at a time") == 1
+    alone = CliRunner().invoke(main, ["infer", "--batch", "1", "--model", str(path), str(tiny_images)])
+    assert alone.stdout == result.stdout and "at a time" not in alone.stderr
