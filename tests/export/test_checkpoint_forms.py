@@ -245,7 +245,7 @@ def test_files_of_other_kinds_are_named(tmp_path: Path) -> None:
     path = tmp_path / "x.pth"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch.jit is deprecated
-        torch.jit.trace(network().eval(), torch.zeros(1, 1, 32, 100)).save(str(path))
+        torch.jit.trace(network().eval(), torch.zeros(1, 1, 32, 100)).save(str(path))  # type: ignore[no-untyped-call]
     refused(path, "a TorchScript file", "state_dict()")
     np.savez(tmp_path / "w.npz", **{name: value.numpy() for name, value in STATE.items()})
     refused(tmp_path / "w.npz", ".npz", "torch.from_numpy")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -56,9 +56,11 @@ def folded(logits: NDArray[np.float32], groups: list[list[int]]) -> NDArray[np.f
     probabilities = np.exp(logits.astype(np.float64) - logits.max(axis=2, keepdims=True))
     probabilities /= probabilities.sum(axis=2, keepdims=True)
     summed = np.stack([probabilities[:, :, group].sum(axis=2) for group in groups], axis=2)
-    return np.log(summed).astype(np.float32)
+    log_probs: NDArray[np.float32] = np.log(summed).astype(np.float32)
+    return log_probs
 
 
+@settings(deadline=None)  # the first call compiles
 @given(st.integers(0, 2**32 - 1))
 def test_beams_and_constraints_and_lexicons_see_one_class_for_each_token(seed: int) -> None:
     """Of blank, a, b, a, no token, b: as of blank, a, b with the sums."""
@@ -113,7 +115,7 @@ def test_mmocrs_unknown_class_is_said_in_a_recipe(tmp_path: Path) -> None:
     torch.manual_seed(0)
     torch.save(MmocrCRNN(32, 1, 12, 4, widths=(2, 2, 2, 2, 2, 2, 2)).state_dict(), tmp_path / "x.pth")
     recipe = tmp_path / "own.toml"
-    settings = CheckpointSettings(recipe=str(recipe), activation="relu")
+    fed = CheckpointSettings(recipe=str(recipe), activation="relu")
     characters = '"0", "1", "2", "3", "4", "5", "6", "7", "8", "9"'
     for lines, token in (
         (f'blank = 10\nalphabet = [{characters}, "<UKN>"]', "<UKN>"),
@@ -121,6 +123,6 @@ def test_mmocrs_unknown_class_is_said_in_a_recipe(tmp_path: Path) -> None:
         (f'alphabet = [{characters}, "<PAD>", "<UKN>"]', "<UKN>"),
     ):
         recipe.write_text(f'base = "mmocr"\n{lines}\n')
-        manifest = open_reference(tmp_path / "x.pth", settings).manifest
+        manifest = open_reference(tmp_path / "x.pth", fed).manifest
         assert manifest.blank == 10 and manifest.classes == 12
         assert decode_indices([1, 1, 10, 11, 11, 1], manifest.alphabet, manifest.blank) == f"1{token}1"
