@@ -42,7 +42,7 @@ def own_module(spec: str, checkpoint: Checkpoint, folder: Path) -> nn.Module:
         path = folder / name if (folder / name).is_file() else Path(name)
     with _found_beside(path):
         module = _made(spec, attribute, _imported(spec, name, path))
-    module = _unwrapped(module, spec)
+    module = _unwrapped(module, spec).float()  # before the weights, which half precision would round
     names = set(module.state_dict())
     state = next((s for s in checkpoint.variants() if names & s.keys()), dict(checkpoint.state))
     load_state(module, state, checkpoint.path)
