@@ -9,7 +9,7 @@ import click
 
 from crnn_deploy.cli.options import (
     FILE,
-    alphabet_of,
+    alphabet_and_blank,
     alphabet_options,
     blank_option,
     output_option,
@@ -42,7 +42,10 @@ def describe(
     from crnn_deploy.files import check_outputs
 
     check_outputs((output,), (foreign, recipe, alphabet))
-    manifest = run(foreign, output, recipe, alphabet_of(alphabet, alphabet_string), blank)
+    described = run(foreign, output, recipe, *alphabet_and_blank(alphabet, alphabet_string, blank))
+    manifest = described.manifest
+    for note in described.notes:
+        say(f"note: {note}")
     say(
         f"{output}: {manifest.classes} classes, blank {manifest.blank}, "
         f"{manifest.channels} x {manifest.height} x width, output {manifest.output}"

@@ -23,6 +23,7 @@ from crnn_deploy.cli.options import (
     refuse_given,
     rotate_option,
     settings_of,
+    warn_of_assumptions,
 )
 from crnn_deploy.cli.outputs import check_report, put_report, write_page
 from crnn_deploy.cli.rebuild import rebuild_option, rebuild_stale
@@ -63,6 +64,7 @@ def evaluate(
     alphabet: Path | None,
     alphabet_string: str | None,
     blank: Any,
+    activation: Any,
     **decoding: Any,
 ) -> None:
     """Measure how well a model reads labelled images.
@@ -106,8 +108,9 @@ def evaluate(
     else:
         from crnn_deploy.export.reference import open_reference
 
-        settings = settings_of(recipe, factory, alphabet, alphabet_string, blank)
+        settings = settings_of(recipe, factory, alphabet, alphabet_string, blank, activation)
         backend = open_reference(model, settings)
+        warn_of_assumptions(backend.manifest)
         workers = 1  # PyTorch has threads of its own
     provenance = Provenance.of(model, backend.manifest)
     decoders = decoders_given(backend.manifest, decoding)

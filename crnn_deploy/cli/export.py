@@ -7,7 +7,15 @@ from typing import Any
 
 import click
 
-from crnn_deploy.cli.options import checkpoint_option, checkpoint_options, output_option, settings_of
+from crnn_deploy.cli.options import (
+    alphabet_in_short,
+    assumptions,
+    checkpoint_option,
+    checkpoint_options,
+    output_option,
+    settings_of,
+    warn_of_assumptions,
+)
 from crnn_deploy.cli.say import check_stdout, progress_bar, say
 
 __all__ = ["export"]
@@ -51,15 +59,16 @@ def export(checkpoint: Path, output: Path | None, graph_output: Any, **source: A
     shows what differed.
 
     \b
-    crnn-deploy export --checkpoint crnn.pth --alphabet-string 0123456789 -o crnn.onnx
+    crnn-deploy export --checkpoint crnn.pth --recipe paper --alphabet-string 0123456789 -o crnn.onnx
     crnn-deploy export --checkpoint netCRNN.pth --recipe sierkinhane-360cc --alphabet chars.txt
     crnn-deploy export --checkpoint own.pth --recipe own.toml
     """
-    from crnn_deploy.errors import ModelUnreadable, shortened
+    from crnn_deploy.errors import ModelUnreadable
     from crnn_deploy.export.exporter import SIZES, ExportFailed
     from crnn_deploy.export.exporter import export as run
     from crnn_deploy.export.reference import open_reference
     from crnn_deploy.files import check_outputs
+    from crnn_deploy.recipes.words import input_in_words
 
     path = output or checkpoint.with_suffix(".onnx")
     if path.suffix != ".onnx":
@@ -75,13 +84,16 @@ def export(checkpoint: Path, output: Path | None, graph_output: Any, **source: A
         raise
     say(result.report.table())
     manifest = result.manifest
+    told = manifest.source
     size = "any width" if result.any_width else f"width {manifest.width.minimum} only"
+    say(f"graph: {manifest.channels} x {manifest.height} x {size}, any batch, {manifest.classes} classes")
+    if "width" in told:
+        say(f"width: {told['width']}")
+    if "activation" in told:
+        say(f"activation: {told['activation']}")
+    say(f"alphabet: {alphabet_in_short(manifest.alphabet)} ({len(manifest.alphabet)}: {told['alphabet']})")
+    warn_of_assumptions(manifest)
     say(
-        f"{path}: {manifest.source['family']}, recipe {manifest.source['recipe']}, "
-        f"{manifest.classes} classes, {manifest.channels} x {manifest.height} x {size}, any batch"
+        f"{path}: {told['family']}, recipe {told['recipe']} ({told['recipe_from']}), "
+        f"{input_in_words(manifest)}; assumed: {assumptions(manifest) or 'nothing'}"
     )
-    if "activation" in manifest.source:
-        say(f"activation: {manifest.source['activation']}")
-    if "alphabet" in manifest.source:
-        shown = shortened("".join(manifest.alphabet))
-        say(f"alphabet: {shown} ({manifest.source['alphabet']}; if yours is another, give --alphabet)")

@@ -284,7 +284,8 @@ def _read(recognizer: Recognizer, group: str, dataset: Dataset, indices: Iterabl
 
     def prepare(source: Source) -> Prepared | CrnnDeployError:
         try:
-            return use_image(source, ready, max_pixels=recognizer.max_pixels)
+            grey = recognizer.manifest.decoded_grey
+            return use_image(source, ready, max_pixels=recognizer.max_pixels, decoded_grey=grey)
         except CrnnDeployError as error:
             seen.append(((), None))
             return error

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from crnn_deploy.errors import first_line
 from crnn_deploy.manifest import Manifest
 from crnn_deploy.parity.tolerance import Meter
 from crnn_deploy.runtime.backends.engine_file import Precision
@@ -37,6 +38,19 @@ class ReferenceBackend:
         with torch.inference_mode():
             rows = [self.module(torch.from_numpy(image[None])) for image in images]
         return Frames.from_logits(torch.cat(rows).numpy())
+
+    def exact(self, images: NDArray[np.float32]) -> NDArray[np.float64] | str:
+        """Logits (N, T, classes) in float64; or why the network does not run so."""
+        try:
+            double = copy.deepcopy(self.module).double()
+            with torch.inference_mode():
+                rows = [double(torch.from_numpy(image[None]).double()) for image in images]
+        except Exception as error:  # a module of one's own may raise anything
+            return f"the network does not run in it ({first_line(error)[:200]})"
+        if any(row.dtype != torch.float64 for row in rows):
+            return f"the network puts out {rows[0].dtype} there"
+        logits: NDArray[np.float64] = torch.cat(rows).numpy()
+        return logits
 
     def meter(self, precision: Precision) -> Meter:
         """What a number format costs the network, as of `in_pytorch`."""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from crnn_deploy.datasets import Dataset
 from crnn_deploy.errors import CrnnDeployError, shortened
 from crnn_deploy.manifest import Manifest
-from crnn_deploy.parity.compare import TOLERANCE, ParityReport, compare
+from crnn_deploy.parity.compare import TOLERANCE, InFloat64, ParityReport, compare
 from crnn_deploy.parity.drawn import drawn_images
 from crnn_deploy.parity.tolerance import FLOATS, FormatError, Meter, Metered
 from crnn_deploy.parity.verdict import Reading, Verdict, judge, readings
@@ -88,7 +88,7 @@ def verify(
         sides = (reference, first), (candidate, second)
         meter, unmeasured = _meter(sides if candidate.suffix == ".engine" else sides[::-1])
     recorders = _Recorder(first), _Recorder(second)
-    given = TOLERANCE if tolerance is None else tolerance
+    given = TOLERANCE if meter is not None else tolerance
     parity = compare(*recorders, _measured(inputs, meter), tolerance=given)
     costs = None if meter is None else meter.error
     if costs is not None:
@@ -167,12 +167,20 @@ class _Recorder:
         self.read += readings(frames, self.manifest)
         return frames
 
+    def exact(self, images: NDArray[np.float32]) -> NDArray[np.float64] | str:
+        if isinstance(self._backend, InFloat64):
+            return self._backend.exact(images)
+        return "the reference is no PyTorch network"
+
     def close(self) -> None:
         self._backend.close()
 
 
 def _prepared(found: Iterable[Source], manifest: Manifest, order: list[int]) -> Iterator[NDArray[np.float32]]:
-    prepared = ((i, prepare(read_image(source), manifest)) for i, source in enumerate(found))
+    grey = manifest.decoded_grey
+    prepared = (
+        (i, prepare(read_image(source, decoded_grey=grey), manifest)) for i, source in enumerate(found)
+    )
     for batch in batches(prepared, _BATCH):
         order.extend(batch.indices)
         yield batch.images

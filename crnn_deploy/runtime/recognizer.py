@@ -21,8 +21,9 @@ from crnn_deploy.runtime.batching import Groups
 from crnn_deploy.runtime.decoding.ctc import BestPath, Frames, LogitsMissing, Text
 from crnn_deploy.runtime.images.given import Source, is_one
 from crnn_deploy.runtime.images.pixels import MAX_PIXELS, Pixels, use_image
-from crnn_deploy.runtime.images.prepare import content_width, prepare
+from crnn_deploy.runtime.images.prepare import content_width, prepare, prepare_contrasted
 from crnn_deploy.runtime.orientation import ImageView, Rotate, check_rotate, surest, views
+from crnn_deploy.runtime.second_reading import reread
 
 if TYPE_CHECKING:
     from crnn_deploy.runtime.decoding.alignment import Decode, Decoder
@@ -52,6 +53,7 @@ class Prepared:
     width: int  # pixels, of the original
     view: ImageView | None = None  # how the original is turned; None where it is taken as it stands
     others: tuple[Prepared, ...] = ()  # the other views of the same image
+    contrasted: NDArray[np.float32] | None = None  # (C, H, W) for a second reading, where that differs
 
     @property
     def columns(self) -> int:
@@ -65,7 +67,7 @@ class Recognizer:
     The text and confidence of an image do not depend, in a single bit, on what else is read with it.
 
     backend: the network, or the name or path of a model; by default the package's own model `latin`
-    batch: most images that run together
+    batch: most images that run together; a manifest with `max_batch` allows no more than that
     decoder: how texts are found and how sure they are; by default as the manifest says
     wide: lines beyond the manifest's largest width are cut (`long_lines`) or shrunk to it; fixed-width
         networks always shrink
@@ -99,6 +101,7 @@ class Recognizer:
             file = DEFAULT if backend is None else model_file(backend)
             backend, self._opening = open_backend(file), {"path": file.absolute()}
         self._backend, self._decoder = backend, decoder
+        batch = min(batch, backend.manifest.max_batch or batch)
         self._batch, self._wide, self._max_pixels, self._rotate = batch, wide, max_pixels, rotate
         self._decode = _bound(decoder, self.manifest)
         self._rule = long_lines.uncut(self.manifest) if wide == "cut" else self.manifest
@@ -246,7 +249,8 @@ class Recognizer:
             prepared = prepare(pixels, self._rule)
             width = pixels.shape[1]
             span = prepared.shape[2] * width / content_width(pixels.shape, self._rule)
-            return Prepared(prepared, _name(source), span, width, view)
+            contrasted = prepare_contrasted(pixels, self._rule)
+            return Prepared(prepared, _name(source), span, width, view, contrasted=contrasted)
 
         def all_ready(pixels: Pixels) -> Prepared:
             with not_forked():
@@ -255,14 +259,22 @@ class Recognizer:
                 first, *others = [ready(turned, view) for view, turned in views(pixels, self._rotate)]
             return replace(first, others=tuple(others))
 
-        return use_image(source, all_ready, max_pixels=self._max_pixels)
+        return use_image(
+            source, all_ready, max_pixels=self._max_pixels, decoded_grey=self.manifest.decoded_grey
+        )
 
     def run(self, images: Sequence[Prepared]) -> Frames:
         """What the network says of images of one width, frame by frame; of each, its first view counts.
 
         Raises RunFailed.
         """
-        pixels = np.stack([prepared.pixels for prepared in images])
+        frames = self._network(np.stack([prepared.pixels for prepared in images]))
+        if self.manifest.contrast is None:
+            return frames
+        contrasted = [prepared.contrasted for prepared in images]
+        return reread(frames, contrasted, self.manifest.contrast, self.manifest.blank, self._network)
+
+    def _network(self, pixels: NDArray[np.float32]) -> Frames:
         if pixels.shape[3] <= self.manifest.width.maximum:
             return self._backend.run(pixels)
         return long_lines.run(self._backend.run, pixels, self.manifest, self._batch)

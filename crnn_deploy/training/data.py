@@ -277,7 +277,7 @@ class BatchStream(data.Dataset[list[TrainingBatch]]):
                 try:
                     sample = dataset[self._index(source, position)]
                     labels = self._encode(sample.text.lower() if self._ignore_case else sample.text)
-                    pixels = read_image(sample.image)
+                    pixels = read_image(sample.image, decoded_grey=manifest.decoded_grey)
                 except CrnnDeployError:  # told by `dataset check`; a window of too many ends the training
                     if drawn:
                         raise

@@ -70,7 +70,9 @@ WRAPPERS: dict[str, Callable[[dict[str, Tensor]], Any]] = {
 def test_checkpoints_as_people_save_them(wrapper: str, tmp_path: Path) -> None:
     module = small_crnn().eval()
     path = save(WRAPPERS[wrapper](module.state_dict()), tmp_path / "x.pth")
-    reference = open_reference(path, CheckpointSettings(alphabet=None if wrapper == "lightning" else DIGITS))
+    reference = open_reference(
+        path, CheckpointSettings("crnn.pytorch", alphabet=None if wrapper == "lightning" else DIGITS)
+    )
     images = drawn_images(reference.manifest, 2, 100, np.random.default_rng(0))
     with torch.inference_mode():
         expected = module(torch.from_numpy(images)).numpy()
@@ -94,9 +96,9 @@ def test_safetensors_equal_a_pickle(tmp_path: Path) -> None:
 def test_shapes_are_inferred(channels: int, height: int, leaky_relu: bool, tmp_path: Path) -> None:
     module = small_crnn(channels, height, leaky_relu=leaky_relu)
     path = save({"state_dict": module.state_dict(), "config": {"leaky_relu": leaky_relu}}, tmp_path / "x.pth")
-    manifest = open_reference(path, CheckpointSettings(alphabet=DIGITS)).manifest
+    manifest = open_reference(path, CheckpointSettings("crnn.pytorch", alphabet=DIGITS)).manifest
     assert (manifest.channels, manifest.height, manifest.classes) == (channels, height, 11)
-    reference = open_reference(path, CheckpointSettings(alphabet=DIGITS))
+    reference = open_reference(path, CheckpointSettings("crnn.pytorch", alphabet=DIGITS))
     kinds = {type(layer) for layer in reference.module.modules()}
     assert (nn.LeakyReLU in kinds) == leaky_relu
 
@@ -216,7 +218,7 @@ def test_a_wrong_graph_is_not_written(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("blank", "index"), [("first", 0), ("last", 10)])
 def test_the_blank_is_first_or_last(blank: Any, index: int, tmp_path: Path) -> None:
     path = save(small_crnn().state_dict(), tmp_path / "x.pth")
-    reference = open_reference(path, CheckpointSettings(alphabet=DIGITS, blank=blank))
+    reference = open_reference(path, CheckpointSettings("crnn.pytorch", alphabet=DIGITS, blank=blank))
     assert reference.manifest.blank == index
     logits = torch.full((1, 3, 11), -9.0)
     logits[0, :, 1] = 9.0
@@ -270,11 +272,11 @@ def test_other_networks_and_missing_files(tmp_path: Path) -> None:
         load(tmp_path / "nothing.pth")
     foreign = save({"conv.weight": torch.ones(3, 3), "fc.weight": torch.ones(2, 3)}, tmp_path / "x.pth")
     with pytest.raises(CheckpointUnreadable, match="no family known"):
-        open_reference(foreign, CheckpointSettings(alphabet=DIGITS))
+        open_reference(foreign, CheckpointSettings("crnn.pytorch", alphabet=DIGITS))
     state = small_crnn().state_dict()
     del state["cnn.conv3.weight"]
     with pytest.raises(CrnnDeployError, match=r"conv3|no family known"):
-        open_reference(save(state, tmp_path / "y.pth"), CheckpointSettings(alphabet=DIGITS))
+        open_reference(save(state, tmp_path / "y.pth"), CheckpointSettings("crnn.pytorch", alphabet=DIGITS))
     with pytest.raises(ModelInvalid, match="--recipe"):
         open_reference(foreign, CheckpointSettings(factory="os:getcwd", alphabet=DIGITS))
     with pytest.raises(ModelInvalid, match=r"json:dumps is called without arguments, and needs some: .*obj"):
@@ -312,9 +314,9 @@ def test_a_network_of_ones_own_without_convolutions(tmp_path: Path) -> None:
 def test_a_wrong_alphabet_says_both_numbers(tmp_path: Path) -> None:
     path = save(small_crnn().state_dict(), tmp_path / "x.pth")
     with pytest.raises(AlphabetMismatch, match=r"9 characters.* 11"):
-        open_reference(path, CheckpointSettings(alphabet=DIGITS[:9]))
+        open_reference(path, CheckpointSettings("crnn.pytorch", alphabet=DIGITS[:9]))
     with pytest.raises(AlphabetInvalid, match="twice"):
-        open_reference(path, CheckpointSettings(alphabet=(*DIGITS[:9], "0")))
+        open_reference(path, CheckpointSettings("crnn.pytorch", alphabet=(*DIGITS[:9], "0")))
 
 
 @pytest.mark.skipif(not DATA.exists(), reason="needs the shared images and checkpoints")

@@ -268,7 +268,7 @@ def test_a_recipe_file_may_start_from_a_built_in_one(tmp_path: Path) -> None:
         ("[width]\nminimum = [8]\nmaximum = 9", "width.minimum is a list, not a number or a word"),
         ('base = "paper"\nalphabet = 5', "alphabet is 5, not a text or a list of texts"),
         ('base = "paper"\nalphabet = [5]', "alphabet is a list, not a text or a list of texts"),
-        ('base = "paper"\nblank = 3', "blank is 3, not one of first, last"),
+        ('base = "paper"\nblank = -3', "blank is -3, not first, last or the number of a class"),
         ('base = "paper"\nfactory = ["x"]', "factory is a list, not a text"),
         ('base = "paper"\nmodel = "net.py:make"', "rename model to factory"),
         ("base = [1]", "base is a list, not a text"),

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from operator import itemgetter
 from typing import Protocol
 
 import numpy as np
@@ -128,9 +129,11 @@ class Constraint:
             raise ConstraintImpossible(
                 f"the model cannot read {shortened(repr(''.join(unknown)))}, which --allow names"
             )
+        # of several classes of one token the last, as `repeated` has it; a class without one says nothing
+        last = {token: index for index, token in enumerate(alphabet) if token}
         usable = [
             (index + (index >= blank), token)
-            for index, token in enumerate(alphabet)
+            for token, index in sorted(last.items(), key=itemgetter(1))
             if (self.allow is None or set(token) <= set(self.allow)) and not set(token) & set(self.block)
         ]
         if self.longest is not None and not 0 <= self.shortest <= self.longest:

@@ -50,6 +50,7 @@ _TOO_MANY = f"has more than the limit of {_MOST_PARTS:,} parts"
 _JPEG_MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")  # not in a scan: \xff\0 and restarts are
 _PNG = b"\x89PNG\r\n\x1a\n"
 _PNG_PIXELS = {b"IHDR", b"PLTE", b"tRNS", b"eXIf", b"IDAT", b"IEND"}
+_PNG_GAMMA = {b"gAMA", b"sRGB"}  # libpng weighs colours in linear light where one is there
 _PNM_GAP = rb"(?:\s|#[^\r\n]*[\r\n])+"
 _PNM = re.compile(  # bitmaps (1, 4) have a width and a height, the others also the value of white
     rb"P(?:[14]|([2356]))" + (_PNM_GAP + rb"(\d{1,9})") * 2 + rb"(?(1)" + _PNM_GAP + rb"(\d{1,9}))\s"
@@ -140,15 +141,16 @@ def check_size(width: int, height: int, source: str, max_pixels: int = MAX_PIXEL
         raise ImageTooLarge(source, f"{size}, a side longer than the limit of {MAX_SIDE:,}")
 
 
-def plain_png(data: bytes, header: Header, source: str) -> bytes:
+def plain_png(data: bytes, header: Header, source: str, *, gamma: bool = False) -> bytes:
     """The pixels alone of a PNG that `probe` accepted: libpng prints warnings about the rest.
 
+    gamma: also what libpng goes by when it turns colours into grey
     Raises ImageUnreadable where it holds far more data than its pixels: libpng would inflate them all.
     """
     kept: list[slice] = []
     length = 0  # of the pixels' data
     for name, start, end in _png_chunks(data):
-        if name not in _PNG_PIXELS:
+        if name not in _PNG_PIXELS and not (gamma and name in _PNG_GAMMA):
             continue
         length += end - start
         if kept and kept[-1].stop == start:

@@ -65,21 +65,29 @@ class ImageNotFound(CrnnDeployError, FileNotFoundError):
         super().__init__(f"no image file at {shown}{address}")
 
 
-def read_image(source: Source, *, max_pixels: int = MAX_PIXELS) -> Pixels:
+def read_image(source: Source, *, max_pixels: int = MAX_PIXELS, decoded_grey: bool = False) -> Pixels:
     """Pixels of an image: uint8, (H, W) grey or (H, W, 3) BGR.
 
     source: path; encoded bytes; array (H, W), (H, W, 1), (H, W, 3) BGR or (H, W, 4) BGRA of uint8, uint16 or
         bool; or Pillow image of any mode but I and F
     max_pixels: an image of more is refused
+    decoded_grey: opaque files and bytes become grey as OpenCV decodes them (IMREAD_GRAYSCALE), which takes
+        the luma of a JPEG and rounds others otherwise than a conversion afterwards
     16 bits are scaled to 8, what is transparent lies on white or black (`paper.on_paper`), of an animation
     the first frame counts. The EXIF orientation is applied to files and to Pillow images as Image.open gives
     them; other Pillow images and arrays are taken as they stand.
     Raises ImageNotFound, ImageUnreadable, ImageTooLarge.
     """
-    return use_image(source, lambda pixels: pixels, max_pixels=max_pixels)
+    return use_image(source, lambda pixels: pixels, max_pixels=max_pixels, decoded_grey=decoded_grey)
 
 
-def use_image(source: Source, function: Callable[[Pixels], T], *, max_pixels: int = MAX_PIXELS) -> T:
+def use_image(
+    source: Source,
+    function: Callable[[Pixels], T],
+    *,
+    max_pixels: int = MAX_PIXELS,
+    decoded_grey: bool = False,
+) -> T:
     """What a function makes of the pixels of an image, which are as `read_image` gives them.
 
     Until it returns, they count among those in memory: threads wait before they decode more than MAX_PIXELS
@@ -92,14 +100,14 @@ def use_image(source: Source, function: Callable[[Pixels], T], *, max_pixels: in
         data = bytes(source)
         header = probe(data, "<bytes>", max_pixels)
         with _pixels.part(header.decoded):
-            return function(_decoded(data, header, "<bytes>", max_pixels))
+            return function(_decoded(data, header, "<bytes>", max_pixels, decoded_grey))
     if isinstance(source, str | PathLike):
         path = os.fsdecode(source)
         with _file_bytes.part(_size(path)):
             data = load_bytes(path, max_pixels)
             header = probe(data, path, max_pixels)
             with _pixels.part(header.decoded):
-                return function(_decoded(data, header, path, max_pixels))
+                return function(_decoded(data, header, path, max_pixels, decoded_grey))
     if isinstance(source, PillowImage):
         name = str(getattr(source, "filename", "") or "<Pillow image>")
         check_size(*source.size, name, max_pixels)
@@ -134,33 +142,40 @@ def _size(path: str) -> int:
         return 0
 
 
-def decode_image(data: bytes, name: str, *, max_pixels: int = MAX_PIXELS) -> Pixels:
+def decode_image(
+    data: bytes, name: str, *, max_pixels: int = MAX_PIXELS, decoded_grey: bool = False
+) -> Pixels:
     """Pixels of an encoded image, as `read_image` gives them; errors call it `name`.
 
     Raises ImageUnreadable, ImageTooLarge.
     """
     header = probe(data, name, max_pixels)
     with _pixels.part(header.decoded):
-        return _decoded(data, header, name, max_pixels)
+        return _decoded(data, header, name, max_pixels, decoded_grey)
 
 
-def _decoded(data: bytes, header: Header, name: str, max_pixels: int) -> Pixels:
+def _decoded(data: bytes, header: Header, name: str, max_pixels: int, decoded_grey: bool) -> Pixels:
     # no name here, so that 16 bits are freed early
-    return _from_array(_by_opencv(data, header, name), name, max_pixels, header)
+    return _from_array(_by_opencv(data, header, name, decoded_grey), name, max_pixels, header)
 
 
-def _by_opencv(data: bytes, header: Header, name: str) -> NDArray[Any]:
+def _by_opencv(data: bytes, header: Header, name: str, decoded_grey: bool) -> NDArray[Any]:
     """What OpenCV makes of an image that `probe` accepted."""
     if header.format == "PNG":
-        data = plain_png(data, header, name)
+        data = plain_png(data, header, name, gamma=decoded_grey)
     elif header.format == "PNM":
         data += b"\n"  # OpenCV wants something after the last number
     # only the second flag applies EXIF orientation, only the first keeps alpha
     flags = cv2.IMREAD_UNCHANGED if header.alpha else cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH
+    if decoded_grey and not header.alpha and header.transparent_grey is None:
+        flags = cv2.IMREAD_GRAYSCALE
     reason = f"corrupt {header.format}, it cannot be decoded"
     try:
         with not_forked():
-            pixels: NDArray[Any] | None = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+            encoded = np.frombuffer(data, np.uint8)
+            pixels: NDArray[Any] | None = cv2.imdecode(encoded, flags)
+            if decoded_grey and pixels is not None and _has_alpha_and_is_opaque(pixels):
+                pixels = cv2.imdecode(encoded, cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION)
     except cv2.error as error:
         pixels = None
         if error.code == _NO_MEMORY:
@@ -168,6 +183,11 @@ def _by_opencv(data: bytes, header: Header, name: str) -> NDArray[Any]:
     if pixels is None:
         raise ImageUnreadable(name, reason)
     return turned(pixels, header.orientation) if header.alpha else pixels
+
+
+def _has_alpha_and_is_opaque(pixels: NDArray[Any]) -> bool:
+    alpha = pixels.ndim == 3 and pixels.shape[2] == 4
+    return alpha and bool((pixels[..., 3] == np.iinfo(pixels.dtype).max).all())
 
 
 def _from_pillow(image: PillowImage, name: str, max_pixels: int) -> Pixels:
