@@ -20,7 +20,8 @@ from crnn_deploy.export.activation import ActivationTold, activation_of
 from crnn_deploy.export.checkpoint import Checkpoint, CheckpointUnreadable, load
 from crnn_deploy.export.fitting import Fitting, fitting_recipe
 from crnn_deploy.export.limits import TooLarge, bounded_outputs, bounded_weights
-from crnn_deploy.export.pytorch import ReferenceBackend
+from crnn_deploy.export.pytorch import ReferenceBackend, one_thread
+from crnn_deploy.export.shapes import steps_by_shapes
 from crnn_deploy.export.steps import probed_widths, step_rule
 from crnn_deploy.manifest import Manifest
 from crnn_deploy.networks.families import FAMILIES, Family, StateDict, recognise
@@ -47,6 +48,7 @@ _PROBE_BATCH = 3
 _SPARE = 2**26  # numbers that a family's network has of itself, besides those told by the checkpoint's shapes
 
 
+@one_thread()
 def open_reference(
     path: Path, settings: CheckpointSettings, *, fed: Manifest | None = None
 ) -> ReferenceBackend:
@@ -175,7 +177,7 @@ def reference_of(
     module = _batch_first(module, recipe, len(alphabet) + 1)
     width = recipe.width
     try:
-        steps = {w: _run(module, recipe, 1, w).shape[1] for w in probed_widths(width)}
+        steps = _steps(module, recipe, probed_widths(width))
     except ModelInvalid:
         if not width.fixed:
             raise
@@ -196,15 +198,29 @@ def reference_of(
     return ReferenceBackend(module, manifest)
 
 
+def _steps(module: nn.Module, recipe: Recipe, widths: list[int]) -> dict[int, int]:
+    """Time steps at each width; where shapes tell them, the network runs at the first and the last alone."""
+    channels = 1 if recipe.color == "gray" else 3
+    steps = steps_by_shapes(module, channels, recipe.height, widths)
+    if steps and all(_run(module, recipe, 1, w).shape[1] == steps[w] for w in (widths[0], widths[-1])):
+        return steps
+    return {w: _run(module, recipe, 1, w).shape[1] for w in widths}
+
+
 def accepts_any_width(reference: ReferenceBackend) -> bool:
     """Whether the network itself runs at widths other than a fixed one, with the time steps of its rule."""
     manifest = reference.manifest
     if not manifest.width.fixed:
         return True
     shape = (1, manifest.channels, manifest.height)
+    widths = probed_widths(manifest.width)
+    if steps := steps_by_shapes(reference.module, *shape[1:], widths):
+        if any(steps[width] != manifest.steps(width) for width in widths):
+            return False
+        widths = widths[-1:]
     try:
         with torch.inference_mode():
-            for width in probed_widths(manifest.width):
+            for width in widths:
                 if reference.module(torch.zeros(*shape, width)).shape[1] != manifest.steps(width):
                     return False
     except RuntimeError:
