@@ -58,12 +58,13 @@ class Exact:
 
     @property
     def passed(self) -> bool:
-        """Whether the candidate is no farther from float64 than twice the reference is; never with NaN.
+        """Whether the candidate is no farther from float64 than twice the reference, or than the tolerance.
 
-        A reference that is itself far from float64 proves nothing.
+        Never with NaN. A reference that is itself far from float64 proves nothing.
         """
-        rounding = self.reference <= ROUNDING * max(1, self.scale / LARGE)
-        return rounding and self.candidate <= FARTHER * self.reference
+        large = max(1, self.scale / LARGE)
+        allowed = max(FARTHER * self.reference, TOLERANCE * large)
+        return self.reference <= ROUNDING * large and self.candidate <= allowed
 
 
 @dataclass(frozen=True)
