@@ -13,12 +13,13 @@ from crnn_deploy.errors import ModelInvalid, first_line
 from crnn_deploy.export.activation import ActivationTold, activation_of
 from crnn_deploy.export.alphabet import alphabet_of
 from crnn_deploy.export.checkpoint import Checkpoint, CheckpointUnreadable, load
+from crnn_deploy.export.finite import first_not_finite, why_not_finite
 from crnn_deploy.export.fitting import Fitting, fitting_recipe
 from crnn_deploy.export.layout import fit_channels, laid_out
 from crnn_deploy.export.limits import TooLarge, bounded_outputs, bounded_weights
 from crnn_deploy.export.own_network import own_module
 from crnn_deploy.export.probabilities import with_logarithms
-from crnn_deploy.export.pytorch import ReferenceBackend
+from crnn_deploy.export.pytorch import ReferenceBackend, one_thread
 from crnn_deploy.export.weights import load_state
 from crnn_deploy.manifest import Manifest
 from crnn_deploy.networks.families import FAMILIES
@@ -39,6 +40,7 @@ _OWN = "export your own network with --factory package.module:name --recipe FILE
 _SPARE = 2**26  # numbers that a family's network has of itself, besides those told by the checkpoint's shapes
 
 
+@one_thread()
 def open_reference(
     path: Path, settings: CheckpointSettings, *, fed: Manifest | None = None
 ) -> ReferenceBackend:
@@ -52,6 +54,12 @@ def open_reference(
     AlphabetInvalid, AlphabetMismatch.
     """
     checkpoint = load(path)
+    if (name := first_not_finite(checkpoint.state)) is not None:
+        raise CheckpointUnreadable(
+            path,
+            f"its weights hold {why_not_finite(checkpoint.state[name])}, first in {name}: the training that "
+            "saved it diverged; take a checkpoint from before, or train again at a lower learning rate",
+        )
     recipe, told = (find_recipe(settings.recipe), "--recipe") if settings.recipe else (None, "")
     if recipe is None and fed is not None:
         recipe, told = _recipe_of(fed), "the other model's manifest"

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike, fsdecode
-from typing import TYPE_CHECKING, Literal, cast, overload
+from typing import TYPE_CHECKING, Any, Literal, cast, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,9 +28,19 @@ from crnn_deploy.runtime.second_reading import reread
 if TYPE_CHECKING:
     from crnn_deploy.runtime.decoding.alignment import Decode, Decoder
 
-__all__ = ["Prepared", "Recognizer", "Wide"]
+__all__ = ["NotPortable", "Prepared", "Recognizer", "Wide"]
 
 Wide = Literal["cut", "shrink"]
+
+
+class NotPortable(CrnnDeployError, TypeError):
+    """A recogniser that cannot be sent to another process."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "this Recognizer was given a network that is open already, and an open network cannot be copied "
+            "or sent to another process; make it with Recognizer.load(path), which is opened anew there"
+        )
 
 
 @dataclass(frozen=True)
@@ -68,6 +78,9 @@ class Recognizer:
     >>> texts = Recognizer.load("model.onnx").read(["word.png", "line.png"])
 
     Raises LogitsMissing, what binding the decoder raises, and with a name or path what `load` raises.
+
+    Threads share a recogniser. Pickled, as for a process of `multiprocessing`, it is a path and settings: the
+    other process opens the file anew. One that was given an open network raises NotPortable then.
     """
 
     def __init__(
@@ -83,9 +96,11 @@ class Recognizer:
         if batch < 1:
             raise ValueError(f"batch is {batch}; at least one image must run at a time")
         check_rotate(rotate)
+        self._opening: dict[str, Any] | None = None  # what `load` takes to open the network again
         if backend is None or isinstance(backend, str):
-            backend = open_backend(DEFAULT if backend is None else model_file(backend))
-        self._backend = backend
+            file = DEFAULT if backend is None else model_file(backend)
+            backend, self._opening = open_backend(file), {"path": file.absolute()}
+        self._backend, self._decoder = backend, decoder
         batch = min(batch, backend.manifest.max_batch or batch)
         self._batch, self._wide, self._max_pixels, self._rotate = batch, wide, max_pixels, rotate
         self._decode = _bound(decoder, self.manifest)
@@ -123,15 +138,31 @@ class Recognizer:
             from crnn_deploy.runtime.backends.choice import resolve
 
             backend = resolve(backend, file, device)
-        opened = open_backend(file, threads=threads, backend=backend, device=device, tf32=tf32)
-        return cls(opened, batch=batch, decoder=decoder, wide=wide, max_pixels=max_pixels, rotate=rotate)
+        opening: dict[str, Any] = {"threads": threads, "backend": backend, "device": device, "tf32": tf32}
+        opened = open_backend(file, **opening)
+        made = cls(opened, batch=batch, decoder=decoder, wide=wide, max_pixels=max_pixels, rotate=rotate)
+        made._opening = {"path": file.absolute(), **opening}
+        return made
+
+    def __reduce__(self) -> tuple[Callable[..., Recognizer], tuple[dict[str, Any]]]:
+        """Raises NotPortable."""
+        if self._opening is None:
+            raise NotPortable
+        settings = {**self._opening, "batch": self._batch, "decoder": self._decoder, "wide": self._wide}
+        return _loaded, ({**settings, "max_pixels": self._max_pixels, "rotate": self._rotate},)
+
+    def __copy__(self) -> Recognizer:
+        return self._with(self._decoder)
 
     def with_decoder(self, decoder: Decoder) -> Recognizer:
         """A recogniser of the same network and settings with another decoder; closing either closes both.
 
         Raises LogitsMissing, and what binding the decoder raises.
         """
-        return Recognizer(
+        return self._with(decoder)
+
+    def _with(self, decoder: Decoder | None) -> Recognizer:
+        made = Recognizer(
             self._backend,
             batch=self._batch,
             decoder=decoder,
@@ -139,6 +170,8 @@ class Recognizer:
             max_pixels=self._max_pixels,
             rotate=self._rotate,
         )
+        made._opening = self._opening
+        return made
 
     @property
     def manifest(self) -> Manifest:
@@ -302,6 +335,10 @@ class Recognizer:
 
     def close(self) -> None:
         self._backend.close()
+
+
+def _loaded(settings: dict[str, Any]) -> Recognizer:
+    return Recognizer.load(**settings)
 
 
 def _bound(decoder: Decoder | None, manifest: Manifest) -> Decode:
