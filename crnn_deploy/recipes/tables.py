@@ -1,8 +1,8 @@
 """Tables of characters as people write them down: in order, or each with the number of its class.
 
 A checkpoint, a JSON or a YAML file may hold one under many names: a text or a list in the order of the
-classes, a dictionary from characters to numbers or back, and the CTC blank may be written in it. What is found
-here is data of strangers, so walks and sizes are bounded.
+classes, a dictionary from characters to numbers or back, and the CTC blank may be written in it. What is
+found here is data of strangers, so walks and sizes are bounded.
 """
 
 from __future__ import annotations
