@@ -25,6 +25,8 @@ __all__ = [
 ]
 
 _MOST_BYTES = 2**24  # of a file; the longest alphabets have 0.1 million
+_MOST_YAML = 2**21  # characters, which take seconds
+_LONGEST_PAIR = 100  # characters of a line
 _START = 2**16  # bytes that are looked at for zeros
 _MARKS = (  # the longer ones first: that of UTF-32 begins as that of UTF-16
     *((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32")),
@@ -132,6 +134,10 @@ def _holds_words(value: Any) -> bool:
 def _yaml(text: str, path: Path) -> Any:
     import yaml
 
+    if len(text) > _MOST_YAML:
+        raise AlphabetInvalid(
+            f"{path} has more than {_MOST_YAML:,} characters; write one character on each line"
+        )
     try:
         return yaml.load(text, yaml.BaseLoader)  # every value a text: `no` and `1` are characters too
     except (yaml.YAMLError, RecursionError, ValueError) as error:
@@ -222,6 +228,8 @@ def _pairs(lines: Sequence[str], path: Path) -> Numbered | None:
 
 def _split(line: str, separator: str) -> tuple[str, str] | None:
     """A token and a number, in the order of the line."""
+    if len(line) > _LONGEST_PAIR:
+        return None
     for match, number in ((_LAST[separator].fullmatch(line), 2), (_FIRST[separator].fullmatch(line), 1)):
         if match is not None:
             token = match[3 - number]

@@ -270,7 +270,7 @@ def _unwrapped(value: Any) -> Any:
         if isinstance(value, argparse.Namespace):
             inner = vars(value)
             value = inner.get("_content", inner.get("_val", value))
-    if isinstance(value, list):
+    if isinstance(value, list) and any(isinstance(v, argparse.Namespace) for v in value):
         return [vars(v).get("_val", v) if isinstance(v, argparse.Namespace) else v for v in value]
     if isinstance(value, dict) and any(isinstance(v, argparse.Namespace) for v in value.values()):
         return {
