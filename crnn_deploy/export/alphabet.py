@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 
 from crnn_deploy.export.checkpoint import Checkpoint
@@ -11,6 +12,8 @@ from crnn_deploy.recipes.settings import CheckpointSettings
 from crnn_deploy.recipes.tables import Candidate, Classes, Ordered, fitted
 
 __all__ = ["AlphabetTold", "alphabet_of"]
+
+_BLANK_NAME = re.compile(r"(ctc_?)?blank(_?(idx|index|id|label|class|token_id))?", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,9 @@ def alphabet_of(checkpoint: Checkpoint, recipe: Recipe, settings: CheckpointSett
         return _told(classes, settings.alphabet_from, recipe, settings)
     if (found := _inside(checkpoint, settings)) is not None:
         where, classes = found
-        return _told(classes, f"the checkpoint's {where}", recipe, settings)
+        return _told(
+            classes, f"the checkpoint's {where}", recipe, settings, _blank_beside(checkpoint, classes)
+        )
     if recipe.alphabet is None:
         raise AlphabetInvalid(
             f"neither {checkpoint.path} nor the recipe {recipe.name} holds an alphabet; "
@@ -65,13 +70,30 @@ def _given(
     return found
 
 
-def _told(classes: Classes, told: str, recipe: Recipe, settings: CheckpointSettings) -> AlphabetTold:
-    """A table with its blank: as the user says, as the table says, or as the recipe says."""
+def _told(
+    classes: Classes,
+    told: str,
+    recipe: Recipe,
+    settings: CheckpointSettings,
+    beside: tuple[str, int] | None = None,
+) -> AlphabetTold:
+    """A table with its blank: as the user says, as the checkpoint says, or as the recipe says.
+
+    beside: a name in the checkpoint, and the class of the blank that it says
+    """
     tokens = check_alphabet(classes.tokens, told)
     usual = recipe.blank_class(len(tokens))
     given = _blank_class(settings, len(tokens))
     if given is not None:
         blank = given
+    elif beside is not None:
+        name, blank = beside
+        if not classes.by_numbers and classes.blank not in (None, blank):
+            raise AlphabetInvalid(
+                f"the alphabet ({told}) has the blank as class {classes.blank}, and the checkpoint's {name} "
+                f"says class {blank}; say --blank first or --blank last"
+            )
+        told += f", its {name} the blank"
     else:
         blank = usual if classes.blank is None else classes.blank
         if classes.by_numbers and blank != usual:
@@ -83,6 +105,15 @@ def _told(classes: Classes, told: str, recipe: Recipe, settings: CheckpointSetti
     if classes.written:
         told += f", where {classes.written!r} is the blank"
     return AlphabetTold(tokens, blank, told)
+
+
+def _blank_beside(checkpoint: Checkpoint, classes: Classes) -> tuple[str, int] | None:
+    """The class of the blank as settings in a checkpoint say it, and their name."""
+    count = len(classes.tokens) + 1
+    for name, value in checkpoint.saved.items():
+        if _BLANK_NAME.fullmatch(name) and type(value) is int and -count <= value < count:
+            return name, value % count
+    return None
 
 
 def _blank_class(settings: CheckpointSettings, characters: int) -> int | None:
@@ -129,6 +160,8 @@ def _fit(candidate: Candidate, checkpoint: Checkpoint, settings: CheckpointSetti
     if isinstance(table, str):
         return table
     sizes = checkpoint.classes
+    if len(sizes) > 1 and not candidate.named:
+        return "has a name that may mean anything"
     if len(sizes) > 1:  # of a network that is not known any layer may be the last
         sizes = frozenset((len(table.tokens) + 1, len(table.tokens))) & sizes
     found: Classes | str = f"has {len(table.tokens)} characters, and no layer of the network puts out so many"

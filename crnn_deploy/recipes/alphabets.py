@@ -25,6 +25,8 @@ __all__ = [
 ]
 
 _MOST_BYTES = 2**24  # of a file; the longest alphabets have 0.1 million
+_MOST_YAML = 2**21  # characters, which take seconds
+_LONGEST_PAIR = 100  # characters of a line
 _START = 2**16  # bytes that are looked at for zeros
 _MARKS = (  # the longer ones first: that of UTF-32 begins as that of UTF-16
     *((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32")),
@@ -57,9 +59,9 @@ def read_table(path: Path) -> AlphabetFile:
     """An alphabet of a file in one of the forms that people keep them in.
 
     Text: the characters of its only line, or one token on each line; spaces count. Pairs: a token and the
-    number of its class on each line, in either order. JSON and YAML: a text, a list, or a dictionary in either
-    direction. Python: a text, a list or a dictionary that the file assigns to a name; its code is not run. In
-    UTF-8, or what a byte order mark says.
+    number of its class on each line, in either order. JSON and YAML: a text, a list, or a dictionary in
+    either direction. Python: a text, a list or a dictionary that the file assigns to a name; its code is not
+    run. In UTF-8, or what a byte order mark says.
 
     Raises AlphabetInvalid.
     """
@@ -132,6 +134,10 @@ def _holds_words(value: Any) -> bool:
 def _yaml(text: str, path: Path) -> Any:
     import yaml
 
+    if len(text) > _MOST_YAML:
+        raise AlphabetInvalid(
+            f"{path} has more than {_MOST_YAML:,} characters; write one character on each line"
+        )
     try:
         return yaml.load(text, yaml.BaseLoader)  # every value a text: `no` and `1` are characters too
     except (yaml.YAMLError, RecursionError, ValueError) as error:
@@ -188,8 +194,8 @@ def _by_number(table: Numbered, where: str, path: Path) -> AlphabetFile:
     missing = sorted(set(range(first, last + 1)) - set(numbers))
     if first not in (0, 1) or len(missing) > 1 or (first == 1 and missing):
         raise AlphabetInvalid(
-            f"{where} gives numbers from {first} to {last} to {len(numbers)} tokens, which are no classes; write "
-            "the tokens alone, one on each line, in the order of the classes"
+            f"{where} gives numbers from {first} to {last} to {len(numbers)} tokens, which are no classes; "
+            "write the tokens alone, one on each line, in the order of the classes"
         )
     return AlphabetFile(tokens, missing[0] if missing else 0 if first == 1 else len(tokens))
 
@@ -202,8 +208,8 @@ def _pairs(lines: Sequence[str], path: Path) -> Numbered | None:
         if max(3, 0.7 * len(lines)) <= len(good) < len(lines) and split[0] is not None:
             at = split.index(None)
             raise AlphabetInvalid(
-                f"{path} has a number on each line but line {at + 1}; write the tokens alone, one on each line, "
-                "in the order of the classes"
+                f"{path} has a number on each line but line {at + 1}; write the tokens alone, one on "
+                "each line, in the order of the classes"
             )
         # a first line may say what the columns are
         if len(good) < max(2, len(lines) - 1) or (len(good) < len(lines) and split[0] is not None):
@@ -222,6 +228,8 @@ def _pairs(lines: Sequence[str], path: Path) -> Numbered | None:
 
 def _split(line: str, separator: str) -> tuple[str, str] | None:
     """A token and a number, in the order of the line."""
+    if len(line) > _LONGEST_PAIR:
+        return None
     for match, number in ((_LAST[separator].fullmatch(line), 2), (_FIRST[separator].fullmatch(line), 1)):
         if match is not None:
             token = match[3 - number]
@@ -248,7 +256,10 @@ def check_alphabet(alphabet: tuple[str, ...], where: str) -> tuple[str, ...]:
 
 
 def check_distinct(alphabet: tuple[str, ...], where: str) -> tuple[str, ...]:
-    """The alphabet itself, when each token stands in it once, as in one to be trained. Raises AlphabetInvalid."""
+    """The alphabet itself, when each token stands in it once, as in one to be trained.
+
+    Raises AlphabetInvalid.
+    """
     first: dict[str, int] = {}
     for index, token in enumerate(check_alphabet(alphabet, where)):
         if token in first:

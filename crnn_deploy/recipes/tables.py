@@ -1,17 +1,19 @@
 """Tables of characters as people write them down: in order, or each with the number of its class.
 
-A checkpoint, a JSON or a YAML file may hold one under many names: a text or a list in the order of the classes,
-a dictionary from characters to numbers or back, and the CTC blank may be written in it. What is found here is
-data of strangers, so walks and sizes are bounded.
+A checkpoint, a JSON or a YAML file may hold one under many names: a text or a list in the order of the
+classes, a dictionary from characters to numbers or back, and the CTC blank may be written in it. What is
+found here is data of strangers, so walks and sizes are bounded.
 """
 
 from __future__ import annotations
 
 import argparse
+import codecs
 import json
 import re
 from collections import deque
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,6 +50,22 @@ _LOOSE_NAMES = frozenset(
         *("charsettrain", "charsettest", "alphabettrain", "alphabettest", "encoder", "decoder"),
     )
 )
+# names of files that hold one
+_FILE_NAMES = frozenset(
+    f"{what}{kind}"
+    for what in (
+        "alphabet",
+        "character",
+        "characters",
+        "characterdict",
+        "char",
+        "chars",
+        "chardict",
+        "charset",
+    )
+    for kind in ("file", "path", "filename", "filepath")
+) | {"dictfile", "dictpath", "vocabfile", "vocabpath", "vocabularyfile", "vocabularypath", "dictionarypath"}
+_LEAST_UNNAMED = 8  # tokens of a table under any other name
 # how the blank is written, the surest names first
 _BLANKS = (
     ("<blank>", "[blank]", "[CTCblank]", "<blk>", "[blk]", "<BLK>", "<BLANK>", "[BLANK]", "<ctc>", "<CTC>"),
@@ -80,6 +98,7 @@ class Candidate:
     where: str  # its name, with the names of what it stands in
     table: Ordered | Numbered | str  # a text: why it is none
     sure: bool  # whether its name says that it is one
+    named: bool = True  # whether its name may mean one
 
 
 @dataclass(frozen=True)
@@ -100,6 +119,11 @@ def table_of(value: Any) -> Ordered | Numbered | str | None:
         return _of_text(value)
     if isinstance(value, set | frozenset):
         return "is a set, which has no order" if _are_tokens(value) else None
+    if isinstance(value, bytes | bytearray):
+        try:
+            return _of_text(value.decode())
+        except UnicodeDecodeError:
+            return None
     if isinstance(value, list | tuple):
         return _of_list(value)
     return _of_pairs(list(value.items())) if isinstance(value, Mapping) else None
@@ -191,25 +215,40 @@ def candidates(content: Any, *, deepest: int = _DEEPEST) -> Iterator[Candidate]:
 
 def _candidate(where: str, name: str, value: Any) -> Candidate | None:
     key = re.sub(r"[^a-z0-9]", "", name.lower())
-    sure = key in _NAMES
-    if not sure and key not in _LOOSE_NAMES:
-        return None
+    if key in _FILE_NAMES:
+        named = isinstance(value, str) and 0 < len(value) <= 4096
+        return Candidate(where, f"names the file {shortened(value)}", True) if named else None
+    sure, named = key in _NAMES, key in _NAMES or key in _LOOSE_NAMES
     if _is_json(value):
         value = _parsed(value)
     table = table_of(value)
+    if sure and table is None and _holds_something_else(value):
+        table = "holds its characters in a form that is not understood"
     if table is None or (isinstance(table, Ordered) and len(table.tokens) < 2):
         return None
-    return Candidate(where, table, True) if sure else _loose(where, table)
+    if sure:
+        return Candidate(where, table, True)
+    return (
+        Candidate(where, table, False, named)
+        if _looks_like_one(table, 2 if named else _LEAST_UNNAMED)
+        else None
+    )
 
 
-def _loose(where: str, table: Ordered | Numbered | str) -> Candidate | None:
-    """What a name that may mean anything holds, where it looks like an alphabet."""
+def _looks_like_one(table: Ordered | Numbered | str, least: int) -> bool:
+    """Whether a table under a name that may mean anything holds characters."""
     if isinstance(table, str):
-        return None
+        return False
     tokens = table.tokens if isinstance(table, Ordered) else tuple(table.tokens.values())
     long = sum(len(token) != 1 for token in tokens)
-    alike = len(tokens) >= 2 and long <= max(3, len(tokens) // 5) and len(set(tokens)) > 0.9 * len(tokens)
-    return Candidate(where, table, False) if alike else None
+    return len(tokens) >= least and long <= max(3, len(tokens) // 5) and len(set(tokens)) > 0.9 * len(tokens)
+
+
+def _holds_something_else(value: Any) -> bool:
+    """Whether a value may be a table in a form of its own, as numbers in place of characters."""
+    if isinstance(value, list | tuple):
+        return len(value) > 2 and all(isinstance(item, int | list | tuple) for item in value)
+    return isinstance(value, bytes) or hasattr(value, "dtype")
 
 
 def _items(value: Any) -> list[tuple[Any, Any]]:
@@ -231,7 +270,7 @@ def _unwrapped(value: Any) -> Any:
         if isinstance(value, argparse.Namespace):
             inner = vars(value)
             value = inner.get("_content", inner.get("_val", value))
-    if isinstance(value, list):
+    if isinstance(value, list) and any(isinstance(v, argparse.Namespace) for v in value):
         return [vars(v).get("_val", v) if isinstance(v, argparse.Namespace) else v for v in value]
     if isinstance(value, dict) and any(isinstance(v, argparse.Namespace) for v in value.values()):
         return {
@@ -263,6 +302,13 @@ def _of_text(text: str) -> Ordered | str | None:
         return f"has {len(text):,} characters, more than any alphabet"
     if re.search(r"\.(txt|json|ya?ml|csv|py|dict|pkl)$", text.strip()):
         return f"names the file {shortened(text.strip())}"
+    with suppress(LookupError, ValueError):  # `charset` may as well be an encoding
+        codecs.lookup(text)
+        return None
+    for separator in (",", " ", "|"):
+        parts = tuple(text.split(separator))
+        if len(parts) > 4 and all(len(part) == 1 for part in parts):
+            return Ordered(parts)
     lines = text.replace("\r\n", "\n").strip("\n").split("\n")
     return Ordered(tuple(lines) if len(lines) > 1 and "" not in lines else tuple(text))
 
@@ -276,6 +322,10 @@ def _of_list(items: Sequence[Any]) -> Ordered | Numbered | str | None:
         return f"has {len(items):,} entries, more than any alphabet"
     if items and all(isinstance(item, list | tuple) and len(item) == 2 for item in items):
         return _of_pairs(list(items))
+    if len(items) > 1 and sum(item is None for item in items) == 1:
+        items = ["" if item is None else item for item in items]  # no character: the blank
+    if items and all(isinstance(item, list | tuple) and len(item) == 1 for item in items):
+        items = [item[0] for item in items]
     if not _are_tokens(items):
         return None
     if len(items) == 1:  # a text within a list

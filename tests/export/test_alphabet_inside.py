@@ -101,6 +101,22 @@ FORMS: dict[str, tuple[dict[str, Any], list[str], str]] = {
         FIRST,
         "alphabet",
     ),
+    "any name": ({"my_signs": {c: i + 1 for i, c in enumerate(LETTERS)}}, FIRST, "my_signs"),
+    "with commas": ({"alphabet": ",".join(LETTERS)}, FIRST, "alphabet"),
+    "bytes": ({"alphabet": LETTERS.encode()}, FIRST, "alphabet"),
+    "nothing for the blank": ({"itos": [None, *LETTERS]}, FIRST, "itos"),
+    "lists of one": ({"classes": [[c] for c in LETTERS]}, FIRST, "classes"),
+    "the blank beside it": (
+        {"charset": LETTERS, "config": {"blank_idx": 10}},
+        LAST,
+        "its blank_idx the blank",
+    ),
+    "the blank beside numbers": (
+        {"char2idx": {c: i for i, c in enumerate(LETTERS)}, "blank": -1},
+        LAST,
+        "its blank the blank",
+    ),
+    "an encoding beside it": ({"charset": "utf-8", "letters": LETTERS}, FIRST, "letters"),
     "a repeated character": ({"alphabet": "QWERTZUIOO"}, ["", *"QWERTZUIOO"], "alphabet"),
 }
 
@@ -130,6 +146,12 @@ WRONG: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
         {"opt": {"charset": "data/chars.txt"}},
         ("opt.charset", "names the file data/chars.txt"),
     ),
+    "a file, by its name": (
+        {"character_dict_path": "en_dict"},
+        ("character_dict_path", "names the file en_dict"),
+    ),
+    "numbers of characters": ({"alphabet": [ord(c) for c in LETTERS]}, ("alphabet", "not understood")),
+    "the blank twice": ({"alphabet": "-" + LETTERS, "blank": 10}, ("class 0", "blank says class 10")),
     "no blank in sight": ({"characters": [*LETTERS, "x"]}, ("characters", "nothing tells which")),
     "a blank too much": (
         {"vocab": ["<blank>", *LETTERS[:-1]], "chars": ["<blank>", *LETTERS[:-1]]},
