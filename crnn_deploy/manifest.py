@@ -46,7 +46,7 @@ SCHEMA = 1
 # A manifest comes from a stranger, so every number in it has bounds, well beyond what published models have.
 MOST_WIDTH = 2**16  # pixels of the network's input; EasyOCR has 3,200
 _MOST_HEIGHT = 1024  # pixels; published models have 32 to 128
-_MOST_OFFSET = 2**24  # pixels; a network with 256 steps at every width has up to 256 x MOST_WIDTH
+_MOST_OFFSET = 2**19  # pixels; a network with 80 steps at each of 3,200 widths has 256,000
 _MOST_VALUES = 2**24  # of one input, 64 MB; EasyOCR has 204,800
 _MOST_LOGITS = 2**29  # of one image, 2 GB; 6,737 classes at 3,200 pixels have 5.4 million
 _MOST_TOKENS = 2**16  # of an alphabet; the longest published one has 18,385

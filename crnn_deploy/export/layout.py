@@ -22,7 +22,7 @@ from crnn_deploy.manifest import StepRule, WidthRule
 from crnn_deploy.networks.families import PUBLISHED
 from crnn_deploy.recipes.recipe import Recipe
 
-__all__ = ["BatchFirst", "LaidOut", "accepts_any_width", "fit_channels", "laid_out", "width_grain"]
+__all__ = ["BatchFirst", "Layout", "accepts_any_width", "fit_channels", "laid_out", "width_grain"]
 
 _BATCHES = (3, 1, 2)  # images that a network of the user's own is run on together
 _OTHERS = (1.31, 1.67, 2.3)  # widths, in proportion, that tell time steps from classes where both are as many
@@ -40,7 +40,7 @@ class _Unfit(Exception):
 
 
 @dataclass(frozen=True)
-class LaidOut:
+class Layout:
     """A network whose output is known."""
 
     module: nn.Module  # images (N, C, H, W) -> logits (N, T, classes)
@@ -70,7 +70,7 @@ class BatchFirst(nn.Module):
         return logits.squeeze(tuple(range(3, len(self.order)))) if len(self.order) > 3 else logits
 
 
-def laid_out(module: nn.Module, recipe: Recipe, classes: int) -> LaidOut:
+def laid_out(module: nn.Module, recipe: Recipe, classes: int) -> Layout:
     """The network with the output (N, T, classes), and its time steps.
 
     The layout of the published networks is known. Another one is run on several numbers of images and at
@@ -403,7 +403,7 @@ def _tensors(output: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[An
             yield from _tensors(value, (*path, at))
 
 
-def _with_steps(module: nn.Module, recipe: Recipe, classes: int, start: int) -> LaidOut:
+def _with_steps(module: nn.Module, recipe: Recipe, classes: int, start: int) -> Layout:
     rule = recipe.width
     steps, failed = _counted(module, recipe, classes, probed_widths(rule))
     if rule.fixed:
@@ -413,14 +413,14 @@ def _with_steps(module: nn.Module, recipe: Recipe, classes: int, start: int) -> 
             found = None
         here = step_rule({rule.minimum: steps[rule.minimum]})
         constant = len(set(steps.values())) == 1
-        return LaidOut(module, rule, here if found is None or constant else found)
+        return Layout(module, rule, here if found is None or constant else found)
     if rule.multiple > 1:
         with suppress(ModelInvalid):
             if not failed:
-                return LaidOut(module, rule, step_rule(steps))
+                return Layout(module, rule, step_rule(steps))
         steps, failed = _counted(module, recipe, classes, probed_widths(rule, rule.multiple))
     if not failed:
-        return LaidOut(module, rule, step_rule(steps))
+        return Layout(module, rule, step_rule(steps))
     worst = next(iter(failed))
     if start in steps and len(set(steps.values())) == 1 and max(steps) - min(steps) < _NEAR:
         one = replace(rule, minimum=start, maximum=start, multiple=1)
@@ -428,7 +428,7 @@ def _with_steps(module: nn.Module, recipe: Recipe, classes: int, start: int) -> 
             f"{start} pixels for every image, not {rule.minimum} to {rule.maximum} as the recipe says: at "
             f"{worst} the network fails ({failed[worst]})"
         )
-        return LaidOut(module, one, step_rule({start: steps[start]}), note)
+        return Layout(module, one, step_rule({start: steps[start]}), note)
     raise _fails_at_some(rule, steps, failed)
 
 
