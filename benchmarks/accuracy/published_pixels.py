@@ -26,16 +26,16 @@ __all__ = ["PUBLISHED", "NoInput", "as_installed", "easyocr_grey", "easyocr_inpu
 
 Array = NDArray[Any]
 
-_PILLOW_13 = int(PIL.__version__.split(".")[0]) >= 13
+_PILLOW = tuple(map(int, PIL.__version__.split(".")[:2]))
 
 
 class NoInput(Exception):
-    """The project's own code fails on an image of this size, or PyTorch is known to compute it wrong."""
+    """The project's own code fails on an image of this size, or a library has a way of its own for it."""
 
 
 def as_installed(recipe: Recipe) -> Recipe:
     """The recipe that resizes as the Pillow that is installed."""
-    if not _PILLOW_13:
+    if _PILLOW < (13, 0):
         return recipe
     name: Any = recipe.interpolation.replace("pillow-", "pillow13-")
     width = recipe.width
@@ -50,6 +50,12 @@ def _read(path: Path, flags: int) -> Array:
     return pixels
 
 
+def _resized(image: Image.Image, size: tuple[int, int], kernel: Image.Resampling) -> Array:
+    if (12, 2) <= _PILLOW < (13, 0) and image.height > 100 * image.width and size[1] < image.height:
+        raise NoInput  # these versions alone go vertically first
+    return np.asarray(image.resize(size, kernel))
+
+
 def _to_tensor(image: Array) -> Array:
     """torchvision's ToTensor, then sub_(0.5).div_(0.5)."""
     tensor = torch.from_numpy(image.copy())[None].float().div(255).sub_(0.5).div_(0.5)
@@ -58,20 +64,18 @@ def _to_tensor(image: Array) -> Array:
 
 def _meijieru(path: Path) -> Array:
     """github.com/meijieru/crnn.pytorch demo.py, and dataset.py's resizeNormalize."""
-    image = Image.open(path).convert("L").resize((100, 32), Image.Resampling.BILINEAR)
-    return _to_tensor(np.asarray(image))
+    return _to_tensor(_resized(Image.open(path).convert("L"), (100, 32), Image.Resampling.BILINEAR))
 
 
 def _clovaai(path: Path) -> Array:
     """github.com/clovaai/deep-text-recognition-benchmark dataset.py, RawDataset and ResizeNormalize."""
-    image = Image.open(path).convert("L").resize((100, 32), Image.Resampling.BICUBIC)
-    return _to_tensor(np.asarray(image))
+    return _to_tensor(_resized(Image.open(path).convert("L"), (100, 32), Image.Resampling.BICUBIC))
 
 
 def _gitycc(path: Path) -> Array:
     """github.com/GitYCC/crnn-pytorch src/dataset.py, Synth90kDataset."""
-    image = Image.open(path).convert("L").resize((100, 32), resample=Image.Resampling.BILINEAR)
-    return ((np.array(image).reshape(1, 32, 100) / 127.5) - 1.0).astype(np.float32)
+    image = _resized(Image.open(path).convert("L"), (100, 32), Image.Resampling.BILINEAR)
+    return np.asarray((image.reshape(1, 32, 100) / 127.5) - 1.0, np.float32)
 
 
 def _sierkinhane(path: Path) -> Array:
@@ -159,9 +163,9 @@ def easyocr_input(grey: Array, adjust_contrast: float = 0.0) -> Array:
             grey = np.maximum(0, np.minimum(255, spread)).astype(np.uint8)
     ratio = grey.shape[1] / float(grey.shape[0])
     across = min(limit, math.ceil(64 * ratio))
-    image = Image.fromarray(grey).resize((across, 64), Image.Resampling.BICUBIC)
+    image = _resized(Image.fromarray(grey), (across, 64), Image.Resampling.BICUBIC)
     padded = np.zeros((1, 64, limit), np.float32)
-    padded[:, :, :across] = _to_tensor(np.asarray(image))
+    padded[:, :, :across] = _to_tensor(image)
     padded[:, :, across:] = padded[:, :, across - 1 : across]
     return padded
 

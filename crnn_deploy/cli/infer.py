@@ -224,6 +224,12 @@ def infer(
                 )
             )
         )
+        if (most := recognizer.manifest.max_batch) is not None and most < batch:
+            say(
+                f"note: {model} runs {'one image' if most == 1 else f'{most} images'} at a time (max_batch), "
+                "as more together would change one another's texts",
+                err=True,
+            )
         rule = rule_given(recognizer.manifest, decoding)
         if (decoder := decoder_given(recognizer.manifest, decoding)) is not None:
             recognizer = recognizer.with_decoder(decoder)

@@ -54,8 +54,9 @@ def train(path: Path, changes: tuple[str, ...], minutes: float | None, resume: b
     crnn-deploy train --config training/own.yaml --resume --minutes 30
     torchrun --nproc-per-node 2 -m crnn_deploy train --config training/default.yaml
 
-    The exit code is 0 at the last step or when the minutes are over, 2 for a bad configuration or bad data,
-    130 when a signal stopped the training.
+    The exit code is 0 at the last step or when the minutes are over, 1 when a loss, a gradient or a weight
+    is no finite number any more, 2 for a bad configuration or bad data, 130 when a signal stopped the
+    training.
     """
     started = time.monotonic()
     if minutes is not None and math.isnan(minutes):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from crnn_deploy.export.checkpoint import Checkpoint
 from crnn_deploy.recipes.alphabets import AlphabetInvalid, check_alphabet
-from crnn_deploy.recipes.recipe import Recipe
+from crnn_deploy.recipes.recipe import RECIPES, Recipe
 from crnn_deploy.recipes.settings import CheckpointSettings
 from crnn_deploy.recipes.tables import Candidate, Classes, Ordered, fitted
 
@@ -29,7 +29,8 @@ def alphabet_of(checkpoint: Checkpoint, recipe: Recipe, settings: CheckpointSett
     Raises AlphabetInvalid where the checkpoint holds two that differ, or one that does not fit.
     """
     if settings.alphabet is not None:
-        return _given(settings.alphabet, checkpoint, recipe, settings)
+        classes = _given(settings.alphabet, settings.alphabet_from, checkpoint, settings, settings.left_out)
+        return _told(classes, settings.alphabet_from, recipe, settings)
     if (found := _inside(checkpoint, settings)) is not None:
         where, classes = found
         return _told(classes, f"the checkpoint's {where}", recipe, settings)
@@ -38,26 +39,30 @@ def alphabet_of(checkpoint: Checkpoint, recipe: Recipe, settings: CheckpointSett
             f"neither {checkpoint.path} nor the recipe {recipe.name} holds an alphabet; "
             f"pass --alphabet FILE. {recipe.about}"
         )
-    classes = Classes(recipe.alphabet, None)
-    built_in = _told(classes, f"the recipe {recipe.name}'s, assumed", recipe, settings)
-    return AlphabetTold(built_in.tokens, built_in.blank, built_in.told, assumed=True)
+    # that of a recipe file is the user's own, unless the file has it from a recipe that is built in
+    assumed = any(recipe.alphabet is known.alphabet for known in RECIPES.values())
+    where = f"the recipe {recipe.name}'s{', assumed' if assumed else ''}"
+    told = _told(_given(recipe.alphabet, where, checkpoint, settings), where, recipe, settings)
+    return replace(told, assumed=assumed)
 
 
 def _given(
-    alphabet: tuple[str, ...], checkpoint: Checkpoint, recipe: Recipe, settings: CheckpointSettings
-) -> AlphabetTold:
-    """What the user gave; of as many tokens as the network has classes, one is the blank."""
-    known, given = checkpoint.classes, settings.left_out
+    alphabet: tuple[str, ...],
+    where: str,
+    checkpoint: Checkpoint,
+    settings: CheckpointSettings,
+    left_out: int | None = None,
+) -> Classes:
+    """What the user or a recipe gives; of as many tokens as the network has classes, one is the blank."""
+    known = checkpoint.classes
     if len(alphabet) + 1 in known or len(alphabet) not in known:
-        classes = Classes(alphabet, given, by_numbers=given in (0, len(alphabet)))
-        return _told(classes, settings.alphabet_from, recipe, settings)
+        return Classes(alphabet, left_out, by_numbers=left_out in (0, len(alphabet)))
     found = fitted(Ordered(alphabet), len(alphabet), _blank_class(settings, len(alphabet) - 1))
     if isinstance(found, str):
         raise AlphabetInvalid(
-            f"the alphabet ({settings.alphabet_from}) {found}; leave the blank out of it, or say with "
-            "--blank which one it is"
+            f"the alphabet ({where}) {found}; leave the blank out of it, or say with --blank which one it is"
         )
-    return _told(found, settings.alphabet_from, recipe, settings)
+    return found
 
 
 def _told(classes: Classes, told: str, recipe: Recipe, settings: CheckpointSettings) -> AlphabetTold:

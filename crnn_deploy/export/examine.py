@@ -38,7 +38,7 @@ def examine(module: nn.Module, images: Images, widths: tuple[int, ...]) -> None:
                 f"the network puts out something else each time, from random numbers{where}; "
                 "let it do without when it does not train (if self.training)"
             )
-        _check_precision(module, batch)
+        _check_precision(module, batch, together)
         _check_softmax(together)
         _check_sigmoid(module, batch, together)
         alone = torch.cat([module(image[None]) for image in batch])
@@ -51,11 +51,14 @@ def _close(a: Tensor, b: Tensor) -> bool:
     return a.shape == b.shape and torch.allclose(a, b, rtol=0, atol=_CLOSE * float(b.abs().max()))
 
 
-def _check_precision(module: nn.Module, batch: Tensor) -> None:
+def _check_precision(module: nn.Module, batch: Tensor, output: Tensor) -> None:
     """Refuse layers that put out half precision, which would be exported as it is."""
-    for name, layer, output in _outputs(module, batch):
-        if output.dtype in (torch.float16, torch.bfloat16):
-            kind = str(output.dtype).removeprefix("torch.")
+    if output.dtype != torch.float32:
+        kind = str(output.dtype).removeprefix("torch.")
+        raise ModelInvalid(f"the network puts out {kind}; let it compute and return float32")
+    for name, layer, inner in _outputs(module, batch):
+        if inner.dtype in (torch.float16, torch.bfloat16):
+            kind = str(inner.dtype).removeprefix("torch.")
             raise ModelInvalid(
                 f"the network computes in {kind} from its layer {name} ({type(layer).__name__}) on, as "
                 "under torch.autocast; let it compute in float32 when it does not train"

@@ -220,6 +220,8 @@ class ForeignGraph:
         plain = [np.full(shape, grey, np.float32) for grey in (0.05, 0.5, 0.95)]
         classes = np.concatenate([self.run(self._prepared(image)).argmax(axis=2) for image in plain])
         other = manifest.classes - 1 - manifest.blank
+        if manifest.blank not in (0, manifest.classes - 1):
+            return None
         if (classes == other).mean() <= _MANY or (classes == manifest.blank).any():
             return None
         here, there = ("first", "last") if manifest.blank == 0 else ("last", "first")

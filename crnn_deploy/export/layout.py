@@ -26,6 +26,7 @@ __all__ = ["BatchFirst", "LaidOut", "accepts_any_width", "fit_channels", "laid_o
 _BATCHES = (3, 1, 2)  # images that a network of the user's own is run on together
 _OTHERS = (1.31, 1.67, 2.3)  # widths, in proportion, that tell time steps from classes where both are as many
 _FAR = 14  # widths tried for one that the network runs at
+_KINDS = ("double", "half", "bfloat16", "dtype")  # in PyTorch's errors where number formats differ
 _GRAIN = 16  # widths tried for one that the network does not run at
 _NEAR = 40  # pixels; where it runs within fewer alone, it was written for one width
 
@@ -205,9 +206,13 @@ def _first_width(module: nn.Module, recipe: Recipe) -> int:
 
 def _does_not_run(recipe: Recipe, width: int, why: _Unfit) -> ModelInvalid:
     channels = 1 if recipe.color == "gray" else 3
+    remedy = "choose the recipe's height, color and [width] to fit"
+    if "cuda" in str(why).lower():
+        remedy = "let it make its tensors where the images are (x.device), which is the CPU here"
+    elif any(kind in str(why).lower() for kind in _KINDS):
+        remedy = "let it compute in float32"
     return ModelInvalid(
-        f"the network does not run on an image of {channels} x {recipe.height} x {width}; choose the "
-        f"recipe's height, color and [width] to fit ({why})"
+        f"the network does not run on an image of {channels} x {recipe.height} x {width}; {remedy} ({why})"
     )
 
 

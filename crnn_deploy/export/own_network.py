@@ -42,7 +42,7 @@ def own_module(spec: str, checkpoint: Checkpoint, folder: Path) -> nn.Module:
         path = folder / name if (folder / name).is_file() else Path(name)
     with _found_beside(path):
         module = _made(spec, attribute, _imported(spec, name, path))
-    module = _unwrapped(module, spec)
+    module = _unwrapped(module, spec).float()  # before the weights, which half precision would round
     load_state(module, checkpoint.fitting(module.state_dict().keys()), checkpoint.path)
     return module
 

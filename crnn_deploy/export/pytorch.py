@@ -107,7 +107,12 @@ def in_pytorch(module: nn.Module, precision: Precision) -> Meter:
 
 @torch.inference_mode()
 def _logits(module: nn.Module, kind: torch.dtype, images: NDArray[np.float32]) -> NDArray[np.float64]:
-    found: NDArray[np.float64] = module(torch.from_numpy(images).to(kind)).double().numpy()
+    default = torch.get_default_dtype()
+    torch.set_default_dtype(kind)  # of what a network makes itself, such as the first state of an LSTM
+    try:
+        found: NDArray[np.float64] = module(torch.from_numpy(images).to(kind)).double().numpy()
+    finally:
+        torch.set_default_dtype(default)
     return found
 
 

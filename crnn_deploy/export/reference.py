@@ -13,6 +13,7 @@ from crnn_deploy.errors import ModelInvalid, first_line
 from crnn_deploy.export.activation import ActivationTold, activation_of
 from crnn_deploy.export.alphabet import alphabet_of
 from crnn_deploy.export.checkpoint import Checkpoint, CheckpointUnreadable, load
+from crnn_deploy.export.finite import first_not_finite, why_not_finite
 from crnn_deploy.export.fitting import Fitting, fitting_recipe
 from crnn_deploy.export.layout import fit_channels, laid_out
 from crnn_deploy.export.limits import TooLarge, bounded_outputs, bounded_weights
@@ -52,6 +53,12 @@ def open_reference(
     AlphabetInvalid, AlphabetMismatch.
     """
     checkpoint = load(path)
+    if (name := first_not_finite(checkpoint.state)) is not None:
+        raise CheckpointUnreadable(
+            path,
+            f"its weights hold {why_not_finite(checkpoint.state[name])}, first in {name}: the training that "
+            "saved it diverged; take a checkpoint from before, or train again at a lower learning rate",
+        )
     recipe, told = (find_recipe(settings.recipe), "--recipe") if settings.recipe else (None, "")
     if recipe is None and fed is not None:
         recipe, told = _recipe_of(fed), "the other model's manifest"

@@ -91,12 +91,23 @@ _PASSED_OVER = (
     *("decimal.Decimal", "fractions.Fraction", "uuid.UUID", "zoneinfo.ZoneInfo._unpickle"),
     *("builtins.range", "builtins.slice", "builtins.complex"),
     *("numpy.random._pickle.__randomstate_ctor", "numpy.random._pickle.__generator_ctor"),
-    *("numpy.random._pickle.__bit_generator_ctor", "random.Random"),
+    *("numpy.random._pickle.__bit_generator_ctor", "numpy.random.bit_generator.SeedSequence"),
+    *("numpy.random.bit_generator.__pyx_unpickle_SeedSequence", "random.Random"),
 )
 _PATHS = tuple(
     f"{module}.{kind}"
     for module in ("pathlib", "pathlib._local")
     for kind in ("PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath", "Path")
+)
+_NAMED_TYPES = (
+    *(
+        ("numpy", "ndarray"),
+        ("typing", "Any"),
+        ("numpy.random._pcg64", "PCG64"),
+        ("numpy.random._sfc64", "SFC64"),
+    ),
+    *(("numpy.random._mt19937", "MT19937"), ("numpy.random._philox", "Philox")),
+    ("numpy.random._pcg64", "PCG64DXSM"),
 )
 # types that stand for themselves, as `defaultdict` names them
 _PLAIN_TYPES = ("bool", "bytes", "complex", "float", "int", "list", "dict", "object", "set", "str", "tuple")
@@ -409,7 +420,8 @@ class _Machine:
         target.update(map(_key, items))
 
     def name(self, module: str, name: str) -> None:
-        module = {"__builtin__": "builtins", "copy_reg": "copyreg"}.get(module, module)
+        if module == "__builtin__":  # pickles of protocol 2 have Python 2's names
+            module, name = "builtins", {"long": "int", "unicode": "str", "xrange": "range"}.get(name, name)
         whole = f"{module}.{name}"
         if whole not in _MAKERS and not _is_type(module, name):
             raise NamesCode(whole)
@@ -482,7 +494,7 @@ def _is_type(module: str, name: str) -> bool:
     """Names that stand for themselves and are not called."""
     if module in ("torch", "torch.cuda", "torch.storage") and name in _STORAGES:
         return True
-    if (module, name) in (("numpy", "ndarray"), ("typing", "Any")):
+    if (module, name) in _NAMED_TYPES:
         return True
     return (module == "torch" and name in _TYPES) or (module == "builtins" and name in _PLAIN_TYPES)
 

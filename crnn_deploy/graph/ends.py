@@ -28,6 +28,7 @@ __all__ = [
     "scored",
     "sort_nodes",
     "training_nodes",
+    "with_log_softmax",
 ]
 
 PIXELS = (TensorProto.UINT8, TensorProto.INT32, TensorProto.INT64)  # types of inputs that hold grey levels
@@ -141,7 +142,7 @@ def scored(model: onnx.ModelProto, place: Place, sample: NDArray[Any], *, log: b
     del graph.output[:]
     graph.output.append(helper.make_empty_tensor_value_info(place.name))
     pruned(result)
-    log_is_inside = log and _with_log_softmax(graph, place.name)
+    log_is_inside = log and with_log_softmax(graph, place.name)
     after = _Chain(_Names(graph), place.name, opset(result))
     if sample.dtype != np.float32:
         after.add("Cast", to=TensorProto.FLOAT)
@@ -183,11 +184,11 @@ def padded(model: onnx.ModelProto, batch: int) -> onnx.ModelProto:
     inner, images = value.name, names.new("images")
     before = _Chain(names, images, opset(result))
     size = before.size_of(images)
-    missing = before.made("Sub", before.constant(np.array([batch])), size)
-    shape = before.made("Shape", images)
-    rest = before.made("Gather", shape, before.constant(np.array([1, 2, 3])))
-    zeros = before.made("ConstantOfShape", before.joined(missing, rest))
-    before.add("Concat", zeros, axis=0)
+    first, most = before.constant(np.array([0])), before.constant(np.array([batch]))
+    rest = before.made("Gather", before.made("Shape", images), before.constant(np.array([1, 2, 3])))
+    # as many as fit beside any number of images: OpenVINO takes no tensor of no images
+    before.add("Concat", before.made("ConstantOfShape", before.joined(most, rest)), axis=0)
+    before.add("Slice", first, most, first)
     value.name = images
     value.type.tensor_type.shape.dim[0].dim_param = "batch"
     _insert(graph, before.nodes_to(inner))
@@ -279,9 +280,10 @@ def _taken(node: onnx.NodeProto) -> Iterator[str]:
             yield from _taken(inner)
 
 
-def _with_log_softmax(graph: onnx.GraphProto, name: str) -> bool:
+def with_log_softmax(graph: onnx.GraphProto, name: str, axes: Sequence[int] | None = None) -> bool:
     """Make the Softmax that a tensor comes from, through layout alone, a LogSoftmax; False where none is.
 
+    axes: those that it may run over; None: any
     What else takes its probabilities would take their logarithms then, so none may.
     """
     producers = {output: node for node in graph.node for output in node.output}
@@ -289,6 +291,8 @@ def _with_log_softmax(graph: onnx.GraphProto, name: str) -> bool:
     last = name
     while (node := producers.get(name)) is not None and takers[name] == (name != last):
         if node.op_type == "Softmax" and node.domain in ("", "ai.onnx"):
+            if axes is not None and not any(a.name == "axis" and a.i in axes for a in node.attribute):
+                return False
             node.op_type = "LogSoftmax"
             return True
         if node.op_type not in _LAYOUT:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import onnx
 
 from crnn_deploy.errors import ModelNotFound, ModelUnreadable, first_line
 from crnn_deploy.files import replacing
-from crnn_deploy.graph.ends import sort_nodes
+from crnn_deploy.graph.ends import sort_nodes, with_log_softmax
 from crnn_deploy.manifest import METADATA_KEY, Manifest
 from crnn_deploy.runtime.backends.onnx_file import check_self_contained, has_locations
 from crnn_deploy.runtime.backends.ort import OrtBackend, open_session
@@ -63,7 +63,12 @@ def open_model(path: Path) -> OnnxModel:
     Raises ModelNotFound, ModelUnreadable, ManifestMissing, ManifestInvalid.
     """
     graph, sha256 = _read(path)
-    return OnnxModel(path, graph, manifest_of(graph, path), sha256)
+    manifest = manifest_of(graph, path)
+    # earlier versions called the probabilities of a network that ends in softmax logits
+    if manifest.output == "logits" and with_log_softmax(graph.graph, graph.graph.output[0].name, (2, -1)):
+        manifest = replace(manifest, output="log-probs")
+        attach_manifest(graph, manifest)
+    return OnnxModel(path, graph, manifest, sha256)
 
 
 def load_onnx(path: Path) -> onnx.ModelProto:

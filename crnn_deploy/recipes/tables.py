@@ -168,7 +168,7 @@ def _written_blank(tokens: Sequence[str]) -> int | None:
 def candidates(content: Any, *, deepest: int = _DEEPEST) -> Iterator[Candidate]:
     """Every table of characters in a value, under the names that people give them; the nearest first."""
     waiting: deque[tuple[str, Any, int]] = deque([("", content, 0)])
-    seen: set[int] = set()
+    seen: dict[int, Any] = {}  # by identity, and kept: what is gone may leave its identity to another
     looked = found = 0
     while waiting and looked < _MOST_VALUES and found < _MOST_CANDIDATES:
         where, value, depth = waiting.popleft()
@@ -176,7 +176,7 @@ def candidates(content: Any, *, deepest: int = _DEEPEST) -> Iterator[Candidate]:
         items = _items(value)
         if id(value) in seen or depth > deepest:
             continue
-        seen.add(id(value))
+        seen[id(value)] = value
         for name, inner in items:
             if not isinstance(name, str) or len(name) > 256:
                 continue

@@ -32,6 +32,7 @@ class Learner:
         self.average = Average(model.weights, config.ema) if config.ema else None
         self.optimizer = optimizer_of(model.module, config.optimizer, fused=is_asynchronous(device))
         self.scaler = torch.amp.GradScaler("cuda", enabled=config.precision == "fp16")
+        self.norm = torch.zeros(())  # of the last step's gradient, before it was clipped
         self._module: nn.Module = model.module
         if world > 1:
             self._module = DistributedDataParallel(
@@ -61,7 +62,10 @@ class Learner:
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         if self._config.clip is not None:
             self.scaler.unscale_(self.optimizer)
-            nn.utils.clip_grad_norm_(self._module.parameters(), self._config.clip)
+            self.norm = nn.utils.clip_grad_norm_(self._module.parameters(), self._config.clip)
+        else:
+            gradients = [p.grad for p in self._module.parameters() if p.grad is not None]
+            self.norm = nn.utils.get_total_norm(gradients)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         if self.average is not None:

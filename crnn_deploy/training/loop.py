@@ -17,6 +17,7 @@ from torch import Tensor, distributed
 from crnn_deploy.datasets import Dataset
 from crnn_deploy.errors import CrnnDeployError
 from crnn_deploy.evaluation.metrics import Score
+from crnn_deploy.export.finite import first_not_finite, why_not_finite
 from crnn_deploy.export.pytorch import ReferenceBackend
 from crnn_deploy.process import Stop
 from crnn_deploy.quantization.qat import quantization_aware
@@ -34,6 +35,7 @@ from crnn_deploy.training.data import (
     open_source,
     open_sources,
 )
+from crnn_deploy.training.divergence import Divergence, TrainingDiverged
 from crnn_deploy.training.journal import Journal
 from crnn_deploy.training.learner import Learner
 from crnn_deploy.training.model import Model, build, train_mode
@@ -70,7 +72,8 @@ def train(config: Config, *, resume: bool = False, until: float | None = None) -
     """Train until the last step, a signal, or the end of the time. Under torchrun, every process calls it.
 
     until: when it should have ended, as `time.monotonic` says it; one step is done in any case
-    Raises RunExists, ResumeImpossible, PrecisionImpossible, and what opening data and checkpoints raises.
+    Raises RunExists, ResumeImpossible, PrecisionImpossible, TrainingDiverged in the first process, and what
+    opening data and checkpoints raises.
     """
     with ExitStack() as stack:
         rank, world, device = stack.enter_context(_processes(config))
@@ -121,6 +124,9 @@ class _Run:
         self.journal: Journal | None = None
         self.step, self.best = 0, -1.0
         self.learner = Learner(config, model, device, world)
+        self._kept: int | None = None  # step that last.pth holds
+        behind = 1 if is_asynchronous(device) and world == 1 else 0
+        self._divergence = Divergence(behind=behind)
 
     def resume(self, path: Path) -> None:
         self.step, self.best = state.load(
@@ -133,6 +139,7 @@ class _Run:
             self.config,
             self.world,
         )
+        self._kept = self.step
 
     def go(self, validation: Mapping[str, Dataset], stop: Stop) -> Outcome:
         config, clock = self.config, self.clock
@@ -148,8 +155,20 @@ class _Run:
                 losses.append(self.learner.learn(next(batches), self.step, rate))
             self.step += 1
             last = self.step == config.steps
-            stopped, late = self._agreed(stop(), not last and not clock.fits("step"))
+            validates = bool(config.validation) and (self.step % config.validate_every == 0 or last)
+            keeps = config.keep_every is not None and self.step % config.keep_every == 0
+            saves = validates or keeps or last or self.step % config.save_every == 0
+            self._divergence.add(self.step, rate, losses[-1], self.learner.norm)
+            wrong = self._divergence.found(self.learner.scaler, now=saves)
+            stopped, late, diverged = self._agreed(stop(), not last and not clock.fits("step"), bool(wrong))
             ended = stopped or late or last
+            if (saves or ended) and not diverged:
+                wrong = self._divergence.found(self.learner.scaler, now=True) or self._not_finite(rate)
+                [diverged] = self._agreed(bool(wrong))
+            if diverged:
+                if self.rank != 0:  # the first process tells it
+                    break
+                raise TrainingDiverged(self._remedied(wrong or "another process's loss is not finite"))
             if self.rank != 0:
                 losses.clear()
                 continue
@@ -157,15 +176,20 @@ class _Run:
             if self.step % config.log_every == 0 or ended:
                 self.journal.learned(self.step, float(torch.stack(losses).mean()), rate)
                 losses.clear()
-            if validation and (self.step % config.validate_every == 0 or last):
-                scores = self._validated(validation)
-                train_mode(self.model.module, freeze)
-                late = late or (last and not scores)
-            if config.keep_every and self.step % config.keep_every == 0:
-                self._save_weights(f"step-{self.step:07}.pth")
-            if ended or (self.step % config.save_every == 0 and clock.fits("save")):
+            # before a validation, so that nothing that ends one ends more than that
+            saved = ended or (self.step % config.save_every == 0 and clock.fits("save"))
+            if saved:
                 with clock.timed("save"):
                     self._save_training()
+            if keeps:
+                self._save_weights(f"step-{self.step:07}.pth")
+            if validates:
+                best, scores = self.best, self._validated(validation)
+                train_mode(self.model.module, freeze)
+                late = late or (last and not scores)
+                if saved and self.best > best:
+                    with clock.timed("save"):
+                        self._save_training()  # so that a resumed run knows what its weights must beat
         return Outcome(self.step, stopped, late, scores)
 
     def _batches(self) -> Iterator[TrainingBatch]:
@@ -192,14 +216,32 @@ class _Run:
             self._save_weights("best.pth")
         return scores
 
-    def _agreed(self, stopped: bool, late: bool) -> tuple[bool, bool]:
-        """Whether any process was told to stop, and whether any has no more time."""
+    def _agreed(self, *flags: bool) -> list[bool]:
+        """Of each flag, whether any process has it."""
         if self.world == 1:
-            return stopped, late
-        flags = torch.tensor([float(stopped), float(late)], device=self.device)
-        distributed.all_reduce(flags)
-        told = flags.tolist()
-        return told[0] > 0, told[1] > 0
+            return list(flags)
+        told = torch.tensor([float(flag) for flag in flags], device=self.device)
+        distributed.all_reduce(told)
+        return [count > 0 for count in told.tolist()]
+
+    def _not_finite(self, rate: float) -> str | None:
+        """What is wrong with the state that is about to be kept; None where nothing is."""
+        found = state.tensors_of(self.model.weights, self._average_state(), self.learner.optimizer)
+        name = first_not_finite(found)
+        if name is None:
+            return None
+        holds = f"{name} holds {why_not_finite(found[name])}"
+        return f"{holds} after step {self.step} at a learning rate of {rate:g}"
+
+    def _remedied(self, wrong: str) -> str:
+        """What is wrong, and how to go on."""
+        lower = f"at a lower learning rate, such as --set optimizer.lr={self.config.optimizer.lr / 10:g}"
+        if self.config.precision == "fp16":
+            lower += ", or with --set precision=bf16 in a new `out`"
+        last = self.config.out / state.LAST
+        if self._kept is None:
+            return f"{wrong}, and nothing was saved yet; start again {lower}"
+        return f"{wrong}; {last} still holds step {self._kept}: go on from it with --resume {lower}"
 
     def _averaged(self) -> AbstractContextManager[None]:
         average = self.learner.average
@@ -227,6 +269,7 @@ class _Run:
             best=self.best,
             world=self.world,
         )
+        self._kept = self.step
 
 
 @contextmanager

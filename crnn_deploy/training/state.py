@@ -13,12 +13,13 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from crnn_deploy.errors import CrnnDeployError
+from crnn_deploy.export.finite import first_not_finite, why_not_finite
 from crnn_deploy.export.torch_file import FileBroken, NamesCode, read_saved, with_tensors
 from crnn_deploy.files import OutputUnwritable, open_regular, replacing
 from crnn_deploy.manifest import Manifest, filter_to_plain
 from crnn_deploy.training.config import Config
 
-__all__ = ["LAST", "ResumeImpossible", "load", "save_training", "save_weights"]
+__all__ = ["LAST", "ResumeImpossible", "load", "save_training", "save_weights", "tensors_of"]
 
 LAST = "last.pth"
 # what may not change: the position in the stream of images would mean another image
@@ -30,6 +31,20 @@ _FIXED = (
 
 class ResumeImpossible(CrnnDeployError, ValueError):
     """A training that cannot go on from what is there."""
+
+
+def tensors_of(
+    module: nn.Module, average: Mapping[str, Tensor] | None, optimizer: Optimizer
+) -> dict[str, Tensor]:
+    """Every tensor of a training by a name of its own: weights, average, the optimiser's state."""
+    parts: dict[str, Mapping[Any, Any]] = {"": module.state_dict(), "average of ": average or {}}
+    parts |= {f"optimiser's state {at} ": state for at, state in enumerate(optimizer.state.values())}
+    return {
+        f"{part}{name}": value
+        for part, tensors in parts.items()
+        for name, value in tensors.items()
+        if isinstance(value, Tensor)
+    }
 
 
 def save_weights(
@@ -111,6 +126,12 @@ def load(
             torch.cuda.set_rng_state_all(training["cuda_rng"])
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise broken from error
+    found = tensors_of(module, average, optimizer)
+    if (name := first_not_finite(found)) is not None:
+        raise ResumeImpossible(
+            f"{path} holds {why_not_finite(found[name])}, first in {name}: that training diverged before it "
+            "was saved; start a new run (out) at a lower optimizer.lr, from best.pth if that is sound"
+        )
     return step, best
 
 

@@ -348,6 +348,18 @@ REFUSED: dict[str, tuple[str, str]] = {
         "        return super().forward(x).float()",
         r"computes in bfloat16 from its layer cnn\.0 \(Conv2d\) on",
     ),
+    "half precision": (
+        "def forward(self, x):\n    return super().forward(x).half()",
+        "puts out float16; let it compute and return float32",
+    ),
+    "double precision": (
+        "def forward(self, x):\n    return super().forward(x.double())",
+        r"does not run on an image of .*; let it compute in float32 \(.*own\.py line",
+    ),
+    "a GPU": (
+        "def forward(self, x):\n    return super().forward(x.to('cuda:99'))",
+        r"let it make its tensors where the images are \(x\.device\).*own\.py line \d+: return super",
+    ),
     "a required argument": (
         "def forward(self, x, targets, *, mode):\n    return super().forward(x)",
         r"own\.py:Net: forward needs targets, mode besides the images; .*targets=None",

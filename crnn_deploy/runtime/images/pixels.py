@@ -174,7 +174,7 @@ def _by_opencv(data: bytes, header: Header, name: str, decoded_grey: bool) -> ND
         with not_forked():
             encoded = np.frombuffer(data, np.uint8)
             pixels: NDArray[Any] | None = cv2.imdecode(encoded, flags)
-            if decoded_grey and pixels is not None and _has_alpha_and_is_opaque(pixels):
+            if decoded_grey and header.alpha and pixels is not None and _opaque(pixels):
                 pixels = cv2.imdecode(encoded, cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION)
     except cv2.error as error:
         pixels = None
@@ -185,9 +185,10 @@ def _by_opencv(data: bytes, header: Header, name: str, decoded_grey: bool) -> ND
     return turned(pixels, header.orientation) if header.alpha else pixels
 
 
-def _has_alpha_and_is_opaque(pixels: NDArray[Any]) -> bool:
-    alpha = pixels.ndim == 3 and pixels.shape[2] == 4
-    return alpha and bool((pixels[..., 3] == np.iinfo(pixels.dtype).max).all())
+def _opaque(pixels: NDArray[Any]) -> bool:
+    """Whether nothing is transparent in what could have been."""
+    transparent = pixels.ndim == 3 and pixels.shape[2] == 4
+    return not transparent or bool((pixels[..., 3] == np.iinfo(pixels.dtype).max).all())
 
 
 def _from_pillow(image: PillowImage, name: str, max_pixels: int) -> Pixels:

@@ -445,3 +445,48 @@ def test_a_bomb_in_a_file_is_refused(tmp_path: Path) -> None:
         ImageTooLarge, match=r"bomb\.png: 20000 x 20000 pixels, more than the limit of 64,000,0"
     ):
         read_image(path)
+
+
+def _png_with(data: bytes, name: bytes, content: bytes) -> bytes:
+    """A PNG with another chunk after its header."""
+    checksum = struct.pack(">I", zlib.crc32(name + content))
+    return data[:33] + struct.pack(">I", len(content)) + name + content + checksum + data[33:]
+
+
+@pytest.mark.parametrize(
+    ("form", "kind"),
+    [
+        *(("grey", kind) for kind in (".png", ".jpg", ".bmp", ".tif", ".webp", ".pgm")),
+        *(("colour", kind) for kind in (".png", ".jpg", ".bmp", ".tif", ".webp", ".ppm", ".gif")),
+        *(("opaque", kind) for kind in (".png", ".bmp", ".tif", ".webp")),
+    ],
+)
+def test_grey_as_opencv_decodes_it(form: str, kind: str, tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 31, 4), np.uint8)
+    pixels[..., 3] = 255
+    shown = {"grey": pixels[..., 0], "colour": pixels[..., :3], "opaque": pixels}[form]
+    path = tmp_path / f"image{kind}"
+    assert cv2.imwrite(str(path), shown)
+    expected = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+    assert expected is not None
+    for source in (str(path), path.read_bytes()):
+        assert np.array_equal(read_image(source, decoded_grey=True), expected)
+
+
+@pytest.mark.parametrize(("name", "content"), [(b"gAMA", struct.pack(">I", 45455)), (b"sRGB", b"\0")])
+def test_the_gamma_of_a_png_counts_for_decoded_grey_alone(name: bytes, content: bytes) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 31, 3), np.uint8)
+    plain = cv2.imencode(".png", pixels)[1].tobytes()
+    data = _png_with(plain, name, content)
+    expected = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE)
+    assert expected is not None
+    assert np.array_equal(read_image(data, decoded_grey=True), expected)
+    assert not np.array_equal(read_image(plain, decoded_grey=True), expected)
+    assert np.array_equal(read_image(data), pixels)
+
+
+def test_decoded_grey_leaves_arrays_and_transparency_as_they_are() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 31, 4), np.uint8)
+    assert np.array_equal(read_image(pixels[..., :3].copy(), decoded_grey=True), pixels[..., :3])
+    data = cv2.imencode(".png", pixels)[1].tobytes()
+    assert np.array_equal(read_image(data, decoded_grey=True), read_image(data))
