@@ -64,9 +64,6 @@ def export(checkpoint: Path, output: Path | None, graph_output: Any, **source: A
     crnn-deploy export --checkpoint own.pth --recipe own.toml
     """
     from crnn_deploy.errors import ModelUnreadable
-    from crnn_deploy.export.exporter import SIZES, ExportFailed
-    from crnn_deploy.export.exporter import export as run
-    from crnn_deploy.export.reference import open_reference
     from crnn_deploy.files import check_outputs
     from crnn_deploy.recipes.words import input_in_words
 
@@ -74,14 +71,30 @@ def export(checkpoint: Path, output: Path | None, graph_output: Any, **source: A
     if path.suffix != ".onnx":
         raise ModelUnreadable(path, "the exported file's name ends in .onnx")
     check_outputs((path,), (checkpoint, source["alphabet"], source["recipe"]))
-    reference = open_reference(checkpoint, settings_of(**source))
-    bar = progress_bar(SIZES, "proof")
-    try:
-        with bar:
-            result = run(reference, path, output=graph_output, progress=lambda _: bar.update(1))
-    except ExportFailed as error:
-        say(error.report.table())
-        raise
+    settings = settings_of(**source)
+    with progress_bar(100, "export", show_eta=False, show_pos=False, item_show_func=str) as bar:
+        bar.update(1, "load PyTorch")
+        from crnn_deploy.export.exporter import SIZES, ExportFailed
+        from crnn_deploy.export.exporter import export as run
+        from crnn_deploy.export.reference import open_reference
+
+        bar.update(14, "open the checkpoint")
+        reference = open_reference(checkpoint, settings)
+        bar.update(15, "trace")
+        failed: ExportFailed | None = None
+        try:
+            result = run(
+                reference,
+                path,
+                output=graph_output,
+                when_traced=lambda: bar.update(42, "prove"),
+                progress=lambda _: bar.update(28 // SIZES, "prove"),
+            )
+        except ExportFailed as error:
+            failed = error
+    if failed is not None:
+        say(failed.report.table())
+        raise failed
     say(result.report.table())
     manifest = result.manifest
     told = manifest.source

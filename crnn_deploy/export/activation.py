@@ -14,6 +14,7 @@ from __future__ import annotations
 import re
 import string
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -87,6 +88,10 @@ def _within_meta(checkpoint: Checkpoint) -> list[Any]:
     return [meta.get("config"), meta.get("cfg")] if isinstance(meta, Mapping) else []
 
 
+class _Seen(Exception):
+    """All batch norms have been compared."""
+
+
 def leaky_relu(build: Build, recipe: Recipe) -> bool | None:
     """Whether the weights were trained with LeakyReLU; None where they do not show it."""
     relu, leaky = distances(build, recipe)
@@ -105,6 +110,9 @@ def distances(build: Build, recipe: Recipe) -> tuple[float, float]:
     found = []
     for leaky in (False, True):
         module = build(leaky).eval()
+        norms = [layer for layer in module.modules() if isinstance(layer, nn.BatchNorm2d)]
+        if not any(layer.running_mean is not None and layer.running_mean.any() for layer in norms):
+            return 0.0, 0.0
         first = next(layer for layer in module.modules() if isinstance(layer, nn.Conv2d))
         height = int(getattr(module, "height", recipe.height))
         # (polarities, contrasts, strokes, all channels of all layers)
@@ -164,23 +172,26 @@ def _offsets(module: nn.Module, images: Tensor) -> NDArray[np.float64]:
     Divided by the root of its layer's channels, so that squares add up to means over the layers.
     """
     found: list[NDArray[np.float64]] = []
+    layers = [
+        layer for layer in module.modules() if isinstance(layer, nn.BatchNorm2d) and layer.track_running_stats
+    ]
+    left = len(layers)
 
     def compare(layer: nn.Module, inputs: tuple[Tensor, ...], _: Tensor) -> None:
         assert isinstance(layer, nn.BatchNorm2d)
         assert layer.running_mean is not None and layer.running_var is not None
-        if not layer.running_mean.any():  # it has seen no image
-            return
-        seen = inputs[0].mean(dim=(0, 2, 3))
-        offset = (seen - layer.running_mean) / torch.sqrt(layer.running_var + layer.eps)
-        found.append((offset / len(offset) ** 0.5).double().numpy())
+        nonlocal left
+        left -= 1
+        if layer.running_mean.any():  # it has seen an image
+            seen = inputs[0].mean(dim=(0, 2, 3))
+            offset = (seen - layer.running_mean) / torch.sqrt(layer.running_var + layer.eps)
+            found.append((offset / len(offset) ** 0.5).double().numpy())
+        if not left:
+            raise _Seen  # what comes behind the last one costs time and tells nothing
 
-    hooks = [
-        layer.register_forward_hook(compare)
-        for layer in module.modules()
-        if isinstance(layer, nn.BatchNorm2d) and layer.track_running_stats
-    ]
+    hooks = [layer.register_forward_hook(compare) for layer in layers]
     try:
-        with torch.inference_mode():
+        with torch.inference_mode(), suppress(_Seen):
             module(images)
     finally:
         for hook in hooks:

@@ -20,7 +20,7 @@ from torch.export import Dim
 
 from crnn_deploy.errors import VerdictFailed
 from crnn_deploy.export.layout import accepts_any_width, width_grain
-from crnn_deploy.export.pytorch import ReferenceBackend
+from crnn_deploy.export.pytorch import ReferenceBackend, one_thread
 from crnn_deploy.export.recurrence import ExportImpossible, with_onnx_recurrence
 from crnn_deploy.export.tracing import traced
 from crnn_deploy.files import replacing
@@ -35,7 +35,8 @@ __all__ = ["SIZES", "Export", "ExportFailed", "export"]
 
 OPSET = 20
 _TRACED_BATCH = 7
-_BATCHES = (1, 2, 5, 8, 3, 1, 4, 6, 2, 9, 1, 3, 16, 1)  # of the proof; none is the traced one
+# of the proof, from the narrowest to the widest; none is the traced one
+_BATCHES = (9, 16, 6, 8, 5, 3, 4, 1, 3, 2, 2, 1, 1, 1)
 SIZES = len(_BATCHES)
 _TRIED = 100  # widths, for one to trace
 
@@ -60,11 +61,13 @@ class Export:
     any_width: bool  # whether the graph's width is dynamic
 
 
+@one_thread()
 def export(
     reference: ReferenceBackend,
     path: Path,
     *,
     output: OutputKind = "logits",
+    when_traced: Callable[[], object] = lambda: None,
     progress: Callable[[Case], object] = lambda case: None,
 ) -> Export:
     """Write the reference as ONNX with its manifest, atomically, and only when the proof holds.
@@ -72,6 +75,7 @@ def export(
     The graph takes `images` (batch, C, H, width) float32 and gives `logits` or `log_probs`
     (batch, steps, classes) float32, or `indices` (batch, steps) int64 and `probabilities` (batch, steps).
     output: of a network that puts out log-probabilities, logits are these too
+    when_traced: called before the proof
     progress: called after each of the `SIZES` batches of the proof
     Raises ExportFailed, ExportImpossible.
     """
@@ -93,13 +97,14 @@ def export(
         any_width, width = False, manifest.width.minimum
         model = _trace(reference.module, given, manifest, width, any_width)
     attach_manifest(model, manifest)
-    traced = {"batch": _TRACED_BATCH}
+    sizes = {"batch": _TRACED_BATCH}
     if any_width:
-        traced["width"] = width
+        sizes["width"] = width
         if not _has_constant_steps(manifest):
             steps = manifest.steps(width)
-            traced |= {"time steps": steps, "batch x time steps": _TRACED_BATCH * steps}
-    baked = baked_constants(model, traced)
+            sizes |= {"time steps": steps, "batch x time steps": _TRACED_BATCH * steps}
+    baked = baked_constants(model, sizes)
+    when_traced()
     with replacing(path) as temporary:
         onnx.save(model, temporary)
         candidate = OrtBackend(temporary)

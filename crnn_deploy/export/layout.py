@@ -15,6 +15,7 @@ from crnn_deploy.errors import AlphabetMismatch, ModelInvalid
 from crnn_deploy.export.examine import examine
 from crnn_deploy.export.limits import TooLarge
 from crnn_deploy.export.pytorch import ReferenceBackend
+from crnn_deploy.export.shapes import steps_by_shapes
 from crnn_deploy.export.steps import probed_widths, step_rule
 from crnn_deploy.export.witness import Witness, cause, shown
 from crnn_deploy.manifest import StepRule, WidthRule
@@ -115,10 +116,14 @@ def accepts_any_width(reference: ReferenceBackend) -> bool:
     if not manifest.width.fixed:
         return True
     shape = (1, manifest.channels, manifest.height)
+    widths = probed_widths(manifest.width)
+    known = _steps_by_shapes(reference.module, manifest.channels, manifest.height, widths)
+    if any(steps != manifest.steps(width) for width, steps in known.items()):
+        return False
     calls = []
     try:
         with torch.inference_mode():
-            for width in probed_widths(manifest.width):
+            for width in widths[-1:] if known else widths:
                 with Witness() as witness:
                     steps = reference.module(torch.zeros(*shape, width)).shape[1]
                 if steps != manifest.steps(width):
@@ -136,9 +141,12 @@ def width_grain(reference: ReferenceBackend) -> int:
     manifest = reference.manifest
     rule = manifest.width
     shape = (1, manifest.channels, manifest.height)
+    widths = range(rule.minimum + 1, rule.minimum + min(rule.multiple, _GRAIN))
+    if known := _steps_by_shapes(reference.module, manifest.channels, manifest.height, widths):
+        return 1 if all(manifest.steps(width) == steps for width, steps in known.items()) else rule.multiple
     try:
         with torch.inference_mode():
-            for width in range(rule.minimum + 1, rule.minimum + min(rule.multiple, _GRAIN)):
+            for width in widths:
                 if reference.module(torch.zeros(*shape, width)).shape[1] != manifest.steps(width):
                     return rule.multiple
     except TooLarge:
@@ -146,6 +154,13 @@ def width_grain(reference: ReferenceBackend) -> int:
     except Exception:  # the user's code may raise anything at sizes that it was not written for
         return rule.multiple
     return 1
+
+
+def _steps_by_shapes(module: nn.Module, channels: int, height: int, widths: Sequence[int]) -> dict[int, int]:
+    """Time steps at each width where they can be known without running the network: of a published one."""
+    if not isinstance(module, PUBLISHED):  # code of the user's own may do other things with other numbers
+        return {}
+    return steps_by_shapes(module, channels, height, widths)
 
 
 def _batch_first(module: nn.Module, recipe: Recipe, classes: int) -> tuple[nn.Module, int]:
@@ -421,9 +436,10 @@ def _counted(
     module: nn.Module, recipe: Recipe, classes: int, widths: Sequence[int]
 ) -> tuple[dict[int, int], dict[int, _Unfit]]:
     """The time steps of one image at each width, and why it has none at others."""
-    steps: dict[int, int] = {}
+    channels = 1 if recipe.color == "gray" else 3
+    steps = _steps_by_shapes(module, channels, recipe.height, widths)
     failed: dict[int, _Unfit] = {}
-    for width in widths:
+    for width in (widths[0], widths[-1]) if steps else widths:
         try:
             shape = tuple(_output(module, recipe, 1, width).shape)
             if shape[:1] != (1,) or shape[1] < 1 or shape[2] != classes:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -17,10 +19,25 @@ from crnn_deploy.parity.tolerance import Meter
 from crnn_deploy.runtime.backends.engine_file import Precision
 from crnn_deploy.runtime.decoding.ctc import Frames
 
-__all__ = ["ReferenceBackend", "flops", "in_pytorch", "rounded_to_tf32"]
+__all__ = ["ReferenceBackend", "flops", "in_pytorch", "one_thread", "rounded_to_tf32"]
 
 _DROPPED = 13  # bits of a float32 mantissa that TF32 lacks
 _TYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}  # others compute in float32
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Within it PyTorch computes in one thread.
+
+    What runs image by image gains little by a second one, and where other processes have the CPUs the threads
+    wait for each other.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 class ReferenceBackend:

@@ -19,7 +19,7 @@ from crnn_deploy.export.layout import fit_channels, laid_out
 from crnn_deploy.export.limits import TooLarge, bounded_outputs, bounded_weights
 from crnn_deploy.export.own_network import own_module
 from crnn_deploy.export.probabilities import with_logarithms
-from crnn_deploy.export.pytorch import ReferenceBackend
+from crnn_deploy.export.pytorch import ReferenceBackend, one_thread
 from crnn_deploy.export.weights import load_state
 from crnn_deploy.manifest import Manifest
 from crnn_deploy.networks.families import FAMILIES
@@ -40,6 +40,7 @@ _OWN = "export your own network with --factory package.module:name --recipe FILE
 _SPARE = 2**26  # numbers that a family's network has of itself, besides those told by the checkpoint's shapes
 
 
+@one_thread()
 def open_reference(
     path: Path, settings: CheckpointSettings, *, fed: Manifest | None = None
 ) -> ReferenceBackend:

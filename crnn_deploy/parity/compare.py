@@ -31,6 +31,7 @@ __all__ = [
 TIE = 1e-5  # a top-2 margin that rounding in fp32 may turn; a frame below it has no argmax to speak of
 TOLERANCE = 1e-4  # of logits in fp32
 FARTHER = 2  # times as far from float64 as the reference a candidate may be
+ROUNDING = 1e-2  # of logits in fp32, at most: what is farther from float64 is more than rounding
 LARGE = 10.0  # fp32 rounds in proportion: of logits beyond this the tolerance is as much larger
 
 
@@ -53,11 +54,17 @@ class Exact:
 
     reference: float  # largest |delta|, of what `Case.max_delta` is of
     candidate: float
+    scale: float  # largest |logit| in float64
 
     @property
     def passed(self) -> bool:
-        """Whether the candidate is no farther from float64 than twice the reference is; never with NaN."""
-        return self.candidate <= FARTHER * self.reference
+        """Whether the candidate is no farther from float64 than twice the reference, or than the tolerance.
+
+        Never with NaN. A reference that is itself far from float64 proves nothing.
+        """
+        large = max(1, self.scale / LARGE)
+        allowed = max(FARTHER * self.reference, TOLERANCE * large)
+        return self.reference <= ROUNDING * large and self.candidate <= allowed
 
 
 @dataclass(frozen=True)
@@ -84,7 +91,8 @@ class Case:
         return close or (self.exact is not None and self.exact.passed)
 
     def ties(self, tie: float) -> int:
-        """Frames whose argmax differs and whose margin is below that of a tie, or of the reference's rounding."""
+        """Frames whose argmax differs and whose margin rounding may turn: below `tie`, or twice the
+        reference's distance from float64 where that was measured."""
         return sum(flip.margin < self._tie(tie) for flip in self.flips)
 
     def _tie(self, tie: float) -> float:
@@ -201,8 +209,8 @@ def compare(
 ) -> ParityReport:
     """Run batches (N, C, H, W) through both. The reference puts out logits or log-probabilities.
 
-    tolerance: allowed max_delta of logits up to 10, in proportion beyond. None: `TOLERANCE`; and where a batch
-        fails it, and the reference's network runs in float64, how far both are from that decides
+    tolerance: allowed max_delta of logits up to 10, in proportion beyond. None: `TOLERANCE`; where a batch
+        fails it and the reference's network runs in float64, how far both are from that decides
     progress: called after each batch
     """
     cases, inexact = [], None
@@ -233,17 +241,18 @@ class InFloat64(Protocol):
 def _exact(
     logits: NDArray[np.float64], expected: Frames, actual: Frames, reference: Backend, candidate: Backend
 ) -> Exact | None:
+    """How far both are from logits in float64, as `max_delta` measures it; None where those do not fit."""
     if expected.logits is None or expected.logits.shape != logits.shape:
         return None
-    wanted, raw = _log_softmax(logits), reference.manifest.output == candidate.manifest.output
     if actual.logits is None:
-        best = np.exp(wanted.max(axis=2))
-        return Exact(
-            *(float(np.abs(frames.probabilities - best).max()) for frames in (expected, actual)),
-        )
-    if raw:
-        return Exact(*(float(np.abs(frames.logits - logits).max()) for frames in (expected, actual)))
-    return Exact(*(float(np.abs(_log_softmax(f.logits) - wanted).max()) for f in (expected, actual)))
+        best = np.exp(_log_softmax(logits)).max(axis=2)
+        distances = [np.abs(frames.probabilities - best).max() for frames in (expected, actual)]
+    elif reference.manifest.output == candidate.manifest.output:
+        distances = [np.abs(found - logits).max() for found in (expected.logits, actual.logits)]
+    else:
+        wanted = _log_softmax(logits)
+        distances = [np.abs(_log_softmax(found) - wanted).max() for found in (expected.logits, actual.logits)]
+    return Exact(float(distances[0]), float(distances[1]), float(np.abs(logits).max()))
 
 
 def _compare_batch(
@@ -308,7 +317,7 @@ def max_delta(expected: Frames, actual: Frames, ours: Manifest, theirs: Manifest
     return float(np.abs(_log_softmax(expected.logits) - _log_softmax(actual.logits)).max())
 
 
-def _log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
+def _log_softmax(logits: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
     shifted = logits.astype(np.float64) - logits.max(axis=2, keepdims=True)
     normalised: NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum(axis=2, keepdims=True))
     return normalised
