@@ -313,7 +313,7 @@ class StepRule:
 class Manifest:
     """All that a runtime must know to turn an image into the network's input and its output into text."""
 
-    # The characters in class order, blank left out. One may be several code points, or that of several classes;
+    # The characters in class order, blank left out. One may be several code points, or of several classes;
     # a class whose token is empty puts nothing into a text.
     alphabet: tuple[str, ...]
     blank: int  # class index of the CTC blank

@@ -300,7 +300,7 @@ def _weights(found: Mapping[str, _Weight], path: Path) -> dict[str, Tensor]:
             if tensor.is_floating_point() and bool(tensor.isnan().any()):
                 raise CheckpointUnreadable(
                     path,
-                    f"its weight {name} holds NaN: the training that saved it went wrong; take an earlier one",
+                    f"its weight {name} holds NaN: the training that saved it diverged; take an earlier one",
                 )
             done[id(value)] = tensor.float() if tensor.is_floating_point() else tensor
     return {name: done[id(value)] for name, value in kept.items()}

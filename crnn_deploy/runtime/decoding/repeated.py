@@ -1,9 +1,9 @@
 """Alphabets in which several classes have one token, or a class has none.
 
 Published alphabets repeat characters, and the classes of the repeats were hardly ever trained. The best path
-says what it finds, class by class. Whatever chooses among texts (a beam, a constraint, a lexicon) or weighs one
-takes the classes of one token as one class, whose probability is their sum; a class without a token is one
-more blank.
+says what it finds, class by class. Whatever chooses among texts (a beam, a constraint, a lexicon) or weighs
+one takes the classes of one token as one class, whose probability is their sum; a class without a token is
+one more blank.
 """
 
 from __future__ import annotations
