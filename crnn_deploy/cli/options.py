@@ -347,7 +347,7 @@ def alphabet_of(alphabet: Path | None, alphabet_string: str | None) -> tuple[str
 def alphabet_and_blank(
     alphabet: Path | None, alphabet_string: str | None, blank: Any
 ) -> tuple[tuple[str, ...] | None, Any]:
-    """As `alphabet_of`, and the blank that the user gave, or else the class that the file's numbers leave out."""
+    """As `alphabet_of`, and the blank: the user's, or else the class that the file's numbers leave out."""
     tokens, left_out = _alphabet_given(alphabet, alphabet_string)
     return tokens, left_out if blank is None else blank
 
