@@ -121,8 +121,8 @@ def _impossible(error: BaseException, whole: list[Line]) -> ExportImpossible:
         )
     if any(_FIXED_WIDTH.search(str(link)) for link in chain):
         return ExportImpossible(
-            "the network fixes the width while it is traced, as affine_grid does; give the recipe one [width] "
-            "(minimum = maximum)"
+            "the network fixes the width while it is traced, as affine_grid does; give the recipe one "
+            "[width] (minimum = maximum)"
         )
     said = [cause(link) for link in chain]
     located = next((text for text in said if "(at " in text), cause(error.__cause__ or error))
