@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -16,6 +17,8 @@ from crnn_deploy.export.recurrence import ExportImpossible
 from crnn_deploy.export.witness import Line, caller, cause, shown
 
 __all__ = ["traced"]
+
+_FIXED_WIDTH = re.compile(r"static shape of \d+ for dimension .*\.shape\[3\]")
 
 
 def traced(module: nn.Module, images: Tensor, dynamic: dict[int, object], **how: Any) -> Any:
@@ -115,6 +118,11 @@ def _impossible(error: BaseException, whole: list[Line]) -> ExportImpossible:
         return ExportImpossible(
             "the network makes a number of a size that stays free in a graph, the batch or the width; "
             f"leave int() out there ({shown(whole[0])})"
+        )
+    if any(_FIXED_WIDTH.search(str(link)) for link in chain):
+        return ExportImpossible(
+            "the network fixes the width while it is traced, as affine_grid does; give the recipe one "
+            "[width] (minimum = maximum)"
         )
     said = [cause(link) for link in chain]
     located = next((text for text in said if "(at " in text), cause(error.__cause__ or error))

@@ -424,6 +424,12 @@ IMPOSSIBLE: dict[str, tuple[str, str]] = {
         "    return self.fc(nn.utils.rnn.pad_packed_sequence(packed, batch_first=True)[0])",
         r"packs the sequences of its layer rnn \(pack_padded_sequence\)",
     ),
+    "a grid of the image's own size": (
+        "def forward(self, x):\n    turned = torch.eye(2, 3).repeat(x.shape[0], 1, 1)\n"
+        "    grid = F.affine_grid(turned, x.shape, align_corners=False)\n"
+        "    return super().forward(F.grid_sample(x, grid, align_corners=False))",
+        r"fixes the width while it is traced, as affine_grid does; give the recipe one \[width\]",
+    ),
     "a projection": (
         "def __init__(self):\n    super().__init__(nn.LSTM(12, 30, proj_size=24, batch_first=True))",
         "layer rnn is an LSTM with proj_size",
