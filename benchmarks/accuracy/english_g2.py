@@ -179,12 +179,12 @@ def main() -> None:
     for reading in readings:
         if reading.here != reading.published:
             print(f"{reading.name} ({reading.kind}): {reading.published!r} there, {reading.here!r} here")
-    rows = []
+    rows = {}
     for kind in ("path", "array"):
         some = [reading for reading in readings if reading.kind == kind]
         equal = sum(reading.here == reading.published for reading in some)
         tall = sum(reading.tall for reading in some)
-        rows.append({"input": kind, "images": len(some), "tall": tall, "equal": equal})
+        rows[kind] = {"images": len(some), "tall": tall, "equal": equal}
         print(f"{kind}: {equal} of {len(some)} texts are equal, {tall} of them of images higher than wide")
     if args.json:
         libraries = {"pillow": PIL.__version__, "folders": list(FOLDERS)}

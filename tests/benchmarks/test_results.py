@@ -107,3 +107,11 @@ def test_the_pixels_of_the_table_are_those_that_were_compared() -> None:
             equal = said[row["recipe"]].startswith("equal")
             assert equal == (row["differ"] == 0) and (equal or said[row["recipe"]] == "within 1 level"), row
     assert max(row["differ"] for row in result["rows"]) == 96  # said below the table
+
+
+def test_english_g2_reads_what_easyocr_reads() -> None:
+    result = json.loads((ROOT / "benchmarks/results/english_g2--2-core-epyc--cpu.json").read_text("utf-8"))
+    page = (ROOT / "docs" / "families.md").read_text(encoding="utf-8")
+    for row in result["rows"].values():
+        assert row["equal"] == row["images"] >= 158 and row["tall"] == 40
+        assert f"{row['equal']} of {row['images']}" in page
