@@ -135,6 +135,7 @@ class CharacterUnknown(CrnnDeployError, ValueError):
 
     def __init__(self, character: str, text: str) -> None:
         super().__init__(f"the alphabet has no {character!r} (in {text!r})")
+        self.character = character
 
 
 class ModelInvalid(CrnnDeployError, ValueError):

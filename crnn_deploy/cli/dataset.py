@@ -216,7 +216,7 @@ def preview(data: str, output: Path, max_images: int, **source: Any) -> None:
 
     from crnn_deploy.files import check_outputs, write
     from crnn_deploy.synthesis.fonts import scan
-    from crnn_deploy.training.preview import contact_sheet
+    from crnn_deploy.training.preview import contact_sheet, shown
 
     check_reports(output)
     check_outputs((output,), (data,))
@@ -228,7 +228,7 @@ def preview(data: str, output: Path, max_images: int, **source: Any) -> None:
     else:
         opened = open_data(data, **source)
         check_data_outputs((output,), (opened,), source["characters"])
-        samples = (opened[i] for i in range(min(max_images, len(opened))))
+        samples = (shown(opened, i) for i in range(min(max_images, len(opened))))
     write(output, cv2.imencode(".png", contact_sheet(samples, scan("cjk")))[1].tobytes())
 
 

@@ -32,6 +32,7 @@ from crnn_deploy.cli.say import progress_bar, say, say_over_bar
 __all__ = ["evaluate"]
 
 _BATCHES_PER_CHUNK = 4  # what a thread takes at once, as `infer` does
+_NAMED = 20  # images that could not be read, on stderr
 
 
 @click.command()
@@ -72,7 +73,8 @@ def evaluate(
     MODEL is a checkpoint, an .onnx or an .engine file. Each DATA is a dataset. The report has exact match,
     match of lower-case letters and digits alone, character error rate (CER) and 1-NED, with counts: for all
     images, for each dataset, by length of the text and by width of the network's input, each in at most eight
-    rows. An image that cannot be read counts as wrong, and stderr says why. If --decoder is repeated, the
+    rows. An image that cannot be read counts as wrong. Of these, stderr says why for the first 20, and the
+    JSON and HTML reports for all. If --decoder is repeated, the
     figures of all decoders stand side by side; the rest of the report is of the first.
 
     \b
@@ -120,7 +122,8 @@ def evaluate(
     def name_failure(failure: Failure) -> None:
         if (key := (failure.group, failure.name)) not in named:
             named.add(key)
-            say_over_bar(failure.reason)
+            if len(named) <= _NAMED:
+                say_over_bar(failure.reason)
 
     with closing(Recognizer(backend, batch=batch, max_pixels=max_pixels, rotate=rotate)) as recognizer, bar:
         readers = {
@@ -143,5 +146,7 @@ def evaluate(
     if html is not None:
         write_page(html, render(evaluation, provenance, evaluations if len(evaluations) > 1 else {}))
     if evaluation.failed:
+        if len(named) > _NAMED:
+            say(f"and {len(named) - _NAMED:,} more; --json-file FILE lists them all", err=True)
         say(f"{evaluation.failed} of {evaluation.overall.images} images failed", err=True)
         raise click.exceptions.Exit(1)

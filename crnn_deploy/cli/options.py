@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from crnn_deploy.datasets import Kept
     from crnn_deploy.manifest import Manifest
     from crnn_deploy.recipes.settings import CheckpointSettings
+from crnn_deploy.cli.say import say
 
 __all__ = [
     "CHECKPOINT_ONLY",
@@ -289,7 +290,12 @@ checkpoint_options = _all(
 data_options = _all(
     click.option(
         "--kind",
-        type=click.Choice(["lmdb", "csv", "tsv", "doctr", "names", "tabs", "indices"]),
+        type=click.Choice(
+            [
+                *("lmdb", "csv", "tsv", "doctr", "names", "tabs", "indices"),
+                *("objects", "mmocr", "icdar", "mjsynth", "beside"),
+            ]
+        ),
         show_default="told from the dataset's files",
         help="Read the dataset in this format (docs/datasets.md describes them).",
     ),
@@ -321,10 +327,19 @@ def refuse_given(names: Iterable[str], reason: str) -> None:
 
 
 def open_data(data: str, kind: Any, image_folder: str | None, characters: str | None) -> Kept:
-    """The dataset at a path and what `data_options` gathered. Raises DatasetNotFound, DatasetInvalid."""
+    """The dataset at a path and what `data_options` gathered; stderr says where it could be of two kinds.
+
+    Raises DatasetNotFound, DatasetInvalid.
+    """
     from crnn_deploy.datasets import open_dataset
 
-    return open_dataset(data, kind=kind, images=image_folder, characters=characters)
+    return open_dataset(
+        data,
+        kind=kind,
+        images=image_folder,
+        characters=characters,
+        told=lambda line: say(line, err=True),
+    )
 
 
 def check_data_outputs(

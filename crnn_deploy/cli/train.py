@@ -72,7 +72,12 @@ def train(path: Path, changes: tuple[str, ...], minutes: float | None, resume: b
     unread = sorted({"network", "recipe"} & config.model_fields_set) if config.start is not None else []
     if unread:
         say(f"not read, since start.checkpoint brings its own: {', '.join(unread)}", err=True)
-    outcome = run(config, resume=resume, until=None if minutes is None else started + 60 * minutes)
+    outcome = run(
+        config,
+        resume=resume,
+        until=None if minutes is None else started + 60 * minutes,
+        told=lambda line: say(line, err=True),
+    )
     for name, score in outcome.scores.items():
         say(f"{name}: exact {score.exact} of {score.images} ({score.accuracy:.2%}), CER {score.cer:.2%}")
     if outcome.stopped:

@@ -3,29 +3,27 @@
 from __future__ import annotations
 
 import csv
-import io
 import os
+import re
 from array import array
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from itertools import chain
-from typing import TextIO
 
-from crnn_deploy.datasets import MOST_LINE, DatasetInvalid, Kind, Sample
-from crnn_deploy.files import LineTooLong, lines, open_regular, parse_json, read_regular
+from crnn_deploy.datasets import MOST_LINE, DatasetInvalid, Kind, RecordInvalid, Sample
+from crnn_deploy.datasets.json_file import NAMES, TEXTS, read_json
+from crnn_deploy.datasets.kinds import delimiter_of
+from crnn_deploy.datasets.text_file import first_lines, opened_text
+from crnn_deploy.files import lines, parse_json, read_regular
 
 __all__ = ["UNUSABLE", "LabelledFiles", "characters_alphabet", "open_labels", "read_characters"]
 
 UNUSABLE = "\ufffd"  # stands for a character that its file fails to give
 
 _MOST_CHARACTERS = 2**24  # bytes of a character file
-_MOST_JSON = 2**29  # bytes; all of it is read at once
 _MOST_DIGITS = 9  # of an index
 _SHOWN = 80  # characters of what a file has, in messages
 
-_NAMES = {"file", "file_name", "filename", "filepath", "name", "path"}
-_NAMES |= {"image", "image_path", "img", "img_path"}
-_TEXTS = {"ground_truth", "gt", "label", "text", "transcription", "word", "words"}
+_SCRIPTS = {"arabic", "latin", "chinese", "japanese", "korean", "bangla", "hindi", "symbols", "mixed", "none"}
 
 Row = tuple[str, str]  # name of the image, text
 
@@ -55,37 +53,59 @@ class LabelledFiles:
             raise IndexError(f"sample {index} of {len(self)}")
         start, middle, end = self._ends[2 * index : 2 * index + 3]
         path = os.path.join(self._folder, self._data[start:middle].decode())
+        if "\\" in path and os.sep == "/" and not os.path.exists(path):  # labels written on Windows
+            path = os.path.join(self._folder, self._data[start:middle].decode().replace("\\", "/"))
         return Sample(path, self._data[middle:end].decode(), path)
+
+    def glance(self, index: int) -> str:
+        sample = self[index]
+        if not os.path.exists(sample.name):
+            raise RecordInvalid(self._labels, sample.name, "is missing", "image missing", name=sample.name)
+        return sample.text
 
     def files(self) -> Iterator[str]:
         yield self._labels
         yield from (self[at].name for at in range(len(self)))
 
 
-def open_labels(path: str, kind: Kind, images: str | None, characters: str | None) -> LabelledFiles:
+def open_labels(
+    path: str, kind: Kind, images: str | None, characters: str | None, *, sure: bool = True
+) -> LabelledFiles:
     """The images that a file of labels names; the arguments are those of `open_dataset`.
 
+    sure: the kind is the user's; a kind that was told may turn out to be another of JSON
     Raises DatasetInvalid.
     """
     folder = os.path.dirname(path)
-    if kind == "doctr":
-        folder = os.path.join(folder, "images")
     rows: Iterator[Row]
     if kind == "indices":
         assert characters is not None
         rows = _indices(path, characters)
-    elif kind == "doctr":
-        rows = _doctr(path)
+    elif kind in ("doctr", "mmocr", "objects"):
+        found, rows = read_json(path, kind if sure or kind == "objects" else None)
+        if found == "doctr":
+            folder = os.path.join(folder, "images")
     elif kind in ("csv", "tsv"):
-        rows = _table(path, "," if kind == "csv" else "\t")
+        rows = _table(path, None if kind == "csv" else "\t")
+    elif kind == "icdar":
+        rows = _icdar(path)
+    elif kind == "mjsynth":
+        rows = _mjsynth(path)
+    elif kind == "tabs":
+        rows = _tabs(path)
     else:
-        rows = ((name, text) for _, name, text in _lines(path, "\t" if kind == "tabs" else " "))
+        rows = ((name, text) for _, name, text in _lines(path, " "))
     try:
         dataset = LabelledFiles(path, folder if images is None else images, rows)
     except UnicodeEncodeError as error:  # JSON can say such a thing
         raise DatasetInvalid(path, f"{error.object[:_SHOWN]!r} holds half of a surrogate pair") from None
     if not len(dataset):
         raise DatasetInvalid(path, "no labels in it")
+    if not sure and kind == "names" and not any(dataset[at].text for at in range(len(dataset))):
+        raise DatasetInvalid(
+            path,
+            "no line has a text after the name and a space; say how to read it (--kind, docs/datasets.md)",
+        )
     return dataset
 
 
@@ -122,27 +142,9 @@ def _character(line: bytes, encoding: str) -> str:
     return text if len(text) == 1 else UNUSABLE
 
 
-@contextmanager
-def _opened(path: str) -> Iterator[TextIO]:
-    """A text in UTF-8; only a line feed ends a line."""
-    try:
-        with io.TextIOWrapper(open_regular(path), encoding="utf-8-sig", newline="\n") as file:
-            yield file
-    except LineTooLong as error:
-        raise DatasetInvalid(path, f"{error}; it is no file of labels") from None
-    except UnicodeDecodeError:
-        raise _not_utf8(path) from None
-    except OSError as error:
-        raise DatasetInvalid(path, f"cannot be read: {error.strerror}") from None
-
-
-def _not_utf8(path: str) -> DatasetInvalid:
-    return DatasetInvalid(path, "is not UTF-8; convert it, such as: iconv -f GBK -t UTF-8")
-
-
 def _lines(path: str, separator: str) -> Iterator[tuple[int, str, str]]:
     """Number of each line that is not empty, and what stands before and after its first separator."""
-    with _opened(path) as file:
+    with opened_text(path) as file:
         for number, line in enumerate(lines(file, MOST_LINE), 1):
             if line := line.removesuffix("\n").removesuffix("\r"):
                 name, _, text = line.partition(separator)
@@ -165,14 +167,80 @@ def _indices(path: str, characters: str) -> Iterator[Row]:
         yield name, text
 
 
-def _table(path: str, delimiter: str) -> Iterator[Row]:
-    """Rows of a CSV or TSV (RFC 4180), with a header that names its columns or with two columns."""
-    with _opened(path) as file:
-        reader = csv.reader(lines(file, MOST_LINE), delimiter=delimiter, strict=True)
+def _tabs(path: str) -> Iterator[Row]:
+    """Name, tab, text; PaddleOCR's may name several images of one text as a JSON list."""
+    for number, name, text in _lines(path, "\t"):
+        if text.lstrip().startswith("[") and '"transcription"' in text:
+            raise DatasetInvalid(
+                path,
+                f"line {number}: is a label of text detection, as PPOCRLabel's Label.txt has them; export "
+                "the recognition results there (rec_gt.txt), or cut the boxes out",
+            )
+        names = _name_list(name) if name.startswith("[") else None
+        yield from ((one, text) for one in ([name] if names is None else names))
+
+
+def _name_list(name: str) -> list[str] | None:
+    """The names in a JSON list; None where it is another name."""
+    try:
+        names = parse_json(name)
+    except ValueError:
+        return None
+    return names if isinstance(names, list) and all(isinstance(one, str) for one in names) else None
+
+
+def _icdar(path: str) -> Iterator[Row]:
+    """`word_1.png, "text"` of ICDAR's Robust Reading Competitions; MLT has a script between them.
+
+    A quote inside a text is written with a backslash before it.
+    """
+    for number, name, rest in _lines(path, ","):
+        if not name.strip() or not rest:
+            raise DatasetInvalid(
+                path, f'line {number}: is not a name, a comma and a text, such as a.png, "x"'
+            )
+        script, _, after = rest.partition(",")
+        text = after if script.strip().lower() in _SCRIPTS else rest
+        if quoted := re.fullmatch(r'\s*"(.*)"\s*', text, re.DOTALL):
+            text = re.sub(r"\\([\\\"])", r"\1", quoted[1])
+        else:
+            text = text.removeprefix(" ")
+        yield name.strip(), text
+
+
+def _mjsynth(path: str) -> Iterator[Row]:
+    """`./2425/1/115_Lube_45484.jpg 45484`: the text stands in the image's name (MJSynth, Jaderberg 2014)."""
+    for number, name, _ in _lines(path, " "):
+        parts = os.path.basename(name).split("_")
+        if len(parts) < 3:
+            raise DatasetInvalid(
+                path, f"line {number}: {name[:_SHOWN]!r} has no text in its name, as 115_Lube_45484.jpg has"
+            )
+        yield name, "_".join(parts[1:-1])
+
+
+def _table(path: str, delimiter: str | None) -> Iterator[Row]:
+    """Rows of a CSV or TSV (RFC 4180), with a header that names its columns or with two columns.
+
+    delimiter: None: told from the first line
+    """
+    first_line = next(iter(first_lines(path, 1)), "")
+    delimiter = delimiter or delimiter_of(first_line)
+    with opened_text(path) as file:
+        source = lines(file, MOST_LINE)
+        if first_line.strip().strip('"').startswith("sep="):  # Excel's line before the table
+            next(source)
+        raw: list[str] = []
+        reader = csv.reader(_kept(source, raw), delimiter=delimiter, strict=True)
         try:
             first = next((row for row in reader if row), [])
             columns = _columns(path, first)
+            raw.clear()
+            easyocr = [cell.strip().lower() for cell in first] == ["filename", "words"]
             for row in reader if columns else chain([first], reader):
+                if easyocr and len(row) > 2 and len(raw) == 1:  # its trainer splits at the first comma alone
+                    row = raw[0].rstrip("\r\n").split(delimiter, 1)
+                raw.clear()
                 if row and len(row) != len(first):
                     raise DatasetInvalid(
                         path,
@@ -190,32 +258,24 @@ def _table(path: str, delimiter: str) -> Iterator[Row]:
             ) from None
 
 
+def _kept(source: Iterator[str], raw: list[str]) -> Iterator[str]:
+    """The same lines, which are put into a list as they come."""
+    for line in source:
+        raw.append(line)
+        yield line
+
+
 def _columns(path: str, row: list[str]) -> tuple[int, int] | None:
     """Columns of name and text, when the first row of a table is a header."""
     header = [cell.strip().lower() for cell in row]
-    names = [at for at, cell in enumerate(header) if cell in _NAMES]
-    texts = [at for at, cell in enumerate(header) if cell in _TEXTS]
+    names = [at for at, cell in enumerate(header) if cell in NAMES]
+    texts = [at for at, cell in enumerate(header) if cell in TEXTS]
     if len(names) == len(texts) == 1:
         return names[0], texts[0]
-    if not row or (len(row) == 2 and header[0] not in _NAMES):
+    if not row or (len(row) == 2 and header[0] not in NAMES):
         return None
     raise DatasetInvalid(
         path,
-        f"its first row, {', '.join(row)[:_SHOWN]}, needs one column of {', '.join(sorted(_NAMES))} "
-        f"and one of {', '.join(sorted(_TEXTS))}",
+        f"its first row, {', '.join(row)[:_SHOWN]}, needs one column of {', '.join(sorted(NAMES))} "
+        f"and one of {', '.join(sorted(TEXTS))}",
     )
-
-
-def _doctr(path: str) -> Iterator[Row]:
-    """github.com/mindee/doctr, references/recognition: {"img_1.jpg": "text", ...}."""
-    try:
-        texts = parse_json(read_regular(path, _MOST_JSON).decode("utf-8-sig"))
-    except UnicodeDecodeError:
-        raise _not_utf8(path) from None
-    except ValueError as error:
-        raise DatasetInvalid(path, f"is not JSON: {error}") from None
-    except OSError as error:
-        raise DatasetInvalid(path, f"cannot be read: {error.strerror}") from None
-    if not isinstance(texts, dict) or not all(isinstance(text, str) for text in texts.values()):
-        raise DatasetInvalid(path, 'is not an object of names and texts, {"img_1.jpg": "text", ...}')
-    yield from texts.items()

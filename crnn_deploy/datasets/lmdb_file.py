@@ -1,20 +1,23 @@
 """Labelled images in an LMDB: `num-samples`, `image-%09d` and `label-%09d`, counted from 1.
 
 The format of crnn.pytorch (tool/create_dataset.py) and deep-text-recognition-benchmark
-(create_lmdb_dataset.py), and so that of the public MJSynth and SynthText.
+(create_lmdb_dataset.py), and so that of the public MJSynth and SynthText. Keys of another width
+(`image-%08d`, `image-%d`), with another mark (`image_`) or counted from 0 are told from the first one there.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import threading
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import Any
 from weakref import WeakValueDictionary
 
-from crnn_deploy.datasets import DatasetInvalid, Sample
+from crnn_deploy.datasets import DatasetInvalid, Fault, RecordInvalid, Sample
 from crnn_deploy.errors import LibraryMissing
 from crnn_deploy.files import parse_json
 from crnn_deploy.process import not_forked
@@ -22,6 +25,7 @@ from crnn_deploy.process import not_forked
 __all__ = ["COUNT", "PROGRESS", "LmdbDataset", "image_key", "import_lmdb", "label_key"]
 
 COUNT = b"num-samples"
+_COUNTS = (COUNT, b"num_samples", b"nSamples")
 _MOST_DIGITS = 18  # of the number of samples
 PROGRESS = b"crnn-deploy-pack"  # how far `pack` has come; other readers never ask for it
 
@@ -44,6 +48,18 @@ def import_lmdb() -> Any:
         raise LibraryMissing("an LMDB", "lmdb", "train") from error
 
 
+@dataclass(frozen=True)
+class _Keys:
+    """How the keys of an LMDB are written."""
+
+    mark: str = "-"  # between name and number
+    width: int = 9  # digits, filled up with zeros
+    first: int = 1
+
+    def of(self, name: str, index: int) -> bytes:
+        return f"{name}{self.mark}{index + self.first:0{self.width}d}".encode()
+
+
 class LmdbDataset:
     """The samples of an LMDB.
 
@@ -59,11 +75,16 @@ class LmdbDataset:
         self._folder = os.path.dirname(os.path.abspath(path)) if images is None else images
         self._opened: _Opened | None = None
         self._count = self._read_count()
-        last = self._count - 1
-        self._labels_only = self._get(image_key(0)) is None and self._get(label_key(0), b"").startswith(b"{")
-        for key in (label_key(last),) if self._labels_only else (image_key(last), label_key(last)):
-            if self._get(key) is None:
-                raise DatasetInvalid(path, f"num-samples says {self._count}, but there is no {key.decode()}")
+        self._keys = self._told_keys()
+        image, label = self._image(0), self._label(0)
+        self._labels_only = self._get(image) is None and self._get(label, b"").startswith(b"{")
+        image, label = self._image(self._count - 1), self._label(self._count - 1)
+        if self._get(label) is None and (self._labels_only or not self._has(image)):
+            raise DatasetInvalid(
+                path,
+                f"num-samples says {self._count}, but there is no {label.decode()}; it was cut short, or "
+                "num-samples is wrong",
+            )
         self._opened = None  # so that no process that is forked inherits it
 
     def __len__(self) -> int:
@@ -72,22 +93,44 @@ class LmdbDataset:
     def __getitem__(self, index: int) -> Sample:
         if not 0 <= index < self._count:
             raise IndexError(f"sample {index} of {self._count}")
-        key = label_key(index) if self._labels_only else image_key(index)
-        name = f"{self._path} {key.decode()}"
+        if self._labels_only:
+            return self._file(index)
+        text, key = self._text(index), self._image(index)
+        return Sample(self._need(key, "image missing"), text, f"{self._path} {key.decode()}")
+
+    def glance(self, index: int) -> str:
+        if not 0 <= index < self._count:
+            raise IndexError(f"sample {index} of {self._count}")
+        if self._labels_only:
+            sample = self._file(index)
+            if not os.path.exists(str(sample.image)):
+                reason = f"names {sample.image!r}, which is missing"
+                raise RecordInvalid(self._path, self._label(index).decode(), reason, "image missing")
+            return sample.text
+        text, key = self._text(index), self._image(index)
+        if not self._has(key):
+            raise self._missing(key, "image missing")
+        return text
+
+    def _text(self, index: int) -> str:
+        key = self._label(index)
         try:
-            text = self._need(label_key(index)).decode()
+            return self._need(key, "label missing").decode()
         except UnicodeDecodeError:
-            raise DatasetInvalid(self._path, f"{label_key(index).decode()} is not UTF-8") from None
-        if not self._labels_only:
-            return Sample(self._need(key), text, name)
+            reason = "is not UTF-8"
+            raise RecordInvalid(self._path, key.decode(), reason, "label unreadable") from None
+
+    def _file(self, index: int) -> Sample:
+        """Of labels only: the image is a file."""
+        key, text = self._label(index).decode(), self._text(index)
         try:
             label = parse_json(text)
         except ValueError:
             label = None
         match label:
             case {"filename": str(file), "text": str(text)}:
-                return Sample(os.path.join(self._folder, file), text, name)
-        raise DatasetInvalid(self._path, f'{key.decode()} is not {{"filename": ..., "text": ...}}')
+                return Sample(os.path.join(self._folder, file), text, f"{self._path} {key}")
+        raise RecordInvalid(self._path, key, 'is not {"filename": ..., "text": ...}', "label unreadable")
 
     def files(self) -> Iterator[str]:
         yield from (os.path.join(self._path, name) for name in ("data.mdb", "lock.mdb"))
@@ -97,20 +140,55 @@ class LmdbDataset:
                 with suppress(DatasetInvalid):
                     yield str(self[at].image)
 
+    def _image(self, index: int) -> bytes:
+        return self._keys.of("image", index)
+
+    def _label(self, index: int) -> bytes:
+        return self._keys.of("label", index)
+
+    def _told_keys(self) -> _Keys:
+        """Raises DatasetInvalid where samples are counted from 0 and from 1."""
+        usual = self._has(label_key(0)) or self._has(image_key(0))
+        keys = _Keys() if usual else self._first_keys()
+        zero = replace(keys, first=0)
+        if not any(self._has(zero.of(name, 0)) for name in ("image", "label")):
+            return replace(keys, first=1)
+        if any(self._has(zero.of(name, self._count)) for name in ("image", "label")):
+            raise DatasetInvalid(
+                self._path,
+                f"num-samples says {self._count}, but its keys go from {zero.of('label', 0).decode()} to "
+                f"{zero.of('label', self._count).decode()}; set num-samples to {self._count + 1}",
+            )
+        return zero
+
+    def _first_keys(self) -> _Keys:
+        """How the first key of a label is written; as usual where there is none."""
+        with self._transaction(COUNT) as transaction, transaction.cursor() as cursor:
+            for name in (b"label", b"image"):
+                if not cursor.set_range(name):
+                    continue
+                if found := re.fullmatch(rb"(?:label|image)([-_]?)(\d{1,18})", cursor.key()):
+                    digits = found[2]
+                    mark = found[1].decode()
+                    return _Keys(mark, len(digits) if len(digits) > 1 and digits[:1] == b"0" else 1)
+        return _Keys()
+
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_opened": None}
 
     def _read_count(self) -> int:
-        value = self._get(COUNT)
+        value = next((found for key in _COUNTS if (found := self._get(key)) is not None), None)
         if value is None:
             progress = self._get(PROGRESS)
             raise DatasetInvalid(
                 self._path,
-                "its key num-samples is missing; it is not an LMDB of labelled images"
+                "its key num-samples is missing; it is not an LMDB of labelled images, whose keys are "
+                "num-samples, image-000000001, label-000000001 and so on"
                 if progress is None
                 else "it is not whole yet; go on with crnn-deploy dataset pack --resume",
             )
-        count = int(value) if value.isdigit() and len(value) <= _MOST_DIGITS else 0
+        digits = value.strip().removesuffix(b".0")
+        count = int(digits) if digits.isdigit() and len(digits) <= _MOST_DIGITS else 0
         if count < 1:
             raise DatasetInvalid(self._path, f"num-samples is {value[:40]!r}, not a number from 1 up")
         assert self._opened is not None
@@ -120,21 +198,35 @@ class LmdbDataset:
             )
         return count
 
-    def _need(self, key: bytes) -> bytes:
+    def _missing(self, key: bytes, fault: Fault) -> RecordInvalid:
+        return RecordInvalid(self._path, key.decode(), f"is missing, of {self._count} samples", fault)
+
+    def _need(self, key: bytes, fault: Fault) -> bytes:
         value: bytes | None = self._get(key)
         if value is None:
-            raise DatasetInvalid(self._path, f"{key.decode()} is missing, of {self._count} samples")
+            raise self._missing(key, fault)
         return value
 
+    def _has(self, key: bytes) -> bool:
+        """Whether a key is there; its value is not read."""
+        with self._transaction(key, buffers=True) as transaction:
+            return transaction.get(key) is not None
+
     def _get(self, key: bytes, default: Any = None) -> Any:
+        with self._transaction(key) as transaction:
+            return transaction.get(key, default)
+
+    @contextmanager
+    def _transaction(self, key: bytes, *, buffers: bool = False) -> Iterator[Any]:
         lmdb = import_lmdb()
         if self._opened is None or self._opened.process != os.getpid():
             self._opened = _open(self._path)
         try:
-            with self._opened.environment.begin() as transaction:
-                return transaction.get(key, default)
+            with self._opened.environment.begin(buffers=buffers) as transaction:
+                yield transaction
         except lmdb.Error as error:
-            raise DatasetInvalid(self._path, f"{key.decode()} cannot be read: {error}") from None
+            reason = f"cannot be read: {error}"
+            raise RecordInvalid(self._path, key.decode(), reason, "label unreadable") from None
 
 
 class _Opened:

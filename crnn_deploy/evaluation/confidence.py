@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from crnn_deploy.datasets import Dataset
+from crnn_deploy.datasets import Dataset, RecordInvalid, record
 from crnn_deploy.decoding_rule import Aggregate, DecodingRule
 from crnn_deploy.errors import CrnnDeployError, VerdictFailed
 from crnn_deploy.runtime.batching import Groups
@@ -154,8 +154,10 @@ def _batches(
 ) -> Iterator[list[tuple[int, str, Prepared]]]:
     """Images of one width with their places and truths; those that cannot be read are left out."""
     groups: Groups[tuple[int, str, Prepared]] = Groups(size)
-    samples = (dataset[at] for dataset in datasets.values() for at in range(len(dataset)))
-    for place, sample in enumerate(samples):
+    records = (record(dataset, at) for dataset in datasets.values() for at in range(len(dataset)))
+    for place, sample in enumerate(records):
+        if isinstance(sample, RecordInvalid):
+            continue
         try:
             prepared = recognizer.prepare(sample.image)
         except CrnnDeployError:

@@ -21,20 +21,29 @@ from numpy.typing import NDArray
 from rapidfuzz.distance import Levenshtein
 
 from crnn_deploy import files
-from crnn_deploy.datasets import Dataset
+from crnn_deploy.datasets import Dataset, RecordInvalid, Sample, record
 from crnn_deploy.errors import CrnnDeployError
 from crnn_deploy.evaluation.bands import Band, banded
 from crnn_deploy.evaluation.metrics import Score, score, wilson
 from crnn_deploy.manifest import Manifest
 from crnn_deploy.runtime.decoding.ctc import Text
-from crnn_deploy.runtime.images.pixels import Pixels, Source, use_image
+from crnn_deploy.runtime.images.pixels import Pixels, use_image
 from crnn_deploy.runtime.recognizer import Prepared, Recognizer
 
-__all__ = ["DataEmpty", "Evaluation", "Failure", "Mistake", "Provenance", "compared", "evaluate"]
+__all__ = [
+    "DataEmpty",
+    "Evaluation",
+    "Failure",
+    "Mistake",
+    "Provenance",
+    "compared",
+    "evaluate",
+    "failure_reason",
+]
 
 BINS = 10  # of the confidence
 _WORST = 30  # images kept, of either kind
-_FAILURES = 100  # kept with their reason; all are counted
+_FAILURES = 100_000  # kept with their reason; all are counted
 _LARGEST = 640  # pixels of a side; a larger image is kept shrunk
 _TABLE_CONFUSIONS = 10
 _Key = TypeVar("_Key", str, tuple[str, str])
@@ -87,7 +96,7 @@ class Evaluation:
     outside: Score  # of the images whose label has characters outside the alphabet: none can be exact
     outside_characters: Mapping[str, int]  # these characters
     failed: int  # images that could not be read
-    failures: tuple[Failure, ...]  # the first hundred of them
+    failures: tuple[Failure, ...]  # all of them, up to a hundred thousand
     confusions: Mapping[tuple[str, str], int]  # (truth, prediction); "" for what was inserted or deleted
     confidence_right: tuple[int, ...]  # images by confidence, in BINS equal bins from 0 to 1, read exactly
     confidence_wrong: tuple[int, ...]
@@ -233,7 +242,8 @@ def evaluate(
 ) -> Evaluation:
     """Read every image of the datasets, which are the groups, and compare with its label.
 
-    An image that cannot be read counts as wrong, all characters of its label missing, and is listed.
+    An image that cannot be read counts as wrong, all characters of its label missing, and is listed; so is a
+    sample that is not whole, of which no label is known.
     chunk: images that are taken at a time; those of one width among them run together
     workers: threads, each with a chunk
     progress: called with the number of images that were added
@@ -274,7 +284,7 @@ def _outcomes(
 
 
 def _read(recognizer: Recognizer, group: str, dataset: Dataset, indices: Iterable[int]) -> list[_Outcome]:
-    samples = [dataset[i] for i in indices]
+    records = [record(dataset, i) for i in indices]
     seen: list[tuple[tuple[int, ...], NDArray[np.uint8] | None]] = []
 
     def ready(pixels: Pixels) -> Prepared:
@@ -282,28 +292,37 @@ def _read(recognizer: Recognizer, group: str, dataset: Dataset, indices: Iterabl
         seen.append((pixels.shape, _shrunk(pixels)))
         return prepared
 
-    def prepare(source: Source) -> Prepared | CrnnDeployError:
+    def prepare(one: Sample | RecordInvalid) -> Prepared | CrnnDeployError:
         try:
+            if isinstance(one, RecordInvalid):
+                raise one
             grey = recognizer.manifest.decoded_grey
-            return use_image(source, ready, max_pixels=recognizer.max_pixels, decoded_grey=grey)
+            return use_image(one.image, ready, max_pixels=recognizer.max_pixels, decoded_grey=grey)
         except CrnnDeployError as error:
             seen.append(((), None))
             return error
 
-    results = recognizer.read_prepared(prepare(sample.image) for sample in samples)
+    results = recognizer.read_prepared(map(prepare, records))
     return [
-        _Outcome(group, sample.name, sample.text, _named(group, sample.name, result), *kept)
-        for sample, result, kept in zip(samples, results, seen, strict=True)
+        _Outcome(
+            *(group, one.name, one.text if isinstance(one, Sample) else ""),
+            result
+            if isinstance(result, Text)
+            else Failure(group, one.name, failure_reason(one.name, result)),
+            *kept,
+        )
+        for one, result, kept in zip(records, results, seen, strict=True)
     ]
 
 
-def _named(group: str, name: str, result: Text | CrnnDeployError) -> Text | Failure:
-    if isinstance(result, Text):
-        return result
+def failure_reason(name: str, error: CrnnDeployError) -> str:
+    """Why a sample could not be read, in one line that names it."""
+    if isinstance(error, RecordInvalid):
+        return str(error)
     shown = _on_one_line(name)
-    reason = re.sub(r"^<\w+>: ", "", " ".join(str(result).splitlines()))  # <bytes>: an image without a path
+    reason = re.sub(r"^<\w+>: ", "", " ".join(str(error).splitlines()))  # <bytes>: an image without a path
     named = reason.startswith(f"{shown}: ") or reason.endswith(f" {shown}")
-    return Failure(group, name, reason if named else f"{shown}: {reason}")
+    return reason if named else f"{shown}: {reason}"
 
 
 class _Tally:

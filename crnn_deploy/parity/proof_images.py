@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from crnn_deploy.datasets import Dataset, Sample
+from crnn_deploy.datasets import Dataset, Sample, record
 from crnn_deploy.errors import CrnnDeployError
 from crnn_deploy.manifest import Manifest
 from crnn_deploy.runtime.batching import Batch, batches
@@ -84,9 +84,8 @@ def proof_images(
 
     def found() -> Iterator[tuple[Source, str]]:
         if labelled is not None:
-            yield from (
-                (sample.image, sample.text) for sample in (labelled[at] for at in range(len(labelled)))
-            )
+            records = (record(labelled, at) for at in range(len(labelled)))
+            yield from ((one.image, one.text) for one in records if isinstance(one, Sample))
             return
         assert spec is not None
         sources.check((spec,))

@@ -11,10 +11,11 @@ import math
 import shutil
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache
-from itertools import islice, pairwise
+from itertools import chain, islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils import data
 
-from crnn_deploy.datasets import Dataset, Sample, open_dataset
+from crnn_deploy.datasets import Dataset, Labelled, Sample, open_dataset
 from crnn_deploy.errors import CrnnDeployError
 from crnn_deploy.manifest import Manifest
 from crnn_deploy.runtime.decoding import ctc
@@ -56,6 +57,8 @@ __all__ = [
 
 _AHEAD = 2  # windows of each worker where a GPU waits: one that is done early draws on until its turn
 _SHARED = Path("/dev/shm")
+
+TrainingSample = tuple[NDArray[np.uint8], str, list[int]]  # pixels, text and labels
 
 
 class TrainingDataInvalid(CrnnDeployError, ValueError):
@@ -118,7 +121,7 @@ class _SentWindow:
 class _Some:
     """Some of a dataset's samples."""
 
-    whole: Dataset
+    whole: Labelled
     indices: NDArray[np.int64]
 
     def __len__(self) -> int:
@@ -127,20 +130,30 @@ class _Some:
     def __getitem__(self, index: int) -> Sample:
         return self.whole[int(self.indices[index])]
 
+    def glance(self, index: int) -> str:
+        return self.whole.glance(int(self.indices[index]))
+
 
 def open_source(
-    source: DataConfig, alphabet: Sequence[str], seed: int, material: Material | None = None
-) -> Dataset:
+    source: DataConfig,
+    alphabet: Sequence[str],
+    seed: int,
+    material: Material | None = None,
+    told: Callable[[str], object] = lambda line: None,
+) -> Labelled | SyntheticDataset:
     """The images of one source.
 
     seed: of drawn images
     material: what is drawn from; None: the machine's word lists, and the fonts in the source's folders
+    told: called with a line where labels could be of two kinds
     Raises TrainingDataInvalid, what `open_dataset` raises, FontsMissing, CharactersNotCovered.
     """
     if source.synthetic is not None:
         return _drawn(source.synthetic, alphabet, seed, material)
     assert source.path is not None
-    found = open_dataset(source.path, kind=source.kind, images=source.images, characters=source.characters)
+    found = open_dataset(
+        source.path, kind=source.kind, images=source.images, characters=source.characters, told=told
+    )
     low, high = source.part
     if (low, high) == (0, 1):
         return found
@@ -151,11 +164,14 @@ def open_source(
 
 
 def open_sources(
-    config: Config, alphabet: Sequence[str], material: Material | None = None
-) -> list[tuple[Dataset, float]]:
+    config: Config,
+    alphabet: Sequence[str],
+    material: Material | None = None,
+    told: Callable[[str], object] = lambda line: None,
+) -> list[tuple[Labelled | SyntheticDataset, float]]:
     """Every source of training images, and its weight. Raises what `open_source` raises."""
     return [
-        (open_source(source, alphabet, config.seed + 1 + at, material), source.weight)
+        (open_source(source, alphabet, config.seed + 1 + at, material, told), source.weight)
         for at, source in enumerate(config.train)
     ]
 
@@ -265,28 +281,48 @@ class BatchStream(data.Dataset[list[TrainingBatch]]):
         order = np.random.default_rng((self._seed, window)).permutation(self._window)
         return [batches[i] for i in order]
 
-    def samples(self, window: int) -> Iterator[tuple[NDArray[np.uint8], str, list[int]]]:
-        """Pixels, text and labels of this process's usable samples."""
-        at, manifest = 0, self._manifest
+    def samples(self, window: int) -> Iterator[TrainingSample]:
+        """This process's samples of a window. In the place of one on disk that cannot be used stands another.
+
+        A drawn text that is too long for its image is left out. Raises TrainingDataInvalid, and what drawing
+        raises.
+        """
+        at = 0
         for source, (dataset, count) in enumerate(zip(self._datasets, self._counts, strict=True)):
             drawn = isinstance(dataset, SyntheticDataset)
             for position in range(window * count, (window + 1) * count):
                 at += 1
                 if at % self._world != self._rank:
                     continue
-                try:
-                    sample = dataset[self._index(source, position)]
-                    labels = self._encode(sample.text.lower() if self._ignore_case else sample.text)
-                    pixels = read_image(sample.image, decoded_grey=manifest.decoded_grey)
-                except CrnnDeployError:  # told by `dataset check`; a window of too many ends the training
-                    if drawn:
-                        raise
-                    continue
-                if self._augment and not drawn:
-                    pixels = augmented(pixels, np.random.default_rng((self._seed, source, position)))
-                width = _bucket(pixels, manifest)
-                if labels and ctc.steps_needed(labels) <= manifest.steps(width):
-                    yield pixels, sample.text, labels
+                found = self._usable(source, position) if drawn else self._on_disk(source, position)
+                if found is not None:
+                    yield found
+
+    def _on_disk(self, source: int, position: int) -> TrainingSample:
+        """The sample at a position, or else the first usable one from half an epoch away on, in its order."""
+        size = len(self._datasets[source])
+        start = position - position % size
+        away = (start + (position + size // 2 + step) % size for step in range(size))
+        for place in chain([position], away):
+            with suppress(CrnnDeployError):  # told by the survey, or by `dataset check`
+                if (found := self._usable(source, place)) is not None:
+                    return found
+        raise TrainingDataInvalid(
+            f"none of the {size} images of train.{source} can be trained on; see crnn-deploy dataset check"
+        )
+
+    def _usable(self, source: int, position: int) -> TrainingSample | None:
+        """The sample at a position, varied; None where it cannot be used. Raises what reading raises."""
+        dataset, manifest = self._datasets[source], self._manifest
+        sample = dataset[self._index(source, position)]
+        labels = self._encode(sample.text.lower() if self._ignore_case else sample.text)
+        pixels = read_image(sample.image, decoded_grey=manifest.decoded_grey)
+        if self._augment and not isinstance(dataset, SyntheticDataset):
+            pixels = augmented(pixels, np.random.default_rng((self._seed, source, position)))
+        width = _bucket(pixels, manifest)
+        if not labels or ctc.steps_needed(labels) > manifest.steps(width):
+            return None
+        return pixels, sample.text, labels
 
     def _index(self, source: int, position: int) -> int:
         """Every image once, in another order in each epoch; drawn ones in their own."""
@@ -300,7 +336,7 @@ class BatchStream(data.Dataset[list[TrainingBatch]]):
         rng = np.random.default_rng((self._seed, source, epoch))
         return rng.permutation(len(self._datasets[source]))
 
-    def _batch(self, items: Sequence[tuple[NDArray[np.uint8], str, list[int]]]) -> TrainingBatch:
+    def _batch(self, items: Sequence[TrainingSample]) -> TrainingBatch:
         """Images at the width of the widest one."""
         manifest, rule = self._manifest, self._manifest.width
         width = max(_bucket(pixels, manifest) for pixels, _, _ in items)

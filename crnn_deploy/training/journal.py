@@ -25,10 +25,13 @@ from rich.progress import (
 )
 from torch.utils.tensorboard import SummaryWriter
 
+from crnn_deploy.errors import printable
 from crnn_deploy.evaluation.metrics import Score
 from crnn_deploy.files import OutputUnwritable
 
 __all__ = ["Journal", "ValidationReading"]
+
+_FAILURES = 3  # named in a line
 
 
 @dataclass(frozen=True)
@@ -109,13 +112,17 @@ class Journal:
         self._progress.update(self._task, completed=step, said=said)
         self._say(f"step {step}/{self._steps}  {said}")
 
-    def validated(self, step: int, name: str, score: Score) -> None:
-        """After a validation, for each dataset."""
+    def validated(self, step: int, name: str, score: Score, failures: Sequence[str] = ()) -> None:
+        """After a validation, for each dataset; with the reason of each image that could not be read."""
         with self._writing():
             self._writer.add_scalar(f"exact/{name}", score.accuracy, step)
             self._writer.add_scalar(f"CER/{name}", score.cer, step)
         exact = f"exact {score.exact}/{score.images} = {score.accuracy:.2%}"
         said = f"step {step}  {name}: {exact}, CER {score.cer:.2%}"
+        if failures:
+            more = f"; and {len(failures) - _FAILURES} more" if len(failures) > _FAILURES else ""
+            listed = "; ".join(map(printable, failures[:_FAILURES]))
+            said += f"; {len(failures)} could not be read and count as wrong: {listed}{more}"
         if self._progress.disable:
             self._say(said)
         else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import islice
@@ -14,13 +14,15 @@ import cv2
 import torch
 from torch import Tensor, distributed
 
-from crnn_deploy.datasets import Dataset
+from crnn_deploy.datasets import Dataset, Labelled
 from crnn_deploy.errors import CrnnDeployError
 from crnn_deploy.evaluation.metrics import Score
 from crnn_deploy.export.finite import first_not_finite, why_not_finite
 from crnn_deploy.export.pytorch import ReferenceBackend
+from crnn_deploy.manifest import Manifest
 from crnn_deploy.process import Stop
 from crnn_deploy.quantization.qat import quantization_aware
+from crnn_deploy.synthesis.dataset import SyntheticDataset
 from crnn_deploy.synthesis.font_pack import Material, unpacked
 from crnn_deploy.synthesis.fonts import write_font_manifest
 from crnn_deploy.training import state
@@ -30,6 +32,7 @@ from crnn_deploy.training.copies import is_asynchronous, on_device
 from crnn_deploy.training.data import (
     BatchStream,
     TrainingBatch,
+    TrainingDataInvalid,
     batches_from,
     faces_of,
     open_source,
@@ -40,6 +43,7 @@ from crnn_deploy.training.journal import Journal
 from crnn_deploy.training.learner import Learner
 from crnn_deploy.training.model import Model, build, train_mode
 from crnn_deploy.training.optimize import factor
+from crnn_deploy.training.survey import survey
 from crnn_deploy.training.validate import validate
 
 __all__ = ["Outcome", "PrecisionImpossible", "RunExists", "train"]
@@ -68,10 +72,18 @@ class Outcome:
     scores: Mapping[str, Score]  # of the last validation
 
 
-def train(config: Config, *, resume: bool = False, until: float | None = None) -> Outcome:
+def train(
+    config: Config,
+    *,
+    resume: bool = False,
+    until: float | None = None,
+    told: Callable[[str], object] = lambda line: None,
+) -> Outcome:
     """Train until the last step, a signal, or the end of the time. Under torchrun, every process calls it.
 
     until: when it should have ended, as `time.monotonic` says it; one step is done in any case
+    told: called, in the first process, with a line for each source of images on disk: how many of its
+        samples are used, and why the others are not
     Raises RunExists, ResumeImpossible, PrecisionImpossible, TrainingDiverged in the first process, and what
     opening data and checkpoints raises.
     """
@@ -85,7 +97,12 @@ def train(config: Config, *, resume: bool = False, until: float | None = None) -
         torch.manual_seed(config.seed)
         model = build(config)
         material = stack.enter_context(unpacked(config.font_pack)) if config.font_pack else None
-        sources = open_sources(config, model.manifest.alphabet, material)
+        first_told = told if rank == 0 else (lambda line: None)
+        sources = open_sources(config, model.manifest.alphabet, material, first_told)
+        if not _surveyed(
+            config, [dataset for dataset, _ in sources], model.manifest, told, rank, world, device
+        ):
+            return Outcome(0, False, False, {})
         if config.qat is not None:
             # on the images of the first process, so that all have the same ranges
             first = batches_from(BatchStream(sources, model.manifest, config), 0, _MEASURED, config.window, 0)
@@ -218,11 +235,7 @@ class _Run:
 
     def _agreed(self, *flags: bool) -> list[bool]:
         """Of each flag, whether any process has it."""
-        if self.world == 1:
-            return list(flags)
-        told = torch.tensor([float(flag) for flag in flags], device=self.device)
-        distributed.all_reduce(told)
-        return [count > 0 for count in told.tolist()]
+        return _of_any(flags, self.world, self.device)
 
     def _not_finite(self, rate: float) -> str | None:
         """What is wrong with the state that is about to be kept; None where nothing is."""
@@ -270,6 +283,48 @@ class _Run:
             world=self.world,
         )
         self._kept = self.step
+
+
+def _of_any(flags: Sequence[bool], world: int, device: torch.device) -> list[bool]:
+    """Of each flag, whether any process has it."""
+    if world == 1:
+        return list(flags)
+    told = torch.tensor([float(flag) for flag in flags], device=device)
+    distributed.all_reduce(told)
+    return [count > 0 for count in told.tolist()]
+
+
+def _surveyed(
+    config: Config,
+    datasets: Sequence[Labelled | SyntheticDataset],
+    manifest: Manifest,
+    told: Callable[[str], object],
+    rank: int,
+    world: int,
+    device: torch.device,
+) -> bool:
+    """Whether so much of every source on disk can be trained on as `max_dropped` says.
+
+    The first process looks, and raises TrainingDataInvalid where it is not so.
+    """
+    refused: list[str] = []
+    for at, dataset in enumerate(datasets if rank == 0 else ()):
+        if isinstance(dataset, SyntheticDataset):
+            continue
+        found = survey(dataset, manifest, ignore_case=config.ignore_case)
+        line = f"train.{at} {config.train[at].path}: {found.told()}"
+        if found.share > config.max_dropped or found.share == 1:
+            refused.append(line)
+        else:
+            told(line)
+    [none] = _of_any([bool(refused)], world, device)
+    if refused:
+        raise TrainingDataInvalid(
+            f"{'; '.join(refused)}; more than max_dropped={config.max_dropped:g} of a source would be left "
+            "out: mend it (crnn-deploy dataset check names every sample), or train on the rest with a higher "
+            "max_dropped"
+        )
+    return not none
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from crnn_deploy.datasets import Sample
+from crnn_deploy.datasets import Dataset, Sample, record
 from crnn_deploy.errors import CrnnDeployError
 from crnn_deploy.runtime.images.pixels import read_image
 from crnn_deploy.synthesis.font_pack import unpacked
@@ -20,7 +20,7 @@ from crnn_deploy.training.config import Config
 from crnn_deploy.training.data import BatchStream, TrainingDataInvalid, open_sources
 from crnn_deploy.training.model import build
 
-__all__ = ["contact_sheet", "training_samples"]
+__all__ = ["contact_sheet", "shown", "training_samples"]
 
 _WIDTH = 1600  # pixels of the sheet
 _HEIGHT = 40  # of an image in it
@@ -50,6 +50,14 @@ def contact_sheet(samples: Iterable[Sample], faces: list[Face]) -> NDArray[np.ui
             sheet[top : top + height, left : left + cell.shape[1]] = cell
             left += cell.shape[1] + _GAP
     return sheet
+
+
+def shown(dataset: Dataset, index: int) -> Sample:
+    """A sample for `contact_sheet`; of one that is not whole, the reason stands in its label's place."""
+    one = record(dataset, index)
+    if isinstance(one, Sample):
+        return one
+    return Sample(np.full((_HEIGHT, 2 * _HEIGHT), 160, np.uint8), str(one), one.name)
 
 
 def training_samples(config: Config) -> Iterator[Sample]:

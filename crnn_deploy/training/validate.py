@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from crnn_deploy.datasets import Dataset, Sample
+from crnn_deploy.datasets import Dataset, RecordInvalid, Sample, record
 from crnn_deploy.errors import CrnnDeployError
+from crnn_deploy.evaluation.evaluate import failure_reason
 from crnn_deploy.evaluation.metrics import Score, score
 from crnn_deploy.runtime.decoding import ctc
 from crnn_deploy.runtime.decoding.ctc import Frames, Text
@@ -55,6 +56,8 @@ def validate(
 ) -> dict[str, Score]:
     """Read every image of every dataset; leaves the module in evaluation mode.
 
+    A sample that is not whole or whose image cannot be read counts as wrong, and the journal names it.
+
     ignore_case: truths are lowered, as the labels were
     ended: asked between two chunks of images; once it says so nothing more is read, and there are no scores
     """
@@ -62,11 +65,13 @@ def validate(
     recognizer = Recognizer(backend, batch=_BATCH)
     scores = {}
     for name, dataset in datasets.items():
-        total = Score()
+        total, failures = Score(), list[str]()
         for start in range(0, len(dataset), _CHUNK):
             if ended():
                 return {}
-            samples = [dataset[i] for i in range(start, min(start + _CHUNK, len(dataset)))]
+            records = [record(dataset, i) for i in range(start, min(start + _CHUNK, len(dataset)))]
+            samples = [one for one in records if isinstance(one, Sample)]
+            broken = [one for one in records if isinstance(one, RecordInvalid)]
             texts = recognizer.try_read([sample.image for sample in samples])
             total += score(
                 (
@@ -75,10 +80,17 @@ def validate(
                 )
                 for sample, text in zip(samples, texts, strict=True)
             )
+            total += score(("", None) for _ in broken)
+            failures += map(str, broken)
+            failures += (
+                failure_reason(sample.name, text)
+                for sample, text in zip(samples, texts, strict=True)
+                if not isinstance(text, Text)
+            )
             if start == 0:
                 journal.readings(step, name, [_reading(backend, sample) for sample in samples[:_SHOWN]])
         scores[name] = total
-        journal.validated(step, name, total)
+        journal.validated(step, name, total, failures)
     return scores
 
 

@@ -18,7 +18,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crnn_deploy.datasets import Dataset, DatasetInvalid, DatasetNotFound, open_dataset
+from crnn_deploy.datasets import (
+    Dataset,
+    DatasetInvalid,
+    DatasetNotFound,
+    RecordInvalid,
+    open_dataset,
+)
 from crnn_deploy.datasets.labels import UNUSABLE, characters_alphabet, read_characters
 from crnn_deploy.errors import CrnnDeployError
 from crnn_deploy.runtime.images.pixels import ImageNotFound, read_image
@@ -323,8 +329,7 @@ def broken(**changes: bytes | None) -> dict[str, bytes]:
         (broken(num_samples=b"1e3"), "num-samples is b'1e3'"),
         (broken(num_samples=b"9" * 5000), "num-samples is b'999"),
         (broken(num_samples=b"1000000000000"), "num-samples says 1000000000000, but it has 5 entries"),
-        (broken(num_samples=b"3"), "num-samples says 3, but there is no image-000000003"),
-        (broken(label_000000002=None), "num-samples says 2, but there is no label-000000002"),
+        (broken(num_samples=b"3"), "num-samples says 3, but there is no label-000000003"),
     ],
 )
 def test_an_lmdb_that_is_broken_as_a_whole(tmp_path: Path, values: dict[str, bytes], message: str) -> None:
@@ -340,6 +345,8 @@ def test_an_lmdb_that_is_broken_as_a_whole(tmp_path: Path, values: dict[str, byt
         (broken(image_000000001=None), "image-000000001 is missing, of 2 samples"),
         (broken(label_000000001=None), "label-000000001 is missing, of 2 samples"),
         (broken(label_000000001=b"\xff"), "label-000000001 is not UTF-8"),
+        (broken(image_000000002=None), "image-000000002 is missing, of 2 samples"),
+        (broken(label_000000002=None), "label-000000002 is missing, of 2 samples"),
     ],
 )
 def test_a_sample_that_is_broken_leaves_the_others(
@@ -347,10 +354,13 @@ def test_a_sample_that_is_broken_leaves_the_others(
 ) -> None:
     path = write_lmdb(tmp_path / "x.lmdb", values)
     dataset = open_dataset(path)
-    assert dataset[1].text == "b"
-    with pytest.raises(DatasetInvalid) as caught:
-        dataset[0]
-    assert str(caught.value) == f"{path}: {message}"
+    at = int("000000002" in message)
+    assert dataset[1 - at].text == dataset.glance(1 - at) == "ba"[at]
+    for read in (dataset.__getitem__, dataset.glance):
+        with pytest.raises(RecordInvalid) as caught:
+            read(at)
+        assert str(caught.value) == f"{path}: {message}"
+        assert caught.value.name == f"{path} {message.split()[0]}"
 
 
 @pytest.mark.parametrize("keep", [0, 100, 4096, 8192, 0.5, -1])

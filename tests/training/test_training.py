@@ -567,7 +567,7 @@ def test_unusable_data_ends_in_one_line(workers: int, plain: dict[str, Any], tmp
     unknown = {**plain, "alphabet": {"string": "abc"}, "workers": workers}
     impossible = {"synthetic": {"kinds": {"word": 1}, "folders": [FONTS]}}
     for content, told in (
-        (unknown, "of 9 training images only 0"),
+        (unknown, "0 of 12 samples are used; dropped: 12 characters outside the alphabet"),
         ({**plain, "train": [impossible], "workers": workers}, "cannot write texts of kind 'word'"),
     ):
         path.write_text(yaml.safe_dump({**content, "out": str(tmp_path / f"{len(told)}")}))

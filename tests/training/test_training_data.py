@@ -102,7 +102,7 @@ def test_labels_stand_beside_their_images() -> None:
         assert digits == "".join(one.texts)
 
 
-def test_what_cannot_be_trained_on_is_left_out() -> None:
+def test_in_the_place_of_what_cannot_be_trained_on_stands_another() -> None:
     bad = [
         Sample(b"no image", "1", "unreadable"),
         Sample("/absent.png", "1", "absent"),
@@ -116,12 +116,34 @@ def test_what_cannot_be_trained_on_is_left_out() -> None:
         Sample(np.zeros((8, 24), np.uint8), "11234", "five and a blank"),
     ]
     stream = stream_of([*bad, *good], batch=4, window=2)
-    texts = [text for one in stream[0] for text in one.texts]
-    assert sorted(texts) == ["11234", "123456"]
-    with pytest.raises(TrainingDataInvalid, match=r"of 8 training images only 1 can be .* dataset check"):
-        _ = stream_of([*bad, bad[0], good[0]], batch=4, window=2)[0]
+    assert [len(one.texts) for one in stream[0]] == [4, 4]
+    assert {text for one in stream[0] for text in one.texts} == {"11234", "123456"}
+    assert [one.texts for one in stream[0]] == [one.texts for one in stream[0]]
+    with pytest.raises(TrainingDataInvalid, match=r"none of the 7 images of train\.0 can .* dataset check"):
+        _ = stream_of([*bad, bad[0]], batch=4, window=2)[0]
     with pytest.raises(TrainingDataInvalid, match="empty"):
         stream_of([])
+
+
+@given(st.integers(1, 12), st.sets(st.integers(0, 11)), st.integers(1, 3), st.integers(1, 3))
+@settings(deadline=None, max_examples=40)
+def test_batches_stay_full_and_the_sound_samples_stay_where_they_were(
+    batch: int, broken: set[int], window: int, world: int
+) -> None:
+    whole = numbered(12)
+    if len(broken) == 12:
+        broken.pop()
+    torn = [Sample(b"", s.text, s.name) if at in broken else s for at, s in enumerate(whole)]
+    for rank in range(world):
+        size = {"batch": batch, "window": window, "rank": rank, "world": world}
+        texts = [
+            [text for _, text, _ in stream_of(samples, **size).samples(at)]
+            for samples in (whole, torn)
+            for at in range(3)
+        ]
+        for before, after in zip(texts[:3], texts[3:], strict=True):
+            assert len(before) == len(after) and not {int(text) for text in after} & broken
+            assert all(a == b for a, b in zip(before, after, strict=True) if int(a) not in broken)
 
 
 def drawn(**synthetic: Any) -> DataConfig:

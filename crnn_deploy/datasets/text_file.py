@@ -1,0 +1,98 @@
+"""Files of labels as text: their encoding, their lines, and what is no text at all."""
+
+from __future__ import annotations
+
+import codecs
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import islice
+from typing import TextIO
+
+from crnn_deploy.datasets import MOST_LINE, DatasetInvalid
+from crnn_deploy.files import LineTooLong, lines, open_regular
+
+__all__ = ["decoded", "first_lines", "opened_text"]
+
+_HEAD = 4096  # bytes that tell the encoding
+_PARQUET = (
+    "a table of Hugging Face with its images inside; write them as files beside a metadata.csv of file_name "
+    "and text, such as with datasets.load_dataset and image.save"
+)
+_OTHERS = {  # what files begin with that people take for labels, and what to do
+    b"PAR1": f"Parquet, {_PARQUET}",
+    b"ARROW1": f"Arrow, {_PARQUET}",
+    b"PK\x03\x04": "a ZIP file or an Excel workbook; unpack it, or save the sheet as CSV in UTF-8",
+    b"\x1f\x8b": "packed with gzip; unpack it",
+    b"MATLAB": "a MATLAB file; write its names and texts as CSV",
+    b"\x89HDF": "an HDF5 file; write its images as files and its texts as CSV",
+    b"SQLite format 3": "an SQLite database; write its names and texts as CSV",
+    b"<?xml": "XML; write its names and texts as CSV",
+    b"\x89PNG": "an image; name the file of labels or the folder",
+    b"\xff\xd8\xff": "an image; name the file of labels or the folder",
+    b"%PDF": "a PDF; name a file of labels",
+}
+
+
+@contextmanager
+def opened_text(path: str) -> Iterator[TextIO]:
+    """A text in UTF-8, or in UTF-16 with a byte order mark; only a line feed ends a line.
+
+    Raises DatasetInvalid, for what is wrong while it is read too.
+    """
+    encoding = "utf-8-sig"
+    try:
+        with open_regular(path) as file:
+            head = file.read(_HEAD)
+            encoding = _encoding(path, head)
+            file.seek(0)
+            with io.TextIOWrapper(file, encoding=encoding, newline="\n") as text:
+                yield text
+    except LineTooLong as error:
+        raise DatasetInvalid(path, f"{error}; it is no file of labels") from None
+    except UnicodeDecodeError:
+        raise _not_text(path, encoding) from None
+    except OSError as error:
+        raise DatasetInvalid(path, f"cannot be read: {error.strerror}") from None
+
+
+def decoded(path: str, data: bytes) -> str:
+    """The text of a whole file. Raises DatasetInvalid."""
+    encoding = _encoding(path, data[:_HEAD])
+    try:
+        return data.decode(encoding)
+    except UnicodeDecodeError:
+        raise _not_text(path, encoding) from None
+
+
+def first_lines(path: str, most: int) -> list[str]:
+    """The first lines that are not empty, without their ends. Raises DatasetInvalid."""
+    with opened_text(path) as file:
+        stripped = (line.rstrip("\r\n") for line in lines(file, MOST_LINE))
+        return list(islice((line for line in stripped if line.strip()), most))
+
+
+def _encoding(path: str, head: bytes) -> str:
+    for beginning, name in _OTHERS.items():
+        if head.startswith(beginning):
+            raise DatasetInvalid(path, f"is no file of labels but {name}")
+    if head.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
+        raise DatasetInvalid(path, "is UTF-32; convert it: iconv -f UTF-32 -t UTF-8")
+    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "utf-16"
+    if len(head) >= 8 and (0 in head[:8]):
+        order = "LE" if head[1:8:2].count(0) >= head[0:8:2].count(0) else "BE"
+        raise DatasetInvalid(
+            path,
+            f"is not UTF-8: it holds NUL characters; if it is UTF-16, convert it: iconv -f UTF-16{order} "
+            "-t UTF-8",
+        )
+    return "utf-8-sig"
+
+
+def _not_text(path: str, encoding: str) -> DatasetInvalid:
+    if encoding == "utf-16":
+        return DatasetInvalid(path, "begins as UTF-16 and is not; save it as UTF-8")
+    return DatasetInvalid(
+        path, "is not UTF-8; convert it, such as: iconv -f GBK -t UTF-8 (from Excel: save as CSV UTF-8)"
+    )

@@ -1,0 +1,243 @@
+"""Label files as other tools write them: read, or refused with what to do."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import lmdb
+import pytest
+from click.testing import CliRunner
+
+from crnn_deploy.cli.main import main
+from crnn_deploy.datasets import DatasetInvalid, RecordInvalid, open_dataset
+
+Rows = list[tuple[str, str]]
+
+
+def written(folder: Path, name: str, text: str | bytes, encoding: str = "utf-8") -> str:
+    path = folder / name
+    path.write_bytes(text if isinstance(text, bytes) else text.encode(encoding))
+    return str(path)
+
+
+def rows(path: str, folder: Path) -> Rows:
+    dataset = open_dataset(path)
+    samples = [dataset[at] for at in range(len(dataset))]
+    return [(os.path.relpath(str(one.image), folder), one.text) for one in samples]
+
+
+MMOCR = {"metainfo": {"dataset_type": "TextRecogDataset", "task_name": "textrecog"}}
+
+
+def mmocr_item(row: tuple[str, str]) -> dict[str, Any]:
+    return {"img_path": row[0], "instances": [{"text": row[1]}]}
+
+
+TWO = [("a.png", "one, two"), ("sub/b.png", 'say "x"')]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        # mmocr 0.x, Hugging Face's metadata.jsonl, a list of objects
+        ("train.txt", "\n".join(json.dumps({"filename": n, "text": t}) for n, t in TWO)),
+        ("m.jsonl", "\r\n\r\n".join(json.dumps({"file_name": n, "text": t}) for n, t in TWO)),
+        ("l.json", json.dumps([{"image": n, "label": t, "id": 1} for n, t in TWO])),
+        ("l.json", "".join(json.dumps({"path": n, "gt": t}) + "\n" for n, t in TWO)),
+        ("l.txt", json.dumps([{"path": n, "text": t} for n, t in TWO], indent=1)),
+        # mmocr 1.x
+        ("t.json", json.dumps({**MMOCR, "data_list": [*map(mmocr_item, TWO)]})),
+        # ICDAR's Robust Reading, with and without space, escaped or not; MLT's script
+        ("gt.txt", 'a.png, "one, two"\r\nsub/b.png, "say \\"x\\""\r\n'),
+        ("gt.txt", 'a.png,"one, two"\nsub/b.png , "say "x""\n'),
+        ("gt.txt", 'a.png,Latin,one, two\nsub/b.png,Symbols,say "x"\n'),
+        # tables: Excel's in German, with its line before the table, tabs in .csv, a header in .txt
+        ("e.csv", 'filename;text\r\na.png;one, two\r\nsub/b.png;"say ""x"""\r\n'),
+        ("e.csv", 'sep=;\r\na.png;one, two\r\nsub/b.png;"say ""x"""\r\n'),
+        ("e.csv", 'a.png;one, two\nsub/b.png;"say ""x"""\n'),
+        ("e.csv", 'filename\ttext\na.png\tone, two\nsub/b.png\t"say ""x"""\n'),
+        ("e.csv", 'FILENAME,IDENTITY\na.png,"one, two"\nsub/b.png,"say ""x"""\n'),
+        ("e.txt", 'image,text\na.png,"one, two"\nsub/b.png,"say ""x"""\n'),
+        ("e.txt", 'a.png,"one, two"\nsub/b.png,"say ""x"""\n'.replace('"one', '"one')),
+        # EasyOCR's trainer splits at the first comma alone
+        ("labels.csv", 'filename,words\na.png,one, two\nsub/b.png,say "x"\n'),
+        # PaddleOCR, and Windows
+        ("rec_gt.txt", 'a.png\tone, two\nsub/b.png\tsay "x"\n'),
+        ("w.txt", 'a.png\tone, two\r\nsub\\b.png\tsay "x"\r\n'),
+        ("w.csv", 'filename,text\na.png,"one, two"\nsub\\b.png,"say ""x"""\n'),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_a_file_of_labels_as_others_write_it(name: str, text: str, encoding: str, tmp_path: Path) -> None:
+    if name == "e.txt" and text.startswith("a.png"):
+        text = text.replace('""x""', '\\"x\\"')  # a quote after the comma is ICDAR's
+    assert rows(written(tmp_path, name, text, encoding), tmp_path) == TWO
+
+
+def test_several_images_of_one_text(tmp_path: Path) -> None:
+    text = '["a.png", "b.png"]\tone\n[c].png\ttwo\n'
+    path = written(tmp_path, "train.txt", text)
+    assert rows(path, tmp_path) == [("a.png", "one"), ("b.png", "one"), ("[c].png", "two")]
+
+
+@pytest.mark.parametrize("index", ["", " 45484"])
+def test_mjsynth_says_its_texts_in_the_names(index: str, tmp_path: Path) -> None:
+    lines = [f"./2425/1/115_Lube_45484.jpg{index}", f"./1/2/3_It's_45484.jpg{index}"]
+    assert rows(written(tmp_path, "annotation_train.txt", "\n".join(lines)), tmp_path) == [
+        ("2425/1/115_Lube_45484.jpg", "Lube"),
+        ("1/2/3_It's_45484.jpg", "It's"),
+    ]
+
+
+def test_a_backslash_that_is_one_stays(tmp_path: Path) -> None:
+    path = written(tmp_path, "l.txt", "a\\b.png x\n")
+    (tmp_path / "a\\b.png").touch()
+    assert rows(path, tmp_path) == [("a\\b.png", "x")]
+
+
+def test_texts_beside_images_as_of_tesstrain_and_calamari(tmp_path: Path) -> None:
+    for name in ("a.png", "b.bin.png", "c.nrm.png", "c.png", "d.tif", "untold.png"):
+        (tmp_path / name).touch()
+    for name, text in (("a", "one\n"), ("b", "two\r\n"), ("c", " three "), ("d", "\ufeffé"), ("gone", "x")):
+        written(tmp_path, f"{name}.gt.txt", text)
+    written(tmp_path, "two.gt.txt", "one\ntwo\n")
+    said: list[str] = []
+    dataset = open_dataset(str(tmp_path), told=said.append)
+    found = {os.path.basename(str(dataset[at].image)): dataset[at].text for at in range(len(dataset) - 1)}
+    assert found == {
+        **{"a.png": "one", "b.bin.png": "two", "c.png": " three ", "d.tif": "é", "gone.png": "x"}
+    }
+    assert [line for line in said if "1 images have no text beside them" in line]
+    with pytest.raises(RecordInvalid, match=r"two\.gt\.txt holds 2 lines; the text of an image is one"):
+        dataset[5]
+    with pytest.raises(RecordInvalid, match=r"gone\.png is missing"):
+        dataset.glance(4)
+    assert dataset.glance(0) == "one"
+
+
+def test_pairs_of_txt_and_image_are_told_from_a_file_of_labels(tmp_path: Path) -> None:
+    (tmp_path / "a.png").touch()
+    written(tmp_path, "a.txt", "one two")
+    said: list[str] = []
+    assert open_dataset(str(tmp_path), told=said.append)[0].text == "one two"
+    assert len(said) == 1 and "read as kind beside" in said[0]
+    written(tmp_path, "a.txt", "a.png label")
+    assert open_dataset(str(tmp_path))[0].text == "label"
+    (tmp_path / "b.jpg").touch()
+    written(tmp_path, "b.txt", "two")
+    assert [open_dataset(str(tmp_path))[at].text for at in range(2)] == ["a.png label", "two"]
+    written(tmp_path, "labels.txt", "a.png other")
+    assert open_dataset(str(tmp_path))[0].text == "other"
+    assert open_dataset(str(tmp_path), kind="beside")[1].text == "two"
+
+
+def lmdb_of(path: Path, values: dict[str, str]) -> str:
+    with lmdb.open(str(path), map_size=2**22) as environment, environment.begin(write=True) as transaction:
+        for key, value in values.items():
+            transaction.put(key.encode(), value.encode())
+    return str(path)
+
+
+@pytest.mark.parametrize("form", ["{:09d}", "{:07d}", "{:08d}", "{:010d}", "{:d}"])
+@pytest.mark.parametrize("first", [0, 1])
+@pytest.mark.parametrize("mark", ["-", "_", ""])
+@pytest.mark.parametrize("count", ["num-samples", "num_samples", "nSamples"])
+def test_keys_of_another_width_or_count(form: str, first: int, mark: str, count: str, tmp_path: Path) -> None:
+    values = {count: "12\n"}
+    for at in range(12):
+        number = form.format(at + first)
+        values |= {f"image{mark}{number}": f"i{at}", f"label{mark}{number}": f"t{at}"}
+    dataset = open_dataset(lmdb_of(tmp_path / "x.lmdb", values))
+    expected = [(f"i{at}".encode(), f"t{at}") for at in range(12)]
+    assert [(dataset[at].image, dataset[at].text) for at in range(12)] == expected
+    assert dataset[3].name.endswith(f"image{mark}{form.format(3 + first)}")
+
+
+def test_one_sample_too_many_is_no_matter_of_taste(tmp_path: Path) -> None:
+    values = {"num-samples": "2"} | {
+        f"{name}-{at:09d}": "x" for name in ("image", "label") for at in range(3)
+    }
+    with pytest.raises(DatasetInvalid, match=r"go from label-000000000 to label-000000002; set num-samples"):
+        open_dataset(lmdb_of(tmp_path / "x.lmdb", values))
+
+
+DETECTED = {**MMOCR, "data_list": [{"img_path": "a", "instances": [{"text": "x", "bbox": [1, 2, 3, 4]}]}]}
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "told"),
+    [
+        ("Label.txt", 'a.png\t[{"transcription": "x", "points": []}]', "line 1: is a label of text detec"),
+        ("gt_img_1.txt", "377,117,463,117,465,130,378,130,Genaxis", "corners of a box"),
+        ("gt.txt", '38, 43, 920, 215, "Tiredness"', "corners of a box"),
+        ("l.json", json.dumps({"images": [], "annotations": []}), "COCO"),
+        ("l.json", json.dumps({"a.png": {"polygons": []}}), "of text detection"),
+        ("l.json", json.dumps(DETECTED), "data_list 0: has 1 instances, as labels of text detection"),
+        ("l.json", json.dumps({**MMOCR, "data_list": [{"img_path": "a"}]}), "data_list 0: has no list"),
+        ("l.jsonl", '{"filename": "a", "text": "x"}\n{"filename": "b"}', "line 2: 'text' is missing"),
+        ("l.jsonl", '{"filename": "a", "text": 7}', "line 1: 'text' is int, not a text in quotes"),
+        ("l.jsonl", '{"filename": "a", "text": "x"}\nnone', "line 2: is not JSON"),
+        ("l.jsonl", '{"image": {"bytes": "x"}, "text": "x"}', "line 1: 'image' holds the image itself"),
+        ("l.jsonl", '{"url": "x", "text": "x"}', "line 1: its keys, url, text, need one of"),
+        ("gt.txt", 'a.png, "x"\nb.png', "line 2: is not a name, a comma and a text"),
+        ("t.parquet", b"PAR1....PAR1", "Parquet"),
+        ("t.arrow", b"ARROW1\0\0", "Arrow"),
+        ("t.txt", b"PK\x03\x04....", "Excel"),
+        ("t.csv", b"PK\x03\x04....", "Excel"),
+        ("t.xml", '<?xml version="1.0"?>', "XML"),
+        ("t.mat", b"MATLAB 5.0 MAT-file", "MATLAB"),
+        ("t.txt", "a.png one".encode("utf-16-le"), "iconv -f UTF-16LE"),
+        ("t.csv", "a.png,one".encode("utf-16-be"), "iconv -f UTF-16BE"),
+        ("t.txt", "a.png one".encode("utf-32"), "iconv -f UTF-32"),
+        ("t.csv", "filename;text\na.png;é".encode("cp1252"), "is not UTF-8"),
+        ("t.txt", b"a.png one\rb.png two\r", "CR alone"),
+        ("t.txt", "a.png|one\nb.png|two", None),
+        ("t.txt", "a.png\nb.png", "no line has a text"),
+    ],
+)  # fmt: skip
+def test_what_is_refused_says_what_it_is(
+    name: str, text: str | bytes, told: str | None, tmp_path: Path
+) -> None:
+    path = written(tmp_path, name, text)
+    if told is None:
+        assert rows(path, tmp_path) == [("a.png", "one"), ("b.png", "two")]
+        return
+    with pytest.raises(DatasetInvalid) as caught:
+        open_dataset(path)
+    assert told in str(caught.value) and str(caught.value).startswith(f"{path}: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_of_parquet_is_refused_with_the_way_out(tmp_path: Path) -> None:
+    written(tmp_path, "train-00000-of-00001.parquet", b"PAR1....PAR1")
+    with pytest.raises(DatasetInvalid, match=r"Parquet, a table of Hugging Face .* metadata\.csv"):
+        open_dataset(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ('a.png, "x"\n', "icdar"),
+        ('{"filename": "a.png", "text": "x"}\n', "objects"),
+        ("1/1_x_2.jpg 2\n", "mjsynth"),
+        ("a.png,x\n", "csv"),
+        ("a.png\tx\nb.png y\n", "tabs"),
+        ("a.png x\nb.png\ty\n", "names"),
+    ],
+)
+def test_the_command_line_says_which_of_two_kinds_it_took(text: str, kind: str, tmp_path: Path) -> None:
+    path = written(tmp_path, "l.txt", text)
+    result = CliRunner().invoke(main, ["dataset", "check", path])
+    assert result.stderr.startswith(f"{path}: read as kind {kind}: ")
+    result = CliRunner().invoke(main, ["dataset", "check", path, "--kind", kind])
+    assert "read as" not in result.stderr
+
+
+def test_what_was_told_before_says_nothing(tmp_path: Path) -> None:
+    said: list[str] = []
+    for text in ("a.png x\nb.png y, z\n", "a.png\tx\nb.png\ty\n", "my image.png x\n"):
+        open_dataset(written(tmp_path, "l.txt", text), told=said.append)
+    assert said == []
