@@ -13,6 +13,7 @@ from crnn_deploy.files import open_regular, parse_json
 __all__ = ["Told", "delimiter_of", "kind_of", "labels_in"]
 
 _LOOKED_AT = 20  # lines
+_BEGINNING = 1000  # characters of a line that patterns see: names are shorter
 _SUFFIXES: dict[str, Kind] = {
     **{".lmdb": "lmdb", ".mdb": "lmdb"},
     **{".csv": "csv", ".tsv": "tsv", ".json": "doctr", ".jsonl": "objects", ".ndjson": "objects"},
@@ -28,7 +29,7 @@ _ICDAR_MLT = re.compile(rf"\s*{_IMAGE}\s*,\s*(?:{_SCRIPTS})\s*,", re.IGNORECASE)
 _DELIMITED = re.compile(rf"\"?(?:{_IMAGE})\"?([,;|\t])", re.IGNORECASE)
 _HEADER = re.compile(r"\"?(?:file_?name|image|path|img_path|image_path|name)\"?([,;|])", re.IGNORECASE)
 _MJSYNTH = re.compile(r"(?:\S*/)?\d+_[^_/\s]+_(\d+)\.jpg(?: \1)?\Z", re.IGNORECASE)
-_BOXES = re.compile(r"(?:-?\d+(?:\.\d+)?\s*[, ]\s*){4,8}\S")
+_BOXES = re.compile(r"(?: *-?\d+(?:\.\d+)? *,){4} *\S")
 
 
 class Told(NamedTuple):
@@ -55,16 +56,17 @@ def kind_of(path: str) -> Told:
     first = found[0] if found else ""
     if len(found) == 1 and "\r" in first:
         raise DatasetInvalid(path, "its lines end in CR alone; convert them: tr '\\r' '\\n' < FILE > NEW")
+    begins = first[:_BEGINNING]
     if "\t" in first:
         plain = sum("\t" not in line for line in found)
         return Told("tabs", f"{plain} of its first {len(found)} lines have no tab" if plain else None)
     if _is_object(first) or re.match(r"\s*\[\s*(\{|$)", first):
         return Told("objects", "its lines are JSON")
-    if _ICDAR.match(first) or _ICDAR_MLT.match(first):
+    if _ICDAR.match(begins) or _ICDAR_MLT.match(begins):
         return Told("icdar", "its names end in a comma, as in ICDAR's files")
-    if _DELIMITED.match(first) or (_HEADER.match(first) and " " not in first.split(",")[0]):
+    if _DELIMITED.match(begins) or (_HEADER.match(begins) and " " not in begins.split(",")[0]):
         return Told("csv", "its first line has a delimiter after the name")
-    if _BOXES.match(first):
+    if _BOXES.match(begins):
         raise DatasetInvalid(
             path,
             "line 1 gives corners of a box, as labels of text detection do; cut the words out, label each",
@@ -86,6 +88,7 @@ def _is_object(line: str) -> bool:
 
 def delimiter_of(first: str) -> str:
     """The delimiter of a table, told from its first line; a comma where nothing tells."""
+    first = first[:_BEGINNING]
     if declared := re.fullmatch(r"\"?sep=(.)\"?", first.strip()):  # Excel's
         return declared[1]
     if named := _DELIMITED.match(first) or _HEADER.match(first):
