@@ -28,7 +28,7 @@ class RecipeUnclear(CrnnDeployError, ValueError):
         )
         super().__init__(
             f"{path}: these {family} weights fit {len(recipes)} recipes, and nothing in the file tells which "
-            f"they were trained for; name it with --recipe NAME: {shown}"
+            f"they were trained for; name it with --recipe NAME (start.recipe in a training): {shown}"
         )
 
 
