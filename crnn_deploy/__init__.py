@@ -1,7 +1,7 @@
 """From a CRNN checkpoint to the text of your images.
 
 >>> from crnn_deploy import Recognizer
->>> [text] = Recognizer().read(["word.png"])
+>>> text = Recognizer().read("word.png")
 
 Names are loaded when first asked for, so that importing the package costs nothing.
 """

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
-from io import TextIOWrapper
+from io import BufferedWriter, FileIO, TextIOWrapper
+
+TYPE_CHECKING = False  # as in the package's own module
+if TYPE_CHECKING:
+    from typing import Any
 
 __all__ = ["run"]
 
@@ -24,7 +29,9 @@ def run() -> None:
     try:
         main(prog_name="crnn-deploy", obj=answer_signals)
     except OSError as error:  # of --help and --version, which are no command
-        sys.exit(f"Error: {error}")
+        reason = "it is closed" if error.errno == errno.EBADF else error.strerror or error
+        print(f"Error: cannot write stdout: {reason}", file=sys.stderr)
+        sys.exit(2)
     finally:
         _let_go_of_streams()
 
@@ -38,12 +45,22 @@ def _let_go_of_streams() -> None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
+class _Messages(FileIO):
+    """Stderr, which no run depends on: what a full disk or a reader that has gone does not take is lost."""
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data) or len(data)
+        except OSError:
+            return len(data)
+
+
 def _open_streams() -> None:
     """Standard streams that are closed are opened, lest a file that is opened later takes their number.
 
-    Input is empty then, messages are lost, and what writes to the output fails.
+    Messages are lost then. Input and output are opened the wrong way round, so that what needs them fails.
     """
-    for number, mode in enumerate((os.O_RDONLY, os.O_RDONLY, os.O_WRONLY)):
+    for number, mode in enumerate((os.O_WRONLY, os.O_RDONLY, os.O_WRONLY)):
         try:
             os.fstat(number)
         except OSError:
@@ -52,8 +69,13 @@ def _open_streams() -> None:
         sys.stdin = os.fdopen(0, closefd=False)
     if sys.stdout is None:
         sys.stdout = TextIOWrapper(os.fdopen(1, "wb", buffering=0, closefd=False), write_through=True)
-    if sys.stderr is None:
-        sys.stderr = os.fdopen(2, "w", closefd=False)
+    given = sys.stderr
+    sys.stderr = TextIOWrapper(
+        BufferedWriter(_Messages(2, "w", closefd=False)),
+        None if given is None else given.encoding,
+        errors="backslashreplace",
+        line_buffering=True,
+    )
 
 
 if __name__ == "__main__":

@@ -101,6 +101,7 @@ _OF_ONNX = Use("of .onnx files", _RUN)
 _OF_ENGINES = Use("of .engine files", _ENGINE)
 _OF_CHECKPOINTS = Use("of checkpoints", _TORCH)
 _FROM_LMDB = Use("of an LMDB", _all("lmdb"))
+_YAML = Use("with an alphabet in YAML", _all("PyYAML"))
 _KENLM = Use("with a binary --lm", _all("KenLM"))
 _BEAM = Use("with --decoder beam at full speed", _all("numba"))
 
@@ -118,6 +119,7 @@ COMMANDS = {
     "export": Command(
         "crnn_deploy.cli.export:export",
         (*_BASE, *_RUN, *_TORCH, *_all("ONNX", "onnxscript", "RapidFuzz")),
+        uses=(_YAML,),
     ),
     "build-engine": Command(
         "crnn_deploy.cli.build_engine:build_engine",
@@ -172,6 +174,7 @@ COMMANDS = {
     "describe": Command(
         "crnn_deploy.cli.describe:describe",
         (*_BASE, *_RUN, *_all("ONNX")),
+        uses=(_YAML,),
     ),
     "set-decoding": Command(
         "crnn_deploy.cli.set_decoding:set_decoding",

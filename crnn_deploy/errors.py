@@ -113,14 +113,20 @@ class ManifestInvalid(CrnnDeployError, ValueError):
         super().__init__(f"the manifest is not valid: {reason}")
 
 
+_HINTS = {  # by how many classes more there are than characters; a fit has one
+    2: " (PaddleOCR adds a space behind those of its dictionary)",
+    0: " (the blank is none of them)",
+}
+
+
 class AlphabetMismatch(CrnnDeployError, ValueError):
     """The alphabet plus the blank is not what the network puts out."""
 
     def __init__(self, tokens: int, classes: int) -> None:
         super().__init__(
             f"the alphabet has {tokens} characters, so {tokens + 1} classes with the blank, "
-            f"but the network puts out {classes}; "
-            f"pass the {classes - 1} characters it was trained on with --alphabet"
+            f"but the network puts out {classes}; pass the {classes - 1} characters it was trained on with "
+            f"--alphabet{_HINTS.get(classes - tokens, '')}"
         )
 
 

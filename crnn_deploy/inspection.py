@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -54,8 +53,9 @@ def _onnx_facts(path: Path) -> dict[str, Any]:
 
 
 def _checkpoint_facts(path: Path, settings: CheckpointSettings) -> dict[str, Any]:
+    from crnn_deploy.export.layout import accepts_any_width
     from crnn_deploy.export.pytorch import flops
-    from crnn_deploy.export.reference import accepts_any_width, open_reference
+    from crnn_deploy.export.reference import open_reference
 
     reference = open_reference(path, settings)
     manifest, module = reference.manifest, reference.module
@@ -129,9 +129,11 @@ def _manifest_facts(manifest: Manifest) -> dict[str, Any]:
         "blank": f"{manifest.blank} of {manifest.classes} classes",
         "input": f"{manifest.color}, {manifest.channels} x {manifest.height} x width",
         "interpolation": manifest.interpolation,
-        "width": asdict(manifest.width),
+        "grey": f"of colour by {manifest.grey}",
+        "width": manifest.width.to_plain(),
         "normalisation": f"mean {list(manifest.mean)}, std {list(manifest.std)}",
         "filters": [str(f) for f in manifest.filters],
+        "second reading": str(manifest.contrast or "none"),
         "time steps": f"(width + {manifest.steps.offset}) // {manifest.steps.stride}",
         "output": manifest.output,
         "decoding": {"decoder": manifest.decoding.decoder, **manifest.decoding.to_plain()},

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -24,13 +24,19 @@ __all__ = [
     "AdaptiveThreshold",
     "Clahe",
     "Color",
+    "Contrast",
     "Filter",
     "Fit",
+    "Grey",
     "Interpolation",
     "Manifest",
+    "MultipleOf",
+    "Order",
     "OutputKind",
+    "Resize",
     "Rounding",
     "StepRule",
+    "Tall",
     "WidthRule",
 ]
 
@@ -40,6 +46,7 @@ SCHEMA = 1
 # A manifest comes from a stranger, so every number in it has bounds, well beyond what published models have.
 MOST_WIDTH = 2**16  # pixels of the network's input; EasyOCR has 3,200
 _MOST_HEIGHT = 1024  # pixels; published models have 32 to 128
+_MOST_OFFSET = 2**19  # pixels; a network with 80 steps at each of 3,200 widths has 256,000
 _MOST_VALUES = 2**24  # of one input, 64 MB; EasyOCR has 204,800
 _MOST_LOGITS = 2**29  # of one image, 2 GB; 6,737 classes at 3,200 pixels have 5.4 million
 _MOST_TOKENS = 2**16  # of an alphabet; the longest published one has 18,385
@@ -48,6 +55,7 @@ _MOST_NUMBER = 1000.0  # of mean and std, which belong to values in 0-1
 _SMALLEST_STD = 1e-6  # the pixels are divided by it
 _MOST_ASPECT = 100.0  # and its reciprocal the least
 _MOST_BATCH = 2**12  # images
+_MOST_BETWEEN = 2**18  # pixels of a side between two resizes
 _MOST_CLIP = 1000.0  # beyond 8,000 OpenCV's counts of a large tile overflow; published recipes have 2
 _MOST_TILES = 64  # OpenCV holds a table for each of tiles x tiles, and crashes at 2**16; recipes have 8
 _MOST_BLOCK = 1023  # pixels; beyond 2,900 OpenCV's sums overflow
@@ -58,9 +66,27 @@ _MOST_TEXT = 2**22  # characters of the JSON text; the longest alphabet has 0.2 
 
 Color = Literal["gray", "rgb", "bgr"]
 Fit = Literal["stretch", "pad", "letterbox"]
-Rounding = Literal["floor", "nearest", "ceil"]
+Rounding = Literal["floor", "nearest", "ceil", "half-even"]
+Order = Literal["product", "ratio", "scale", "inverse"]
+MultipleOf = Literal["natural", "exact"]
+Resize = Literal["once", "height-first"]
+Tall = Literal["keep", "invert", "invert-pillow13"]
+Grey = Literal["opencv", "pillow", "decoder"]
 OutputKind = Literal["logits", "log-probs", "argmax"]
-Interpolation = Literal["nearest", "linear", "cubic", "area", "lanczos", "pillow-bilinear", "pillow-bicubic"]
+Interpolation = Literal[
+    "nearest",
+    "linear",
+    "cubic",
+    "area",
+    "lanczos",
+    "pillow-bilinear",
+    "pillow-bicubic",
+    "pillow-lanczos",
+    "pillow13-bilinear",
+    "pillow13-bicubic",
+    "pillow13-lanczos",
+    "torch-bilinear",
+]
 
 
 @dataclass(frozen=True)
@@ -102,12 +128,32 @@ _FILTERS: dict[str, type[Clahe] | type[AdaptiveThreshold]] = {
 
 
 @dataclass(frozen=True)
+class Contrast:
+    """A second reading of grey images that were read unsurely, with their contrast stretched (EasyOCR).
+
+    github.com/JaidedAI/EasyOCR recognition.py: below 0.1 (`contrast_ths`), target 0.5 (`adjust_contrast`).
+    """
+
+    below: float  # confidence, by EasyOCR's own measure, under which an image is read again
+    target: float  # contrast 0-1 under which its grey levels are stretched first
+
+    def __post_init__(self) -> None:
+        _need_numbers(0, 1, below=self.below, target=self.target)
+
+
+_LATER = ("order", "multiple_rounding", "multiple_of", "resize", "tall")  # of a width rule
+
+
+@dataclass(frozen=True)
 class WidthRule:
     """How wide an image is when the network sees it: a function of that image alone.
 
     A BiLSTM reads padding, so a width that depended on the neighbours in a batch would change the text.
     The *natural* width keeps the aspect ratio at the network's height; the *bucket* is the natural width
     rounded up to `multiple` and held between `minimum` and `maximum`. A fixed width has minimum == maximum.
+
+    The fields from `order` on follow a project to the pixel. A floating-point number that is a whole one but
+    for its last bit is rounded to another width, so the order of the operations counts.
     """
 
     minimum: int  # pixels
@@ -117,6 +163,11 @@ class WidthRule:
     pad: float | Literal["edge"] = 0.0  # grey level 0-255 of the padding, or repeat the last column
     aspect: float = 1.0  # natural width is multiplied by this (the 360CC models train at 280 -> 160)
     rounding: Rounding = "nearest"  # of the natural width
+    order: Order = "product"  # w x H / h; or H x (w / h), ratio; (H / h) x w, scale; H / (h / w), inverse
+    multiple_rounding: Rounding = "ceil"  # to the multiple
+    multiple_of: MultipleOf = "natural"  # which is rounded to the multiple: after or before `rounding`
+    resize: Resize = "once"  # or first to the height with the aspect kept, and then to the width
+    tall: Tall = "keep"  # of images higher than wide: their aspect, or EasyOCR's way (`between`)
 
     def __post_init__(self) -> None:
         _need_whole(1, MOST_WIDTH, minimum=self.minimum, maximum=self.maximum, multiple=self.multiple)
@@ -128,11 +179,24 @@ class WidthRule:
                 f"widths {self.minimum} and {self.maximum} are not multiples of {self.multiple}"
             )
         _need_one_of(Fit, fit=self.fit)
-        _need_one_of(Rounding, rounding=self.rounding)
+        _need_one_of(Rounding, rounding=self.rounding, multiple_rounding=self.multiple_rounding)
+        _need_one_of(Order, order=self.order)
+        _need_one_of(MultipleOf, multiple_of=self.multiple_of)
+        _need_one_of(Resize, resize=self.resize)
+        _need_one_of(Tall, tall=self.tall)
         if self.fit == "letterbox" and not (self.fixed and self.aspect == 1):
             raise ManifestInvalid("letterbox needs a fixed width and an aspect factor of 1")
+        if self.resize == "height-first" and self.fit != "stretch":
+            raise ManifestInvalid("resize height-first needs fit stretch")
+        if self.tall != "keep" and self.fit != "pad":
+            raise ManifestInvalid(f"tall {self.tall} needs fit pad")
         if self.pad != "edge" and not _is_number(self.pad, 0, _MOST_LEVEL):
             raise ManifestInvalid(f"padding {shown(self.pad)} is neither a grey level (0-255) nor 'edge'")
+
+    def to_plain(self) -> dict[str, Any]:
+        """Its fields by name; without those that earlier versions do not know, where nothing needs them."""
+        plain, defaults = asdict(self), {item.name: item.default for item in fields(self)}
+        return {name: value for name, value in plain.items() if name not in _LATER or value != defaults[name]}
 
     @property
     def fixed(self) -> bool:
@@ -140,15 +204,64 @@ class WidthRule:
 
     def natural(self, image_height: int, image_width: int, height: int) -> int:
         """Width in pixels that keeps the aspect ratio of an image at the network's `height`; at least 1."""
-        exact = image_width * height / image_height * self.aspect
-        if self.rounding == "nearest":
-            exact += 0.5
-        return max(1, math.ceil(exact) if self.rounding == "ceil" else math.floor(exact))
+        if self._inverts(image_height, image_width):
+            rows, _ = self._inverted(image_height, image_width, height)
+            return math.ceil(height * (height / rows))
+        return max(1, _rounded(self._exact(image_height, image_width, height), self.rounding))
+
+    def natural_height(self, image_height: int, image_width: int, width: int) -> int:
+        """Height in pixels that keeps the aspect ratio of an image at the network's `width`; at least 1."""
+        turned: dict[Order, Order] = {"ratio": "inverse", "inverse": "ratio"}
+        rule = replace(self, order=turned.get(self.order, self.order))
+        return rule.natural(image_width, image_height, width)
 
     def bucket(self, image_height: int, image_width: int, height: int) -> int:
         """Width in pixels of the network's input for an image of this size."""
-        natural = self.natural(image_height, image_width, height)
-        return min(self.maximum, max(self.minimum, -(-natural // self.multiple) * self.multiple))
+        exact: float
+        if self._inverts(image_height, image_width):
+            exact = height * (1.0 / (image_width / image_height))
+        elif self.multiple_of == "exact":
+            exact = self._exact(image_height, image_width, height)
+        else:
+            exact = self.natural(image_height, image_width, height)
+        multiples = _rounded(exact / self.multiple, self.multiple_rounding)
+        return min(self.maximum, max(self.minimum, multiples * self.multiple))
+
+    def between(self, image_height: int, image_width: int, height: int) -> tuple[int, int] | None:
+        """Rows and columns of the first of two resizes; None where an image is resized once.
+
+        With `resize` height-first that is the network's height, the aspect kept. With `tall` invert it is
+        what EasyOCR (utils.py, compute_ratio_and_resize) makes of an image higher than wide: as wide as the
+        network is high, the aspect kept; it is then resized to the network's height by Pillow's bicubic, and
+        padded as if it were as wide as it is high.
+        """
+        if self._inverts(image_height, image_width):
+            return self._inverted(image_height, image_width, height)
+        if self.resize == "height-first":
+            columns = _height_first(image_height, image_width, height)
+            return (height, columns) if columns <= _MOST_BETWEEN else None
+        return None
+
+    def _exact(self, image_height: int, image_width: int, height: int) -> float:
+        """The width in proportion, before it is rounded."""
+        if self.resize == "height-first":
+            return _height_first(image_height, image_width, height) / (1 / self.aspect)
+        match self.order:
+            case "product":
+                exact = image_width * height / image_height
+            case "ratio":
+                exact = height * (image_width / image_height)
+            case "scale":
+                exact = height / image_height * image_width
+            case "inverse":
+                exact = height / (image_height / image_width)
+        return exact * self.aspect
+
+    def _inverts(self, image_height: int, image_width: int) -> bool:
+        return self.tall != "keep" and image_width < image_height
+
+    def _inverted(self, image_height: int, image_width: int, height: int) -> tuple[int, int]:
+        return min(_MOST_BETWEEN, int(height * (1.0 / (image_width / image_height)))), height
 
     def buckets(self) -> range:
         """Every width that the rule can give."""
@@ -164,16 +277,33 @@ class WidthRule:
         return [round(self.minimum * ratio**i) for i in range(count)]
 
 
+def _rounded(exact: float, rounding: Rounding) -> int:
+    match rounding:
+        case "floor":
+            return math.floor(exact)
+        case "nearest":
+            return math.floor(exact + 0.5)
+        case "ceil":
+            return math.ceil(exact)
+        case "half-even":
+            return round(exact)
+
+
+def _height_first(image_height: int, image_width: int, height: int) -> int:
+    """Columns after OpenCV has scaled an image to the network's height by one factor."""
+    return max(1, round(image_width * (height / image_height)))
+
+
 @dataclass(frozen=True)
 class StepRule:
     """Time steps of a network: `(width + offset) // stride`, which any chain of strided layers reduces to."""
 
-    stride: int  # pixels per time step
+    stride: int  # pixels per time step; more than the widths differ by where all have as many steps
     offset: int  # pixels
 
     def __post_init__(self) -> None:
         _need_whole(1, MOST_WIDTH, stride=self.stride)
-        _need_whole(-MOST_WIDTH, MOST_WIDTH, offset=self.offset)
+        _need_whole(-MOST_WIDTH, _MOST_OFFSET, offset=self.offset)
 
     def __call__(self, width: int) -> int:
         return (width + self.offset) // self.stride
@@ -183,13 +313,15 @@ class StepRule:
 class Manifest:
     """All that a runtime must know to turn an image into the network's input and its output into text."""
 
-    alphabet: tuple[str, ...]  # the characters in class order, blank left out; one may be several code points
+    # The characters in class order, blank left out. One may be several code points, or of several classes;
+    # a class whose token is empty puts nothing into a text.
+    alphabet: tuple[str, ...]
     blank: int  # class index of the CTC blank
     color: Color  # channel order of the input
     height: int  # pixels
     width: WidthRule  # width of the input
     mean: tuple[float, ...]  # per channel, of values in 0-1
-    std: tuple[float, ...]  # per channel; the input is (x / 255 - mean) / std
+    std: tuple[float, ...]  # per channel, below 0 to invert; the input is (x / 255 - mean) / std
     interpolation: Interpolation  # names without a prefix are OpenCV's
     steps: StepRule  # time steps T for a width
     output: OutputKind = "logits"  # what the graph puts out
@@ -197,6 +329,8 @@ class Manifest:
     source: Mapping[str, str] = field(default_factory=dict)  # where the weights came from
     max_batch: int | None = None  # images that may run together where a kernel's result depends on it
     decoding: DecodingRule = field(default_factory=DecodingRule)  # how its texts are found by default
+    grey: Grey = "opencv"  # how colour becomes grey: cvtColor, Pillow's "L", OpenCV's decoders
+    contrast: Contrast | None = None  # read again what was read unsurely
 
     def __post_init__(self) -> None:
         _need_whole(1, _MOST_HEIGHT, height=self.height)
@@ -208,6 +342,7 @@ class Manifest:
         _need_one_of(Color, color=self.color)
         _need_one_of(Interpolation, interpolation=self.interpolation)
         _need_one_of(OutputKind, output=self.output)
+        _need_one_of(Grey, grey=self.grey)
         if self.max_batch is not None:
             _need_whole(1, _MOST_BATCH, max_batch=self.max_batch)
         if len(self.mean) != self.channels or len(self.std) != self.channels:
@@ -216,9 +351,13 @@ class Manifest:
             )
         for mean, std in zip(self.mean, self.std, strict=True):
             _need_numbers(-_MOST_NUMBER, _MOST_NUMBER, mean=mean)
-            _need_numbers(_SMALLEST_STD, _MOST_NUMBER, std=std)
+            _need_numbers(-_MOST_NUMBER, _MOST_NUMBER, std=std)
+            if abs(std) < _SMALLEST_STD:
+                raise ManifestInvalid(f"std is {shown(std)}; the pixels are divided by it")
         if self.filters and self.color != "gray":
             raise ManifestInvalid("filters work on grey images only")
+        if (self.grey != "opencv" or self.contrast or self.width.tall != "keep") and self.color != "gray":
+            raise ManifestInvalid("grey, contrast and tall are for grey images; the input has colours")
         if len(self.filters) > len(_FILTERS):
             raise ManifestInvalid(f"{len(self.filters):,} filters; there are {', '.join(_FILTERS)}")
         if self.decoding.decoder == "closest-word":
@@ -238,6 +377,11 @@ class Manifest:
         return min(MOST_WIDTH, _MOST_VALUES // (self.height * self.channels), by_logits)
 
     @property
+    def decoded_grey(self) -> bool:
+        """Whether files become grey as OpenCV decodes them, `read_image`'s option of that name."""
+        return self.grey == "decoder"
+
+    @property
     def channels(self) -> int:
         return 1 if self.color == "gray" else 3
 
@@ -250,9 +394,12 @@ class Manifest:
         plain = asdict(self)
         plain["filters"] = [filter_to_plain(f) for f in self.filters]
         plain["decoding"] = self.decoding.to_plain()
-        for name in ("max_batch", "decoding"):
+        for name in ("max_batch", "decoding", "contrast"):
             if not plain[name]:
                 del plain[name]  # earlier versions know no such key
+        if self.grey == "opencv":
+            del plain["grey"]
+        plain["width"] = self.width.to_plain()
         return json.dumps({"schema": SCHEMA, **plain}, ensure_ascii=False)
 
     @classmethod
@@ -291,6 +438,7 @@ class Manifest:
                     "alphabet": tuple(plain["alphabet"]),
                     "width": WidthRule(**plain["width"]),
                     "steps": StepRule(**plain["steps"]),
+                    "contrast": None if plain.get("contrast") is None else Contrast(**plain["contrast"]),
                     "mean": tuple(plain["mean"]),
                     "std": tuple(plain["std"]),
                     "filters": tuple(filter_from_plain(f) for f in plain.get("filters", [])),
@@ -332,13 +480,8 @@ def _need_tokens(alphabet: tuple[str, ...]) -> None:
     if len(alphabet) > _MOST_TOKENS:
         raise ManifestInvalid(f"the alphabet has {len(alphabet):,} characters, more than {_MOST_TOKENS:,}")
     _need_text("alphabet", alphabet, _MOST_TOKEN)
-    seen = set()
-    for index, token in enumerate(alphabet):
-        if not token:
-            raise ManifestInvalid(f"character {index} of the alphabet is empty")
-        if token in seen:
-            raise ManifestInvalid(f"the alphabet holds {token!r} twice")
-        seen.add(token)
+    if not any(alphabet):
+        raise ManifestInvalid("the alphabet has empty tokens alone")
 
 
 def _need_text(name: str, values: Iterable[Any], longest: int) -> None:

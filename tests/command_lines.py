@@ -38,6 +38,8 @@ LINES = {
     "infer|with --backend openvino": "infer --model tiny.onnx --backend openvino crops",
     "infer|with --decoder beam at full speed": "infer --model tiny.onnx --decoder beam crops",
     "export": f"export --checkpoint tiny.pth {_TORCH} -o {{out}}/x.onnx",
+    "export|with an alphabet in YAML": f"export --checkpoint tiny.pth {_TORCH} --alphabet digits.yaml "
+    "-o {out}/xy.onnx",
     "build-engine": "build-engine tiny.onnx --fp16 --width-range 100,100,200 -o {out}/x.engine",
     "build-engine|with --checkpoint": "build-engine tiny.onnx --width-range 100,100,200 "
     f"--checkpoint tiny.pth {_TORCH} -o {{out}}/z.engine",
@@ -63,6 +65,8 @@ LINES = {
     "inspect|of .onnx files": "inspect tiny.onnx",
     "inspect|of checkpoints": f"inspect tiny.pth {_TORCH}",
     "describe": f"describe foreign.onnx {_TORCH} {_NUMBERS} -o {{out}}/d.onnx",
+    "describe|with an alphabet in YAML": f"describe foreign.onnx {_TORCH} --alphabet digits.yaml "
+    "-o {out}/dy.onnx",
     "set-decoding": "set-decoding tiny.onnx --allow 0123 -o {out}/s.onnx",
     "calibrate-confidence": "calibrate-confidence latin.onnx labels.txt -o {out}/c.onnx",
     "calibrate-confidence|of an LMDB": "calibrate-confidence latin.onnx packed.lmdb -o {out}/c.onnx",
@@ -159,6 +163,7 @@ def make_inputs(folder: Path, tiny_onnx: Path | None = None) -> None:
         **{"alphabet": {"string": "0123456789"}, "recipe": "paper", "out": "run", "steps": 2, "batch": 2},
         **{"network": {"name": "compact", "scale": 0.34, "hidden": 8}, "train": [{"path": "labels.txt"}]},
     }
+    (folder / "digits.yaml").write_text("".join(f"- '{digit}'\n" for digit in range(10)))
     (folder / "train.yaml").write_text(yaml.safe_dump(config))
 
 

@@ -12,6 +12,7 @@ from crnn_deploy.cli.main import main
 from crnn_deploy.networks.crnn import CRNN
 
 DIGITS = "0123456789"
+GIVEN = ("--recipe", "paper", "--alphabet-string", DIGITS)
 
 
 def run(*arguments: object) -> Result:
@@ -22,10 +23,10 @@ def test_inspect(tmp_path: Path) -> None:
     torch.manual_seed(0)
     checkpoint, model = tmp_path / "net CRNN-ü.pth", tmp_path / "net CRNN-ü.onnx"
     torch.save(CRNN(32, 1, 11, hidden=8, widths=(4, 4, 8, 8, 8, 8, 8)).state_dict(), checkpoint)
-    exported = run("export", "--checkpoint", checkpoint, "--alphabet-string", DIGITS)
+    exported = run("export", "--checkpoint", checkpoint, *GIVEN)
     assert exported.exit_code == 0, exported.output
     of_onnx = json.loads(run("inspect", model, "--json").stdout)
-    of_checkpoint = json.loads(run("inspect", checkpoint, "--json", "--alphabet-string", DIGITS).stdout)
+    of_checkpoint = json.loads(run("inspect", checkpoint, "--json", *GIVEN).stdout)
     assert of_onnx["flops"] == of_checkpoint["flops"]
     assert of_onnx["alphabet"] == of_checkpoint["alphabet"] == "10 characters: 0123456789"
     assert of_onnx["operators"]["LSTM"] == 2 and of_onnx["opset"]["onnx"] >= 19

@@ -14,7 +14,7 @@ from crnn_deploy.cli.options import (
     plot_option,
     refuse_given,
 )
-from crnn_deploy.cli.outputs import check_reports, put_report
+from crnn_deploy.cli.outputs import check_report, put_report
 
 __all__ = ["benchmark"]
 
@@ -110,7 +110,7 @@ def benchmark(
     from crnn_deploy.runtime.backends.backend import open_backend
     from crnn_deploy.runtime.images import sources
 
-    check_reports(json_file, plot)
+    check_report(json_file, plot)
     found = () if images is None else sources.find([images], ())
     check_outputs([json_file, plot], chain(models, found))
     files: list[Path | bytes]

@@ -12,6 +12,7 @@ import click
 
 from crnn_deploy.cli.options import (
     CHECKPOINT_ONLY,
+    FILE,
     MODEL,
     checkpoint_option,
     checkpoint_options,
@@ -124,7 +125,7 @@ def _range(_: click.Context, param: click.Parameter, value: str | None) -> Range
 @click.option(
     "--timing-cache",
     metavar="FILE",
-    type=click.Path(path_type=Path),
+    type=FILE,
     help="Read timings from this file and keep new ones in it, which makes the next build faster.",
 )
 @click.option(

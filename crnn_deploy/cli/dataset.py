@@ -12,6 +12,7 @@ import click
 
 from crnn_deploy.cli.options import (
     DATA_ONLY,
+    FILE,
     alphabet_of,
     alphabet_options,
     check_data_outputs,
@@ -28,7 +29,7 @@ from crnn_deploy.cli.options import (
     resume_option,
     tier_option,
 )
-from crnn_deploy.cli.outputs import check_reports, put_report
+from crnn_deploy.cli.outputs import check_report, check_reports, put_report
 from crnn_deploy.cli.say import progress_bar, say, say_over_bar
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ def check(
         tokens = characters_alphabet(source["characters"])
     opened = open_data(data, **source)
     check_data_outputs((json_file, plot), (opened,), source["characters"])
-    check_reports(json_file, plot)
+    check_report(json_file, plot)
     check_outputs((json_file, plot), (model, alphabet, recipe))
     with progress_bar(len(opened)) as bar:
         report = run(
@@ -236,7 +237,7 @@ _folder_option = click.option(
     "folders",
     metavar="DIR",
     multiple=True,
-    type=click.Path(path_type=Path),
+    type=FILE,
     help="Look for fonts in this folder, not in those of the system; repeat the option for more.",
 )
 
@@ -299,6 +300,7 @@ def fonts(tier: Any, folders: tuple[Path, ...], packages: bool) -> None:
     """
     from crnn_deploy.synthesis import fonts as module
 
+    check_report()
     if packages:
         say(" ".join(module.packages(tier)))
         return

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from crnn_deploy.cli.options import confidence_option
+from crnn_deploy.cli.options import FILE, confidence_option
 
 if TYPE_CHECKING:
     from crnn_deploy.decoding_rule import DecodingRule
@@ -40,13 +39,13 @@ _FILES = (
     click.option(
         "--lexicon",
         metavar="FILE",
-        type=click.Path(path_type=Path),
+        type=FILE,
         help="Read known words from this file, one a line: beam prefers them, closest-word gives no others.",
     ),
     click.option(
         "--lm",
         metavar="FILE",
-        type=click.Path(path_type=Path),
+        type=FILE,
         help="Weigh texts with this language model over characters: an .arpa file (crnn-deploy lm train), or "
         "any other that KenLM reads.",
     ),
@@ -171,15 +170,23 @@ def _is_given(value: Any) -> bool:
     return value is not None and value != ()
 
 
+def _flag(name: str) -> str:
+    """How an option is written."""
+    return _FLAGS.get(name, f"--{name.replace('_', '-')}")
+
+
 def rule_given(manifest: Manifest, given: Mapping[str, Any]) -> DecodingRule:
     """The manifest's rule with what the user gave in its place. Raises ManifestInvalid, UsageError."""
     values = {name: value for name, value in given.items() if _is_given(value)}
     decoder = values.get("decoder", manifest.decoding.decoder)
+    for name in ("allow", "block", "mask", "pattern", "hotwords"):
+        given_texts = values.get(name, ())
+        if any(not text for text in ((given_texts,) if isinstance(given_texts, str) else given_texts)):
+            raise click.UsageError(f"{_flag(name)} is empty; leave it out where nothing is meant")
     for name in values:
         if decoder not in _USED_BY.get(name, _DECODERS):
             needed = " or ".join(_USED_BY[name])
-            flag = _FLAGS.get(name, f"--{name.replace('_', '-')}")
-            raise click.UsageError(f"{flag} needs --decoder {needed}; this would be {decoder}")
+            raise click.UsageError(f"{_flag(name)} needs --decoder {needed}; this would be {decoder}")
     rule = {name: value for name, value in values.items() if name not in ("lexicon", "lm")}
     return replace(manifest.decoding, **rule)
 

@@ -7,14 +7,21 @@ from typing import Any
 
 import click
 
-from crnn_deploy.cli.options import alphabet_of, alphabet_options, blank_option, output_option, recipe_option
+from crnn_deploy.cli.options import (
+    FILE,
+    alphabet_and_blank,
+    alphabet_options,
+    blank_option,
+    output_option,
+    recipe_option,
+)
 from crnn_deploy.cli.say import say
 
 __all__ = ["describe"]
 
 
 @click.command()
-@click.argument("foreign", type=click.Path(path_type=Path))
+@click.argument("foreign", type=FILE)
 @output_option("OUT.onnx")
 @recipe_option()
 @alphabet_options
@@ -35,7 +42,10 @@ def describe(
     from crnn_deploy.files import check_outputs
 
     check_outputs((output,), (foreign, recipe, alphabet))
-    manifest = run(foreign, output, recipe, alphabet_of(alphabet, alphabet_string), blank)
+    described = run(foreign, output, recipe, *alphabet_and_blank(alphabet, alphabet_string, blank))
+    manifest = described.manifest
+    for note in described.notes:
+        say(f"note: {note}")
     say(
         f"{output}: {manifest.classes} classes, blank {manifest.blank}, "
         f"{manifest.channels} x {manifest.height} x width, output {manifest.output}"

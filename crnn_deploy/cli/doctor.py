@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from crnn_deploy.cli.options import json_options, model_option
-from crnn_deploy.cli.outputs import check_reports, put_report
+from crnn_deploy.cli.outputs import check_report, put_report
 
 __all__ = ["doctor"]
 
@@ -30,7 +30,7 @@ def doctor(model: Path | None, as_json: bool, json_file: Path | None) -> None:
     from crnn_deploy.errors import ModelUnreadable
     from crnn_deploy.files import check_outputs
 
-    check_reports(json_file)
+    check_report(json_file)
     if model is not None and model.suffix != ".onnx":
         raise ModelUnreadable(
             model, "libraries are compared on an .onnx file; TensorRT alone runs an .engine"

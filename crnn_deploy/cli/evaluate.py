@@ -23,8 +23,9 @@ from crnn_deploy.cli.options import (
     refuse_given,
     rotate_option,
     settings_of,
+    warn_of_assumptions,
 )
-from crnn_deploy.cli.outputs import check_reports, put_report, write_page
+from crnn_deploy.cli.outputs import check_report, put_report, write_page
 from crnn_deploy.cli.rebuild import rebuild_option, rebuild_stale
 from crnn_deploy.cli.say import progress_bar, say, say_over_bar
 
@@ -64,6 +65,7 @@ def evaluate(
     alphabet: Path | None,
     alphabet_string: str | None,
     blank: Any,
+    activation: Any,
     **decoding: Any,
 ) -> None:
     """Measure how well a model reads labelled images.
@@ -97,7 +99,7 @@ def evaluate(
         refuse_given(CHECKPOINT_ONLY, f"describes a checkpoint; {model} says itself what it is")
     if html is not None:
         from crnn_deploy.evaluation.report import render
-    check_reports(json_file, html)
+    check_report(json_file, html)
     datasets = {spec: open_data(spec, kind, image_folder, characters) for spec in data}
     check_data_outputs((json_file, html), datasets.values(), characters)
     check_outputs((json_file, html), (model, alphabet, recipe, decoding["lexicon"], decoding["lm"]))
@@ -108,8 +110,9 @@ def evaluate(
     else:
         from crnn_deploy.export.reference import open_reference
 
-        settings = settings_of(recipe, factory, alphabet, alphabet_string, blank)
+        settings = settings_of(recipe, factory, alphabet, alphabet_string, blank, activation)
         backend = open_reference(model, settings)
+        warn_of_assumptions(backend.manifest)
         workers = 1  # PyTorch has threads of its own
     provenance = Provenance.of(model, backend.manifest)
     decoders = decoders_given(backend.manifest, decoding)

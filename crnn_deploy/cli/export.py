@@ -7,8 +7,16 @@ from typing import Any
 
 import click
 
-from crnn_deploy.cli.options import checkpoint_option, checkpoint_options, output_option, settings_of
-from crnn_deploy.cli.say import progress_bar, say
+from crnn_deploy.cli.options import (
+    alphabet_in_short,
+    assumptions,
+    checkpoint_option,
+    checkpoint_options,
+    output_option,
+    settings_of,
+    warn_of_assumptions,
+)
+from crnn_deploy.cli.say import check_stdout, progress_bar, say
 
 __all__ = ["export"]
 
@@ -17,6 +25,7 @@ def _list_recipes(ctx: click.Context, _: click.Parameter, value: bool) -> None:
     if value:
         from crnn_deploy.recipes.recipe import RECIPES
 
+        check_stdout()
         for recipe in RECIPES.values():
             say(f"{recipe.name:28}{recipe.about}")
         ctx.exit()
@@ -50,37 +59,54 @@ def export(checkpoint: Path, output: Path | None, graph_output: Any, **source: A
     shows what differed.
 
     \b
-    crnn-deploy export --checkpoint crnn.pth --alphabet-string 0123456789 -o crnn.onnx
+    crnn-deploy export --checkpoint crnn.pth --recipe paper --alphabet-string 0123456789 -o crnn.onnx
     crnn-deploy export --checkpoint netCRNN.pth --recipe sierkinhane-360cc --alphabet chars.txt
     crnn-deploy export --checkpoint own.pth --recipe own.toml
     """
-    from crnn_deploy.errors import ModelUnreadable, shortened
-    from crnn_deploy.export.exporter import SIZES, ExportFailed
-    from crnn_deploy.export.exporter import export as run
-    from crnn_deploy.export.reference import open_reference
+    from crnn_deploy.errors import ModelUnreadable
     from crnn_deploy.files import check_outputs
+    from crnn_deploy.recipes.words import input_in_words
 
     path = output or checkpoint.with_suffix(".onnx")
     if path.suffix != ".onnx":
         raise ModelUnreadable(path, "the exported file's name ends in .onnx")
     check_outputs((path,), (checkpoint, source["alphabet"], source["recipe"]))
-    reference = open_reference(checkpoint, settings_of(**source))
-    bar = progress_bar(SIZES, "proof")
-    try:
-        with bar:
-            result = run(reference, path, output=graph_output, progress=lambda _: bar.update(1))
-    except ExportFailed as error:
-        say(error.report.table())
-        raise
+    settings = settings_of(**source)
+    with progress_bar(100, "export", show_eta=False, show_pos=False, item_show_func=str) as bar:
+        bar.update(1, "load PyTorch")
+        from crnn_deploy.export.exporter import SIZES, ExportFailed
+        from crnn_deploy.export.exporter import export as run
+        from crnn_deploy.export.reference import open_reference
+
+        bar.update(14, "open the checkpoint")
+        reference = open_reference(checkpoint, settings)
+        bar.update(15, "trace")
+        failed: ExportFailed | None = None
+        try:
+            result = run(
+                reference,
+                path,
+                output=graph_output,
+                when_traced=lambda: bar.update(42, "prove"),
+                progress=lambda _: bar.update(28 // SIZES, "prove"),
+            )
+        except ExportFailed as error:
+            failed = error
+    if failed is not None:
+        say(failed.report.table())
+        raise failed
     say(result.report.table())
     manifest = result.manifest
+    told = manifest.source
     size = "any width" if result.any_width else f"width {manifest.width.minimum} only"
+    say(f"graph: {manifest.channels} x {manifest.height} x {size}, any batch, {manifest.classes} classes")
+    if "width" in told:
+        say(f"width: {told['width']}")
+    if "activation" in told:
+        say(f"activation: {told['activation']}")
+    say(f"alphabet: {alphabet_in_short(manifest.alphabet)} ({len(manifest.alphabet)}: {told['alphabet']})")
+    warn_of_assumptions(manifest)
     say(
-        f"{path}: {manifest.source['family']}, recipe {manifest.source['recipe']}, "
-        f"{manifest.classes} classes, {manifest.channels} x {manifest.height} x {size}, any batch"
+        f"{path}: {told['family']}, recipe {told['recipe']} ({told['recipe_from']}), "
+        f"{input_in_words(manifest)}; assumed: {assumptions(manifest) or 'nothing'}"
     )
-    if "activation" in manifest.source:
-        say(f"activation: {manifest.source['activation']}")
-    if "alphabet" in manifest.source:
-        shown = shortened("".join(manifest.alphabet))
-        say(f"alphabet: {shown} ({manifest.source['alphabet']}; if yours is another, give --alphabet)")

@@ -11,6 +11,7 @@ import click
 
 from crnn_deploy.cli.decoding_options import decoder_given, decoding_options, rule_given
 from crnn_deploy.cli.options import (
+    FILE,
     batch_option,
     max_pixels_option,
     model_option,
@@ -64,8 +65,7 @@ __all__ = ["infer"]
     "--format",
     "format_name",
     type=click.Choice(["text", "tsv", "jsonl", "csv"]),
-    default="text",
-    show_default=True,
+    show_default="as -o FILE ends (.txt, .tsv, .jsonl or .csv), else text",
     help="Write records in this format: text gives path and text; the others give "
     "confidence, status and error too.",
 )
@@ -108,7 +108,7 @@ __all__ = ["infer"]
 @click.option(
     "--draw",
     metavar="DIR",
-    type=click.Path(path_type=Path),
+    type=FILE,
     help="Draw a box around every character and write each image as a PNG file below this folder.",
 )
 @click.option(
@@ -129,7 +129,7 @@ def infer(
     precision: str,
     device: Literal["cpu", "cuda"],
     allow_tf32: bool,
-    format_name: str,
+    format_name: str | None,
     output: Path | None,
     csv_safe: bool,
     batch: int,
@@ -169,6 +169,7 @@ def infer(
     """
     if resume and output is None:
         raise click.UsageError("--resume needs the file to go on with: -o FILE")
+    form_given, format_name = format_name, _format(format_name, output)
     if csv_safe and format_name != "csv":
         raise click.UsageError(f"--csv-safe goes with --format csv; this would be {format_name}")
     if model is not None and model.suffix == ".engine":
@@ -199,6 +200,8 @@ def infer(
             )
         model = quantised
     _check_outputs(output, draw, (*paths, model, decoding["lexicon"], decoding["lm"]))
+    if form_given is None and output is not None and output.suffix.lower() not in ("", *_ENDINGS):
+        say(f"{output}: {output.suffix} is no format of records, so they are written as text", err=True)
     rebuild_stale(rebuild, model)
     listed = sources.lines_of(stdin_bytes()) if sources.STDIN in paths else ()
     if output is not None and backend == "auto":  # what chooses by time may choose otherwise another time
@@ -221,6 +224,12 @@ def infer(
                 )
             )
         )
+        if (most := recognizer.manifest.max_batch) is not None and most < batch:
+            say(
+                f"note: {model} runs {'one image' if most == 1 else f'{most} images'} at a time (max_batch), "
+                "as more together would change one another's texts",
+                err=True,
+            )
         rule = rule_given(recognizer.manifest, decoding)
         if (decoder := decoder_given(recognizer.manifest, decoding)) is not None:
             recognizer = recognizer.with_decoder(decoder)
@@ -282,6 +291,30 @@ def infer(
         raise KeyboardInterrupt
     if failed or undrawn:
         raise click.exceptions.Exit(1)
+
+
+_ENDINGS = {".txt": "text", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv"}
+_OTHER_ENDINGS = frozenset((".json", ".xlsx", ".xls", ".ods", ".parquet", ".xml", ".html", ".gz", ".zip"))
+
+
+def _format(given: str | None, output: Path | None) -> str:
+    """The format of the records: the one that was given, or else the one that the file's name says.
+
+    A name may say another format than the one that was given only with .txt, which any of them is.
+    Raises UsageError.
+    """
+    ending = "" if output is None else output.suffix.lower()
+    named = _ENDINGS.get(ending)
+    if given is None and named is None and ending in _OTHER_ENDINGS:
+        raise click.UsageError(
+            f"records are not written as {ending}: end the name of {output} in .jsonl, .csv, .tsv or .txt, "
+            "or say with --format what it shall hold"
+        )
+    if given is None:
+        return named or "text"
+    if named not in (None, "text", given):
+        raise click.UsageError(f"{output} ends as {named}, and --format is {given}; leave one of them out")
+    return given
 
 
 def _check_outputs(output: Path | None, draw: Path | None, inputs: Iterable[str | Path | None]) -> None:

@@ -15,7 +15,7 @@ from crnn_deploy.cli.options import (
     refuse_given,
     settings_of,
 )
-from crnn_deploy.cli.outputs import check_reports, put_report
+from crnn_deploy.cli.outputs import check_report, put_report
 
 __all__ = ["inspect_command"]
 
@@ -40,7 +40,7 @@ def inspect_command(file: Path, as_json: bool, json_file: Path | None, **source:
 
     if file.suffix in SUFFIXES:
         refuse_given(CHECKPOINT_ONLY, f"describes a checkpoint; {file} says itself what it is")
-    check_reports(json_file)
+    check_report(json_file)
     check_outputs((json_file,), (file, source["alphabet"], source["recipe"]))
     facts = inspect(file, settings_of(**source))
     lines = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,15 +10,20 @@ import click
 
 if TYPE_CHECKING:
     from crnn_deploy.datasets import Kept
+    from crnn_deploy.manifest import Manifest
     from crnn_deploy.recipes.settings import CheckpointSettings
 from crnn_deploy.cli.say import say
 
 __all__ = [
     "CHECKPOINT_ONLY",
     "DATA_ONLY",
+    "FILE",
     "MODEL",
+    "alphabet_and_blank",
+    "alphabet_in_short",
     "alphabet_of",
     "alphabet_options",
+    "assumptions",
     "batch_option",
     "blank_option",
     "check_data_outputs",
@@ -41,24 +46,57 @@ __all__ = [
     "rotate_option",
     "settings_of",
     "tier_option",
+    "warn_of_assumptions",
 ]
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
-_FILE = click.Path(path_type=Path)
-CHECKPOINT_ONLY = ("recipe", "factory", "alphabet", "alphabet_string", "blank")  # of `checkpoint_options`
+_SHOWN = 40  # characters of an alphabet
+# of `checkpoint_options`
+CHECKPOINT_ONLY = ("recipe", "factory", "alphabet", "alphabet_string", "blank", "activation")
 
 
-class _Model(click.Path):
+# endings that people know a format by; a report in another one would be opened by the wrong program
+_TOLD = frozenset(
+    (
+        *(".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".xlsx", ".yaml", ".yml", ".xml"),
+        *(".html", ".md", ".pdf", ".svg", ".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".tif", ".tiff"),
+        *(".zip", ".gz", ".bz2", ".7z"),
+    )
+)
+
+
+class _File(click.Path):
+    """A file or folder; an empty name, as of a shell's variable that is not set, would be the folder here."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value == "":
+            self.fail("the path is empty; name a file, or leave the option out", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+class _OutputFile(_File):
+    """A file that is written; it does not end as another format than the one in its option's metavar does."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        _, dot, ending = ((param and param.metavar) or "").partition(".")
+        if dot and Path(value).suffix.lower() in _TOLD and not str(value).lower().endswith(dot + ending):
+            self.fail(f"{value} must end in .{ending}, the format that is written", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+class _Model(_File):
     """A model's file, given as a path or as the name of a shipped model."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         from crnn_deploy.models import model_file
 
-        return super().convert(model_file(value), param, ctx)
+        return super().convert(model_file(value) if value else value, param, ctx)
 
 
+FILE = _File(path_type=Path)
 MODEL = _Model(path_type=Path)
+_WRITTEN = _OutputFile(path_type=Path)
 DATA_ONLY = ("kind", "image_folder", "characters")  # of `data_options`
 
 
@@ -81,7 +119,7 @@ def output_option(form: str = "FILE", *, default: str | None = None) -> Decorato
     return click.option(
         *("-o", "--output"),
         metavar=form,
-        type=_FILE,
+        type=_WRITTEN,
         required=default is None,
         show_default=default,
         help="Write the result to this path.",
@@ -93,16 +131,16 @@ json_options = _all(
         "--json", "as_json", is_flag=True, help="Print the report as one JSON object in place of a table."
     ),
     click.option(
-        "--json-file", metavar="FILE.json", type=_FILE, help="Write the report as JSON to this file."
+        "--json-file", metavar="FILE.json", type=_WRITTEN, help="Write the report as JSON to this file."
     ),
 )
 html_option = click.option(
-    "--html", metavar="FILE.html", type=_FILE, help="Write the report as an HTML page to this file."
+    "--html", metavar="FILE.html", type=_WRITTEN, help="Write the report as an HTML page to this file."
 )
 plot_option = click.option(
     "--plot",
     metavar="FILE.png|.svg",
-    type=_FILE,
+    type=FILE,
     help="Draw a figure of the report and write it to this file.",
 )
 
@@ -191,7 +229,7 @@ def checkpoint_option(*, required: bool) -> Decorator:
     return click.option(
         "--checkpoint",
         metavar="FILE",
-        type=_FILE,
+        type=FILE,
         required=required,
         help="Load the trained PyTorch weights from this file.",
     )
@@ -216,9 +254,9 @@ alphabet_options = _all(
     click.option(
         "--alphabet",
         metavar="FILE",
-        type=_FILE,
-        help="Read the alphabet from this UTF-8 file: all characters on one line, or one on each line. "
-        "Spaces count.",
+        type=FILE,
+        help="Read the alphabet from this file: all characters on one line, or one on each line (spaces "
+        "count), with the number of its class or without; JSON, YAML or Python's values too.",
     ),
     click.option(
         "--alphabet-string",
@@ -233,7 +271,7 @@ blank_option = click.option(
     help="Take this class as the CTC blank.",
 )
 checkpoint_options = _all(
-    recipe_option(default="that of the checkpoint's family"),
+    recipe_option(default="that of the checkpoint, or of its family where that has one alone"),
     click.option(
         "--factory",
         metavar="MODULE:NAME",
@@ -241,6 +279,13 @@ checkpoint_options = _all(
     ),
     alphabet_options,
     blank_option,
+    click.option(
+        "--activation",
+        type=click.Choice(["relu", "leaky-relu"]),
+        show_default="as the recipe or the checkpoint says",
+        help="Build a network whose project has both ReLU and LeakyReLU (slope 0.2) with this one, which "
+        "the weights do not name.",
+    ),
 )
 data_options = _all(
     click.option(
@@ -311,13 +356,31 @@ def check_data_outputs(
 
 def alphabet_of(alphabet: Path | None, alphabet_string: str | None) -> tuple[str, ...] | None:
     """The alphabet that the user gave, if any. Raises AlphabetInvalid."""
-    from crnn_deploy.recipes.alphabets import check_alphabet, read_alphabet
+    return _alphabet_given(alphabet, alphabet_string)[0]
+
+
+def alphabet_and_blank(
+    alphabet: Path | None, alphabet_string: str | None, blank: Any
+) -> tuple[tuple[str, ...] | None, Any]:
+    """As `alphabet_of`, and the blank: the user's, or else the class that the file's numbers leave out."""
+    tokens, left_out = _alphabet_given(alphabet, alphabet_string)
+    return tokens, left_out if blank is None else blank
+
+
+def _alphabet_given(
+    alphabet: Path | None, alphabet_string: str | None
+) -> tuple[tuple[str, ...] | None, int | None]:
+    """The alphabet, and the class that its numbers leave to the blank, where it has numbers."""
+    from crnn_deploy.recipes.alphabets import check_alphabet, read_table
 
     if alphabet is not None and alphabet_string is not None:
         raise click.UsageError("--alphabet and --alphabet-string exclude each other")
     if alphabet_string is not None:
-        return check_alphabet(tuple(alphabet_string), "--alphabet-string")
-    return read_alphabet(alphabet) if alphabet is not None else None
+        return check_alphabet(tuple(alphabet_string), "--alphabet-string"), None
+    if alphabet is None:
+        return None, None
+    found = read_table(alphabet)
+    return found.tokens, found.left_out
 
 
 def settings_of(
@@ -326,8 +389,49 @@ def settings_of(
     alphabet: Path | None,
     alphabet_string: str | None,
     blank: Any,
+    activation: Any,
 ) -> CheckpointSettings:
     """What `checkpoint_options` gathered. Raises AlphabetInvalid."""
     from crnn_deploy.recipes.settings import CheckpointSettings
 
-    return CheckpointSettings(recipe, factory, alphabet_of(alphabet, alphabet_string), blank)
+    tokens, left_out = _alphabet_given(alphabet, alphabet_string)
+    where = "--alphabet-string" if alphabet is None else f"--alphabet {alphabet}"
+    return CheckpointSettings(recipe, factory, tokens, blank, activation, where, left_out)
+
+
+_REMEDIES = {
+    "recipe": "another one with --recipe",
+    "activation": "LeakyReLU with --activation leaky-relu",
+    "alphabet": "yours with --alphabet",
+}
+
+
+def warn_of_assumptions(manifest: Manifest) -> None:
+    """Say on stderr what of a checkpoint nothing told, and how to say it."""
+    from crnn_deploy.cli.say import say
+
+    if "assumed" in (source := manifest.source):
+        remedies = ", ".join(_REMEDIES[name] for name in source["assumed"].split(", "))
+        say(
+            f"warning: {assumptions(manifest)} is assumed; where it is wrong, texts are; give {remedies}",
+            err=True,
+        )
+
+
+def assumptions(manifest: Manifest) -> str:
+    """What of a checkpoint nothing told, with what was taken; empty where all was told."""
+    shown = {
+        "recipe": f"the recipe {manifest.source.get('recipe')}",
+        "activation": manifest.source.get("activation", "").split(" ")[0],
+        "alphabet": f"the alphabet {alphabet_in_short(manifest.alphabet)}",
+    }
+    return ", ".join(shown[name] for name in manifest.source.get("assumed", "").split(", ") if name)
+
+
+def alphabet_in_short(alphabet: Sequence[str]) -> str:
+    """Its first and last characters."""
+    between = "" if all(len(token) == 1 for token in alphabet) else " "
+    if len(alphabet) <= _SHOWN:
+        return between.join(alphabet)
+    ends = (alphabet[: _SHOWN // 4], alphabet[-_SHOWN // 4 :])
+    return "...".join(between.join(end) for end in ends)

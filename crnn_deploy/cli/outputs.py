@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from crnn_deploy.cli.say import plain_json, say, say_json
+from crnn_deploy.cli.say import check_stdout, plain_json, say, say_json
 
-__all__ = ["check_reports", "put_report", "write_page"]
+__all__ = ["check_report", "check_reports", "put_report", "write_page"]
 
 
 def check_reports(*paths: Path | None) -> None:
@@ -17,6 +17,16 @@ def check_reports(*paths: Path | None) -> None:
     for path in paths:
         if path is not None and not path.parent.is_dir():
             raise OutputUnwritable(path, f"{path.parent} is not a folder")
+
+
+def check_report(*files: Path | None) -> None:
+    """Refuse a run of which nobody would get the report: no file is named for it, and stdout is closed.
+
+    Raises StreamClosed; OutputUnwritable as `check_reports`.
+    """
+    if not any(files):
+        check_stdout()
+    check_reports(*files)
 
 
 def put_report(table: str, value: Any, *, as_json: bool, json_file: Path | None) -> None:

@@ -9,6 +9,7 @@ import click
 
 from crnn_deploy.cli.options import (
     DATA_ONLY,
+    FILE,
     MODEL,
     check_data_outputs,
     data_options,
@@ -46,7 +47,7 @@ def _share(_: click.Context, param: click.Parameter, value: str) -> float:
     "--scales",
     "scales_path",
     metavar="SCALES.json",
-    type=click.Path(path_type=Path),
+    type=FILE,
     required=True,
     help="Read from this file the ranges of activations that `calibrate` wrote.",
 )

@@ -17,9 +17,15 @@ import click
 
 from crnn_deploy.errors import CrnnDeployError, printable, printable_json
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 __all__ = [
     "StreamClosed",
     "bars_are_hidden",
+    "check_stdout",
     "plain_json",
     "progress_bar",
     "put",
@@ -37,11 +43,21 @@ class StreamClosed(CrnnDeployError, ValueError):
     """A standard stream that is needed and was closed when the command began."""
 
     def __init__(self, name: str) -> None:
-        super().__init__(f"{name} is closed; give the command one, or name files")
+        remedy = "have the result written to a file" if name == "stdout" else "name files"
+        super().__init__(f"{name} is closed; give the command one, or {remedy}")
+
+
+def check_stdout() -> None:
+    """Raises StreamClosed where stdout was closed when the command began."""
+    if _is_closed(sys.stdout):
+        raise StreamClosed("stdout")
 
 
 def say(message: str, *, err: bool = False) -> None:
-    """Print lines for people. Raises OutputUnwritable where stdout takes them no more."""
+    """Print lines for people; on a stream that was closed when the command began they are lost.
+
+    Raises OutputUnwritable where stdout takes them no more.
+    """
     _print(printable(message), err)
 
 
@@ -67,8 +83,7 @@ def say_over_bar(message: str) -> None:
 
 def put(data: bytes) -> None:
     """Write to stdout what is not for people. Raises StreamClosed, BrokenPipeError, OutputUnwritable."""
-    if sys.stdout is None:
-        raise StreamClosed("stdout")
+    check_stdout()
     try:
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
@@ -78,7 +93,7 @@ def put(data: bytes) -> None:
 
 def stdin_bytes() -> BinaryIO:
     """Stdin, as bytes. Raises StreamClosed."""
-    if sys.stdin is None:
+    if _is_closed(sys.stdin, os.O_WRONLY):
         raise StreamClosed("stdin")
     return sys.stdin.buffer
 
@@ -101,7 +116,7 @@ def progress_bar(length: int | None, label: str = "", **options: Any) -> Any:
 
 def _print(message: str, err: bool) -> None:
     stream = sys.stderr if err else sys.stdout
-    if stream is None:  # it was closed when the command began
+    if _is_closed(stream):
         return
     encoding = stream.encoding or "utf-8"
     message = message.encode(encoding, "backslashreplace").decode(encoding)
@@ -109,6 +124,19 @@ def _print(message: str, err: bool) -> None:
         click.echo(message, file=stream)
     except OSError as error:
         _give_up(stream, error)
+
+
+def _is_closed(stream: IO[str] | None, unusable: int = os.O_RDONLY) -> bool:
+    """Whether a standard stream was closed when the command began.
+
+    unusable: how it is open then; `crnn_deploy.__main__` opens it the wrong way round
+    """
+    if stream is None or fcntl is None:
+        return stream is None
+    try:
+        return fcntl.fcntl(stream.fileno(), fcntl.F_GETFL) & os.O_ACCMODE == unusable
+    except (OSError, ValueError):  # it is in memory
+        return False
 
 
 def _give_up(stream: IO[str], error: OSError) -> None:

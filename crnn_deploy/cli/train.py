@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from crnn_deploy.cli.options import resume_option
+from crnn_deploy.cli.options import FILE, resume_option
 from crnn_deploy.cli.say import say
 
 __all__ = ["train"]
@@ -20,7 +20,7 @@ __all__ = ["train"]
     "path",
     metavar="FILE.yaml",
     required=True,
-    type=click.Path(path_type=Path),
+    type=FILE,
     help="Read the training's configuration from this file.",
 )
 @click.option(

@@ -22,8 +22,9 @@ from crnn_deploy.cli.options import (
     refuse_given,
     settings_of,
 )
-from crnn_deploy.cli.outputs import check_reports, put_report
+from crnn_deploy.cli.outputs import check_report, put_report
 from crnn_deploy.cli.rebuild import rebuild_option, rebuild_stale
+from crnn_deploy.cli.say import say
 
 if TYPE_CHECKING:
     from crnn_deploy.manifest import Manifest
@@ -77,10 +78,12 @@ def verify(
     crnn-deploy verify crnn.pth crnn.onnx
     crnn-deploy verify model.onnx model.engine --images crops/ --text
 
-    The exit code is 0 when they agree, 1 when logits differ by more than the tolerance, 2 for bad input. With
-    --text it is 1 when more than 0.1 % of the texts that REFERENCE is confident of change, when exact
-    accuracy or CER of labelled images is worse by more than `quantize` allows, or when the images are too
-    few to tell.
+    An image that cannot be read is left out, and stderr says why.
+
+    The exit code is 0 when they agree, 1 when an image could not be read or when logits differ by more than
+    the tolerance, 2 for bad input. With --text it is 1 when more than 0.1 % of the texts that REFERENCE is
+    confident of change, when exact accuracy or CER of labelled images is worse by more than `quantize`
+    allows, or when the images are too few to tell.
     """
     if images is not None and labels is not None:
         raise click.UsageError("--images and --labels exclude each other")
@@ -99,7 +102,7 @@ def verify(
     labelled = None if labels is None else open_data(labels, kind, image_folder, characters)
     if labelled is not None:
         check_data_outputs((json_file,), (labelled,), characters)
-    check_reports(json_file)
+    check_report(json_file)
     found = () if images is None else find((images,), ())
     check_outputs((json_file,), chain((reference, candidate, source["alphabet"], source["recipe"]), found))
     settings = settings_of(**source)
@@ -115,6 +118,7 @@ def verify(
         images=images,
         labelled=labelled,
         tolerance=tolerance,
+        failed=lambda reason: say(reason, err=True),
     )
     lines, plain = [report.parity.table()], report.parity.to_plain()
     if report.format_error is not None:
@@ -125,7 +129,11 @@ def verify(
     if report.verdict is not None:
         lines.append(report.verdict.table())
         plain["verdict"] = report.verdict.to_plain()
+    if report.failures:
+        count = f"{len(report.failures)} of {len(report.failures) + report.parity.images} images"
+        lines.append(f"{count} cannot be read and are left out")
+        plain["failures"] = list(report.failures)
     put_report("\n".join(lines), plain, as_json=as_json, json_file=json_file)
     passed = report.verdict.passed if text and report.verdict is not None else report.parity.passed
-    if not passed:
+    if not passed or report.failures:
         raise click.exceptions.Exit(1)

@@ -25,6 +25,7 @@ __all__ = [
 ]
 
 _LOOKED_AT = 20  # lines
+_BEGINNING = 1000  # characters of a line that patterns see: names are shorter
 _SUFFIXES: dict[str, Kind] = {
     **{".lmdb": "lmdb", ".mdb": "lmdb"},
     **{".csv": "csv", ".tsv": "tsv", ".json": "doctr", ".jsonl": "objects", ".ndjson": "objects"},
@@ -49,7 +50,7 @@ _NUMBERS = re.compile(r"\S+(?: \d+){2,}\s*\Z")
 _SEPARATED = re.compile(r"\S+ (\||;|:|::|=|=>|->|,) ")
 _ATTACHED = re.compile(rf"{_IMAGE}(:|=|=>|->) ?[^\s\\\\/]", re.IGNORECASE)
 _BOX_COLUMNS = {"bbox", "box", "polygon", "points", "xmin", "x_min", "x1", "x0", "left"}
-_BOXES = re.compile(r"(?:-?\d+(?:\.\d+)?\s*[, ]\s*){4,8}\S")
+_BOXES = re.compile(r"(?: *-?\d+(?:\.\d+)? *,){4} *\S|(?:\d+ ){4}\"")
 
 
 class Told(NamedTuple):
@@ -65,7 +66,7 @@ def kind_of(path: str) -> Told:
         return Told("lmdb")
     suffix = os.path.splitext(path)[1].lower()
     if suffix == ".csv":
-        return _csv(first_lines(path, _LOOKED_AT))
+        return _csv([line[:_BEGINNING] for line in first_lines(path, _LOOKED_AT)])
     if suffix in _SUFFIXES:
         return Told(_SUFFIXES[suffix])
     try:
@@ -89,20 +90,21 @@ def kind_of(path: str) -> Told:
         return Told("tabs", _kept(found, "\t"))
     if re.match(r"\s*\[\s*(\{|$)", first) or _is_object(first, one=len(found) == 1):
         return Told("objects", "its lines are JSON")
+    begins = [line[:_BEGINNING] for line in found]
     if re.match(r"\s*\{\s*([\"']|$)", first):
         return Told("doctr", "it is JSON")
-    if _is_icdar(found):
+    if _is_icdar(begins, found):
         return Told("icdar", "its names end in a comma, as in ICDAR's files")
-    if _DELIMITED.match(first) or _header_delimiter(first):
+    if begins and (_DELIMITED.match(begins[0]) or _header_delimiter(begins[0])):
         return Told("csv", "its first line has a delimiter after the name")
-    if _BOXES.match(first):
+    if begins and _BOXES.match(begins[0]):
         raise DatasetInvalid(
             path,
             "line 1 gives corners of a box, as labels of text detection do; cut the words out, label each",
         )
-    if found and all(map(_MJSYNTH.match, found)):
+    if begins and all(map(_MJSYNTH.match, begins)):
         return Told("mjsynth", "its texts stand in the names of the images, as in MJSynth's lists")
-    return _names(path, found)
+    return _names(path, begins)
 
 
 def _names(path: str, found: Sequence[str]) -> Told:
@@ -159,15 +161,18 @@ def _csv(found: Sequence[str]) -> Told:
     return Told("csv")
 
 
-def _is_icdar(found: Sequence[str]) -> bool:
-    """Whether lines that begin with a name and a comma are ICDAR's, and not those of a CSV."""
-    if not found:
+def _is_icdar(begins: Sequence[str], found: Sequence[str]) -> bool:
+    """Whether lines that begin with a name and a comma are ICDAR's, and not those of a CSV.
+
+    begins: the beginnings of the lines that were found
+    """
+    if not begins:
         return False
-    if ICDAR_SCRIPT.match(found[0]) or all(map(_ICDAR_BARE.match, found)):
+    if ICDAR_SCRIPT.match(begins[0]) or all(map(_ICDAR_BARE.match, begins)):
         return True
-    if not _ICDAR.match(found[0]):
+    if not _ICDAR.match(begins[0]):
         return False
-    if any(re.match(r"[^\"]*,\s+\"", line) for line in found):
+    if any(re.match(r"[^\"]*,\s+\"", line) for line in begins):
         return True
     try:
         return any(len(row) != 2 for row in csv.reader(found, strict=True) if row)
@@ -198,6 +203,7 @@ def _is_object(line: str, *, one: bool) -> bool:
 
 def delimiter_of(first: str) -> str:
     """The delimiter of a table, told from its first line; a comma where nothing tells."""
+    first = first[:_BEGINNING]
     if declared := re.fullmatch(r"\"?sep=(.)\"?", first.strip()):  # Excel's
         return declared[1]
     if named := _DELIMITED.match(first):

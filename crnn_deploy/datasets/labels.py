@@ -22,6 +22,7 @@ UNUSABLE = "\ufffd"  # stands for a character that its file fails to give
 
 _MOST_CHARACTERS = 2**24  # bytes of a character file
 _MOST_DIGITS = 9  # of an index
+_BEGINNING = 1000  # characters of a line that a pattern sees
 _SHOWN = 80  # characters of what a file has, in messages
 
 _DETECTED = re.compile(r"[\"'](?:transcription|points)[\"']\s*:")
@@ -197,7 +198,7 @@ def _icdar(path: str) -> Iterator[Row]:
 
     A quote inside a text has a backslash before it. The first line says whether there are scripts.
     """
-    scripts = ICDAR_SCRIPT.match(next(iter(first_lines(path, 1)), "")) is not None
+    scripts = ICDAR_SCRIPT.match(next(iter(first_lines(path, 1)), "")[:_BEGINNING]) is not None
     for number, name, rest in _lines(path, ","):
         if not name.strip() or not rest:
             raise DatasetInvalid(

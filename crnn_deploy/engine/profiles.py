@@ -21,12 +21,16 @@ def profiles_of(
 ) -> tuple[Profile, ...]:
     """Ranges of width buckets, one after the other without a gap, each a like factor wider.
 
+    batch: of no more images than the manifest lets run together
     widths: by default all that the rule gives. The width they are tuned for is used in the range it lies in;
         other ranges are tuned for their geometric mean
     count: by default one profile for each doubling of the width
     Raises ProfileInvalid.
     """
     rule = manifest.width
+    if manifest.max_batch is not None:
+        sizes = (batch.minimum, batch.optimum, batch.maximum)
+        batch = Range(*(min(size, manifest.max_batch) for size in sizes))
     if widths is None:
         widths, tuned = Range(rule.minimum, rule.minimum, rule.maximum), 0
     else:

@@ -296,7 +296,8 @@ def _read(recognizer: Recognizer, group: str, dataset: Dataset, indices: Iterabl
         try:
             if isinstance(one, RecordInvalid):
                 raise one
-            return use_image(one.image, ready, max_pixels=recognizer.max_pixels)
+            grey = recognizer.manifest.decoded_grey
+            return use_image(one.image, ready, max_pixels=recognizer.max_pixels, decoded_grey=grey)
         except CrnnDeployError as error:
             seen.append(((), None))
             return error

@@ -199,7 +199,8 @@ def measure_stages(backend: Backend, files: Sequence[Path | bytes], batch: int =
 
     backend.run(np.zeros((1, manifest.channels, manifest.height, manifest.width.minimum), np.float32))
     encoded = timed("read", lambda: [f if isinstance(f, bytes) else load_bytes(str(f)) for f in files])
-    pixels = timed("decode", lambda: [decode_image(data, "<bytes>") for data in encoded])
+    grey = manifest.decoded_grey
+    pixels = timed("decode", lambda: [decode_image(data, "<bytes>", decoded_grey=grey) for data in encoded])
     ready = timed("preprocess", lambda: [prepare(one, manifest) for one in pixels])
     stacks = [found.images for found in batches(enumerate(ready), batch)]
     frames = timed("infer", lambda: [backend.run(stack) for stack in stacks])

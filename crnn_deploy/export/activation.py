@@ -1,6 +1,7 @@
-"""ReLU or LeakyReLU: told by what batch norm remembers of training.
+"""ReLU or LeakyReLU: as somebody says it, or told by what batch norm remembers of training.
 
-The two leave no key in a checkpoint. But batch norm keeps the mean that each channel had in training, and
+The projects of crnn.pytorch, Sierkinhane, GitYCC and mmocr have a switch between the two, each with the slope
+0.2. They leave no key in a checkpoint. But batch norm keeps the mean that each channel had in training, and
 that mean is another one behind the other activation. So drawn text goes through the network with both, and
 the one whose means come closer to the remembered ones is the one it was trained with. What it was trained on
 is not known, so several kinds of text are drawn, and the kind that comes closest counts. Variances mislead:
@@ -10,9 +11,13 @@ trusted.
 
 from __future__ import annotations
 
+import re
 import string
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
 from itertools import product
+from typing import Any
 
 import cv2
 import numpy as np
@@ -20,10 +25,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from crnn_deploy.export.checkpoint import Checkpoint
+from crnn_deploy.manifest import Manifest
 from crnn_deploy.recipes.recipe import Recipe
+from crnn_deploy.recipes.settings import Activation
 from crnn_deploy.synthesis.plain import plain_text
 
-__all__ = ["distances", "leaky_relu"]
+__all__ = ["ActivationTold", "activation_of", "distances", "leaky_relu"]
 
 Build = Callable[[bool], nn.Module]  # whether LeakyReLU -> the trained network
 
@@ -35,6 +43,53 @@ _STROKES = (1, 2, 3)  # pixels at height 32
 _IMAGES = 4  # of each kind
 _WIDTH = 128  # pixels at height 32
 _CHARACTERS = list(string.ascii_letters + string.digits)
+_IN_CONFIGURATION = re.compile(r"\bleaky_relu\s*=\s*(True|False)\b")  # of mmocr, which saves its text
+
+
+@dataclass(frozen=True)
+class ActivationTold:
+    """Which activation a network has, and what tells it."""
+
+    leaky: bool  # LeakyReLU
+    why: str  # in words
+    assumed: bool = False  # whether nothing tells it
+
+    def line(self) -> str:
+        return f"{'LeakyReLU' if self.leaky else 'ReLU'} ({self.why})"
+
+
+def activation_of(
+    build: Build, recipe: Recipe, checkpoint: Checkpoint, given: Activation | None, fed: Manifest | None
+) -> ActivationTold:
+    """The activation of a network whose project has both.
+
+    given: by the user; fed: the manifest of a model that was made of the checkpoint
+    """
+    if given is not None:
+        return ActivationTold(given == "leaky-relu", f"--activation {given}")
+    if recipe.leaky_relu is not None:
+        return ActivationTold(recipe.leaky_relu, f"recipe {recipe.name}")
+    if checkpoint.leaky_relu is not None:
+        return ActivationTold(checkpoint.leaky_relu, "saved beside the weights")
+    texts = [value for value in _within_meta(checkpoint) if isinstance(value, str)]
+    if len(found := {word for text in texts for word in _IN_CONFIGURATION.findall(text)}) == 1:
+        return ActivationTold(found == {"True"}, "the configuration saved beside the weights")
+    if fed is not None and "activation" in fed.source:
+        return ActivationTold(fed.source["activation"].startswith("Leaky"), "the other model's manifest")
+    if (leaky := leaky_relu(build, recipe)) is not None:
+        return ActivationTold(leaky, "told by batch norm's means")
+    why = "assumed: nothing in the checkpoint tells it; if it was trained with LeakyReLU, give --activation "
+    return ActivationTold(False, f"{why}leaky-relu", assumed=True)
+
+
+def _within_meta(checkpoint: Checkpoint) -> list[Any]:
+    """The texts of mmocr's configuration are in `meta`, as `config` before version 1 and `cfg` from it on."""
+    meta = checkpoint.saved.get("meta")
+    return [meta.get("config"), meta.get("cfg")] if isinstance(meta, Mapping) else []
+
+
+class _Seen(Exception):
+    """All batch norms have been compared."""
 
 
 def leaky_relu(build: Build, recipe: Recipe) -> bool | None:
@@ -55,6 +110,9 @@ def distances(build: Build, recipe: Recipe) -> tuple[float, float]:
     found = []
     for leaky in (False, True):
         module = build(leaky).eval()
+        norms = [layer for layer in module.modules() if isinstance(layer, nn.BatchNorm2d)]
+        if not any(layer.running_mean is not None and layer.running_mean.any() for layer in norms):
+            return 0.0, 0.0
         first = next(layer for layer in module.modules() if isinstance(layer, nn.Conv2d))
         height = int(getattr(module, "height", recipe.height))
         # (polarities, contrasts, strokes, all channels of all layers)
@@ -114,23 +172,26 @@ def _offsets(module: nn.Module, images: Tensor) -> NDArray[np.float64]:
     Divided by the root of its layer's channels, so that squares add up to means over the layers.
     """
     found: list[NDArray[np.float64]] = []
+    layers = [
+        layer for layer in module.modules() if isinstance(layer, nn.BatchNorm2d) and layer.track_running_stats
+    ]
+    left = len(layers)
 
     def compare(layer: nn.Module, inputs: tuple[Tensor, ...], _: Tensor) -> None:
         assert isinstance(layer, nn.BatchNorm2d)
         assert layer.running_mean is not None and layer.running_var is not None
-        if not layer.running_mean.any():  # it has seen no image
-            return
-        seen = inputs[0].mean(dim=(0, 2, 3))
-        offset = (seen - layer.running_mean) / torch.sqrt(layer.running_var + layer.eps)
-        found.append((offset / len(offset) ** 0.5).double().numpy())
+        nonlocal left
+        left -= 1
+        if layer.running_mean.any():  # it has seen an image
+            seen = inputs[0].mean(dim=(0, 2, 3))
+            offset = (seen - layer.running_mean) / torch.sqrt(layer.running_var + layer.eps)
+            found.append((offset / len(offset) ** 0.5).double().numpy())
+        if not left:
+            raise _Seen  # what comes behind the last one costs time and tells nothing
 
-    hooks = [
-        layer.register_forward_hook(compare)
-        for layer in module.modules()
-        if isinstance(layer, nn.BatchNorm2d) and layer.track_running_stats
-    ]
+    hooks = [layer.register_forward_hook(compare) for layer in layers]
     try:
-        with torch.inference_mode():
+        with torch.inference_mode(), suppress(_Seen):
             module(images)
     finally:
         for hook in hooks:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -11,15 +13,31 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from crnn_deploy.errors import first_line
 from crnn_deploy.manifest import Manifest
 from crnn_deploy.parity.tolerance import Meter
 from crnn_deploy.runtime.backends.engine_file import Precision
 from crnn_deploy.runtime.decoding.ctc import Frames
 
-__all__ = ["ReferenceBackend", "flops", "in_pytorch", "rounded_to_tf32"]
+__all__ = ["ReferenceBackend", "flops", "in_pytorch", "one_thread", "rounded_to_tf32"]
 
 _DROPPED = 13  # bits of a float32 mantissa that TF32 lacks
 _TYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}  # others compute in float32
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Within it PyTorch computes in one thread.
+
+    What runs image by image gains little by a second one, and where other processes have the CPUs the threads
+    wait for each other.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 class ReferenceBackend:
@@ -37,6 +55,19 @@ class ReferenceBackend:
         with torch.inference_mode():
             rows = [self.module(torch.from_numpy(image[None])) for image in images]
         return Frames.from_logits(torch.cat(rows).numpy())
+
+    def exact(self, images: NDArray[np.float32]) -> NDArray[np.float64] | str:
+        """Logits (N, T, classes) in float64; or why the network does not run so."""
+        try:
+            double = copy.deepcopy(self.module).double()
+            with torch.inference_mode():
+                rows = [double(torch.from_numpy(image[None]).double()) for image in images]
+        except Exception as error:  # a module of one's own may raise anything
+            return f"the network does not run in it ({first_line(error)[:200]})"
+        if any(row.dtype != torch.float64 for row in rows):
+            return f"the network puts out {rows[0].dtype} there"
+        logits: NDArray[np.float64] = torch.cat(rows).numpy()
+        return logits
 
     def meter(self, precision: Precision) -> Meter:
         """What a number format costs the network, as of `in_pytorch`."""
@@ -93,7 +124,12 @@ def in_pytorch(module: nn.Module, precision: Precision) -> Meter:
 
 @torch.inference_mode()
 def _logits(module: nn.Module, kind: torch.dtype, images: NDArray[np.float32]) -> NDArray[np.float64]:
-    found: NDArray[np.float64] = module(torch.from_numpy(images).to(kind)).double().numpy()
+    default = torch.get_default_dtype()
+    torch.set_default_dtype(kind)  # of what a network makes itself, such as the first state of an LSTM
+    try:
+        found: NDArray[np.float64] = module(torch.from_numpy(images).to(kind)).double().numpy()
+    finally:
+        torch.set_default_dtype(default)
     return found
 
 

@@ -24,9 +24,12 @@ from typing import Any, BinaryIO, cast
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = ["FileBroken", "NamesCode", "Stored", "read_saved", "with_tensors"]
+from crnn_deploy.export.file_kinds import kind_of_archive, kind_of_file
+
+__all__ = ["AnotherFile", "FileBroken", "NamesCode", "NumpyArray", "Stored", "read_saved", "with_tensors"]
 
 _MOST_INSTRUCTIONS = 4_000_000  # of a pickle: a training of a million steps notes its losses in a million
 _MOST_AXES = 16
@@ -59,11 +62,63 @@ _STORAGES = {
     "LongStorage": torch.int64,
     "UntypedStorage": torch.uint8,
 }
-_NUMPY_TYPE = re.compile("[fiu][248]|[iu]1|b1")
+_NUMPY_TYPE = re.compile("[fiu][248]|[iu]1|b1|c8|c16|O8?|[Mm]8|[US][0-9]{1,4}")
+_HISTORY = "mmengine.logging.history_buffer.HistoryBuffer"
+# dictionaries by another name, as settings are kept in
+_TABLES = (
+    *("collections.OrderedDict", "collections.Counter", "collections.defaultdict", "builtins.dict"),
+    *("easydict.EasyDict", "addict.addict.Dict", "munch.Munch", "yacs.config.CfgNode"),
+    *("fvcore.common.config.CfgNode", "mmcv.utils.config.ConfigDict", "mmengine.config.config.ConfigDict"),
+    *(
+        f"{package}.utilities.{module}.AttributeDict"
+        for package in ("pytorch_lightning", "lightning.pytorch", "lightning_fabric", "lightning.fabric")
+        for module in ("parsing", "data")
+    ),
+)
+# objects of which the attributes are kept
+_RECORDS = (
+    *("argparse.Namespace", "types.SimpleNamespace", _HISTORY),
+    *("omegaconf.dictconfig.DictConfig", "omegaconf.listconfig.ListConfig"),
+    *("omegaconf.base.ContainerMetadata", "omegaconf.base.Metadata"),
+    *(
+        f"omegaconf.nodes.{kind}Node"
+        for kind in ("Any", "String", "Integer", "Float", "Boolean", "Bytes", "Path")
+    ),
+)
+# values that nothing here needs: only that they stood there is kept
+_PASSED_OVER = (
+    *("datetime.datetime", "datetime.date", "datetime.time", "datetime.timedelta", "datetime.timezone"),
+    *("decimal.Decimal", "fractions.Fraction", "uuid.UUID", "zoneinfo.ZoneInfo._unpickle"),
+    *("builtins.range", "builtins.slice", "builtins.complex"),
+    *("numpy.random._pickle.__randomstate_ctor", "numpy.random._pickle.__generator_ctor"),
+    *("numpy.random._pickle.__bit_generator_ctor", "numpy.random.bit_generator.SeedSequence"),
+    *("numpy.random.bit_generator.__pyx_unpickle_SeedSequence", "random.Random"),
+)
+_PATHS = tuple(
+    f"{module}.{kind}"
+    for module in ("pathlib", "pathlib._local")
+    for kind in ("PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath", "Path")
+)
+_NAMED_TYPES = (
+    *(
+        ("numpy", "ndarray"),
+        ("typing", "Any"),
+        ("numpy.random._pcg64", "PCG64"),
+        ("numpy.random._sfc64", "SFC64"),
+    ),
+    *(("numpy.random._mt19937", "MT19937"), ("numpy.random._philox", "Philox")),
+    ("numpy.random._pcg64", "PCG64DXSM"),
+)
+# types that stand for themselves, as `defaultdict` names them
+_PLAIN_TYPES = ("bool", "bytes", "complex", "float", "int", "list", "dict", "object", "set", "str", "tuple")
 
 
 class FileBroken(Exception):
     """A file that torch.save did not write, a truncated one, or one that claims more than it holds."""
+
+
+class AnotherFile(FileBroken):
+    """A file of another kind; the message says which, and what to do with it."""
 
 
 class NamesCode(Exception):
@@ -114,6 +169,20 @@ class Stored:
         return torch.as_strided(whole, self.shape, self.stride, self.offset)
 
 
+@dataclass
+class NumpyArray:
+    """An array of NumPy: of numbers, or of words."""
+
+    values: NDArray[Any] | None = None  # None: of neither
+    texts: list[str] | None = None
+
+    def tensor(self) -> Tensor:
+        """Its numbers. Raises FileBroken."""
+        if self.values is None:
+            raise FileBroken("an array of NumPy holds no numbers")
+        return torch.from_numpy(self.values)
+
+
 @dataclass(frozen=True)
 class _Name:
     """A name of the table, as `torch.FloatStorage`."""
@@ -129,8 +198,10 @@ class _NumpyType:
 def read_saved(file: BinaryIO) -> Any:
     """What an open file holds: plain values, and `Stored` for tensors, which may be read while it is open.
 
-    Raises FileBroken, NamesCode.
+    Raises FileBroken, AnotherFile, NamesCode.
     """
+    if (kind := kind_of_file(file)) is not None:
+        raise AnotherFile(kind)
     file.seek(0, 2)
     size = file.tell()
     file.seek(0)
@@ -153,6 +224,8 @@ def with_tensors(value: Any) -> Any:
     done: dict[int, Any] = {}
 
     def read(value: Any, depth: int) -> Any:
+        if isinstance(value, NumpyArray):
+            return value.texts if value.values is None else value.tensor()
         if isinstance(value, Stored):
             return value.tensor()
         if not isinstance(value, dict | list | tuple):
@@ -171,6 +244,8 @@ def with_tensors(value: Any) -> Any:
 
 def _read_zip(file: BinaryIO, size: int) -> Any:
     entries = zipfile.ZipFile(file).infolist()
+    if (kind := kind_of_archive(entries)) is not None:
+        raise AnotherFile(kind)
     records: dict[str, tuple[int, int]] = {}  # offset and size of each
     end = 0
     for entry in sorted(entries, key=lambda entry: entry.header_offset):
@@ -186,8 +261,6 @@ def _read_zip(file: BinaryIO, size: int) -> Any:
             raise FileBroken("its records overlap")
         records[name] = (offset, entry.file_size)
         end = offset + entry.file_size
-    if "constants.pkl" in records:
-        raise NamesCode("a TorchScript program")
     if "data.pkl" not in records:
         raise FileBroken("it holds no data.pkl")
 
@@ -233,7 +306,10 @@ def _read_pickles(file: BinaryIO, size: int) -> Any:
     def next_value() -> Any:
         return _Machine(stream, storage, size).run()
 
-    if next_value() != _MAGIC or next_value() != _VERSION:
+    first = next_value()
+    if isinstance(first, dict):
+        return first  # a plain pickle, as of arrays of NumPy
+    if first != _MAGIC or next_value() != _VERSION:
         raise FileBroken("a pickle that torch.save did not write")
     next_value()  # the machine that wrote it
     content = next_value()
@@ -344,7 +420,8 @@ class _Machine:
         target.update(map(_key, items))
 
     def name(self, module: str, name: str) -> None:
-        module = {"__builtin__": "builtins", "copy_reg": "copyreg"}.get(module, module)
+        if module == "__builtin__":  # pickles of protocol 2 have Python 2's names
+            module, name = "builtins", {"long": "int", "unicode": "str", "xrange": "range"}.get(name, name)
         whole = f"{module}.{name}"
         if whole not in _MAKERS and not _is_type(module, name):
             raise NamesCode(whole)
@@ -369,7 +446,9 @@ class _Machine:
             vars(target).update((name, value) for name, value in state.items() if isinstance(name, str))
         elif isinstance(target, _NumpyType) and isinstance(state, tuple) and ">" in state[:2]:
             raise FileBroken("it holds NumPy's numbers in another machine's order")
-        elif not isinstance(target, dict | argparse.Namespace | _NumpyType | Stored):
+        elif isinstance(target, NumpyArray):
+            _fill(target, state)
+        elif not isinstance(target, dict | list | str | argparse.Namespace | _NumpyType | Stored):
             raise FileBroken("it gives attributes to what has none")
 
     def persistent(self, _: Any) -> None:
@@ -415,7 +494,9 @@ def _is_type(module: str, name: str) -> bool:
     """Names that stand for themselves and are not called."""
     if module in ("torch", "torch.cuda", "torch.storage") and name in _STORAGES:
         return True
-    return (module == "torch" and name in _TYPES) or (module == "builtins" and name in ("int", "float"))
+    if (module, name) in _NAMED_TYPES:
+        return True
+    return (module == "torch" and name in _TYPES) or (module == "builtins" and name in _PLAIN_TYPES)
 
 
 def _filled(machine: _Machine, arguments: tuple[Any, ...]) -> dict[Any, Any]:
@@ -455,8 +536,71 @@ def _numpy_number(machine: _Machine, arguments: tuple[Any, ...]) -> Any:
     kind, data = arguments
     if not isinstance(kind, _NumpyType) or not isinstance(data, bytes):
         raise FileBroken("a number of NumPy without its type")
+    if kind.code[0] in "Mm":
+        return argparse.Namespace()
     [number] = np.frombuffer(data, f"<{kind.code}")
     return number.item()
+
+
+def _fill(array: NumpyArray, state: Any) -> None:
+    """Give an array what its pickle says of it: version, shape, type, order of its axes, values."""
+    _, shape, kind, fortran, data = state
+    if not isinstance(kind, _NumpyType):
+        raise FileBroken("an array of NumPy without its type")
+    _set_values(array, kind, _whole(shape), data, "F" if fortran else "C")
+
+
+def _set_values(array: NumpyArray, kind: _NumpyType, shape: tuple[int, ...], data: Any, order: str) -> None:
+    if kind.code[0] == "O":
+        if isinstance(data, list) and all(isinstance(item, str) for item in data):
+            array.texts = list(data)
+        return
+    if kind.code[0] in "Mm":
+        return
+    if not isinstance(data, bytes | bytearray):
+        raise FileBroken("an array of NumPy without its values")
+    dtype = np.dtype(f"<{kind.code}")
+    if len(data) != prod(shape) * dtype.itemsize:
+        raise FileBroken("an array of NumPy is declared larger than it is")
+    values = np.ndarray(shape, dtype, bytes(data), order="F" if order == "F" else "C")
+    if dtype.kind == "U":
+        array.texts = values.ravel().tolist()
+    elif dtype.kind in "fiub":
+        array.values = values.copy()  # its own, which tensors may write to
+
+
+def _numpy_buffer(machine: _Machine, arguments: tuple[Any, ...]) -> NumpyArray:
+    """`_frombuffer` of pickles of protocol 5."""
+    data, kind, shape, order = arguments
+    if not isinstance(kind, _NumpyType):
+        raise FileBroken("an array of NumPy without its type")
+    array = NumpyArray()
+    _set_values(array, kind, _whole(shape), data, order)
+    return array
+
+
+def _record(machine: _Machine, arguments: tuple[Any, ...]) -> argparse.Namespace:
+    return argparse.Namespace()
+
+
+def _path(machine: _Machine, arguments: tuple[Any, ...]) -> str:
+    return "/".join(map(_word, arguments))
+
+
+def _list(machine: _Machine, arguments: tuple[Any, ...]) -> list[Any]:
+    """A list, or a `deque`, whose greatest length may follow."""
+    items = arguments[0] if arguments else ()
+    if not isinstance(items, list | tuple | set | frozenset | dict):
+        raise FileBroken("a list of what holds nothing")
+    return list(items)
+
+
+def _method(machine: _Machine, arguments: tuple[Any, ...]) -> argparse.Namespace:
+    """The methods that mmengine's history of a training names; they are not looked up."""
+    owner, _ = arguments
+    if owner != _Name(_HISTORY):
+        raise NamesCode("builtins.getattr")
+    return argparse.Namespace()
 
 
 def _typed(machine: _Machine, arguments: tuple[Any, ...]) -> Stored:
@@ -476,19 +620,26 @@ def _first(machine: _Machine, arguments: tuple[Any, ...]) -> Stored:
 
 
 _MAKERS: Mapping[str, _Maker] = {
-    "collections.OrderedDict": _filled,
-    "collections.Counter": _filled,
-    "collections.defaultdict": _filled,
-    "builtins.dict": _filled,
-    "builtins.list": lambda machine, arguments: list(arguments[0]) if arguments else [],
+    **dict.fromkeys(_TABLES, _filled),
+    **dict.fromkeys((*_RECORDS, *_PASSED_OVER), _record),
+    **dict.fromkeys(_PATHS, _path),
+    "builtins.list": _list,
+    "collections.deque": _list,
+    "builtins.getattr": _method,
     "builtins.set": _set,
     "builtins.frozenset": _set,
     "builtins.bytearray": _bytes,
     "_codecs.encode": _encoded,
-    "argparse.Namespace": lambda machine, arguments: argparse.Namespace(),
     "numpy.dtype": _numpy_type,
     "numpy.core.multiarray.scalar": _numpy_number,
     "numpy._core.multiarray.scalar": _numpy_number,
+    **dict.fromkeys(
+        ("numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct"),
+        lambda machine, arguments: NumpyArray(),
+    ),
+    "numpy.core.numeric._frombuffer": _numpy_buffer,
+    "numpy._core.numeric._frombuffer": _numpy_buffer,
+    "torch.torch_version.TorchVersion": lambda machine, arguments: _word(arguments[0]),
     "torch.Size": lambda machine, arguments: tuple(arguments[0]),
     "torch.device": lambda machine, arguments: _word(arguments[0]),
     "torch.Tensor": _first,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import onnx
 
 from crnn_deploy.errors import ModelNotFound, ModelUnreadable, first_line
 from crnn_deploy.files import replacing
+from crnn_deploy.graph.ends import sort_nodes, with_log_softmax
 from crnn_deploy.manifest import METADATA_KEY, Manifest
 from crnn_deploy.runtime.backends.onnx_file import check_self_contained, has_locations
 from crnn_deploy.runtime.backends.ort import OrtBackend, open_session
@@ -30,6 +31,8 @@ __all__ = [
 ]
 
 
+# what ONNX asks for and ONNX Runtime does without; some converters leave it out
+_FORGIVEN = ("topologically sorted", "Field 'shape' of 'type' is required")
 _GRAPH = Path("<graph>")  # what errors call a graph that is in memory alone
 
 
@@ -60,7 +63,12 @@ def open_model(path: Path) -> OnnxModel:
     Raises ModelNotFound, ModelUnreadable, ManifestMissing, ManifestInvalid.
     """
     graph, sha256 = _read(path)
-    return OnnxModel(path, graph, manifest_of(graph, path), sha256)
+    manifest = manifest_of(graph, path)
+    # earlier versions called the probabilities of a network that ends in softmax logits
+    if manifest.output == "logits" and with_log_softmax(graph.graph, graph.graph.output[0].name, (2, -1)):
+        manifest = replace(manifest, output="log-probs")
+        attach_manifest(graph, manifest)
+    return OnnxModel(path, graph, manifest, sha256)
 
 
 def load_onnx(path: Path) -> onnx.ModelProto:
@@ -78,17 +86,42 @@ def _read(path: Path) -> tuple[onnx.ModelProto, str]:
     outside = check_self_contained(path)
     try:
         content = path.read_bytes()
-        onnx.checker.check_model(str(path) if outside else content)
         graph = onnx.load_model_from_string(content)
+        try:
+            onnx.checker.check_model(str(path) if outside else content)
+            usual = True
+        except onnx.checker.ValidationError as error:
+            if not any(part in str(error) for part in _FORGIVEN):
+                raise
+            usual = False
         if outside:
             onnx.load_external_data_for_model(graph, str(path.parent))
             if has_locations(graph.SerializeToString()):  # ONNX Runtime would look in the current folder
                 raise ModelUnreadable(path, "its sparse tensors lie in other files; keep them in the model")
+        if not usual:
+            sort_nodes(graph.graph)
+            _check_without_shapes(graph)
     except ModelUnreadable:
         raise
     except Exception as error:  # onnx raises protobuf's, its checker's and the file system's errors
+        if "ir_version" in str(error) and "higher" in str(error):
+            newer = (
+                "it was written by a newer ONNX; pip install --upgrade onnx onnxruntime, or export it again"
+            )
+            raise ModelUnreadable(path, f"{newer} for an older version ({first_line(error)})") from error
         raise ModelUnreadable(path, f"not a valid ONNX file: {first_line(error)}") from error
     return graph, hashlib.sha256(content).hexdigest()
+
+
+def _check_without_shapes(graph: onnx.ModelProto) -> None:
+    """ONNX's check of a graph whose inputs and outputs may lack shapes."""
+    types = [value.type.tensor_type for value in (*graph.graph.input, *graph.graph.output)]
+    bare = [kind for kind in types if not kind.HasField("shape")]
+    for kind in bare:
+        kind.shape.SetInParent()
+    onnx.checker.check_model(graph)
+    for kind in bare:
+        kind.ClearField("shape")
 
 
 def manifest_of(graph: onnx.ModelProto, name: Path = _GRAPH) -> Manifest:

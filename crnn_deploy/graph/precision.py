@@ -42,7 +42,7 @@ RECURRENT = ("LSTM", "GRU", "RNN")
 _FACTORS = {"Conv": 2, "ConvTranspose": 2, "MatMul": 2, "Gemm": 2, "LSTM": 3, "GRU": 3, "RNN": 3}
 _TO_TF32 = np.float32(2**13 + 1)  # splits 23 bits of mantissa into 10 and 13
 # what is asked of probabilities and of the likeliest class needs every bit that is left
-_ALWAYS_FP32 = ("Softmax", "LogSoftmax", "ArgMax", "ReduceMax", "TopK")
+_ALWAYS_FP32 = ("Softmax", "LogSoftmax", "Log", "ArgMax", "ReduceMax", "TopK")
 _FP32_INPUTS = {"Resize": (1, 2), "Upsample": (1,)}  # regions and scales are float32 whatever the data is
 
 
@@ -67,6 +67,9 @@ def cast(model: onnx.ModelProto, half: Half, *, keep_fp32: Sequence[str] = ()) -
         converted.CopyFrom(model)
     _name_nodes(converted.graph)
     kept = {name for pattern in keep_fp32 for name in _matched(converted, pattern)}
+    logarithms = {name for node in converted.graph.node if node.op_type == "Log" for name in node.input}
+    # a floor under probabilities, which half precision would round to zero
+    kept |= {node.name for node in converted.graph.node if logarithms.intersection(node.output)}
     _Cast(converted, _TYPES[half], kept).run()
     del converted.graph.value_info[:]  # they tell the old types
     onnx.checker.check_model(converted, full_check=True)

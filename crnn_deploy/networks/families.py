@@ -15,9 +15,12 @@ from crnn_deploy.networks.gitycc import GitYccCRNN
 from crnn_deploy.networks.mmocr import MmocrCRNN
 from crnn_deploy.networks.mobilenet import mobilenet_v3_large, mobilenet_v3_small
 
-__all__ = ["FAMILIES", "Family", "StateDict", "recognise"]
+__all__ = ["FAMILIES", "PUBLISHED", "Family", "StateDict", "recognise"]
 
 StateDict = Mapping[str, Tensor]
+
+# the modules of all families: images (N, C, H, W) -> logits (N, T, classes)
+PUBLISHED = (CRNN, CompactCRNN, DoctrCRNN, FourStage, GitYccCRNN, MmocrCRNN)
 
 
 @dataclass(frozen=True)
@@ -25,13 +28,16 @@ class Family:
     """One published architecture."""
 
     name: str  # as in Recipe.family
-    recipe: str  # recipe used when none is named
+    recipe: str  # the one that its networks are most often prepared for
     matches: Callable[[StateDict], bool]  # told from key names and shapes
     build: Callable[
         [StateDict, bool], nn.Module
     ]  # (state dict, leaky_relu) -> module, images -> (N, T, classes)
     classes: Callable[[StateDict], int]  # number of classes, blank included
-    leaky: bool = False  # whether it is published with ReLU and with LeakyReLU
+    leaky: bool = False  # whether its project has a switch between ReLU and LeakyReLU
+    others: tuple[str, ...] = ()  # recipes that other projects prepare images of the same network by
+    # the recipe that weights of these sizes were published with; None where they tell nothing
+    published: Callable[[StateDict], str | None] | None = None
 
 
 def _widths(state: StateDict, prefix: str) -> list[int]:
@@ -142,6 +148,39 @@ def _classes(key: str) -> Callable[[StateDict], int]:
     return lambda state: state[key].shape[0]
 
 
+def _by_classes(key: str, recipes: Mapping[int, str]) -> Callable[[StateDict], str | None]:
+    """The recipe of the published networks that have so many classes; key: of the last weight."""
+    return lambda state: recipes.get(state[key].shape[0])
+
+
+def _of_clovaai(convolutions: str, last: str) -> Callable[[StateDict], str | None]:
+    """Published with `--output_channel 512 --hidden_size 256`; last: of the convolutions' weights."""
+
+    def recipe(state: StateDict) -> str | None:
+        prediction, features = state["Prediction.weight"], state[f"FeatureExtraction.ConvNet.{last}"]
+        if (features.shape[0], prediction.shape[1]) != (512, 256):
+            return None
+        return f"clovaai-{convolutions}" + ("-sensitive" if prediction.shape[0] == 95 else "")
+
+    return recipe
+
+
+def _nothing(state: StateDict) -> None:
+    """Weights that have the same sizes whichever recipe they were trained for."""
+
+
+# classes of the models in EasyOCR's config.py
+_EASYOCR_G1 = {168: "easyocr-latin-g1", 187: "easyocr-cyrillic-g1", 170: "easyocr-bengali-g1"} | {
+    127: "easyocr-tamil-g1",
+    **dict.fromkeys((5381, 6710, 3111, 1568, 177, 188, 185), "easyocr-g1"),
+}
+_EASYOCR_G2 = {97: "easyocr-english-g2", 352: "easyocr-latin-g2", 208: "easyocr-cyrillic-g2"} | {
+    168: "easyocr-kannada-g2",
+    166: "easyocr-telugu-g2",
+    **dict.fromkeys((6719, 2215, 1009), "easyocr-g2"),
+}
+
+
 FAMILIES: tuple[Family, ...] = (
     Family(
         name="crnn",
@@ -150,6 +189,8 @@ FAMILIES: tuple[Family, ...] = (
         build=_build_crnn,
         classes=_classes("rnn.1.embedding.weight"),
         leaky=True,
+        others=("paper", "sierkinhane-360cc"),
+        published=_by_classes("rnn.1.embedding.weight", {37: "crnn.pytorch", 6736: "sierkinhane-360cc"}),
     ),
     Family(
         name="compact",
@@ -168,6 +209,8 @@ FAMILIES: tuple[Family, ...] = (
         build=_build_mmocr,
         classes=_classes("decoder.decoder.1.embedding.weight"),
         leaky=True,
+        others=("mmocr-0.x",),
+        published=_nothing,
     ),
     Family(
         name="gitycc",
@@ -188,6 +231,8 @@ FAMILIES: tuple[Family, ...] = (
         ),
         build=_build_vgg,
         classes=_classes("Prediction.weight"),
+        others=("easyocr-g2", "clovaai-vgg"),
+        published=_by_classes("Prediction.weight", _EASYOCR_G2),
     ),
     Family(
         name="clovaai-vgg",
@@ -197,6 +242,8 @@ FAMILIES: tuple[Family, ...] = (
         ),
         build=_build_vgg,
         classes=_classes("Prediction.weight"),
+        others=("easyocr-g2",),
+        published=_of_clovaai("vgg", "18.weight"),
     ),
     Family(
         name="easyocr-g1",
@@ -205,6 +252,8 @@ FAMILIES: tuple[Family, ...] = (
         matches=lambda s: _is_four_stage(s, "bn4_2.weight") and s["Prediction.weight"].shape[1] == 512,
         build=_build_resnet,
         classes=_classes("Prediction.weight"),
+        others=("easyocr-g1", "clovaai-resnet"),
+        published=_by_classes("Prediction.weight", _EASYOCR_G1),
     ),
     Family(
         name="clovaai-resnet",
@@ -212,6 +261,8 @@ FAMILIES: tuple[Family, ...] = (
         matches=lambda s: _is_four_stage(s, "bn4_2.weight") and s["Prediction.weight"].shape[1] != 512,
         build=_build_resnet,
         classes=_classes("Prediction.weight"),
+        others=("easyocr-g1",),
+        published=_of_clovaai("resnet", "bn4_2.weight"),
     ),
     Family(
         name="doctr-vgg16",

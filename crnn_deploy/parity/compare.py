@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,10 +16,22 @@ from crnn_deploy.runtime.backends.backend import Backend
 from crnn_deploy.runtime.decoding import ctc
 from crnn_deploy.runtime.decoding.ctc import Frames
 
-__all__ = ["LARGE", "TIE", "TOLERANCE", "Case", "ParityReport", "compare", "max_delta"]
+__all__ = [
+    "LARGE",
+    "TIE",
+    "TOLERANCE",
+    "Case",
+    "Exact",
+    "InFloat64",
+    "ParityReport",
+    "compare",
+    "max_delta",
+]
 
 TIE = 1e-5  # a top-2 margin that rounding in fp32 may turn; a frame below it has no argmax to speak of
 TOLERANCE = 1e-4  # of logits in fp32
+FARTHER = 2  # times as far from float64 as the reference a candidate may be
+ROUNDING = 1e-2  # of logits in fp32, at most: what is farther from float64 is more than rounding
 LARGE = 10.0  # fp32 rounds in proportion: of logits beyond this the tolerance is as much larger
 
 
@@ -37,6 +49,25 @@ class Flip:
 
 
 @dataclass(frozen=True)
+class Exact:
+    """How far both are from the reference's network in float64: what fp32 alone costs each of them."""
+
+    reference: float  # largest |delta|, of what `Case.max_delta` is of
+    candidate: float
+    scale: float  # largest |logit| in float64
+
+    @property
+    def passed(self) -> bool:
+        """Whether the candidate is no farther from float64 than twice the reference, or than the tolerance.
+
+        Never with NaN. A reference that is itself far from float64 proves nothing.
+        """
+        large = max(1, self.scale / LARGE)
+        allowed = max(FARTHER * self.reference, TOLERANCE * large)
+        return self.reference <= ROUNDING * large and self.candidate <= allowed
+
+
+@dataclass(frozen=True)
 class Case:
     """One batch through both backends."""
 
@@ -50,15 +81,27 @@ class Case:
     edits: int  # edit distance of all texts
     characters: int  # of the reference's texts
     error: str | None = None  # why there is nothing to compare
+    exact: Exact | None = (
+        None  # both against the reference in float64, where they are too far from each other
+    )
+
+    def holds(self, tolerance: float) -> bool:
+        """Whether the logits agree: with each other, or as well with float64 as the reference does."""
+        close = self.max_delta <= tolerance * max(1, self.scale / LARGE)
+        return close or (self.exact is not None and self.exact.passed)
 
     def ties(self, tie: float) -> int:
-        """Frames whose argmax differs and whose margin is below that of a tie."""
-        return sum(flip.margin < tie for flip in self.flips)
+        """Frames whose argmax differs and whose margin rounding may turn: below `tie`, or twice the
+        reference's distance from float64 where that was measured."""
+        return sum(flip.margin < self._tie(tie) for flip in self.flips)
+
+    def _tie(self, tie: float) -> float:
+        return tie if self.exact is None or not self.exact.passed else max(tie, 2 * self.exact.reference)
 
     def text_changes(self, tie: float) -> int:
         """Images whose text differs, those left out whose only flips are ties."""
         turned = {flip.image for flip in self.flips}
-        broken = {flip.image for flip in self.flips if not flip.margin < tie}  # of NaN too
+        broken = {flip.image for flip in self.flips if not flip.margin < self._tie(tie)}  # of NaN too
         return sum(image in broken or image not in turned for image in self.changed)
 
 
@@ -69,6 +112,7 @@ class ParityReport:
     cases: tuple[Case, ...]
     tolerance: float  # allowed max_delta of logits up to 10, in proportion beyond
     tie: float = TIE  # margin of a frame's two likeliest classes below which rounding may turn it
+    inexact: str | None = None  # why the reference did not run in float64, where that was tried
 
     @property
     def max_delta(self) -> float:
@@ -101,7 +145,7 @@ class ParityReport:
     def passed(self) -> bool:
         return (
             bool(self.cases)
-            and all(case.max_delta <= self.tolerance * max(1, case.scale / LARGE) for case in self.cases)
+            and all(case.holds(self.tolerance) for case in self.cases)
             and self.flips == 0
             and self.text_changes == 0
         )
@@ -117,6 +161,7 @@ class ParityReport:
             "flips",
             "text_changes",
             "cer",
+            "inexact",
         )
         return {name: getattr(self, name) for name in names} | {
             "cases": [asdict(case) for case in self.cases]
@@ -131,6 +176,14 @@ class ParityReport:
             for c in self.cases
         ]
         lines += [f"batch {c.batch} width {c.width}: {c.error}" for c in self.cases if c.error is not None]
+        lines += [
+            f"batch {c.batch} width {c.width}: from float64 the reference is {c.exact.reference:.1e} and the "
+            f"candidate {c.exact.candidate:.1e} (allowed {FARTHER} times as far), from each other "
+            f"{c.max_delta:.1e}"
+            for c in self.cases
+            if c.exact is not None
+        ]
+        lines += [f"not compared with float64: {self.inexact}"] if self.inexact is not None else []
         flips = [flip for case in self.cases for flip in case.flips]
         lines += [
             f"flip: batch {f.batch} width {f.width} image {f.image} frame {f.frame}: "
@@ -151,31 +204,75 @@ def compare(
     candidate: Backend,
     batches: Iterable[NDArray[np.float32]],
     *,
-    tolerance: float = TOLERANCE,
+    tolerance: float | None = None,
     progress: Callable[[Case], object] = lambda case: None,
 ) -> ParityReport:
     """Run batches (N, C, H, W) through both. The reference puts out logits or log-probabilities.
 
-    tolerance: allowed max_delta of logits up to 10, in proportion beyond
+    tolerance: allowed max_delta of logits up to 10, in proportion beyond. None: `TOLERANCE`; where a batch
+        fails it and the reference's network runs in float64, how far both are from that decides
     progress: called after each batch
     """
-    cases = []
+    cases, inexact = [], None
     for images in batches:
-        cases.append(_compare_batch(reference, candidate, images))
-        progress(cases[-1])
-    return ParityReport(tuple(cases), tolerance)
+        case, expected, actual = _compare_batch(reference, candidate, images)
+        if tolerance is None and inexact is None and actual is not None and isinstance(reference, InFloat64):
+            rounding = ParityReport((case,), TOLERANCE)
+            if not rounding.passed and np.isfinite(case.max_delta):
+                exact = reference.exact(images)
+                if isinstance(exact, str):
+                    inexact = exact
+                else:
+                    case = replace(case, exact=_exact(exact, expected, actual, reference, candidate))
+        cases.append(case)
+        progress(case)
+    return ParityReport(tuple(cases), TOLERANCE if tolerance is None else tolerance, inexact=inexact)
 
 
-def _compare_batch(reference: Backend, candidate: Backend, images: NDArray[np.float32]) -> Case:
+@runtime_checkable
+class InFloat64(Protocol):
+    """A backend that can run its network in float64."""
+
+    def exact(self, images: NDArray[np.float32]) -> NDArray[np.float64] | str:
+        """Logits (N, T, classes); or why the network does not run so."""
+        ...
+
+
+def _exact(
+    logits: NDArray[np.float64], expected: Frames, actual: Frames, reference: Backend, candidate: Backend
+) -> Exact | None:
+    """How far both are from logits in float64, as `max_delta` measures it; None where those do not fit."""
+    if expected.logits is None or expected.logits.shape != logits.shape:
+        return None
+    if actual.logits is None:
+        best = np.exp(_log_softmax(logits)).max(axis=2)
+        distances = [np.abs(frames.probabilities - best).max() for frames in (expected, actual)]
+    elif reference.manifest.output == candidate.manifest.output:
+        distances = [np.abs(found - logits).max() for found in (expected.logits, actual.logits)]
+    else:
+        wanted = _log_softmax(logits)
+        distances = [np.abs(_log_softmax(found) - wanted).max() for found in (expected.logits, actual.logits)]
+    return Exact(float(distances[0]), float(distances[1]), float(np.abs(logits).max()))
+
+
+def _compare_batch(
+    reference: Backend, candidate: Backend, images: NDArray[np.float32]
+) -> tuple[Case, Frames, Frames | None]:
+    """The batch's case, and what both put out; of the candidate nothing where that does not compare."""
     batch, width = images.shape[0], images.shape[3]
     expected = reference.run(images)
     steps = expected.indices.shape[1]
     try:
         actual = candidate.run(images)
     except RunFailed as error:
-        return Case(batch, width, steps, 0.0, float("inf"), (), tuple(range(batch)), 0, 0, str(error))
+        said = str(error)
+        return (
+            Case(batch, width, steps, 0.0, float("inf"), (), tuple(range(batch)), 0, 0, said),
+            expected,
+            None,
+        )
     if actual.indices.shape != expected.indices.shape:
-        return Case(batch, width, steps, 0.0, float("inf"), (), tuple(range(batch)), 0, 0)
+        return Case(batch, width, steps, 0.0, float("inf"), (), tuple(range(batch)), 0, 0), expected, None
     flips = tuple(
         Flip(
             batch,
@@ -194,7 +291,7 @@ def _compare_batch(reference: Backend, candidate: Backend, images: NDArray[np.fl
         for name, frames in (("the reference", expected), ("the candidate", actual))
         if not np.isfinite(frames.probabilities).all()
     ]
-    return Case(
+    case = Case(
         batch=batch,
         width=width,
         steps=steps,
@@ -206,6 +303,7 @@ def _compare_batch(reference: Backend, candidate: Backend, images: NDArray[np.fl
         characters=sum(len(a) for a, _ in pairs),
         error=f"{' and '.join(silent)} put out NaN" if silent else None,
     )
+    return case, expected, actual
 
 
 def max_delta(expected: Frames, actual: Frames, ours: Manifest, theirs: Manifest) -> float:
@@ -219,7 +317,7 @@ def max_delta(expected: Frames, actual: Frames, ours: Manifest, theirs: Manifest
     return float(np.abs(_log_softmax(expected.logits) - _log_softmax(actual.logits)).max())
 
 
-def _log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
+def _log_softmax(logits: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
     shifted = logits.astype(np.float64) - logits.max(axis=2, keepdims=True)
     normalised: NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum(axis=2, keepdims=True))
     return normalised

@@ -95,7 +95,7 @@ def proof_images(
         for source, text in found():
             progress(1)
             try:
-                ready = prepare(read_image(source), manifest)
+                ready = prepare(read_image(source, decoded_grey=manifest.decoded_grey), manifest)
             except CrnnDeployError:
                 continue  # what neither model can read changes no text
             if truths is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from crnn_deploy.datasets import Dataset
 from crnn_deploy.errors import CrnnDeployError, shortened
 from crnn_deploy.manifest import Manifest
-from crnn_deploy.parity.compare import TOLERANCE, ParityReport, compare
+from crnn_deploy.parity.compare import TOLERANCE, InFloat64, ParityReport, compare
 from crnn_deploy.parity.drawn import drawn_images
 from crnn_deploy.parity.tolerance import FLOATS, FormatError, Meter, Metered
 from crnn_deploy.parity.verdict import Reading, Verdict, judge, readings
@@ -39,6 +40,7 @@ class Verification:
     verdict: Verdict | None  # None of drawn images, which hold no text to speak of
     format_error: FormatError | None  # what the tolerance comes from; None where it was given or is the usual
     unmeasured: str | None  # why an engine is held to the usual tolerance, where it is
+    failures: tuple[str, ...] = ()  # of the images that cannot be read and are left out, each with its name
 
 
 class NotComparable(CrnnDeployError, ValueError):
@@ -53,6 +55,7 @@ def verify(
     images: str | None,
     labelled: Dataset | None = None,
     tolerance: float | None,
+    failed: Callable[[str], object] = lambda reason: None,
 ) -> Verification:
     """Compare two models, each a checkpoint, an ONNX file or an engine.
 
@@ -61,7 +64,8 @@ def verify(
     labelled: images and their texts, which the verdict then counts right and wrong strings by
     tolerance: of logits; None: `compare.TOLERANCE`, and for an engine what its format costs this network,
         measured on some of the images
-    Raises NotComparable and what opening a model raises.
+    failed: called with a line about each image that cannot be read; the others are compared
+    Raises NotComparable, also where no image can be read, and what opening a model raises.
     """
     # an ONNX file says how it is fed; a checkpoint beside it takes that over
     first = open_backend(reference) if reference.suffix in SUFFIXES else None
@@ -79,27 +83,35 @@ def verify(
         raise NotComparable(f"{reference} gives no logits to compare with; name it second")
     fed = theirs if candidate.suffix == ".engine" else ours  # an engine serves widths of its own
     order: list[int] = []  # in which images that are read come
+    failures: list[str] = []
+
+    def told(reason: str) -> None:
+        failures.append(reason)
+        failed(reason)
+
     if images is None and labelled is None:
         inputs = _drawn(fed)
     else:
-        inputs = _prepared(_sources(images, labelled), fed, order)
+        inputs = _prepared(_sources(images, labelled), fed, order, told)
     meter, unmeasured = None, None
     if tolerance is None:
         sides = (reference, first), (candidate, second)
         meter, unmeasured = _meter(sides if candidate.suffix == ".engine" else sides[::-1])
     recorders = _Recorder(first), _Recorder(second)
-    given = TOLERANCE if tolerance is None else tolerance
+    given = TOLERANCE if meter is not None else tolerance
     parity = compare(*recorders, _measured(inputs, meter), tolerance=given)
     costs = None if meter is None else meter.error
     if costs is not None:
         best_alone = "argmax" in (ours.output, theirs.output)
         allowed = costs.probability_tolerance if best_alone else costs.tolerance
         parity = replace(parity, tolerance=allowed, tie=costs.tie)
+    if failures and not order:
+        raise NotComparable(f"none of the {len(failures)} images can be read, so there is nothing to compare")
     if not order:
         return Verification(parity, None, costs, unmeasured)
     truths = None if labelled is None else [labelled[at].text for at in order]
     verdict = judge(recorders[0].read, recorders[1].read, truths)
-    return Verification(parity, verdict, costs, unmeasured)
+    return Verification(parity, verdict, costs, unmeasured, tuple(failures))
 
 
 def _meter(sides: Sequence[tuple[Path, Backend]]) -> tuple[Meter | None, str | None]:
@@ -138,12 +150,21 @@ def _measured(batches: Iterable[NDArray[np.float32]], meter: Meter | None) -> It
         yield images
 
 
-def _sources(images: str | None, labelled: Dataset | None) -> Iterable[Source]:
+def _sources(images: str | None, labelled: Dataset | None) -> Iterable[tuple[str, Source] | CrnnDeployError]:
+    """Each image with its name, or the error of a record that cannot be read."""
     if labelled is not None:
-        return (labelled[at].image for at in range(len(labelled)))
+        return (_sample(labelled, at) for at in range(len(labelled)))
     assert images is not None
     sources.check((images,))
-    return sources.find((images,), ())
+    return ((path, path) for path in sources.find((images,), ()))
+
+
+def _sample(labelled: Dataset, at: int) -> tuple[str, Source] | CrnnDeployError:
+    try:
+        sample = labelled[at]
+    except CrnnDeployError as error:
+        return error
+    return sample.name, sample.image
 
 
 def _drawn(manifest: Manifest) -> Iterator[NDArray[np.float32]]:
@@ -167,12 +188,38 @@ class _Recorder:
         self.read += readings(frames, self.manifest)
         return frames
 
+    def exact(self, images: NDArray[np.float32]) -> NDArray[np.float64] | str:
+        if isinstance(self._backend, InFloat64):
+            return self._backend.exact(images)
+        return "the reference is no PyTorch network"
+
     def close(self) -> None:
         self._backend.close()
 
 
-def _prepared(found: Iterable[Source], manifest: Manifest, order: list[int]) -> Iterator[NDArray[np.float32]]:
-    prepared = ((i, prepare(read_image(source), manifest)) for i, source in enumerate(found))
-    for batch in batches(prepared, _BATCH):
+def _prepared(
+    found: Iterable[tuple[str, Source] | CrnnDeployError],
+    manifest: Manifest,
+    order: list[int],
+    failed: Callable[[str], object],
+) -> Iterator[NDArray[np.float32]]:
+    def ready() -> Iterator[tuple[int, NDArray[np.float32]]]:
+        for i, one in enumerate(found):
+            try:
+                if isinstance(one, CrnnDeployError):
+                    raise one
+                pixels = read_image(one[1], decoded_grey=manifest.decoded_grey)
+            except CrnnDeployError as error:
+                failed(str(error) if isinstance(one, CrnnDeployError) else _naming(one[0], error))
+            else:
+                yield i, prepare(pixels, manifest)
+
+    for batch in batches(ready(), _BATCH):
         order.extend(batch.indices)
         yield batch.images
+
+
+def _naming(name: str, error: CrnnDeployError) -> str:
+    """What an error says, behind the name of its image, which bytes and arrays do not have."""
+    reason = re.sub(r"^<\w+>: ", "", str(error))
+    return reason if name in reason else f"{name}: {reason}"

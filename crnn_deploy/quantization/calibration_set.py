@@ -89,7 +89,7 @@ def sample(
     errors: list[CrnnDeployError] = []
     for name, source in found:
         try:
-            pixels = read_image(source)
+            pixels = read_image(source, decoded_grey=manifest.decoded_grey)
         except CrnnDeployError as error:
             errors.append(error)
             continue
@@ -128,5 +128,8 @@ def _round_robin(groups: Sequence[Sequence[CalibrationImage]]) -> list[Calibrati
 
 def batched(images: Sequence[CalibrationImage], manifest: Manifest, size: int) -> Iterator[Batch]:
     """The batches in which the runtime would run them."""
-    prepared = ((at, prepare(read_image(one.source), manifest)) for at, one in enumerate(images))
+    grey = manifest.decoded_grey
+    prepared = (
+        (at, prepare(read_image(one.source, decoded_grey=grey), manifest)) for at, one in enumerate(images)
+    )
     return batches(prepared, size)

@@ -11,11 +11,11 @@ import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 from crnn_deploy.errors import CrnnDeployError, ManifestInvalid, shortened
 from crnn_deploy.files import read_regular
-from crnn_deploy.manifest import Color, Filter, Interpolation, WidthRule, filter_from_plain
+from crnn_deploy.manifest import Color, Contrast, Filter, Grey, Interpolation, WidthRule, filter_from_plain
 from crnn_deploy.recipes import vocabularies
 
 __all__ = ["HIGHEST", "RECIPES", "Blank", "Recipe", "RecipeInvalid", "find_recipe", "recipe_of_checkpoint"]
@@ -43,34 +43,56 @@ class Recipe:
     family: str | None = None  # network in crnn_deploy.networks; None for a model of one's own
     factory: str | None = None  # of one's own module, `package.module:name` or `file.py:name`
     alphabet: tuple[str, ...] | None = None  # None: it belongs to the checkpoint or the user
-    blank: Blank = "first"  # class of the CTC blank
+    blank: Blank | int = "first"  # class of the CTC blank, or its number
     color: Color = "gray"  # channel order of the input
     height: int = 32  # pixels
     mean: tuple[float, ...] = (0.5,)  # per channel, of values in 0-1
     std: tuple[float, ...] = (0.5,)  # per channel
     interpolation: Interpolation = "linear"  # names without a prefix are OpenCV's
     filters: tuple[Filter, ...] = ()  # applied to the grey image at its original size
-    leaky_relu: bool | None = None  # slope 0.2 in place of ReLU; None: as the checkpoint tells, or ReLU
+    grey: Grey = "opencv"  # how colour becomes grey: cvtColor, Pillow's "L", OpenCV's decoders
+    contrast: Contrast | None = None  # read again what was read unsurely
+    leaky_relu: bool | None = None  # slope 0.2 in place of ReLU; None: as the checkpoint tells
     folder: Path = field(default=Path(), compare=False)  # where the recipe's file lies
 
+    def blank_class(self, characters: int) -> int:
+        """The class of the blank beside so many characters. Raises RecipeInvalid."""
+        if isinstance(self.blank, int):
+            if self.blank > characters:
+                raise RecipeInvalid(
+                    f"blank is class {self.blank}, and the network has {characters + 1} classes"
+                )
+            return self.blank
+        return 0 if self.blank == "first" else characters
 
-_EASYOCR_WIDTH = WidthRule(64, 3200, multiple=64, fit="pad", pad="edge", rounding="floor")
+
+_EASYOCR_WIDTH = WidthRule(
+    64,
+    3200,
+    multiple=64,
+    fit="pad",
+    pad="edge",
+    rounding="floor",
+    order="ratio",
+    multiple_of="exact",
+    tall="invert",
+)
 _EASYOCR_ABOUT = (
     # its cv2.resize(..., PIL.LANCZOS) is OpenCV's linear: both have the number 1
     "github.com/JaidedAI/EasyOCR utils.py, recognition.py: grey, height 64, width in proportion, "
-    "the last column repeated up to a multiple of 64"
+    "the last column repeated up to a multiple of 64; unsure images are read again with more contrast"
 )
 _MMOCR = Recipe(
     name="mmocr",
-    about="github.com/open-mmlab/mmocr configs/textrecog/crnn: grey, width in proportion, at least 32 "
-    "(mmocr also rounds it to the nearest multiple of 16)",
+    about="github.com/open-mmlab/mmocr configs/textrecog/crnn: grey, width in proportion, rounded "
+    "to a multiple of 16, at least 32",
     family="mmocr",
     alphabet=tuple(vocabularies.LATIN_36),
     blank="last",
-    width=WidthRule(32, 1600, rounding="ceil"),
+    width=WidthRule(32, 1600, multiple=16, rounding="ceil", order="scale", multiple_rounding="half-even"),
+    grey="decoder",
     mean=(127 / 255,),
     std=(127 / 255,),
-    leaky_relu=False,
 )
 _DOCTR = Recipe(
     name="doctr-vgg16",
@@ -80,10 +102,10 @@ _DOCTR = Recipe(
     alphabet=tuple(vocabularies.DOCTR_FRENCH),
     blank="last",
     color="rgb",
-    width=WidthRule(128, 128, fit="letterbox", rounding="floor"),
+    width=WidthRule(128, 128, fit="letterbox", rounding="floor", order="inverse"),
     mean=(0.694, 0.695, 0.693),
     std=(0.299, 0.296, 0.301),
-    interpolation="pillow-bilinear",
+    interpolation="torch-bilinear",
 )
 _CLOVAAI = Recipe(
     name="clovaai-vgg",
@@ -92,6 +114,7 @@ _CLOVAAI = Recipe(
     alphabet=tuple(vocabularies.LATIN_36),
     width=WidthRule(100, 100),
     interpolation="pillow-bicubic",
+    grey="pillow",
 )
 
 
@@ -104,6 +127,8 @@ def _easyocr(model: str, alphabet: str | None, about: str = "") -> Recipe:
         alphabet=None if alphabet is None else tuple(alphabet),
         height=64,
         width=_EASYOCR_WIDTH,
+        grey="decoder",
+        contrast=Contrast(below=0.1, target=0.5),
     )
 
 
@@ -116,6 +141,7 @@ _TABLE = (
         alphabet=tuple(vocabularies.LATIN_36),
         width=WidthRule(100, 100),
         interpolation="pillow-bilinear",
+        grey="pillow",
     ),
     Recipe(
         name="paper",
@@ -126,14 +152,13 @@ _TABLE = (
     ),
     Recipe(
         name="sierkinhane-360cc",
-        about="github.com/Sierkinhane/CRNN_Chinese_Characters_Rec demo.py: grey, width in proportion, x 4/7; "
-        "its 6,735 characters are in lib/config/alphabets.py",
+        about="github.com/Sierkinhane/CRNN_Chinese_Characters_Rec demo.py: grey, to height 32, "
+        "then the width x 4/7; its 6,735 characters are in lib/config/alphabets.py",
         family="crnn",
-        width=WidthRule(16, 1600, aspect=160 / 280, rounding="floor"),
+        width=WidthRule(4, 1600, aspect=160 / 280, rounding="floor", resize="height-first"),
         mean=(0.588,),
         std=(0.193,),
         interpolation="cubic",
-        leaky_relu=False,
     ),
     _MMOCR,
     replace(
@@ -149,7 +174,7 @@ _TABLE = (
         alphabet=tuple(vocabularies.LATIN_36),
         width=WidthRule(100, 100),
         interpolation="pillow-bilinear",
-        leaky_relu=False,
+        grey="pillow",
     ),
     _CLOVAAI,
     replace(_CLOVAAI, name="clovaai-vgg-sensitive", alphabet=tuple(vocabularies.LATIN_94)),
@@ -170,7 +195,16 @@ _TABLE = (
         blank="first",
         color="bgr",
         height=48,
-        width=WidthRule(320, 3200, fit="pad", pad=127.5, rounding="ceil"),
+        width=WidthRule(
+            320,
+            3200,
+            fit="pad",
+            pad=127.5,
+            rounding="ceil",
+            order="ratio",
+            multiple_rounding="floor",
+            multiple_of="exact",
+        ),
         mean=(0.5, 0.5, 0.5),
         std=(0.5, 0.5, 0.5),
     ),
@@ -315,6 +349,14 @@ def _choice(literal: Any) -> Callable[[Any], Any]:
     return read
 
 
+def _blank(value: Any) -> Blank | int:
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _LONGEST:
+        return value
+    if value not in get_args(Blank):
+        raise _Wrong("first, last or the number of a class")
+    return cast(Blank, value)
+
+
 def _flag(value: Any) -> bool:
     if not isinstance(value, bool):
         raise _Wrong("true or false")
@@ -368,16 +410,26 @@ def _filters(value: Any) -> tuple[Filter, ...]:
     return tuple(filter_from_plain(item) for item in value)
 
 
+def _contrast(value: Any) -> Contrast:
+    if not isinstance(value, Mapping) or sorted(value, key=str) != ["below", "target"]:
+        raise _Wrong("a table of below and target")
+    if not all(map(_is_plain, value.values())):
+        raise _Wrong("a table of below and target, numbers from 0 to 1")
+    return Contrast(**value)
+
+
 _PREPARATION: dict[str, Callable[[Any], Any]] = {  # what a checkpoint may say
     "about": _text,
     "width": _width,
-    "blank": _choice(Blank),
+    "blank": _blank,
     "color": _choice(Color),
     "height": _height,
     "mean": _numbers,
     "std": _numbers,
     "interpolation": _choice(Interpolation),
     "filters": _filters,
+    "grey": _choice(Grey),
+    "contrast": _contrast,
     "leaky_relu": _flag,
 }
 _BY_HAND: dict[

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike, fsdecode
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,16 +19,28 @@ from crnn_deploy.runtime import long_lines
 from crnn_deploy.runtime.backends.backend import Backend, BackendName, Device, open_backend
 from crnn_deploy.runtime.batching import Groups
 from crnn_deploy.runtime.decoding.ctc import BestPath, Frames, LogitsMissing, Text
-from crnn_deploy.runtime.images.pixels import MAX_PIXELS, Pixels, Source, use_image
-from crnn_deploy.runtime.images.prepare import content_width, prepare
+from crnn_deploy.runtime.images.given import Source, is_one
+from crnn_deploy.runtime.images.pixels import MAX_PIXELS, Pixels, use_image
+from crnn_deploy.runtime.images.prepare import content_width, prepare, prepare_contrasted
 from crnn_deploy.runtime.orientation import ImageView, Rotate, check_rotate, surest, views
+from crnn_deploy.runtime.second_reading import reread
 
 if TYPE_CHECKING:
     from crnn_deploy.runtime.decoding.alignment import Decode, Decoder
 
-__all__ = ["Prepared", "Recognizer", "Wide"]
+__all__ = ["NotPortable", "Prepared", "Recognizer", "Wide"]
 
 Wide = Literal["cut", "shrink"]
+
+
+class NotPortable(CrnnDeployError, TypeError):
+    """A recogniser that cannot be sent to another process."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "this Recognizer was given a network that is open already, and an open network cannot be copied "
+            "or sent to another process; make it with Recognizer.load(path), which is opened anew there"
+        )
 
 
 @dataclass(frozen=True)
@@ -41,6 +53,7 @@ class Prepared:
     width: int  # pixels, of the original
     view: ImageView | None = None  # how the original is turned; None where it is taken as it stands
     others: tuple[Prepared, ...] = ()  # the other views of the same image
+    contrasted: NDArray[np.float32] | None = None  # (C, H, W) for a second reading, where that differs
 
     @property
     def columns(self) -> int:
@@ -54,17 +67,20 @@ class Recognizer:
     The text and confidence of an image do not depend, in a single bit, on what else is read with it.
 
     backend: the network, or the name or path of a model; by default the package's own model `latin`
-    batch: most images that run together
+    batch: most images that run together; a manifest with `max_batch` allows no more than that
     decoder: how texts are found and how sure they are; by default as the manifest says
     wide: lines beyond the manifest's largest width are cut (`long_lines`) or shrunk to it; fixed-width
         networks always shrink
     max_pixels: an image of more is refused before it is decoded
     rotate: in which turns an image is read, of which the surest counts (`orientation`)
 
-    >>> [text] = Recognizer("latin").read(["word.png"])
-    >>> [text] = Recognizer.load("model.onnx").read(["word.png"])
+    >>> text = Recognizer("latin").read("word.png")
+    >>> texts = Recognizer.load("model.onnx").read(["word.png", "line.png"])
 
     Raises LogitsMissing, what binding the decoder raises, and with a name or path what `load` raises.
+
+    Threads share a recogniser. Pickled, as for a process of `multiprocessing`, it is a path and settings: the
+    other process opens the file anew. One that was given an open network raises NotPortable then.
     """
 
     def __init__(
@@ -80,9 +96,12 @@ class Recognizer:
         if batch < 1:
             raise ValueError(f"batch is {batch}; at least one image must run at a time")
         check_rotate(rotate)
+        self._opening: dict[str, Any] | None = None  # what `load` takes to open the network again
         if backend is None or isinstance(backend, str):
-            backend = open_backend(DEFAULT if backend is None else model_file(backend))
-        self._backend = backend
+            file = DEFAULT if backend is None else model_file(backend)
+            backend, self._opening = open_backend(file), {"path": file.absolute()}
+        self._backend, self._decoder = backend, decoder
+        batch = min(batch, backend.manifest.max_batch or batch)
         self._batch, self._wide, self._max_pixels, self._rotate = batch, wide, max_pixels, rotate
         self._decode = _bound(decoder, self.manifest)
         self._rule = long_lines.uncut(self.manifest) if wide == "cut" else self.manifest
@@ -119,15 +138,31 @@ class Recognizer:
             from crnn_deploy.runtime.backends.choice import resolve
 
             backend = resolve(backend, file, device)
-        opened = open_backend(file, threads=threads, backend=backend, device=device, tf32=tf32)
-        return cls(opened, batch=batch, decoder=decoder, wide=wide, max_pixels=max_pixels, rotate=rotate)
+        opening: dict[str, Any] = {"threads": threads, "backend": backend, "device": device, "tf32": tf32}
+        opened = open_backend(file, **opening)
+        made = cls(opened, batch=batch, decoder=decoder, wide=wide, max_pixels=max_pixels, rotate=rotate)
+        made._opening = {"path": file.absolute(), **opening}
+        return made
+
+    def __reduce__(self) -> tuple[Callable[..., Recognizer], tuple[dict[str, Any]]]:
+        """Raises NotPortable."""
+        if self._opening is None:
+            raise NotPortable
+        settings = {**self._opening, "batch": self._batch, "decoder": self._decoder, "wide": self._wide}
+        return _loaded, ({**settings, "max_pixels": self._max_pixels, "rotate": self._rotate},)
+
+    def __copy__(self) -> Recognizer:
+        return self._with(self._decoder)
 
     def with_decoder(self, decoder: Decoder) -> Recognizer:
         """A recogniser of the same network and settings with another decoder; closing either closes both.
 
         Raises LogitsMissing, and what binding the decoder raises.
         """
-        return Recognizer(
+        return self._with(decoder)
+
+    def _with(self, decoder: Decoder | None) -> Recognizer:
+        made = Recognizer(
             self._backend,
             batch=self._batch,
             decoder=decoder,
@@ -135,6 +170,8 @@ class Recognizer:
             max_pixels=self._max_pixels,
             rotate=self._rotate,
         )
+        made._opening = self._opening
+        return made
 
     @property
     def manifest(self) -> Manifest:
@@ -144,24 +181,38 @@ class Recognizer:
     def max_pixels(self) -> int:
         return self._max_pixels
 
-    def read(self, images: Iterable[Source]) -> list[Text]:
-        """Text of each image, in order: paths, encoded bytes, uint8 arrays (grey or BGR) or PIL images.
+    @overload
+    def read(self, images: Source) -> Text: ...  # type: ignore[overload-overlap]  # a text has texts in it
+    @overload
+    def read(self, images: Iterable[Source]) -> list[Text]: ...
+    def read(self, images: Source | Iterable[Source]) -> Text | list[Text]:
+        """Text of an image, or of each of several, in their order.
 
-        Raises ImageNotFound, ImageUnreadable or ReadFailed for the first image that cannot be read, RunFailed
-        where the model cannot run.
+        images: one image (a path, encoded bytes, a uint8 array, grey or BGR, or a Pillow image), or any
+            iterable of them; `images.pixels.read_image` says more of what is read
+        Raises ImageNotFound, ImageUnreadable or ReadFailed for the first image that cannot be read, and for
+        what is neither one image nor several; RunFailed where the model cannot run.
         """
-        results = self.try_read(list(images))
-        for result in results:
-            if isinstance(result, CrnnDeployError):
-                raise result
-        return [result for result in results if isinstance(result, Text)]
+        if is_one(images):
+            return _text(self.try_read(cast(Source, images)))
+        return [_text(result) for result in self.try_read(cast(Iterable[Source], images))]
 
-    def try_read(self, images: Sequence[Source]) -> list[Text | CrnnDeployError]:
+    @overload
+    def try_read(self, images: Source) -> Text | CrnnDeployError: ...  # type: ignore[overload-overlap]
+    @overload
+    def try_read(self, images: Iterable[Source]) -> list[Text | CrnnDeployError]: ...
+    def try_read(
+        self, images: Source | Iterable[Source]
+    ) -> Text | CrnnDeployError | list[Text | CrnnDeployError]:
         """As `read`, but an image that cannot be read gives its error and the others are read.
 
         Raises RunFailed.
         """
-        return self.read_prepared(self._try_prepare(source) for source in images)
+        if is_one(images):
+            [result] = self.read_prepared([self._try_prepare(cast(Source, images))])
+            return result
+        some = cast(Iterable[Source], images)
+        return self.read_prepared(self._try_prepare(source) for source in some)
 
     def read_prepared(self, images: Iterable[Prepared | CrnnDeployError]) -> list[Text | CrnnDeployError]:
         """Text of images of any widths, in order; an error in the place of one stands as it is.
@@ -198,7 +249,8 @@ class Recognizer:
             prepared = prepare(pixels, self._rule)
             width = pixels.shape[1]
             span = prepared.shape[2] * width / content_width(pixels.shape, self._rule)
-            return Prepared(prepared, _name(source), span, width, view)
+            contrasted = prepare_contrasted(pixels, self._rule)
+            return Prepared(prepared, _name(source), span, width, view, contrasted=contrasted)
 
         def all_ready(pixels: Pixels) -> Prepared:
             with not_forked():
@@ -207,14 +259,22 @@ class Recognizer:
                 first, *others = [ready(turned, view) for view, turned in views(pixels, self._rotate)]
             return replace(first, others=tuple(others))
 
-        return use_image(source, all_ready, max_pixels=self._max_pixels)
+        return use_image(
+            source, all_ready, max_pixels=self._max_pixels, decoded_grey=self.manifest.decoded_grey
+        )
 
     def run(self, images: Sequence[Prepared]) -> Frames:
         """What the network says of images of one width, frame by frame; of each, its first view counts.
 
         Raises RunFailed.
         """
-        pixels = np.stack([prepared.pixels for prepared in images])
+        frames = self._network(np.stack([prepared.pixels for prepared in images]))
+        if self.manifest.contrast is None:
+            return frames
+        contrasted = [prepared.contrasted for prepared in images]
+        return reread(frames, contrasted, self.manifest.contrast, self.manifest.blank, self._network)
+
+    def _network(self, pixels: NDArray[np.float32]) -> Frames:
         if pixels.shape[3] <= self.manifest.width.maximum:
             return self._backend.run(pixels)
         return long_lines.run(self._backend.run, pixels, self.manifest, self._batch)
@@ -277,6 +337,10 @@ class Recognizer:
         self._backend.close()
 
 
+def _loaded(settings: dict[str, Any]) -> Recognizer:
+    return Recognizer.load(**settings)
+
+
 def _bound(decoder: Decoder | None, manifest: Manifest) -> Decode:
     """The decoder as it works with this model; without one, what the manifest says."""
     if decoder is None and manifest.decoding == DecodingRule():
@@ -289,6 +353,12 @@ def _bound(decoder: Decoder | None, manifest: Manifest) -> Decode:
     if manifest.output == "argmax" and not isinstance(decode, BestPath):
         raise LogitsMissing("this decoder")
     return decode
+
+
+def _text(result: Text | CrnnDeployError) -> Text:
+    if isinstance(result, CrnnDeployError):
+        raise result
+    return result
 
 
 def _name(source: Source) -> str:

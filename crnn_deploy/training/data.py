@@ -316,7 +316,7 @@ class BatchStream(data.Dataset[list[TrainingBatch]]):
         dataset, manifest = self._datasets[source], self._manifest
         sample = dataset[self._index(source, position)]
         labels = self._encode(sample.text.lower() if self._ignore_case else sample.text)
-        pixels = read_image(sample.image)
+        pixels = read_image(sample.image, decoded_grey=manifest.decoded_grey)
         if self._augment and not isinstance(dataset, SyntheticDataset):
             pixels = augmented(pixels, np.random.default_rng((self._seed, source, position)))
         width = _bucket(pixels, manifest)

@@ -9,11 +9,13 @@ from torch import nn
 
 from crnn_deploy.datasets.labels import characters_alphabet
 from crnn_deploy.errors import CrnnDeployError
-from crnn_deploy.export.reference import BatchFirst, open_reference, reference_of
+from crnn_deploy.export.layout import BatchFirst
+from crnn_deploy.export.probabilities import LogOfProbabilities
+from crnn_deploy.export.reference import open_reference, reference_of
 from crnn_deploy.manifest import Manifest
 from crnn_deploy.networks.compact import COMPACT_WIDTHS, CompactCRNN
 from crnn_deploy.networks.crnn import CRNN, PAPER_WIDTHS
-from crnn_deploy.recipes.alphabets import AlphabetInvalid, check_alphabet, read_alphabet
+from crnn_deploy.recipes.alphabets import AlphabetInvalid, check_alphabet, check_distinct, read_alphabet
 from crnn_deploy.recipes.recipe import find_recipe
 from crnn_deploy.recipes.settings import CheckpointSettings
 from crnn_deploy.training.config import AlphabetConfig, Config, NetworkConfig
@@ -45,6 +47,7 @@ def build(config: Config) -> Model:
         alphabet = alphabet or recipe.alphabet
         if alphabet is None:
             raise AlphabetInvalid(f"neither `alphabet` nor the recipe {recipe.name} names characters")
+        alphabet = check_distinct(alphabet, "the alphabet of a new network")
         channels = 1 if recipe.color == "gray" else 3
         module = _network(config.network, recipe.height, channels, len(alphabet) + 1)
         opened = reference_of(module, recipe, alphabet, {})
@@ -64,7 +67,9 @@ def build(config: Config) -> Model:
     if config.start.freeze_cnn:
         for layer in _convolutions(opened.module):
             layer.requires_grad_(False)
-    inner = opened.module.module if isinstance(opened.module, BatchFirst) else opened.module
+    inner = opened.module
+    while isinstance(inner, BatchFirst | LogOfProbabilities):
+        inner = inner.module
     return Model(opened.module, inner, manifest)
 
 
@@ -108,15 +113,18 @@ def _with_alphabet(module: nn.Module, manifest: Manifest, alphabet: tuple[str, .
             "the network ends in no linear layer over its classes; it cannot take another alphabet"
         )
     name, old = heads[-1]
+    alphabet = check_distinct(alphabet, "the alphabet to be trained")
     blank = 0 if manifest.blank == 0 else len(alphabet)
     before = (*manifest.alphabet[: manifest.blank], None, *manifest.alphabet[manifest.blank :])
     after = (*alphabet[:blank], None, *alphabet[blank:])
     new = nn.Linear(old.in_features, len(after), bias=old.bias is not None)
+    # of a token of several classes the last one, which encoding takes
+    rows = {token: row for row, token in enumerate(before)}
     with torch.no_grad():
         for row, token in enumerate(after):
-            if token in before:
-                new.weight[row] = old.weight[before.index(token)]
+            if token in rows:
+                new.weight[row] = old.weight[rows[token]]
                 if old.bias is not None:
-                    new.bias[row] = old.bias[before.index(token)]
+                    new.bias[row] = old.bias[rows[token]]
     module.set_submodule(name, new)
     return replace(manifest, alphabet=alphabet, blank=blank)

@@ -142,15 +142,17 @@ def _fixed(config: Config, name: str) -> Any:
 
 def _told(module: nn.Module, manifest: Manifest) -> dict[str, Any]:
     """What weights alone do not say: alphabet and input rule."""
-    names = ("color", "height", "mean", "std", "interpolation")
+    names = ("color", "height", "mean", "std", "interpolation", "grey")
     recipe = {name: getattr(manifest, name) for name in names}
     recipe |= {
         "about": "as trained",
-        "blank": "first" if manifest.blank == 0 else "last",
-        "width": asdict(manifest.width),
+        "blank": {0: "first", len(manifest.alphabet): "last"}.get(manifest.blank, manifest.blank),
+        "width": manifest.width.to_plain(),
         "leaky_relu": any(isinstance(layer, nn.LeakyReLU) for layer in module.modules()),
         "filters": [filter_to_plain(item) for item in manifest.filters],
     }
+    if manifest.contrast is not None:
+        recipe["contrast"] = asdict(manifest.contrast)
     return {"alphabet": list(manifest.alphabet), "recipe": recipe}
 
 

@@ -97,7 +97,7 @@ def validate(
 def _reading(backend: _Live, sample: Sample) -> ValidationReading:
     manifest = backend.manifest
     try:
-        pixels = read_image(sample.image)
+        pixels = read_image(sample.image, decoded_grey=manifest.decoded_grey)
     except CrnnDeployError as error:
         return ValidationReading(None, sample.text, str(error), "")
     [indices] = backend.run(prepare(pixels, manifest)[None]).indices.tolist()

@@ -79,9 +79,9 @@ def test_every_recipe_is_proven_and_stands_in_the_table() -> None:
     page = (ROOT / "docs" / "families.md").read_text(encoding="utf-8")
     table = [line.split("|") for line in page.splitlines() if line.startswith("| ")]
     shown = {
-        name.replace("(trained)", "").strip(): float(cells[-2])
+        name.replace("(trained)", "").strip(): float(cells[-3])
         for cells in table
-        if len(cells) == 7 and "e-0" in cells[-2]
+        if len(cells) == 8 and "e-0" in cells[-3]
         for name in cells[1].split(",")
     }
     assert shown.keys() == names
@@ -89,3 +89,29 @@ def test_every_recipe_is_proven_and_stands_in_the_table() -> None:
         row = result[name]
         assert row["passed"] and row["flips"] == row["text_changes"] == 0 and row["images"] >= 12
         assert row["max_delta"] <= shown[name] * 1.05  # shown with two digits
+
+
+def test_the_pixels_of_the_table_are_those_that_were_compared() -> None:
+    result = json.loads((ROOT / "benchmarks/results/family_pixels--2-core-epyc--cpu.json").read_text("utf-8"))
+    page = (ROOT / "docs" / "families.md").read_text(encoding="utf-8")
+    table = [line.split("|") for line in page.splitlines() if line.startswith("| ")]
+    said = {
+        name.strip(): cells[-2].strip()
+        for cells in table
+        if len(cells) == 8 and "e-0" in cells[-3]
+        for name in cells[1].split(",")
+    }
+    for row in result["rows"]:
+        assert row["images"] >= 1000 and row["other_size"] == 0 and row["most"] < 1.001, row
+        if row["recipe"] in said:
+            equal = said[row["recipe"]].startswith("equal")
+            assert equal == (row["differ"] == 0) and (equal or said[row["recipe"]] == "within 1 level"), row
+    assert max(row["differ"] for row in result["rows"]) == 96  # said below the table
+
+
+def test_english_g2_reads_what_easyocr_reads() -> None:
+    result = json.loads((ROOT / "benchmarks/results/english_g2--2-core-epyc--cpu.json").read_text("utf-8"))
+    page = (ROOT / "docs" / "families.md").read_text(encoding="utf-8")
+    for row in result["rows"].values():
+        assert row["equal"] == row["images"] >= 158 and row["tall"] == 40
+        assert f"{row['equal']} of {row['images']}" in page

@@ -41,7 +41,7 @@ class Word(NamedTuple):
 class Reader:
     """Reads the name of the file, without its suffix, in capitals; stands in for a Recognizer."""
 
-    manifest = SimpleNamespace(decoding=DecodingRule())
+    manifest = SimpleNamespace(decoding=DecodingRule(), max_batch=None)
 
     def prepare(self, source: str, /) -> Word:
         return Word(source)
@@ -333,7 +333,7 @@ class Word:
     def __init__(self, path):
         self.path, self.columns = path, 8
 class Reader:
-    manifest = SimpleNamespace(decoding=DecodingRule())
+    manifest = SimpleNamespace(decoding=DecodingRule(), max_batch=None)
     prepare = Word
     def read_batch(self, images):
         open("begun", "w").close()

@@ -42,7 +42,9 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def model(checkpoint: Path) -> Path:
-    result = run("export", "--checkpoint", checkpoint, "--alphabet-string", DIGITS)
+    result = run(
+        "export", "--checkpoint", checkpoint, "--recipe", "crnn.pytorch", "--alphabet-string", DIGITS
+    )
     assert result.exit_code == 0, result.output
     assert "PASSED" in result.stdout and "11 classes" in result.stdout
     return checkpoint.with_suffix(".onnx")
@@ -51,7 +53,12 @@ def model(checkpoint: Path) -> Path:
 @pytest.mark.parametrize(
     ("saved", "recipe", "expected"),
     [
-        ({}, None, "ReLU (the published default; for LeakyReLU give a recipe with leaky_relu = true)"),
+        (
+            {},
+            None,
+            "ReLU (assumed: nothing in the checkpoint tells it; if it was trained with LeakyReLU, "
+            "give --activation leaky-relu)",
+        ),
         ({"opt": {"leakyRelu": True}}, None, "LeakyReLU (saved beside the weights)"),
         ({"opt": {"leakyRelu": False}}, "leaky_relu = true", "LeakyReLU (recipe own)"),
     ],
@@ -62,7 +69,9 @@ def test_export_says_which_activation_it_took_and_why(
     state = torch.load(checkpoint, weights_only=True)
     torch.save({"state_dict": state, **saved}, tmp_path / "x.pth")
     arguments = ["--checkpoint", tmp_path / "x.pth", "--alphabet-string", DIGITS]
-    if recipe is not None:
+    if recipe is None:
+        arguments += ["--recipe", "crnn.pytorch"]
+    else:
         (tmp_path / "own.toml").write_text(f'base = "paper"\n{recipe}\n')
         arguments += ["--recipe", tmp_path / "own.toml"]
     result = run("export", *arguments)
@@ -71,16 +80,33 @@ def test_export_says_which_activation_it_took_and_why(
     assert ("LeakyRelu" in run("inspect", tmp_path / "x.onnx").stdout) == expected.startswith("Leaky")
 
 
-def test_export_shows_an_alphabet_that_nobody_gave(tmp_path: Path) -> None:
-    """Another one of as many characters would give wrong texts without an error."""
+def test_export_says_what_it_assumed(tmp_path: Path) -> None:
+    """Another recipe, activation or alphabet would give wrong texts without an error."""
     torch.manual_seed(0)
     network = CRNN(32, 1, 37, hidden=8, widths=(4, 4, 8, 8, 8, 8, 8))
     torch.save(network.state_dict(), tmp_path / "x.pth")
     characters = "0123456789abcdefghijklmnopqrstuvwxyz"
-    line = f"\nalphabet: {characters} (the recipe's; if yours is another, give --alphabet)\n"
-    assert line in run("export", "--checkpoint", tmp_path / "x.pth").stdout
-    given = run("export", "--checkpoint", tmp_path / "x.pth", "--alphabet-string", characters)
-    assert given.exit_code == 0 and "alphabet: " not in given.stdout
+    found = run("export", "--checkpoint", tmp_path / "x.pth")
+    assert f"\nalphabet: {characters} (36: the recipe crnn.pytorch's, assumed)\n" in found.stdout
+    said = found.stdout.splitlines()[-1]
+    assert said.startswith(f"{tmp_path / 'x.onnx'}: crnn, recipe crnn.pytorch (assumed")
+    assert "gray, height 32, width 100 whatever the aspect, pillow-bilinear" in said
+    assert said.endswith(f"assumed: the recipe crnn.pytorch, ReLU, the alphabet {characters}")
+    [warning] = found.stderr.splitlines()
+    assert all(f"--{option}" in warning for option in ("recipe", "activation", "alphabet"))
+    source = Recognizer.load(tmp_path / "x.onnx").manifest.source
+    assert source["assumed"] == "recipe, activation, alphabet" and "assumed" in source["activation"]
+    given = ("--recipe", "paper", "--activation", "leaky-relu", "--alphabet-string", characters)
+    told = run("export", "--checkpoint", tmp_path / "x.pth", *given)
+    assert told.exit_code == 0 and told.stderr == "" and told.stdout.endswith("; assumed: nothing\n")
+    assert "recipe paper (--recipe), gray, height 32, width in proportion (100 to 1600 in mult" in told.stdout
+    assert "\nactivation: LeakyReLU (--activation leaky-relu)\n" in told.stdout
+    assert "LeakyRelu" in run("inspect", tmp_path / "x.onnx").stdout
+    # a checkpoint beside its model takes over what the model says of it
+    verified = run("verify", tmp_path / "x.pth", tmp_path / "x.onnx")
+    assert verified.exit_code == 0, verified.output
+    wrong = run("verify", tmp_path / "x.pth", tmp_path / "x.onnx", "--activation", "relu")
+    assert wrong.exit_code == 1
 
 
 def test_list_recipes() -> None:
@@ -92,7 +118,7 @@ def test_list_recipes() -> None:
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (("--alphabet-string", "012"), ("3 characters", "11")),
+        (("--recipe", "paper", "--alphabet-string", "012"), ("3 characters", "11")),
         (("--alphabet-string", "0012345678"), ("'0'", "twice")),
         (("--alphabet", "missing.txt"), ("no alphabet file",)),
         (("--recipe", "nothing"), ("no recipe 'nothing'", "crnn.pytorch")),
@@ -143,7 +169,9 @@ def test_verify_fails_on_nan_and_says_so(checkpoint: Path, model: Path, tmp_path
 
     facts = json.loads((tmp_path / "report.json").read_text(), parse_constant=refuse)
     assert not facts["passed"] and facts["max_delta"] is None
-    result = run("export", "--checkpoint", tmp_path / "nan.pth", "--alphabet-string", DIGITS)
+    result = run(
+        *("export", "--checkpoint", tmp_path / "nan.pth", "--recipe", "paper", "--alphabet-string", DIGITS)
+    )
     assert result.exit_code == 1 and "put out NaN" in result.stdout
     assert not (tmp_path / "nan.onnx").exists()
 
@@ -306,7 +334,7 @@ def test_describe_frees_a_batch_that_is_only_declared(batch: int, recipe: Path, 
 
 @pytest.mark.parametrize(
     ("batch", "last"),
-    [(1, "Reshape"), (2, "Reshape"), (1, "Frozen"), (2, "Frozen"), ("n", "Sub"), (2, "Sub")],
+    [("n", "Sub"), (2, "Sub")],
 )
 def test_describe_refuses_a_graph_that_joins_images(
     batch: int | str, last: str, recipe: Path, tmp_path: Path
@@ -316,6 +344,21 @@ def test_describe_refuses_a_graph_that_joins_images(
     result = run("describe", path, "--recipe", recipe, "--alphabet-string", "abcd", "-o", out)
     assert result.exit_code == 2 and "otherwise in a batch than alone" in result.stderr, result.stderr
     assert len(result.stderr.splitlines()) == 1 and not out.exists()
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_describe_keeps_to_a_batch_that_stands_in_the_graph(batch: int, recipe: Path, tmp_path: Path) -> None:
+    path = foreign(tmp_path / "rec.onnx", None, softmax=False, batch=batch, last="Reshape")
+    out = tmp_path / "out.onnx"
+    result = run("describe", path, "--recipe", recipe, "--alphabet-string", "abcd", "-o", out)
+    assert result.exit_code == 0 and f"note: its graph is made for batches of {batch}" in result.stdout
+    assert OrtBackend(out).manifest.max_batch == batch
+    frozen = foreign(tmp_path / "rec.onnx", None, softmax=False, batch=batch, last="Frozen")
+    result = run(
+        "describe", frozen, "--recipe", recipe, "--alphabet-string", "abcd", "-o", tmp_path / "x.onnx"
+    )
+    assert result.exit_code == 2 and "runs on images 48 pixels wide" in result.stderr, result.stderr
+    assert len(result.stderr.splitlines()) == 1 and not (tmp_path / "x.onnx").exists()
 
 
 def test_the_recogniser_of_rapidocr(tmp_path: Path) -> None:
@@ -371,7 +414,7 @@ def test_a_closed_stdout_ends_without_a_traceback(
 ) -> None:
     read, write = os.pipe()
     os.close(read)
-    arguments = [*command, str(checkpoint), "--alphabet-string", DIGITS]
+    arguments = [*command, str(checkpoint), "--recipe", "paper", "--alphabet-string", DIGITS]
     arguments += ["-o", str(tmp_path / "x.onnx")] if command[0] == "export" else []
     done = subprocess.run(
         [sys.executable, "-m", "crnn_deploy", *arguments],

@@ -129,7 +129,14 @@ def run(*arguments: str | Path) -> Result:
     return CliRunner().invoke(main, list(map(str, arguments)))
 
 
-CHECKPOINT_OPTIONS = ("--recipe=x", "--factory=a:b", "--alphabet=x", "--alphabet-string=x", "--blank=last")
+CHECKPOINT_OPTIONS = (
+    "--recipe=x",
+    "--factory=a:b",
+    "--alphabet=x",
+    "--alphabet-string=x",
+    "--blank=last",
+    "--activation=relu",
+)
 
 
 @pytest.mark.parametrize("option", CHECKPOINT_OPTIONS)

@@ -85,7 +85,8 @@ def test_nothing_is_told_of_weights_that_saw_nothing() -> None:
 @pytest.mark.parametrize("leaky", [False, True])
 def test_export_takes_what_the_weights_tell(leaky: bool, images: Tensor, tmp_path: Path) -> None:
     torch.save(remembering("crnn.pytorch", leaky, 0, images), tmp_path / "bare.pth")
-    arguments = ["export", "--checkpoint", str(tmp_path / "bare.pth"), "--alphabet-string", DIGITS]
+    arguments = ["export", "--checkpoint", str(tmp_path / "bare.pth"), "--recipe", "crnn.pytorch"]
+    arguments += ["--alphabet-string", DIGITS]
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 0, result.output
     name = "LeakyReLU" if leaky else "ReLU"

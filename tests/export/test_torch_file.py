@@ -199,7 +199,7 @@ GOOD: dict[Any, Any] = {"width": {"minimum": 100, "maximum": 100}}
         ({"width": {"minimum": 1, "maximum": [1]}}, "width.maximum is a list"),
         ({"width": {"minimum": 1}}, "width has no maximum"),
         ({"width": {"minimum": 60_000, "maximum": 60_000}}, "its smallest image has 32 x 60000 pixels"),
-        ({**GOOD, "blank": 3}, "blank is 3, not one of first, last"),
+        ({**GOOD, "blank": "3"}, "blank is '3', not first, last or the number of a class"),
         ({**GOOD, "color": ["gray"]}, "color is a list, not one of gray"),
         ({**GOOD, "mean": [float("nan")]}, "mean holds nan, not numbers"),
         ({**GOOD, "std": "wide"}, "std is 'wide', not a list of a number for each channel"),
@@ -272,6 +272,6 @@ def test_a_network_is_no_larger_than_its_weights(name: str, tmp_path: Path) -> N
     path.write_bytes(saved(state))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(CheckpointUnreadable, match=reason) as caught:
-        open_reference(path, CheckpointSettings(alphabet=DIGITS))
+        open_reference(path, CheckpointSettings("crnn.pytorch", alphabet=DIGITS))
     assert len(str(caught.value).splitlines()) == 1
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < before + 700_000  # KiB

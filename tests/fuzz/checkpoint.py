@@ -91,7 +91,7 @@ def shapes(data: bytes) -> None:
         if at > 24:
             break
     torch.save(state, FILE)
-    open_reference(FILE, CheckpointSettings(alphabet=DIGITS))
+    open_reference(FILE, CheckpointSettings("crnn.pytorch", alphabet=DIGITS))
 
 
 assert read_saved(io.BytesIO(SAVED))["alphabet"] == list(DIGITS)

@@ -65,6 +65,8 @@ def target(data: bytes) -> None:
     if expected is None:
         return
     for one, met in zip(TEXTS, expected, strict=True):
+        if automaton is None and not one:  # it may be the only text that meets the pattern
+            continue
         assert accepts(automaton, one) == met, (text, one)
 
 

@@ -152,4 +152,4 @@ def test_a_command_reads_its_model_once(command: str, expected: int, tmp_path: P
     )
     code, reads = map(int, done.stdout.splitlines()[-1].split())
     assert code == expected, done.stdout + done.stderr
-    assert reads == 2 + 2 * (command == "quantize" and find_spec("openvino") is not None)
+    assert reads == 2 + 3 * (command == "quantize" and find_spec("openvino") is not None)

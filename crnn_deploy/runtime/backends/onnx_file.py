@@ -20,7 +20,7 @@ from typing import Literal
 from crnn_deploy.errors import ModelUnreadable
 from crnn_deploy.files import open_regular
 
-__all__ = ["check_self_contained", "has_locations", "read_metadata"]
+__all__ = ["check_self_contained", "has_locations", "mapped", "messages", "read_metadata"]
 
 _Message = Literal["model", "training", "graph", "function", "node", "attribute", "sparse", "tensor", "entry"]
 
@@ -50,8 +50,8 @@ def check_self_contained(path: Path) -> set[str]:
     Raises ModelUnreadable.
     """
     try:
-        model = _mapped(path)
-        if not any(number == _MODEL_GRAPH for number, _ in _messages(model)):
+        model = mapped(path)
+        if not any(number == _MODEL_GRAPH for number, _ in messages(model)):
             raise ValueError("no graph")
         locations = set(_locations(model, "model", path, 0))
     except ModelUnreadable:
@@ -78,7 +78,7 @@ def _no_onnx(path: Path) -> str:
 def read_metadata(path: Path) -> dict[str, str]:
     """The file's metadata, as text under text. Raises ModelUnreadable."""
     try:
-        entries = [entry for number, entry in _messages(_mapped(path)) if number == _MODEL_METADATA]
+        entries = [entry for number, entry in messages(mapped(path)) if number == _MODEL_METADATA]
         return dict(map(_entry, entries))
     except UnicodeDecodeError as error:
         raise ModelUnreadable(path, "its metadata is not UTF-8") from error
@@ -88,7 +88,7 @@ def read_metadata(path: Path) -> dict[str, str]:
         raise ModelUnreadable(path, _no_onnx(path)) from error
 
 
-def _mapped(path: Path) -> memoryview:
+def mapped(path: Path) -> memoryview:
     """The file's bytes; only what is looked at is read, so weights cost neither time nor memory."""
     with open_regular(path) as file:
         if not file.peek(1):  # an empty file cannot be mapped
@@ -124,7 +124,7 @@ def _locations(message: memoryview, kind: _Message, path: Path, depth: int) -> I
     if depth > _DEEPEST:
         raise ModelUnreadable(path, "its graphs are nested too deeply")
     within = _WITHIN[kind]
-    for number, value in _messages(message):
+    for number, value in messages(message):
         if kind == "node" and number == _NODE_OP_TYPE and bytes(value) == b"EPContext":
             raise ModelUnreadable(path, "it holds an EPContext node (a compiled binary); refused")
         inner = within.get(number)
@@ -138,11 +138,11 @@ def _locations(message: memoryview, kind: _Message, path: Path, depth: int) -> I
 
 def _entry(entry: memoryview) -> tuple[str, str]:
     """Key and value of a message of two texts."""
-    texts = {number: bytes(value).decode() for number, value in _messages(entry)}  # the last counts
+    texts = {number: bytes(value).decode() for number, value in messages(entry)}  # the last counts
     return texts.get(_ENTRY_KEY, ""), texts.get(_ENTRY_VALUE, "")
 
 
-def _messages(message: memoryview) -> Iterator[tuple[int, memoryview]]:
+def messages(message: memoryview) -> Iterator[tuple[int, memoryview]]:
     """Number and value of each field of a message that holds bytes, text or a message: views, not copies."""
     at, end = 0, len(message)
     while at < end:

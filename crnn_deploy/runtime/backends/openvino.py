@@ -17,7 +17,8 @@ from crnn_deploy.errors import BackendMissing, ModelClosed, ModelUnreadable, Run
 from crnn_deploy.manifest import Manifest
 from crnn_deploy.runtime.backends.onnx_file import check_self_contained, read_metadata
 from crnn_deploy.runtime.backends.openvino_import import without_telemetry
-from crnn_deploy.runtime.backends.outputs import frames_of
+from crnn_deploy.runtime.backends.outputs import frames_of, in_parts
+from crnn_deploy.runtime.backends.run_time_scales import held_to_scales
 from crnn_deploy.runtime.decoding.ctc import Frames
 
 __all__ = ["OpenVinoBackend", "import_openvino", "signal_stack_kept"]
@@ -34,7 +35,7 @@ class OpenVinoBackend:
     def __init__(self, path: Path, *, threads: int = 1, precision: Literal["fp32", "bf16"] = "fp32") -> None:
         openvino = import_openvino()
         check_self_contained(path)
-        self.manifest = Manifest.in_metadata(read_metadata(path), path)
+        self.manifest = held_to_scales(Manifest.in_metadata(read_metadata(path), path), path)
         hint = {"fp32": "f32", "bf16": "bf16"}[precision]
         settings = {
             **{"INFERENCE_PRECISION_HINT": hint, "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1},
@@ -65,9 +66,13 @@ class OpenVinoBackend:
             request = self._idle.get_nowait()
         except Empty:
             request = model.create_infer_request()
+
+        def infer(part: NDArray[np.float32]) -> list[NDArray[Any]]:
+            results = request.infer([np.ascontiguousarray(part)])
+            return [np.array(results[at]) for at in range(len(model.outputs))]
+
         try:
-            results = request.infer([np.ascontiguousarray(images)])
-            outputs = [np.array(results[at]) for at in range(len(model.outputs))]
+            outputs = in_parts(infer, images, self.manifest.max_batch)
         except RuntimeError as error:
             raise RunFailed(self._path, images.shape, _last_line(error)) from error
         finally:

@@ -32,7 +32,8 @@ from crnn_deploy.runtime.backends import cache
 from crnn_deploy.runtime.backends.backend import Device
 from crnn_deploy.runtime.backends.installed import onnxruntime_distributions, onnxruntime_too_old
 from crnn_deploy.runtime.backends.onnx_file import check_self_contained
-from crnn_deploy.runtime.backends.outputs import frames_of
+from crnn_deploy.runtime.backends.outputs import frames_of, in_parts
+from crnn_deploy.runtime.backends.run_time_scales import held_to_scales
 from crnn_deploy.runtime.decoding.ctc import Frames
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ class OrtBackend:
             metadata = session.get_modelmeta().custom_metadata_map
         except UnicodeDecodeError as error:
             raise ModelUnreadable(path, "its metadata is not UTF-8") from error
-        self.manifest = Manifest.in_metadata(metadata, path)
+        self.manifest = held_to_scales(Manifest.in_metadata(metadata, path), content or path)
         self._path = path
         self._check_graph(session)
         self._input = session.get_inputs()[0].name
@@ -113,15 +114,12 @@ class OrtBackend:
     def run(self, images: NDArray[np.float32]) -> Frames:
         if (session := self._session) is None:
             raise ModelClosed(self._path)
-        size = self.manifest.max_batch or max(1, len(images))
         try:
-            runs = [
-                session.run(None, {self._input: images[at : at + size]})
-                for at in range(0, max(1, len(images)), size)
-            ]
+            outputs = in_parts(
+                lambda part: session.run(None, {self._input: part}), images, self.manifest.max_batch
+            )
         except Exception as error:  # ONNX Runtime's exceptions share no base class
             raise RunFailed(self._path, images.shape, _refusal(error)) from error
-        outputs = runs[0] if len(runs) == 1 else [np.concatenate(parts) for parts in zip(*runs, strict=True)]
         return frames_of(outputs, images, self.manifest, self._path)
 
     def close(self) -> None:

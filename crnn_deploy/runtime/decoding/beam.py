@@ -26,6 +26,7 @@ from crnn_deploy.runtime.decoding.beam_loops import (
 )
 from crnn_deploy.runtime.decoding.constraints import Automaton, Constraint, DecodingImpossible
 from crnn_deploy.runtime.decoding.ctc import Alternative, Frames, Text, tokens_of
+from crnn_deploy.runtime.decoding.repeated import with_distinct_tokens
 from crnn_deploy.runtime.decoding.scoring import Combined, Memo, Scorer, ceiling_of
 
 __all__ = ["Beam", "Hypothesis"]
@@ -74,7 +75,7 @@ class Beam:
             )
 
     def bind(self, alphabet: Sequence[str], blank: int) -> Decode:
-        return BeamDecode(self, alphabet, blank)
+        return with_distinct_tokens(BeamDecode(self, alphabet, blank), alphabet, blank)
 
 
 class BeamDecode:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from crnn_deploy.decoding_rule import Aggregate
 from crnn_deploy.runtime.decoding.aggregate import aggregated
 from crnn_deploy.runtime.decoding.ctc import Frames, LogitsMissing, Text, tokens_of
+from crnn_deploy.runtime.decoding.repeated import distinct
 
 if TYPE_CHECKING:
     from crnn_deploy.runtime.decoding.alignment import Decode, Decoder
@@ -67,6 +68,8 @@ def restated(
     """
     if frames.logits is None:
         raise LogitsMissing("this confidence")
+    frames = distinct(frames, tokens, blank)
+    assert frames.logits is not None
     classes = {token: label for label, token in enumerate(tokens) if label != blank}
     found = []
     for row, (text, logits, best) in enumerate(zip(texts, frames.logits, frames.indices, strict=True)):

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from operator import itemgetter
 from typing import Protocol
 
 import numpy as np
@@ -128,9 +129,11 @@ class Constraint:
             raise ConstraintImpossible(
                 f"the model cannot read {shortened(repr(''.join(unknown)))}, which --allow names"
             )
+        # of several classes of one token the last, as `repeated` has it; a class without one says nothing
+        last = {token: index for index, token in enumerate(alphabet) if token}
         usable = [
             (index + (index >= blank), token)
-            for index, token in enumerate(alphabet)
+            for token, index in sorted(last.items(), key=itemgetter(1))
             if (self.allow is None or set(token) <= set(self.allow)) and not set(token) & set(self.block)
         ]
         if self.longest is not None and not 0 <= self.shortest <= self.longest:
@@ -270,6 +273,8 @@ def _product(
         raise ConstraintImpossible(f"over the model's characters nothing meets {_shown(constraint)}")
     renumbered = {old: new for new, old in enumerate(sorted(alive))}
     kept = [(renumbered[s], at, renumbered[t]) for s, at, t in steps if s in alive and t in alive]
+    if not kept:  # every image would be read as empty, without a word
+        raise ConstraintImpossible(f"only the empty text meets {_shown(constraint)}")
     sources, ats, targets = np.array(kept, np.int64).reshape(-1, 3).T
     # each step becomes an edge for each token of its kind
     sizes = np.array([count for _, count in examples], np.int64)[ats]
@@ -303,5 +308,5 @@ def _alive(states: int, steps: Sequence[tuple[int, int, int]], final: Sequence[b
 
 
 def _shown(constraint: Constraint) -> str:
-    given = {name: value for name, value in vars(constraint).items() if value not in (None, "", 0)}
+    given = {name: value for name, value in vars(constraint).items() if value != getattr(Constraint, name)}
     return ", ".join(f"{name} {shortened(repr(value))}" for name, value in given.items())

@@ -180,6 +180,9 @@ class BestPath:
     def __init__(self, alphabet: Sequence[str], blank: int) -> None:
         self._tokens = tokens_of(alphabet, blank)
         self._blank = blank
+        # a class without a token says nothing, as the blank does
+        silent = "" in alphabet
+        self._classes = np.array([i if t else blank for i, t in enumerate(self._tokens)]) if silent else None
         codes = [ord(token) if len(token) == 1 else 0 for token in self._tokens]
         # tokens of one code point each are joined by NumPy
         self._codes = np.array(codes, "<u4") if codes.count(0) == 1 else None
@@ -187,6 +190,8 @@ class BestPath:
     def __call__(self, frames: Frames, pixels_per_frame: Sequence[tuple[float, int]]) -> list[Text]:
         """Texts of a batch; arguments as of `decode`."""
         indices, probabilities = frames.indices, frames.probabilities
+        if self._classes is not None:
+            indices = self._classes[indices]
         rows, steps = indices.shape
         if not indices.size:
             return [Text("", 0.0, ()) for _ in range(rows)]
@@ -256,7 +261,10 @@ def decode(
 
 
 class Encoder:
-    """From texts to class indices, with one alphabet."""
+    """From texts to class indices, with one alphabet.
+
+    Of a token that is that of several classes the last one is taken, as the published trainers do.
+    """
 
     def __init__(self, alphabet: Sequence[str], blank: int) -> None:
         self._classes = {token: index + (index >= blank) for index, token in enumerate(alphabet)}

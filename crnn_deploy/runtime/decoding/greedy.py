@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from crnn_deploy.runtime.decoding.ctc import BestPath, Frames, Text
+from crnn_deploy.runtime.decoding.repeated import with_distinct_tokens
 
 if TYPE_CHECKING:
     from crnn_deploy.runtime.decoding.alignment import Decode
@@ -29,7 +30,7 @@ class Greedy:
     def bind(self, alphabet: Sequence[str], blank: int) -> Decode:
         if self.constraint is None:
             return BestPath(alphabet, blank)
-        return _constrained(self.constraint, alphabet, blank)
+        return with_distinct_tokens(_constrained(self.constraint, alphabet, blank), alphabet, blank)
 
 
 def _constrained(constraint: Constraint, alphabet: Sequence[str], blank: int) -> Decode:

@@ -20,6 +20,7 @@ from crnn_deploy.files import LineTooLong, lines, open_regular
 from crnn_deploy.runtime.decoding.alignment import Decode, line_of
 from crnn_deploy.runtime.decoding.compiled import compiled
 from crnn_deploy.runtime.decoding.ctc import Encoder, Frames, Text, tokens_of
+from crnn_deploy.runtime.decoding.repeated import with_distinct_tokens
 
 __all__ = ["ClosestWord", "Lexicon", "LexiconInvalid", "read_lexicon"]
 
@@ -186,7 +187,7 @@ class ClosestWord:
 
     def bind(self, alphabet: Sequence[str], blank: int) -> Decode:
         """Raises LexiconInvalid."""
-        return _ClosestWordDecode(self, alphabet, blank)
+        return with_distinct_tokens(_ClosestWordDecode(self, alphabet, blank), alphabet, blank)
 
 
 class _ClosestWordDecode:

@@ -253,6 +253,10 @@ class KenlmModel:
         except KenlmFailed as error:
             raise LanguageModelInvalid(str(path), str(error)) from None
 
+    def __reduce__(self) -> tuple[type[KenlmModel], tuple[Path]]:
+        """Another process opens the file anew."""
+        return KenlmModel, (self._path.absolute(),)
+
     def start(self) -> Context:
         return self._start
 

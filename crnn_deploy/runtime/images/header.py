@@ -15,9 +15,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from crnn_deploy.errors import CrnnDeployError
+from crnn_deploy.errors import CrnnDeployError, shortened
 
 __all__ = [
+    "EXIF_ORIENTATION",
     "MAX_PIXELS",
     "MAX_SIDE",
     "Header",
@@ -30,6 +31,7 @@ __all__ = [
 
 MAX_PIXELS = 64_000_000
 MAX_SIDE = 65_535
+EXIF_ORIENTATION = 274  # the tag
 
 _MOST_PARTS = 2**20  # chunks, segments or blocks of a file
 _PNM_HEADER = 2**16  # bytes in which a PNM's numbers stand, however long its comments are
@@ -42,18 +44,20 @@ _LONG_PNG = 2**21  # bytes of data, that can inflate to 2 GiB in 5 seconds
 _LONG_GIF, _MOST_RESETS = 2**18, 2**14  # bytes of data, in which resets can cost 2 seconds
 _LZW_CODES = 4096
 _MOST_OVERLAP = 16  # times the file: the strips of a TIFF, each of which is copied before it is decoded
+_LONGEST_NAME = 4096  # characters that a message shows of it: those of the longest path there is
 _STEP = 2**16  # what is looked at at once
 _TOO_MANY = f"has more than the limit of {_MOST_PARTS:,} parts"
 _JPEG_MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")  # not in a scan: \xff\0 and restarts are
 _PNG = b"\x89PNG\r\n\x1a\n"
 _PNG_PIXELS = {b"IHDR", b"PLTE", b"tRNS", b"eXIf", b"IDAT", b"IEND"}
+_PNG_GAMMA = {b"gAMA", b"sRGB"}  # libpng weighs colours in linear light where one is there
 _PNM_GAP = rb"(?:\s|#[^\r\n]*[\r\n])+"
 _PNM = re.compile(  # bitmaps (1, 4) have a width and a height, the others also the value of white
     rb"P(?:[14]|([2356]))" + (_PNM_GAP + rb"(\d{1,9})") * 2 + rb"(?(1)" + _PNM_GAP + rb"(\d{1,9}))\s"
 )
 _TIFF_TAGS = {
     **{256: "width", 257: "height", 258: "bits", 277: "samples", 322: "tile width", 323: "tile height"},
-    **{279: "bytes", 325: "bytes"},
+    **{279: "bytes", 325: "bytes", 338: "extra"},
 }
 _TIFF_TYPES = {1: "B", 3: "H", 4: "I"}
 
@@ -62,7 +66,7 @@ class ImageUnreadable(CrnnDeployError, ValueError):
     """An image that cannot be read, or must not be."""
 
     def __init__(self, source: str, reason: str) -> None:
-        shown = source if source.isprintable() else repr(source)
+        shown = shortened(source if source.isprintable() else repr(source), _LONGEST_NAME)
         super().__init__(f"{shown}: {reason}")
 
 
@@ -86,6 +90,8 @@ class Header:
     bits: int = 0  # of a pixel of a PNG
     held: float = field(default=math.inf, compare=False)  # pixels that there are data for, at most
     tile: int = 0  # pixels of a TIFF's tile, which is decoded whole
+    premultiplied: bool = False  # whether colours are stored multiplied by alpha
+    orientation: int = 1  # of PNG and WebP, by EXIF: the decoder turns the others
 
     @property
     def decoded(self) -> int:
@@ -135,15 +141,16 @@ def check_size(width: int, height: int, source: str, max_pixels: int = MAX_PIXEL
         raise ImageTooLarge(source, f"{size}, a side longer than the limit of {MAX_SIDE:,}")
 
 
-def plain_png(data: bytes, header: Header, source: str) -> bytes:
+def plain_png(data: bytes, header: Header, source: str, *, gamma: bool = False) -> bytes:
     """The pixels alone of a PNG that `probe` accepted: libpng prints warnings about the rest.
 
+    gamma: also what libpng goes by when it turns colours into grey
     Raises ImageUnreadable where it holds far more data than its pixels: libpng would inflate them all.
     """
     kept: list[slice] = []
     length = 0  # of the pixels' data
     for name, start, end in _png_chunks(data):
-        if name not in _PNG_PIXELS:
+        if name not in _PNG_PIXELS and not (gamma and name in _PNG_GAMMA):
             continue
         length += end - start
         if kept and kept[-1].stop == start:
@@ -188,7 +195,7 @@ def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
 
 
 def _png(data: bytes) -> Header:
-    header, transparency, length = b"", b"", 0
+    header, transparency, exif, length = b"", b"", b"", 0
     for name, start, end in _png_chunks(data):
         if not header and name != b"IHDR":
             raise ValueError("without a header")
@@ -198,6 +205,8 @@ def _png(data: bytes) -> Header:
             header = data[start + 8 : end - 4]
         elif name == b"tRNS":
             transparency = data[start + 8 : end - 4]
+        elif name == b"eXIf":
+            exif = data[start + 8 : end - 4]
         elif name == b"IDAT":
             length += end - start - 12
     width, height, depth, color = struct.unpack_from(">IIBB", header)
@@ -207,7 +216,24 @@ def _png(data: bytes) -> Header:
         transparent = int.from_bytes(transparency[:2]) * {1: 255, 2: 85, 4: 17}.get(depth, 1)
     elif transparency:
         alpha = True
-    return Header("PNG", width, height, alpha, transparent, bits, length * _INFLATED * 8 / max(1, bits))
+    held = length * _INFLATED * 8 / max(1, bits)
+    return Header("PNG", width, height, alpha, transparent, bits, held, orientation=_orientation(exif))
+
+
+def _orientation(exif: bytes) -> int:
+    """The orientation that an EXIF block says, from 1 to 8; 1 where it says none."""
+    exif = exif.removeprefix(b"Exif\0\0")
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(exif[:4])
+    try:
+        (directory,) = struct.unpack_from(f"{order}I", exif, 4) if order else (0,)
+        (entries,) = struct.unpack_from(f"{order}H", exif, directory) if order else (0,)
+        for at in range(directory + 2, directory + 2 + 12 * entries, 12):
+            tag, kind, _, value = struct.unpack_from(f"{order}HHIH", exif, at)
+            if (tag, kind) == (EXIF_ORIENTATION, 3):
+                return value if 1 <= value <= 8 else 1
+    except struct.error:  # a damaged block is passed over, as the decoder does
+        pass
+    return 1
 
 
 def _jpeg(data: bytes) -> Header:
@@ -259,12 +285,26 @@ def _webp(data: bytes) -> Header:
         raise _Truncated
     chunk = data[12:16]
     if chunk == b"VP8X":
-        return Header("WebP", _uint24(data, 24) + 1, _uint24(data, 27) + 1, bool(data[20] & 0x10))
+        orientation = _orientation(_webp_exif(data)) if data[20] & 0x08 else 1
+        alpha = bool(data[20] & 0x10)
+        return Header("WebP", _uint24(data, 24) + 1, _uint24(data, 27) + 1, alpha, orientation=orientation)
     if chunk == b"VP8L":
         (bits,) = struct.unpack_from("<I", data, 21)
         return Header("WebP", (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1, bool(bits >> 28 & 1))
     width, height = struct.unpack_from("<HH", data, 26)
     return Header("WebP", width & 0x3FFF, height & 0x3FFF)
+
+
+def _webp_exif(data: bytes) -> bytes:
+    at = 12
+    for _ in range(_MOST_PARTS):
+        if at + 8 > len(data):
+            break
+        name, length = struct.unpack_from("<4sI", data, at)
+        if name == b"EXIF":
+            return data[at + 8 : at + 8 + length]
+        at += 8 + length + length % 2
+    return b""
 
 
 def _uint24(data: bytes, at: int) -> int:
@@ -367,7 +407,8 @@ def _tiff(data: bytes) -> Header:
     if tags.get("bytes", 0) > _MOST_OVERLAP * len(data):
         raise ValueError("is truncated or corrupt: its strips or tiles are longer than the file")
     tile = tags.get("tile width", 0) * tags.get("tile height", 0)
-    return Header("TIFF", tags.get("width", 0), tags.get("height", 0), alpha=True, tile=tile)
+    size = tags.get("width", 0), tags.get("height", 0)
+    return Header("TIFF", *size, alpha=True, tile=tile, premultiplied=tags.get("extra") == 1)
 
 
 def _numbers(order: str, kind: str, count: int, data: bytes, at: int) -> Iterator[int]:

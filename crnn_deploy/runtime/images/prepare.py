@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crnn_deploy.manifest import Clahe, Filter, Manifest
+from crnn_deploy.runtime.images import resample
 from crnn_deploy.runtime.images.pixels import Pixels
 
-__all__ = ["content_width", "prepare"]
+__all__ = ["content_width", "prepare", "prepare_contrasted"]
 
 
 def prepare(image: Pixels, manifest: Manifest) -> NDArray[np.float32]:
@@ -22,14 +23,59 @@ def prepare(image: Pixels, manifest: Manifest) -> NDArray[np.float32]:
     W is `manifest.width.bucket(...)`. Every number is (x / 255 - mean) / std in float32, as torchvision's
     ToTensor and Normalize give it.
     """
-    width = manifest.width.bucket(image.shape[0], image.shape[1], manifest.height)
-    rows, columns = _content_size(image.shape, manifest)
+    return _network_input(_first_resize(image, manifest), image.shape, manifest)
+
+
+def prepare_contrasted(image: Pixels, manifest: Manifest) -> NDArray[np.float32] | None:
+    """The input, as of `prepare`, for a second reading by `manifest.contrast`; None where it is the same."""
+    if manifest.contrast is None:
+        return None
+    [grey] = _first_resize(image, manifest)
+    stretched = _stretched(grey, manifest.contrast.target)
+    return None if stretched is None else _network_input([stretched], image.shape, manifest)
+
+
+def _first_resize(image: Pixels, manifest: Manifest) -> list[NDArray[Any]]:
+    """Colour planes in the image's order, filtered and resized, once or for the first of two times."""
+    (height, width), rule = image.shape[:2], manifest.width
     pixels: NDArray[Any] = image
     if manifest.color == "gray" and image.ndim == 3:
-        pixels = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
+        pixels = _pillow_grey(image) if manifest.grey == "pillow" else cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
     for item in manifest.filters:
         pixels = _filtered(pixels, item)
-    planes = _resized(pixels, rows, columns, manifest.interpolation)
+    between = rule.between(height, width, manifest.height)
+    if between is None:
+        return _resized(pixels, *_content_size(image.shape, manifest), manifest.interpolation)
+    if rule.resize == "height-first" and manifest.interpolation in _OPENCV and between[1] > 1:
+        # by the factor, whose size is rounded, and not by the sizes: the samples lie elsewhere
+        factor = manifest.height / height
+        return list(cv2.split(_scaled(pixels, factor, factor, manifest.interpolation)))
+    return _resized(pixels, *between, manifest.interpolation)
+
+
+def _second_resize(
+    planes: list[NDArray[Any]], image_shape: Sequence[int], manifest: Manifest
+) -> list[NDArray[Any]]:
+    (height, width), rule = image_shape[:2], manifest.width
+    between = rule.between(height, width, manifest.height)
+    if between is None:
+        return planes
+    rows, columns = _content_size(image_shape, manifest)
+    if width < height and rule.tall != "keep":
+        kernel = "pillow13-bicubic" if rule.tall == "invert-pillow13" else "pillow-bicubic"
+        return resample.resized(np.stack(planes), rows, columns, kernel)
+    if manifest.interpolation in _OPENCV:
+        return [_scaled(plane, columns / between[1], 1.0, manifest.interpolation) for plane in planes]
+    return resample.resized(np.stack(planes), rows, columns, manifest.interpolation)
+
+
+def _network_input(
+    planes: list[NDArray[Any]], image_shape: Sequence[int], manifest: Manifest
+) -> NDArray[np.float32]:
+    """Planes after the first resize become the network's input: resized again, padded, normalised."""
+    rows, columns = _content_size(image_shape, manifest)
+    width = manifest.width.bucket(image_shape[0], image_shape[1], manifest.height)
+    planes = _second_resize(planes, image_shape, manifest)
     if len(planes) < manifest.channels:
         planes *= manifest.channels
     elif manifest.color == "rgb":
@@ -60,9 +106,12 @@ def _content_size(image_shape: Sequence[int], manifest: Manifest) -> tuple[int, 
     bucket = rule.bucket(height, width, manifest.height)
     if rule.fit == "stretch":
         return manifest.height, bucket
-    too_wide = width * manifest.height > bucket * height
-    if rule.fit == "letterbox" and too_wide:
-        return rule.natural(width, height, bucket), bucket
+    if rule.fit == "letterbox":
+        across, down = width * manifest.height, bucket * height
+        if across == down:
+            return manifest.height, bucket
+        if across > down:
+            return min(manifest.height, rule.natural_height(height, width, bucket)), bucket
     return manifest.height, min(bucket, rule.natural(height, width, manifest.height))
 
 
@@ -96,89 +145,35 @@ _OPENCV = {
 
 def _resized(image: NDArray[Any], rows: int, columns: int, interpolation: str) -> list[NDArray[Any]]:
     """Colour planes (rows, columns), in the image's order."""
-    if interpolation in _PILLOW:
-        planes = np.moveaxis(image, 2, 0) if image.ndim == 3 else image[None]
-        planes = _pillow_pass(planes, columns, interpolation)
-        return list(_pillow_pass(planes.swapaxes(1, 2), rows, interpolation).swapaxes(1, 2))
-    resized = cv2.resize(image, (columns, rows), interpolation=_OPENCV[interpolation])
-    return list(cv2.split(resized))
+    if interpolation in _OPENCV:
+        resized = cv2.resize(image, (columns, rows), interpolation=_OPENCV[interpolation])
+        return list(cv2.split(resized))
+    planes = np.moveaxis(image, 2, 0) if image.ndim == 3 else image[None]
+    return resample.resized(planes, rows, columns, interpolation)
 
 
-# Pillow's Image.resize, to the bit (src/libImaging/Resample.c): a horizontal and then a vertical pass, the
-# kernel widened when shrinking, weights in fixed point with 22 bits, rounded to uint8 after each pass. The
-# order is that of Pillow up to 12, with which the public checkpoints were trained; 13 goes vertically first
-# when the height shrinks by more than twice as many pixels as the width.
+def _scaled(image: NDArray[Any], across: float, down: float, interpolation: str) -> NDArray[Any]:
+    """An image resized by factors, as OpenCV rounds the size and places the samples then."""
+    return cv2.resize(image, (0, 0), fx=across, fy=down, interpolation=_OPENCV[interpolation])
 
 
-def _triangle(x: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.maximum(1.0 - np.abs(x), 0.0)
+def _pillow_grey(image: NDArray[Any]) -> NDArray[np.uint8]:
+    """Grey of BGR pixels (H, W, 3), as Pillow's convert("L") rounds it (src/libImaging/Convert.c)."""
+    grey = np.empty(image.shape[:2], np.uint8)
+    rows = max(1, 2**20 // image.shape[1])  # keeps the copy of a large image small
+    for top in range(0, len(image), rows):
+        blue, green, red = np.moveaxis(image[top : top + rows].astype(np.uint32), 2, 0)
+        grey[top : top + rows] = (red * 19595 + green * 38470 + blue * 7471 + 0x8000) >> 16
+    return grey
 
 
-def _keys_cubic(x: NDArray[np.float64]) -> NDArray[np.float64]:
-    a, x = -0.5, np.abs(x)
-    near = ((a + 2.0) * x - (a + 3.0)) * x * x + 1
-    far = (((x - 5) * x + 8) * x - 4) * a
-    return np.where(x < 1.0, near, np.where(x < 2.0, far, 0.0))
+def _stretched(grey: NDArray[Any], target: float) -> NDArray[np.uint8] | None:
+    """Grey levels spread where their contrast is below the target, else None.
 
-
-# products of so few numbers OpenBLAS computes in the thread that asks for them; a process that forks while it
-# has other threads compute them hangs
-_ONE_THREAD = 2**18
-
-_PILLOW: dict[str, tuple[float, Callable[[NDArray[np.float64]], NDArray[np.float64]]]] = {
-    "pillow-bilinear": (1.0, _triangle),
-    "pillow-bicubic": (2.0, _keys_cubic),
-}
-
-
-def _pillow_pass(planes: NDArray[np.uint8], size: int, kernel: str) -> NDArray[np.uint8]:
-    """Resample the last axis to `size`."""
-    if planes.shape[-1] == size:
-        return planes
-    out = np.empty((*planes.shape[:-1], size), np.uint8)
-    block = 32 if planes.size < 2**20 else 4  # keeps the float64 copy of a large image small
-    weights_of = _pillow_weights if max(planes.shape[-1], size) <= _OFTEN else _pillow_weights_of_wide
-    blocks = weights_of(planes.shape[-1], size, kernel, block)
-    rows = max(1, _ONE_THREAD // max(weights.size for _, _, weights in blocks))
-    for top in range(0, planes.shape[1], rows):
-        some, into = planes[:, top : top + rows], out[:, top : top + rows]
-        for start, first, weights in blocks:
-            window = some[..., first : first + len(weights)]
-            # exact, in whatever order it is summed: multiples of 2**-22 below 2**10
-            sums = window.astype(np.float64) @ weights
-            sums += 0.5
-            into[..., start : start + weights.shape[1]] = np.clip(sums, 0, 255, out=sums)
-    return out
-
-
-def _weights(
-    size_in: int, size_out: int, kernel: str, block: int
-) -> tuple[tuple[int, int, NDArray[np.float64]], ...]:
-    """For each `block` of outputs: its start, the first input it draws on, and weights (inputs, outputs)."""
-    reach, function = _PILLOW[kernel]
-    scale = size_in / size_out
-    widened = max(scale, 1.0)
-    support = reach * widened
-    centre = (np.arange(size_out) + 0.5) * scale
-    first = np.maximum((centre - support + 0.5).astype(np.int64), 0)
-    end = np.minimum((centre + support + 0.5).astype(np.int64), size_in)
-    taps = first[:, None] + np.arange((end - first).max())  # (size_out, taps): inputs
-    used = taps < end[:, None]
-    weights = np.where(used, function((taps - centre[:, None] + 0.5) * (1.0 / widened)), 0.0)
-    weights /= np.cumsum(weights, axis=1)[:, -1:]  # summed from left to right, as in C
-    weights = np.trunc(weights * 2**22 + np.copysign(0.5, weights)) / 2**22
-
-    blocks = []
-    for start in range(0, size_out, block):
-        stop = min(start + block, size_out)
-        matrix = np.zeros((end[stop - 1] - first[start], stop - start))
-        output, tap = np.nonzero(used[start:stop])
-        matrix[taps[start:stop][output, tap] - first[start], output] = weights[start:stop][output, tap]
-        blocks.append((start, int(first[start]), matrix))
-    return tuple(blocks)
-
-
-# up to 0.3 MB each, and of the wide ones 19 MB
-_OFTEN = 1024
-_pillow_weights = lru_cache(maxsize=256)(_weights)
-_pillow_weights_of_wide = lru_cache(maxsize=4)(_weights)
+    github.com/JaidedAI/EasyOCR recognition.py, adjust_contrast_grey.
+    """
+    low, high = np.percentile(grey, (10, 90))
+    if (high - low) / max(10, high + low) >= target:
+        return None
+    levels = (np.arange(256) - low + 25) * (200.0 / max(10, high - low))
+    return np.asarray(cv2.LUT(grey, np.clip(levels, 0, 255).astype(np.uint8)), np.uint8)

@@ -5,6 +5,7 @@ What is named and cannot be read is an image that fails: it costs its own record
 
 from __future__ import annotations
 
+import codecs
 import fnmatch
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,6 +22,7 @@ IMAGE_SUFFIXES = frozenset(
     | {".avif", ".heic", ".jp2"}  # cannot be read: an error is seen, an image that is passed over is not
 )
 
+_AROUND = " \t\ufeff\"'~"  # what stands around a path and is no part of it
 _LONGEST_LINE = 2**16  # bytes, of a list
 
 
@@ -28,7 +30,7 @@ class PathNotFound(CrnnDeployError, FileNotFoundError):
     """A path on the command line that is neither there nor a glob that matches."""
 
     def __init__(self, path: str) -> None:
-        super().__init__(f"no file, folder or match at {path}")
+        super().__init__(f"no file, folder or match at {path or 'an empty path'}")
 
 
 class ImagesMissing(CrnnDeployError, ValueError):
@@ -67,12 +69,13 @@ def find(paths: Sequence[str], listed: Iterable[bytes]) -> Iterator[str]:
     A file is taken whatever its suffix. A folder gives the files below it that have an image suffix, sorted
     within each folder and hidden ones left out. A glob gives what a shell with `**` would give it; folders
     among its matches are taken as folders, except with `**`, which has been inside them already. `-` gives
-    the lines of `listed`, unread and unchecked: one line is one image.
+    the lines of `listed`: one line is one image, whether it is there or not. Where none is called as the line
+    stands, blanks and quotes around it and `~` are taken as a shell takes them, if so one is there.
     """
     for path in paths:
         if path == STDIN:
             lines = (os.fsdecode(line.rstrip(b"\r\n")) for line in listed)
-            yield from (line for line in lines if line)
+            yield from (_meant(line) for line in lines if line)
         elif os.path.isdir(path):
             yield from _below(path)
         elif _is_glob(path) and not os.path.lexists(path):
@@ -82,11 +85,57 @@ def find(paths: Sequence[str], listed: Iterable[bytes]) -> Iterator[str]:
 
 
 def lines_of(stream: BinaryIO) -> Iterator[bytes]:
-    """The lines of a list as they come, the first 64 KiB of one that is longer: no path is so long."""
-    while line := stream.readline(_LONGEST_LINE):
+    """The lines of a list as they come, the first 64 KiB of one that is longer: no path is so long.
+
+    A list that begins with a byte order mark is UTF-8 or UTF-16, as Windows' programs write it. One whose
+    first line has a NUL, which no path has, is parted by NULs, as that of `find -print0`.
+    """
+    line = stream.readline(_LONGEST_LINE)
+    if line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        yield from _of_utf16(line, stream)
+        return
+    line = line.removeprefix(codecs.BOM_UTF8)
+    if b"\0" in line:
+        yield from _between_nuls(line, stream)
+        return
+    while line:
         yield line
         while not line.endswith(b"\n") and (line := stream.readline(_LONGEST_LINE)):
             pass
+        line = stream.readline(_LONGEST_LINE)
+
+
+def _of_utf16(part: bytes, stream: BinaryIO) -> Iterator[bytes]:
+    decoder, text = codecs.getincrementaldecoder("utf-16")("replace"), ""
+    while part:
+        *lines, text = (text + decoder.decode(part)).split("\n")
+        yield from map(os.fsencode, lines)
+        text, part = text[:_LONGEST_LINE], stream.readline(_LONGEST_LINE)
+    if text:
+        yield os.fsencode(text)
+
+
+def _between_nuls(part: bytes, stream: BinaryIO) -> Iterator[bytes]:
+    path = b""
+    while part:
+        *paths, path = (path + part).split(b"\0")
+        yield from paths
+        path, part = path[:_LONGEST_LINE], stream.readline(_LONGEST_LINE)
+    if path:
+        yield path
+
+
+def _meant(line: str) -> str:
+    """The path that a line of a list means."""
+    if not (line[0] in _AROUND or line[-1] in _AROUND) or os.path.lexists(line):
+        return line
+    plain = line.strip(" \t\ufeff")
+    if len(plain) > 1 and plain[0] == plain[-1] and plain[0] in "\"'":
+        plain = plain[1:-1]
+    for path in (plain, os.path.expanduser(plain)):
+        if os.path.lexists(path):
+            return path
+    return line
 
 
 def _below(folder: str) -> Iterator[str]:

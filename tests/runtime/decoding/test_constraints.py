@@ -57,7 +57,7 @@ def test_a_mask_has_one_sign_for_each_character(text: str, mask: str) -> None:
     kinds = {"A": "B", "a": "abä", "L": "abBä", "9": "1", "X": "abBä1", "*": "".join(ALPHABET)}
     allowed = [kinds.get(place, place[-1]) for place in places]
     expected = len(text) == len(allowed) and all(c in kind for c, kind in zip(text, allowed, strict=True))
-    if any(not set(kind) & set(ALPHABET) for kind in allowed):
+    if not allowed or any(not set(kind) & set(ALPHABET) for kind in allowed):
         with pytest.raises(ConstraintImpossible):
             Constraint(mask=mask).compile(ALPHABET, 0)
         return
@@ -76,7 +76,7 @@ def test_characters_and_lengths(
 ) -> None:
     constraint = Constraint(allow="".join(allow), block="".join(block), shortest=shortest, longest=longest)
     expected = set(text) <= allow - block and shortest <= len(text) <= longest
-    if shortest and not allow - block:
+    if not allow - block:
         with pytest.raises(ConstraintImpossible):
             constraint.compile(ALPHABET, 3)
         return
@@ -130,6 +130,12 @@ def test_the_constrained_best_path_is_the_likeliest_that_is_allowed(
         (Constraint(shortest=3, longest=2), "from 3 to 2"),
         (Constraint(mask="aa", longest=1), "mask 'aa', longest 1"),
         (Constraint(pattern="x+"), "pattern"),
+        (Constraint(allow=""), "only the empty text meets allow ''"),
+        (Constraint(mask=""), "only the empty text meets mask ''"),
+        (Constraint(pattern="(a{0})?"), "only the empty text meets pattern '(a{0})?'"),
+        (Constraint(pattern="x*"), "only the empty text meets pattern 'x*'"),
+        (Constraint(longest=0), "only the empty text meets longest 0"),
+        (Constraint(block="ab1"), "only the empty text meets block 'ab1'"),
     ],
 )
 def test_what_no_text_can_meet_says_so_at_once(constraint: Constraint, says: str) -> None:
@@ -215,7 +221,7 @@ def test_any_pattern_accepts_what_re_matches(pattern: str, some: list[str]) -> N
     try:
         automaton = Constraint(pattern=pattern).compile(ALPHABET, 0)
     except ConstraintImpossible:
-        assert not any(re.fullmatch(pattern, text, re.ASCII) for text in some)
+        assert not any(re.fullmatch(pattern, text, re.ASCII) for text in some if text)
         return
     for text in ["", *ALPHABET, *some]:
         assert accepts(automaton, text) == bool(re.fullmatch(pattern, text, re.ASCII)), text

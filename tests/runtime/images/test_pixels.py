@@ -17,6 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from paper_rule import on_paper
 from PIL import Image, ImageOps
 
 from crnn_deploy.errors import CrnnDeployError
@@ -45,10 +46,8 @@ def encode_deep(pixels: Array, suffix: str) -> bytes:
 
 
 def in_bgr(image: Image.Image) -> Array:
-    """A Pillow image as BGR on white paper, by the formula."""
-    rgba = np.asarray(image.convert("RGBA"), np.float64)
-    alpha = rgba[..., 3:] / 255
-    return (rgba[..., 2::-1] * alpha + 255 * (1 - alpha)).round()
+    """A Pillow image as BGR on its paper, by the formula."""
+    return on_paper(np.asarray(image.convert("RGBA")))[..., ::-1].round()
 
 
 def by_pillow(data: bytes) -> Array:
@@ -162,7 +161,7 @@ def test_16_bits_are_rounded_to_8(suffix: str, channels: int) -> None:
 
 
 def test_16_bit_grey_with_a_transparent_level() -> None:
-    deep = DEEP[..., 0].copy()
+    deep = DEEP[..., 0] // 3  # dark, so that its paper is white
     deep[0] = 77
     data = encode(Image.fromarray(deep), "PNG", transparency=77)
     assert (read_image(data)[0] == 255).all()
@@ -446,3 +445,48 @@ def test_a_bomb_in_a_file_is_refused(tmp_path: Path) -> None:
         ImageTooLarge, match=r"bomb\.png: 20000 x 20000 pixels, more than the limit of 64,000,0"
     ):
         read_image(path)
+
+
+def _png_with(data: bytes, name: bytes, content: bytes) -> bytes:
+    """A PNG with another chunk after its header."""
+    checksum = struct.pack(">I", zlib.crc32(name + content))
+    return data[:33] + struct.pack(">I", len(content)) + name + content + checksum + data[33:]
+
+
+@pytest.mark.parametrize(
+    ("form", "kind"),
+    [
+        *(("grey", kind) for kind in (".png", ".jpg", ".bmp", ".tif", ".webp", ".pgm")),
+        *(("colour", kind) for kind in (".png", ".jpg", ".bmp", ".tif", ".webp", ".ppm", ".gif")),
+        *(("opaque", kind) for kind in (".png", ".bmp", ".tif", ".webp")),
+    ],
+)
+def test_grey_as_opencv_decodes_it(form: str, kind: str, tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 31, 4), np.uint8)
+    pixels[..., 3] = 255
+    shown = {"grey": pixels[..., 0], "colour": pixels[..., :3], "opaque": pixels}[form]
+    path = tmp_path / f"image{kind}"
+    assert cv2.imwrite(str(path), shown)
+    expected = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+    assert expected is not None
+    for source in (str(path), path.read_bytes()):
+        assert np.array_equal(read_image(source, decoded_grey=True), expected)
+
+
+@pytest.mark.parametrize(("name", "content"), [(b"gAMA", struct.pack(">I", 45455)), (b"sRGB", b"\0")])
+def test_the_gamma_of_a_png_counts_for_decoded_grey_alone(name: bytes, content: bytes) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 31, 3), np.uint8)
+    plain = cv2.imencode(".png", pixels)[1].tobytes()
+    data = _png_with(plain, name, content)
+    expected = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE)
+    assert expected is not None
+    assert np.array_equal(read_image(data, decoded_grey=True), expected)
+    assert not np.array_equal(read_image(plain, decoded_grey=True), expected)
+    assert np.array_equal(read_image(data), pixels)
+
+
+def test_decoded_grey_leaves_arrays_and_transparency_as_they_are() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 31, 4), np.uint8)
+    assert np.array_equal(read_image(pixels[..., :3].copy(), decoded_grey=True), pixels[..., :3])
+    data = cv2.imencode(".png", pixels)[1].tobytes()
+    assert np.array_equal(read_image(data, decoded_grey=True), read_image(data))

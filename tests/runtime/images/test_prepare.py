@@ -9,14 +9,15 @@ from typing import Any
 
 import cv2
 import numpy as np
+import PIL
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from crnn_deploy.manifest import AdaptiveThreshold, Clahe, Manifest, StepRule, WidthRule
-from crnn_deploy.runtime.images.prepare import content_width, prepare
+from crnn_deploy.manifest import AdaptiveThreshold, Clahe, Contrast, Manifest, StepRule, WidthRule
+from crnn_deploy.runtime.images.prepare import content_width, prepare, prepare_contrasted
 
 Array = NDArray[Any]
 
@@ -129,7 +130,7 @@ def test_numbers_are_those_of_torchvision() -> None:
 @pytest.mark.parametrize("width", WIDTHS)
 def test_extreme_shapes(shape: tuple[int, ...], width: str) -> None:
     image = np.full(shape, 200, np.uint8)
-    for interpolation in [*OPENCV, "pillow-bilinear", "pillow-bicubic"]:
+    for interpolation in [*OPENCV, *PILLOW, "torch-bilinear"]:
         m = manifest(interpolation=interpolation, width=WIDTHS[width], mean=(0.0,), std=(1.0,))
         prepared = prepare(image, m)
         covered = content_width(shape, m)
@@ -150,7 +151,12 @@ def test_filters_run_in_order_at_the_original_size() -> None:
         assert not np.allclose(prepare(image, m), prepare(image, replace(m, filters=m.filters[::-1])))
 
 
-PILLOW = {"pillow-bilinear": Image.Resampling.BILINEAR, "pillow-bicubic": Image.Resampling.BICUBIC}
+PILLOW = {
+    f"{version}-{kernel.name.lower()}": kernel
+    for version in ("pillow", "pillow13")
+    for kernel in (Image.Resampling.BILINEAR, Image.Resampling.BICUBIC, Image.Resampling.LANCZOS)
+}
+INSTALLED = "pillow13" if int(PIL.__version__.split(".")[0]) >= 13 else "pillow"
 
 
 def check_against_pillow(image: Array, width: int, height: int, interpolation: str) -> None:
@@ -167,10 +173,12 @@ def check_against_pillow(image: Array, width: int, height: int, interpolation: s
     )
     resized = np.rint(prepare(image, m) * 255).astype(np.uint8)
     kernel, original = PILLOW[interpolation], Image.fromarray(image)
-    # one pass a call, for Pillow 13 chooses the order by the sizes
-    expected = np.asarray(original.resize((width, image.shape[0]), kernel).resize((width, height), kernel))
+    # one pass a call: which comes first depends on Pillow's version and, in 13, on the sizes
     shrunk = np.subtract(image.shape[:2], (height, width))
-    if not shrunk[0] > max(0, 2 * shrunk[1]):
+    vertical_first = interpolation.startswith("pillow13") and shrunk[0] > max(0, 2 * shrunk[1])
+    between = (image.shape[1], height) if vertical_first else (width, image.shape[0])
+    expected = np.asarray(original.resize(between, kernel).resize((width, height), kernel))
+    if interpolation.startswith(f"{INSTALLED}-") and image.shape[0] <= 100 * image.shape[1]:
         assert np.array_equal(expected, np.asarray(original.resize((width, height), kernel)))
     assert np.array_equal(resized, expected[None] if grey else expected.transpose(2, 0, 1))
 
@@ -240,3 +248,59 @@ def test_grey_is_pillows_grey_within_one_level() -> None:
     expected = np.asarray(Image.fromarray(image[..., ::-1].copy()).convert("L"), np.float64)
     assert np.abs(grey - expected).max() <= 1
     assert (grey != expected).mean() < 0.002
+
+
+def test_pillows_grey_to_the_bit() -> None:
+    levels = np.arange(0, 256, 3, dtype=np.uint8)
+    image = np.stack(np.meshgrid(levels, levels, levels), axis=-1).reshape(86, -1, 3)
+    m = manifest(height=86, width=WidthRule(7396, 7396), mean=(0.0,), std=(1.0,), grey="pillow")
+    expected = np.asarray(Image.fromarray(image[..., ::-1].copy()).convert("L"))
+    assert np.array_equal(np.rint(prepare(image, m)[0] * 255), expected)
+
+
+@pytest.mark.parametrize("interpolation", ["cubic", "pillow-bicubic"])
+@pytest.mark.parametrize("shape", [(50, 130), (50, 130, 3), (1, 1), (7, 900), (400, 3)])
+def test_a_line_resized_twice_keeps_its_planes(shape: tuple[int, ...], interpolation: str) -> None:
+    """A grey picture in three equal colours is the grey one, plane by plane."""
+    rule = WidthRule(4, 1600, aspect=160 / 280, rounding="floor", resize="height-first")
+    grey = RNG.integers(0, 256, shape[:2], np.uint8)
+    image = np.repeat(grey[..., None], 3, axis=2) if len(shape) == 3 else grey
+    alike: dict[str, Any] = {"interpolation": interpolation, "width": rule}
+    colour = prepare(image, manifest(color="bgr", mean=(0.5,) * 3, std=(0.5,) * 3, **alike))
+    plain = prepare(grey, manifest(mean=(0.5,), std=(0.5,), **alike))
+    assert np.array_equal(colour, np.repeat(plain, 3, axis=0))
+
+
+@pytest.mark.parametrize(("shape", "columns"), [((1, 60_000), 1600), ((60_000, 1), 4), ((30_000, 7), 4)])
+def test_extreme_lines_resized_twice(shape: tuple[int, int], columns: int) -> None:
+    image = np.full(shape, 200, np.uint8)
+    rule = WidthRule(4, 1600, aspect=160 / 280, rounding="floor", resize="height-first")
+    prepared = prepare(image, manifest(width=rule, interpolation="cubic", mean=(0.0,), std=(1.0,)))
+    assert prepared.shape == (1, 32, columns)
+    np.testing.assert_allclose(prepared, 200 / 255, atol=1e-6)
+
+
+@pytest.mark.parametrize("tall", ["invert", "invert-pillow13"])
+@pytest.mark.parametrize("shape", [(2, 1), (60_000, 1), (65_535, 3), (90, 89)])
+def test_tall_images_inverted(shape: tuple[int, int], tall: str) -> None:
+    rule = WidthRule(64, 3200, 64, "pad", "edge", 1.0, "floor", "ratio", multiple_of="exact", tall=tall)  # type: ignore[arg-type]
+    m = manifest(height=64, width=rule, mean=(0.0,), std=(1.0,), contrast=Contrast(0.1, 0.5))
+    image = np.full(shape, 200, np.uint8)
+    prepared = prepare(image, m)
+    assert prepared.shape == (1, 64, min(3200, -(-shape[0] // shape[1]) * 64))
+    np.testing.assert_allclose(prepared, 200 / 255, atol=1e-6)
+    assert content_width(shape, m) == max(1, round(64 * shape[1] / shape[0] + 0.499))
+
+
+def test_what_has_contrast_is_not_stretched() -> None:
+    m = manifest(mean=(0.0,), std=(1.0,), contrast=Contrast(0.1, 0.5), width=WidthRule(100, 100))
+    assert prepare_contrasted(np.tile(np.array([0, 255], np.uint8), (32, 50)), m) is None
+    assert (
+        prepare_contrasted(np.tile(np.array([0, 255], np.uint8), (32, 50)), replace(m, contrast=None)) is None
+    )
+    faint = np.tile(np.array([100, 110], np.uint8), (32, 50))
+    stretched = prepare_contrasted(faint, m)
+    assert stretched is not None
+    # (x - low + 25) x 200 / max(10, high - low), held at 255
+    assert np.unique(np.rint(stretched * 255)).tolist() == [255.0]
+    assert prepare(faint, m).max() == np.float32(110 / 255)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import io
 import os
 import shutil
 import subprocess
@@ -10,6 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from crnn_deploy.runtime.images import sources
 
@@ -31,7 +34,7 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def find(*paths: str, stdin: bytes = b"") -> list[str]:
     sources.check(paths)
-    return list(sources.find(paths, stdin.splitlines(keepends=True)))
+    return list(sources.find(paths, sources.lines_of(io.BytesIO(stdin))))
 
 
 def test_a_folder_gives_its_images_sorted_within_each_folder(tree: Path) -> None:
@@ -246,3 +249,61 @@ def test_a_line_of_a_list_is_bounded(tmp_path: Path) -> None:
         file.seek(0)
         lines = [line.rstrip(b"\n") for line in sources.lines_of(file)]
     assert lines == [b"a.png", b"x" * 2**16, b"b.png", b"y" * 2**16, b"c.png"]
+
+
+NAMES = ["word.png", "a b.png", "字 ünï.png"]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("ended", [True, False])
+def test_lists_as_programs_write_them(encoding: str, end: str, ended: bool) -> None:
+    mark = "\ufeff" if encoding in ("utf-16-le", "utf-16-be") else ""
+    data = (mark + end.join(NAMES) + end * ended).encode(encoding)
+    assert find("-", stdin=data) == NAMES
+
+
+def test_a_list_parted_by_nuls_as_find_writes_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = sorted([*NAMES, "two\nlines.png", " blank ", '"quoted".png'])
+    for name in names:
+        Path(name).touch()
+    listed = subprocess.run(["find", ".", "-type", "f", "-print0"], stdout=subprocess.PIPE, check=True).stdout
+    assert sorted(find("-", stdin=listed)) == [f"./{name}" for name in names]
+    many = [f"{at:06}.png" for at in range(30_000)]
+    assert find("-", stdin="\0".join(many).encode()) == many
+
+
+def test_blanks_quotes_and_tildes_in_a_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are part of a name where a file is called so, and else what a shell takes them for."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("a b.png", " odd ", '"it"', "~x"):
+        Path(name).touch()
+    lines = {
+        "a b.png": "a b.png",
+        '"a b.png"': "a b.png",
+        "'a b.png'": "a b.png",
+        "a b.png  ": "a b.png",
+        "\ta b.png": "a b.png",
+        "\ufeffa b.png": "a b.png",
+        '  "a b.png" ': "a b.png",
+        "~/a b.png": str(tmp_path / "a b.png"),
+        '"~/a b.png"': str(tmp_path / "a b.png"),
+        " odd ": " odd ",
+        '"it"': '"it"',
+        "~x": "~x",
+        '"none.png"': '"none.png"',
+        " none.png ": " none.png ",
+        "~/none.png": "~/none.png",
+        '"': '"',
+        " ": " ",
+    }
+    assert find("-", stdin="\n".join(lines).encode()) == list(lines.values())
+
+
+@given(st.lists(st.text(st.characters(exclude_characters="\n\r\0", exclude_categories=["Cs"]))))
+def test_a_list_of_any_names_gives_them_back(names: list[str]) -> None:
+    names = [f"x{name}.png" for name in names]
+    for encoding in ("utf-8", "utf-8-sig", "utf-16"):
+        assert find("-", stdin="".join(f"{name}\n" for name in names).encode(encoding)) == names

@@ -1,0 +1,29 @@
+"""The weights of a checkpoint in a module."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from crnn_deploy.export.checkpoint import CheckpointUnreadable
+
+__all__ = ["load_state"]
+
+
+def load_state(module: nn.Module, state: dict[str, Tensor], path: Path) -> None:
+    """Raises CheckpointUnreadable where one is missing, unknown or of another shape."""
+    # how many batches batch norm saw matters to training alone, and old checkpoints lack it
+    own = {name for name in module.state_dict() if not name.endswith("num_batches_tracked")}
+    try:
+        result = module.load_state_dict(state, strict=False)
+    except RuntimeError as error:
+        shapes = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
+        raise CheckpointUnreadable(path, f"its weights do not fit the network: {shapes}") from error
+    missing = [name for name in result.missing_keys if name in own]
+    if missing or result.unexpected_keys:
+        raise CheckpointUnreadable(
+            path,
+            f"its weights do not fit the network: {len(missing)} missing ({', '.join(missing[:3])}), "
+            f"{len(result.unexpected_keys)} unknown ({', '.join(result.unexpected_keys[:3])})",
+        )
