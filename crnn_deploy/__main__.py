@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import signal
 import sys
@@ -34,6 +35,7 @@ def run() -> None:
         sys.exit(2)
     finally:
         _let_go_of_streams()
+        gc.freeze()  # else Python's end looks for cycles among all objects of PyTorch, for a second
 
 
 def _let_go_of_streams() -> None:

@@ -8,6 +8,7 @@ waits for it, as those that would begin wait for the fork.
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import threading
@@ -16,7 +17,16 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from types import FrameType, TracebackType
 
-__all__ = ["INTERRUPTED", "Stop", "answer_signals", "cpus", "interrupted", "memory", "not_forked"]
+__all__ = [
+    "INTERRUPTED",
+    "Stop",
+    "answer_signals",
+    "cpus",
+    "interrupted",
+    "memory",
+    "not_forked",
+    "without_collector",
+]
 
 INTERRUPTED = 130  # exit code, 128 + SIGINT, as shells have it
 
@@ -50,6 +60,21 @@ def memory() -> int | None:
         with suppress(OSError, ValueError), open(f"/sys/fs/cgroup/{limit}", encoding="ascii") as file:
             found.append(int(file.read()))
     return min(found, default=None)
+
+
+@contextmanager
+def without_collector() -> Iterator[None]:
+    """Within it Python does not look for cycles of objects.
+
+    For what makes many objects that stay, such as PyTorch's exporter: the search would take a second of 15.
+    """
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 class Stop:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import shlex
@@ -24,6 +25,7 @@ pytest.importorskip("onnxruntime")
 from onnx import NodeProto, TensorProto, helper, numpy_helper  # noqa: E402
 
 from crnn_deploy.manifest import METADATA_KEY, Manifest, StepRule, WidthRule  # noqa: E402
+from crnn_deploy.process import without_collector  # noqa: E402
 
 ROOT = Path(__file__).parents[1]
 MOMENTS = 15
@@ -336,3 +338,17 @@ def test_a_file_does_not_take_the_place_of_a_closed_stdout(tmp_path: Path) -> No
         ["sh", "-c", f"exec {line} <&- >&- 2>&-"], cwd=tmp_path, env=environment, timeout=200
     )
     assert (done.returncode, (tmp_path / "out").read_text()) == (0, f"{image}\tPrinted\n")
+
+
+def test_the_collector_is_as_before_behind_its_pause() -> None:
+    with pytest.raises(ValueError), without_collector():
+        assert not gc.isenabled()
+        raise ValueError
+    assert gc.isenabled()
+    gc.disable()
+    try:
+        with without_collector():
+            pass
+        assert not gc.isenabled()
+    finally:
+        gc.enable()

@@ -65,6 +65,7 @@ def export(checkpoint: Path, output: Path | None, graph_output: Any, **source: A
     """
     from crnn_deploy.errors import ModelUnreadable
     from crnn_deploy.files import check_outputs
+    from crnn_deploy.process import without_collector
     from crnn_deploy.recipes.words import input_in_words
 
     path = output or checkpoint.with_suffix(".onnx")
@@ -72,7 +73,8 @@ def export(checkpoint: Path, output: Path | None, graph_output: Any, **source: A
         raise ModelUnreadable(path, "the exported file's name ends in .onnx")
     check_outputs((path,), (checkpoint, source["alphabet"], source["recipe"]))
     settings = settings_of(**source)
-    with progress_bar(100, "export", show_eta=False, show_pos=False, item_show_func=str) as bar:
+    bar = progress_bar(100, "export", show_eta=False, show_pos=False, item_show_func=str)
+    with without_collector(), bar:
         bar.update(1, "load PyTorch")
         from crnn_deploy.export.exporter import SIZES, ExportFailed
         from crnn_deploy.export.exporter import export as run
