@@ -342,18 +342,7 @@ FILES = sorted((Path(__file__).parents[1] / "export").glob("*.toml"))
 )
 def test_every_recipe_stays_well_within_the_bounds(recipe: Recipe) -> None:
     longest = tuple(map(chr, range(0x4E00, 0x4E00 + 18_385)))  # the longest published alphabet, PP-OCRv5's
-    manifest = Manifest(
-        alphabet=recipe.alphabet or longest,
-        blank=0,
-        color=recipe.color,
-        height=recipe.height,
-        width=recipe.width,
-        mean=recipe.mean,
-        std=recipe.std,
-        interpolation=recipe.interpolation,
-        steps=StepRule(4, 4),
-        filters=recipe.filters,
-    )
+    manifest = replace(recipe, blank="first").manifest(recipe.alphabet or longest, StepRule(4, 4))
     assert manifest.room >= 8 * manifest.width.maximum
     assert replace(manifest, alphabet=longest).room >= 4 * manifest.width.maximum
     # lines of any width are still cut and read

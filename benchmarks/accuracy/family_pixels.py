@@ -49,21 +49,7 @@ class Row:
 
 def manifest_of(recipe: Recipe) -> Manifest:
     """The manifest of a model of this recipe, as the runtime prepares images for it."""
-    manifest = Manifest(
-        alphabet=("a",),
-        blank=0,
-        color=recipe.color,
-        height=recipe.height,
-        width=recipe.width,
-        mean=recipe.mean,
-        std=recipe.std,
-        interpolation=recipe.interpolation,
-        steps=StepRule(4, 4),
-        filters=recipe.filters,
-        grey=recipe.grey,
-        contrast=recipe.contrast,
-    )
-    return uncut(manifest)
+    return uncut(recipe.manifest(("a",), StepRule(4, 4)))
 
 
 def difference(found: NDArray[Any], published: NDArray[Any], manifest: Manifest) -> float | None:

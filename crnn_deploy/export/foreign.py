@@ -70,20 +70,10 @@ def describe(
             "recogniser puts out one for each time step, (N, T, classes)"
         )
     output: OutputKind = "log-probs" if found.kind == "probabilities" else found.kind
-    manifest = Manifest(
-        alphabet=tokens,
-        blank=(recipe if blank is None else replace(recipe, blank=blank)).blank_class(len(tokens)),
-        color=recipe.color,
-        height=recipe.height,
-        width=recipe.width,
-        mean=recipe.mean,
-        std=recipe.std,
-        interpolation=recipe.interpolation,
-        steps=steps,
+    manifest = (recipe if blank is None else replace(recipe, blank=blank)).manifest(
+        tokens,
+        steps,
         output=output,
-        filters=recipe.filters,
-        grey=recipe.grey,
-        contrast=recipe.contrast,
         source={"recipe": recipe.name, "family": "foreign ONNX", "alphabet": told},
         max_batch=graph.max_batch,
     )

@@ -163,25 +163,11 @@ def reference_of(
     module = module.eval().float()
     recipe = fit_channels(module, recipe)
     found = laid_out(module, recipe, len(alphabet) + 1)
-    module, output = with_logarithms(found.module, replace(recipe, width=found.width))
+    recipe = replace(recipe, width=found.width)
+    module, output = with_logarithms(found.module, recipe)
     if found.note is not None:
         source = {**source, "width": found.note}
-    manifest = Manifest(
-        alphabet=alphabet,
-        blank=recipe.blank_class(len(alphabet)),
-        color=recipe.color,
-        height=recipe.height,
-        width=found.width,
-        mean=recipe.mean,
-        std=recipe.std,
-        interpolation=recipe.interpolation,
-        steps=found.steps,
-        output=output,
-        filters=recipe.filters,
-        grey=recipe.grey,
-        contrast=recipe.contrast,
-        source=source,
-    )
+    manifest = recipe.manifest(alphabet, found.steps, output=output, source=source)
     return ReferenceBackend(module, manifest)
 
 

@@ -15,7 +15,18 @@ from typing import Any, Literal, cast, get_args
 
 from crnn_deploy.errors import CrnnDeployError, ManifestInvalid, shortened
 from crnn_deploy.files import read_regular
-from crnn_deploy.manifest import Color, Contrast, Filter, Grey, Interpolation, WidthRule, filter_from_plain
+from crnn_deploy.manifest import (
+    Color,
+    Contrast,
+    Filter,
+    Grey,
+    Interpolation,
+    Manifest,
+    OutputKind,
+    StepRule,
+    WidthRule,
+    filter_from_plain,
+)
 from crnn_deploy.recipes import vocabularies
 
 __all__ = ["HIGHEST", "RECIPES", "Blank", "Recipe", "RecipeInvalid", "find_recipe", "recipe_of_checkpoint"]
@@ -64,6 +75,34 @@ class Recipe:
                 )
             return self.blank
         return 0 if self.blank == "first" else characters
+
+    def manifest(
+        self,
+        alphabet: tuple[str, ...],
+        steps: StepRule,
+        *,
+        output: OutputKind = "logits",
+        source: Mapping[str, str] | None = None,
+        max_batch: int | None = None,
+    ) -> Manifest:
+        """The manifest of a model that is fed by this recipe. Raises ManifestInvalid, RecipeInvalid."""
+        return Manifest(
+            alphabet=alphabet,
+            blank=self.blank_class(len(alphabet)),
+            color=self.color,
+            height=self.height,
+            width=self.width,
+            mean=self.mean,
+            std=self.std,
+            interpolation=self.interpolation,
+            steps=steps,
+            output=output,
+            filters=self.filters,
+            source=source or {},
+            max_batch=max_batch,
+            grey=self.grey,
+            contrast=self.contrast,
+        )
 
 
 _EASYOCR_WIDTH = WidthRule(

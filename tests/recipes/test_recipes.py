@@ -26,19 +26,7 @@ sides = st.integers(1, 3000)
 
 
 def manifest_of(recipe: Recipe) -> Manifest:
-    alphabet = recipe.alphabet or ("a", "b")
-    return Manifest(
-        alphabet=alphabet,
-        blank=0 if recipe.blank == "first" else len(alphabet),
-        color=recipe.color,
-        height=recipe.height,
-        width=recipe.width,
-        mean=recipe.mean,
-        std=recipe.std,
-        interpolation=recipe.interpolation,
-        steps=StepRule(4, 0),
-        filters=recipe.filters,
-    )
+    return recipe.manifest(recipe.alphabet or ("a", "b"), StepRule(4, 0))
 
 
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=lambda recipe: recipe.name)
