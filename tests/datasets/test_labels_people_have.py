@@ -223,7 +223,7 @@ DETECTED = {**MMOCR, "data_list": [{"img_path": "a", "instances": [{"text": "x",
         ("t.csv", "filename;text\na.png;é".encode("cp1252"), "is not UTF-8"),
         ("t.txt", b"a.png one\rb.png two\r", "CR alone"),
         ("t.txt", "a.png|one\nb.png|two", None),
-        ("t.txt", "a.png\nb.png", "no line has a text"),
+        ("t.txt", "a.png\nb.png", "no line has a space, and a text after it"),
     ],
 )  # fmt: skip
 def test_what_is_refused_says_what_it_is(
@@ -400,3 +400,8 @@ def test_a_table_with_boxes_says_that_they_are_not_cut_out(tmp_path: Path) -> No
 def test_names_in_angle_brackets_are_no_markup(text: str, tmp_path: Path) -> None:
     lines = [tuple(line.split(" ", 1)) for line in text.splitlines()]
     assert rows(written(tmp_path, "l.txt", text), tmp_path) == lines
+
+
+def test_texts_that_are_all_empty_are_read(tmp_path: Path) -> None:
+    (tmp_path / "a.png").touch()
+    assert rows(written(tmp_path, "l.txt", "a.png \nb.png\n"), tmp_path) == [("a.png", ""), ("b.png", "")]
