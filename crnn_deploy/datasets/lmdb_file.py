@@ -173,8 +173,8 @@ class LmdbDataset:
             return
         with self._transaction(COUNT) as transaction, transaction.cursor() as cursor:
             keys = list(islice(cursor.iternext(values=False), _MOST_KEYS))
-        kinds = dict.fromkeys(re.sub(rb"\d+\Z", b"*", found).decode(errors="replace") for found in keys)
-        shown = ", ".join(kinds)
+        kinds = {re.sub(rb"\d+\Z", b"", found): found for found in reversed(keys)}  # the first of each
+        shown = ", ".join(found.decode(errors="replace") for found in reversed(kinds.values()))
         raise DatasetInvalid(
             self._path,
             f"has no {key(0).decode()} nor those after it, but {shown[:_SHOWN]}; write the images as "

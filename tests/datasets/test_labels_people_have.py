@@ -192,11 +192,15 @@ def test_a_count_that_is_none_says_what_to_write(count: str, tmp_path: Path) -> 
         (
             "img-{:09d}",
             "label-{:09d}",
-            r"has no image-000000001 nor .* but img-\*, label-\*, num-samples; write",
+            r"has no image-000000001 nor .* but img-000000001, label-000000001, num-samples; write",
         ),
-        ("image-{:08d}", "label-{:09d}", r"has no image-000000001 nor those after it, but image-\*"),
-        ("image-{:09d}", "text-{:09d}", r"has no label-000000001 nor those after it, but image-\*"),
-        ("image_hr-{:09d}", "label-{:09d}", r"has no image-000000001 nor .* but image_hr-\*, label-\*"),
+        ("image-{:08d}", "label-{:09d}", r"has no image-000000001 nor those after it, but image-00000001, "),
+        ("image-{:09d}", "text-{:09d}", r"has no label-000000001 nor those after it, but image-000000001, "),
+        (
+            "image_hr-{:09d}",
+            "label-{:09d}",
+            r"has no image-000000001 nor .* but image_hr-000000001, label-000000001",
+        ),
     ],
 )
 def test_keys_of_other_names_are_shown(image: str, label: str, told: str, tmp_path: Path) -> None:
