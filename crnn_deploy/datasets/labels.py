@@ -103,10 +103,10 @@ def open_labels(
         raise DatasetInvalid(path, f"{error.object[:_SHOWN]!r} holds half of a surrogate pair") from None
     if not len(dataset):
         raise DatasetInvalid(path, "no labels in it")
-    if not sure and kind == "names" and not any(dataset[at].text for at in range(len(dataset))):
+    if not sure and kind == "names" and not any(" " in line for _, line, _ in _lines(path, "\n")):
         raise DatasetInvalid(
             path,
-            "no line has a text after the name and a space; say how to read it (--kind, docs/datasets.md)",
+            "no line has a space, and a text after it; say how to read it (--kind, docs/datasets.md)",
         )
     return dataset
 

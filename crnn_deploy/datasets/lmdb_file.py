@@ -10,10 +10,11 @@ from __future__ import annotations
 import os
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from importlib import import_module
+from itertools import islice
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -26,7 +27,9 @@ __all__ = ["COUNT", "PROGRESS", "LmdbDataset", "image_key", "import_lmdb", "labe
 
 COUNT = b"num-samples"
 _COUNTS = (COUNT, b"num_samples", b"nSamples")
-_MOST_DIGITS = 18  # of the number of samples
+_LOOKED_FOR = 20  # samples, of which some must be there
+_MOST_KEYS = 1000  # that are looked at for an example
+_SHOWN = 80  # characters of keys, in messages
 PROGRESS = b"crnn-deploy-pack"  # how far `pack` has come; other readers never ask for it
 
 
@@ -85,14 +88,14 @@ class LmdbDataset:
                 f"num-samples says {self._count}, but there is no {label.decode()}; it was cut short, or "
                 "num-samples is wrong",
             )
-        if self._has(b"image_hr-000000001") and not self._has(self._image(0)):
-            raise DatasetInvalid(
-                path, "has pairs of images, image_hr- and image_lr- (TextZoom); write those wanted as image-"
-            )
-        more = self._image(self._count), self._label(self._count)
+        self._need_some(self._label)
+        if not self._labels_only:
+            self._need_some(self._image)
+        beyond = [self._count] if self._keys.first == 0 else [-1, self._count]
+        unread = [self._image(at).decode() for at in beyond if self._has(self._image(at))]
         self.note: str | None = None  # on what of it is not read
-        if all(map(self._has, more)):
-            self.note = f"num-samples says {self._count}, but {more[0].decode()} is there too and is not read"
+        if unread:
+            self.note = f"num-samples says {self._count}, but {unread[0]} is there too and is not read"
         self._opened = None  # so that no process that is forked inherits it
 
     def __len__(self) -> int:
@@ -155,19 +158,28 @@ class LmdbDataset:
         return self._keys.of("label", index)
 
     def _told_keys(self) -> _Keys:
-        """Raises DatasetInvalid where samples are counted from 0 and from 1."""
+        """Keys counted from 0 are told by the last one, which those counted from 1 have too many."""
         usual = self._has(label_key(0)) or self._has(image_key(0))
         keys = _Keys() if usual else self._first_keys()
         zero = replace(keys, first=0)
         if not any(self._has(zero.of(name, 0)) for name in ("image", "label")):
             return replace(keys, first=1)
-        if any(self._has(zero.of(name, self._count)) for name in ("image", "label")):
-            raise DatasetInvalid(
-                self._path,
-                f"num-samples says {self._count}, but its keys go from {zero.of('label', 0).decode()} to "
-                f"{zero.of('label', self._count).decode()}; set num-samples to {self._count + 1}",
-            )
-        return zero
+        last = any(self._has(zero.of(name, self._count)) for name in ("image", "label"))
+        return replace(keys, first=1) if last else zero
+
+    def _need_some(self, key: Callable[[int], bytes]) -> None:
+        """Raises DatasetInvalid where none of the first samples has such a key."""
+        if any(self._has(key(at)) for at in range(min(_LOOKED_FOR, self._count))):
+            return
+        with self._transaction(COUNT) as transaction, transaction.cursor() as cursor:
+            keys = list(islice(cursor.iternext(values=False), _MOST_KEYS))
+        kinds = {re.sub(rb"\d+\Z", b"", found): found for found in reversed(keys)}  # the first of each
+        shown = ", ".join(found.decode(errors="replace") for found in reversed(kinds.values()))
+        raise DatasetInvalid(
+            self._path,
+            f"has no {key(0).decode()} nor those after it, but {shown[:_SHOWN]}; write the images as "
+            "image-000000001 and so on, their texts as label-000000001 and so on",
+        )
 
     def _first_keys(self) -> _Keys:
         """How the first key of a label is written; as usual where there is none."""
@@ -195,10 +207,14 @@ class LmdbDataset:
                 if progress is None
                 else "it is not whole yet; go on with crnn-deploy dataset pack --resume",
             )
-        digits = value.strip().removesuffix(b".0")
-        count = int(digits) if digits.isdigit() and len(digits) <= _MOST_DIGITS else 0
+        found = re.fullmatch(rb"\s*([\"']?)(\d{1,18})(?:\.0*)?\1[\s\0]*", value)
+        count = int(found[2]) if found else 0
         if count < 1:
-            raise DatasetInvalid(self._path, f"num-samples is {value[:40]!r}, not a number from 1 up")
+            raise DatasetInvalid(
+                self._path,
+                f"num-samples is {value[:40]!r}, not a number from 1 up; "
+                "write the number of samples in digits",
+            )
         assert self._opened is not None
         if count >= self._opened.entries:
             raise DatasetInvalid(

@@ -162,12 +162,51 @@ def test_keys_of_another_width_or_count(form: str, first: int, mark: str, count:
     assert dataset[3].name.endswith(f"image{mark}{form.format(3 + first)}")
 
 
-def test_one_sample_too_many_is_no_matter_of_taste(tmp_path: Path) -> None:
-    values = {"num-samples": "2"} | {
-        f"{name}-{at:09d}": "x" for name in ("image", "label") for at in range(3)
-    }
-    with pytest.raises(DatasetInvalid, match=r"go from label-000000000 to label-000000002; set num-samples"):
-        open_dataset(lmdb_of(tmp_path / "x.lmdb", values))
+def test_a_sample_0_beside_those_from_1_is_not_read_and_told(tmp_path: Path) -> None:
+    values = {f"{name}-{at:09d}": f"{name}{at}" for name in ("image", "label") for at in range(3)}
+    path = lmdb_of(tmp_path / "x.lmdb", {**values, "num-samples": "2"})
+    said: list[str] = []
+    dataset = open_dataset(path, told=said.append)
+    assert [dataset[at].text for at in range(2)] == ["label1", "label2"]
+    assert said == [f"{path}: num-samples says 2, but image-000000000 is there too and is not read"]
+    dataset = open_dataset(lmdb_of(tmp_path / "y.lmdb", {**values, "num-samples": "3"}))
+    assert [dataset[at].text for at in range(3)] == ["label0", "label1", "label2"]
+
+
+@pytest.mark.parametrize("count", ["2\n", " 2", "2.0", "2.", "2.000", "2\0", '"2"', "'2'", "02", "2.0\r\n"])
+def test_a_count_in_other_forms(count: str, tmp_path: Path) -> None:
+    values = {f"{name}-{at:09d}": "x" for name in ("image", "label") for at in (1, 2)}
+    assert len(open_dataset(lmdb_of(tmp_path / "x.lmdb", {**values, "num-samples": count}))) == 2
+
+
+@pytest.mark.parametrize("count", ["2.5", "+2", "2,0", "\x02\0\0\0", "2L", "", "0.0", "'2", "²"])
+def test_a_count_that_is_none_says_what_to_write(count: str, tmp_path: Path) -> None:
+    values = {f"{name}-{at:09d}": "x" for name in ("image", "label") for at in (1, 2)}
+    with pytest.raises(DatasetInvalid, match="write the number of samples in digits"):
+        open_dataset(lmdb_of(tmp_path / "x.lmdb", {**values, "num-samples": count}))
+
+
+@pytest.mark.parametrize(
+    ("image", "label", "told"),
+    [
+        (
+            "img-{:09d}",
+            "label-{:09d}",
+            r"has no image-000000001 nor .* but img-000000001, label-000000001, num-samples; write",
+        ),
+        ("image-{:08d}", "label-{:09d}", r"has no image-000000001 nor those after it, but image-00000001, "),
+        ("image-{:09d}", "text-{:09d}", r"has no label-000000001 nor those after it, but image-000000001, "),
+        (
+            "image_hr-{:09d}",
+            "label-{:09d}",
+            r"has no image-000000001 nor .* but image_hr-000000001, label-000000001",
+        ),
+    ],
+)
+def test_keys_of_other_names_are_shown(image: str, label: str, told: str, tmp_path: Path) -> None:
+    values = {form.format(at): "x" for form in (image, label) for at in (1, 2)}
+    with pytest.raises(DatasetInvalid, match=told):
+        open_dataset(lmdb_of(tmp_path / "x.lmdb", {**values, "num-samples": "2"}))
 
 
 DETECTED = {**MMOCR, "data_list": [{"img_path": "a", "instances": [{"text": "x", "bbox": [1, 2, 3, 4]}]}]}
@@ -223,7 +262,7 @@ DETECTED = {**MMOCR, "data_list": [{"img_path": "a", "instances": [{"text": "x",
         ("t.csv", "filename;text\na.png;é".encode("cp1252"), "is not UTF-8"),
         ("t.txt", b"a.png one\rb.png two\r", "CR alone"),
         ("t.txt", "a.png|one\nb.png|two", None),
-        ("t.txt", "a.png\nb.png", "no line has a text"),
+        ("t.txt", "a.png\nb.png", "no line has a space, and a text after it"),
     ],
 )  # fmt: skip
 def test_what_is_refused_says_what_it_is(
@@ -369,9 +408,6 @@ def test_an_lmdb_says_what_of_it_is_not_read(tmp_path: Path) -> None:
     short = lmdb_of(tmp_path / "short.lmdb", {**values, "num-samples": "3.0"})
     assert len(open_dataset(short, told=said.append)) == 3
     assert said == [f"{short}: num-samples says 3, but image-000000004 is there too and is not read"]
-    zoom = {"num-samples": "1", "label-000000001": "x", "image_hr-000000001": "a", "image_lr-000000001": "b"}
-    with pytest.raises(DatasetInvalid, match=r"TextZoom\); write those wanted as image-"):
-        open_dataset(lmdb_of(tmp_path / "zoom.lmdb", zoom))
 
 
 @pytest.mark.parametrize(
@@ -400,3 +436,8 @@ def test_a_table_with_boxes_says_that_they_are_not_cut_out(tmp_path: Path) -> No
 def test_names_in_angle_brackets_are_no_markup(text: str, tmp_path: Path) -> None:
     lines = [tuple(line.split(" ", 1)) for line in text.splitlines()]
     assert rows(written(tmp_path, "l.txt", text), tmp_path) == lines
+
+
+def test_texts_that_are_all_empty_are_read(tmp_path: Path) -> None:
+    (tmp_path / "a.png").touch()
+    assert rows(written(tmp_path, "l.txt", "a.png \nb.png\n"), tmp_path) == [("a.png", ""), ("b.png", "")]

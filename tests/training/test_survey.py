@@ -144,7 +144,8 @@ def test_evaluate_names_some_on_stderr_and_all_in_the_report(plain: dict[str, An
     report = tmp_path / "report.json"
     command = ["evaluate", str(tmp_path / "run" / "last.pth"), train, "--json-file", str(report)]
     lines = CliRunner().invoke(main, command).stderr.splitlines()
-    assert lines[20:] == ["and 5 more; --json-file FILE lists them all", "25 of 40 images failed"]
+    assert "none of its first images is there" in lines[0]
+    assert lines[21:] == ["and 5 more; --json-file FILE lists them all", "25 of 40 images failed"]
     assert len(json.loads(report.read_text())["failures"]) == 25
 
 
