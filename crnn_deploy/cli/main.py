@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from crnn_deploy.cli.say import say
+from crnn_deploy.cli.say import check_stdout, say
 from crnn_deploy.commands import COMMANDS
 from crnn_deploy.errors import CrnnDeployError, printable
 from crnn_deploy.process import INTERRUPTED, interrupted
@@ -48,12 +48,23 @@ def _debug_option() -> click.Option:
     )
 
 
-def _add_debug_option(command: click.Command) -> None:
-    """Give it to a command and to those within it."""
+def _show_help(ctx: click.Context, _: click.Parameter, value: bool) -> None:
+    """What `--help` does; a stdout that does not take it is named."""
+    if value and not ctx.resilient_parsing:
+        check_stdout()
+        say(ctx.get_help())
+        ctx.exit()
+
+
+def _add_options(command: click.Command, parent: click.Context) -> None:
+    """Give `--debug` and our `--help` to a command and to those within it."""
     command.params.append(_debug_option())
+    ctx = click.Context(command, parent=parent)
+    if (shown := command.get_help_option(ctx)) is not None:
+        shown.callback = _show_help
     if isinstance(command, click.Group):
         for nested in command.commands.values():
-            _add_debug_option(nested)
+            _add_options(nested, ctx)
 
 
 class _Group(click.Group):
@@ -69,7 +80,7 @@ class _Group(click.Group):
         if cmd_name not in self.commands and cmd_name in _PLACES:
             module, name = _PLACES[cmd_name].split(":")
             command: click.Command = getattr(importlib.import_module(module), name)
-            _add_debug_option(command)
+            _add_options(command, ctx)
             self.add_command(command, cmd_name)
         return super().get_command(ctx, cmd_name)
 

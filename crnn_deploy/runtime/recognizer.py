@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike, fsdecode
-from typing import TYPE_CHECKING, Any, Literal, cast, overload
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,7 +85,7 @@ class Recognizer:
 
     def __init__(
         self,
-        backend: Backend | str | None = None,
+        backend: Backend | str | PathLike[str] | None = None,
         *,
         batch: int = 8,
         decoder: Decoder | None = None,
@@ -95,9 +95,11 @@ class Recognizer:
     ) -> None:
         if batch < 1:
             raise ValueError(f"batch is {batch}; at least one image must run at a time")
+        if wide not in get_args(Wide):
+            raise ValueError(f"wide is {wide!r}; it must be one of {', '.join(get_args(Wide))}")
         check_rotate(rotate)
         self._opening: dict[str, Any] | None = None  # what `load` takes to open the network again
-        if backend is None or isinstance(backend, str):
+        if backend is None or isinstance(backend, str | PathLike):
             file = DEFAULT if backend is None else model_file(backend)
             backend, self._opening = open_backend(file), {"path": file.absolute()}
         self._backend, self._decoder = backend, decoder
@@ -349,6 +351,11 @@ def _bound(decoder: Decoder | None, manifest: Manifest) -> Decode:
         from crnn_deploy.runtime.decoding.build import decoder_of  # the best path does without
 
         decoder = decoder_of(manifest.decoding)
+    if isinstance(decoder, str):
+        raise TypeError(
+            f"decoder is the text {decoder!r}; make one, such as decoder_of(DecodingRule({decoder!r})) of "
+            "crnn_deploy.runtime.decoding.build"
+        )
     decode = decoder.bind(manifest.alphabet, manifest.blank)
     if manifest.output == "argmax" and not isinstance(decode, BestPath):
         raise LogitsMissing("this decoder")

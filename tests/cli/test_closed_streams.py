@@ -118,10 +118,14 @@ def test_a_full_stdout_is_one_line(words: list[str], tmp_path: Path) -> None:
     assert done.stderr == "Error: cannot write stdout: No space left on device\n"
 
 
-@pytest.mark.parametrize("stdout", [">&-", "> /dev/full"])
-def test_a_commands_help_that_nobody_gets(stdout: str, tmp_path: Path) -> None:
-    done = run(["infer", "--help"], stdout, tmp_path)
-    assert done.returncode == 1 and done.stderr.startswith("Error: ") and done.stderr.count("\n") == 1
+@pytest.mark.parametrize("words", [["infer", "--help"], ["dataset", "-h"], ["dataset", "check", "--help"]])
+def test_a_commands_help_that_nobody_gets(words: list[str], tmp_path: Path) -> None:
+    done = run(words, ">&-", tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith("Error: stdout is closed") and done.stderr.count("\n") == 1
+    done = run(words, "> /dev/full", tmp_path)
+    assert done.returncode == 2
+    assert done.stderr == "Error: cannot write stdout: No space left on device\n"
 
 
 def test_a_reader_that_has_enough_ends_a_run_quietly(tmp_path: Path) -> None:

@@ -186,6 +186,15 @@ def test_a_batch_holds_an_image_at_least(model: Path) -> None:
         Recognizer.load(model, batch=0)
 
 
+def test_a_path_is_a_model_and_a_wrong_setting_says_what_is_right(model: Path, tmp_path: Path) -> None:
+    image = np.full((12, 30), 90, np.uint8)
+    assert Recognizer(model).read(image) == Recognizer.load(model).read(image)
+    with pytest.raises(ValueError, match="wide is 'scaled'; it must be one of cut, shrink"):
+        Recognizer(model, wide="scaled")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="decoder is the text 'beam'; make one, such as decoder_of"):
+        Recognizer(model, decoder="beam")  # type: ignore[arg-type]
+
+
 def test_an_image_for_which_the_network_puts_out_nan_costs_no_other(tmp_path: Path) -> None:
     """The logarithm of a mean below zero is NaN: dark images are not read, their neighbours are."""
     graph = helper.make_graph(
