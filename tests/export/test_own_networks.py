@@ -479,6 +479,15 @@ def test_what_a_graph_cannot_hold_is_named(
     assert said.out == "" and "def forward" not in said.err
 
 
+@pytest.mark.parametrize("name", ["packed sequences", "a projection", "a condition on the pixels"])
+def test_what_a_graph_cannot_hold_is_named_at_one_width(name: str, tmp_path: Path) -> None:
+    """A second attempt, at that width alone, fails after the first, and ends."""
+    body, message = IMPOSSIBLE[name]
+    reference, _ = own(tmp_path, body, width="minimum = 64, maximum = 64")
+    with pytest.raises(ExportImpossible, match=message):
+        export(reference, tmp_path / "own.onnx")
+
+
 @pytest.mark.parametrize("wrapped", ["nn.DataParallel(Base())", "torch.compile(Base())", "Base().half()"])
 def test_wrapped_networks_are_unwrapped(wrapped: str, tmp_path: Path) -> None:
     own(tmp_path, "pass")
