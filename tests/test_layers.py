@@ -82,7 +82,7 @@ LIBRARIES = {
     "fontTools": ("synthesis/fonts.py", "synthesis/font_pack.py"),
     "wordfreq": ("synthesis/lexicon.py", "synthesis/chinese_words.py"),
     "pydantic": ("training/config.py",),
-    "yaml": ("training/config.py", "recipes/alphabets.py"),
+    "yaml": ("training/config.py", "recipes/alphabets.py", "recipes/tables.py"),
     "rich": ("training/journal.py",),
     "numba": ("runtime/decoding/compiled.py",),
     "kenlm": ("runtime/decoding/kenlm_process.py",),

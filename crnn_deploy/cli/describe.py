@@ -10,10 +10,12 @@ import click
 from crnn_deploy.cli.options import (
     FILE,
     alphabet_and_blank,
+    alphabet_in_short,
     alphabet_options,
     blank_option,
     output_option,
     recipe_option,
+    warn_of_assumptions,
 )
 from crnn_deploy.cli.say import say
 
@@ -46,6 +48,9 @@ def describe(
     manifest = described.manifest
     for note in described.notes:
         say(f"note: {note}")
+    told = manifest.source["alphabet"]
+    say(f"alphabet: {alphabet_in_short(manifest.alphabet)} ({len(manifest.alphabet)}: {told})")
+    warn_of_assumptions(manifest)
     say(
         f"{output}: {manifest.classes} classes, blank {manifest.blank}, "
         f"{manifest.channels} x {manifest.height} x width, output {manifest.output}"

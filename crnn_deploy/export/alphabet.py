@@ -146,12 +146,21 @@ def _inside(checkpoint: Checkpoint, settings: CheckpointSettings) -> tuple[str, 
                 f"{checkpoint.path} holds two alphabets that differ, its {fits[0][0]} and its {where}; pass "
                 "the right one with --alphabet FILE"
             )
-    # of those that agree one that says where the blank is
-    return next((fit for fit in fits if fit[1].blank is not None), fits[0])
+    # of those that agree the one that says most surely where the blank is
+    return max(fits, key=lambda fit: (fit[1].by_numbers, fit[1].blank is not None))
 
 
 def _agree(one: Classes, other: Classes) -> bool:
-    return one.tokens == other.tokens and (None in (one.blank, other.blank) or one.blank == other.blank)
+    """Whether two tables have the same characters, and the blank in one place as far as they say.
+
+    Numbers say where it is. A sign may stand at another end, as in meijieru's converter, which has its
+    dictionary from 1 and a text with a hyphen at the end for the index -1.
+    """
+    return one.tokens == other.tokens and (
+        None in (one.blank, other.blank)
+        or one.blank == other.blank
+        or (one.by_numbers, other.by_numbers) in ((True, False), (False, True))
+    )
 
 
 def _fit(candidate: Candidate, checkpoint: Checkpoint, settings: CheckpointSettings) -> Classes | str:

@@ -8,9 +8,11 @@ from collections import deque
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from math import prod
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import torch
 from torch import Tensor
 
 from crnn_deploy.errors import CrnnDeployError
@@ -44,6 +46,8 @@ _MOST_WRAPPERS = 100
 _DEEPEST_WRAPPER = 8
 _MOST_BRANCHES = 2000  # of names, that are looked at for a network
 _DEEPEST_PREFIX = 8
+_MOST_CLASSES = 50_000
+_WHOLE = (torch.int64, torch.int32, torch.int16, torch.uint8)
 _LONGEST_NAME = 512  # characters
 # what stands beside a network in its owner's module and is no part of it, as the first part of a name
 _BESIDE = re.compile(
@@ -51,6 +55,21 @@ _BESIDE = re.compile(
     r"|cer|wer)(_\w+)?|ema_\w+|n_averaged|initted|num_updates",
     re.IGNORECASE,
 )
+# weights that are no numbers in their places, by what makes them again
+_NO_PLAIN_TENSORS = {
+    "torch._utils._rebuild_meta_tensor_no_storage": (
+        "its weights are on the meta device, which keeps their shapes and not their numbers; save the "
+        "network after its weights are loaded"
+    ),
+    "torch._utils._rebuild_qtensor": (
+        "its weights are quantised by PyTorch; give the float checkpoint that they were made of, and let "
+        "crnn-deploy quantize quantise the exported graph"
+    ),
+    "torch._utils._rebuild_sparse_tensor": (
+        "it has sparse tensors; save them dense: torch.save({name: value.to_dense() if value.is_sparse else "
+        "value for name, value in model.state_dict().items()}, FILE)"
+    ),
+}
 _COUNTED = (".total_ops", ".total_params")  # what thop leaves in every layer that it counts
 _AVERAGE = re.compile(r"(^|[._])(ema|swa|averaged?|shadow)([._]|$)", re.IGNORECASE)
 
@@ -195,12 +214,15 @@ def load(path: Path) -> Checkpoint:
             if not found:
                 raise CheckpointUnreadable(path, f"it holds no weights{_describe(content)}")
             state = _weights(found, path)
+            beside = _beside_weights(content)
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
         raise CheckpointNotFound(path) from error
     except AnotherFile as error:
         raise CheckpointUnreadable(path, str(error)) from error
     except FileBroken as error:
-        raise CheckpointUnreadable(path, f"not a PyTorch checkpoint, or a truncated one ({error})") from error
+        raise CheckpointUnreadable(
+            path, f"not a PyTorch checkpoint, or a truncated one ({error}); download or save it again"
+        ) from error
     except OSError as error:
         raise CheckpointUnreadable(path, f"it cannot be read ({error.strerror or error})") from error
     config = _config(content)
@@ -209,7 +231,7 @@ def load(path: Path) -> Checkpoint:
         path=path,
         state=state,
         sha256=digest,
-        tables=tuple(candidates(_beside_weights(content))),
+        tables=tuple(candidates(beside)),
         leaky_relu=next((bool(found) for found in map(config.get, _ACTIVATIONS) if _is_number(found)), None),
         recipe=recipe if isinstance(recipe, Mapping) else None,
         saved=config,
@@ -233,6 +255,8 @@ def _saved(path: Path, file: BinaryIO) -> Any:
     try:
         return read_saved(file)
     except NamesCode as error:
+        if (held := _NO_PLAIN_TENSORS.get(str(error))) is not None:
+            raise CheckpointUnreadable(path, held) from error
         raise CheckpointUnreadable(
             path,
             f"it is a pickle that runs code when loaded ({str(error)[:80]}), so it is refused; where you "
@@ -329,17 +353,29 @@ def _is_beside(name: str) -> bool:
 
 
 def _beside_weights(content: Any) -> dict[str, Any]:
-    """What a file says beside its weights."""
+    """What an open file says beside its weights; classes in tensors of one number as numbers."""
     parts = content if isinstance(content, list | tuple) else [content]
     return {
-        name: value
+        name: inner
         for part in parts[:_MOST_WRAPPERS]
         if isinstance(part, Mapping)
         for name, value in part.items()
-        if isinstance(name, str)
-        and name not in _NO_WEIGHTS
-        and not (isinstance(value, Mapping) and _named_tensors(value))
+        if isinstance(name, str) and name not in _NO_WEIGHTS
+        if not (isinstance(inner := _as_numbers(value), Mapping) and _named_tensors(inner))
     }
+
+
+def _as_numbers(value: Any) -> Any:
+    """A dictionary of tensors of one whole number each as one of numbers; anything else as it is."""
+    if not isinstance(value, Mapping) or not 0 < len(value) <= _MOST_CLASSES:
+        return value
+    if not all(
+        isinstance(inner, Tensor | Stored) and prod(inner.shape) == 1 and inner.dtype in _WHOLE
+        for inner in value.values()
+    ):
+        return value
+    tensors = {n: t if isinstance(t, Tensor) else t.tensor() for n, t in value.items()}
+    return {name: int(tensor.item()) for name, tensor in tensors.items()}
 
 
 def _config(content: Any) -> dict[str, Any]:

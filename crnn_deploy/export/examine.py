@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from crnn_deploy.errors import ModelInvalid
+from crnn_deploy.export.scores import no_scores
 from crnn_deploy.export.witness import Line, Witness, shown
 
 __all__ = ["examine"]
@@ -70,6 +71,8 @@ def _check_softmax(output: Tensor) -> None:
     probabilities = output if bool((output >= 0).all()) else output.exp()
     if _sums_to_one(probabilities, 2):
         return
+    if (odd := no_scores(output.numpy())) is not None:
+        raise ModelInvalid(f"the network puts out {odd}")
     for axis, name in ((0, "images of a batch"), (1, "time steps")):
         if output.shape[axis] > 1 and _sums_to_one(probabilities, axis):
             raise ModelInvalid(

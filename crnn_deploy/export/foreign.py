@@ -19,7 +19,7 @@ from crnn_deploy.graph.ends import training_nodes
 from crnn_deploy.graph.model import attach_manifest, load_onnx
 from crnn_deploy.manifest import Manifest, OutputKind
 from crnn_deploy.recipes.alphabets import AlphabetInvalid, check_alphabet
-from crnn_deploy.recipes.recipe import Blank, Recipe, find_recipe
+from crnn_deploy.recipes.recipe import RECIPES, Blank, Recipe, find_recipe
 from crnn_deploy.runtime.backends.ort import OrtBackend
 from crnn_deploy.runtime.backends.run_time_scales import has_run_time_scales
 
@@ -56,6 +56,7 @@ def describe(
             "chance or on the other images; export it again after model.eval()"
         )
     given, told = _characters(model, alphabet, recipe)
+    assumed = not alphabet and any(given[0] is known.alphabet for known in RECIPES.values())
     graph = _opened(model, foreign, recipe, given)
     feed, found = graph.feed, graph.found
     recipe = replace(recipe, width=feed.width, mean=feed.mean, std=feed.std)
@@ -74,7 +75,8 @@ def describe(
         tokens,
         steps,
         output=output,
-        source={"recipe": recipe.name, "family": "foreign ONNX", "alphabet": told},
+        source={"recipe": recipe.name, "family": "foreign ONNX", "alphabet": told}
+        | ({"assumed": "alphabet"} if assumed else {}),
         max_batch=graph.max_batch,
     )
     notes = [*feed.notes, *found.notes, *graph.notes]
@@ -105,7 +107,8 @@ def _characters(
         with_space = ((*tokens, " "),) if " " not in tokens else ()
         return (tokens, *with_space), "the file's metadata `character`"
     if recipe.alphabet:
-        return (recipe.alphabet,), f"recipe {recipe.name}'s, assumed"
+        assumed = any(recipe.alphabet is known.alphabet for known in RECIPES.values())
+        return (recipe.alphabet,), f"the recipe {recipe.name}'s{', assumed' if assumed else ''}"
     raise AlphabetInvalid("the file names no characters; pass --alphabet FILE")
 
 

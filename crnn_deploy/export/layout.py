@@ -96,15 +96,40 @@ def laid_out(module: nn.Module, recipe: Recipe, classes: int) -> Layout:
 
 def fit_channels(module: nn.Module, recipe: Recipe) -> Recipe:
     """The recipe for the number of channels that the first convolution takes. Raises ModelInvalid."""
-    first = next((layer for layer in module.modules() if isinstance(layer, nn.Conv2d)), None)
     channels = 1 if recipe.color == "gray" else 3
-    if first is None or first.in_channels == channels:
+    if isinstance(module, PUBLISHED):
+        first = next((layer for layer in module.modules() if isinstance(layer, nn.Conv2d)), None)
+        given = channels
+    else:
+        first, given = _first_convolution(module, recipe)
+    if first is None or first.in_channels == given:
         return recipe
     if first.in_channels not in (1, 3):
         raise ModelInvalid(f"the network takes {first.in_channels} channels; images have 1 or 3")
     if channels == 1:
         return replace(recipe, color="rgb", mean=recipe.mean * 3, std=recipe.std * 3)
     return replace(recipe, color="gray", mean=recipe.mean[:1], std=recipe.std[:1])
+
+
+def _first_convolution(module: nn.Module, recipe: Recipe) -> tuple[nn.Conv2d | None, int]:
+    """The convolution that runs first, and the channels that it is given.
+
+    A network of the user's own may hold its layers in any order, and may repeat or join channels before it.
+    """
+    called: list[tuple[nn.Conv2d, int]] = []
+
+    def note(layer: nn.Module, inputs: tuple[Any, ...]) -> None:
+        if isinstance(layer, nn.Conv2d) and inputs and isinstance(inputs[0], Tensor) and inputs[0].ndim >= 3:
+            called.append((layer, inputs[0].shape[-3]))
+
+    handles = [layer.register_forward_pre_hook(note) for layer in module.modules()]
+    try:
+        with suppress(_Unfit):
+            _run(module, recipe, _BATCHES[0], recipe.width.minimum)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return called[0] if called else (None, 0)
 
 
 def accepts_any_width(reference: ReferenceBackend) -> bool:
@@ -205,7 +230,7 @@ def _first_width(module: nn.Module, recipe: Recipe) -> int:
         if not problems:
             return width
         if len(problems) == 2:
-            found = found or _does_not_run(recipe, width, problems[1])
+            found = found or _turned(module, recipe, width) or _does_not_run(recipe, width, problems[1])
         elif 1 in problems:
             found = found or ModelInvalid(
                 f"the network fails on one image alone: {_dropped(witness) or problems[1]}"
@@ -228,6 +253,22 @@ def _does_not_run(recipe: Recipe, width: int, why: _Unfit) -> ModelInvalid:
         remedy = "let it compute in float32"
     return ModelInvalid(
         f"the network does not run on an image of {channels} x {recipe.height} x {width}; {remedy} ({why})"
+    )
+
+
+def _turned(module: nn.Module, recipe: Recipe, width: int) -> ModelInvalid | None:
+    """What to do with a network that runs where the images' height and width change places."""
+    try:
+        with torch.inference_mode():
+            for images in (_images(recipe, 2, width), _images(recipe, 2, width + _GRAIN)):
+                module(images.transpose(2, 3))
+    except TooLarge:
+        raise
+    except Exception:  # the user's code may raise anything
+        return None
+    return ModelInvalid(
+        f"the network takes images with the width before the height (N, C, {width}, {recipe.height}); turn "
+        "them in its forward, or in a module around it that the factory returns: net(images.transpose(2, 3))"
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -69,7 +70,8 @@ def open_reference(
         except RecipeInvalid as error:
             raise CheckpointUnreadable(path, str(error)) from error
     spec = settings.factory or (recipe.factory if recipe else None)
-    with bounded_outputs() as watch:
+    with bounded_outputs() as watch, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PyTorch's, on what a network does: a fault of it is an error
         if spec:
             if recipe is None:
                 raise ModelInvalid("--factory needs a --recipe FILE.toml that says how its input is prepared")

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from crnn_deploy.errors import ModelInvalid
 from crnn_deploy.runtime.backends.outputs import are_probabilities
 
-__all__ = ["Scores", "kind_of", "normalised"]
+__all__ = ["Scores", "kind_of", "no_scores", "normalised"]
 
 Scores = Literal["logits", "log-probs", "probabilities"]
 
@@ -27,6 +27,9 @@ def kind_of(samples: Sequence[NDArray[Any]], who: str) -> Scores:
     """
     if (kind := normalised(samples)) is not None:
         return kind
+    odd = [no_scores(scores) for scores in samples]
+    if odd[0] is not None and None not in odd:
+        raise ModelInvalid(f"{who} puts out {odd[0]}")
     for axis, move in _MOVED.items():
         moved = [move(scores) for scores in samples]
         if all(map(are_probabilities, moved)) or all(map(_are_logarithms, moved)):
@@ -47,6 +50,20 @@ def normalised(samples: Sequence[NDArray[Any]]) -> Literal["log-probs", "probabi
     if all(map(are_probabilities, samples)):
         return "probabilities"
     return "log-probs" if all(map(_are_logarithms, samples)) else None
+
+
+def no_scores(scores: NDArray[Any]) -> str | None:
+    """What is made of probabilities (N, T, classes) and read wrongly as logits, with what to do; or None."""
+    if not scores.size or not scores.min() >= 0:
+        return None
+    wide = scores.astype(np.float64)
+    if are_probabilities(np.exp(-wide)):
+        return (
+            "log-probabilities with the wrong sign, as -log_softmax; let it return log_softmax, or the logits"
+        )
+    if are_probabilities(wide / 100):
+        return "probabilities in percent; let it return the probabilities themselves, or the logits"
+    return None
 
 
 # where a softmax may have run by mistake, as the last axis

@@ -109,7 +109,8 @@ def _noted(lines: list[Line]) -> Iterator[None]:
 
 def _impossible(error: BaseException, whole: list[Line]) -> ExportImpossible:
     chain = [error]
-    while (earlier := chain[-1].__cause__ or chain[-1].__context__) is not None:
+    # an error that is raised once more, as by a second attempt, comes to stand before itself
+    while (earlier := chain[-1].__cause__ or chain[-1].__context__) is not None and earlier not in chain:
         chain.append(earlier)
     for link in chain:
         if isinstance(link, ExportImpossible):

@@ -21,9 +21,23 @@ def load_state(module: nn.Module, state: dict[str, Tensor], path: Path) -> None:
         shapes = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
         raise CheckpointUnreadable(path, f"its weights do not fit the network: {shapes}") from error
     missing = [name for name in result.missing_keys if name in own]
+    if missing and not result.unexpected_keys and all(_is_statistic(name) for name in missing):
+        raise CheckpointUnreadable(
+            path,
+            f"it lacks the running statistics of batch norm ({', '.join(missing[:2])}, ...), as of weights "
+            "that were saved from named_parameters(); save them all: torch.save(model.state_dict(), FILE)",
+        )
     if missing or result.unexpected_keys:
         raise CheckpointUnreadable(
             path,
-            f"its weights do not fit the network: {len(missing)} missing ({', '.join(missing[:3])}), "
-            f"{len(result.unexpected_keys)} unknown ({', '.join(result.unexpected_keys[:3])})",
+            f"its weights do not fit the network: {_listed(missing, 'missing')}, "
+            f"{_listed(result.unexpected_keys, 'unknown')}",
         )
+
+
+def _is_statistic(name: str) -> bool:
+    return name.endswith((".running_mean", ".running_var"))
+
+
+def _listed(names: list[str], what: str) -> str:
+    return f"{len(names)} {what}" + (f" ({', '.join(names[:3])})" if names else "")

@@ -27,6 +27,8 @@ _MOST_VALUES = 50_000  # that are looked at for tables
 _DEEPEST = 12  # settings within one another
 _MOST_CANDIDATES = 40
 _MOST_JSON = 2**22  # characters of a text that may be JSON
+_MOST_YAML = 2**16
+_SETTINGS = re.compile(r"(---\n|#[^\n]*\n|\n)*\w[\w.-]{0,80}:\s")  # as YAML begins
 
 # names of tables, written small and without signs between the words
 _NAMES = frozenset(
@@ -209,7 +211,11 @@ def candidates(content: Any, *, deepest: int = _DEEPEST) -> Iterator[Candidate]:
             if (candidate := _candidate(place, name, inner)) is not None:
                 found += 1
                 yield candidate
-            if isinstance(inner, Mapping | argparse.Namespace | list | tuple) or _is_json(inner):
+            if (
+                isinstance(inner, Mapping | argparse.Namespace | list | tuple)
+                or _is_json(inner)
+                or _is_yaml(inner)
+            ):
                 waiting.append((place, inner, depth + 1))
 
 
@@ -289,12 +295,26 @@ def _is_json(value: Any) -> bool:
     )
 
 
+def _is_yaml(value: Any) -> bool:
+    """Whether it is a text that looks like settings in YAML, on more than one line."""
+    return (
+        isinstance(value, str)
+        and len(value) <= _MOST_YAML
+        and "\n" in value.strip()
+        and _SETTINGS.match(value) is not None
+    )
+
+
 def _parsed(text: str) -> Any:
-    """JSON, or the text itself."""
-    try:
+    """JSON, or YAML of several settings, or the text itself."""
+    with suppress(ValueError, RecursionError):
         return json.loads(text)
-    except (ValueError, RecursionError):
-        return text
+    if _is_yaml(text):
+        import yaml
+
+        with suppress(ValueError, RecursionError, yaml.YAMLError):
+            return yaml.load(text, yaml.BaseLoader)  # every value a text: `no` and `1` are characters too
+    return text
 
 
 def _of_text(text: str) -> Ordered | str | None:
@@ -310,7 +330,10 @@ def _of_text(text: str) -> Ordered | str | None:
         if len(parts) > 4 and all(len(part) == 1 for part in parts):
             return Ordered(parts)
     lines = text.replace("\r\n", "\n").strip("\n").split("\n")
-    return Ordered(tuple(lines) if len(lines) > 1 and "" not in lines else tuple(text))
+    if len(lines) > 1:  # one token on each, or a text that has the end of a line among its characters
+        each = "" not in lines and 2 * sum(len(line) == 1 for line in lines) > len(lines)
+        return Ordered(tuple(lines) if each else tuple(text))
+    return Ordered(tuple(lines[0]))
 
 
 def _are_tokens(items: Collection[Any]) -> bool:

@@ -305,6 +305,22 @@ def test_describe_uses_the_characters_of_paddle(
     assert "".join(OrtBackend(tmp_path / "out.onnx").manifest.alphabet) == alphabet
 
 
+def test_describe_says_which_alphabet_it_took(recipe: Path, tmp_path: Path) -> None:
+    path = foreign(tmp_path / "rec.onnx", None, softmax=True, classes=37)
+    given = "abcdefghijklmnopqrstuvwxyz0123456789"
+    result = run(
+        "describe", path, "--recipe", recipe, "--alphabet-string", given, "-o", tmp_path / "out.onnx"
+    )
+    assert f"alphabet: {given} (36: --alphabet)" in result.stdout and not result.stderr
+    recipe.write_text('base = "paper"\n' + RECIPE)
+    result = run("describe", path, "--recipe", recipe, "-o", tmp_path / "out.onnx")
+    assert result.exit_code == 0, result.output
+    assert (
+        "alphabet: 0123456789abcdefghijklmnopqrstuvwxyz (36: the recipe paddle's, assumed)" in result.stdout
+    )
+    assert "warning: the alphabet 0123456789" in result.stderr and "--alphabet" in result.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [(("--alphabet-string", "abc"), ("3 characters", "5")), ((), ("--alphabet",))],

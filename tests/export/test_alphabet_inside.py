@@ -117,6 +117,23 @@ FORMS: dict[str, tuple[dict[str, Any], list[str], str]] = {
         "its blank the blank",
     ),
     "an encoding beside it": ({"charset": "utf-8", "letters": LETTERS}, FIRST, "letters"),
+    "numbers in tensors": (
+        {"char2idx": {c: torch.tensor(i + 1) for i, c in enumerate(LETTERS)}},
+        FIRST,
+        "char2idx",
+    ),
+    "settings in YAML": (
+        {"config": f"# of the run\nmodel:\n  height: 32\n  alphabet: '{LETTERS}'\n"},
+        FIRST,
+        "config.model.alphabet",
+    ),
+    "the end of its line": ({"alphabet": LETTERS + "\n"}, FIRST, "alphabet"),
+    "the end of a line within": ({"alphabet": "QWERTZUI\n\t"}, ["", *"QWERTZUI\n\t"], "alphabet"),
+    "meijieru's converter": (
+        {"converter": {"alphabet": LETTERS + "-", "dict": {c: i + 1 for i, c in enumerate(LETTERS)}}},
+        FIRST,
+        "converter.dict",
+    ),
     "a repeated character": ({"alphabet": "QWERTZUIOO"}, ["", *"QWERTZUIOO"], "alphabet"),
 }
 

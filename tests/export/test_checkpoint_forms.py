@@ -209,6 +209,19 @@ REFUSED: dict[str, tuple[Any, tuple[str, ...]]] = {
         {**STATE, "cnn.conv0.weight": STATE["cnn.conv0.weight"] * float("nan")},
         ("cnn.conv0.weight", "NaN"),
     ),
+    "no statistics": (
+        {name: value for name, value in STATE.items() if "running" not in name},
+        ("running statistics", "named_parameters()", "state_dict()"),
+    ),
+    "one missing": (
+        {name: value for name, value in STATE.items() if name != "rnn.0.rnn.bias_hh_l0"},
+        ("1 missing (rnn.0.rnn.bias_hh_l0), 0 unknown",),
+    ),
+    "no numbers": ({name: value.to("meta") for name, value in STATE.items()}, ("meta device",)),
+    "sparse": (
+        {**STATE, "rnn.1.embedding.weight": STATE["rnn.1.embedding.weight"].to_sparse()},
+        ("sparse tensors", "to_dense()"),
+    ),
     "TPS": (
         prefixed("module.", {**CLOVAAI, "Transformation.LocalizationNetwork.conv.0.weight": torch.ones(1)}),
         ("TPS-ResNet-BiLSTM-CTC", "--factory"),

@@ -10,6 +10,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
@@ -184,6 +186,7 @@ def test_the_activation_is_given_or_said_to_be_assumed(family: str, activation: 
 @pytest.mark.parametrize("command", ["export", "inspect", "verify", "evaluate"])
 def test_every_command_asks(command: str, tmp_path: Path, tiny_onnx: Path) -> None:
     path = save(crnn(11).state_dict(), tmp_path)
+    cv2.imwrite(str(tmp_path / "a.png"), np.full((32, 100), 255, np.uint8))
     (tmp_path / "labels.csv").write_text("a.png,1\n")
     arguments: dict[str, list[object]] = {
         "export": ["--checkpoint", path],

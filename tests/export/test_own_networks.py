@@ -22,7 +22,7 @@ from crnn_deploy.export.reference import open_reference, reference_of
 from crnn_deploy.export.steps import step_rule
 from crnn_deploy.manifest import WidthRule
 from crnn_deploy.networks.crnn import CRNN
-from crnn_deploy.recipes.recipe import RECIPES
+from crnn_deploy.recipes.recipe import RECIPES, Recipe
 from crnn_deploy.recipes.settings import CheckpointSettings
 from crnn_deploy.runtime.backends.ort import OrtBackend
 
@@ -138,6 +138,15 @@ RIGHT: dict[str, str] = {
     "any number of arguments": (
         "def forward(self, *images, **options):\n    return super().forward(images[0])"
     ),
+    "layers in another order": (
+        "def __init__(self):\n    super().__init__()\n    layers = dict(self._modules)\n"
+        "    self._modules.clear()\n    self.last = nn.Conv2d(12, 12, 1)\n    self._modules.update(layers)\n"
+        "def columns(self, x):\n    return self.last(self.cnn(x)).squeeze(2).permute(0, 2, 1)"
+    ),
+    "grey as three channels": (
+        "def __init__(self):\n    super().__init__()\n    self.cnn[0] = nn.Conv2d(3, 6, 3, 2, 1)\n"
+        "def forward(self, x):\n    return super().forward(x.repeat(1, 3, 1, 1))"
+    ),
     "as many time steps at every width": (
         "def columns(self, x):\n"
         "    return F.adaptive_avg_pool2d(self.cnn(x), (1, 25)).squeeze(2).permute(0, 2, 1)"
@@ -149,6 +158,22 @@ RIGHT: dict[str, str] = {
 def test_networks_that_are_exported_at_any_width(name: str, tmp_path: Path) -> None:
     result = exported(tmp_path, RIGHT[name])
     assert result.any_width and result.manifest.width == WidthRule(64, 200)
+
+
+def test_colours_that_a_network_joins_itself_stay_colours() -> None:
+    """Its own mean of the channels is not the grey of an image."""
+
+    class Mean(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.rows = nn.Conv2d(1, 11, (32, 4), 4)
+
+        def forward(self, images: Tensor) -> Tensor:
+            scores: Tensor = self.rows(images.mean(1, keepdim=True)).squeeze(2)
+            return scores.transpose(1, 2)
+
+    recipe = Recipe("own", "a test", WidthRule(40, 200), color="rgb", mean=(0.5,) * 3, std=(0.5,) * 3)
+    assert reference_of(Mean(), recipe, DIGITS, {}).manifest.color == "rgb"
 
 
 def test_a_layer_of_a_class_of_ones_own(tmp_path: Path) -> None:
@@ -395,6 +420,10 @@ REFUSED: dict[str, tuple[str, str]] = {
         "def columns(self, x):\n    f = super().columns(x)\n    return f + self.places[:, :f.shape[1]]",
         r"not run at every width of 64 to 200; give the recipe's \[width\] a maximum of 1\d\d or less \(at",
     ),
+    "width before height": (
+        "def forward(self, x):\n    return super().forward(x.permute(0, 1, 3, 2))",
+        r"width before the height \(N, C, 64, 32\); turn them .*transpose\(2, 3\)",
+    ),
     "a step that follows no stride": (
         "def columns(self, x):\n"
         "    return F.interpolate(F.max_pool1d(super().columns(x).transpose(1, 2), 2), scale_factor=2)"
@@ -448,6 +477,15 @@ def test_what_a_graph_cannot_hold_is_named(
     assert not (tmp_path / "own.onnx").exists()
     said = capfd.readouterr()
     assert said.out == "" and "def forward" not in said.err
+
+
+@pytest.mark.parametrize("name", ["packed sequences", "a projection", "a condition on the pixels"])
+def test_what_a_graph_cannot_hold_is_named_at_one_width(name: str, tmp_path: Path) -> None:
+    """A second attempt, at that width alone, fails after the first, and ends."""
+    body, message = IMPOSSIBLE[name]
+    reference, _ = own(tmp_path, body, width="minimum = 64, maximum = 64")
+    with pytest.raises(ExportImpossible, match=message):
+        export(reference, tmp_path / "own.onnx")
 
 
 @pytest.mark.parametrize("wrapped", ["nn.DataParallel(Base())", "torch.compile(Base())", "Base().half()"])

@@ -46,6 +46,10 @@ class Net(nn.Module):
             scores = scores.log_softmax(int(axis))
         elif name == "flat":
             scores = scores.flatten(1).softmax(1).view_as(scores)
+        elif name == "percent":
+            scores = scores.softmax(2) * 100
+        elif name == "negative":
+            scores = -scores.log_softmax(2)
         elif name == "sigmoid":
             scores = scores.sigmoid()
         elif name == "relu":
@@ -99,6 +103,8 @@ def test_each_output_of_a_softmax_network(output: OutputKind, tmp_path: Path) ->
         ("log_softmax 0", "over the images of a batch"),
         ("flat", "over all frames together"),
         ("sigmoid", "as of a sigmoid"),
+        ("percent", "probabilities in percent"),
+        ("negative", "with the wrong sign, as -log_softmax"),
     ],
 )
 def test_what_gives_no_probability_of_a_character_is_named(end: str, part: str) -> None:
