@@ -27,7 +27,7 @@ _MOST_VALUES = 50_000  # that are looked at for tables
 _DEEPEST = 12  # settings within one another
 _MOST_CANDIDATES = 40
 _MOST_JSON = 2**22  # characters of a text that may be JSON
-_MOST_YAML = 2**16
+_MOST_YAML = 2**14
 _MOST_YAML_TEXTS = 8  # within one another or beside one another: reading one takes its time
 _SETTINGS = re.compile(r"(---\n|#[^\n]*\n|\n)*\w[\w.-]{0,80}:\s")  # as YAML begins
 
