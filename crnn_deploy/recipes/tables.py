@@ -27,7 +27,8 @@ _MOST_VALUES = 50_000  # that are looked at for tables
 _DEEPEST = 12  # settings within one another
 _MOST_CANDIDATES = 40
 _MOST_JSON = 2**22  # characters of a text that may be JSON
-_MOST_YAML = 2**16
+_MOST_YAML = 2**14
+_MOST_YAML_TEXTS = 8  # within one another or beside one another: reading one takes its time
 _SETTINGS = re.compile(r"(---\n|#[^\n]*\n|\n)*\w[\w.-]{0,80}:\s")  # as YAML begins
 
 # names of tables, written small and without signs between the words
@@ -195,7 +196,7 @@ def candidates(content: Any, *, deepest: int = _DEEPEST) -> Iterator[Candidate]:
     """Every table of characters in a value, under the names that people give them; the nearest first."""
     waiting: deque[tuple[str, Any, int]] = deque([("", content, 0)])
     seen: dict[int, Any] = {}  # by identity, and kept: what is gone may leave its identity to another
-    looked = found = 0
+    looked = found = in_yaml = 0
     while waiting and looked < _MOST_VALUES and found < _MOST_CANDIDATES:
         where, value, depth = waiting.popleft()
         looked += 1
@@ -211,11 +212,9 @@ def candidates(content: Any, *, deepest: int = _DEEPEST) -> Iterator[Candidate]:
             if (candidate := _candidate(place, name, inner)) is not None:
                 found += 1
                 yield candidate
-            if (
-                isinstance(inner, Mapping | argparse.Namespace | list | tuple)
-                or _is_json(inner)
-                or _is_yaml(inner)
-            ):
+            if yaml := in_yaml < _MOST_YAML_TEXTS and _is_yaml(inner):
+                in_yaml += 1
+            if yaml or isinstance(inner, Mapping | argparse.Namespace | list | tuple) or _is_json(inner):
                 waiting.append((place, inner, depth + 1))
 
 

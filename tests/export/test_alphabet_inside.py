@@ -237,5 +237,6 @@ def test_what_is_nested_without_end_ends(weights: dict[str, Any], tmp_path: Path
     nested: dict[str, Any] = {}
     nested["config"] = nested
     wide = {f"c{i}": {f"d{j}": {"chars": 5} for j in range(40)} for i in range(60)}
-    content = {"state_dict": weights, "config": nested, "args": wide, "alphabet": LETTERS}
+    notes = {f"note{i}": "a:\n" + "  - [[[[[]]]]]\n" * 300 for i in range(300)}
+    content = {"state_dict": weights, "config": nested, "args": wide, "alphabet": LETTERS, "notes": notes}
     assert told(content, tmp_path / "x.pth")[0] == FIRST
