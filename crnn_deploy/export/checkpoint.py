@@ -321,11 +321,6 @@ def _weights(found: Mapping[str, _Weight], path: Path) -> dict[str, Tensor]:
             raise CheckpointUnreadable(path, f"a weight has a name of {len(name):,} characters")
         if id(value) not in done:
             tensor = value if isinstance(value, Tensor) else value.tensor()
-            if tensor.is_floating_point() and bool(tensor.isnan().any()):
-                raise CheckpointUnreadable(
-                    path,
-                    f"its weight {name} holds NaN: the training that saved it diverged; take an earlier one",
-                )
             done[id(value)] = tensor.float() if tensor.is_floating_point() else tensor
     return {name: done[id(value)] for name, value in kept.items()}
 

@@ -107,7 +107,15 @@ def fit_channels(module: nn.Module, recipe: Recipe) -> Recipe:
     if first.in_channels not in (1, 3):
         raise ModelInvalid(f"the network takes {first.in_channels} channels; images have 1 or 3")
     if channels == 1:
-        return replace(recipe, color="rgb", mean=recipe.mean * 3, std=recipe.std * 3)
+        return replace(
+            recipe,
+            color="rgb",
+            mean=recipe.mean * 3,
+            std=recipe.std * 3,
+            width=replace(recipe.width, tall="keep"),
+            grey="opencv",  # these two and `tall` are rules of grey images alone
+            contrast=None,
+        )
     return replace(recipe, color="gray", mean=recipe.mean[:1], std=recipe.std[:1])
 
 

