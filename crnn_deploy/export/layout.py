@@ -28,6 +28,7 @@ _BATCHES = (3, 1, 2)  # images that a network of the user's own is run on togeth
 _OTHERS = (1.31, 1.67, 2.3)  # widths, in proportion, that tell time steps from classes where both are as many
 _FAR = 14  # widths tried for one that the network runs at
 _KINDS = ("double", "half", "bfloat16", "dtype")  # in PyTorch's errors where number formats differ
+_LARGE = 2**21  # weights from which on running takes longer than loading what PyTorch needs for shapes alone
 _GRAIN = 16  # widths tried for one that the network does not run at
 _NEAR = 40  # pixels; where it runs within fewer alone, it was written for one width
 
@@ -192,6 +193,8 @@ def width_grain(reference: ReferenceBackend) -> int:
 def _steps_by_shapes(module: nn.Module, channels: int, height: int, widths: Sequence[int]) -> dict[int, int]:
     """Time steps at each width where they can be known without running the network: of a published one."""
     if not isinstance(module, PUBLISHED):  # code of the user's own may do other things with other numbers
+        return {}
+    if sum(weight.numel() for weight in module.parameters()) < _LARGE:
         return {}
     return steps_by_shapes(module, channels, height, widths)
 
