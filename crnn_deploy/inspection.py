@@ -53,9 +53,9 @@ def _onnx_facts(path: Path) -> dict[str, Any]:
 
 
 def _checkpoint_facts(path: Path, settings: CheckpointSettings) -> dict[str, Any]:
-    from crnn_deploy.export.layout import accepts_any_width
     from crnn_deploy.export.pytorch import flops
     from crnn_deploy.export.reference import open_reference
+    from crnn_deploy.export.widths import accepts_any_width
 
     reference = open_reference(path, settings)
     manifest, module = reference.manifest, reference.module

@@ -41,9 +41,12 @@ ROOMS: dict[str, str] = {
         "datasets errors evaluation graph manifest runtime runtime.backends runtime.decoding "
         "runtime.images synthesis"
     ),
+    "export.checkpoints": "errors files networks recipes",
     "export": (
-        "errors files graph manifest networks parity recipes runtime.backends runtime.decoding synthesis"
+        "errors export.checkpoints files graph manifest networks parity recipes runtime.backends "
+        "runtime.decoding synthesis"
     ),
+    "export.foreign": "errors export files graph manifest recipes runtime.backends",
     "quantization": (
         "errors evaluation export files graph manifest parity runtime runtime.backends runtime.images "
         "synthesis"
@@ -52,15 +55,14 @@ ROOMS: dict[str, str] = {
         "errors export files graph manifest parity quantization recipes runtime.backends runtime.decoding"
     ),
     "training": (
-        "datasets errors evaluation export files manifest networks process quantization recipes runtime "
-        "runtime.decoding runtime.images synthesis"
+        "datasets errors evaluation export export.checkpoints files manifest networks process quantization "
+        "recipes runtime runtime.decoding runtime.images synthesis"
     ),
     "inspection": "errors export graph manifest recipes runtime.backends",
     "cli": (
-        "commands datasets decoding_rule doctor engine errors evaluation export files graph inspection "
-        "manifest "
-        "models parity process quantization recipes runtime runtime.backends runtime.decoding "
-        "runtime.images synthesis training"
+        "commands datasets decoding_rule doctor engine errors evaluation export export.foreign files graph "
+        "inspection manifest models parity process quantization recipes runtime runtime.backends "
+        "runtime.decoding runtime.images synthesis training"
     ),
     "": "cli datasets errors evaluation manifest process runtime runtime.decoding",
 }

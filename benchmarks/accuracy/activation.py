@@ -24,7 +24,7 @@ from torch import nn
 
 from crnn_deploy.evaluation.speed import header
 from crnn_deploy.export.activation import distances, leaky_relu
-from crnn_deploy.export.checkpoint import load
+from crnn_deploy.export.checkpoints.checkpoint import load
 from crnn_deploy.networks.crnn import CRNN, PAPER_WIDTHS
 from crnn_deploy.networks.families import recognise
 from crnn_deploy.networks.gitycc import GitYccCRNN

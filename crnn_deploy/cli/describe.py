@@ -40,7 +40,7 @@ def describe(
     \b
     crnn-deploy describe rec.onnx --recipe paddleocr -o described.onnx
     """
-    from crnn_deploy.export.foreign import describe as run
+    from crnn_deploy.export.foreign.describe import describe as run
     from crnn_deploy.files import check_outputs
 
     check_outputs((output,), (foreign, recipe, alphabet))

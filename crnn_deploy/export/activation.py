@@ -25,7 +25,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from crnn_deploy.export.checkpoint import Checkpoint
+from crnn_deploy.export.checkpoints.checkpoint import Checkpoint
 from crnn_deploy.manifest import Manifest
 from crnn_deploy.recipes.recipe import Recipe
 from crnn_deploy.recipes.settings import Activation

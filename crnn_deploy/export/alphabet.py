@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 
-from crnn_deploy.export.checkpoint import Checkpoint
+from crnn_deploy.export.checkpoints.checkpoint import Checkpoint
 from crnn_deploy.recipes.alphabets import AlphabetInvalid, check_alphabet
 from crnn_deploy.recipes.recipe import RECIPES, Recipe
 from crnn_deploy.recipes.settings import CheckpointSettings

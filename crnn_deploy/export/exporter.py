@@ -19,10 +19,10 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from crnn_deploy.errors import VerdictFailed
-from crnn_deploy.export.layout import accepts_any_width, width_grain
 from crnn_deploy.export.pytorch import ReferenceBackend, one_thread
 from crnn_deploy.export.recurrence import ExportImpossible, with_onnx_recurrence
 from crnn_deploy.export.tracing import traced
+from crnn_deploy.export.widths import accepts_any_width, width_grain
 from crnn_deploy.files import replacing
 from crnn_deploy.graph.model import attach_manifest
 from crnn_deploy.graph.traced import baked_constants, strip_traces

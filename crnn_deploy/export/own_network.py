@@ -16,8 +16,8 @@ import torch
 from torch import nn
 
 from crnn_deploy.errors import ModelInvalid
-from crnn_deploy.export.checkpoint import Checkpoint
-from crnn_deploy.export.weights import load_state
+from crnn_deploy.export.checkpoints.checkpoint import Checkpoint
+from crnn_deploy.export.checkpoints.weights import load_state
 from crnn_deploy.export.witness import cause
 
 __all__ = ["own_module"]

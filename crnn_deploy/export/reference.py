@@ -13,25 +13,26 @@ from torch import nn
 from crnn_deploy.errors import ModelInvalid, first_line
 from crnn_deploy.export.activation import ActivationTold, activation_of
 from crnn_deploy.export.alphabet import alphabet_of
-from crnn_deploy.export.checkpoint import Checkpoint, CheckpointUnreadable, load
-from crnn_deploy.export.finite import first_not_finite, why_not_finite
+from crnn_deploy.export.channels import fit_channels
+from crnn_deploy.export.checkpoints.checkpoint import Checkpoint, CheckpointUnreadable, load
+from crnn_deploy.export.checkpoints.finite import first_not_finite, why_not_finite
+from crnn_deploy.export.checkpoints.weights import load_state
 from crnn_deploy.export.fitting import Fitting, fitting_recipe
-from crnn_deploy.export.layout import fit_channels, laid_out
+from crnn_deploy.export.layout import laid_out
 from crnn_deploy.export.limits import TooLarge, bounded_outputs, bounded_weights
 from crnn_deploy.export.own_network import own_module
 from crnn_deploy.export.probabilities import with_logarithms
 from crnn_deploy.export.pytorch import ReferenceBackend, one_thread
-from crnn_deploy.export.weights import load_state
 from crnn_deploy.manifest import Manifest
 from crnn_deploy.networks.families import FAMILIES
 from crnn_deploy.networks.unsupported import unsupported
 from crnn_deploy.recipes.recipe import (
     HIGHEST,
-    RECIPES,
     Recipe,
     RecipeInvalid,
     find_recipe,
     recipe_of_checkpoint,
+    recipe_of_manifest,
 )
 from crnn_deploy.recipes.settings import CheckpointSettings
 
@@ -63,7 +64,7 @@ def open_reference(
         )
     recipe, told = (find_recipe(settings.recipe), "--recipe") if settings.recipe else (None, "")
     if recipe is None and fed is not None:
-        recipe, told = _recipe_of(fed), "the other model's manifest"
+        recipe, told = recipe_of_manifest(fed), "the other model's manifest"
     elif recipe is None and checkpoint.recipe is not None:
         try:
             recipe, told = recipe_of_checkpoint(checkpoint.recipe, path), "the checkpoint"
@@ -95,26 +96,6 @@ class _Facts:
     family: str
     fitting: Fitting
     activation: ActivationTold | None = None  # None where there is no choice
-
-
-def _recipe_of(fed: Manifest) -> Recipe:
-    """What a manifest says of a recipe; its name as the manifest has it."""
-    name = fed.source.get("recipe", "")
-    return Recipe(
-        name=name,
-        about="",
-        factory=RECIPES[name].factory if name in RECIPES else None,
-        blank=fed.blank,
-        color=fed.color,
-        height=fed.height,
-        width=fed.width,
-        mean=fed.mean,
-        std=fed.std,
-        interpolation=fed.interpolation,
-        filters=fed.filters,
-        grey=fed.grey,
-        contrast=fed.contrast,
-    )
 
 
 def open_checkpoint(path: Path, settings: CheckpointSettings, manifest: Manifest | None) -> ReferenceBackend:

@@ -29,7 +29,16 @@ from crnn_deploy.manifest import (
 )
 from crnn_deploy.recipes import vocabularies
 
-__all__ = ["HIGHEST", "RECIPES", "Blank", "Recipe", "RecipeInvalid", "find_recipe", "recipe_of_checkpoint"]
+__all__ = [
+    "HIGHEST",
+    "RECIPES",
+    "Blank",
+    "Recipe",
+    "RecipeInvalid",
+    "find_recipe",
+    "recipe_of_checkpoint",
+    "recipe_of_manifest",
+]
 
 Blank = Literal["first", "last"]
 
@@ -307,6 +316,24 @@ def recipe_of_checkpoint(plain: Mapping[Any, Any], path: Path) -> Recipe:
             f"its recipe is not valid: {_without_lead(error)}; give another one with --recipe NAME|FILE.toml"
         ) from error
     return recipe
+
+
+def recipe_of_manifest(manifest: Manifest) -> Recipe:
+    """What a model's manifest says of its recipe, under the name that it has there."""
+    return Recipe(
+        name=manifest.source.get("recipe", ""),
+        about="",
+        blank=manifest.blank,
+        color=manifest.color,
+        height=manifest.height,
+        width=manifest.width,
+        mean=manifest.mean,
+        std=manifest.std,
+        interpolation=manifest.interpolation,
+        filters=manifest.filters,
+        grey=manifest.grey,
+        contrast=manifest.contrast,
+    )
 
 
 def _from_toml(plain: Mapping[str, Any], path: Path) -> Recipe:

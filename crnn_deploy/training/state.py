@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from crnn_deploy.errors import CrnnDeployError
-from crnn_deploy.export.finite import first_not_finite, why_not_finite
-from crnn_deploy.export.torch_file import FileBroken, NamesCode, read_saved, with_tensors
+from crnn_deploy.export.checkpoints.finite import first_not_finite, why_not_finite
+from crnn_deploy.export.checkpoints.stored import FileBroken, NamesCode, with_tensors
+from crnn_deploy.export.checkpoints.torch_file import read_saved
 from crnn_deploy.files import OutputUnwritable, open_regular, replacing
 from crnn_deploy.manifest import Manifest, filter_to_plain
 from crnn_deploy.training.config import Config

@@ -20,7 +20,7 @@ import pytest
 import torch
 from torch import nn
 
-from crnn_deploy.export.checkpoint import CheckpointUnreadable
+from crnn_deploy.export.checkpoints.checkpoint import CheckpointUnreadable
 from crnn_deploy.export.reference import open_reference
 from crnn_deploy.networks.crnn import CRNN
 from crnn_deploy.recipes.settings import CheckpointSettings

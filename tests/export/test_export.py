@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from crnn_deploy.errors import AlphabetMismatch, CrnnDeployError, ModelInvalid, VerdictFailed
-from crnn_deploy.export.checkpoint import CheckpointNotFound, CheckpointUnreadable, load
+from crnn_deploy.export.checkpoints.checkpoint import CheckpointNotFound, CheckpointUnreadable, load
 from crnn_deploy.export.exporter import ExportFailed, export
 from crnn_deploy.export.pytorch import ReferenceBackend
 from crnn_deploy.export.recurrence import ExportImpossible

@@ -24,7 +24,7 @@ from foreign_models import (
 from onnx import TensorProto, helper, numpy_helper
 
 from crnn_deploy.errors import CrnnDeployError
-from crnn_deploy.export.foreign import Described, describe
+from crnn_deploy.export.foreign.describe import Described, describe
 from crnn_deploy.graph.model import open_model
 from crnn_deploy.runtime.backends.ort import OrtBackend
 

@@ -17,9 +17,10 @@ import torch
 from click.testing import CliRunner
 
 from crnn_deploy.cli.main import main
-from crnn_deploy.export.checkpoint import CheckpointNotFound, CheckpointUnreadable, load
+from crnn_deploy.export.checkpoints.checkpoint import CheckpointNotFound, CheckpointUnreadable, load
+from crnn_deploy.export.checkpoints.stored import FileBroken, NamesCode, with_tensors
+from crnn_deploy.export.checkpoints.torch_file import read_saved
 from crnn_deploy.export.reference import open_reference
-from crnn_deploy.export.torch_file import FileBroken, NamesCode, read_saved, with_tensors
 from crnn_deploy.networks.crnn import CRNN
 from crnn_deploy.recipes.settings import CheckpointSettings
 

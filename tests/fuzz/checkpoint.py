@@ -15,8 +15,8 @@ from harness import fuzz, guided
 from safetensors.torch import save
 
 with guided():
-    from crnn_deploy.export.checkpoint import load
-    from crnn_deploy.export.torch_file import read_saved
+    from crnn_deploy.export.checkpoints.checkpoint import load
+    from crnn_deploy.export.checkpoints.torch_file import read_saved
     from crnn_deploy.recipes.recipe import recipe_of_checkpoint
 
 from crnn_deploy.export.reference import open_reference

@@ -57,7 +57,7 @@ def test_finetuning_for_int8_needs_a_float_checkpoint(tmp_path: Path) -> None:
 def test_finetuning_for_int8_writes_an_ordinary_checkpoint(tmp_path: Path) -> None:
     import torch
 
-    from crnn_deploy.export.checkpoint import load
+    from crnn_deploy.export.checkpoints.checkpoint import load
 
     start = Path(__file__).parents[2] / "training" / "default.pth"
     (tmp_path / "c.yaml").write_text(
@@ -75,7 +75,7 @@ def test_a_resumed_finetuning_for_int8_equals_an_uninterrupted_one(tmp_path: Pat
     """The ranges are those of the start again, not of the weights that were trained since."""
     import torch
 
-    from crnn_deploy.export.checkpoint import load
+    from crnn_deploy.export.checkpoints.checkpoint import load
 
     start = Path(__file__).parents[2] / "training" / "default.pth"
     (tmp_path / "c.yaml").write_text(

@@ -18,7 +18,7 @@ from test_training import DIGITS, ENVIRONMENT, RECIPE, TEXTS, last_of, write_lab
 from torch import Tensor
 
 from crnn_deploy.cli.main import main
-from crnn_deploy.export.checkpoint import CheckpointUnreadable
+from crnn_deploy.export.checkpoints.checkpoint import CheckpointUnreadable
 from crnn_deploy.export.reference import open_reference
 from crnn_deploy.recipes.settings import CheckpointSettings
 from crnn_deploy.training.config import Config

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from crnn_deploy.errors import CrnnDeployError
-from crnn_deploy.export.file_kinds import is_safetensors
-from crnn_deploy.export.torch_file import AnotherFile, FileBroken, NamesCode, NumpyArray, Stored, read_saved
+from crnn_deploy.export.checkpoints.file_kinds import is_safetensors
+from crnn_deploy.export.checkpoints.stored import AnotherFile, FileBroken, NamesCode, NumpyArray, Stored
+from crnn_deploy.export.checkpoints.torch_file import read_saved
 from crnn_deploy.files import open_regular, sha256
 from crnn_deploy.networks.families import Family, StateDict, recognise
 from crnn_deploy.recipes.tables import Candidate, candidates

@@ -12,8 +12,8 @@ from pathlib import Path
 import onnx
 
 from crnn_deploy.errors import ModelInvalid, ModelUnreadable
-from crnn_deploy.export.foreign_graph import ForeignGraph
-from crnn_deploy.export.foreign_input import feeds
+from crnn_deploy.export.foreign.graph import ForeignGraph
+from crnn_deploy.export.foreign.inputs import feeds
 from crnn_deploy.files import replacing
 from crnn_deploy.graph.ends import training_nodes
 from crnn_deploy.graph.model import attach_manifest, load_onnx

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from crnn_deploy.export.checkpoint import CheckpointUnreadable
+from crnn_deploy.export.checkpoints.checkpoint import CheckpointUnreadable
 
 __all__ = ["load_state"]
 

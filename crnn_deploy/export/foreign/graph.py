@@ -11,8 +11,8 @@ import onnx
 from numpy.typing import NDArray
 
 from crnn_deploy.errors import ModelInvalid, ModelUnreadable, first_line
-from crnn_deploy.export.foreign_input import Feed
-from crnn_deploy.export.foreign_output import ForeignScores, Sample, find_scores
+from crnn_deploy.export.foreign.inputs import Feed
+from crnn_deploy.export.foreign.outputs import ForeignScores, Sample, find_scores
 from crnn_deploy.export.scores import kind_of
 from crnn_deploy.export.steps import probed_widths, step_rule
 from crnn_deploy.graph.ends import opset, padded, questioned, scored
