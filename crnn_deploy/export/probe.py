@@ -14,6 +14,8 @@ from crnn_deploy.recipes.recipe import Recipe
 
 __all__ = ["Unfit", "does_not_run", "noise_images", "output_of", "run_on_noise"]
 
+# in Python's and PyTorch's errors where a forward takes a dictionary or an object apart
+_NO_TENSOR = ("too many indices for tensor", "'Tensor' object has no attribute")
 _KINDS = ("double", "half", "bfloat16", "dtype")  # in PyTorch's errors where number formats differ
 
 
@@ -52,6 +54,8 @@ def does_not_run(recipe: Recipe, width: int, why: Unfit) -> ModelInvalid:
         remedy = "let it make its tensors where the images are (x.device), which is the CPU here"
     elif any(kind in str(why).lower() for kind in _KINDS):
         remedy = "let it compute in float32"
+    elif any(sign in str(why) for sign in _NO_TENSOR):
+        remedy = "let its forward take the images alone, one tensor (N, C, H, W)"
     return ModelInvalid(
         f"the network does not run on an image of {channels} x {recipe.height} x {width}; {remedy} ({why})"
     )

@@ -16,6 +16,7 @@ __all__ = ["Scores", "kind_of", "no_scores", "normalised"]
 Scores = Literal["logits", "log-probs", "probabilities"]
 
 _ROUNDING = 1e-3  # the logarithm of a probability may come out so far above zero
+_BASES = (2.0, 10.0)  # of logarithms that are not the natural ones
 _ZEROS = 0.1  # a sigmoid's values are hardly ever zero, those of ReLU are for the greater part
 
 
@@ -54,9 +55,15 @@ def normalised(samples: Sequence[NDArray[Any]]) -> Literal["log-probs", "probabi
 
 def no_scores(scores: NDArray[Any]) -> str | None:
     """What is made of probabilities (N, T, classes) and read wrongly as logits, with what to do; or None."""
-    if not scores.size or not scores.min() >= 0:
+    if not scores.size:
         return None
     wide = scores.astype(np.float64)
+    if scores.max() <= _ROUNDING:
+        for base in _BASES:
+            if are_probabilities(base**wide):
+                return f"logarithms to the base {base:g}; let it return log_softmax, or the logits"
+    if not scores.min() >= 0:
+        return None
     if are_probabilities(np.exp(-wide)):
         return (
             "log-probabilities with the wrong sign, as -log_softmax; let it return log_softmax, or the logits"

@@ -389,6 +389,10 @@ REFUSED: dict[str, tuple[str, str]] = {
         "def forward(self, x, targets, *, mode):\n    return super().forward(x)",
         r"own\.py:Net: forward needs targets, mode besides the images; .*targets=None",
     ),
+    "a dictionary of images": (
+        "def forward(self, x):\n    return super().forward(x['image'])",
+        r"one tensor \(N, C, H, W\) .*own\.py line \d+: return super",
+    ),
     "an argmax": (
         "def forward(self, x):\n    return super().forward(x).argmax(2)",
         r"whole numbers \(int64, shape \(3, 16\)\), as of an argmax; let it return its logits",

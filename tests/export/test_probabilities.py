@@ -48,6 +48,10 @@ class Net(nn.Module):
             scores = scores.flatten(1).softmax(1).view_as(scores)
         elif name == "percent":
             scores = scores.softmax(2) * 100
+        elif name == "log10":
+            scores = scores.softmax(2).log10()
+        elif name == "log2":
+            scores = scores.softmax(2).log2()
         elif name == "negative":
             scores = -scores.log_softmax(2)
         elif name == "sigmoid":
@@ -104,6 +108,8 @@ def test_each_output_of_a_softmax_network(output: OutputKind, tmp_path: Path) ->
         ("flat", "over all frames together"),
         ("sigmoid", "as of a sigmoid"),
         ("percent", "probabilities in percent"),
+        ("log10", "logarithms to the base 10"),
+        ("log2", "logarithms to the base 2"),
         ("negative", "with the wrong sign, as -log_softmax"),
     ],
 )
