@@ -283,8 +283,8 @@ checkpoint_options = _all(
         "--activation",
         type=click.Choice(["relu", "leaky-relu"]),
         show_default="as the recipe or the checkpoint says",
-        help="Build a network whose project has both ReLU and LeakyReLU (slope 0.2) with this one, which "
-        "the weights do not name.",
+        help="Build the network with this activation. Some projects have a switch between ReLU and "
+        "LeakyReLU (slope 0.2), which the weights alone do not tell.",
     ),
 )
 data_options = _all(
@@ -400,9 +400,9 @@ def settings_of(
 
 
 _REMEDIES = {
-    "recipe": "another one with --recipe",
+    "recipe": "another recipe with --recipe",
     "activation": "LeakyReLU with --activation leaky-relu",
-    "alphabet": "yours with --alphabet",
+    "alphabet": "your alphabet with --alphabet",
 }
 
 
@@ -413,7 +413,8 @@ def warn_of_assumptions(manifest: Manifest) -> None:
     if "assumed" in (source := manifest.source):
         remedies = ", ".join(_REMEDIES[name] for name in source["assumed"].split(", "))
         say(
-            f"warning: {assumptions(manifest)} is assumed; where it is wrong, texts are; give {remedies}",
+            f"warning: nothing tells {assumptions(manifest)}, so it was assumed; "
+            f"if it is wrong, the texts are wrong: give {remedies}",
             err=True,
         )
 
