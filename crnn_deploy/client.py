@@ -337,7 +337,7 @@ def _checked(url: str) -> str:
         parsed = httpx.URL(url)
     except (httpx.InvalidURL, TypeError) as error:
         raise AddressInvalid(f"{shown} is no address: {first_line(error)}") from None
-    if parsed.scheme not in ("http", "https") or not parsed.host:
+    if parsed.scheme not in ("http", "https") or not parsed.host or (parsed.port or 0) > 65535:
         raise AddressInvalid(f"{shown} is no address of a server; give one such as http://127.0.0.1:8000")
     if parsed.userinfo or parsed.query or parsed.fragment:
         raise AddressInvalid(
