@@ -51,7 +51,7 @@ class Command(NamedTuple):
 
 EXTRAS = (
     *("cpu", "gpu", "openvino", "tensorrt", "tensorrt-rtx", "pycuda", "cuda", "decode", "kenlm"),
-    *("evaluate", "export", "train"),
+    *("evaluate", "export", "train", "triton"),
 )
 
 LIBRARIES = {
@@ -82,6 +82,7 @@ LIBRARIES = {
     "rich": Library("rich", ("rich",), ("train",)),
     "wordfreq": Library("wordfreq", ("wordfreq",), ("train",)),
     "TensorBoard": Library("tensorboard", ("tensorboard",), ("train",)),
+    "tritonclient": Library("tritonclient.grpc", ("tritonclient[grpc]",), ("triton",)),
 }
 DRIVER = "NVIDIA driver"  # named among needs, and no library of Python
 
@@ -184,6 +185,11 @@ COMMANDS = {
         "crnn_deploy.cli.calibrate_confidence:calibrate_confidence",
         (*_BASE, *_RUN, *_all("ONNX")),
         uses=(_FROM_LMDB, Use("with --html", _all("Jinja2", "matplotlib"))),
+    ),
+    "triton": Command(
+        "crnn_deploy.cli.triton:triton",
+        (*_BASE, *_all("tritonclient")),
+        (_OF_ONNX, Use("of .engine files", _RUN)),
     ),
     "lm train": Command("crnn_deploy.cli.lm:lm", _all("NumPy")),
     "doctor": Command(
