@@ -7,7 +7,7 @@ for each image. Options of `POST /v1/read` stand in the request's `parameters`.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -92,7 +92,7 @@ async def infer(request: Request, name: str, version: str = _VERSION) -> Respons
         images = [(f"image {at}", data) for at, data in enumerate(given.images, 1)]
         records, _ = await read_images(state, model, options, images)
     request.scope["state"]["log"] = {"model": model.name, "images": len(records)}
-    values = {
+    values: dict[str, Sequence[str | float]] = {
         "text": [record.text for record in records],
         "confidence": [record.confidence or 0.0 for record in records],
         "error": [record.error or "" for record in records],
