@@ -201,6 +201,7 @@ def _answer(settings: ServerSettings, listener: socket.socket, tells: int) -> No
             access_log=False,
             server_header=False,
             date_header=False,
+            proxy_headers=False,
             timeout_keep_alive=30,
         )
         _Server(config, tells).run([listener])
