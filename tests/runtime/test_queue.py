@@ -74,7 +74,7 @@ def encoded(width: int, seed: int = 0) -> bytes:
 
 
 def test_every_text_and_confidence_is_that_of_the_image_alone(queue: ReadQueue, watch: Watch) -> None:
-    """Calls of random sizes from several threads, the images of random widths, one recogniser of two kinds."""
+    """Calls of random sizes from several threads, images of random widths, two recognisers."""
     recognizers = [Recognizer("latin"), Recognizer("latin", rotate="auto")]
     images = [path.read_bytes() for path in EXAMPLES] + [encoded(20 + 9 * at, at) for at in range(20)]
     alone = [[one.read(image) for image in images] for one in recognizers]
@@ -158,9 +158,7 @@ def submit(queue: ReadQueue, reader: StandIn, *images: bytes) -> list[Reading]:
 def test_a_full_queue_takes_nothing_of_a_call_and_has_room_again_later(watch: Watch) -> None:
     queue, reader = ReadQueue(size=3, batch=8, max_wait=1, watch=watch), StandIn(held=True)
     first = submit(queue, reader, b"a", b"b")
-    with pytest.raises(
-        QueueFull, match="2 of 3 places of the queue are taken, so 2 more images find no room"
-    ):
+    with pytest.raises(QueueFull, match="2 of 3 places of the queue are taken, so 2 more images"):
         submit(queue, reader, b"c", b"d")
     second = submit(queue, reader, b"c")
     reader.go.set()
