@@ -29,6 +29,7 @@ ROOMS: dict[str, str] = {
     "runtime": (
         "decoding_rule errors files manifest models process runtime.backends runtime.decoding runtime.images"
     ),
+    "triton": "errors files manifest runtime runtime.backends runtime.decoding",
     "doctor": "commands errors runtime.backends",
     "graph": "errors files manifest runtime.backends",
     "datasets": "errors files manifest process recipes runtime.decoding runtime.images",
@@ -62,7 +63,7 @@ ROOMS: dict[str, str] = {
     "cli": (
         "commands datasets decoding_rule doctor engine errors evaluation export export.foreign files graph "
         "inspection manifest models parity process quantization recipes runtime runtime.backends "
-        "runtime.decoding runtime.images synthesis training"
+        "runtime.decoding runtime.images synthesis training triton"
     ),
     "": "cli datasets errors evaluation manifest process runtime runtime.decoding",
 }
@@ -96,6 +97,9 @@ LIBRARIES = {
     "cuda": ("runtime/backends/cuda.py",),
     "ml_dtypes": ("graph/", "engine/"),
     "click": ("cli/",),
+    "tritonclient": ("triton/config.py",),
+    "google": ("triton/config.py",),
+    "triton_python_backend_utils": ("triton/steps/",),
 }
 
 # importing a module of these rooms must not import these libraries, neither itself nor through others
@@ -111,10 +115,20 @@ HEAVY = {
             "engine",
             "doctor",
             "inspection",
+            "triton",
         ),
         *("quantization.calibrate", "quantization.quantize", "export.foreign"),
     ),
-    ("onnx",): ("recipes", "runtime", "datasets", "evaluation", "parity.verify", "doctor", "inspection"),
+    ("onnx",): (
+        "recipes",
+        "runtime",
+        "datasets",
+        "evaluation",
+        "parity.verify",
+        "doctor",
+        "inspection",
+        "triton",
+    ),
 }
 
 FILES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))
