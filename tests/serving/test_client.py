@@ -270,6 +270,18 @@ def test_threads_and_processes_share_a_client(both: Server) -> None:
     assert _first(client) == expected[0].text
 
 
+def test_a_server_that_is_started_again_is_waited_for() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    client = Client(f"http://127.0.0.1:{port}", retries=20)
+    with ThreadPoolExecutor(1) as pool:
+        for _ in range(2):  # at first nothing listens, then connections are gone that the client holds
+            waiting = pool.submit(lambda: [text.text for text in client.read([PICTURE, PICTURE])])
+            with serving("--port", port):
+                assert waiting.result() == ["Printed", "Printed"]
+
+
 # a server that fails by the book
 
 
@@ -318,6 +330,11 @@ def stub(*answers: Answer | str) -> Iterator[Stub]:
                 linger = struct.pack("ii", 1, 0)
                 self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
                 self.close_connection = True
+            elif what == "drip":
+                self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")
+                self.wfile.flush()
+                while not released.wait(0.1):
+                    self.connection.sendall(b" ")
             elif what == "hang":
                 released.wait(20)
                 self.close_connection = True
@@ -419,8 +436,9 @@ def test_what_is_no_such_server_is_said(wrong: Answer) -> None:
 
 
 def test_time_and_connections_have_an_end() -> None:
-    with stub("hang") as server, pytest.raises(ServerTooSlow, match=r"does not answer within 0\.3 s"):
-        Client(server.url, timeout=0.3).read(b"x")
+    for slow in ("hang", "drip"):
+        with stub(slow) as server, pytest.raises(ServerTooSlow, match=r"does not answer within 0\.3 s"):
+            Client(server.url, timeout=0.3).read(b"x")
     with stub("reset") as server:
         with pytest.raises(ServerUnreachable, match="cannot be reached"):
             Client(server.url, retries=1).read([b"x", b"y"])
