@@ -50,8 +50,7 @@ async def live() -> Response:
 
 
 @router.get("/health/ready")
-async def ready(request: Request) -> Response:
-    _refuse_where_draining(_state(request))
+async def ready() -> Response:
     return json_response({"ready": True})
 
 
@@ -73,7 +72,6 @@ async def model_metadata(request: Request, name: str, version: str = _VERSION) -
 @router.get("/models/{name}/versions/{version}/ready")
 async def model_ready(request: Request, name: str, version: str = _VERSION) -> Response:
     model = _model(request, name, version)
-    _refuse_where_draining(_state(request))
     return json_response({"name": model.name, "ready": True})
 
 
@@ -108,11 +106,6 @@ async def infer(request: Request, name: str, version: str = _VERSION) -> Respons
 def _state(request: Request) -> ServerState:
     state: ServerState = request.app.state.server
     return state
-
-
-def _refuse_where_draining(state: ServerState) -> None:
-    if state.draining:
-        raise Problem(503, "the server stops; send new requests to another", headers={"Retry-After": "1"})
 
 
 def _model(request: Request, name: str, version: str) -> ServedModel:

@@ -154,6 +154,7 @@ class _Workers:
 
     def _end(self) -> None:
         """Let the workers answer what they have accepted; those that take too long are killed."""
+        self._listener.close()  # else connections would wait for nobody
         for pid in self._workers:
             os.kill(pid, signal.SIGTERM)
         until = time.monotonic() + _DRAIN
