@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -36,8 +36,9 @@ class AccessLog:
     """The outermost layer of an application: names, times, counts and logs each request.
 
     It puts `request_id` into `scope["state"]` and into the answer, and logs what the application puts into
-    `scope["state"]["log"]`. A route is known by `scope["route"]`, a string or what has a `path`. What the
-    application raises is logged with its traceback, and answered as a problem of status 500.
+    `scope["state"]["log"]`. A route is known by `scope["route"]`, a string or what has a `path`. A server that
+    knows that the client has gone sets `scope["state"]["gone"]`. What the application raises is logged with
+    its traceback, and answered as a problem of status 500.
     """
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
@@ -72,7 +73,7 @@ class AccessLog:
                 given += len(message.get("body", b""))
             try:
                 await send(message)
-            except OSError:  # of a server that tells that the client is gone
+            except OSError:  # a server may tell so that the client is gone
                 state["gone"] = True
                 raise
             complete = message["type"] == "http.response.body" and not message.get("more_body", False)
@@ -81,16 +82,16 @@ class AccessLog:
         try:
             await self._app(scope, counted_receive, counted_send)
         except Exception as error:
-            if not state.get("gone"):
+            if not (state.get("gone") and isinstance(error, (OSError, ClientDisconnect))):
                 _errors.error("a request failed", exc_info=error, extra={"request_id": request_id})
                 self._metrics.error("internal")
             if not status:
                 await _failed(request_id)(scope, counted_receive, counted_send)
+            status = 500  # also of an answer that was not finished; the server closes the connection then
         finally:
             seconds = time.perf_counter() - begun
-            gone = state.get("gone", False) or not complete
-            answered = _GONE if gone else status
-            self._metrics.request(_route(scope), scope["method"], answered, seconds)
+            status = _GONE if state.get("gone") else status
+            self._metrics.request(_route(scope), scope["method"], status, seconds)
             if _log.isEnabledFor(logging.INFO):
                 client = scope.get("client")
                 fields = {
@@ -99,7 +100,7 @@ class AccessLog:
                     "client": client[0] if client else None,
                     "method": scope["method"],
                     "path": scope["path"],
-                    "status": answered,
+                    "status": status,
                     "bytes_in": taken,
                     "bytes_out": given,
                     "milliseconds": round(seconds * 1000, 3),
@@ -161,8 +162,11 @@ def _iso(seconds: float) -> str:
 
 
 def _line(fields: Mapping[str, Any], more: Mapping[str, Any]) -> str:
-    line = _encode(_cut({**more, **fields}, _LONGEST))
-    return line if len(line) <= _LONGEST_LINE else _encode(_cut({**more, **fields}, _LONGEST // 5))
+    values = {**fields, **more, **fields}
+    line = _encode(_cut(values, _LONGEST))
+    if len(line) > _LONGEST_LINE:
+        line = _encode(_cut(values, _LONGEST // 5))
+    return line if len(line) <= _LONGEST_LINE else _encode(_cut(fields, _LONGEST // 5))
 
 
 def _cut(values: Mapping[str, Any], most: int) -> dict[str, Any]:

@@ -31,6 +31,7 @@ _FOLDER = "PROMETHEUS_MULTIPROC_DIR"  # the variable that tells prometheus_clien
 _MEMORY = "/dev/shm"  # files that are written for each request should not reach a disk
 _CLAIM = ".worker"  # ending of the files by which workers have numbers
 
+_MODELS = "crnn_deploy_model_workers"
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _STATUSES = ("ok", "low-confidence", "error")
 _WIDTHS = (32, 64, 128, 256, 512)  # of batches, in columns; beyond them one label more
@@ -58,12 +59,9 @@ class Metrics:
 
     def __init__(self) -> None:
         folder = os.environ.get(_FOLDER)
-        shown = CollectorRegistry()
-        own = shown if folder is None else CollectorRegistry()
-        if folder is not None:
-            MultiProcessCollector(shown, folder)  # type: ignore[no-untyped-call]
-        shown.register(_Processes(folder))
-        self._shown = shown
+        own = CollectorRegistry()
+        figures = own if folder is None else MultiProcessCollector(None, folder)  # type: ignore[no-untyped-call]
+        self._shown = _Shown(figures, folder)
         self._requests = Counter(
             "crnn_deploy_requests",
             "Requests that were answered; status 499 is a client that went away.",
@@ -129,7 +127,7 @@ class Metrics:
             registry=own,
         )
         self._models = Gauge(
-            "crnn_deploy_model_workers",
+            _MODELS,
             "Workers that serve a model, by the SHA-256 of its file.",
             ["model", "digest"],
             registry=own,
@@ -301,13 +299,21 @@ def _claims(folder: Path) -> Iterator[tuple[int, int]]:
             yield int(path.stem), int(path.read_text(encoding="ascii"))
 
 
-class _Processes(Collector):
-    """CPU, memory and open files of each worker."""
+class _Shown(Collector):
+    """What is shown: the figures, without the models that no worker serves any more, and the processes."""
 
-    def __init__(self, folder: str | None) -> None:
-        self._folder = folder
+    def __init__(self, figures: Collector, folder: str | None) -> None:
+        self._figures, self._folder = figures, folder
 
     def collect(self) -> Iterable[Metric]:
+        for metric in self._figures.collect():
+            if metric.name == _MODELS:
+                metric.samples = [sample for sample in metric.samples if sample.value]
+            yield metric
+        yield from self._processes()
+
+    def _processes(self) -> Iterable[Metric]:
+        """CPU, memory and open files of each worker."""
         cpu = CounterMetricFamily(
             "crnn_deploy_worker_cpu_seconds", "Seconds of CPU of a worker.", labels=["worker"]
         )
