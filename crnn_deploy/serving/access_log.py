@@ -17,7 +17,8 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from crnn_deploy.serving.metrics import Metrics
-from crnn_deploy.serving.problems import PROBLEM, problem_body
+from crnn_deploy.serving.origins import EVERY_ANSWER
+from crnn_deploy.serving.problems import problem_response
 
 __all__ = ["AccessLog", "internal_problem", "log_to_stderr"]
 
@@ -36,8 +37,8 @@ class AccessLog:
     """The outermost layer of an application: names, times, counts and logs each request.
 
     It puts `request_id` into `scope["state"]` and into the answer, and logs what the application puts into
-    `scope["state"]["log"]`. A route is known by `scope["route"]`, a string or what has a `path`. A server that
-    knows that the client has gone sets `scope["state"]["gone"]`. What the application raises is logged with
+    `scope["state"]["log"]`. A route is known by `scope["route"]`, a string or what has a `path`. A
+    server that knows that the client has gone sets `scope["state"]["gone"]`. What the application raises is logged with
     its traceback, and answered as a problem of status 500.
     """
 
@@ -68,7 +69,7 @@ class AccessLog:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 name = (b"x-request-id", request_id.encode("ascii"))
-                message = {**message, "headers": [*message.get("headers", ()), name]}
+                message = {**message, "headers": [*message.get("headers", ()), *EVERY_ANSWER, name]}
             elif message["type"] == "http.response.body":
                 given += len(message.get("body", b""))
             try:
@@ -86,7 +87,7 @@ class AccessLog:
                 _errors.error("a request failed", exc_info=error, extra={"request_id": request_id})
                 self._metrics.error("internal")
             if not status:
-                await _failed(request_id)(scope, counted_receive, counted_send)
+                await problem_response(scope, 500, _FAILED)(scope, counted_receive, counted_send)
             status = 500  # also of an answer that was not finished; the server closes the connection then
         finally:
             seconds = time.perf_counter() - begun
@@ -121,11 +122,7 @@ def log_to_stderr() -> None:
 
 async def internal_problem(request: Request, error: Exception) -> Response:
     """The answer to an error of the program, for applications that answer it before AccessLog can."""
-    return _failed(request.scope["state"].get("request_id"))
-
-
-def _failed(request_id: str | None) -> Response:
-    return Response(problem_body(500, _FAILED, request_id), 500, media_type=PROBLEM)
+    return problem_response(request.scope, 500, _FAILED)
 
 
 class _JsonLine(logging.Formatter):
