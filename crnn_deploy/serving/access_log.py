@@ -36,9 +36,9 @@ class AccessLog:
     """The outermost layer of an application: names, times, counts and logs each request.
 
     It puts `request_id` into `scope["state"]` and into the answer, and logs what the application puts into
-    `scope["state"]["log"]`. A route is known by `scope["route"]`, a string or what has a `path`. A server that
-    knows that the client has gone sets `scope["state"]["gone"]`. What the application raises is logged with
-    its traceback, and answered as a problem of status 500.
+    `scope["state"]["log"]`. A route is known by `scope["route"]`, a string or what has a `path`. A server
+    that knows that the client has gone sets `scope["state"]["gone"]`. What the application raises is logged
+    with its traceback, and answered as a problem of status 500.
     """
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
@@ -90,7 +90,8 @@ class AccessLog:
             status = 500  # also of an answer that was not finished; the server closes the connection then
         finally:
             seconds = time.perf_counter() - begun
-            status = _GONE if state.get("gone") else status
+            if state.get("gone") or not status:  # without one, the server stopped waiting for the application
+                status = _GONE
             self._metrics.request(_route(scope), scope["method"], status, seconds)
             if _log.isEnabledFor(logging.INFO):
                 client = scope.get("client")
