@@ -29,6 +29,12 @@ ROOMS: dict[str, str] = {
     "runtime": (
         "decoding_rule errors files manifest models process runtime.backends runtime.decoding runtime.images"
     ),
+    "client": "errors files runtime.decoding runtime.images",
+    "triton": "errors files manifest runtime runtime.backends runtime.decoding",
+    "serving": (
+        "decoding_rule errors files manifest models process runtime runtime.backends runtime.decoding "
+        "runtime.images"
+    ),
     "doctor": "commands errors runtime.backends",
     "graph": "errors files manifest runtime.backends",
     "datasets": "errors files manifest process recipes runtime.decoding runtime.images",
@@ -62,7 +68,7 @@ ROOMS: dict[str, str] = {
     "cli": (
         "commands datasets decoding_rule doctor engine errors evaluation export export.foreign files graph "
         "inspection manifest models parity process quantization recipes runtime runtime.backends "
-        "runtime.decoding runtime.images synthesis training"
+        "runtime.decoding runtime.images serving synthesis training triton"
     ),
     "": "cli datasets errors evaluation manifest process runtime runtime.decoding",
 }
@@ -83,7 +89,12 @@ LIBRARIES = {
     "PIL": ("synthesis/", "training/preview.py"),
     "fontTools": ("synthesis/fonts.py", "synthesis/font_pack.py"),
     "wordfreq": ("synthesis/lexicon.py", "synthesis/chinese_words.py"),
-    "pydantic": ("training/config.py",),
+    "pydantic": ("training/config.py", "serving/"),
+    "fastapi": ("serving/",),
+    "starlette": ("serving/",),
+    "uvicorn": ("serving/",),
+    "python_multipart": ("serving/bodies.py",),
+    "prometheus_client": ("serving/metrics.py",),
     "yaml": ("training/config.py", "recipes/alphabets.py", "recipes/tables.py"),
     "rich": ("training/journal.py",),
     "numba": ("runtime/decoding/compiled.py",),
@@ -96,6 +107,10 @@ LIBRARIES = {
     "cuda": ("runtime/backends/cuda.py",),
     "ml_dtypes": ("graph/", "engine/"),
     "click": ("cli/",),
+    "httpx": ("client.py",),
+    "tritonclient": ("triton/config.py",),
+    "google": ("triton/config.py",),
+    "triton_python_backend_utils": ("triton/steps/",),
 }
 
 # importing a module of these rooms must not import these libraries, neither itself nor through others
@@ -111,10 +126,20 @@ HEAVY = {
             "engine",
             "doctor",
             "inspection",
+            "triton",
         ),
         *("quantization.calibrate", "quantization.quantize", "export.foreign"),
     ),
-    ("onnx",): ("recipes", "runtime", "datasets", "evaluation", "parity.verify", "doctor", "inspection"),
+    ("onnx",): (
+        "recipes",
+        "runtime",
+        "datasets",
+        "evaluation",
+        "parity.verify",
+        "doctor",
+        "inspection",
+        "triton",
+    ),
 }
 
 FILES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))
@@ -280,9 +305,21 @@ def test_a_command_imports_only_click_and_errors_before_it_runs(name: str) -> No
         ),
         ("import crnn_deploy.doctor", ("numpy", "cv2", "click", "torch", "onnxruntime")),
         ("import crnn_deploy", ("numpy", "cv2", "click")),
+        ("import crnn_deploy.client", ("cv2", "click", "httpx", "onnxruntime")),
         ("import crnn_deploy.cli.main", ("numpy", "cv2", "onnxruntime")),
     ],
-    ids=["recognizer", "ort", "datasets", "evaluation", "recipes", "engine", "doctor", "package", "cli"],
+    ids=[
+        "recognizer",
+        "ort",
+        "datasets",
+        "evaluation",
+        "recipes",
+        "engine",
+        "doctor",
+        "package",
+        "client",
+        "cli",
+    ],
 )
 def test_what_a_run_does_not_import(code: str, absent: tuple[str, ...]) -> None:
     check = f"import sys\n{code}\nprint([name for name in {absent!r} if name in sys.modules])"

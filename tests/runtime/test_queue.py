@@ -17,7 +17,7 @@ pytest.importorskip("onnxruntime")
 
 from crnn_deploy.errors import CrnnDeployError, ReadFailed
 from crnn_deploy.runtime.decoding.ctc import Text
-from crnn_deploy.runtime.queue import QueueFull, Reading, ReadQueue
+from crnn_deploy.runtime.queue import CallResults, QueueFull, ReadQueue
 from crnn_deploy.runtime.recognizer import Recognizer
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples" / "images").glob("*.png"))
@@ -53,11 +53,11 @@ def queue(watch: Watch) -> Iterator[ReadQueue]:
     made.close()
 
 
-def read(queue: ReadQueue, recognizer: Recognizer, *images: tuple[str, bytes]) -> Reading:
+def read(queue: ReadQueue, recognizer: Recognizer, *images: tuple[str, bytes]) -> CallResults:
     """The reading of one call."""
     done, found = threading.Event(), []
 
-    def take(reading: Reading) -> None:
+    def take(reading: CallResults) -> None:
         found.append(reading)
         done.set()
 
@@ -74,7 +74,7 @@ def encoded(width: int, seed: int = 0) -> bytes:
 
 
 def test_every_text_and_confidence_is_that_of_the_image_alone(queue: ReadQueue, watch: Watch) -> None:
-    """Calls of random sizes from several threads, the images of random widths, one recogniser of two kinds."""
+    """Calls of random sizes from several threads, images of random widths, two recognisers."""
     recognizers = [Recognizer("latin"), Recognizer("latin", rotate="auto")]
     images = [path.read_bytes() for path in EXAMPLES] + [encoded(20 + 9 * at, at) for at in range(20)]
     alone = [[one.read(image) for image in images] for one in recognizers]
@@ -148,9 +148,9 @@ class StandIn:
         return [Text(one.data.decode(), 1.0, ()) for one in images]
 
 
-def submit(queue: ReadQueue, reader: StandIn, *images: bytes) -> list[Reading]:
+def submit(queue: ReadQueue, reader: StandIn, *images: bytes) -> list[CallResults]:
     """A call; its reading comes into the list."""
-    found: list[Reading] = []
+    found: list[CallResults] = []
     queue.submit(cast(Recognizer, reader), [(repr(one), one) for one in images], found.append)
     return found
 
@@ -158,9 +158,7 @@ def submit(queue: ReadQueue, reader: StandIn, *images: bytes) -> list[Reading]:
 def test_a_full_queue_takes_nothing_of_a_call_and_has_room_again_later(watch: Watch) -> None:
     queue, reader = ReadQueue(size=3, batch=8, max_wait=1, watch=watch), StandIn(held=True)
     first = submit(queue, reader, b"a", b"b")
-    with pytest.raises(
-        QueueFull, match="2 of 3 places of the queue are taken, so 2 more images find no room"
-    ):
+    with pytest.raises(QueueFull, match="2 of 3 places of the queue are taken, so 2 more images"):
         submit(queue, reader, b"c", b"d")
     second = submit(queue, reader, b"c")
     reader.go.set()
