@@ -17,15 +17,20 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from crnn_deploy.serving.metrics import Metrics
-from crnn_deploy.serving.problems import PROBLEM, problem_body
+from crnn_deploy.serving.origins import EVERY_ANSWER
+from crnn_deploy.serving.problems import problem_response
 
 __all__ = ["AccessLog", "internal_problem", "log_to_stderr"]
 
 _ID = re.compile(rb"[A-Za-z0-9._-]{1,64}\Z")
 _UNMATCHED = "unmatched"  # the route of paths that have none
+_INVALID = "invalid"  # the route of what is no request
 _GONE = 499  # status of a client that went away before its answer, as nginx has it
 _LONGEST = 200  # characters of a text in a line
 _LONGEST_LINE = 4000  # bytes; a pipe takes 4096 at once, so lines of several processes do not mix
+_UNKNOWN = dict.fromkeys(
+    ("time", "id", "client", "method", "path", "status", "bytes_in", "bytes_out", "milliseconds")
+)
 _FAILED = "the server failed at this; its log says why, under this id"
 _log = logging.getLogger("crnn_deploy.access")
 _errors = logging.getLogger("crnn_deploy.serving")
@@ -68,7 +73,7 @@ class AccessLog:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 name = (b"x-request-id", request_id.encode("ascii"))
-                message = {**message, "headers": [*message.get("headers", ()), name]}
+                message = {**message, "headers": [*message.get("headers", ()), *EVERY_ANSWER, name]}
             elif message["type"] == "http.response.body":
                 given += len(message.get("body", b""))
             try:
@@ -86,7 +91,7 @@ class AccessLog:
                 _errors.error("a request failed", exc_info=error, extra={"request_id": request_id})
                 self._metrics.error("internal")
             if not status:
-                await _failed(request_id)(scope, counted_receive, counted_send)
+                await problem_response(scope, 500, _FAILED)(scope, counted_receive, counted_send)
             status = 500  # also of an answer that was not finished; the server closes the connection then
         finally:
             seconds = time.perf_counter() - begun
@@ -94,11 +99,10 @@ class AccessLog:
                 status = _GONE
             self._metrics.request(_route(scope), scope["method"], status, seconds)
             if _log.isEnabledFor(logging.INFO):
-                client = scope.get("client")
                 fields = {
                     "time": _iso(came),
                     "id": request_id,
-                    "client": client[0] if client else None,
+                    "client": _host(scope.get("client")),
                     "method": scope["method"],
                     "path": scope["path"],
                     "status": status,
@@ -108,25 +112,37 @@ class AccessLog:
                 }
                 _log.info(_line(fields, state.get("log", {})))
 
+    def refused(self, client: tuple[str, int] | None, status: int, detail: str) -> str:
+        """Count and log what never became a request: what a server could not parse, or did not wait for.
+
+        Returns its id.
+        """
+        request_id = uuid.uuid4().hex
+        self._metrics.began()
+        self._metrics.request(_INVALID, "other", status, 0.0)
+        known = {"time": _iso(time.time()), "id": request_id, "client": _host(client), "status": status}
+        _log.info(_line({**_UNKNOWN, **known}, {"error": detail}))
+        return request_id
+
 
 def log_to_stderr() -> None:
     """Write requests, and what else the server has to say, as lines of JSON on stderr."""
-    for name, form in (("crnn_deploy.access", logging.Formatter()), ("crnn_deploy.serving", _JsonLine())):
+    for name, level, form in (
+        ("crnn_deploy.access", logging.INFO, logging.Formatter()),
+        ("crnn_deploy.serving", logging.INFO, _JsonLine()),
+        ("uvicorn", logging.ERROR, _JsonLine()),  # what it says of bad requests is in the access log
+    ):
         handler = logging.StreamHandler(sys.stderr)
         handler.setFormatter(form)
         logger = logging.getLogger(name)
         logger.handlers = [handler]
-        logger.setLevel(logging.INFO)
+        logger.setLevel(level)
         logger.propagate = False
 
 
 async def internal_problem(request: Request, error: Exception) -> Response:
     """The answer to an error of the program, for applications that answer it before AccessLog can."""
-    return _failed(request.scope["state"].get("request_id"))
-
-
-def _failed(request_id: str | None) -> Response:
-    return Response(problem_body(500, _FAILED, request_id), 500, media_type=PROBLEM)
+    return problem_response(request.scope, 500, _FAILED)
 
 
 class _JsonLine(logging.Formatter):
@@ -160,6 +176,10 @@ def _route(scope: Scope) -> str:
 
 def _iso(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _host(client: tuple[str, int] | None) -> str | None:
+    return client[0] if client else None
 
 
 def _line(fields: Mapping[str, Any], more: Mapping[str, Any]) -> str:

@@ -29,6 +29,8 @@ __all__ = ["Metrics", "NoSharedFolder", "shared_between_processes", "worker_ende
 
 _FOLDER = "PROMETHEUS_MULTIPROC_DIR"  # the variable that tells prometheus_client where the files are
 _MEMORY = "/dev/shm"  # files that are written for each request should not reach a disk
+_PREFIX = "crnn-deploy-"  # of the folder's name
+_HELD = "server"  # a file that is locked while the server lives
 _CLAIM = ".worker"  # ending of the files by which workers have numbers
 
 _MODELS = "crnn_deploy_model_workers"
@@ -233,7 +235,10 @@ def shared_between_processes() -> Iterator[None]:
     """
     maker = os.getpid()
     try:
-        folder = tempfile.mkdtemp(prefix="crnn-deploy-", dir=_MEMORY if os.access(_MEMORY, os.W_OK) else None)
+        base = _MEMORY if os.access(_MEMORY, os.W_OK) else tempfile.gettempdir()
+        _remove_abandoned(Path(base))
+        folder = tempfile.mkdtemp(prefix=_PREFIX, dir=base)
+        held = _hold(Path(folder))
     except OSError as error:
         raise NoSharedFolder(error.strerror or str(error)) from None
     variable, kind = os.environ.get(_FOLDER), values.ValueClass
@@ -248,6 +253,7 @@ def shared_between_processes() -> Iterator[None]:
             if variable is not None:
                 os.environ[_FOLDER] = variable
             shutil.rmtree(folder, ignore_errors=True)
+            os.close(held)
 
 
 def worker_ended(pid: int) -> None:
@@ -256,6 +262,26 @@ def worker_ended(pid: int) -> None:
     for number, holder in _claims(folder):
         if holder == pid:
             _forget_gauges(folder, number)
+
+
+def _hold(folder: Path) -> int:
+    """Lock a file of the folder for as long as this process or a worker lives; a worker inherits the lock."""
+    new = folder / "new"
+    file = os.open(new, os.O_RDWR | os.O_CREAT, 0o600)
+    fcntl.flock(file, fcntl.LOCK_EX)
+    new.rename(folder / _HELD)  # it is never there without its lock
+    return file
+
+
+def _remove_abandoned(base: Path) -> None:
+    """Remove the folders of this user's servers that were killed, in memory for ever otherwise."""
+    for path in base.glob(f"{_PREFIX}*/{_HELD}"):
+        with suppress(OSError):
+            if path.parent.lstat().st_uid != os.getuid():
+                continue
+            with path.open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(path.parent)
 
 
 class _Number:

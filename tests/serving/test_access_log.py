@@ -299,8 +299,19 @@ def test_a_request_that_is_cancelled_is_logged_too(caplog: pytest.LogCaptureFixt
     assert len(caplog.records) == 1
 
 
+def test_what_is_no_request_is_logged_too(caplog: pytest.LogCaptureFixture) -> None:
+    client = Client(answers, caplog)
+    request_id = client.app.refused(("192.0.2.7", 40000), 400, "this is no valid HTTP request")
+    logged = json.loads(caplog.records[0].getMessage())
+    assert list(logged) == [*FIELDS, "error"]
+    assert (logged["id"], logged["status"], logged["client"]) == (request_id, 400, "192.0.2.7")
+    assert logged["method"] is logged["path"] is None
+    assert client.metrics.requests == [("invalid", "other", 400)] and client.metrics.flying == 0
+
+
 def test_what_else_the_server_says_is_json_too(capsys: pytest.CaptureFixture[str]) -> None:
-    loggers = [logging.getLogger(f"crnn_deploy.{name}") for name in ("access", "serving")]
+    names = ("crnn_deploy.access", "crnn_deploy.serving", "uvicorn")
+    loggers = [logging.getLogger(name) for name in names]
     before = [(logger.handlers, logger.level, logger.propagate) for logger in loggers]
     try:
         log_to_stderr()
@@ -310,12 +321,14 @@ def test_what_else_the_server_says_is_json_too(capsys: pytest.CaptureFixture[str
         except ValueError:
             loggers[1].exception("a model\nis gone", extra={"request_id": "abc"})
         loggers[0].info("{}")
+        logging.getLogger("uvicorn.error").error("it broke")
+        logging.getLogger("uvicorn.error").warning("nothing")
     finally:
         for logger, (handlers, level, propagate) in zip(loggers, before, strict=True):
             logger.handlers, logger.propagate = handlers, propagate
             logger.setLevel(level)
     lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 2 and lines[1] == "{}"
+    assert len(lines) == 3 and lines[1] == "{}" and json.loads(lines[2])["message"] == "it broke"
     said = json.loads(lines[0])
     assert said["level"] == "error" and said["message"] == "a model\nis gone" and said["id"] == "abc"
     assert said["traceback"].startswith("Traceback") and said["traceback"].endswith("second \x1b[31m")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -25,6 +26,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from crnn_deploy.serving.metrics import Metrics, NoSharedFolder, shared_between_processes
 
 DIGEST = "ab" * 32
+forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 
 
 def shown(metrics: Metrics) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
@@ -173,6 +175,40 @@ def test_without_a_folder_one_line_says_so(monkeypatch: pytest.MonkeyPatch) -> N
         pass
 
 
+KILLED = """
+import os, signal
+from crnn_deploy.serving.metrics import Metrics, shared_between_processes
+with shared_between_processes():
+    said, says = os.pipe()
+    pid = os.fork()
+    if not pid:
+        Metrics().error("overload")
+        os.closerange(0, 3)  # so that nobody waits for what it prints
+        os.write(says, b".")
+        signal.pause()
+    os.read(said, 1)
+    print(pid, os.environ["PROMETHEUS_MULTIPROC_DIR"], flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@forks
+def test_what_a_killed_server_left_is_removed_once_its_workers_are_gone() -> None:
+    done = subprocess.run([sys.executable, "-c", KILLED], capture_output=True, text=True, timeout=60)
+    pid, folder = done.stdout.split()
+    with shared_between_processes():
+        assert Path(folder).exists()  # its worker lives, and so do others' servers
+        os.kill(int(pid), signal.SIGKILL)
+        for _ in range(500):
+            with shared_between_processes():
+                pass
+            if not Path(folder).exists():
+                break
+            time.sleep(0.01)
+        assert not Path(folder).exists()
+        assert Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]).exists()
+
+
 # three workers; the second is killed while it counts, and a fourth takes its place
 FORKS = """
 import json, os, signal, sys
@@ -248,7 +284,7 @@ def forked() -> Iterator[list[Any]]:
     yield json.loads(done.stdout)
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+@forks
 def test_any_worker_shows_the_figures_of_all(forked: list[Any]) -> None:
     assert forked[0] == {
         "requests_total": 123,
@@ -262,7 +298,7 @@ def test_any_worker_shows_the_figures_of_all(forked: list[Any]) -> None:
     }
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+@forks
 def test_counters_outlive_a_worker_that_is_killed_and_gauges_do_not(forked: list[Any]) -> None:
     assert forked[1] == {
         "requests_total": 1123,
@@ -276,15 +312,15 @@ def test_counters_outlive_a_worker_that_is_killed_and_gauges_do_not(forked: list
     }
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+@forks
 def test_threads_of_workers_lose_nothing(forked: list[Any]) -> None:
     requests, images, flying = forked[2]
     assert (requests, images, flying) == (1123 + 4000, 1123 + 4000, 4)
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+@forks
 def test_there_are_no_more_files_than_workers_ever_lived_at_once(forked: list[Any]) -> None:
     files, folder_is_there = forked[3:]
     kinds = ("counter_{}.db", "gauge_livesum_{}.db", "histogram_{}.db", "{}.worker")
-    assert files == sorted(kind.format(number) for kind in kinds for number in range(1, 5))
+    assert files == sorted(["server", *(kind.format(number) for kind in kinds for number in range(1, 5))])
     assert not folder_is_there
