@@ -39,13 +39,13 @@ _log = logging.getLogger("crnn_deploy.serving")
 _pages = APIRouter(include_in_schema=False)
 
 
-def make_app(settings: ServerSettings, tokens: Tokens | None = None) -> ASGIApp:
+def make_app(settings: ServerSettings, metrics: Metrics, tokens: Tokens | None = None) -> ASGIApp:
     """The application, with its models loaded.
 
     tokens: of those who may call; None: everybody may
     Raises NameTwice, and what opening a model raises.
     """
-    models, metrics = Models(settings), Metrics()
+    models = Models(settings)
     for model in models:
         metrics.model(model.name, model.digest)
     queue = ReadQueue(
@@ -61,6 +61,7 @@ def make_app(settings: ServerSettings, tokens: Tokens | None = None) -> ASGIApp:
         with suppress(asyncio.CancelledError):
             await watching
         await asyncio.to_thread(queue.close)
+        metrics.publish()
 
     app = FastAPI(
         title="crnn-deploy",
@@ -157,8 +158,9 @@ async def page(request: Request) -> Response:
 
 
 async def _watch(state: ServerState) -> None:
-    """Swap models whose files change, for as long as the server runs."""
+    """Swap models whose files change and publish the metrics, for as long as the server runs."""
     while True:
+        state.metrics.publish()
         await asyncio.sleep(_LOOKS)
         for old in state.models.changed():
             await _reload(state, old)

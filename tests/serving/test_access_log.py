@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 import re
+import tempfile
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, redirect_stderr
 from datetime import UTC, datetime
 from typing import Any
 
@@ -47,19 +50,43 @@ class Counted:
         self.errors.append(kind)
 
 
+@contextmanager
+def written() -> Iterator[list[str]]:
+    """The lines that come to stderr within the block, once it is left."""
+    lines: list[str] = []
+    with tempfile.TemporaryFile("w+", encoding="utf-8", newline="\n") as file:
+        with redirect_stderr(file):
+            yield lines
+        file.seek(0)
+        lines += file.read().removesuffix("\n").split("\n")
+
+
+def logging_of(app: ASGIApp, metrics: Any) -> AccessLog:
+    async def http(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await app(scope, receive, send)
+
+    return AccessLog(http, metrics)
+
+
+async def run(app: AccessLog, scope: Scope, receive: Any, send: Any) -> None:
+    """A request, and the end of the server."""
+    await app(scope, receive, send)
+    await app({"type": "lifespan"}, receive, send)
+
+
 class Client:
     """Calls an application as a server does."""
 
-    def __init__(self, app: ASGIApp, caplog: pytest.LogCaptureFixture) -> None:
-        self.metrics, self._caplog = Counted(), caplog
-        self.app = AccessLog(app, self.metrics)  # type: ignore[arg-type]
+    def __init__(self, app: ASGIApp) -> None:
+        self.metrics = Counted()
+        self.app = logging_of(app, self.metrics)
         self.sent: list[Message] = []
         self.closes = False  # after the body
 
     def call(self, path: str = "/", method: str = "GET", body: bytes = b"", *headers: Any) -> dict[str, Any]:
         """What is logged of a request."""
         self.sent.clear()
-        self._caplog.clear()
         coming = [{"type": "http.request", "body": body, "more_body": False}]
         if self.closes:
             coming.append({"type": "http.disconnect"})
@@ -74,10 +101,10 @@ class Client:
             **{"type": "http", "path": path, "raw_path": b"", "method": method, "headers": [*headers]},
             **{"query_string": b"", "client": ("192.0.2.7", 40000), "state": {}, "http_version": "1.1"},
         }
-        asyncio.run(self.app(scope, receive, send))
-        records = [record for record in self._caplog.records if record.name == "crnn_deploy.access"]
-        assert len(records) == 1 and self.metrics.flying == 0
-        line = records[0].getMessage()
+        with written() as lines:
+            asyncio.run(run(self.app, scope, receive, send))
+        assert len(lines) == 1 and self.metrics.flying == 0
+        line = lines[0]
         assert line.isascii() and line.isprintable() and len(line) < 4096
         logged: dict[str, Any] = json.loads(line)
         assert list(logged)[: len(FIELDS)] == FIELDS
@@ -101,18 +128,12 @@ async def answers(scope: Scope, receive: Receive, send: Send) -> None:
     await send({"type": "http.response.body", "body": b" bytes"})
 
 
-@pytest.fixture(autouse=True)
-def logged(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    with caplog.at_level(logging.INFO, "crnn_deploy.access"):
-        yield
-
-
-def test_a_request_is_one_line_with_all_that_is_known(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_request_is_one_line_with_all_that_is_known() -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         scope["state"]["log"] = {"model": "latin", "images": 3}
         await answers(scope, receive, send)
 
-    client = Client(app, caplog)
+    client = Client(app)
     logged = client.call("/v1/read", "POST", b"x" * 1000)
     moment = datetime.strptime(logged["time"], "%Y-%m-%dT%H:%M:%S.%fZ").replace(tzinfo=UTC)
     assert abs((datetime.now(UTC) - moment).total_seconds()) < 10
@@ -126,8 +147,8 @@ def test_a_request_is_one_line_with_all_that_is_known(caplog: pytest.LogCaptureF
 
 
 @pytest.mark.parametrize("given_id", [b"a", b"Ab.9_-", b"x" * 64])
-def test_a_well_formed_id_of_the_client_is_kept(given_id: bytes, caplog: pytest.LogCaptureFixture) -> None:
-    client = Client(answers, caplog)
+def test_a_well_formed_id_of_the_client_is_kept(given_id: bytes) -> None:
+    client = Client(answers)
     assert client.call("/", "GET", b"", (b"x-request-id", given_id))["id"] == given_id.decode()
     assert client.headers[b"x-request-id"] == given_id
 
@@ -146,8 +167,8 @@ def test_a_well_formed_id_of_the_client_is_kept(given_id: bytes, caplog: pytest.
         [b"one", b"two"],
     ],
 )
-def test_any_other_id_is_replaced(headers: list[bytes], caplog: pytest.LogCaptureFixture) -> None:
-    client = Client(answers, caplog)
+def test_any_other_id_is_replaced(headers: list[bytes]) -> None:
+    client = Client(answers)
     ids = set()
     for _ in range(2):
         logged = client.call("/", "GET", b"", *((b"x-request-id", value) for value in headers))
@@ -163,12 +184,6 @@ def test_any_other_id_is_replaced(headers: list[bytes], caplog: pytest.LogCaptur
     error=st.text(max_size=5000),
 )
 def test_no_client_forges_a_line(path: str, method: str, error: str) -> None:
-    lines: list[str] = []
-
-    class Lines(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            lines.append(self.format(record))
-
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         scope["state"]["log"] = {"error": error, "status": 200, "id": "forged", "more": "m" * 300}
         await send({"type": "http.response.start", "status": 422})
@@ -177,13 +192,9 @@ def test_no_client_forges_a_line(path: str, method: str, error: str) -> None:
     async def nothing(_: Any = None) -> Any:
         return None
 
-    logger, handler = logging.getLogger("crnn_deploy.access"), Lines()
-    logger.addHandler(handler)
-    try:
-        scope: Scope = {"type": "http", "path": path, "method": method, "headers": [], "state": {}}
-        asyncio.run(AccessLog(app, Metrics())(scope, nothing, nothing))
-    finally:
-        logger.removeHandler(handler)
+    scope: Scope = {"type": "http", "path": path, "method": method, "headers": [], "state": {}}
+    with written() as lines:
+        asyncio.run(run(logging_of(app, Metrics()), scope, nothing, nothing))
     assert len(lines) == 1 and lines[0].isascii() and lines[0].isprintable() and len(lines[0]) < 4096
     values = json.loads(lines[0])
     assert values["status"] == 422 and values["id"] != "forged" and values["client"] is None
@@ -205,8 +216,8 @@ def routed() -> FastAPI:
     return app
 
 
-def test_a_route_is_known_by_its_template(caplog: pytest.LogCaptureFixture) -> None:
-    client = Client(routed(), caplog)
+def test_a_route_is_known_by_its_template() -> None:
+    client = Client(routed())
     for number in range(100):
         assert client.call(f"/v2/models/{number}")["status"] == 200
         assert client.call(f"/v2/models/{number}", "POST")["status"] == 405
@@ -226,7 +237,7 @@ async def fails_at_once(scope: Scope, receive: Receive, send: Send) -> None:
 def test_an_error_of_the_program_is_a_problem_and_its_traceback_is_logged(
     app: ASGIApp, caplog: pytest.LogCaptureFixture
 ) -> None:
-    client = Client(app, caplog)
+    client = Client(app)
     logged = client.call("/fails", "POST", b"abc")
     assert logged["status"] == client.sent[0]["status"] == 500
     assert client.headers[b"content-type"] == b"application/problem+json"
@@ -240,13 +251,13 @@ def test_an_error_of_the_program_is_a_problem_and_its_traceback_is_logged(
     assert client.metrics.errors == ["internal"]
 
 
-def test_an_answer_that_breaks_off_is_not_begun_anew(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_answer_that_breaks_off_is_not_begun_anew() -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": b"half", "more_body": True})
         raise ValueError("no more")
 
-    client = Client(app, caplog)
+    client = Client(app)
     assert client.call()["status"] == 500
     assert [message["type"] for message in client.sent] == ["http.response.start", "http.response.body"]
 
@@ -273,44 +284,74 @@ async def cannot_send(scope: Scope, receive: Receive, send: Send) -> None:
 def test_a_client_that_goes_away_is_no_error(
     app: Callable[[Scope, Receive, Send], Awaitable[None]], caplog: pytest.LogCaptureFixture
 ) -> None:
-    client = Client(app, caplog)
+    client = Client(app)
     client.closes = True
     assert client.call("/v1/read", "POST", b"abc")["status"] == 499
     assert client.metrics.requests == [("unmatched", "POST", 499)] and client.metrics.errors == []
-    assert [record.name for record in caplog.records] == ["crnn_deploy.access"]
+    assert not caplog.records
 
 
-def test_a_request_that_is_cancelled_is_logged_too(caplog: pytest.LogCaptureFixture) -> None:
-    metrics = Counted()
+def test_a_request_that_is_cancelled_is_logged_too() -> None:
+    client = Client(waits_for_more)
 
-    async def run() -> None:
-        async def never() -> Message:
-            return await asyncio.Future()
+    async def never(_: Any = None) -> Any:
+        return await asyncio.Future()
 
+    async def cancelled() -> None:
         scope = {"type": "http", "path": "/", "method": "GET", "headers": []}
-        task = asyncio.create_task(AccessLog(waits_for_more, metrics)(scope, never, never))  # type: ignore[arg-type]
+        task = asyncio.create_task(client.app(scope, never, never))
         await asyncio.sleep(0.01)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
+        await client.app({"type": "lifespan"}, never, never)
 
-    asyncio.run(run())
-    assert metrics.flying == 0 and metrics.requests == [("unmatched", "GET", 499)]
-    assert len(caplog.records) == 1
+    with written() as lines:
+        asyncio.run(cancelled())
+    assert client.metrics.flying == 0 and client.metrics.requests == [("unmatched", "GET", 499)]
+    assert len(lines) == 1 and json.loads(lines[0])["status"] == 499
 
 
-def test_what_is_no_request_is_logged_too(caplog: pytest.LogCaptureFixture) -> None:
-    client = Client(answers, caplog)
-    request_id = client.app.refused(("192.0.2.7", 40000), 400, "this is no valid HTTP request")
-    logged = json.loads(caplog.records[0].getMessage())
-    assert list(logged) == [*FIELDS, "error"]
+def test_what_is_no_request_is_logged_too() -> None:
+    client = Client(answers)
+
+    async def refuse() -> str:
+        request_id = client.app.refused(("192.0.2.7", 40000), 400, "this is no valid HTTP request")
+        await asyncio.sleep(0.2)  # lines are written a moment later, whether or not the server ends
+        return request_id
+
+    with written() as lines:
+        request_id = asyncio.run(refuse())
+    logged = json.loads(lines[0])
+    assert list(logged) == [*FIELDS, "error"] and len(lines) == 1
     assert (logged["id"], logged["status"], logged["client"]) == (request_id, 400, "192.0.2.7")
     assert logged["method"] is logged["path"] is None
     assert client.metrics.requests == [("invalid", "other", 400)] and client.metrics.flying == 0
 
 
+def test_many_lines_are_written_whole_and_in_pieces_that_a_pipe_takes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pieces: list[bytes] = []
+    monkeypatch.setattr(os, "write", lambda number, piece: pieces.append(piece))
+    client = Client(answers)
+
+    async def several() -> None:
+        for number in range(200):
+            client.app.refused(None, 400, f"{number} " + "x" * number)
+        await client.app({"type": "lifespan"}, None, None)  # type: ignore[arg-type]
+
+    with written():
+        asyncio.run(several())
+    assert (
+        max(map(len, pieces)) <= 4096 and len(pieces) < 30 and all(piece.endswith(b"\n") for piece in pieces)
+    )
+    errors = [json.loads(line)["error"] for line in b"".join(pieces).splitlines()]
+    assert [error.split()[0] for error in errors] == [str(number) for number in range(200)]
+
+
 def test_what_else_the_server_says_is_json_too(capsys: pytest.CaptureFixture[str]) -> None:
-    names = ("crnn_deploy.access", "crnn_deploy.serving", "uvicorn")
+    names = ("crnn_deploy.serving", "uvicorn")
     loggers = [logging.getLogger(name) for name in names]
     before = [(logger.handlers, logger.level, logger.propagate) for logger in loggers]
     try:
@@ -319,8 +360,7 @@ def test_what_else_the_server_says_is_json_too(capsys: pytest.CaptureFixture[str
         try:
             raise ValueError("first\nsecond \x1b[31m")
         except ValueError:
-            loggers[1].exception("a model\nis gone", extra={"request_id": "abc"})
-        loggers[0].info("{}")
+            loggers[0].exception("a model\nis gone", extra={"request_id": "abc"})
         logging.getLogger("uvicorn.error").error("it broke")
         logging.getLogger("uvicorn.error").warning("nothing")
     finally:
@@ -328,7 +368,7 @@ def test_what_else_the_server_says_is_json_too(capsys: pytest.CaptureFixture[str
             logger.handlers, logger.propagate = handlers, propagate
             logger.setLevel(level)
     lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 3 and lines[1] == "{}" and json.loads(lines[2])["message"] == "it broke"
+    assert len(lines) == 2 and json.loads(lines[1])["message"] == "it broke"
     said = json.loads(lines[0])
     assert said["level"] == "error" and said["message"] == "a model\nis gone" and said["id"] == "abc"
     assert said["traceback"].startswith("Traceback") and said["traceback"].endswith("second \x1b[31m")

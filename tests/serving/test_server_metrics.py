@@ -10,7 +10,6 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
-from crnn_deploy.serving.metrics import Metrics, NoSharedFolder, shared_between_processes
+from crnn_deploy.serving.metrics import Metrics, NoSharedFolder, forget_gauges, metrics_folder
 
 DIGEST = "ab" * 32
 forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
@@ -83,8 +82,8 @@ def test_each_thing_that_happens_is_counted_once(metrics: Metrics) -> None:
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="this system has no /proc")
 def test_the_process_tells_its_memory_and_cpu(metrics: Metrics) -> None:
-    memory = value(metrics, "worker_resident_memory_bytes", worker="1")
-    cpu = value(metrics, "worker_cpu_seconds_total", worker="1")
+    memory = value(metrics, "worker_resident_memory_bytes", worker="0")
+    cpu = value(metrics, "worker_cpu_seconds_total", worker="0")
     assert memory is not None and 2**22 < memory < 2**36
     assert cpu is not None and abs(cpu - time.process_time()) < 1
 
@@ -126,41 +125,69 @@ def test_labels_have_few_values_whatever_comes(metrics: Metrics) -> None:
     assert values["crnn_deploy_batch_images_count", (("width", "64"),)] == 11  # 34 ... 64
 
 
-def test_threads_lose_nothing(metrics: Metrics) -> None:
-    assert in_threads(metrics) == (4000, 4000, 0)
+def test_the_queue_and_the_event_loop_count_at_once_while_both_are_shown(metrics: Metrics) -> None:
+    def queue() -> None:
+        for number in range(20_000):
+            metrics.waited(0.25)
+            metrics.ran(number % 700, 1, 0.25)
 
-
-def in_threads(metrics: Metrics) -> tuple[float | None, float | None, float | None]:
-    def work() -> None:
-        for _ in range(1000):
-            metrics.began()
-            metrics.image("latin", "ok", 0.5)
-            metrics.request("/v1/read", "POST", 200, 0.25)
-
-    threads = [threading.Thread(target=work) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return (
-        value(metrics, "requests_total", route="/v1/read", method="POST", status="200"),
-        value(metrics, "confidence_count", model="latin"),
-        value(metrics, "requests_in_flight"),
+    thread = threading.Thread(target=queue)
+    thread.start()
+    seen = []
+    for number in range(200):
+        metrics.began()
+        metrics.request(f"/{number % 7}", "POST", 200 + number, 0.25)
+        metrics.image("latin", "ok", 0.5)
+        seen.append(value(metrics, "queue_seconds_count") or 0)
+    thread.join()
+    assert seen == sorted(seen)
+    values = shown(metrics)
+    assert values["crnn_deploy_queue_seconds_sum", ()] == 5000
+    assert (
+        sum(count for (name, _), count in values.items() if name == "crnn_deploy_batch_images_count")
+        == 20_000
     )
+    assert sum(count for (name, _), count in values.items() if name == "crnn_deploy_requests_total") == 200
+    assert values["crnn_deploy_images_total", (("model", "latin"), ("status", "ok"))] == 200
 
 
-def test_nothing_is_shared_by_two_in_one_process(metrics: Metrics) -> None:
+def test_nothing_is_shared_by_two_without_a_folder(metrics: Metrics) -> None:
     metrics.error("overload")
+    metrics.publish()
     assert value(Metrics(), "errors_total", kind="overload") is None
 
 
-def test_the_folder_and_the_variable_are_gone_afterwards() -> None:
-    before = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
-    with pytest.raises(KeyError, match="of the block"), shared_between_processes():
-        folder = Path(os.environ["PROMETHEUS_MULTIPROC_DIR"])
+def test_a_worker_carries_on_what_the_last_one_of_its_slot_has_shown() -> None:
+    with metrics_folder() as folder:
+        for lives in range(1, 4):
+            worker, other = Metrics(folder, 0), Metrics(folder, 1)
+            worker.image("latin", "ok", 0.97)
+            worker.queued(5)
+            assert value(worker, "images_total", model="latin", status="ok") == lives  # and then it is killed
+            assert value(other, "images_total", model="latin", status="ok") == lives
+            assert value(other, "confidence_count", model="latin") == lives
+            assert value(other, "queue_images") == 5
+            forget_gauges(folder, 0)
+            assert value(other, "queue_images") == 0
+            assert value(other, "images_total", model="latin", status="ok") == lives
+
+
+def test_files_that_cannot_be_written_or_read_cost_nothing_else() -> None:
+    with metrics_folder() as folder:
+        (folder / "1.json").write_text('{"counters": [["err')
+        (folder / "0.part").mkdir()
+        worker = Metrics(folder, 0)
+        worker.error("overload")
+        assert value(worker, "errors_total", kind="overload") == 1
+        forget_gauges(folder, 1)
+        forget_gauges(folder, 2)
+
+
+def test_the_folder_is_private_and_gone_afterwards() -> None:
+    with pytest.raises(KeyError, match="of the block"), metrics_folder() as folder:
         assert folder.stat().st_mode & 0o777 == 0o700
         raise KeyError("of the block")
-    assert not folder.exists() and os.environ.get("PROMETHEUS_MULTIPROC_DIR") == before
+    assert not folder.exists()
 
 
 def test_without_a_folder_one_line_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -168,26 +195,23 @@ def test_without_a_folder_one_line_says_so(monkeypatch: pytest.MonkeyPatch) -> N
         raise FileNotFoundError(2, "No usable temporary directory found")
 
     monkeypatch.setattr(tempfile, "mkdtemp", refused)
-    with (
-        pytest.raises(NoSharedFolder, match=r"No usable temporary .* set TMPDIR"),
-        shared_between_processes(),
-    ):
+    with pytest.raises(NoSharedFolder, match=r"No usable temporary .* set TMPDIR"), metrics_folder():
         pass
 
 
 KILLED = """
 import os, signal
-from crnn_deploy.serving.metrics import Metrics, shared_between_processes
-with shared_between_processes():
+from crnn_deploy.serving.metrics import Metrics, metrics_folder
+with metrics_folder() as folder:
     said, says = os.pipe()
     pid = os.fork()
     if not pid:
-        Metrics().error("overload")
+        Metrics(folder, 0).publish()
         os.closerange(0, 3)  # so that nobody waits for what it prints
         os.write(says, b".")
         signal.pause()
     os.read(said, 1)
-    print(pid, os.environ["PROMETHEUS_MULTIPROC_DIR"], flush=True)
+    print(pid, folder, flush=True)
     os.kill(os.getpid(), signal.SIGKILL)
 """
 
@@ -195,33 +219,29 @@ with shared_between_processes():
 @forks
 def test_what_a_killed_server_left_is_removed_once_its_workers_are_gone() -> None:
     done = subprocess.run([sys.executable, "-c", KILLED], capture_output=True, text=True, timeout=60)
-    pid, folder = done.stdout.split()
-    with shared_between_processes():
-        assert Path(folder).exists()  # its worker lives, and so do others' servers
+    pid, name = done.stdout.split()
+    with metrics_folder() as other:
+        assert Path(name).exists()  # its worker lives, and so do others' servers
         os.kill(int(pid), signal.SIGKILL)
-        for _ in range(500):
-            with shared_between_processes():
+        until = time.monotonic() + 10
+        while Path(name).exists() and time.monotonic() < until:
+            with metrics_folder():
                 pass
-            if not Path(folder).exists():
-                break
-            time.sleep(0.01)
-        assert not Path(folder).exists()
-        assert Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]).exists()
+        assert not Path(name).exists() and other.exists()
 
 
-# three workers; the second is killed while it counts, and a fourth takes its place
+# three workers; the second is killed after it has shown what it counted, and another one takes its place
 FORKS = """
 import json, os, signal, sys
 sys.path.insert(0, sys.argv[1])
-import test_server_metrics as test
-from crnn_deploy.serving.metrics import Metrics, shared_between_processes, worker_ended
+from test_server_metrics import shown
+from crnn_deploy.serving.metrics import Metrics, forget_gauges, metrics_folder
 
-def worker(count, work):
+def worker(slot, count):
     told, tells = os.pipe()
     pid = os.fork()
     if not pid:
-        os.close(told)
-        metrics = Metrics()
+        metrics = Metrics(folder, slot)
         metrics.model("latin", "ab" * 32)
         for _ in range(count):
             metrics.began()
@@ -229,98 +249,44 @@ def worker(count, work):
             metrics.image("latin", "ok", 0.97)
         metrics.began()
         metrics.queued(5)
-        os.write(tells, json.dumps(work(metrics)).encode())
+        values = [[name, dict(labels), value] for (name, labels), value in shown(metrics).items()]
+        os.write(tells, json.dumps(values).encode())
         signal.pause()
-    os.close(tells)
-    said[pid] = os.read(told, 2**16).decode()
+    shows.append(json.loads(os.read(told, 2**16)))
     return pid
 
-def end(pid, number):
+def end(pid, slot, number):
     os.kill(pid, number)
     os.waitpid(pid, 0)
-    worker_ended(pid)
+    forget_gauges(folder, slot)
 
-def figures(metrics):
-    values = {
-        name: test.value(metrics, name, **labels)
-        for name, labels in {
-            "requests_total": dict(route="/v1/read", method="POST", status="200"),
-            "confidence_count": dict(model="latin"),
-            "confidence_sum": dict(model="latin"),
-            "request_seconds_count": dict(route="/v1/read"),
-            "requests_in_flight": {},
-            "queue_images": {},
-            "model_workers": dict(model="latin", digest="ab" * 32),
-        }.items()
-    }
-    names = [name for name, _ in test.shown(metrics)]
-    values["workers"] = names.count("crnn_deploy_worker_resident_memory_bytes")
-    return values
-
-said, shows = {}, []
-with shared_between_processes():
-    folder = os.environ["PROMETHEUS_MULTIPROC_DIR"]
-    first, second = worker(100, lambda _: 0), worker(20, lambda _: 0)
-    third = worker(3, figures)
-    shows.append(json.loads(said[third]))
-    end(second, signal.SIGKILL)
-    pid = worker(0, lambda metrics: 0)
-    end(pid, signal.SIGKILL)                     # one that took the number of the second
-    again = worker(1000, figures)
-    shows.append(json.loads(said[again]))
-    shows.append(json.loads(said[worker(0, test.in_threads)]))
-    shows.append(sorted(os.listdir(folder)))
-    for pid in (first, third, again, max(said)):
-        end(pid, signal.SIGTERM)
-print(json.dumps([*shows, os.path.exists(folder)]))
+shows = []
+with metrics_folder() as folder:
+    first, second, third = worker(0, 100), worker(1, 20), worker(2, 3)
+    end(second, 1, signal.SIGKILL)
+    second = worker(1, 1000)
+    for slot, pid in enumerate((first, second, third)):
+        end(pid, slot, signal.SIGTERM)
+    files = sorted(os.listdir(folder))
+print(json.dumps([shows, files, os.path.exists(folder)]))
 """
 
 
-@pytest.fixture(scope="module")
-def forked() -> Iterator[list[Any]]:
+@forks
+def test_any_worker_shows_all_and_counters_outlive_one_that_is_killed() -> None:
     command = [sys.executable, "-c", FORKS, str(Path(__file__).parent)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    yield json.loads(done.stdout)
-
-
-@forks
-def test_any_worker_shows_the_figures_of_all(forked: list[Any]) -> None:
-    assert forked[0] == {
-        "requests_total": 123,
-        "confidence_count": 123,
-        "confidence_sum": pytest.approx(123 * 0.97),
-        "request_seconds_count": 123,
-        "requests_in_flight": 3,
-        "queue_images": 15,
-        "model_workers": 3,
-        "workers": 3,
-    }
-
-
-@forks
-def test_counters_outlive_a_worker_that_is_killed_and_gauges_do_not(forked: list[Any]) -> None:
-    assert forked[1] == {
-        "requests_total": 1123,
-        "confidence_count": 1123,
-        "confidence_sum": pytest.approx(1123 * 0.97),
-        "request_seconds_count": 1123,
-        "requests_in_flight": 3,
-        "queue_images": 15,
-        "model_workers": 3,
-        "workers": 3,
-    }
-
-
-@forks
-def test_threads_of_workers_lose_nothing(forked: list[Any]) -> None:
-    requests, images, flying = forked[2]
-    assert (requests, images, flying) == (1123 + 4000, 1123 + 4000, 4)
-
-
-@forks
-def test_there_are_no_more_files_than_workers_ever_lived_at_once(forked: list[Any]) -> None:
-    files, folder_is_there = forked[3:]
-    kinds = ("counter_{}.db", "gauge_livesum_{}.db", "histogram_{}.db", "{}.worker")
-    assert files == sorted(["server", *(kind.format(number) for kind in kinds for number in range(1, 5))])
-    assert not folder_is_there
+    shows, files, folder_is_there = json.loads(done.stdout)
+    assert files == ["0.json", "1.json", "2.json", "server"] and not folder_is_there
+    for show, count, workers in zip(shows, (100, 120, 123, 1123), (1, 2, 3, 3), strict=True):
+        values = {
+            (name.removeprefix("crnn_deploy_"), *labels.values()): value for name, labels, value in show
+        }
+        assert values["requests_total", "POST", "/v1/read", "200"] == count
+        assert values["confidence_count", "latin"] == values["request_seconds_count", "/v1/read"] == count
+        assert values["confidence_sum", "latin"] == pytest.approx(count * 0.97)
+        assert values["requests_in_flight",] == workers and values["queue_images",] == 5 * workers
+        assert values["model_workers", DIGEST, "latin"] == workers
+        if Path("/proc/self/stat").exists():
+            assert sum(key[0] == "worker_resident_memory_bytes" for key in values) == workers
