@@ -38,10 +38,11 @@ An image is run at the width that its shape asks for, and is never padded.""",
 }
 
 
-def readme(name: str, layout: str, network: ServedNetwork, models: tuple[str, ...]) -> str:
+def readme(name: str, layout: str, network: ServedNetwork, models: tuple[str, ...], instances: int) -> str:
     """Markdown.
 
     models: the names of all models; those but the first are asked by the server alone
+    instances: processes of each Python model
     """
     what = _WHAT[layout].format(name=name, backend=network.backend, batch=network.max_batch)
     runs = "ONNX Runtime" if network.file.suffix == ".onnx" else "TensorRT and PyCUDA"
@@ -54,6 +55,12 @@ that has that version.
         if network.file.suffix == ".engine"
         else ""
     )
+    asked, none = "a text", "none"
+    if instances > 1:
+        asked, none = (
+            f"{instances} texts one after the other, as there are {instances} processes",
+            "one of them not",
+        )
     return f"""# {name} for NVIDIA Triton Inference Server
 
 Written by `crnn-deploy triton` from `{network.file.name}`, layout {layout}:
@@ -101,8 +108,8 @@ their metadata ask for NumPy 2, and their code runs with 1.26.
 
 ## Watch it
 
-Readiness stays 200 when a Python model's process is dead, so a supervisor must ask for a text, and start the
-server again where none comes:
+Readiness stays 200 when a Python model's process is dead, and requests that it would get fail. So a supervisor
+must ask for {asked}, and start the server again where {none} comes:
 
     curl --fail --silent --max-time 5 --output /dev/null 127.0.0.1:8000/v2/models/{name}/infer \\
       -d '{_probe()}'
