@@ -129,7 +129,9 @@ def write_repository(
                 with open_regular(source) as read, (version / file).open("wb") as written:
                     shutil.copyfileobj(read, written)
         names = tuple(one.config.name for one in models)
-        (folder / "README.md").write_text(readme(name, layout, network, names, instances), encoding="utf-8")
+        (folder / "README.md").write_text(
+            readme(name, layout, network, names, instances, device), encoding="utf-8"
+        )
         mark = {"schema": _SCHEMA, "layout": layout, "model": name, "models": names, "sha256": sha256(model)}
         (folder / _MARK).write_text(json.dumps(mark, indent=1) + "\n", encoding="utf-8")
     return Written(name, network, names)
