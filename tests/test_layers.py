@@ -29,8 +29,12 @@ ROOMS: dict[str, str] = {
     "runtime": (
         "decoding_rule errors files manifest models process runtime.backends runtime.decoding runtime.images"
     ),
-    "triton": "errors files manifest runtime runtime.backends runtime.decoding",
     "client": "errors files runtime.decoding runtime.images",
+    "triton": "errors files manifest runtime runtime.backends runtime.decoding",
+    "serving": (
+        "decoding_rule errors files manifest models process runtime runtime.backends runtime.decoding "
+        "runtime.images"
+    ),
     "doctor": "commands errors runtime.backends",
     "graph": "errors files manifest runtime.backends",
     "datasets": "errors files manifest process recipes runtime.decoding runtime.images",
@@ -64,7 +68,7 @@ ROOMS: dict[str, str] = {
     "cli": (
         "commands datasets decoding_rule doctor engine errors evaluation export export.foreign files graph "
         "inspection manifest models parity process quantization recipes runtime runtime.backends "
-        "runtime.decoding runtime.images synthesis training triton"
+        "runtime.decoding runtime.images serving synthesis training triton"
     ),
     "": "cli datasets errors evaluation manifest process runtime runtime.decoding",
 }
@@ -85,7 +89,12 @@ LIBRARIES = {
     "PIL": ("synthesis/", "training/preview.py"),
     "fontTools": ("synthesis/fonts.py", "synthesis/font_pack.py"),
     "wordfreq": ("synthesis/lexicon.py", "synthesis/chinese_words.py"),
-    "pydantic": ("training/config.py",),
+    "pydantic": ("training/config.py", "serving/"),
+    "fastapi": ("serving/",),
+    "starlette": ("serving/",),
+    "uvicorn": ("serving/",),
+    "python_multipart": ("serving/bodies.py",),
+    "prometheus_client": ("serving/metrics.py",),
     "yaml": ("training/config.py", "recipes/alphabets.py", "recipes/tables.py"),
     "rich": ("training/journal.py",),
     "numba": ("runtime/decoding/compiled.py",),
@@ -98,10 +107,10 @@ LIBRARIES = {
     "cuda": ("runtime/backends/cuda.py",),
     "ml_dtypes": ("graph/", "engine/"),
     "click": ("cli/",),
+    "httpx": ("client.py",),
     "tritonclient": ("triton/config.py",),
     "google": ("triton/config.py",),
     "triton_python_backend_utils": ("triton/steps/",),
-    "httpx": ("client.py",),
 }
 
 # importing a module of these rooms must not import these libraries, neither itself nor through others

@@ -21,10 +21,12 @@ import uvicorn
 
 from crnn_deploy.errors import CrnnDeployError, first_line
 from crnn_deploy.process import Stop
+from crnn_deploy.serving.access_log import log_to_stderr
 from crnn_deploy.serving.app import make_app
 from crnn_deploy.serving.connection import Connection
 from crnn_deploy.serving.metrics import shared_between_processes, worker_ended
 from crnn_deploy.serving.settings import ServerSettings
+from crnn_deploy.serving.tokens import Tokens, check_exposure
 
 __all__ = ["AddressInUse", "ServerFailed", "serve"]
 
@@ -50,12 +52,17 @@ def serve(settings: ServerSettings, ready: Callable[[str], None]) -> None:
     """Answer requests until SIGTERM or Ctrl-C, and then what was accepted.
 
     ready: called once, with the address, when all workers answer
-    Raises AddressInUse, and ServerFailed with what a worker's models raise.
+    Raises TokensInvalid, Exposed, AddressInUse, and ServerFailed with what a worker's models raise.
     """
+    log_to_stderr()
+    tokens = None if settings.token_file is None else Tokens.read(settings.token_file)
+    check_exposure(settings.host, tokens, settings.open_to_all)
+    if tokens is not None and tokens.warning is not None:
+        _log.warning(tokens.warning)
     with _listening(settings.host, settings.port) as listener, shared_between_processes():
         host, port = listener.getsockname()[:2]
         shown = f"[{host}]" if ":" in host else host
-        _Workers(settings, listener).watch(lambda: ready(f"http://{shown}:{port}"))
+        _Workers(settings, tokens, listener).watch(lambda: ready(f"http://{shown}:{port}"))
 
 
 def _listening(host: str, port: int) -> socket.socket:
@@ -72,7 +79,7 @@ def _listening(host: str, port: int) -> socket.socket:
     return listener
 
 
-class _Worker:
+class _WorkerProcess:
     """A process that answers, as the watching one knows it."""
 
     def __init__(self, pid: int, told: int) -> None:
@@ -84,9 +91,9 @@ class _Worker:
 class _Workers:
     """Starts the workers and keeps as many alive as there should be."""
 
-    def __init__(self, settings: ServerSettings, listener: socket.socket) -> None:
-        self._settings, self._listener = settings, listener
-        self._workers: dict[int, _Worker] = {}
+    def __init__(self, settings: ServerSettings, tokens: Tokens | None, listener: socket.socket) -> None:
+        self._settings, self._tokens, self._listener = settings, tokens, listener
+        self._workers: dict[int, _WorkerProcess] = {}
         self._next_start = 0.0  # time before which no worker is started
 
     def watch(self, ready: Callable[[], None]) -> None:
@@ -113,9 +120,9 @@ class _Workers:
         pid = os.fork()
         if not pid:
             os.close(told)
-            _answer(self._settings, self._listener, tells)
+            _answer(self._settings, self._tokens, self._listener, tells)
         os.close(tells)
-        self._workers[pid] = _Worker(pid, told)
+        self._workers[pid] = _WorkerProcess(pid, told)
 
     def _hear(self) -> None:
         """Wait a moment for what workers say. Raises ServerFailed where one cannot begin."""
@@ -146,7 +153,7 @@ class _Workers:
             if time.monotonic() - worker.since < _SOON:
                 self._next_start = time.monotonic() + _SOON
 
-    def _forget(self, pid: int) -> _Worker:
+    def _forget(self, pid: int) -> _WorkerProcess:
         worker = self._workers.pop(pid)
         os.close(worker.told)
         worker_ended(pid)
@@ -186,14 +193,14 @@ class _Server(uvicorn.Server):
         return await super().on_tick(counter) or os.getppid() != self._parent
 
 
-def _answer(settings: ServerSettings, listener: socket.socket, tells: int) -> NoReturn:
+def _answer(settings: ServerSettings, tokens: Tokens | None, listener: socket.socket, tells: int) -> NoReturn:
     """What a worker does, from the fork to its end."""
     code = 1
     try:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent ends its workers
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         config = uvicorn.Config(
-            make_app(settings),
+            make_app(settings, tokens),
             http=Connection,
             ws="none",
             loop="uvloop",

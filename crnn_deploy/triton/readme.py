@@ -66,12 +66,16 @@ that has that version.
         if network.file.suffix == ".engine"
         else ""
     )
-    asked, none = "a text", "none"
-    if instances > 1:
-        asked, none = (
-            f"{instances} texts one after the other, as there are {instances} processes",
-            "one of them not",
-        )
+    often = (
+        f", {instances} times one after the other, as there are {instances} processes"
+        if instances > 1
+        else ""
+    )
+    inner = (
+        f"\nThe other models ({', '.join(models[1:])}) are for the server's own requests.\n"
+        if models[1:]
+        else ""
+    )
     return f"""# {name} for NVIDIA Triton Inference Server
 
 Written by `crnn-deploy triton` from `{network.file.name}`, layout {layout}:
@@ -120,13 +124,12 @@ their metadata ask for NumPy 2, and their code runs with 1.26.
 ## Watch it
 
 Readiness stays 200 when a Python model's process is dead, and requests that it would get fail. So a
-supervisor must ask for {asked}, and start the server again where {none} comes:
+supervisor must ask for a text{often}.
+Where none comes, it must start the server again:
 
     curl --fail --silent --max-time 5 --output /dev/null 127.0.0.1:8000/v2/models/{name}/infer \\
       -d '{_probe()}'
-
-The other models ({", ".join(models[1:]) or "none"}) are for the server's own requests.
-"""
+{inner}"""
 
 
 def _probe() -> str:

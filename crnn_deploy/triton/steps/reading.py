@@ -15,7 +15,7 @@ from typing import Any
 
 import triton_python_backend_utils as triton
 
-from crnn_deploy.runtime.queue import Reading, ReadQueue
+from crnn_deploy.runtime.queue import CallResults, ReadQueue
 from crnn_deploy.runtime.recognizer import Recognizer
 from crnn_deploy.triton.steps.tensors import FINAL, MOST_IMAGES, NAME, error_response, images_of, response_of
 
@@ -50,7 +50,7 @@ class RequestReader:
             self._answered.wait_for(lambda: self._queue.waiting < self._most)
         self._queue.submit(self._recognizer, images, partial(self._answer, send))
 
-    def _answer(self, send: Callable[..., None], reading: Reading) -> None:
+    def _answer(self, send: Callable[..., None], reading: CallResults) -> None:
         try:
             send(response_of(reading.results), flags=FINAL)
         except Exception as error:  # whoever asked may be gone
@@ -65,6 +65,9 @@ class RequestReader:
 
 class _Unwatched:
     """Triton has counters of its own."""
+
+    def queued(self, count: int) -> None:
+        pass
 
     def prepared(self, seconds: float) -> None:
         pass
