@@ -8,7 +8,7 @@ groups what LitServe hands it by width; nothing is padded.
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import litserve
@@ -48,8 +48,8 @@ class Many(One):
     def predict(self, images: Sequence[bytes]) -> list[tuple[str, float]]:  # type: ignore[override]
         return [(text.text, text.confidence) for text in self._recognizer.read(images)]
 
-    def unbatch(self, output: Iterable[tuple[str, float]]) -> Iterable[tuple[str, float]]:
-        yield from output
+    def unbatch(self, output: list[tuple[str, float]]) -> list[tuple[str, float]]:
+        return output
 
 
 def run(model: str, port: int, together: int) -> None:

@@ -1,7 +1,7 @@
 """The server under load, beside reading in this process and beside other servers with the same network.
 
     python -m benchmarks.serving.load [--networks compact,paper] [--clients 1,32,256] [--images 1000]
-        [--rounds 5] [--seconds 120] [--peers ours,litserve,litserve-together,triton] [--json FILE]
+        [--rounds 5] [--seconds 120] [--peers read,infer,litserve,litserve-together,triton] [--json FILE]
 
 Every request is one JPEG file of a drawn word. All servers run at once and are loaded in turn, round by
 round, each with all images; then the same images go through `Recognizer.read` here. CPU time is that of a

@@ -32,6 +32,7 @@ class PeerMissing(RuntimeError):
 class Peer:
     """A server that answers."""
 
+    name: str
     pid: int
     target: Target
     text: Callable[[bytes], str]  # of an answer's body
@@ -50,15 +51,17 @@ def litserve_python() -> Path:
 
 
 @contextmanager
-def _ours(model: Path, images: Sequence[bytes], folder: Path) -> Iterator[dict[str, Peer]]:
-    with crnn_deploy_server(model, folder / "serve.log") as server:
-        read = [post("/v1/read", raw(image)) for image in images]
-        yield {
-            OURS: Peer(server.pid, Target(server.port, read), _result),
-            f"{OURS}, Open Inference Protocol": Peer(
-                server.pid, Target(server.port, _inferences(model.stem, images)), _inferred
-            ),
-        }
+def _read(model: Path, images: Sequence[bytes], folder: Path) -> Iterator[Peer]:
+    with crnn_deploy_server(model, folder / "read.log") as server:
+        requests = [post("/v1/read", raw(image)) for image in images]
+        yield Peer(OURS, server.pid, Target(server.port, requests), _result)
+
+
+@contextmanager
+def _infer(model: Path, images: Sequence[bytes], folder: Path) -> Iterator[Peer]:
+    with crnn_deploy_server(model, folder / "infer.log") as server:
+        target = Target(server.port, _inferences(model.stem, images))
+        yield Peer(f"{OURS}, Open Inference Protocol", server.pid, target, _inferred)
 
 
 def _result(body: bytes) -> str:
@@ -76,7 +79,7 @@ def _inferred(body: bytes) -> str:
 
 
 @contextmanager
-def _litserve(together: int, model: Path, images: Sequence[bytes], folder: Path) -> Iterator[dict[str, Peer]]:
+def _litserve(together: int, model: Path, images: Sequence[bytes], folder: Path) -> Iterator[Peer]:
     port = free_port()
     call = f"from benchmarks.serving.litserve_app import run; run({str(model)!r}, {port}, {together})"
     server = Server(
@@ -88,9 +91,11 @@ def _litserve(together: int, model: Path, images: Sequence[bytes], folder: Path)
     )
     with server:
         requests = [post("/predict", as_json({"image": base64_of(image)})) for image in images]
-        yield {
-            server.name: Peer(server.pid, Target(port, requests), lambda body: str(json.loads(body)["text"]))
-        }
+        yield Peer(server.name, server.pid, Target(port, requests), _predicted)
+
+
+def _predicted(body: bytes) -> str:
+    return str(json.loads(body)["text"])
 
 
 def _answers(port: int, path: str, _: Server) -> int | None:
@@ -102,7 +107,7 @@ def _answers(port: int, path: str, _: Server) -> int | None:
 
 
 @contextmanager
-def _triton(model: Path, images: Sequence[bytes], folder: Path) -> Iterator[dict[str, Peer]]:
+def _triton(model: Path, images: Sequence[bytes], folder: Path) -> Iterator[Peer]:
     from benchmarks.serving.triton_server import find_triton, start_triton
 
     if isinstance(absent := find_triton(), str):
@@ -114,11 +119,12 @@ def _triton(model: Path, images: Sequence[bytes], folder: Path) -> Iterator[dict
         host, port = server.http.split(":")
         [name] = (path.name for path in repository.iterdir() if path.is_dir())
         target = Target(int(port), _inferences(name, images), host)
-        yield {"Triton, python backend": Peer(server.pid, target, _inferred)}
+        yield Peer("Triton, python backend", server.pid, target, _inferred)
 
 
-PEERS: dict[str, Callable[[Path, Sequence[bytes], Path], AbstractContextManager[dict[str, Peer]]]] = {
-    "ours": _ours,
+PEERS: dict[str, Callable[[Path, Sequence[bytes], Path], AbstractContextManager[Peer]]] = {
+    "read": _read,
+    "infer": _infer,
     "litserve": partial(_litserve, 1),
     "litserve-together": partial(_litserve, TOGETHER),
     "triton": _triton,
@@ -135,7 +141,8 @@ def opened(
     with ExitStack() as stack:
         for name in names:
             try:
-                peers |= stack.enter_context(PEERS[name](model, images, folder))
+                peer = stack.enter_context(PEERS[name](model, images, folder))
+                peers[peer.name] = peer
             except (PeerMissing, ImportError) as error:
                 missing[name] = str(error)
         yield peers, missing
