@@ -40,6 +40,7 @@ class Outcome:
 
     statuses: Counter[int] = field(default_factory=Counter)
     lost: int = 0  # the connection ended, could not be made, or no answer came in time
+    retried: int = 0  # sent again after that
     accepted: list[float] = field(default_factory=list)  # seconds of each answer with status 200
     refused: list[float] = field(default_factory=list)  # seconds of every other answer
     bodies: dict[int, bytes] = field(default_factory=dict)  # by the request's place, where they are kept
@@ -77,14 +78,21 @@ def _stay_on(cpu: int | None = None) -> None:
 
 
 def closed_loop(
-    target: Target, clients: int, count: int, *, keep: bool = False, patience: float = 120
+    target: Target,
+    clients: int,
+    count: int,
+    *,
+    keep: bool = False,
+    tries: int = 1,
+    patience: float = 120,
 ) -> Outcome:
     """`count` requests from clients that each send the next one when the last one is answered.
 
     keep: whether the answers' bodies are returned
-    patience: seconds after which a request is lost
+    tries: how often a request is sent until it is lost
+    patience: seconds after which a request is sent again or lost
     """
-    return _measured(_closed(target, clients, count, keep, patience))
+    return _measured(_closed(target, clients, count, keep, tries, patience))
 
 
 def open_loop(target: Target, rate: float, seconds: float, *, seed: int = 0, patience: float = 60) -> Outcome:
@@ -102,20 +110,30 @@ def _measured(load: Any) -> Outcome:
     return outcome
 
 
-async def _closed(target: Target, clients: int, count: int, keep: bool, patience: float) -> Outcome:
+async def _closed(
+    target: Target, clients: int, count: int, keep: bool, tries: int, patience: float
+) -> Outcome:
     outcome, turns = Outcome(), iter(range(count))
     connections = [await Connection.to(target.host, target.port) for _ in range(min(clients, count))]
     began = time.perf_counter()
+
+    async def answered(connection: Connection, request: bytes) -> tuple[Connection, Answer | None]:
+        for left in reversed(range(tries)):
+            try:
+                if not connection.open:
+                    connection = await Connection.to(target.host, target.port)
+                return connection, await asyncio.wait_for(connection.ask(request), patience)
+            except (OSError, TimeoutError):
+                connection.close()
+                outcome.retried += left > 0
+        return connection, None
 
     async def one(connection: Connection) -> None:
         for turn in turns:
             at = turn % len(target.requests)
             start = time.perf_counter()
-            try:
-                if not connection.open:
-                    connection = await Connection.to(target.host, target.port)
-                answer = await asyncio.wait_for(connection.ask(target.requests[at]), patience)
-            except (OSError, TimeoutError):
+            connection, answer = await answered(connection, target.requests[at])
+            if answer is None:
                 outcome.lost += 1
                 continue
             outcome.take(answer, time.perf_counter() - start)
