@@ -4,10 +4,10 @@
         [--requests 100000] [--malformed 10000] [--slow 100] [--examples 200] [--json FILE]
 
 memory: PSS and RSS of all processes over so many requests of 32 clients.
-kill: kill -9 of one of two workers under load, with clients that send again what they lost; then the seconds
-    until its successor answers.
-slow: so many clients each that send headers or bodies a little at a time, stop half way or say nothing, while
-    others are served.
+kill: kill -9 of one of two workers under load, with clients that send again what they lost; then the
+    seconds until its successor answers.
+slow: so many clients of each kind that send headers or bodies a little at a time, stop half way or say
+    nothing, while others are served.
 malformed: so many requests of `benchmarks.serving.malformed`. Nothing may crash, answer 5xx other than 503, or
     show a traceback.
 schema: schemathesis on the OpenAPI document.
