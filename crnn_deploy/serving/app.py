@@ -16,7 +16,7 @@ from starlette.types import ASGIApp
 from crnn_deploy import __version__
 from crnn_deploy.errors import first_line
 from crnn_deploy.runtime.queue import ReadQueue
-from crnn_deploy.serving import read
+from crnn_deploy.serving import open_inference, read
 from crnn_deploy.serving.access_log import AccessLog
 from crnn_deploy.serving.bodies import Inflow
 from crnn_deploy.serving.metrics import Metrics
@@ -69,6 +69,7 @@ def make_app(settings: ServerSettings) -> ASGIApp:
     )
     app.state.server = state
     app.include_router(read.router)
+    app.include_router(open_inference.router)
     app.include_router(_pages)
     app.add_exception_handler(Problem, _problem)  # type: ignore[arg-type]
     app.add_exception_handler(HTTPException, _http_problem)  # type: ignore[arg-type]
@@ -92,6 +93,8 @@ async def _http_problem(request: Request, error: HTTPException) -> Response:
 def _answer(
     request: Request, status: int, detail: str, headers: dict[str, str], members: dict[str, Any]
 ) -> Response:
+    if request.scope["path"].startswith(open_inference.ROOT):
+        return Response(open_inference.error_body(detail), status, headers, "application/json")
     body = problem_body(status, detail, request.scope["state"].get("request_id"), members)
     return Response(body, status, headers, PROBLEM)
 
