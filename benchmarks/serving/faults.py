@@ -6,10 +6,10 @@
 memory: PSS and RSS of all processes over so many requests of 32 clients.
 kill: kill -9 of one of two workers under load, with clients that send again what they lost; then the
     seconds until its successor answers.
-slow: so many clients of each kind that send headers or bodies a little at a time, stop half way or say
-    nothing, while others are served.
-malformed: so many requests of `benchmarks.serving.malformed`. Nothing may crash, answer 5xx other than 503, or
-    show a traceback.
+slow: so many clients of each kind that send headers or bodies a little at a time, stop half way or are
+    silent, while others are served.
+malformed: so many requests of `benchmarks.serving.malformed`. Nothing may crash, answer 5xx other than 503,
+    or show a traceback.
 schema: schemathesis on the OpenAPI document.
 drain: SIGTERM with 64 requests on their way, alone and beside a client that hangs.
 

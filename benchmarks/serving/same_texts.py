@@ -4,10 +4,10 @@
         [--seed 0] [--json FILE]
 
 Words, lines, upright and turned, and broken files come in random groups of 1 to 20, as raw bytes, multipart,
-JSON and both forms of the Open Inference Protocol, with random options, at random moments from many clients at
-once. What is said of each image (text, confidence, turn, characters, other texts, whether there is an error) is
-compared with what the records of `crnn-deploy infer` hold for the same bytes. Exit code 1 where one differs.
-Needs the extras [cpu,serve], and [export] for networks of benchmarks.common.
+JSON and both forms of the Open Inference Protocol, with random options, at random moments from many clients
+at once. What is said of each image (text, confidence, turn, characters, other texts, whether there is an
+error) is compared with what the records of `crnn-deploy infer` hold for the same bytes. Exit code 1 where one
+differs. Needs the extras [cpu,serve], and [export] for networks of benchmarks.common.
 """
 
 from __future__ import annotations

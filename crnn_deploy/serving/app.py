@@ -11,7 +11,7 @@ from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request, Response
 from starlette.exceptions import HTTPException
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from crnn_deploy import __version__
 from crnn_deploy.errors import first_line
@@ -73,7 +73,26 @@ def make_app(settings: ServerSettings) -> ASGIApp:
     app.include_router(_pages)
     app.add_exception_handler(Problem, _problem)  # type: ignore[arg-type]
     app.add_exception_handler(HTTPException, _http_problem)  # type: ignore[arg-type]
-    return AccessLog(app, metrics)
+    return AccessLog(_Direct(app), metrics)
+
+
+class _Direct:
+    """Takes POST /v1/read past FastAPI's layers, which cost 0.2 ms where a small network's run costs 1."""
+
+    def __init__(self, app: FastAPI) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] != "/v1/read" or scope["method"] != "POST":
+            await self._app(scope, receive, send)
+            return
+        scope["app"] = self._app
+        request = Request(scope, receive, send)
+        try:
+            response = await read.read(request)
+        except Problem as problem:
+            response = await _problem(request, problem)
+        await response(scope, receive, send)
 
 
 async def _problem(request: Request, problem: Problem) -> Response:

@@ -7,7 +7,7 @@ for each image. Options of `POST /v1/read` stand in the request's `parameters`.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -50,8 +50,7 @@ async def live() -> Response:
 
 
 @router.get("/health/ready")
-async def ready(request: Request) -> Response:
-    _refuse_where_draining(_state(request))
+async def ready() -> Response:
     return json_response({"ready": True})
 
 
@@ -73,7 +72,6 @@ async def model_metadata(request: Request, name: str, version: str = _VERSION) -
 @router.get("/models/{name}/versions/{version}/ready")
 async def model_ready(request: Request, name: str, version: str = _VERSION) -> Response:
     model = _model(request, name, version)
-    _refuse_where_draining(_state(request))
     return json_response({"name": model.name, "ready": True})
 
 
@@ -92,7 +90,7 @@ async def infer(request: Request, name: str, version: str = _VERSION) -> Respons
         images = [(f"image {at}", data) for at, data in enumerate(given.images, 1)]
         records, _ = await read_images(state, model, options, images)
     request.scope["state"]["log"] = {"model": model.name, "images": len(records)}
-    values = {
+    values: dict[str, Sequence[str | float]] = {
         "text": [record.text for record in records],
         "confidence": [record.confidence or 0.0 for record in records],
         "error": [record.error or "" for record in records],
@@ -108,11 +106,6 @@ async def infer(request: Request, name: str, version: str = _VERSION) -> Respons
 def _state(request: Request) -> ServerState:
     state: ServerState = request.app.state.server
     return state
-
-
-def _refuse_where_draining(state: ServerState) -> None:
-    if state.draining:
-        raise Problem(503, "the server stops; send new requests to another", headers={"Retry-After": "1"})
 
 
 def _model(request: Request, name: str, version: str) -> ServedModel:
