@@ -40,7 +40,13 @@ from crnn_deploy.runtime.records import Jsonl, Record
 
 __all__ = ["main"]
 
-KINDS = ("raw", "multipart", "JSON", "inference, JSON", "inference, binary")
+# how images are sent, and how likely each is
+KINDS = {"raw": 5, "multipart": 1, "JSON": 1, "inference, JSON": 1, "inference, binary": 1}
+ONLY_READ = {
+    "chars",
+    "nbest",
+    "min_confidence",
+}  # options that the Open Inference Protocol has no outputs for
 # of a request, and how likely each is
 OPTIONS: tuple[tuple[dict[str, Any], int], ...] = (
     ({}, 10),
@@ -49,7 +55,7 @@ OPTIONS: tuple[tuple[dict[str, Any], int], ...] = (
     ({"rotate": "90", "chars": True}, 2),
     ({"rotate": "180"}, 1),
     ({"decoder": "beam", "nbest": 3}, 2),
-    ({"decoder": "beam", "beam_width": 5, "min_confidence": 0.5}, 1),
+    ({"decoder": "beam", "beam_width": 5}, 1),
     ({"min_length": 2, "max_length": 6}, 1),
     ({"min_confidence": 0.9}, 2),
 )
@@ -99,10 +105,12 @@ def groups(count: int, random: Random) -> Iterator[Request]:
     """Every image once, in random groups."""
     order = random.sample(range(count), count)
     while order:
-        kind = random.choice(KINDS)
+        [kind] = random.choices([*KINDS], [*KINDS.values()])
         some = 1 if kind == "raw" else random.randint(1, 20)
         taken, order = order[:some], order[some:]
-        [options] = random.choices(range(len(OPTIONS)), [weight for _, weight in OPTIONS])
+        protocol = kind.startswith("inference")
+        likely = [0 if protocol and ONLY_READ & given.keys() else weight for given, weight in OPTIONS]
+        [options] = random.choices(range(len(OPTIONS)), likely)
         yield Request(kind, options, tuple(taken))
 
 
