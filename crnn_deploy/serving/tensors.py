@@ -64,7 +64,7 @@ class _InputParameters(_Strict):
     binary_data_size: Annotated[int, Field(ge=0)] | None = None
 
 
-class _Input(_Strict):
+class _GivenInput(_Strict):
     name: _Name
     shape: Annotated[list[int], Field(max_length=8)]
     datatype: _Name
@@ -76,17 +76,17 @@ class _OutputParameters(_Strict):
     binary_data: bool | None = None
 
 
-class _Output(_Strict):
+class _WantedOutput(_Strict):
     name: _Name
     parameters: _OutputParameters = _OutputParameters()
 
 
-class _Request(_Strict):
+class _RequestJson(_Strict):
     id: _Name | None = None
     model_name: str | None = None  # Triton's examples have it; the address counts
     parameters: dict[_Name, Any] = {}
-    inputs: Annotated[list[_Input], Field(max_length=_MOST_TENSORS)]
-    outputs: Annotated[list[_Output], Field(max_length=_MOST_TENSORS)] | None = None
+    inputs: Annotated[list[_GivenInput], Field(max_length=_MOST_TENSORS)]
+    outputs: Annotated[list[_WantedOutput], Field(max_length=_MOST_TENSORS)] | None = None
 
 
 def parse_request(body: bytes, header_length: str | None, *, max_images: int) -> InferenceRequest:
@@ -166,12 +166,12 @@ def _header_end(header_length: str, size: int) -> int:
     return end
 
 
-def _parsed(text: bytes, max_images: int) -> _Request:
+def _parsed(text: bytes, max_images: int) -> _RequestJson:
     # each value follows a comma or the bracket that it is in, so memory is bounded before anything is parsed
     if text.count(b",") + text.count(b"[") + text.count(b"{") > 2 * max_images + _MOST_IN_JSON:
         raise TensorsInvalid(f"the JSON has too many values for {max_images} images; send fewer at once")
     try:
-        return _Request.model_validate_json(text)
+        return _RequestJson.model_validate_json(text)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
     if first["type"] == "json_invalid":
@@ -182,7 +182,7 @@ def _parsed(text: bytes, max_images: int) -> _Request:
     raise TensorsInvalid(f"{place or 'the inference request'}: {first['msg'][0].lower()}{first['msg'][1:]}")
 
 
-def _chosen(inputs: Sequence[_Input]) -> Sequence[_Input]:
+def _chosen(inputs: Sequence[_GivenInput]) -> Sequence[_GivenInput]:
     for given in inputs:
         if given.name != INPUT:
             raise TensorsInvalid(f"there is no input {shortened(given.name)!r}; the only one is {INPUT}")
@@ -191,7 +191,7 @@ def _chosen(inputs: Sequence[_Input]) -> Sequence[_Input]:
     return inputs
 
 
-def _count(given: _Input, max_images: int) -> int:
+def _count(given: _GivenInput, max_images: int) -> int:
     """How many images an input holds."""
     if given.datatype != "BYTES":
         raise TensorsInvalid(
@@ -208,7 +208,7 @@ def _count(given: _Input, max_images: int) -> int:
     return count
 
 
-def _from_json(given: _Input, count: int) -> list[bytes]:
+def _from_json(given: _GivenInput, count: int) -> list[bytes]:
     if given.data is None:
         raise TensorsInvalid(f"the input {INPUT} has neither data nor binary_data_size in its parameters")
     flat = given.data
@@ -251,7 +251,7 @@ def _elements(body: bytes, start: int, count: int) -> list[bytes]:
     return found
 
 
-def _wanted(outputs: Sequence[_Output] | None, binary: bool) -> dict[str, bool]:
+def _wanted(outputs: Sequence[_WantedOutput] | None, binary: bool) -> dict[str, bool]:
     """The outputs that are asked for and whether as binary data; all of them where none is named."""
     if not outputs:
         return dict.fromkeys(OUTPUTS, binary)
