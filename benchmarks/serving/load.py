@@ -62,7 +62,7 @@ class Rounds:
 
     def take(self, outcome: Outcome, cpu: float) -> None:
         images = len(outcome.accepted)
-        self.cpu.append(cpu / images * 1e3)
+        self.cpu.append(max(cpu, 0.01) / images * 1e3)  # the kernel counts in hundredths of a second
         self.clock.append(outcome.seconds / images * 1e3)
         for name, value in percentiles(outcome.accepted).items():
             self.percentiles[name].append(value)
