@@ -40,6 +40,7 @@ class Outcome:
 
     statuses: Counter[int] = field(default_factory=Counter)
     lost: int = 0  # the connection ended, could not be made, or no answer came in time
+    reasons: Counter[str] = field(default_factory=Counter)  # of what was lost in an open loop
     retried: int = 0  # sent again after that
     accepted: list[float] = field(default_factory=list)  # seconds of each answer with status 200
     refused: list[float] = field(default_factory=list)  # seconds of every other answer
@@ -158,8 +159,9 @@ async def _open(target: Target, rate: float, seconds: float, seed: int, patience
                 idle.pop()
             connection = idle.pop() if idle else await Connection.to(target.host, target.port)
             answer = await connection.ask(request)
-        except OSError:
+        except OSError as error:
             outcome.lost += 1
+            outcome.reasons[str(error)] += 1
             return
         outcome.take(answer, time.perf_counter() - start)
         idle.append(connection)
@@ -177,6 +179,7 @@ async def _open(target: Target, rate: float, seconds: float, seed: int, patience
     if running:
         _, late = await asyncio.wait(running, timeout=patience)
         outcome.lost += len(late)
+        outcome.reasons.update({"no answer in time": len(late)} if late else {})
         for task in late:
             task.cancel()
     outcome.seconds = time.perf_counter() - began

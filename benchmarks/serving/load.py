@@ -138,6 +138,7 @@ def arriving(
         "seconds": round(outcome.seconds, 1),
         "statuses": {str(status): count for status, count in sorted(outcome.statuses.items())},
         "lost": outcome.lost,
+        "lost_because": dict(outcome.reasons),
         "accepted_ms": percentiles(outcome.accepted),
         "refused_ms": percentiles(outcome.refused),
         "images_per_second": round(len(outcome.accepted) / outcome.seconds, 1),
