@@ -130,7 +130,7 @@ def arriving(
     load = clients.submit(open_loop, target, capacity * times, seconds)
     memory = []
     while not load.done():
-        memory.append(memory_mb(peer.pid)[0])
+        memory.append(memory_mb(peer.pid)[1])
         time.sleep(min(seconds / 50, 2))
     outcome = load.result()
     row = {
@@ -143,7 +143,7 @@ def arriving(
         "refused_ms": percentiles(outcome.refused),
         "images_per_second": round(len(outcome.accepted) / outcome.seconds, 1),
         "images_per_cpu_second": round(len(outcome.accepted) / max(cpu_seconds(peer.pid) - before, 0.01), 1),
-        "pss_mb": memory[:: max(len(memory) // 10, 1)],
+        "rss_mb": memory[:: max(len(memory) // 10, 1)],
         "clients_busy": outcome.busy,
         "worst_lag_ms": round(outcome.lag * 1e3, 1),
     }
