@@ -38,7 +38,7 @@ from benchmarks.common import Network, export_networks, write
 from benchmarks.serving.clients import Target, closed_loop, generator, percentiles
 from benchmarks.serving.malformed import malformed
 from benchmarks.serving.processes import HOST, Server, crnn_deploy_server, pids_of
-from benchmarks.serving.wire import Connection, post, raw
+from benchmarks.serving.wire import Connection, multipart, post, raw
 from crnn_deploy.evaluation.speed import draw_images
 
 __all__ = ["main"]
@@ -311,11 +311,14 @@ def schema(bench: Bench) -> dict[str, Any]:
 
 
 def drain(bench: Bench, hanging: int = 0) -> dict[str, Any]:
-    """SIGTERM with 64 requests on their way."""
-    with bench.server() as server:
-        closed_loop(bench.target(server), 8, 64)
-        row = asyncio.run(_drained(server, bench.target(server).requests[:64], hanging))
-    return row | {"passed": row["answered"] == 64 and not row["lost"] and row["exit_code"] == 0}
+    """SIGTERM with 64 requests on their way, of 16 images each, so that they are still on it."""
+    names = [f"{at}.jpg" for at in range(16)]
+    requests = [post("/v1/read", multipart(bench.images[at : at + 16], names)) for at in range(64)]
+    with bench.server("--queue", 2048) as server:
+        closed_loop(Target(server.port, requests[:8]), 8, 8)
+        row = asyncio.run(_drained(server, requests, hanging))
+    kept = row["answered"] == 64 and not row["lost"] and row["exit_code"] == 0
+    return row | {"passed": kept and row["on_their_way"] > 0}
 
 
 def drain_hanging(bench: Bench) -> dict[str, Any]:
