@@ -51,7 +51,7 @@ class Command(NamedTuple):
 
 EXTRAS = (
     *("cpu", "gpu", "openvino", "tensorrt", "tensorrt-rtx", "pycuda", "cuda", "decode", "kenlm"),
-    *("evaluate", "export", "train"),
+    *("evaluate", "export", "train", "serve", "client", "triton"),
 )
 
 LIBRARIES = {
@@ -77,11 +77,19 @@ LIBRARIES = {
     "Pillow": Library("PIL", ("Pillow",), ("train",)),
     "matplotlib": Library("matplotlib", ("matplotlib",), ("train",)),
     "lmdb": Library("lmdb", ("lmdb",), ("train",)),
-    "Pydantic": Library("pydantic", ("pydantic",), ("train",)),
+    "Pydantic": Library("pydantic", ("pydantic",), ("train", "serve")),
     "PyYAML": Library("yaml", ("PyYAML",), ("train",)),
     "rich": Library("rich", ("rich",), ("train",)),
     "wordfreq": Library("wordfreq", ("wordfreq",), ("train",)),
     "TensorBoard": Library("tensorboard", ("tensorboard",), ("train",)),
+    "FastAPI": Library("fastapi", ("fastapi",), ("serve",)),
+    "uvicorn": Library("uvicorn", ("uvicorn",), ("serve",)),
+    "httptools": Library("httptools", ("httptools",), ("serve",)),
+    "uvloop": Library("uvloop", ("uvloop",), ("serve",)),
+    "python-multipart": Library("python_multipart", ("python-multipart",), ("serve",)),
+    "Prometheus client": Library("prometheus_client", ("prometheus_client",), ("serve",)),
+    "HTTPX": Library("httpx", ("httpx",), ("client",)),
+    "Triton client": Library("tritonclient.grpc", ("tritonclient",), ("triton",)),
 }
 DRIVER = "NVIDIA driver"  # named among needs, and no library of Python
 
@@ -115,6 +123,20 @@ COMMANDS = {
             _OF_ENGINES,
         ),
         (_BEAM, _KENLM),
+    ),
+    "serve": Command(
+        "crnn_deploy.cli.serve:serve",
+        (
+            *_BASE,
+            *_all("FastAPI", "uvicorn", "httptools", "uvloop", "python-multipart", "Prometheus client"),
+            *_all("Pydantic"),
+        ),
+        (
+            Use("with --backend onnxruntime, the default", _RUN),
+            Use("with --backend openvino", _all("OpenVINO")),
+            _OF_ENGINES,
+        ),
+        (Use("with decoder=beam at full speed", _all("numba")),),
     ),
     "export": Command(
         "crnn_deploy.cli.export:export",

@@ -83,14 +83,14 @@ class Stop:
     Inside `with`, the first signal ends the iteration of `until`, even while that waits for an input, and
     interrupts nothing else, so what is being written is written whole.
 
-    saves: whether the run writes down what it has before it ends, however long that takes; a run that does
-        not is ended by `answer_signals` soon after the signal
+    finishes: what the run does before it ends, however long that takes, in the words of a message: stopping
+        "when this step is saved"; a run without is ended by `answer_signals` soon after the signal
     """
 
     active: Stop | None = None  # the one whose block is running
 
-    def __init__(self, *, saves: bool = False) -> None:
-        self.saves = saves
+    def __init__(self, *, finishes: str | None = None) -> None:
+        self.finishes = finishes
         self._requested = False
         self._waiting = False
         self._before: dict[signal.Signals, _Handler] = {}
@@ -157,8 +157,8 @@ def answer_signals() -> Iterator[None]:
 
     Python runs a signal's handler between two of its own instructions, and a library that computes for
     minutes lets it wait. So a thread is told of the signal by the system. After a grace in which the command
-    may end by itself, it ends the process, without the files that were being written; a command that saves
-    (`Stop`) it lets go on, and says so.
+    may end by itself, it ends the process, without the files that were being written; a command that has
+    something to finish (`Stop`) it lets go on, and says so.
 
     Before the block and after it the system's own answer is left: the process ends at once. A command that
     ends after a signal does not wait for threads that are within native code.
@@ -202,8 +202,8 @@ def _answer(told: int) -> None:
         _signals.came = True
         time.sleep(_GRACE)
         stop = Stop.active
-        if stop is not None and stop.saves:
-            _say("stopping when this step is saved; Ctrl-C again ends at once")
+        if stop is not None and stop.finishes is not None:
+            _say(f"stopping {stop.finishes}; Ctrl-C again ends at once")
             continue
         _say("stopped")
         _leave()

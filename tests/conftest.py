@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ import crnn_deploy  # noqa: F401  # before ONNX Runtime, which reports to its ma
 import pytest
 from noise_images import write_images
 from paper_gpu import PaperCuda, PaperTrt
+from served import Served
 
 from crnn_deploy.runtime.backends import driver, trt
 from crnn_deploy.runtime.backends.driver import Driver, Gpu
@@ -91,3 +93,28 @@ def faces() -> list[Face]:
 def sans(faces: list[Face]) -> Face:
     [face] = [face for face in faces if face.path.name == "DejaVuSans.ttf"]
     return face
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Served]:
+    """The default model with two workers; tests leave it as it is."""
+    pytest.importorskip("fastapi")
+    served = Served("--workers", "2")
+    yield served
+    assert served.stop() == 0, served.lines
+
+
+@pytest.fixture
+def serving() -> Iterator[Callable[..., Served]]:
+    """Starts servers with options of their own, and stops them."""
+    pytest.importorskip("fastapi")
+    started: list[Served] = []
+
+    def start(*options: str | Path) -> Served:
+        started.append(Served(*options))
+        return started[-1]
+
+    yield start
+    for served in started:
+        if served.process.poll() is None:
+            served.stop()

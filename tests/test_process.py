@@ -254,7 +254,7 @@ def ran(code: str, folder: Path, *signals: float) -> tuple[int, str, str]:
 
 
 SAVING = """
-with answer_signals(), Stop(saves=True) as stop:
+with answer_signals(), Stop(finishes="when this step is saved") as stop:
     print("begun", flush=True)
     while not stop(): time.sleep(0.01)
     time.sleep(4)

@@ -12,13 +12,16 @@ import click
 from crnn_deploy.cli.decoding_options import decoder_given, decoding_options, rule_given
 from crnn_deploy.cli.options import (
     FILE,
+    backend_option,
     batch_option,
+    device_option,
     max_pixels_option,
     model_option,
     output_option,
     refuse_given,
     resume_option,
     rotate_option,
+    workers_option,
 )
 from crnn_deploy.cli.rebuild import rebuild_option, rebuild_stale
 from crnn_deploy.cli.say import (
@@ -48,13 +51,7 @@ __all__ = ["infer"]
     show_default=True,
     help="Use a shipped model in this precision.",
 )
-@click.option(
-    "--device",
-    type=click.Choice(["cpu", "cuda"]),
-    default="cpu",
-    show_default=True,
-    help="Run an .onnx file on this device; an .engine file always runs on the GPU.",
-)
+@device_option
 @click.option(
     "--allow-tf32",
     is_flag=True,
@@ -77,22 +74,9 @@ __all__ = ["infer"]
     "@ or an apostrophe, and escape control characters and backslashes (\\x1b, \\\\).",
 )
 @batch_option
-@click.option(
-    "--backend",
-    type=click.Choice(["auto", "onnxruntime", "openvino"]),
-    default="onnxruntime",
-    show_default=True,
-    help="Run an .onnx file with this library; auto takes the fastest one here, and crnn-deploy doctor "
-    "--model FILE says why.",
-)
+@backend_option
 @rebuild_option
-@click.option(
-    "--workers",
-    metavar="N",
-    type=click.IntRange(min=1),
-    show_default="one for each CPU",
-    help="Work in this many threads.",
-)
+@workers_option
 @click.option(
     "--min-confidence",
     metavar="X",

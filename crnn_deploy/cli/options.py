@@ -24,6 +24,7 @@ __all__ = [
     "alphabet_of",
     "alphabet_options",
     "assumptions",
+    "backend_option",
     "batch_option",
     "blank_option",
     "check_data_outputs",
@@ -31,6 +32,7 @@ __all__ = [
     "checkpoint_options",
     "confidence_option",
     "data_options",
+    "device_option",
     "html_option",
     "images_option",
     "json_options",
@@ -47,6 +49,7 @@ __all__ = [
     "settings_of",
     "tier_option",
     "warn_of_assumptions",
+    "workers_option",
 ]
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -145,10 +148,11 @@ plot_option = click.option(
 )
 
 
-def model_option(*, default: str | None = None) -> Decorator:
-    """A model that is optional; default: in words."""
+def model_option(*, default: str | None = None, several: bool = False) -> Decorator:
+    """A model that is optional; default: in words; several: the option may be repeated."""
     return click.option(
-        "--model",
+        *("--model", "models" if several else "model"),
+        multiple=several,
         metavar="NAME|FILE",
         type=MODEL,
         show_default=default,
@@ -193,6 +197,28 @@ max_pixels_option = click.option(
     default=64_000_000,
     show_default=True,
     help="Refuse to decode an image that has more pixels than this.",
+)
+backend_option = click.option(
+    "--backend",
+    type=click.Choice(["auto", "onnxruntime", "openvino"]),
+    default="onnxruntime",
+    show_default=True,
+    help="Run an .onnx file with this library; auto takes the fastest one here, and crnn-deploy doctor "
+    "--model FILE says why.",
+)
+device_option = click.option(
+    "--device",
+    type=click.Choice(["cpu", "cuda"]),
+    default="cpu",
+    show_default=True,
+    help="Run an .onnx file on this device; an .engine file always runs on the GPU.",
+)
+workers_option = click.option(
+    "--workers",
+    metavar="N",
+    type=click.IntRange(min=1),
+    show_default="one for each CPU",
+    help="Run this many workers: threads of infer, processes of serve.",
 )
 rotate_option = click.option(
     "--rotate",

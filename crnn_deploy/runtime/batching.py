@@ -39,6 +39,20 @@ class Groups(Generic[Item]):
         """The batch, not full, of the item that has waited longest."""
         return self._pop(next(iter(self._waiting)))
 
+    @property
+    def oldest(self) -> Item:
+        """The item that has waited longest."""
+        return next(iter(self._waiting.values()))[0]
+
+    @property
+    def fullest(self) -> int:
+        """Items of the largest group."""
+        return max(map(len, self._waiting.values()))
+
+    def pop_fullest(self) -> list[Item]:
+        """The batch, not full, of the most items; of several, that of the item that has waited longest."""
+        return self._pop(max(self._waiting, key=lambda width: len(self._waiting[width])))
+
     def _pop(self, width: int) -> list[Item]:
         group = self._waiting.pop(width)
         self.columns -= width * len(group)

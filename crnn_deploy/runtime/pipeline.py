@@ -17,7 +17,7 @@ from crnn_deploy.errors import CrnnDeployError, ReadFailed, RunFailed
 from crnn_deploy.runtime.batching import Groups
 from crnn_deploy.runtime.decoding.ctc import Text
 
-__all__ = ["Reader", "Result", "read_in_order"]
+__all__ = ["Reader", "Result", "failure", "read_each", "read_in_order"]
 
 _BATCHES_IN_WINDOW = 64  # of words in buckets of 4 pixels, 5 of 6 batches are full then
 _BATCHES_GIVEN = 4  # images in so many batches are given at once: each time costs a write
@@ -185,7 +185,7 @@ def _prepare(reader: Reader[Image], paths: _Taken) -> _TaskResult[Image]:
         try:
             image = reader.prepare(path)
         except Exception as error:
-            failed[index] = _failure(path, error)
+            failed[index] = failure(path, error)
         else:
             prepared.append(_Item(index, path, image))
             columns += image.columns
@@ -193,17 +193,24 @@ def _prepare(reader: Reader[Image], paths: _Taken) -> _TaskResult[Image]:
 
 
 def _run(reader: Reader[Image], batch: list[_Item[Image]]) -> _TaskResult[Image]:
+    texts = read_each(reader, [item.image for item in batch], [item.path for item in batch])
+    return _TaskResult(dict(zip((item.place for item in batch), texts, strict=True)))
+
+
+def read_each(
+    reader: Reader[Image], images: Sequence[Image], names: Sequence[str]
+) -> Sequence[Text | CrnnDeployError]:
+    """Texts of prepared images of one width; where they cannot be read together, each is tried alone."""
     try:
-        texts = reader.read_batch([item.image for item in batch])
-        return _TaskResult(dict(zip((item.place for item in batch), texts, strict=True)))
+        return reader.read_batch(images)
     except Exception as error:
-        if len(batch) == 1:
-            return _TaskResult({batch[0].place: _failure(batch[0].path, error)})
-        alone = [_run(reader, [item]).results for item in batch]  # the others are not to blame
-        return _TaskResult({index: text for results in alone for index, text in results.items()})
+        if len(images) == 1:
+            return [failure(names[0], error)]
+        # the others are not to blame
+        return [read_each(reader, [image], [name])[0] for image, name in zip(images, names, strict=True)]
 
 
-def _failure(path: str, error: Exception) -> CrnnDeployError:
+def failure(path: str, error: Exception) -> CrnnDeployError:
     """The record of an image that cost its batch; an error that names the image stands as it is."""
     if isinstance(error, CrnnDeployError) and not isinstance(error, RunFailed):
         return error

@@ -244,15 +244,20 @@ class Recognizer:
         except CrnnDeployError as error:
             return error
 
-    def prepare(self, source: Source) -> Prepared:
-        """An image as the network takes it. Raises ImageNotFound, ImageUnreadable."""
+    def prepare(self, source: Source, *, name: str | None = None) -> Prepared:
+        """An image as the network takes it.
+
+        name: what messages call it; by default its path, or what it is
+        Raises ImageNotFound, ImageUnreadable.
+        """
+        shown = name or _name(source)
 
         def ready(pixels: Pixels, view: ImageView | None = None) -> Prepared:
             prepared = prepare(pixels, self._rule)
             width = pixels.shape[1]
             span = prepared.shape[2] * width / content_width(pixels.shape, self._rule)
             contrasted = prepare_contrasted(pixels, self._rule)
-            return Prepared(prepared, _name(source), span, width, view, contrasted=contrasted)
+            return Prepared(prepared, shown, span, width, view, contrasted=contrasted)
 
         def all_ready(pixels: Pixels) -> Prepared:
             with not_forked():
@@ -262,7 +267,11 @@ class Recognizer:
             return replace(first, others=tuple(others))
 
         return use_image(
-            source, all_ready, max_pixels=self._max_pixels, decoded_grey=self.manifest.decoded_grey
+            source,
+            all_ready,
+            max_pixels=self._max_pixels,
+            decoded_grey=self.manifest.decoded_grey,
+            name=shown,
         )
 
     def run(self, images: Sequence[Prepared]) -> Frames:

@@ -18,7 +18,7 @@ from typing import Any, Literal, get_args
 from crnn_deploy.errors import CrnnDeployError, ReadFailed, printable, printable_json
 from crnn_deploy.runtime.decoding.ctc import Alternative, Char, Text, Turn
 
-__all__ = ["COLUMNS", "FORMATS", "MOST_BYTES", "Csv", "Format", "Record", "Status"]
+__all__ = ["COLUMNS", "FORMATS", "MOST_BYTES", "Csv", "Format", "Jsonl", "Record", "Status"]
 
 Status = Literal["ok", "low-confidence", "error"]
 COLUMNS = ("path", "text", "confidence", "status", "error")
@@ -295,7 +295,8 @@ class Jsonl(Format):
     def is_torn(self, data: bytes) -> bool:
         return data.startswith(self._opening) or self._opening.startswith(data)
 
-    def _encode(self, record: Record) -> bytes:
+    def values(self, record: Record) -> dict[str, Any]:
+        """A record as JSON has it, by column."""
         values: dict[str, Any] = {column: getattr(record, column) for column in COLUMNS}
         if self.rotated:
             values["rotated"] = record.rotated
@@ -303,7 +304,10 @@ class Jsonl(Format):
             values["chars"] = [vars(char) for char in record.chars]
         if self.nbest:
             values["alternatives"] = [vars(one) for one in record.alternatives]
-        line = json.dumps(values, ensure_ascii=False, allow_nan=False) + "\n"
+        return values
+
+    def _encode(self, record: Record) -> bytes:
+        line = json.dumps(self.values(record), ensure_ascii=False, allow_nan=False) + "\n"
         return line.encode(errors="backslashreplace")  # what is not text is \udc80 to \udcff in JSON too
 
 

@@ -121,7 +121,7 @@ def train(
             config.out.mkdir(parents=True, exist_ok=True)
             _write_fonts(config, material)
             run.journal = stack.enter_context(Journal(config.out, config.steps, run.step))
-        stop = stack.enter_context(Stop(saves=True))
+        stop = stack.enter_context(Stop(finishes="when this step is saved"))
         return run.go(validation, stop)
 
 

@@ -87,9 +87,11 @@ def use_image(
     *,
     max_pixels: int = MAX_PIXELS,
     decoded_grey: bool = False,
+    name: str = "<bytes>",
 ) -> T:
     """What a function makes of the pixels of an image, which are as `read_image` gives them.
 
+    name: what messages call an image that is given as bytes
     Until it returns, they count among those in memory: threads wait before they decode more than MAX_PIXELS
     together, and so decode one large image at a time. The function must not read another file.
     Raises what `read_image` raises.
@@ -98,9 +100,9 @@ def use_image(
         return function(_from_array(source, "<array>", max_pixels))
     if isinstance(source, bytes | bytearray | memoryview):
         data = bytes(source)
-        header = probe(data, "<bytes>", max_pixels)
+        header = probe(data, name, max_pixels)
         with _pixels.part(header.decoded):
-            return function(_decoded(data, header, "<bytes>", max_pixels, decoded_grey))
+            return function(_decoded(data, header, name, max_pixels, decoded_grey))
     if isinstance(source, str | PathLike):
         path = os.fsdecode(source)
         with _file_bytes.part(_size(path)):

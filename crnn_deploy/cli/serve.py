@@ -1,0 +1,161 @@
+"""`crnn-deploy serve`: a recogniser behind a port."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import click
+
+from crnn_deploy.cli.options import (
+    FILE,
+    backend_option,
+    device_option,
+    max_pixels_option,
+    model_option,
+    workers_option,
+)
+from crnn_deploy.cli.say import say
+
+__all__ = ["serve"]
+
+
+@click.command()
+@model_option(default="latin", several=True)
+@click.option(
+    "--host",
+    metavar="ADDRESS",
+    default="127.0.0.1",
+    show_default=True,
+    help="Listen on this address; one that other machines reach needs --token-file or --no-token.",
+)
+@click.option(
+    "--port",
+    metavar="N",
+    type=click.IntRange(0, 65535),
+    default=8000,
+    show_default=True,
+    help="Listen on this port; 0 takes one that is free.",
+)
+@workers_option
+@click.option(
+    "--queue",
+    metavar="N",
+    type=click.IntRange(min=1),
+    default=1024,
+    show_default=True,
+    help="Let at most this many images wait in each worker; beyond them a request is answered 503.",
+)
+@click.option(
+    "--max-batch",
+    metavar="N",
+    type=click.IntRange(min=1),
+    default=8,
+    show_default=True,
+    help="Run at most this many images of one width together.",
+)
+@click.option(
+    "--max-wait-ms",
+    metavar="X",
+    type=click.FloatRange(0, 60_000),
+    default=50.0,
+    show_default=True,
+    help="Let fuller batches of other widths run before an image for at most so long; no image waits while a "
+    "worker is idle.",
+)
+@click.option(
+    "--max-bytes",
+    metavar="N",
+    type=click.IntRange(1, 2**32),
+    default=2**25,
+    show_default=True,
+    help="Refuse a request whose body has more bytes than this.",
+)
+@click.option(
+    "--max-request-images",
+    metavar="N",
+    type=click.IntRange(min=1),
+    default=256,
+    show_default=True,
+    help="Refuse a request that has more images than this.",
+)
+@max_pixels_option
+@click.option(
+    "--token-file",
+    metavar="FILE",
+    type=FILE,
+    help="Let only those call who send a token of this file, one a line, as Authorization: Bearer TOKEN.",
+)
+@click.option("--no-token", is_flag=True, help="Let everybody call who reaches the address, without a token.")
+@backend_option
+@device_option
+def serve(
+    models: tuple[Path, ...],
+    host: str,
+    port: int,
+    workers: int | None,
+    queue: int,
+    max_batch: int,
+    max_wait_ms: float,
+    max_bytes: int,
+    max_request_images: int,
+    max_pixels: int,
+    token_file: Path | None,
+    no_token: bool,
+    backend: Any,
+    device: Literal["cpu", "cuda"],
+) -> None:
+    """Read the text of images that come over HTTP.
+
+    POST /v1/read takes one image or several and gives each its text. The same server speaks the Open
+    Inference Protocol (/v2), counts for Prometheus (/metrics), describes itself (/openapi.json) and shows a
+    page to try it (/). Images of many requests that have one width run together; an image's text does not
+    depend on what else is read. A model file that changes is loaded beside the old one and takes its place.
+
+    \b
+    crnn-deploy serve
+    crnn-deploy serve --model plates.onnx --model latin --port 9000
+    crnn-deploy serve --host 0.0.0.0 --token-file tokens.txt
+    curl --data-binary @word.png -H 'Content-Type: image/png' http://127.0.0.1:8000/v1/read
+
+    Ctrl-C or SIGTERM ends the server when what it accepted is answered; the exit code is 0 then.
+    """
+    if token_file is not None and no_token:
+        raise click.UsageError("--no-token lets everybody call, and --token-file only some; leave one out")
+
+    import os
+
+    from crnn_deploy.models import DEFAULT
+    from crnn_deploy.process import cpus
+    from crnn_deploy.serving.settings import ServerSettings
+
+    if not hasattr(os, "fork"):
+        raise click.UsageError("serve forks its workers, which this system cannot; run it on Linux or macOS")
+    from crnn_deploy.serving.workers import serve as run
+
+    models = models or (DEFAULT,)
+    if backend == "auto":
+        from crnn_deploy.runtime.backends.choice import resolve
+
+        backend = resolve(backend, models[0], device)
+    if workers is None:  # those on a GPU would each hold its memory
+        workers = 1 if device == "cuda" or any(model.suffix == ".engine" for model in models) else cpus()
+    settings = ServerSettings(
+        models,
+        host=host,
+        port=port,
+        workers=workers,
+        queue=queue,
+        max_batch=max_batch,
+        max_wait=max_wait_ms / 1000,
+        max_bytes=max_bytes,
+        max_images=max_request_images,
+        max_pixels=max_pixels,
+        token_file=token_file,
+        open_to_all=no_token,
+        backend=backend,
+        device=device,
+    )
+    names = ", ".join(model.stem for model in models)
+    count = f"{workers} worker{'s' * (workers > 1)}"
+    run(settings, lambda address: say(f"ready: {address} ({names}; {count})", err=True))

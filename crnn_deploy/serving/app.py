@@ -1,0 +1,155 @@
+"""The application of a worker: its routes, and how they fail."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from importlib.resources import files
+from typing import Any
+
+from fastapi import APIRouter, FastAPI, Request, Response
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp
+
+from crnn_deploy import __version__
+from crnn_deploy.errors import first_line
+from crnn_deploy.runtime.queue import ReadQueue
+from crnn_deploy.serving import read
+from crnn_deploy.serving.access_log import AccessLog
+from crnn_deploy.serving.bodies import Inflow
+from crnn_deploy.serving.metrics import Metrics
+from crnn_deploy.serving.models import Models, ServedModel
+from crnn_deploy.serving.problems import PROBLEM, Problem, problem_body
+from crnn_deploy.serving.settings import ServerSettings
+from crnn_deploy.serving.state import ServerState
+
+__all__ = ["make_app"]
+
+_LOOKS = 1.0  # seconds between two looks at the models' files
+_PAGE = {
+    "/": ("index.html", "text/html; charset=utf-8"),
+    "/page/page.css": ("page.css", "text/css; charset=utf-8"),
+    "/page/page.js": ("page.js", "text/javascript; charset=utf-8"),
+}
+_log = logging.getLogger("crnn_deploy.serving")
+_pages = APIRouter(include_in_schema=False)
+
+
+def make_app(settings: ServerSettings) -> ASGIApp:
+    """The application, with its models loaded.
+
+    Raises NameTwice, and what opening a model raises.
+    """
+    models, metrics = Models(settings), Metrics()
+    for model in models:
+        metrics.model(model.name, model.digest)
+    queue = ReadQueue(
+        size=settings.queue, batch=settings.max_batch, max_wait=settings.max_wait, watch=metrics
+    )
+    state = ServerState(settings, models, queue, Inflow(settings), metrics)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        watching = asyncio.create_task(_watch(state))
+        yield
+        watching.cancel()
+        with suppress(asyncio.CancelledError):
+            await watching
+        await asyncio.to_thread(queue.close)
+
+    app = FastAPI(
+        title="crnn-deploy",
+        version=__version__,
+        description="Text of images, read by a CRNN.",
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+    )
+    app.state.server = state
+    app.include_router(read.router)
+    app.include_router(_pages)
+    app.add_exception_handler(Problem, _problem)  # type: ignore[arg-type]
+    app.add_exception_handler(HTTPException, _http_problem)  # type: ignore[arg-type]
+    return AccessLog(app, metrics)
+
+
+async def _problem(request: Request, problem: Problem) -> Response:
+    log = request.scope["state"].setdefault("log", {})
+    log["error"] = str(problem)
+    return _answer(request, problem.status, str(problem), problem.headers, problem.members)
+
+
+async def _http_problem(request: Request, error: HTTPException) -> Response:
+    detail = {
+        404: "there is nothing at this address; images are read by POST /v1/read",
+        405: f"this address does not answer {request.method[:20]}",
+    }.get(error.status_code, str(error.detail))
+    return _answer(request, error.status_code, detail, dict(error.headers or {}), {})
+
+
+def _answer(
+    request: Request, status: int, detail: str, headers: dict[str, str], members: dict[str, Any]
+) -> Response:
+    body = problem_body(status, detail, request.scope["state"].get("request_id"), members)
+    return Response(body, status, headers, PROBLEM)
+
+
+@_pages.get("/v1/models")
+async def list_models(request: Request) -> Response:
+    """What is served, for the page."""
+    state: ServerState = request.app.state.server
+    return read.json_response({"models": [_facts(model) for model in state.models]})
+
+
+def _facts(model: ServedModel) -> dict[str, Any]:
+    manifest = model.manifest
+    return {
+        "name": model.name,
+        "digest": model.digest,
+        "characters": len(manifest.alphabet),
+        "height": manifest.height,
+        "colour": manifest.color,
+        "output": manifest.output,
+        "decoder": manifest.decoding.decoder,
+        "decoders": ["greedy"] if manifest.output == "argmax" else ["greedy", "beam"],
+    }
+
+
+@_pages.get("/metrics")
+async def metrics(request: Request) -> Response:
+    state: ServerState = request.app.state.server
+    body, content_type = state.metrics.exposition()
+    return Response(body, headers={"Content-Type": content_type})
+
+
+@_pages.get("/")
+@_pages.get("/page/page.css")
+@_pages.get("/page/page.js")
+async def page(request: Request) -> Response:
+    """The page's files."""
+    name, content_type = _PAGE[request.scope["path"]]
+    data = files("crnn_deploy.serving").joinpath("page", name).read_bytes()
+    return Response(data, headers={"Content-Type": content_type, "Cache-Control": "no-cache"})
+
+
+async def _watch(state: ServerState) -> None:
+    """Swap models whose files change, for as long as the server runs."""
+    while True:
+        await asyncio.sleep(_LOOKS)
+        for old in state.models.changed():
+            await _reload(state, old)
+
+
+async def _reload(state: ServerState, old: ServedModel) -> None:
+    try:
+        model = await asyncio.to_thread(state.models.load_anew, old)
+    except Exception as error:  # whatever is wrong with the new file, the old model reads on
+        _log.error("a changed model is not taken, and the old one reads on: %s", first_line(error))
+        state.metrics.reloaded(old.name, False)
+        return
+    state.models.swap(model)
+    state.metrics.model(model.name, model.digest)
+    state.metrics.reloaded(model.name, True)
+    _log.info("%s: %s took the place of %s", model.path, model.digest[:12], old.digest[:12])

@@ -1,0 +1,69 @@
+"""A connection that says neither too much nor too slowly before its request begins."""
+
+from __future__ import annotations
+
+from asyncio import TimerHandle
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from crnn_deploy.serving.problems import PROBLEM, problem_body
+
+__all__ = ["Connection"]
+
+_MOST_HEADER = 2**16  # bytes of a request's first line and headers
+_HEADER_TIME = 10.0  # seconds in which they must have come
+
+
+class Connection(HttpToolsProtocol):
+    """uvicorn's protocol, which has no limits of its own for what comes before a request's body."""
+
+    _timer: TimerHandle | None = None
+    _header_bytes = 0
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self._begin()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._end()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self._timer is None and (self.cycle is None or self.cycle.response_complete):
+            self._begin()
+        if self._timer is not None:
+            self._header_bytes += len(data)
+        super().data_received(data)
+        if self._timer is not None and self._header_bytes > _MOST_HEADER:
+            self._refuse(431, f"the headers have more than {_MOST_HEADER:,} bytes")
+
+    def on_headers_complete(self) -> None:
+        self._end()
+        super().on_headers_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        self._refuse(400, "this is no valid HTTP request")
+
+    def _begin(self) -> None:
+        self._header_bytes = 0
+        self._timer = self.loop.call_later(
+            _HEADER_TIME, lambda: self._refuse(408, f"no request came within {_HEADER_TIME:g} seconds")
+        )
+
+    def _end(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _refuse(self, status: int, detail: str) -> None:
+        self._end()
+        if self.transport.is_closing():
+            return
+        body = problem_body(status, detail)
+        head = (
+            f"HTTP/1.1 {status} \r\nContent-Type: {PROBLEM}\r\nContent-Length: {len(body)}\r\n"
+            "Connection: close\r\n\r\n"
+        )
+        self.transport.write(head.encode("ascii") + body)
+        self.transport.close()

@@ -1,0 +1,111 @@
+"""`POST /v1/read`: the text of the images of a request."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from starlette.datastructures import QueryParams
+
+from crnn_deploy.errors import CrnnDeployError
+from crnn_deploy.runtime.decoding.ctc import Text
+from crnn_deploy.runtime.queue import Image, QueueFull, Reading
+from crnn_deploy.runtime.recognizer import Recognizer
+from crnn_deploy.runtime.records import Jsonl, Record
+from crnn_deploy.serving.bodies import BadImage, Given, images_in
+from crnn_deploy.serving.models import ServedModel
+from crnn_deploy.serving.openapi import READ
+from crnn_deploy.serving.options import ReadOptions, options_of
+from crnn_deploy.serving.problems import Problem
+from crnn_deploy.serving.state import ServerState
+
+__all__ = ["read_images", "router"]
+
+router = APIRouter()
+
+
+@router.post("/v1/read", summary="Read the text of images", response_class=Response, openapi_extra=READ)
+async def read(request: Request) -> Response:
+    """Read one image or several; each gives its text, or an error of its own."""
+    begun = time.perf_counter()
+    state: ServerState = request.app.state.server
+    given = [*QueryParams(request.scope["query_string"]).multi_items()] if request.url.query else []
+    names = [value for name, value in given if name == "model"]
+    if len(names) > 1:
+        raise Problem(422, "model stands twice in the address; give it once")
+    options = options_of([(name, value) for name, value in given if name != "model"])
+    model = state.models.get(names[0] if names else None)
+    async with state.inflow.body(request) as body:
+        images = images_in(body, request.headers.get("content-type", ""), state.settings.max_images)
+        records, queued = await read_images(state, model, options, images)
+    request.scope["state"]["log"] = {"model": model.name, "images": len(records)}
+    form = Jsonl(show_chars=options.chars, nbest=bool(options.nbest), rotated=options.rotate != "none")
+    results = [_plain(form, record) for record in records]
+    if all(record.error is not None for record in records):
+        raise Problem(422, str(records[0].error), members={"results": results})
+    took = time.perf_counter() - begun
+    answer = {
+        "model": model.name,
+        "digest": model.digest,
+        "results": results,
+        "milliseconds": {"queued": round(queued * 1000, 3), "total": round(took * 1000, 3)},
+    }
+    return json_response(answer)
+
+
+def json_response(values: Any) -> Response:
+    body = json.dumps(values, ensure_ascii=False, allow_nan=False).encode(errors="backslashreplace")
+    return Response(body, media_type="application/json")
+
+
+async def read_images(
+    state: ServerState, model: ServedModel, options: ReadOptions, images: Sequence[Given]
+) -> tuple[list[Record], float]:
+    """What becomes of each image, and the seconds until the last one was run.
+
+    Raises Problem where the queue has no room, or never will have.
+    """
+    good: list[Image] = [image for image in images if not isinstance(image, BadImage)]
+    reading = Reading((), 0.0)
+    if good:
+        with model.in_use():
+            recognizer = await model.recognizer(options)
+            reading = await _queued(state, recognizer, good)
+    results = iter(reading.results)
+    records = []
+    for image in images:
+        result: Text | CrnnDeployError
+        name, result = (image.name, image) if isinstance(image, BadImage) else (image[0], next(results))
+        record = Record.of(name, result, options.min_confidence, with_chars=options.chars)
+        state.metrics.image(model.name, record.status, record.confidence)
+        records.append(record)
+    return records, reading.queued
+
+
+async def _queued(state: ServerState, recognizer: Recognizer, images: Sequence[Image]) -> Reading:
+    loop = asyncio.get_running_loop()
+    answered: asyncio.Future[Reading] = loop.create_future()
+
+    def settle(reading: Reading) -> None:
+        if not answered.done():  # the client may have gone
+            answered.set_result(reading)
+
+    if len(images) > state.queue.size:
+        raise Problem(
+            413, f"more images than the queue has places ({state.queue.size}); send fewer at a time"
+        )
+    try:
+        state.queue.submit(recognizer, images, lambda reading: loop.call_soon_threadsafe(settle, reading))
+    except QueueFull as error:
+        state.metrics.error("overload")
+        raise Problem(503, str(error), headers={"Retry-After": "1"}) from None
+    return await answered
+
+
+def _plain(form: Jsonl, record: Record) -> dict[str, Any]:
+    values = form.values(record)
+    return {"name": values.pop("path"), **values}
