@@ -39,6 +39,7 @@ HANDED_DOWN = re.compile(r"PIP_\w+|https?_proxy|no_proxy|SSL_CERT_FILE", re.IGNO
 TOKEN = "a-token-of-this-run"
 SECRET = "crnn-deploy-tokens"
 READY_WITHIN = 60.0  # seconds
+REPLACED_WITHIN = 20.0  # seconds
 
 # $1: the root, $2: a file of tokens or nothing, $3: whether there is a /tmp to write; the rest is run
 START = """
@@ -265,7 +266,11 @@ class Container:
             return -1
 
     def wait(self) -> int:
-        return self._engine.wait(READY_WITHIN)
+        """The exit code of a process that ends by itself; -1 for one that does not."""
+        try:
+            return self._engine.wait(READY_WITHIN / 4)
+        except subprocess.TimeoutExpired:
+            return -1
 
 
 def cpu_seconds(pids: Sequence[int]) -> float:
@@ -314,9 +319,14 @@ def examine(root: Path, image: Image, work: Path, found: Findings, picture: byte
         workers = [pid for pid in container.processes() if pid != container.pid]
         if workers:
             os.kill(workers[0], signal.SIGKILL)
-            time.sleep(3)
-            status, _, body = container.read(picture, TOKEN)
             alive = container.processes()
+            until = time.monotonic() + REPLACED_WITHIN
+            while len(alive) < len(processes) or workers[0] in alive:
+                if time.monotonic() > until:
+                    break
+                time.sleep(0.5)
+                alive = container.processes()
+            status, _, body = container.read(picture, TOKEN)
             found.check("a worker that was killed is replaced", status == 200 and len(alive) == len(processes))
             zombies = [pid for pid, one in alive.items() if one["State"].startswith("Z")]
             found.check("and its zombie is reaped", not zombies)
@@ -341,6 +351,13 @@ def examine_others(root: Path, image: Image, work: Path, found: Findings, pictur
         if not read:
             found.say(container.said())
         found.check("and SIGINT ends it too", container.stop(signal.SIGINT) in (0, 130))
+    finally:
+        container.stop(signal.SIGKILL)
+    container = Container(root, image, image.command, work / "early.log")
+    try:
+        time.sleep(0.15)  # while it imports
+        code = container.stop(getattr(signal, image.stop_signal))
+        found.check(f"{image.stop_signal} while it starts ends it", code != -1, f"exit code {code}")
     finally:
         container.stop(signal.SIGKILL)
     open_to_all = [word for word in image.command if word not in ("--token-file", f"/run/secrets/{SECRET}")]
