@@ -89,7 +89,7 @@ LIBRARIES = {
     "python-multipart": Library("python_multipart", ("python-multipart",), ("serve",)),
     "Prometheus client": Library("prometheus_client", ("prometheus_client",), ("serve",)),
     "HTTPX": Library("httpx", ("httpx",), ("client",)),
-    "Triton client": Library("tritonclient.grpc", ("tritonclient",), ("triton",)),
+    "tritonclient": Library("tritonclient.grpc", ("tritonclient[grpc]",), ("triton",)),
 }
 DRIVER = "NVIDIA driver"  # named among needs, and no library of Python
 
@@ -206,6 +206,11 @@ COMMANDS = {
         "crnn_deploy.cli.calibrate_confidence:calibrate_confidence",
         (*_BASE, *_RUN, *_all("ONNX")),
         uses=(_FROM_LMDB, Use("with --html", _all("Jinja2", "matplotlib"))),
+    ),
+    "triton": Command(
+        "crnn_deploy.cli.triton:triton",
+        (*_BASE, *_all("tritonclient")),
+        (_OF_ONNX, Use("of .engine files", _RUN)),
     ),
     "lm train": Command("crnn_deploy.cli.lm:lm", _all("NumPy")),
     "doctor": Command(

@@ -129,19 +129,18 @@ def lines(file: IO[AnyStr], limit: int) -> Iterator[AnyStr]:
 
 @contextmanager
 def temporary(path: Path) -> Iterator[None]:
-    """A file that is gone when the block ends, or the process does, unless it was given to `keep`."""
+    """A file or folder that is gone when the block or the process ends, unless it was given to `keep`."""
     _temporaries.add(path)
     try:
         yield
     finally:
         if path in _temporaries:
             keep(path)
-            with suppress(OSError):
-                path.unlink()
+            _remove(path)
 
 
 def keep(path: Path) -> None:
-    """A file of `temporary` stays."""
+    """What was given to `temporary` stays."""
     _temporaries.discard(path)
 
 
@@ -241,7 +240,16 @@ def fitting_name(name: str, suffix: str) -> str:
 def discard_temporaries() -> None:
     """Remove what has begun and is not finished, for a process that ends at once."""
     for path in list(_temporaries):
-        with suppress(OSError):
+        _remove(path)
+
+
+def _remove(path: Path) -> None:
+    with suppress(OSError):
+        if path.is_dir():
+            import shutil  # which nearly no run needs
+
+            shutil.rmtree(path)
+        else:
             path.unlink()
 
 

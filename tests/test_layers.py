@@ -29,6 +29,7 @@ ROOMS: dict[str, str] = {
     "runtime": (
         "decoding_rule errors files manifest models process runtime.backends runtime.decoding runtime.images"
     ),
+    "client": "errors files runtime.decoding runtime.images",
     "doctor": "commands errors runtime.backends",
     "graph": "errors files manifest runtime.backends",
     "datasets": "errors files manifest process recipes runtime.decoding runtime.images",
@@ -96,6 +97,7 @@ LIBRARIES = {
     "cuda": ("runtime/backends/cuda.py",),
     "ml_dtypes": ("graph/", "engine/"),
     "click": ("cli/",),
+    "httpx": ("client.py",),
 }
 
 # importing a module of these rooms must not import these libraries, neither itself nor through others
@@ -280,9 +282,21 @@ def test_a_command_imports_only_click_and_errors_before_it_runs(name: str) -> No
         ),
         ("import crnn_deploy.doctor", ("numpy", "cv2", "click", "torch", "onnxruntime")),
         ("import crnn_deploy", ("numpy", "cv2", "click")),
+        ("import crnn_deploy.client", ("cv2", "click", "httpx", "onnxruntime")),
         ("import crnn_deploy.cli.main", ("numpy", "cv2", "onnxruntime")),
     ],
-    ids=["recognizer", "ort", "datasets", "evaluation", "recipes", "engine", "doctor", "package", "cli"],
+    ids=[
+        "recognizer",
+        "ort",
+        "datasets",
+        "evaluation",
+        "recipes",
+        "engine",
+        "doctor",
+        "package",
+        "client",
+        "cli",
+    ],
 )
 def test_what_a_run_does_not_import(code: str, absent: tuple[str, ...]) -> None:
     check = f"import sys\n{code}\nprint([name for name in {absent!r} if name in sys.modules])"

@@ -202,7 +202,10 @@ def read_each(
 ) -> Sequence[Text | CrnnDeployError]:
     """Texts of prepared images of one width; where they cannot be read together, each is tried alone."""
     try:
-        return reader.read_batch(images)
+        texts = reader.read_batch(images)
+        if len(texts) != len(images):
+            raise ValueError(f"the reader gave {len(texts)} texts for {len(images)} images")
+        return texts
     except Exception as error:
         if len(images) == 1:
             return [failure(names[0], error)]

@@ -322,7 +322,10 @@ class Recognizer:
         ]
 
     def _read_batch(self, images: Sequence[Prepared]) -> list[Text | CrnnDeployError]:
-        frames = self.run(images)
+        return self.read_frames(self.run(images), images)
+
+    def read_frames(self, frames: Frames, images: Sequence[Prepared]) -> list[Text | CrnnDeployError]:
+        """Text of images from what the network has said of them; of each image its pixels are not used."""
         steps = frames.indices.shape[1]
         pixels_per_frame = [(prepared.span / steps, prepared.width) for prepared in images]
         texts = self._texts(frames, pixels_per_frame, images)

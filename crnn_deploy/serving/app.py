@@ -11,12 +11,12 @@ from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request, Response
 from starlette.exceptions import HTTPException
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from crnn_deploy import __version__
 from crnn_deploy.errors import first_line
 from crnn_deploy.runtime.queue import ReadQueue
-from crnn_deploy.serving import read
+from crnn_deploy.serving import open_inference, read
 from crnn_deploy.serving.access_log import AccessLog
 from crnn_deploy.serving.bodies import Inflow
 from crnn_deploy.serving.metrics import Metrics
@@ -69,10 +69,30 @@ def make_app(settings: ServerSettings) -> ASGIApp:
     )
     app.state.server = state
     app.include_router(read.router)
+    app.include_router(open_inference.router)
     app.include_router(_pages)
     app.add_exception_handler(Problem, _problem)  # type: ignore[arg-type]
     app.add_exception_handler(HTTPException, _http_problem)  # type: ignore[arg-type]
-    return AccessLog(app, metrics)
+    return AccessLog(_Direct(app), metrics)
+
+
+class _Direct:
+    """Takes POST /v1/read past FastAPI's layers, which cost 0.2 ms where a small network's run costs 1."""
+
+    def __init__(self, app: FastAPI) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] != "/v1/read" or scope["method"] != "POST":
+            await self._app(scope, receive, send)
+            return
+        scope["app"] = self._app
+        request = Request(scope, receive, send)
+        try:
+            response = await read.read(request)
+        except Problem as problem:
+            response = await _problem(request, problem)
+        await response(scope, receive, send)
 
 
 async def _problem(request: Request, problem: Problem) -> Response:
@@ -92,6 +112,8 @@ async def _http_problem(request: Request, error: HTTPException) -> Response:
 def _answer(
     request: Request, status: int, detail: str, headers: dict[str, str], members: dict[str, Any]
 ) -> Response:
+    if request.scope["path"].startswith(open_inference.ROOT):
+        return Response(open_inference.error_body(detail), status, headers, "application/json")
     body = problem_body(status, detail, request.scope["state"].get("request_id"), members)
     return Response(body, status, headers, PROBLEM)
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from asyncio import TimerHandle
-from typing import Any
+from asyncio import AbstractEventLoop, TimerHandle, Transport
+from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -15,6 +15,34 @@ _MOST_HEADER = 2**16  # bytes of a request's first line and headers
 _HEADER_TIME = 10.0  # seconds in which they must have come
 
 
+class _Joining:
+    """A transport that sends in one piece what is written in one turn of the event loop.
+
+    An answer's head and body are written apart, and each piece that is sent costs a call of the kernel.
+    """
+
+    def __init__(self, transport: Any, loop: AbstractEventLoop) -> None:
+        self._transport, self._loop = transport, loop
+        self._pieces: list[bytes] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        if not self._pieces:
+            self._loop.call_soon(self._send)
+        self._pieces.append(data)
+
+    def close(self) -> None:
+        self._send()
+        self._transport.close()
+
+    def _send(self) -> None:
+        if self._pieces:
+            self._transport.write(b"".join(self._pieces))
+            self._pieces.clear()
+
+
 class Connection(HttpToolsProtocol):
     """uvicorn's protocol, which has no limits of its own for what comes before a request's body."""
 
@@ -23,6 +51,7 @@ class Connection(HttpToolsProtocol):
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
+        self.transport = cast(Transport, _Joining(transport, self.loop))
         self._begin()
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -33,7 +33,8 @@ async def read(request: Request) -> Response:
     """Read one image or several; each gives its text, or an error of its own."""
     begun = time.perf_counter()
     state: ServerState = request.app.state.server
-    given = [*QueryParams(request.scope["query_string"]).multi_items()] if request.url.query else []
+    query: bytes = request.scope["query_string"]
+    given = QueryParams(query).multi_items() if query else []
     names = [value for name, value in given if name == "model"]
     if len(names) > 1:
         raise Problem(422, "model stands twice in the address; give it once")

@@ -22,4 +22,3 @@ class ServerState:
     queue: ReadQueue
     inflow: Inflow
     metrics: Metrics
-    draining: bool = False  # a signal has come; what was accepted is answered

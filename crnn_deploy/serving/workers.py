@@ -153,6 +153,7 @@ class _Workers:
 
     def _end(self) -> None:
         """Let the workers answer what they have accepted; those that take too long are killed."""
+        self._listener.close()  # else connections would wait for nobody
         for pid in self._workers:
             os.kill(pid, signal.SIGTERM)
         until = time.monotonic() + _DRAIN
@@ -211,6 +212,7 @@ def _answer(settings: ServerSettings, listener: socket.socket, tells: int) -> No
             access_log=False,
             server_header=False,
             date_header=False,
+            proxy_headers=False,
             timeout_keep_alive=30,
         )
         _Server(config, tells).run([listener])

@@ -21,7 +21,7 @@ VERBS = frozenset(  # that help texts begin with
     (
         *("add", "allow", "build", "change", "check", "choose", "compare", "compute", "continue"),
         *("count", "draw", "evaluate", "expect", "export", "fail", "find", "finetune", "fit"),
-        *("give", "judge", "keep", "learn", "let", "list", "load", "look", "make"),
+        *("give", "judge", "keep", "learn", "let", "list", "listen", "load", "look", "make"),
         *("measure", "multiply", "pack", "print", "put", "quantise", "read", "refuse", "report"),
         *("run", "save", "set", "show", "split", "take", "train", "use", "weigh"),
         *("work", "write"),

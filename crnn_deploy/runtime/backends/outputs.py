@@ -53,8 +53,7 @@ def in_parts(
 
 def are_probabilities(scores: NDArray[Any]) -> bool:
     """Whether each frame's scores (..., T, classes) are non-negative and sum to one, as softmax has it."""
-    # logits hold negative numbers almost always, so that the first frame is enough to tell
-    if not scores.size or not (scores.reshape(-1, scores.shape[-1])[0] >= 0).all():
+    if not scores.size:
         return False
     sums = scores.sum(axis=-1, dtype=np.float64)
     return bool((scores >= 0).all() and (np.abs(sums - 1) <= _SUM).all())
@@ -68,9 +67,10 @@ def _scores(scores: NDArray[np.float32], manifest: Manifest) -> NDArray[np.float
     """
     if manifest.output != "logits":
         return scores
-    told = [are_probabilities(image) for image in scores]
-    if not any(told):
+    # logits hold negative numbers almost always, so that the first frames are enough to tell
+    if not (scores[:, :1] >= 0).all(axis=(1, 2)).any():
         return scores
+    told = [are_probabilities(image) for image in scores]
     return np.stack(
         [np.log(np.maximum(one, SMALLEST)) if yes else one for one, yes in zip(scores, told, strict=True)]
     )

@@ -62,7 +62,7 @@ class Frames:
     def from_logits(cls, logits: NDArray[np.float32]) -> Frames:
         """Best class and its softmax probability from logits or log-probabilities (N, T, classes)."""
         indices = logits.argmax(axis=2)
-        best = np.take_along_axis(logits, indices[:, :, None], axis=2)
+        best = logits.max(axis=2, keepdims=True)
         total = np.empty(indices.shape, np.float32)
         with np.errstate(invalid="ignore"):  # infinity less infinity: the probability is NaN, and says so
             for row, image in enumerate(logits):  # one at a time: the sum's rounding must not depend on N

@@ -1,0 +1,1 @@
+"""Measurements of servers. Run them from the project's root."""

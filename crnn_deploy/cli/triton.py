@@ -1,0 +1,101 @@
+"""`crnn-deploy triton`: a model repository for NVIDIA Triton Inference Server."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from crnn_deploy.cli.options import FILE, MODEL, batch_option, output_option, refuse_given
+from crnn_deploy.cli.say import say
+
+__all__ = ["triton"]
+
+
+@click.command()
+@click.argument("model", type=MODEL)
+@output_option("REPOSITORY")
+@click.option(
+    "--layout",
+    type=click.Choice(["ensemble", "bls", "python"]),
+    default="ensemble",
+    show_default=True,
+    help="Write an ensemble of a preparing step, the network in Triton's own backend and a decoding step "
+    "(ensemble), one Python model that gives the network batches of one width (bls), or one Python model "
+    "that runs the network itself (python).",
+)
+@click.option(
+    "--name",
+    metavar="NAME",
+    show_default="that of the model's file",
+    help="Give this name to the model that clients ask.",
+)
+@batch_option
+@click.option(
+    "--instances",
+    metavar="N",
+    type=click.IntRange(1, 256),
+    default=1,
+    show_default=True,
+    help="Run each Python model in this many processes.",
+)
+@click.option(
+    "--device",
+    type=click.Choice(["cpu", "cuda"]),
+    default="cpu",
+    show_default=True,
+    help="Run an .onnx file on this device; an .engine file always runs on the GPU.",
+)
+@click.option(
+    "--onnx",
+    metavar="FILE.onnx",
+    type=FILE,
+    help="Take the names of an engine's tensors from the .onnx file that it was built from.",
+)
+@click.option("--replace", is_flag=True, help="Replace a repository that this command wrote before.")
+def triton(
+    model: Path,
+    output: Path,
+    layout: Any,
+    name: str | None,
+    batch: int,
+    instances: int,
+    device: Any,
+    onnx: Path | None,
+    replace: bool,
+) -> None:
+    """Write a model repository for NVIDIA Triton Inference Server.
+
+    MODEL is a shipped model by its name, an .onnx file or an .engine file. REPOSITORY is a new folder with
+    the models, their configurations and a README that says what the server needs and how it is started.
+    Clients send encoded images and get texts, as from crnn-deploy serve. Images of different widths are
+    never padded to run together.
+
+    \b
+    crnn-deploy triton latin -o repository
+    crnn-deploy triton plates.onnx --layout python --instances 4 -o repository
+    crnn-deploy triton plates.engine --onnx plates.onnx --layout bls -o repository
+    """
+    if model.suffix == ".engine":
+        refuse_given(("device",), "is for .onnx files; TensorRT runs an engine on the GPU as built")
+    else:
+        refuse_given(("onnx",), "is for .engine files; an .onnx file says its tensors' names itself")
+
+    from crnn_deploy.triton.repository import write_repository
+
+    written = write_repository(
+        model,
+        output,
+        layout=layout,
+        name=name,
+        batch=batch,
+        instances=instances,
+        device=device,
+        onnx=onnx,
+        replace=replace,
+    )
+    most = written.network.max_batch
+    say(f"{output}: {', '.join(written.models)}; clients ask {written.name}")
+    together = "one image runs at a time" if most == 1 else f"up to {most} images of one width run together"
+    say(f"{together}; {output / 'README.md'} says how to start the server")

@@ -1,0 +1,460 @@
+"""A recogniser behind the port of `crnn-deploy serve`, used as a `Recognizer` is.
+
+>>> from crnn_deploy.client import Client
+>>> text = Client("http://127.0.0.1:8000").read("word.png")
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from itertools import count
+from os import PathLike
+from threading import Event, Lock
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, Self, TypedDict, Unpack, cast, overload
+
+from crnn_deploy.errors import CrnnDeployError, LibraryMissing, ReadFailed, first_line, shortened
+from crnn_deploy.files import parse_json
+from crnn_deploy.runtime.decoding.ctc import Alternative, Char, PlacedChar, Text
+from crnn_deploy.runtime.images.given import Source, is_one
+from crnn_deploy.runtime.images.header import ImageUnreadable
+
+if TYPE_CHECKING:
+    import httpx
+
+    from crnn_deploy.runtime.images.pixels import Pixels
+
+__all__ = [
+    "AddressInvalid",
+    "AnswerInvalid",
+    "Client",
+    "ReadSettings",
+    "ServerBusy",
+    "ServerRefused",
+    "ServerTooSlow",
+    "ServerUnreachable",
+]
+
+_IMAGES_AT_ONCE, _BYTES_AT_ONCE = 32, 2**22  # of a request, of which one image alone may have more bytes
+_IN_FLIGHT = 4  # requests
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 2.0  # seconds, before jitter
+_BUSY = (502, 503, 504)  # what a server or a proxy before it answers when it has no time
+_IDLE = 2.0  # seconds that an unused connection is kept; the server ends it after 5
+_NAME = "image"  # of every image in requests, and so in the server's messages
+_LONGEST_SIDE = 16_383  # pixels of a WebP
+_PNG, _WEBP = (".png", ()), (".webp", (64, 101))  # 64: cv2.IMWRITE_WEBP_QUALITY, beyond 100 lossless
+
+
+class AddressInvalid(CrnnDeployError, ValueError):
+    """What is no address of a server."""
+
+
+class ServerUnreachable(CrnnDeployError, ConnectionError):
+    """No connection to the server, or one that broke off."""
+
+
+class ServerTooSlow(CrnnDeployError, TimeoutError):
+    """A server that does not answer in time."""
+
+
+class ServerRefused(CrnnDeployError, RuntimeError):
+    """A request that the server does not take; its message says why.
+
+    status: of HTTP
+    request_id: under which the server's log has it
+    """
+
+    def __init__(self, address: str, status: int, detail: str, request_id: str | None) -> None:
+        super().__init__(f"{address} answers {status}: {detail}")
+        self._given = address, status, detail, request_id
+        self.status, self.request_id = status, request_id
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), self._given
+
+
+class ServerBusy(ServerRefused):
+    """A server that had no room for the request, however often it was asked."""
+
+
+class AnswerInvalid(CrnnDeployError, ValueError):
+    """An answer that is not one of `crnn-deploy serve`."""
+
+    def __init__(self, address: str, reason: str) -> None:
+        super().__init__(f"{address} does not answer as crnn-deploy serve does ({reason}); check the address")
+        self._given = address, reason
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), self._given
+
+
+class ReadSettings(TypedDict, total=False):
+    """How a server reads the images of a client; what is absent is as the model's manifest says.
+
+    `crnn-deploy infer --help` says what each of them means.
+    """
+
+    decoder: Literal["greedy", "beam"]
+    nbest: int
+    beam_width: int
+    allow: str
+    block: str
+    mask: str
+    pattern: str
+    min_length: int
+    max_length: int
+    hotwords: Sequence[str]
+    boost: float
+    chars: bool  # whether texts have their characters; without it `Text.chars` is empty
+    rotate: Literal["none", "90", "auto", "180"]
+
+
+@dataclass(frozen=True)
+class _Encoded:
+    """An image as it is sent."""
+
+    name: str  # for messages
+    data: bytes
+
+
+_Result = Text | CrnnDeployError
+
+
+class Client:
+    """Reads images by a server; texts and confidences are bitwise those that a Recognizer gives here.
+
+    One exception: a colour array or Pillow image of more than 16,383 pixels a side, where the model's grey is
+    the decoder's own.
+
+    url: of the server, such as http://127.0.0.1:8000
+    token: one of the server's --token-file
+    model: the name under which the server has it; by default its first one
+    timeout: seconds in which a request must be answered, attempts that failed included
+    retries: attempts after the first, where the server is busy (it says for how long) or cannot be reached
+    settings: how images are read
+
+    Many images go in several requests, a few of them at a time. Threads share a client; pickled, it is its
+    address and settings, and the other process makes connections of its own.
+    Raises AddressInvalid, LibraryMissing.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        token: str | None = None,
+        model: str | None = None,
+        timeout: float = 60.0,
+        retries: int = 8,
+        **settings: Unpack[ReadSettings],
+    ) -> None:
+        if unknown := settings.keys() - ReadSettings.__annotations__.keys():
+            known = ", ".join(ReadSettings.__annotations__)
+            raise TypeError(f"there is no setting {sorted(unknown)[0]!r}; there are {known}")
+        if not timeout > 0 or retries < 0:
+            raise ValueError(
+                f"timeout is {timeout} and retries {retries}; they must be above 0 and at least 0"
+            )
+        self._address = _checked(url)
+        self._given = {"token": token, "model": model, "timeout": timeout, "retries": retries, **settings}
+        self._headers = {} if token is None else {"Authorization": f"Bearer {_checked_token(token)}"}
+        self._parameters = tuple(_query({"model": model, **settings}))
+        self._timeout, self._retries = timeout, retries
+        self._http: httpx.Client | None = None
+        self._process = 0  # whose connections these are
+        self._lock = Lock()
+
+    def __reduce__(self) -> tuple[Callable[..., Client], tuple[str, dict[str, Any]]]:
+        return _made, (self._address, self._given)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End its connections; reading makes new ones."""
+        with self._lock:
+            http, self._http = self._http, None
+        if http is not None and self._process == os.getpid():
+            http.close()
+
+    @overload
+    def read(self, images: Source) -> Text: ...  # type: ignore[overload-overlap]  # a text has texts in it
+    @overload
+    def read(self, images: Iterable[Source]) -> list[Text]: ...
+    def read(self, images: Source | Iterable[Source]) -> Text | list[Text]:
+        """Text of an image, or of each of several, in their order, as of `Recognizer.read`.
+
+        Files are sent as they are. What is given as pixels is sent without loss.
+        Raises ImageNotFound, ImageUnreadable or ReadFailed for the first image that cannot be read, and for
+        what is neither one image nor several; ServerUnreachable, ServerTooSlow, ServerBusy, ServerRefused,
+        AnswerInvalid.
+        """
+        if is_one(images):
+            return _text(self.try_read(cast(Source, images)))
+        return [_text(result) for result in self.try_read(cast(Iterable[Source], images))]
+
+    @overload
+    def try_read(self, images: Source) -> Text | CrnnDeployError: ...  # type: ignore[overload-overlap]
+    @overload
+    def try_read(self, images: Iterable[Source]) -> list[Text | CrnnDeployError]: ...
+    def try_read(self, images: Source | Iterable[Source]) -> _Result | list[_Result]:
+        """As `read`, but an image that cannot be read gives its error and the others are read.
+
+        Raises ServerUnreachable, ServerTooSlow, ServerBusy, ServerRefused, AnswerInvalid.
+        """
+        if is_one(images):
+            [result] = self._read([_encoded(cast(Source, images))], Event())
+            return result
+        return self._read_all(cast(Iterable[Source], images))
+
+    def _read_all(self, images: Iterable[Source]) -> list[_Result]:
+        """Results of any number of images, of which those of a few requests are in memory."""
+        results: list[_Result] = []
+        pool, stopped = ThreadPoolExecutor(_IN_FLIGHT), Event()
+        sent: deque[Future[list[_Result]]] = deque()
+        try:
+            for some in _batches(map(_encoded, images)):
+                sent.append(pool.submit(self._read, some, stopped))
+                if len(sent) > _IN_FLIGHT:
+                    results += sent.popleft().result()
+            while sent:
+                results += sent.popleft().result()
+        finally:
+            stopped.set()
+            pool.shutdown(wait=False, cancel_futures=True)
+        return results
+
+    def _read(self, images: Sequence[_Encoded | CrnnDeployError], stopped: Event) -> list[_Result]:
+        """Results of the images of a request; an error in the place of one stands as it is."""
+        good = [image for image in images if isinstance(image, _Encoded)]
+        found = iter(self._ask(good, stopped) if good else ())
+        return [next(found) if isinstance(image, _Encoded) else image for image in images]
+
+    def _ask(self, images: Sequence[_Encoded], stopped: Event) -> list[_Result]:
+        response = self._answer(images, stopped)
+        try:
+            answer = parse_json(response.content)
+        except ValueError as error:
+            answer, reason = None, first_line(error)
+        else:
+            reason = f"status {response.status_code}"
+        results = answer.get("results") if isinstance(answer, dict) else None
+        if response.status_code in (200, 422) and isinstance(results, list):
+            try:
+                return [_result(image, plain) for image, plain in zip(images, results, strict=True)]
+            except (AttributeError, KeyError, TypeError, ValueError) as error:
+                raise AnswerInvalid(self._address, f"{type(error).__name__} in its results") from error
+        detail = answer.get("detail") if isinstance(answer, dict) else None
+        if response.status_code < 400 or not isinstance(detail, str):
+            raise AnswerInvalid(self._address, reason)
+        if response.status_code == 413 and len(images) > 1:
+            half = len(images) // 2
+            return self._ask(images[:half], stopped) + self._ask(images[half:], stopped)
+        if response.status_code == 413:
+            return [ReadFailed(images[0].name, detail)]
+        raise self._refused(ServerRefused, response, detail)
+
+    def _answer(self, images: Sequence[_Encoded], stopped: Event) -> httpx.Response:
+        """What the server answers once it is neither busy nor out of reach.
+
+        Raises ServerUnreachable, ServerTooSlow, ServerBusy, AnswerInvalid.
+        """
+        import httpx
+
+        failure: CrnnDeployError
+        until = time.monotonic() + self._timeout
+        for attempt in count():
+            asked = 0.0  # seconds for which the server wants to be left alone
+            try:
+                response = self._post(images, max(until - time.monotonic(), 0.001))
+            except httpx.TimeoutException:
+                raise ServerTooSlow(f"{self._address} does not answer within {self._timeout:g} s") from None
+            except httpx.TransportError as error:
+                failure = ServerUnreachable(f"{self._address} cannot be reached: {first_line(error)}")
+            except httpx.RequestError as error:
+                raise AnswerInvalid(self._address, first_line(error)) from None
+            else:
+                if response.status_code not in _BUSY:
+                    return response
+                failure = self._refused(ServerBusy, response, _detail(response))
+                asked = _retry_after(response.headers.get("Retry-After", ""))
+            pause = min(_FIRST_PAUSE * 2**attempt, _LONGEST_PAUSE) * random.uniform(0.5, 1)
+            pause = max(pause, asked * random.uniform(1, 1.5))
+            if attempt == self._retries or time.monotonic() + pause > until or stopped.wait(pause):
+                raise failure
+        raise AssertionError
+
+    def _post(self, images: Sequence[_Encoded], timeout: float) -> httpx.Response:
+        url = f"{self._address}/v1/read"
+        body: dict[str, Any]
+        if len(images) == 1:
+            body = {
+                "content": images[0].data,
+                "headers": {**self._headers, "Content-Type": "application/octet-stream"},
+            }
+        else:
+            parts = [("image", (_NAME, image.data, "application/octet-stream")) for image in images]
+            body = {"files": parts, "headers": self._headers}
+        return self._connections().post(url, params=self._parameters, timeout=timeout, **body)
+
+    def _connections(self) -> httpx.Client:
+        import httpx
+
+        with self._lock:
+            if self._http is None or self._process != os.getpid():  # a fork's connections are its parent's
+                limits = httpx.Limits(max_connections=None, keepalive_expiry=_IDLE)
+                self._http, self._process = httpx.Client(limits=limits), os.getpid()
+            return self._http
+
+    def _refused(self, kind: type[ServerRefused], response: httpx.Response, detail: str) -> ServerRefused:
+        return kind(self._address, response.status_code, detail, response.headers.get("X-Request-ID"))
+
+
+def _made(url: str, given: dict[str, Any]) -> Client:
+    return Client(url, **given)
+
+
+def _checked(url: str) -> str:
+    """The address of a server, without a slash at its end. Raises AddressInvalid, LibraryMissing."""
+    try:
+        import httpx
+    except ImportError as error:
+        raise LibraryMissing("crnn_deploy.client", "httpx", "client") from error
+    shown = shortened(repr(url), 200)
+    try:
+        parsed = httpx.URL(url)
+    except (httpx.InvalidURL, TypeError) as error:
+        raise AddressInvalid(f"{shown} is no address: {first_line(error)}") from None
+    if parsed.scheme not in ("http", "https") or not parsed.host or (parsed.port or 0) > 65535:
+        raise AddressInvalid(f"{shown} is no address of a server; give one such as http://127.0.0.1:8000")
+    if parsed.userinfo or parsed.query or parsed.fragment:
+        raise AddressInvalid(
+            "the address of a server has no user, query or fragment; pass token, model and settings by name"
+        )
+    return str(parsed).rstrip("/")
+
+
+def _checked_token(token: str) -> str:
+    if not token or not all("!" <= sign <= "~" for sign in token):
+        raise ValueError(
+            "the token is empty or has characters that no header takes; pass one line of the file"
+        )
+    return token
+
+
+def _query(settings: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for name, value in settings.items():
+        if name == "hotwords":
+            yield from ((name, word) for word in value)
+        elif isinstance(value, bool):
+            yield name, "true" if value else "false"
+        elif value is not None:
+            yield name, str(value)
+
+
+def _encoded(source: Source) -> _Encoded | CrnnDeployError:
+    """An image ready to be sent, or why it is none."""
+    from crnn_deploy.runtime.images.pixels import load_bytes, read_image  # OpenCV, which others need not load
+
+    name = os.fsdecode(source) if isinstance(source, str | PathLike) else f"<{type(source).__name__}>"
+    try:
+        if isinstance(source, bytes | bytearray | memoryview):
+            name, data = "<bytes>", bytes(source)
+        elif isinstance(source, str | PathLike):
+            data = load_bytes(name)
+        else:
+            data = _lossless(read_image(source))
+        if not data:
+            raise ImageUnreadable(name, "empty file")
+    except CrnnDeployError as error:
+        return error
+    return _Encoded(name, data)
+
+
+def _lossless(pixels: Pixels) -> bytes:
+    """Pixels as a file of which a decoder makes the same pixels, and the same grey as of an array.
+
+    Of a coloured PNG, OpenCV lets libpng make the grey, which rounds otherwise; of a WebP it does so itself.
+    """
+    import cv2
+
+    ending, flags = _WEBP if pixels.ndim == 3 and max(pixels.shape) <= _LONGEST_SIDE else _PNG
+    return cv2.imencode(ending, pixels, flags)[1].tobytes()
+
+
+def _batches(
+    images: Iterable[_Encoded | CrnnDeployError],
+) -> Iterator[list[_Encoded | CrnnDeployError]]:
+    """Images that are sent together."""
+    some: list[_Encoded | CrnnDeployError] = []
+    size = 0
+    for image in images:
+        length = len(image.data) if isinstance(image, _Encoded) else 0
+        if some and (len(some) == _IMAGES_AT_ONCE or size + length > _BYTES_AT_ONCE):
+            yield some
+            some, size = [], 0
+        some.append(image)
+        size += length
+    if some:
+        yield some
+
+
+def _result(image: _Encoded, plain: Mapping[str, Any]) -> _Result:
+    """A result of the server's JSON. Raises AttributeError, KeyError, TypeError, ValueError."""
+    if plain["status"] == "error":
+        return _failure(image, plain["error"].removeprefix(f"{_NAME}: "))
+    chars = tuple((PlacedChar if "top" in char else Char)(**char) for char in plain.get("chars", ()))
+    alternatives = tuple(Alternative(**one) for one in plain.get("alternatives", ()))
+    text, confidence = plain["text"], plain["confidence"]
+    if not isinstance(text, str) or not isinstance(confidence, float):
+        raise TypeError("no text")
+    return Text(text, confidence, chars, alternatives, plain.get("rotated"))
+
+
+def _failure(image: _Encoded, reason: str) -> CrnnDeployError:
+    """The error that a Recognizer gives for an image in which a server can read nothing."""
+    from crnn_deploy.runtime.images.pixels import decode_image
+
+    try:
+        decode_image(image.data, image.name)
+    except ImageUnreadable as error:
+        return error
+    return ReadFailed(image.name, reason)
+
+
+def _detail(response: httpx.Response) -> str:
+    """What a busy server or a proxy before it says."""
+    try:
+        answer = parse_json(response.content)
+    except ValueError:
+        answer = None
+    detail = answer.get("detail") if isinstance(answer, dict) else None
+    return detail if isinstance(detail, str) else "it is busy or starts"
+
+
+def _retry_after(value: str) -> float:
+    """Seconds that a header Retry-After asks for: a number of them, or a date (RFC 9110, 10.2.3)."""
+    if value.isascii() and value.isdigit():
+        return float(value[:9])
+    try:
+        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
+    except ValueError:
+        return 0.0
+
+
+def _text(result: _Result) -> Text:
+    if isinstance(result, CrnnDeployError):
+        raise result
+    return result
