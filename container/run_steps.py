@@ -2,12 +2,12 @@
 
     python container/run_steps.py FOLDER [--file Containerfile]
 
-For root on a Linux machine with debootstrap, overlayfs, unshare and nsenter. In FOLDER it makes a root file system of
-Debian as a stand-in for the official Python image, which it does not pull; then it runs FROM, COPY, RUN and the
-rest of the file as they stand there, each stage in an overlay of its own, and starts what ENTRYPOINT and CMD
-say: as USER, as process 1 of namespaces of its own (processes, mounts, network with loopback alone), without
-capabilities, and with a root that cannot be written. It prints what it found and ends with 1 where something
-was not as it should be. Nothing here is timed for a test suite: it takes minutes.
+For root on a Linux machine with debootstrap, overlayfs, unshare and nsenter. In FOLDER it makes a root file
+system of Debian as a stand-in for the official Python image, which it does not pull; then it runs FROM, COPY,
+RUN and the rest of the file as they stand there, each stage in an overlay of its own, and starts what
+ENTRYPOINT and CMD say: as USER, as process 1 of namespaces of its own (processes, mounts, network with
+loopback alone), without capabilities, and with a root that cannot be written. It prints what it found and ends
+with 1 where something was not as it should be. It takes minutes and is no part of the tests.
 
 Not emulated: the engine itself, its seccomp profile and user namespaces, limits of memory and CPU, published
 ports, volumes, and the base image's own Python, in whose place Debian's of the same version stands.
@@ -287,7 +287,9 @@ def examine(root: Path, image: Image, work: Path, found: Findings, picture: byte
     container = Container(root, image, image.command, work / "server.log")
     try:
         ready = container.wait_ready()
-        found.check("the command of the image gets ready", ready, f"{time.monotonic() - container.began:.2f} s")
+        found.check(
+            "the command of the image gets ready", ready, f"{time.monotonic() - container.began:.2f} s"
+        )
         if not ready:
             return found.say(container.said())
         found.say(next(line for line in container.said().splitlines() if "ready:" in line))
@@ -306,10 +308,14 @@ def examine(root: Path, image: Image, work: Path, found: Findings, picture: byte
         health = container.execute(image.health)
         found.check("HEALTHCHECK succeeds", health.returncode == 0, health.stderr.decode()[-200:])
         status, kind, body = container.read(picture)
-        found.check("without a token a request is refused", (status, kind) == (401, "application/problem+json"))
+        found.check(
+            "without a token a request is refused", (status, kind) == (401, "application/problem+json")
+        )
         status, _, body = container.read(picture, TOKEN)
         texts = [result["text"] for result in body.get("results", [])]  # type: ignore[attr-defined]
-        found.check("an image is read as by infer", (status, texts) == (200, [as_infer]), f"{status}: {texts}")
+        found.check(
+            "an image is read as by infer", (status, texts) == (200, [as_infer]), f"{status}: {texts}"
+        )
         cached = container.execute(["sh", "-c", "ls /tmp/crnn-deploy-v1"]).stdout.decode().split()
         found.check("the optimised graph is kept in /tmp", any(name.endswith(".onnx") for name in cached))
         container.execute(ORPHAN)
@@ -327,7 +333,9 @@ def examine(root: Path, image: Image, work: Path, found: Findings, picture: byte
                 time.sleep(0.5)
                 alive = container.processes()
             status, _, body = container.read(picture, TOKEN)
-            found.check("a worker that was killed is replaced", status == 200 and len(alive) == len(processes))
+            found.check(
+                "a worker that was killed is replaced", status == 200 and len(alive) == len(processes)
+            )
             zombies = [pid for pid, one in alive.items() if one["State"].startswith("Z")]
             found.check("and its zombie is reaped", not zombies)
         health = container.execute(image.health)
