@@ -18,7 +18,7 @@ from itertools import count
 from os import PathLike
 from threading import Event, Lock
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self, TypedDict, Unpack, cast, overload
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self, TypedDict, Unpack, cast, overload
 
 from crnn_deploy.errors import CrnnDeployError, LibraryMissing, ReadFailed, first_line, shortened
 from crnn_deploy.files import parse_json
@@ -122,6 +122,14 @@ class _Encoded:
 
     name: str  # for messages
     data: bytes
+
+
+class _Answer(NamedTuple):
+    """What a server answers."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
 
 
 _Result = Text | CrnnDeployError
@@ -245,28 +253,26 @@ class Client:
     def _ask(self, images: Sequence[_Encoded], stopped: Event) -> list[_Result]:
         response = self._answer(images, stopped)
         try:
-            answer = parse_json(response.content)
+            answer, reason = parse_json(response.body), f"status {response.status}"
         except ValueError as error:
             answer, reason = None, first_line(error)
-        else:
-            reason = f"status {response.status_code}"
         results = answer.get("results") if isinstance(answer, dict) else None
-        if response.status_code in (200, 422) and isinstance(results, list):
+        if response.status in (200, 422) and isinstance(results, list):
             try:
                 return [_result(image, plain) for image, plain in zip(images, results, strict=True)]
             except (AttributeError, KeyError, TypeError, ValueError) as error:
                 raise AnswerInvalid(self._address, f"{type(error).__name__} in its results") from error
         detail = answer.get("detail") if isinstance(answer, dict) else None
-        if response.status_code < 400 or not isinstance(detail, str):
+        if response.status < 400 or not isinstance(detail, str):
             raise AnswerInvalid(self._address, reason)
-        if response.status_code == 413 and len(images) > 1:
+        if response.status == 413 and len(images) > 1:
             half = len(images) // 2
             return self._ask(images[:half], stopped) + self._ask(images[half:], stopped)
-        if response.status_code == 413:
+        if response.status == 413:
             return [ReadFailed(images[0].name, detail)]
         raise self._refused(ServerRefused, response, detail)
 
-    def _answer(self, images: Sequence[_Encoded], stopped: Event) -> httpx.Response:
+    def _answer(self, images: Sequence[_Encoded], stopped: Event) -> _Answer:
         """What the server answers once it is neither busy nor out of reach.
 
         Raises ServerUnreachable, ServerTooSlow, ServerBusy, AnswerInvalid.
@@ -278,15 +284,15 @@ class Client:
         for attempt in count():
             asked = 0.0  # seconds for which the server wants to be left alone
             try:
-                response = self._post(images, max(until - time.monotonic(), 0.001))
-            except httpx.TimeoutException:
+                response = self._post(images, until)
+            except (httpx.TimeoutException, TimeoutError):
                 raise ServerTooSlow(f"{self._address} does not answer within {self._timeout:g} s") from None
             except httpx.TransportError as error:
                 failure = ServerUnreachable(f"{self._address} cannot be reached: {first_line(error)}")
             except httpx.RequestError as error:
                 raise AnswerInvalid(self._address, first_line(error)) from None
             else:
-                if response.status_code not in _BUSY:
+                if response.status not in _BUSY:
                     return response
                 failure = self._refused(ServerBusy, response, _detail(response))
                 asked = _retry_after(response.headers.get("Retry-After", ""))
@@ -296,18 +302,28 @@ class Client:
                 raise failure
         raise AssertionError
 
-    def _post(self, images: Sequence[_Encoded], timeout: float) -> httpx.Response:
+    def _post(self, images: Sequence[_Encoded], until: float) -> _Answer:
+        """Raises TimeoutError and what httpx raises."""
         url = f"{self._address}/v1/read"
+        kind = "application/octet-stream"
         body: dict[str, Any]
         if len(images) == 1:
-            body = {
-                "content": images[0].data,
-                "headers": {**self._headers, "Content-Type": "application/octet-stream"},
-            }
+            body = {"content": images[0].data, "headers": {**self._headers, "Content-Type": kind}}
         else:
-            parts = [("image", (_NAME, image.data, "application/octet-stream")) for image in images]
+            parts = [("image", (_NAME, image.data, kind)) for image in images]
             body = {"files": parts, "headers": self._headers}
-        return self._connections().post(url, params=self._parameters, timeout=timeout, **body)
+        timeout = max(
+            until - time.monotonic(), 0.001
+        )  # of each wait for the network, of which there are many
+        with self._connections().stream(
+            "POST", url, params=self._parameters, timeout=timeout, **body
+        ) as response:
+            chunks = []
+            for chunk in response.iter_bytes():
+                chunks.append(chunk)
+                if time.monotonic() > until:
+                    raise TimeoutError
+        return _Answer(response.status_code, response.headers, b"".join(chunks))
 
     def _connections(self) -> httpx.Client:
         import httpx
@@ -318,8 +334,8 @@ class Client:
                 self._http, self._process = httpx.Client(limits=limits), os.getpid()
             return self._http
 
-    def _refused(self, kind: type[ServerRefused], response: httpx.Response, detail: str) -> ServerRefused:
-        return kind(self._address, response.status_code, detail, response.headers.get("X-Request-ID"))
+    def _refused(self, kind: type[ServerRefused], response: _Answer, detail: str) -> ServerRefused:
+        return kind(self._address, response.status, detail, response.headers.get("X-Request-ID"))
 
 
 def _made(url: str, given: dict[str, Any]) -> Client:
@@ -434,10 +450,10 @@ def _failure(image: _Encoded, reason: str) -> CrnnDeployError:
     return ReadFailed(image.name, reason)
 
 
-def _detail(response: httpx.Response) -> str:
+def _detail(response: _Answer) -> str:
     """What a busy server or a proxy before it says."""
     try:
-        answer = parse_json(response.content)
+        answer = parse_json(response.body)
     except ValueError:
         answer = None
     detail = answer.get("detail") if isinstance(answer, dict) else None

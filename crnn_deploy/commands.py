@@ -89,7 +89,7 @@ LIBRARIES = {
     "python-multipart": Library("python_multipart", ("python-multipart",), ("serve",)),
     "Prometheus client": Library("prometheus_client", ("prometheus_client",), ("serve",)),
     "HTTPX": Library("httpx", ("httpx",), ("client",)),
-    "tritonclient": Library("tritonclient.grpc", ("tritonclient[grpc]",), ("triton",)),
+    "Triton client": Library("tritonclient.grpc", ("tritonclient",), ("triton",)),
 }
 DRIVER = "NVIDIA driver"  # named among needs, and no library of Python
 
@@ -209,8 +209,7 @@ COMMANDS = {
     ),
     "triton": Command(
         "crnn_deploy.cli.triton:triton",
-        (*_BASE, *_all("tritonclient")),
-        (_OF_ONNX, Use("of .engine files", _RUN)),
+        (*_BASE, *_RUN, *_all("Triton client")),
     ),
     "lm train": Command("crnn_deploy.cli.lm:lm", _all("NumPy")),
     "doctor": Command(

@@ -72,6 +72,7 @@ LINES = {
     "calibrate-confidence|of an LMDB": "calibrate-confidence latin.onnx packed.lmdb -o {out}/c.onnx",
     "calibrate-confidence|with --html": "calibrate-confidence latin.onnx labels.txt "
     "-o {out}/c.onnx --html {out}/c.html",
+    "triton": "triton tiny.onnx -o {out}/repository",
     "lm train": "lm train lines.txt -o {out}/lines.arpa",
     "doctor|with --model": "doctor --model tiny.onnx",
     "train": "train --config train.yaml --set out={out}/run",

@@ -30,6 +30,11 @@ ROOMS: dict[str, str] = {
         "decoding_rule errors files manifest models process runtime.backends runtime.decoding runtime.images"
     ),
     "client": "errors files runtime.decoding runtime.images",
+    "triton": "errors files manifest runtime runtime.backends runtime.decoding",
+    "serving": (
+        "decoding_rule errors files manifest models process runtime runtime.backends runtime.decoding "
+        "runtime.images"
+    ),
     "doctor": "commands errors runtime.backends",
     "graph": "errors files manifest runtime.backends",
     "datasets": "errors files manifest process recipes runtime.decoding runtime.images",
@@ -63,7 +68,7 @@ ROOMS: dict[str, str] = {
     "cli": (
         "commands datasets decoding_rule doctor engine errors evaluation export export.foreign files graph "
         "inspection manifest models parity process quantization recipes runtime runtime.backends "
-        "runtime.decoding runtime.images synthesis training"
+        "runtime.decoding runtime.images serving synthesis training triton"
     ),
     "": "cli datasets errors evaluation manifest process runtime runtime.decoding",
 }
@@ -84,7 +89,12 @@ LIBRARIES = {
     "PIL": ("synthesis/", "training/preview.py"),
     "fontTools": ("synthesis/fonts.py", "synthesis/font_pack.py"),
     "wordfreq": ("synthesis/lexicon.py", "synthesis/chinese_words.py"),
-    "pydantic": ("training/config.py",),
+    "pydantic": ("training/config.py", "serving/"),
+    "fastapi": ("serving/",),
+    "starlette": ("serving/",),
+    "uvicorn": ("serving/",),
+    "python_multipart": ("serving/bodies.py",),
+    "prometheus_client": ("serving/metrics.py",),
     "yaml": ("training/config.py", "recipes/alphabets.py", "recipes/tables.py"),
     "rich": ("training/journal.py",),
     "numba": ("runtime/decoding/compiled.py",),
@@ -98,6 +108,9 @@ LIBRARIES = {
     "ml_dtypes": ("graph/", "engine/"),
     "click": ("cli/",),
     "httpx": ("client.py",),
+    "tritonclient": ("triton/config.py",),
+    "google": ("triton/config.py",),
+    "triton_python_backend_utils": ("triton/steps/",),
 }
 
 # importing a module of these rooms must not import these libraries, neither itself nor through others
@@ -113,10 +126,20 @@ HEAVY = {
             "engine",
             "doctor",
             "inspection",
+            "triton",
         ),
         *("quantization.calibrate", "quantization.quantize", "export.foreign"),
     ),
-    ("onnx",): ("recipes", "runtime", "datasets", "evaluation", "parity.verify", "doctor", "inspection"),
+    ("onnx",): (
+        "recipes",
+        "runtime",
+        "datasets",
+        "evaluation",
+        "parity.verify",
+        "doctor",
+        "inspection",
+        "triton",
+    ),
 }
 
 FILES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))

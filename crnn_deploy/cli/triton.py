@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from crnn_deploy.cli.options import FILE, MODEL, batch_option, output_option, refuse_given
+from crnn_deploy.cli.options import FILE, MODEL, batch_option, device_option, output_option, refuse_given
 from crnn_deploy.cli.say import say
 
 __all__ = ["triton"]
@@ -40,20 +40,14 @@ __all__ = ["triton"]
     show_default=True,
     help="Run each Python model in this many processes.",
 )
-@click.option(
-    "--device",
-    type=click.Choice(["cpu", "cuda"]),
-    default="cpu",
-    show_default=True,
-    help="Run an .onnx file on this device; an .engine file always runs on the GPU.",
-)
+@device_option
 @click.option(
     "--onnx",
     metavar="FILE.onnx",
     type=FILE,
     help="Take the names of an engine's tensors from the .onnx file that it was built from.",
 )
-@click.option("--replace", is_flag=True, help="Replace a repository that this command wrote before.")
+@click.option("--replace", is_flag=True, help="Write over a repository that this command wrote before.")
 def triton(
     model: Path,
     output: Path,
@@ -65,12 +59,12 @@ def triton(
     onnx: Path | None,
     replace: bool,
 ) -> None:
-    """Write a model repository for NVIDIA Triton Inference Server.
+    """Write a model repository for Triton.
 
     MODEL is a shipped model by its name, an .onnx file or an .engine file. REPOSITORY is a new folder with
     the models, their configurations and a README that says what the server needs and how it is started.
-    Clients send encoded images and get texts, as from crnn-deploy serve. Images of different widths are
-    never padded to run together.
+    Clients of that server (NVIDIA Triton Inference Server) send encoded images and get texts, as from
+    crnn-deploy serve. Images of different widths are never padded to run together.
 
     \b
     crnn-deploy triton latin -o repository

@@ -15,7 +15,7 @@ from crnn_deploy.runtime.decoding.ctc import Text
 from crnn_deploy.runtime.pipeline import failure, read_each
 from crnn_deploy.runtime.recognizer import Prepared, Recognizer
 
-__all__ = ["Image", "QueueFull", "QueueWatch", "ReadQueue", "Reading"]
+__all__ = ["CallResults", "Image", "QueueFull", "QueueWatch", "ReadQueue"]
 
 _MOST_COLUMNS = 2**16  # of prepared images that wait for others, 8 MiB of grey 32-pixel lines
 
@@ -46,7 +46,7 @@ class QueueWatch(Protocol):
 
 
 @dataclass(frozen=True)
-class Reading:
+class CallResults:
     """What became of the images of one call."""
 
     results: Sequence[Text | CrnnDeployError]  # in the order of the images
@@ -54,12 +54,12 @@ class Reading:
 
 
 @dataclass
-class _Call:
+class _Handover:
     """Images that were given together."""
 
     recognizer: Recognizer
     images: Sequence[Image]
-    done: Callable[[Reading], object]
+    done: Callable[[CallResults], object]
     since: float
     left: int
     results: dict[int, Text | CrnnDeployError] = field(default_factory=dict)
@@ -70,7 +70,7 @@ class _Call:
 class _Waiting:
     """A prepared image that waits for others of its width."""
 
-    call: _Call
+    call: _Handover
     at: int  # its place in the call
     prepared: Prepared
 
@@ -89,7 +89,7 @@ class ReadQueue:
 
     def __init__(self, *, size: int, batch: int, max_wait: float, watch: QueueWatch) -> None:
         self._size, self._batch, self._max_wait, self._watch = size, batch, max_wait, watch
-        self._given: SimpleQueue[tuple[_Call, int] | None] = SimpleQueue()
+        self._given: SimpleQueue[tuple[_Handover, int] | None] = SimpleQueue()
         self._groups: dict[Recognizer, Groups[_Waiting]] = {}  # only those in which something waits
         self._count, self._lock = 0, threading.Lock()
         self._thread = threading.Thread(target=self._work, name="read queue")
@@ -105,7 +105,7 @@ class ReadQueue:
         return self._count
 
     def submit(
-        self, recognizer: Recognizer, images: Sequence[Image], done: Callable[[Reading], object]
+        self, recognizer: Recognizer, images: Sequence[Image], done: Callable[[CallResults], object]
     ) -> None:
         """Hand images over; `done` is called in the queue's thread once all of them are read.
 
@@ -115,7 +115,7 @@ class ReadQueue:
             if self._count + len(images) > self._size:
                 raise QueueFull(len(images), self._count, self._size)
             self._count += len(images)
-        call = _Call(recognizer, images, done, time.perf_counter(), len(images))
+        call = _Handover(recognizer, images, done, time.perf_counter(), len(images))
         for at in range(len(images)):
             self._given.put((call, at))
 
@@ -135,7 +135,7 @@ class ReadQueue:
             else:
                 self._prepare(*one)
 
-    def _prepare(self, call: _Call, at: int) -> None:
+    def _prepare(self, call: _Handover, at: int) -> None:
         begun = time.perf_counter()
         name, data = call.images[at]
         try:
@@ -171,10 +171,10 @@ class ReadQueue:
         for one, text in zip(batch, texts, strict=True):
             self._finish(one.call, one.at, text)
 
-    def _finish(self, call: _Call, at: int, result: Text | CrnnDeployError) -> None:
+    def _finish(self, call: _Handover, at: int, result: Text | CrnnDeployError) -> None:
         with self._lock:
             self._count -= 1
         call.results[at] = result
         call.left -= 1
         if not call.left:
-            call.done(Reading([call.results[place] for place in range(len(call.images))], call.queued))
+            call.done(CallResults([call.results[place] for place in range(len(call.images))], call.queued))

@@ -56,6 +56,8 @@ class Connection(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._end()
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.scope["state"]["gone"] = True  # for the access log
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:

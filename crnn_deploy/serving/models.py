@@ -115,7 +115,7 @@ class ServedModel:
 
 
 @dataclass
-class _Seen:
+class _LastLook:
     """A model's file as it was looked at last."""
 
     signature: Signature
@@ -133,7 +133,7 @@ class Models:
             if name in self._models:
                 raise NameTwice(name)
             self._models[name] = ServedModel(name, path, settings)
-        self._seen = {name: _Seen(model.signature) for name, model in self._models.items()}
+        self._seen = {name: _LastLook(model.signature) for name, model in self._models.items()}
 
     def __iter__(self) -> Iterator[ServedModel]:
         return iter(self._models.values())

@@ -13,7 +13,7 @@ from starlette.datastructures import QueryParams
 
 from crnn_deploy.errors import CrnnDeployError
 from crnn_deploy.runtime.decoding.ctc import Text
-from crnn_deploy.runtime.queue import Image, QueueFull, Reading
+from crnn_deploy.runtime.queue import CallResults, Image, QueueFull
 from crnn_deploy.runtime.recognizer import Recognizer
 from crnn_deploy.runtime.records import Jsonl, Record
 from crnn_deploy.serving.bodies import BadImage, Given, images_in
@@ -71,7 +71,7 @@ async def read_images(
     Raises Problem where the queue has no room, or never will have.
     """
     good: list[Image] = [image for image in images if not isinstance(image, BadImage)]
-    reading = Reading((), 0.0)
+    reading = CallResults((), 0.0)
     if good:
         with model.in_use():
             recognizer = await model.recognizer(options)
@@ -87,11 +87,11 @@ async def read_images(
     return records, reading.queued
 
 
-async def _queued(state: ServerState, recognizer: Recognizer, images: Sequence[Image]) -> Reading:
+async def _queued(state: ServerState, recognizer: Recognizer, images: Sequence[Image]) -> CallResults:
     loop = asyncio.get_running_loop()
-    answered: asyncio.Future[Reading] = loop.create_future()
+    answered: asyncio.Future[CallResults] = loop.create_future()
 
-    def settle(reading: Reading) -> None:
+    def settle(reading: CallResults) -> None:
         if not answered.done():  # the client may have gone
             answered.set_result(reading)
 

@@ -72,7 +72,7 @@ def _listening(host: str, port: int) -> socket.socket:
     return listener
 
 
-class _Worker:
+class _WorkerProcess:
     """A process that answers, as the watching one knows it."""
 
     def __init__(self, pid: int, told: int) -> None:
@@ -86,7 +86,7 @@ class _Workers:
 
     def __init__(self, settings: ServerSettings, listener: socket.socket) -> None:
         self._settings, self._listener = settings, listener
-        self._workers: dict[int, _Worker] = {}
+        self._workers: dict[int, _WorkerProcess] = {}
         self._next_start = 0.0  # time before which no worker is started
 
     def watch(self, ready: Callable[[], None]) -> None:
@@ -115,7 +115,7 @@ class _Workers:
             os.close(told)
             _answer(self._settings, self._listener, tells)
         os.close(tells)
-        self._workers[pid] = _Worker(pid, told)
+        self._workers[pid] = _WorkerProcess(pid, told)
 
     def _hear(self) -> None:
         """Wait a moment for what workers say. Raises ServerFailed where one cannot begin."""
@@ -145,7 +145,7 @@ class _Workers:
             if time.monotonic() - worker.since < _SOON:
                 self._next_start = time.monotonic() + _SOON
 
-    def _forget(self, pid: int) -> _Worker:
+    def _forget(self, pid: int) -> _WorkerProcess:
         worker = self._workers.pop(pid)
         os.close(worker.told)
         worker_ended(pid)

@@ -49,7 +49,11 @@ def python_model(
     parameters: Mapping[str, str],
     instances: int,
 ) -> Any:
-    """A model of the Python backend, in so many processes, that takes one request at a time."""
+    """A model of the Python backend, in so many processes, that takes one request at a time.
+
+    It has no dynamic batcher, and so no bound of its own on what waits: with one, release 24.10 leaves
+    requests to a model of max_batch_size 0 waiting for up to half a second.
+    """
     return _model(
         name,
         inputs,

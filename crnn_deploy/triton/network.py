@@ -97,7 +97,7 @@ _KINDS |= {"tensor(float16)": "TYPE_FP16"}
 
 
 def _tensors(onnx: Path) -> list[Tensor]:
-    """A graph's only input and its outputs. Raises ModelUnreadable."""
+    """A graph's only input and its outputs. Raises ModelUnreadable, NotForTriton."""
     from crnn_deploy.runtime.backends.onnx_file import check_self_contained
     from crnn_deploy.runtime.backends.ort import open_session
 

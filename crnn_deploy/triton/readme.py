@@ -95,6 +95,7 @@ their metadata ask for NumPy 2, and their code runs with 1.26.
   sizes and times. Triton does none of that for HTTP.
 - The restricted interfaces answer only to a request with the header `admin-key: SECRET`; make that a long
   random text. Shared memory and logging would let a client reach the machine.
+- Triton queues requests without a bound, so let the proxy bound how many are in flight.
 - `--http-max-input-size` bounds a request (24.10 does not have it; there the proxy must).
 - Give the folder and the process to a user who may read it and nothing else.
 

@@ -73,7 +73,7 @@ class Written:
 
 
 @dataclass(frozen=True)
-class _Model:
+class _StoredModel:
     """A model of the repository."""
 
     config: Any  # pb.ModelConfig
@@ -150,7 +150,7 @@ class _Described:
 
 def _models(
     layout: Layout, name: str, network: ServedNetwork, instances: int, device: Device
-) -> list[_Model]:
+) -> list[_StoredModel]:
     if layout == "python":
         parameters = {"file": network.file.name, "batch": str(network.max_batch), "device": device}
         copies = {network.file.name: network.file}
@@ -158,10 +158,10 @@ def _models(
             sidecar = sidecar_of(network.file)
             copies[sidecar.name] = sidecar
         config = python_model(name, [IMAGE], RESULTS, parameters, instances)
-        return [_Model(config, _step("read"), copies)]
+        return [_StoredModel(config, _step("read"), copies)]
     served = network_model(f"{name}_network", network, device)
     file = "model.plan" if network.backend == "tensorrt" else "model.onnx"
-    models = [_Model(served, copies={file: network.file})]
+    models = [_StoredModel(served, copies={file: network.file})]
     parameters = {
         "batch": str(network.max_batch),
         "network": served.name,
@@ -171,7 +171,7 @@ def _models(
     manifest = {"manifest.json": network.manifest.to_json()}
     if layout == "bls":
         config = python_model(name, [IMAGE], RESULTS, parameters, instances)
-        return [_Model(config, _step("front") | manifest), *models]
+        return [_StoredModel(config, _step("front") | manifest), *models]
     pixels = Tensor("pixels", "TYPE_FP32", (1, *network.input.dims))
     width = Tensor("width", "TYPE_INT32", (1,))
     said = [Tensor(OWN + one.name, one.kind, (-1, *one.dims)) for one in network.outputs]
@@ -185,10 +185,10 @@ def _models(
         (decode, {one.name: one.name for one in (IMAGE, width, *said)}, results),
     ]
     return [
-        _Model(ensemble_model(name, steps)),
-        _Model(prepare, _step("prepare") | manifest),
+        _StoredModel(ensemble_model(name, steps)),
+        _StoredModel(prepare, _step("prepare") | manifest),
         *models,
-        _Model(decode, _step("decode") | manifest),
+        _StoredModel(decode, _step("decode") | manifest),
     ]
 
 
@@ -196,7 +196,7 @@ def _step(name: str) -> dict[str, str]:
     """The program of a Python model, which is the toolkit's."""
     return {
         "model.py": '"""A step of crnn-deploy, which the server\'s Python must have."""\n\n'
-        f"from crnn_deploy.triton.steps.{name} import TritonPythonModel\n\n"
+        f"from crnn_deploy.triton.steps.{name} import {name.capitalize()}Step as TritonPythonModel\n\n"
         '__all__ = ["TritonPythonModel"]\n'
     }
 

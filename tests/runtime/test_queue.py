@@ -17,7 +17,7 @@ pytest.importorskip("onnxruntime")
 
 from crnn_deploy.errors import CrnnDeployError, ReadFailed
 from crnn_deploy.runtime.decoding.ctc import Text
-from crnn_deploy.runtime.queue import QueueFull, Reading, ReadQueue
+from crnn_deploy.runtime.queue import CallResults, QueueFull, ReadQueue
 from crnn_deploy.runtime.recognizer import Recognizer
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples" / "images").glob("*.png"))
@@ -53,11 +53,11 @@ def queue(watch: Watch) -> Iterator[ReadQueue]:
     made.close()
 
 
-def read(queue: ReadQueue, recognizer: Recognizer, *images: tuple[str, bytes]) -> Reading:
+def read(queue: ReadQueue, recognizer: Recognizer, *images: tuple[str, bytes]) -> CallResults:
     """The reading of one call."""
     done, found = threading.Event(), []
 
-    def take(reading: Reading) -> None:
+    def take(reading: CallResults) -> None:
         found.append(reading)
         done.set()
 
@@ -148,9 +148,9 @@ class StandIn:
         return [Text(one.data.decode(), 1.0, ()) for one in images]
 
 
-def submit(queue: ReadQueue, reader: StandIn, *images: bytes) -> list[Reading]:
+def submit(queue: ReadQueue, reader: StandIn, *images: bytes) -> list[CallResults]:
     """A call; its reading comes into the list."""
-    found: list[Reading] = []
+    found: list[CallResults] = []
     queue.submit(cast(Recognizer, reader), [(repr(one), one) for one in images], found.append)
     return found
 

@@ -12,7 +12,7 @@ import httpx
 import numpy as np
 import pytest
 import tritonclient.http as triton
-from serving_process import Server, serving
+from served import Served
 from tritonclient.utils import InferenceServerException
 
 from crnn_deploy import CrnnDeployError, Recognizer, __version__
@@ -24,13 +24,15 @@ FILES = [path.read_bytes() for path in IMAGES]
 
 
 @pytest.fixture(scope="module")
-def own() -> Iterator[Server]:
-    with serving("--max-request-images", "40", "--max-bytes", "1000000") as server:
-        yield server
+def own() -> Iterator[Served]:
+    pytest.importorskip("fastapi")
+    served = Served("--max-request-images", "40", "--max-bytes", "1000000", "--workers", "1")
+    yield served
+    assert served.stop() == 0, served.lines
 
 
 @pytest.fixture(scope="module")
-def client(own: Server) -> Iterator[Any]:
+def client(own: Served) -> Iterator[Any]:
     with triton.InferenceServerClient(own.url.removeprefix("http://"), concurrency=8) as client:
         yield client
 
@@ -164,7 +166,7 @@ def test_an_answer_may_be_asked_for_compressed(client: Any, expected: list[tuple
     assert texts(result) == expected
 
 
-def test_what_is_no_request_gets_an_error_of_this_protocol(own: Server) -> None:
+def test_what_is_no_request_gets_an_error_of_this_protocol(own: Served) -> None:
     with httpx.Client(base_url=own.url) as http:
         infer = "/v2/models/latin/infer"
         for method, path, body, status in (
@@ -186,7 +188,7 @@ def test_what_is_no_request_gets_an_error_of_this_protocol(own: Server) -> None:
             assert key == "error" and line and "\n" not in line
 
 
-def test_an_image_is_read_once_however_the_request_is_written(own: Server) -> None:
+def test_an_image_is_read_once_however_the_request_is_written(own: Served) -> None:
     data = base64.b64encode(FILES[0]).decode()
     tensor = {"name": "image", "shape": [1], "datatype": "BYTES", "data": [data]}
     plain = httpx.post(f"{own.url}/v2/models/latin/infer", content=json.dumps({"inputs": [tensor]}))

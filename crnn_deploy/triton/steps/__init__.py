@@ -1,1 +1,1 @@
-"""What runs inside Triton's Python backend: each module holds one step's `TritonPythonModel`."""
+"""What runs inside Triton's Python backend: each module but the shared ones holds a step's model."""

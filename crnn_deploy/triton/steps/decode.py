@@ -13,56 +13,54 @@ import numpy as np
 import triton_python_backend_utils as triton
 
 from crnn_deploy.errors import CrnnDeployError
-from crnn_deploy.runtime.decoding.ctc import Frames, Text
+from crnn_deploy.runtime.decoding.ctc import Text
 from crnn_deploy.runtime.recognizer import Prepared, Recognizer
 from crnn_deploy.runtime.second_reading import sureness
 from crnn_deploy.triton.steps.network import TritonNetwork
-from crnn_deploy.triton.steps.tensors import error_response, failure, images_of, response_of, setting
+from crnn_deploy.triton.steps.reading import RequestReader
+from crnn_deploy.triton.steps.tensors import FINAL, NAME, error_response, response_of, setting
 
-__all__ = ["TritonPythonModel"]
+__all__ = ["DecodeStep"]
+
+# of an image, its name for messages; where characters stand is not told, so its width is not needed
+_IMAGE = Prepared(np.empty((0, 0, 0), np.float32), NAME, 0.0, 0)
 
 
-class TritonPythonModel:
+class DecodeStep:
     """As Triton's Python backend wants it."""
 
     def initialize(self, args: dict[str, str]) -> None:
         """args: as `TritonNetwork` has them."""
-        self._network = TritonNetwork(args)
-        self._recognizer = Recognizer(self._network, batch=int(setting(args, "batch")))
+        self._network, batch = TritonNetwork(args), int(setting(args, "batch"))
+        self._recognizer = Recognizer(self._network, batch=batch)
+        self._reader = RequestReader(self._recognizer, batch)
 
-    def execute(self, requests: Sequence[Any]) -> list[Any]:
-        return [self._respond(request) for request in requests]
+    def execute(self, requests: Sequence[Any]) -> None:
+        for request in requests:
+            send = request.get_response_sender().send
+            try:
+                results = self._decoded(request)
+            except Exception as error:
+                send(error_response(error), flags=FINAL)
+                continue
+            if results is None:
+                self._reader.take(request)
+            else:
+                send(response_of(results), flags=FINAL)
 
-    def _respond(self, request: Any) -> Any:
-        try:
-            return response_of(self._results(request))
-        except Exception as error:
-            return error_response(error)
-
-    def _results(self, request: Any) -> list[Text | CrnnDeployError]:
+    def _decoded(self, request: Any) -> list[Text | CrnnDeployError] | None:
+        """What the network's output says, unless the images themselves must be read."""
         [width] = triton.get_input_tensor_by_name(request, "width").as_numpy().tolist()
-        if width:
-            outputs = [
-                triton.get_input_tensor_by_name(request, f"network_{name}") for name in self._network.outputs
-            ]
-            frames = self._network.frames(outputs, width)
-            if not self._unsure(frames):
-                return self._recognizer.read_frames(frames, [_NAMELESS])
-        return self._read(images_of(request))
-
-    def _read(self, images: list[bytes]) -> list[Text | CrnnDeployError]:
-        try:
-            return self._recognizer.try_read(images)
-        except Exception as error:
-            if len(images) == 1:
-                return [failure(error)]
-        return [result for image in images for result in self._read([image])]  # the others are not to blame
-
-    def _unsure(self, frames: Frames) -> bool:
-        """Whether the image may be read a second time, with its contrast stretched."""
+        if not width:
+            return None
+        names = [f"network_{name}" for name in self._network.outputs]
+        outputs = [triton.get_input_tensor_by_name(request, name) for name in names]
+        frames = self._network.frames(outputs, width)
         manifest = self._recognizer.manifest
-        return manifest.contrast is not None and sureness(frames, manifest.blank) < manifest.contrast.below
+        # an image that is read unsurely may be read a second time, with its contrast stretched
+        if manifest.contrast and sureness(frames, manifest.blank) < manifest.contrast.below:
+            return None
+        return self._recognizer.read_frames(frames, [_IMAGE])
 
-
-# where characters stand is not told, so the image's own width is not needed
-_NAMELESS = Prepared(np.empty((0, 0, 0), np.float32), "<bytes>", 0.0, 0)
+    def finalize(self) -> None:
+        self._reader.close()

@@ -7,22 +7,23 @@ from typing import Any
 
 from crnn_deploy.runtime.recognizer import Recognizer
 from crnn_deploy.triton.steps.network import TritonNetwork
-from crnn_deploy.triton.steps.reading import ReadingThread
+from crnn_deploy.triton.steps.reading import RequestReader
 from crnn_deploy.triton.steps.tensors import setting
 
-__all__ = ["TritonPythonModel"]
+__all__ = ["FrontStep"]
 
 
-class TritonPythonModel:
+class FrontStep:
     """As Triton's Python backend wants it."""
 
     def initialize(self, args: dict[str, str]) -> None:
         """args: as `TritonNetwork` has them."""
         batch = int(setting(args, "batch"))
-        self._thread = ReadingThread(Recognizer(TritonNetwork(args), batch=batch), batch)
+        self._reader = RequestReader(Recognizer(TritonNetwork(args), batch=batch), batch)
 
     def execute(self, requests: Sequence[Any]) -> None:
-        self._thread.execute(requests)
+        for request in requests:
+            self._reader.take(request)
 
     def finalize(self) -> None:
-        self._thread.close()
+        self._reader.close()

@@ -19,10 +19,10 @@ from crnn_deploy.runtime.recognizer import Recognizer
 from crnn_deploy.triton.steps.network import TritonNetwork
 from crnn_deploy.triton.steps.tensors import error_response, images_of
 
-__all__ = ["TritonPythonModel"]
+__all__ = ["PrepareStep"]
 
 
-class TritonPythonModel:
+class PrepareStep:
     """As Triton's Python backend wants it."""
 
     def initialize(self, args: dict[str, str]) -> None:

@@ -8,13 +8,13 @@ from typing import Any, cast
 
 from crnn_deploy.runtime.backends.backend import Device
 from crnn_deploy.runtime.recognizer import Recognizer
-from crnn_deploy.triton.steps.reading import ReadingThread
+from crnn_deploy.triton.steps.reading import RequestReader
 from crnn_deploy.triton.steps.tensors import setting
 
-__all__ = ["TritonPythonModel"]
+__all__ = ["ReadStep"]
 
 
-class TritonPythonModel:
+class ReadStep:
     """As Triton's Python backend wants it."""
 
     def initialize(self, args: dict[str, str]) -> None:
@@ -23,11 +23,12 @@ class TritonPythonModel:
         batch = int(setting(args, "batch"))
         device = cast(Device, setting(args, "device"))
         self._recognizer = Recognizer.load(file, batch=batch, device=device)
-        self._thread = ReadingThread(self._recognizer, batch)
+        self._reader = RequestReader(self._recognizer, batch)
 
     def execute(self, requests: Sequence[Any]) -> None:
-        self._thread.execute(requests)
+        for request in requests:
+            self._reader.take(request)
 
     def finalize(self) -> None:
-        self._thread.close()
+        self._reader.close()
         self._recognizer.close()

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import triton_python_backend_utils as triton
 
-from crnn_deploy.errors import CrnnDeployError, ReadFailed
+from crnn_deploy.errors import CrnnDeployError
 from crnn_deploy.runtime.decoding.ctc import Text
 
 __all__ = [
@@ -22,12 +22,12 @@ __all__ = [
     "MOST_IMAGES",
     "RequestRefused",
     "error_response",
-    "failure",
     "images_of",
     "response_of",
     "setting",
 ]
 
+NAME = "image"  # of an image in messages
 MOST_IMAGES = 256  # of one request
 FINAL = triton.TRITONSERVER_RESPONSE_COMPLETE_FINAL
 # what a request to `crnn-deploy serve` may ask for, and these models do as their file says
@@ -97,14 +97,6 @@ def error_response(error: Exception) -> Any:
     triton.Logger.log_error(f"crnn-deploy: {type(error).__name__}: {error}")
     told = str(error) if known else "the model failed; the server's log says why"
     return triton.InferenceResponse(error=triton.TritonError(told))
-
-
-def failure(error: Exception) -> CrnnDeployError:
-    """The result of an image that cost its batch."""
-    if isinstance(error, CrnnDeployError):
-        return error
-    triton.Logger.log_error(f"crnn-deploy: {type(error).__name__}: {error}")
-    return ReadFailed("<bytes>", f"unexpected {type(error).__name__}; the server's log says more")
 
 
 def setting(args: dict[str, str], name: str) -> str:

@@ -27,7 +27,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from serving_process import Server, serving
+from served import Served
 
 from crnn_deploy import CrnnDeployError, Manifest, Recognizer, Text
 from crnn_deploy.client import (
@@ -44,7 +44,7 @@ from crnn_deploy.errors import ReadFailed
 from crnn_deploy.models import DEFAULT
 from crnn_deploy.runtime.decoding.build import decoder_of
 
-IMAGES = sorted((Path(__file__).parents[2] / "examples" / "images").glob("*.png"))
+IMAGES = sorted((Path(__file__).parents[1] / "examples" / "images").glob("*.png"))
 PICTURE = IMAGES[0]
 BGR: Any = cv2.imread(str(PICTURE))
 
@@ -62,13 +62,15 @@ def decoders_grey(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def both(decoders_grey: Path) -> Iterator[Server]:
-    with serving("--model", "latin", "--model", str(decoders_grey)) as server:
-        yield server
+def both(decoders_grey: Path) -> Iterator[Served]:
+    pytest.importorskip("fastapi")
+    served = Served("--model", "latin", "--model", decoders_grey, "--workers", "1")
+    yield served
+    assert served.stop() == 0, served.lines
 
 
 @pytest.fixture(scope="module")
-def pairs(both: Server, decoders_grey: Path) -> Sequence[tuple[Client, Recognizer]]:
+def pairs(both: Served, decoders_grey: Path) -> Sequence[tuple[Client, Recognizer]]:
     """A client and a recogniser of the same model, of each of two."""
     return [
         (Client(both.url, chars=True), Recognizer()),
@@ -206,7 +208,7 @@ def test_many_images_come_in_order_and_are_taken_as_they_are_sent(
     assert [comparable(one) for one in results] == [expected[at] for at in order]
 
 
-def test_settings_are_those_of_a_decoder_and_turns(both: Server) -> None:
+def test_settings_are_those_of_a_decoder_and_turns(both: Served) -> None:
     def recognizer(**rule: Any) -> Recognizer:
         return Recognizer(decoder=decoder_of(DecodingRule(**rule)))
 
@@ -229,14 +231,14 @@ def test_settings_are_those_of_a_decoder_and_turns(both: Server) -> None:
     assert Client(both.url).read(PICTURE).chars == ()
 
 
-def test_a_text_that_may_not_be_is_an_error_of_its_image(both: Server) -> None:
+def test_a_text_that_may_not_be_is_an_error_of_its_image(both: Served) -> None:
     pattern = "[0-9]{200}"
     error = Client(both.url, pattern=pattern).try_read(PICTURE)
     expected = Recognizer(decoder=decoder_of(DecodingRule(pattern=pattern))).try_read(PICTURE)
     assert isinstance(expected, ReadFailed) and comparable(error) == comparable(expected)
 
 
-def test_what_the_server_refuses_is_said(both: Server) -> None:
+def test_what_the_server_refuses_is_said(both: Served) -> None:
     for settings_, said in (
         ({"model": "absent"}, "answers 404: no model is called 'absent'; served are latin, decoder"),
         ({"nbest": 3}, "answers 422: nbest needs decoder=beam"),
@@ -255,7 +257,7 @@ def _first(client: Client) -> str:
     return client.read(str(PICTURE)).text
 
 
-def test_threads_and_processes_share_a_client(both: Server) -> None:
+def test_threads_and_processes_share_a_client(both: Served) -> None:
     client = Client(both.url)
     with ThreadPoolExecutor(8) as pool:
         texts = list(pool.map(lambda at: client.read([IMAGES[at % 12]] * 3)[-1], range(60)))
@@ -268,6 +270,20 @@ def test_threads_and_processes_share_a_client(both: Server) -> None:
             assert processes.map(_first, [client] * 4) == [_first(client)] * 4
     client.close()
     assert _first(client) == expected[0].text
+
+
+def test_a_server_that_is_started_again_is_waited_for() -> None:
+    pytest.importorskip("fastapi")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    client = Client(f"http://127.0.0.1:{port}", retries=20)
+    with ThreadPoolExecutor(1) as pool:
+        for _ in range(2):  # at first nothing listens, then connections are gone that the client holds
+            waiting = pool.submit(lambda: [text.text for text in client.read([PICTURE, PICTURE])])
+            served = Served("--port", port, "--workers", "1")
+            assert waiting.result() == ["Printed", "Printed"]
+            assert served.stop() == 0, served.lines
 
 
 # a server that fails by the book
@@ -318,6 +334,11 @@ def stub(*answers: Answer | str) -> Iterator[Stub]:
                 linger = struct.pack("ii", 1, 0)
                 self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
                 self.close_connection = True
+            elif what == "drip":
+                self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")
+                self.wfile.flush()
+                while not released.wait(0.1):
+                    self.connection.sendall(b" ")
             elif what == "hang":
                 released.wait(20)
                 self.close_connection = True
@@ -419,8 +440,9 @@ def test_what_is_no_such_server_is_said(wrong: Answer) -> None:
 
 
 def test_time_and_connections_have_an_end() -> None:
-    with stub("hang") as server, pytest.raises(ServerTooSlow, match=r"does not answer within 0\.3 s"):
-        Client(server.url, timeout=0.3).read(b"x")
+    for slow in ("hang", "drip"):
+        with stub(slow) as server, pytest.raises(ServerTooSlow, match=r"does not answer within 0\.3 s"):
+            Client(server.url, timeout=0.3).read(b"x")
     with stub("reset") as server:
         with pytest.raises(ServerUnreachable, match="cannot be reached"):
             Client(server.url, retries=1).read([b"x", b"y"])

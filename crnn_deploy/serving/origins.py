@@ -1,0 +1,93 @@
+"""What web pages of others may do: nothing.
+
+A page in a user's browser can send requests to any address that the user's machine reaches, such as a server
+on 127.0.0.1 that asks for no token. It cannot read the answers, unless its own name is made to resolve to
+127.0.0.1 after it was loaded (DNS rebinding). The first is told by `Sec-Fetch-Site` and `Origin`, as Go's
+`http.CrossOriginProtection` does it; the second by `Host`.
+"""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from crnn_deploy.errors import shortened
+from crnn_deploy.serving.problems import PROBLEM, problem_body
+from crnn_deploy.serving.tokens import is_loopback
+
+__all__ = ["EVERY_ANSWER", "PAGE", "SameOrigin"]
+
+# headers of every answer: it is what it says it is, and no page of another origin may embed it
+EVERY_ANSWER = {"X-Content-Type-Options": "nosniff", "Cross-Origin-Resource-Policy": "same-origin"}
+
+# headers of the page and its files
+PAGE = {
+    "Content-Security-Policy": (
+        "default-src 'self'; img-src 'self' blob: data:; object-src 'none'; base-uri 'none'; "
+        "form-action 'self'; frame-ancestors 'none'"
+    ),
+    "Referrer-Policy": "no-referrer",
+}
+
+_READS = frozenset(
+    {"GET", "HEAD", "OPTIONS"}
+)  # change nothing; a page of another origin cannot see the answer
+
+
+class SameOrigin:
+    """Refuses what a page of another origin has its visitor's browser send, for servers without tokens.
+
+    loopback: whether the server listens on a loopback address; then `Host` must be one too
+    """
+
+    def __init__(self, app: ASGIApp, *, loopback: bool) -> None:
+        self._app, self._loopback = app, loopback
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        refusal = self._refusal(scope) if scope["type"] == "http" else None
+        await (refusal or self._app)(scope, receive, send)
+
+    def _refusal(self, scope: Scope) -> Response | None:
+        host = site = origin = None
+        for name, value in scope["headers"]:
+            if name == b"host":
+                if host is not None:
+                    return _refused(scope, 400, "the request has more than one Host header")
+                host = value.decode("latin-1")
+            elif name == b"sec-fetch-site":
+                site = value
+            elif name == b"origin":
+                origin = value.decode("latin-1")
+        if self._loopback and host is not None and not _names_loopback(host):
+            return _refused(
+                scope,
+                421,
+                f"this server answers to localhost and 127.0.0.1, and not to {shortened(host)}; to serve "
+                "other names, give it tokens (--token-file)",
+            )
+        if scope["method"] in _READS or _same(site, origin, host):
+            return None
+        return _refused(scope, 403, "a web page of another origin sent this; it may not without a token")
+
+
+def _names_loopback(host: str) -> bool:
+    try:
+        name = urlsplit(f"//{host}").hostname
+    except ValueError:
+        return False
+    return name is not None and is_loopback(name)
+
+
+def _same(site: bytes | None, origin: str | None, host: str | None) -> bool:
+    """Whether no page sent a request, or one of the server's own."""
+    if site is not None:
+        return site in (b"same-origin", b"none")
+    return origin is None or (host is not None and origin in (f"http://{host}", f"https://{host}"))
+
+
+def _refused(scope: Scope, status: int, detail: str) -> Response:
+    body = problem_body(status, detail, scope.get("state", {}).get("request_id"))
+    headers = {} if scope["method"] in _READS else {"Connection": "close"}  # a body that comes is not read
+    return Response(body, status, headers, PROBLEM)
