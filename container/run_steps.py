@@ -6,8 +6,8 @@ For root on a Linux machine with debootstrap, overlayfs, unshare and nsenter. In
 system of Debian as a stand-in for the official Python image, which it does not pull; then it runs FROM, COPY,
 RUN and the rest of the file as they stand there, each stage in an overlay of its own, and starts what
 ENTRYPOINT and CMD say: as USER, as process 1 of namespaces of its own (processes, mounts, network with
-loopback alone), without capabilities, and with a root that cannot be written. It prints what it found and ends
-with 1 where something was not as it should be. It takes minutes and is no part of the tests.
+loopback alone), without capabilities, and with a root that cannot be written. It prints what it found;
+the exit code is 1 where something was not as it should be. It takes minutes and is no part of the tests.
 
 Not emulated: the engine itself, its seccomp profile and user namespaces, limits of memory and CPU, published
 ports, volumes, and the base image's own Python, in whose place Debian's of the same version stands.
