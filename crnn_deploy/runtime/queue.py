@@ -33,7 +33,10 @@ class QueueFull(CrnnDeployError, RuntimeError):
 
 
 class QueueWatch(Protocol):
-    """Who is told what a queue does; called in its thread."""
+    """Who is told what a queue does; called in its thread and those of its callers."""
+
+    def queued(self, count: int) -> None:
+        """So many images wait now, or are being read."""
 
     def prepared(self, seconds: float) -> None:
         """An image was decoded and resized, or could not be."""
@@ -115,6 +118,7 @@ class ReadQueue:
             if self._count + len(images) > self._size:
                 raise QueueFull(len(images), self._count, self._size)
             self._count += len(images)
+        self._watch.queued(self._count)
         call = _Handover(recognizer, images, done, time.perf_counter(), len(images))
         for at in range(len(images)):
             self._given.put((call, at))
@@ -174,6 +178,7 @@ class ReadQueue:
     def _finish(self, call: _Handover, at: int, result: Text | CrnnDeployError) -> None:
         with self._lock:
             self._count -= 1
+        self._watch.queued(self._count)
         call.results[at] = result
         call.left -= 1
         if not call.left:

@@ -17,13 +17,15 @@ from crnn_deploy import __version__
 from crnn_deploy.errors import first_line
 from crnn_deploy.runtime.queue import ReadQueue
 from crnn_deploy.serving import open_inference, read
-from crnn_deploy.serving.access_log import AccessLog
+from crnn_deploy.serving.access_log import AccessLog, internal_problem
 from crnn_deploy.serving.bodies import Inflow
 from crnn_deploy.serving.metrics import Metrics
 from crnn_deploy.serving.models import Models, ServedModel
-from crnn_deploy.serving.problems import PROBLEM, Problem, problem_body
+from crnn_deploy.serving.origins import PAGE, SameOrigin
+from crnn_deploy.serving.problems import Problem, problem_response
 from crnn_deploy.serving.settings import ServerSettings
 from crnn_deploy.serving.state import ServerState
+from crnn_deploy.serving.tokens import RequireToken, Tokens, is_loopback
 
 __all__ = ["make_app"]
 
@@ -37,12 +39,13 @@ _log = logging.getLogger("crnn_deploy.serving")
 _pages = APIRouter(include_in_schema=False)
 
 
-def make_app(settings: ServerSettings) -> ASGIApp:
+def make_app(settings: ServerSettings, metrics: Metrics, tokens: Tokens | None = None) -> ASGIApp:
     """The application, with its models loaded.
 
+    tokens: of those who may call; None: everybody may
     Raises NameTwice, and what opening a model raises.
     """
-    models, metrics = Models(settings), Metrics()
+    models = Models(settings)
     for model in models:
         metrics.model(model.name, model.digest)
     queue = ReadQueue(
@@ -58,6 +61,7 @@ def make_app(settings: ServerSettings) -> ASGIApp:
         with suppress(asyncio.CancelledError):
             await watching
         await asyncio.to_thread(queue.close)
+        metrics.publish()
 
     app = FastAPI(
         title="crnn-deploy",
@@ -73,7 +77,13 @@ def make_app(settings: ServerSettings) -> ASGIApp:
     app.include_router(_pages)
     app.add_exception_handler(Problem, _problem)  # type: ignore[arg-type]
     app.add_exception_handler(HTTPException, _http_problem)  # type: ignore[arg-type]
-    return AccessLog(_Direct(app), metrics)
+    app.add_exception_handler(Exception, internal_problem)
+    guarded: ASGIApp = _Direct(app)
+    if tokens is not None:
+        guarded = RequireToken(guarded, tokens)
+    elif not settings.open_to_all:
+        guarded = SameOrigin(guarded, loopback=is_loopback(settings.host))
+    return AccessLog(guarded, metrics)
 
 
 class _Direct:
@@ -86,7 +96,7 @@ class _Direct:
         if scope["type"] != "http" or scope["path"] != "/v1/read" or scope["method"] != "POST":
             await self._app(scope, receive, send)
             return
-        scope["app"] = self._app
+        scope["app"], scope["route"] = self._app, "/v1/read"
         request = Request(scope, receive, send)
         try:
             response = await read.read(request)
@@ -98,7 +108,7 @@ class _Direct:
 async def _problem(request: Request, problem: Problem) -> Response:
     log = request.scope["state"].setdefault("log", {})
     log["error"] = str(problem)
-    return _answer(request, problem.status, str(problem), problem.headers, problem.members)
+    return problem_response(request.scope, problem.status, str(problem), problem.headers, problem.members)
 
 
 async def _http_problem(request: Request, error: HTTPException) -> Response:
@@ -106,16 +116,7 @@ async def _http_problem(request: Request, error: HTTPException) -> Response:
         404: "there is nothing at this address; images are read by POST /v1/read",
         405: f"this address does not answer {request.method[:20]}",
     }.get(error.status_code, str(error.detail))
-    return _answer(request, error.status_code, detail, dict(error.headers or {}), {})
-
-
-def _answer(
-    request: Request, status: int, detail: str, headers: dict[str, str], members: dict[str, Any]
-) -> Response:
-    if request.scope["path"].startswith(open_inference.ROOT):
-        return Response(open_inference.error_body(detail), status, headers, "application/json")
-    body = problem_body(status, detail, request.scope["state"].get("request_id"), members)
-    return Response(body, status, headers, PROBLEM)
+    return problem_response(request.scope, error.status_code, detail, error.headers)
 
 
 @_pages.get("/v1/models")
@@ -153,12 +154,13 @@ async def page(request: Request) -> Response:
     """The page's files."""
     name, content_type = _PAGE[request.scope["path"]]
     data = files("crnn_deploy.serving").joinpath("page", name).read_bytes()
-    return Response(data, headers={"Content-Type": content_type, "Cache-Control": "no-cache"})
+    return Response(data, headers={**PAGE, "Content-Type": content_type, "Cache-Control": "no-cache"})
 
 
 async def _watch(state: ServerState) -> None:
-    """Swap models whose files change, for as long as the server runs."""
+    """Swap models whose files change and publish the metrics, for as long as the server runs."""
     while True:
+        state.metrics.publish()
         await asyncio.sleep(_LOOKS)
         for old in state.models.changed():
             await _reload(state, old)

@@ -6,7 +6,6 @@ for each image. Options of `POST /v1/read` stand in the request's `parameters`.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,26 +15,19 @@ from crnn_deploy import __version__
 from crnn_deploy.errors import shortened
 from crnn_deploy.serving.models import ServedModel
 from crnn_deploy.serving.options import ReadOptions, options_of
-from crnn_deploy.serving.problems import Problem
+from crnn_deploy.serving.problems import OPEN_INFERENCE, Problem
 from crnn_deploy.serving.read import json_response, read_images
 from crnn_deploy.serving.state import ServerState
 from crnn_deploy.serving.tensors import INPUT, OUTPUTS, TensorsInvalid, encode_response, parse_request
 
-__all__ = ["ROOT", "error_body", "router"]
-
-ROOT = "/v2"  # what stands before all of the protocol's addresses
+__all__ = ["router"]
 
 _VERSION = "1"  # of every model
 _HEADER_LENGTH = "Inference-Header-Content-Length"
 _SHOWN_ELSEWHERE = ("chars", "nbest", "min_confidence")  # options for which there is no output
 _OPTIONS = [name for name in ReadOptions.model_fields if name not in _SHOWN_ELSEWHERE]
 
-router = APIRouter(prefix=ROOT, include_in_schema=False)
-
-
-def error_body(detail: str) -> bytes:
-    """An error as this protocol has it."""
-    return json.dumps({"error": detail}).encode()
+router = APIRouter(prefix=OPEN_INFERENCE, include_in_schema=False)
 
 
 @router.get("")

@@ -14,13 +14,16 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from crnn_deploy.errors import shortened
-from crnn_deploy.serving.problems import PROBLEM, problem_body
+from crnn_deploy.serving.problems import problem_response
 from crnn_deploy.serving.tokens import is_loopback
 
 __all__ = ["EVERY_ANSWER", "PAGE", "SameOrigin"]
 
 # headers of every answer: it is what it says it is, and no page of another origin may embed it
-EVERY_ANSWER = {"X-Content-Type-Options": "nosniff", "Cross-Origin-Resource-Policy": "same-origin"}
+EVERY_ANSWER = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+)
 
 # headers of the page and its files
 PAGE = {
@@ -88,6 +91,5 @@ def _same(site: bytes | None, origin: str | None, host: str | None) -> bool:
 
 
 def _refused(scope: Scope, status: int, detail: str) -> Response:
-    body = problem_body(status, detail, scope.get("state", {}).get("request_id"))
     headers = {} if scope["method"] in _READS else {"Connection": "close"}  # a body that comes is not read
-    return Response(body, status, headers, PROBLEM)
+    return problem_response(scope, status, detail, headers)

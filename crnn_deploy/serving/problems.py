@@ -7,11 +7,15 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
+from starlette.responses import Response
+from starlette.types import Scope
+
 from crnn_deploy.errors import CrnnDeployError
 
-__all__ = ["PROBLEM", "Problem", "problem_body"]
+__all__ = ["OPEN_INFERENCE", "PROBLEM", "Problem", "problem_body", "problem_response"]
 
 PROBLEM = "application/problem+json"  # media type
+OPEN_INFERENCE = "/v2"  # what stands before all addresses of the Open Inference Protocol
 
 
 class Problem(CrnnDeployError):
@@ -41,3 +45,17 @@ def problem_body(
     title = HTTPStatus(status).phrase
     values = {"type": "about:blank", "title": title, "status": status, "detail": detail, **named}
     return json.dumps({**values, **(members or {})}, ensure_ascii=False).encode(errors="backslashreplace")
+
+
+def problem_response(
+    scope: Scope,
+    status: int,
+    detail: str,
+    headers: Mapping[str, str] | None = None,
+    members: Mapping[str, Any] | None = None,
+) -> Response:
+    """The answer that says a problem, in the form that the protocol of the request's address has for it."""
+    if scope["path"].startswith(OPEN_INFERENCE):
+        return Response(json.dumps({"error": detail}), status, headers, "application/json")
+    body = problem_body(status, detail, scope.get("state", {}).get("request_id"), members)
+    return Response(body, status, headers, PROBLEM)

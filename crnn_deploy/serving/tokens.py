@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from crnn_deploy.errors import CrnnDeployError
 from crnn_deploy.files import open_regular
-from crnn_deploy.serving.problems import PROBLEM, problem_body
+from crnn_deploy.serving.problems import problem_response
 
 __all__ = ["Exposed", "RequireToken", "Tokens", "TokensInvalid", "check_exposure", "is_loopback"]
 
@@ -161,5 +161,4 @@ def _refusal(scope: Scope, given: list[bytes]) -> Response:
         headers["WWW-Authenticate"] = 'Bearer error="invalid_token"'
     if scope.get("method") not in ("GET", "HEAD"):
         headers["Connection"] = "close"  # a body that comes is not read
-    body = problem_body(401, detail, scope.get("state", {}).get("request_id"))
-    return Response(body, 401, headers, PROBLEM)
+    return problem_response(scope, 401, detail, headers)

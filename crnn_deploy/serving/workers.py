@@ -15,16 +15,19 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from pathlib import Path
 from typing import NoReturn
 
 import uvicorn
 
 from crnn_deploy.errors import CrnnDeployError, first_line
 from crnn_deploy.process import Stop
+from crnn_deploy.serving.access_log import log_to_stderr
 from crnn_deploy.serving.app import make_app
 from crnn_deploy.serving.connection import Connection
-from crnn_deploy.serving.metrics import shared_between_processes, worker_ended
+from crnn_deploy.serving.metrics import Metrics, forget_gauges, metrics_folder
 from crnn_deploy.serving.settings import ServerSettings
+from crnn_deploy.serving.tokens import Tokens, check_exposure
 
 __all__ = ["AddressInUse", "ServerFailed", "serve"]
 
@@ -50,12 +53,17 @@ def serve(settings: ServerSettings, ready: Callable[[str], None]) -> None:
     """Answer requests until SIGTERM or Ctrl-C, and then what was accepted.
 
     ready: called once, with the address, when all workers answer
-    Raises AddressInUse, and ServerFailed with what a worker's models raise.
+    Raises TokensInvalid, Exposed, AddressInUse, and ServerFailed with what a worker's models raise.
     """
-    with _listening(settings.host, settings.port) as listener, shared_between_processes():
+    log_to_stderr()
+    tokens = None if settings.token_file is None else Tokens.read(settings.token_file)
+    check_exposure(settings.host, tokens, settings.open_to_all)
+    if tokens is not None and tokens.warning is not None:
+        _log.warning(tokens.warning)
+    with _listening(settings.host, settings.port) as listener, metrics_folder() as folder:
         host, port = listener.getsockname()[:2]
         shown = f"[{host}]" if ":" in host else host
-        _Workers(settings, listener).watch(lambda: ready(f"http://{shown}:{port}"))
+        _Workers(settings, tokens, listener, folder).watch(lambda: ready(f"http://{shown}:{port}"))
 
 
 def _listening(host: str, port: int) -> socket.socket:
@@ -75,8 +83,8 @@ def _listening(host: str, port: int) -> socket.socket:
 class _WorkerProcess:
     """A process that answers, as the watching one knows it."""
 
-    def __init__(self, pid: int, told: int) -> None:
-        self.pid, self.told = pid, told  # `told`: the end of a pipe on which it says that it is ready
+    def __init__(self, slot: int, told: int) -> None:
+        self.slot, self.told = slot, told  # `told`: the end of a pipe on which it says that it is ready
         self.since = time.monotonic()
         self.ready = False
 
@@ -84,8 +92,10 @@ class _WorkerProcess:
 class _Workers:
     """Starts the workers and keeps as many alive as there should be."""
 
-    def __init__(self, settings: ServerSettings, listener: socket.socket) -> None:
-        self._settings, self._listener = settings, listener
+    def __init__(
+        self, settings: ServerSettings, tokens: Tokens | None, listener: socket.socket, folder: Path
+    ) -> None:
+        self._settings, self._tokens, self._listener, self._folder = settings, tokens, listener, folder
         self._workers: dict[int, _WorkerProcess] = {}
         self._next_start = 0.0  # time before which no worker is started
 
@@ -109,13 +119,15 @@ class _Workers:
         return count == self._settings.workers
 
     def _start(self) -> None:
+        slot = min({*range(self._settings.workers)} - {worker.slot for worker in self._workers.values()})
         told, tells = os.pipe()
         pid = os.fork()
         if not pid:
             os.close(told)
-            _answer(self._settings, self._listener, tells)
+            metrics = Metrics(self._folder, slot)
+            _answer(self._settings, self._tokens, metrics, self._listener, tells)
         os.close(tells)
-        self._workers[pid] = _WorkerProcess(pid, told)
+        self._workers[pid] = _WorkerProcess(slot, told)
 
     def _hear(self) -> None:
         """Wait a moment for what workers say. Raises ServerFailed where one cannot begin."""
@@ -148,7 +160,7 @@ class _Workers:
     def _forget(self, pid: int) -> _WorkerProcess:
         worker = self._workers.pop(pid)
         os.close(worker.told)
-        worker_ended(pid)
+        forget_gauges(self._folder, worker.slot)
         return worker
 
     def _end(self) -> None:
@@ -196,14 +208,16 @@ class _Server(uvicorn.Server):
         return await super().on_tick(counter) or os.getppid() != self._parent
 
 
-def _answer(settings: ServerSettings, listener: socket.socket, tells: int) -> NoReturn:
+def _answer(
+    settings: ServerSettings, tokens: Tokens | None, metrics: Metrics, listener: socket.socket, tells: int
+) -> NoReturn:
     """What a worker does, from the fork to its end."""
     code = 1
     try:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent ends its workers
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         config = uvicorn.Config(
-            make_app(settings),
+            make_app(settings, metrics, tokens),
             http=Connection,
             ws="none",
             loop="uvloop",

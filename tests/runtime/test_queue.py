@@ -29,7 +29,11 @@ class Watch:
     def __init__(self) -> None:
         self.batches: list[tuple[int, int]] = []  # width and size
         self.waits: list[float] = []
+        self.depths: list[int] = []
         self.preparations = 0
+
+    def queued(self, count: int) -> None:
+        self.depths.append(count)
 
     def prepared(self, seconds: float) -> None:
         self.preparations += 1

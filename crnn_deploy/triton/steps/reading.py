@@ -66,6 +66,9 @@ class RequestReader:
 class _Unwatched:
     """Triton has counters of its own."""
 
+    def queued(self, count: int) -> None:
+        pass
+
     def prepared(self, seconds: float) -> None:
         pass
 
