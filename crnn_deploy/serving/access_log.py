@@ -28,11 +28,15 @@ __all__ = ["AccessLog", "internal_problem", "log_to_stderr"]
 
 _ID = re.compile(rb"[A-Za-z0-9._-]{1,64}\Z")
 _UNMATCHED = "unmatched"  # the route of paths that have none
+_INVALID = "invalid"  # the route of what is no request
 _GONE = 499  # status of a client that went away before its answer, as nginx has it
 _LONGEST = 200  # characters of a text in a line
 _LONGEST_LINE = 4000  # bytes
 _LONGEST_PIECE = 4096  # bytes that a pipe takes at once, so that lines of several processes do not mix
 _KEPT = 0.1  # seconds for which lines wait to be written together
+_UNKNOWN = dict.fromkeys(
+    ("time", "id", "client", "method", "path", "status", "bytes_in", "bytes_out", "milliseconds")
+)
 _FAILED = "the server failed at this; its log says why, under this id"
 _errors = logging.getLogger("crnn_deploy.serving")
 _encode = json.JSONEncoder(separators=(",", ":"), default=str).encode  # pure ASCII, so no line can be forged
@@ -73,9 +77,23 @@ class AccessLog:
             exchange.status = 500  # also of an answer that breaks off; the server closes the connection then
         finally:
             seconds = time.perf_counter() - exchange.begun
-            status = _GONE if state.get("gone") else exchange.status
+            # without a status, the server stopped waiting for the application
+            status = _GONE if state.get("gone") or not exchange.status else exchange.status
             self._metrics.request(_route(scope), scope["method"], status, seconds)
             self._lines.add(_line(exchange.fields(status, seconds), state.get("log")))
+
+    def refused(self, client: tuple[str, int] | None, status: int, detail: str) -> str:
+        """Count and log what never became a request: what a server could not parse, or did not wait for.
+
+        Returns its id.
+        """
+        request_id = uuid.uuid4().hex
+        self._metrics.began()
+        self._metrics.request(_INVALID, "other", status, 0.0)
+        host = client[0] if client else None
+        known = {"time": _iso(time.time()), "id": request_id, "client": host, "status": status}
+        self._lines.add(_line({**_UNKNOWN, **known}, {"error": detail}))
+        return request_id
 
 
 class _Exchange:
@@ -158,9 +176,11 @@ def log_to_stderr() -> None:
     """Write what the server has to say beside its requests as lines of JSON on stderr."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_JsonLine())
-    _errors.handlers = [handler]
-    _errors.setLevel(logging.INFO)
-    _errors.propagate = False
+    # what uvicorn says of requests that it cannot parse is in the access log
+    for logger, level in ((_errors, logging.INFO), (logging.getLogger("uvicorn"), logging.ERROR)):
+        logger.handlers = [handler]
+        logger.setLevel(level)
+        logger.propagate = False
 
 
 async def internal_problem(request: Request, error: Exception) -> Response:

@@ -7,6 +7,7 @@ from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from crnn_deploy.serving.access_log import AccessLog
 from crnn_deploy.serving.problems import PROBLEM, problem_body
 
 __all__ = ["Connection"]
@@ -46,6 +47,7 @@ class _Joining:
 class Connection(HttpToolsProtocol):
     """uvicorn's protocol, which has no limits of its own for what comes before a request's body."""
 
+    app: AccessLog
     _timer: TimerHandle | None = None
     _header_bytes = 0
 
@@ -91,10 +93,11 @@ class Connection(HttpToolsProtocol):
         self._end()
         if self.transport.is_closing():
             return
-        body = problem_body(status, detail)
+        request_id = self.app.refused(self.client, status, detail)
+        body = problem_body(status, detail, request_id)
         head = (
             f"HTTP/1.1 {status} \r\nContent-Type: {PROBLEM}\r\nContent-Length: {len(body)}\r\n"
-            "Connection: close\r\n\r\n"
+            f"X-Request-ID: {request_id}\r\nConnection: close\r\n\r\n"
         )
         self.transport.write(head.encode("ascii") + body)
         self.transport.close()

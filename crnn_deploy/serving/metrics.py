@@ -1,13 +1,14 @@
 """What Prometheus is told: counters, gauges and histograms of all workers together.
 
 A worker counts in plain numbers, since a request must cost microseconds, and writes them into a file of its
-own in a folder that all workers share, once a second. The worker that is asked adds its own to those in the
-files. A worker that takes a dead one's slot carries on its counters. No label has an unlimited number of
-values.
+own in a folder that all workers share, once a second. The worker that is asked writes its own and adds those
+in the other files. So no counter ever shows less than before: a worker that takes a dead one's slot carries
+on what the file has, and nothing was shown that it has not. No label has an unlimited number of values.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -35,6 +36,8 @@ from crnn_deploy.errors import CrnnDeployError
 __all__ = ["Metrics", "NoSharedFolder", "forget_gauges", "metrics_folder"]
 
 _MEMORY = "/dev/shm"  # files that are written every second should not reach a disk
+_PREFIX = "crnn-deploy-"  # of the folder's name
+_HELD = "server"  # a file in it that is locked while the server lives
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _STATUSES = ("ok", "low-confidence", "error")
 _WIDTHS = (32, 64, 128, 256, 512)  # of batches, in columns; beyond them one label more
@@ -232,6 +235,7 @@ class Metrics:
 
     def exposition(self) -> tuple[bytes, str]:
         """All figures in Prometheus's text format, and its content type."""
+        self.publish()
         return generate_latest(self._registry), CONTENT_TYPE_PLAIN_0_0_4
 
     def all_workers(self) -> dict[int, dict[str, Any]]:
@@ -251,13 +255,37 @@ class Metrics:
 def metrics_folder() -> Iterator[Path]:
     """A folder that workers share, for as long as the block runs. Raises NoSharedFolder."""
     try:
-        made = tempfile.mkdtemp(prefix="crnn-deploy-", dir=_MEMORY if os.access(_MEMORY, os.W_OK) else None)
+        base = _MEMORY if os.access(_MEMORY, os.W_OK) else tempfile.gettempdir()
+        _remove_abandoned(Path(base))
+        made = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=base))
+        held = _hold(made)
     except OSError as error:
         raise NoSharedFolder(error.strerror or str(error)) from None
     try:
-        yield Path(made)
+        yield made
     finally:
         shutil.rmtree(made, ignore_errors=True)
+        os.close(held)
+
+
+def _hold(folder: Path) -> int:
+    """Lock a file of the folder for as long as this process or a worker lives; a worker inherits the lock."""
+    new = folder / "new"
+    file = os.open(new, os.O_RDWR | os.O_CREAT, 0o600)
+    fcntl.flock(file, fcntl.LOCK_EX)
+    new.rename(folder / _HELD)  # it is never there without its lock
+    return file
+
+
+def _remove_abandoned(base: Path) -> None:
+    """Remove the folders of this user's servers that were killed; they would stay in memory otherwise."""
+    for path in base.glob(f"{_PREFIX}*/{_HELD}"):
+        with suppress(OSError):
+            if path.parent.lstat().st_uid != os.getuid():
+                continue
+            with path.open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(path.parent)
 
 
 def forget_gauges(folder: Path, slot: int) -> None:

@@ -8,7 +8,7 @@ on 127.0.0.1 that asks for no token. It cannot read the answers, unless its own 
 
 from __future__ import annotations
 
-from urllib.parse import urlsplit
+import re
 
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -34,6 +34,8 @@ PAGE = {
     "Referrer-Policy": "no-referrer",
 }
 
+_HOST = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9.-]+)(:[0-9]{1,5})?")
+_OWN = (b"same-origin", b"none")
 _READS = frozenset(
     {"GET", "HEAD", "OPTIONS"}
 )  # change nothing; a page of another origin cannot see the answer
@@ -53,41 +55,39 @@ class SameOrigin:
         await (refusal or self._app)(scope, receive, send)
 
     def _refusal(self, scope: Scope) -> Response | None:
-        host = site = origin = None
+        hosts, sites, origins = [], [], []
         for name, value in scope["headers"]:
             if name == b"host":
-                if host is not None:
-                    return _refused(scope, 400, "the request has more than one Host header")
-                host = value.decode("latin-1")
+                hosts.append(value)
             elif name == b"sec-fetch-site":
-                site = value
+                sites.append(value)
             elif name == b"origin":
-                origin = value.decode("latin-1")
-        if self._loopback and host is not None and not _names_loopback(host):
+                origins.append(value)
+        if len(hosts) > 1:
+            return _refused(scope, 400, "the request has more than one Host header; send one")
+        if self._loopback and hosts and not _names_loopback(host := hosts[0].decode("latin-1")):
             return _refused(
                 scope,
                 421,
-                f"this server answers to localhost and 127.0.0.1, and not to {shortened(host)}; to serve "
+                f"this server answers to localhost and 127.0.0.1, and not to {shortened(host)!r}; to serve "
                 "other names, give it tokens (--token-file)",
             )
-        if scope["method"] in _READS or _same(site, origin, host):
+        if scope["method"] in _READS or _by_no_other_page(hosts, sites, origins):
             return None
         return _refused(scope, 403, "a web page of another origin sent this; it may not without a token")
 
 
 def _names_loopback(host: str) -> bool:
-    try:
-        name = urlsplit(f"//{host}").hostname
-    except ValueError:
-        return False
-    return name is not None and is_loopback(name)
+    match = _HOST.fullmatch(host)
+    return match is not None and is_loopback(match[1].strip("[]"))
 
 
-def _same(site: bytes | None, origin: str | None, host: str | None) -> bool:
+def _by_no_other_page(hosts: list[bytes], sites: list[bytes], origins: list[bytes]) -> bool:
     """Whether no page sent a request, or one of the server's own."""
-    if site is not None:
-        return site in (b"same-origin", b"none")
-    return origin is None or (host is not None and origin in (f"http://{host}", f"https://{host}"))
+    if sites:  # of any browser since 2023
+        return all(site in _OWN for site in sites)
+    own = [scheme + host for host in hosts for scheme in (b"http://", b"https://")]
+    return all(origin in own for origin in origins)
 
 
 def _refused(scope: Scope, status: int, detail: str) -> Response:

@@ -7,6 +7,7 @@ the workers, which wait on one socket.
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import select
@@ -216,8 +217,11 @@ def _answer(
     try:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent ends its workers
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        app = make_app(settings, metrics, tokens)
+        gc.collect()
+        gc.freeze()  # what is there now stays; the collector need not look at it again and again
         config = uvicorn.Config(
-            make_app(settings, metrics, tokens),
+            app,
             http=Connection,
             ws="none",
             loop="uvloop",
