@@ -67,6 +67,7 @@ def make_app(settings: ServerSettings, metrics: Metrics, tokens: Tokens | None =
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,  # the place to go to would be made of what the client says this host is
     )
     app.state.server = state
     app.include_router(read.router)
