@@ -23,6 +23,9 @@ def run() -> None:
     """
     if signal.getsignal(signal.SIGINT) == signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if os.getpid() == 1:  # of a container, to which the kernel gives no signal that it does not ask for
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda number, _: os._exit(128 + number))
     _open_streams()
     from crnn_deploy.cli.main import main
     from crnn_deploy.process import answer_signals

@@ -25,7 +25,17 @@ PAGES = [
         *(ROOT / folder / "README.md" for folder in ("benchmarks", "calibration", "export", "training")),
     )
 ]
-FOLDERS = ("benchmarks", "calibration", "crnn_deploy", "docs", "examples", "export", "tests", "training")
+FOLDERS = (
+    "benchmarks",
+    "calibration",
+    "container",
+    "crnn_deploy",
+    "docs",
+    "examples",
+    "export",
+    "tests",
+    "training",
+)
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 INLINE = re.compile(r"`([^`\n]+)`")
 SOURCE = (".py", ".sh", ".toml", ".yaml", ".cu", ".md")

@@ -7,6 +7,7 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request, Response
@@ -30,11 +31,7 @@ from crnn_deploy.serving.tokens import RequireToken, Tokens, is_loopback
 __all__ = ["make_app"]
 
 _LOOKS = 1.0  # seconds between two looks at the models' files
-_PAGE = {
-    "/": ("index.html", "text/html; charset=utf-8"),
-    "/page/page.css": ("page.css", "text/css; charset=utf-8"),
-    "/page/page.js": ("page.js", "text/javascript; charset=utf-8"),
-}
+_TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}  # of the page's files
 _log = logging.getLogger("crnn_deploy.serving")
 _pages = APIRouter(include_in_schema=False)
 
@@ -70,6 +67,7 @@ def make_app(settings: ServerSettings, metrics: Metrics, tokens: Tokens | None =
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,  # the place to go to would be made of what the client says this host is
     )
     app.state.server = state
     app.include_router(read.router)
@@ -131,12 +129,11 @@ def _facts(model: ServedModel) -> dict[str, Any]:
     return {
         "name": model.name,
         "digest": model.digest,
-        "characters": len(manifest.alphabet),
+        "alphabet_size": len(manifest.alphabet),
         "height": manifest.height,
-        "colour": manifest.color,
+        "color": manifest.color,
         "output": manifest.output,
         "decoder": manifest.decoding.decoder,
-        "decoders": ["greedy"] if manifest.output == "argmax" else ["greedy", "beam"],
     }
 
 
@@ -148,12 +145,22 @@ async def metrics(request: Request) -> Response:
 
 
 @_pages.get("/")
-@_pages.get("/page/page.css")
-@_pages.get("/page/page.js")
-async def page(request: Request) -> Response:
-    """The page's files."""
-    name, content_type = _PAGE[request.scope["path"]]
-    data = files("crnn_deploy.serving").joinpath("page", name).read_bytes()
+async def page() -> Response:
+    return _file_of_page("index.html")
+
+
+@_pages.get("/page/{name}")
+async def file_of_page(name: str) -> Response:
+    return _file_of_page(name)
+
+
+def _file_of_page(name: str) -> Response:
+    """Raises HTTPException."""
+    found = {file.name: file for file in files("crnn_deploy.serving").joinpath("page").iterdir()}
+    if name not in found:
+        raise HTTPException(404)
+    content_type = f"{_TYPES[Path(name).suffix]}; charset=utf-8"
+    data = found[name].read_bytes()
     return Response(data, headers={**PAGE, "Content-Type": content_type, "Cache-Control": "no-cache"})
 
 

@@ -14,7 +14,7 @@ import select
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
@@ -146,9 +146,8 @@ class _Workers:
 
     def _bury(self, *, begun: bool) -> None:
         """Take note of workers that have ended."""
-        for pid in [*self._workers]:
-            ended, status = os.waitpid(pid, os.WNOHANG)
-            if not ended:
+        for pid, status in _ended():
+            if pid not in self._workers:
                 continue
             worker = self._forget(pid)
             how = os.waitstatus_to_exitcode(status)
@@ -172,12 +171,23 @@ class _Workers:
             os.kill(pid, signal.SIGTERM)
         until = time.monotonic() + _DRAIN
         while self._workers:
-            for pid in [*self._workers]:
-                if time.monotonic() > until:
+            if time.monotonic() > until:
+                for pid in self._workers:
                     os.kill(pid, signal.SIGKILL)
-                if os.waitpid(pid, os.WNOHANG)[0]:
+            for pid, _ in _ended():
+                if pid in self._workers:
                     self._forget(pid)
             time.sleep(0.01)
+
+
+def _ended() -> Iterator[tuple[int, int]]:
+    """The children that have ended, and how.
+
+    The first process of a container inherits those of strangers too, such as what a health check left.
+    """
+    with suppress(ChildProcessError):
+        while (ended := os.waitpid(-1, os.WNOHANG))[0]:
+            yield ended
 
 
 _READY = "ready"

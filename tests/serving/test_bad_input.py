@@ -1,0 +1,130 @@
+"""What hostile clients send: each gets a problem of one line at once, and the server answers the next one."""
+
+from __future__ import annotations
+
+import json
+import time
+import urllib.parse
+
+import pytest
+
+pytest.importorskip("httpx")
+pytest.importorskip("onnxruntime")
+
+import httpx
+from served import Served
+
+MOST_SECONDS = (
+    5.0  # for what took a minute or more before it was bounded; most of it is the test's own machine
+)
+
+
+def refused(server: Served, path: str, content: bytes, content_type: str) -> httpx.Response:
+    """The answer to a request, which is a problem of one line, given soon."""
+    begun = time.monotonic()
+    headers = {"Content-Type": content_type}
+    answer = httpx.post(server.url + path, content=content, headers=headers, timeout=60)
+    assert time.monotonic() - begun < MOST_SECONDS
+    assert 400 <= answer.status_code < 500, answer.text[:300]
+    assert answer.headers["content-type"] == "application/problem+json"
+    problem = answer.json()
+    assert problem["request_id"] == answer.headers["x-request-id"]
+    assert problem["detail"] and "\n" not in problem["detail"] and len(problem["detail"]) < 1000
+    return answer
+
+
+BODIES = {
+    "millions of numbers": (b'{"images":[' + b"1," * 8_000_000 + b"1]}", 413),
+    "millions of images": (b'{"images":[' + b'{"data":""},' * 1_000_000 + b"0]}", 413),
+    "numbers for images": (b'{"images":[' + b"1," * 100_000 + b"1]}", 413),
+    "many keys": (b'{"images":[],' + b",".join(b'"%d":0' % at for at in range(200_000)) + b"}", 400),
+    "many keys of an image": (
+        b'{"images":[{' + b",".join(b'"%d":0' % at for at in range(200_000)) + b"}]}",
+        400,
+    ),
+    "nested arrays": (b"[" * 5_000_000, 413),
+    "nested objects": (b'{"images":' * 10_000, 400),
+    "a long number": (b'{"images":' + b"9" * 5_000_000 + b"}", 400),
+    "half a surrogate": (b'{"images":[{"data":"AAAA","name":"\\ud800"}]}', 400),
+    "no UTF-8": (b'{"images":[{"data":"\xff"}]}', 400),
+    "UTF-16": ('{"images":[]}'.encode("utf-16"), 400),
+}
+
+
+@pytest.mark.parametrize("what", BODIES)
+def test_json_is_bounded_before_it_is_understood(server: Served, what: str) -> None:
+    content, status = BODIES[what]
+    answer = refused(server, "/v1/read", content, "application/json")
+    assert answer.status_code == status, answer.text
+
+
+def test_an_unknown_key_of_json_is_named(server: Served) -> None:
+    for content in (b'{"images":[{"data":""}],"other":1}', b'{"images":[{"data":"","other":1}]}'):
+        answer = refused(server, "/v1/read", content, "application/json")
+        assert answer.status_code == 400 and "other: Extra inputs" in answer.text
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    [
+        f"multipart/form-data; boundary={'x' * 10_000}",
+        'multipart/form-data; boundary="',
+        "multipart/form-data; boundary*0*=bogus''%ff; boundary*99999999999999=x",
+        "multipart/form-data; " + "; ".join(f'a{at}="{at}' for at in range(3000)),
+    ],
+    ids=["long", "empty", "in parts", "many parameters"],
+)
+def test_a_boundary_that_is_none_is_refused(server: Served, content_type: str) -> None:
+    assert refused(server, "/v1/read", b"--x\r\n", content_type).status_code == 400
+
+
+PART = b'--b\r\nContent-Disposition: form-data; name="a"; filename="a.png"\r\n\r\nx\r\n'
+PARTS = {
+    "ten thousand": (PART * 10_000 + b"--b--\r\n", 413),
+    "no end": (PART, 400),
+    "no disposition": (b"--b\r\n\r\nx\r\n--b--\r\n", 422),
+    "a long header": (b"--b\r\nX: " + b"a" * 20_000_000, 400),
+    "many headers": (b"--b\r\n" + b"X: a\r\n" * 1_000_000, 400),
+    "boundaries that are none": (b"--b\r\n\r\n" + b"\r\n--" * 2_000_000 + b"\r\n--b--\r\n", 422),
+}
+
+
+@pytest.mark.parametrize("what", PARTS)
+def test_multipart_is_bounded(server: Served, what: str) -> None:
+    content, status = PARTS[what]
+    answer = refused(server, "/v1/read", content, "multipart/form-data; boundary=b")
+    assert answer.status_code == status, answer.text
+
+
+@pytest.mark.parametrize("path", ["/v1/read/", "/v1/models/", "/page/page.css/"])
+def test_no_address_leads_elsewhere(server: Served, path: str) -> None:
+    """A redirect would go to whatever host the client names."""
+    answer = httpx.get(server.url + path)
+    assert (answer.status_code, answer.headers["content-type"]) == (404, "application/problem+json")
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        *("model=../../etc/passwd", "model=%00%0a", "allow=%ff%fe%zz", "other=1", "max_length=10000"),
+        *("beam_width=100000&decoder=beam", "decoder=beam&" + "&".join(["hotwords=a"] * 4000)),
+        *("min_confidence=nan", "decoder=beam&hotwords=a&boost=inf", "nbest=1e9&decoder=beam"),
+        *(
+            f"pattern={urllib.parse.quote(one)}"
+            for one in ("(?=a)b", "a{999999999}", "(" * 60, "(?P<n>a)(?P=n)")
+        ),
+        "pattern=" + urllib.parse.quote("((a{1,30}){1,30}){1,30}"),
+        "pattern=" + urllib.parse.quote(".*[ab].{60}x"),
+    ],
+    ids=lambda query: query[:30],
+)
+def test_options_are_bounded(server: Served, query: str) -> None:
+    refused(server, f"/v1/read?{query}", b"x", "image/png")
+
+
+def test_the_server_is_well_afterwards(server: Served) -> None:
+    assert server.process.poll() is None and len(server.workers()) == 2
+    for _ in range(8):  # each worker
+        assert httpx.get(f"{server.url}/v1/models").status_code == 200
+    assert not [line for line in server.lines if "Traceback" in line]
+    assert json.loads(httpx.get(f"{server.url}/v1/models").content)["models"]
