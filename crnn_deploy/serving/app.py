@@ -104,8 +104,6 @@ class _Direct:
 
 
 async def _problem(request: Request, problem: Problem) -> Response:
-    log = request.scope["state"].setdefault("log", {})
-    log["error"] = str(problem)
     return problem_response(request.scope, problem.status, str(problem), problem.headers, problem.members)
 
 
