@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -85,22 +86,35 @@ def make_app(settings: ServerSettings, metrics: Metrics, tokens: Tokens | None =
 
 
 class _Direct:
-    """Takes POST /v1/read past FastAPI's layers, which cost 0.2 ms where a small network's run costs 1."""
+    """Takes requests for texts past FastAPI's layers, which cost 0.2 ms where a small network takes 1 ms."""
 
     def __init__(self, app: FastAPI) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] != "/v1/read" or scope["method"] != "POST":
+        handler = _direct(scope) if scope["type"] == "http" and scope["method"] == "POST" else None
+        if handler is None:
             await self._app(scope, receive, send)
             return
-        scope["app"], scope["route"] = self._app, "/v1/read"
+        scope["app"] = self._app
         request = Request(scope, receive, send)
         try:
-            response = await read.read(request)
+            response = await handler(request)
         except Problem as problem:
             response = await _problem(request, problem)
         await response(scope, receive, send)
+
+
+def _direct(scope: Scope) -> Callable[[Request], Awaitable[Response]] | None:
+    """The handler of a request for texts."""
+    match scope["path"].split("/"):
+        case ["", "v1", "read"]:
+            scope["route"] = "/v1/read"
+            return read.read
+        case ["", "v2", "models", name, "infer"]:
+            scope["route"] = "/v2/models/{name}/infer"
+            return partial(open_inference.infer, name=name)
+    return None
 
 
 async def _problem(request: Request, problem: Problem) -> Response:
