@@ -34,7 +34,7 @@ def required() -> dict[str, set[str]]:
     setup.read(ROOT / "setup.cfg")
     listed = {"": setup["options"]["install_requires"], **setup["options.extras_require"]}
     return {
-        extra: {re.split(r"[<>=;\s]", line.strip())[0].lower() for line in lines.strip().splitlines()}
+        extra: {re.split(r"[<>=;\s\[]", line.strip())[0].lower() for line in lines.strip().splitlines()}
         for extra, lines in listed.items()
         if extra != "test"  # for the toolkit's developers
     }

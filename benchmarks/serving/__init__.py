@@ -1,1 +1,1 @@
-"""Measurements of servers. Run them from the project's root."""
+"""The server under load and under attack, beside other servers. Run these from the project's root."""

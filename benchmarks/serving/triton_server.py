@@ -197,8 +197,9 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 
 
 def main() -> None:
-    assert __doc__ is not None
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("repository", type=Path)
     with start_triton(parser.parse_args().repository) as server:
         print(f"http {server.http}, grpc {server.grpc}; Ctrl-C ends it", flush=True)

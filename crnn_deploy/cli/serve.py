@@ -42,7 +42,7 @@ __all__ = ["serve"]
     "--queue",
     metavar="N",
     type=click.IntRange(min=1),
-    default=1024,
+    default=512,
     show_default=True,
     help="Let at most this many images wait in each worker; beyond them a request is answered 503.",
 )

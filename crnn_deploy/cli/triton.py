@@ -18,12 +18,12 @@ __all__ = ["triton"]
 @output_option("REPOSITORY")
 @click.option(
     "--layout",
-    type=click.Choice(["ensemble", "bls", "python"]),
-    default="ensemble",
+    type=click.Choice(["bls", "ensemble", "python"]),
+    default="bls",
     show_default=True,
-    help="Write an ensemble of a preparing step, the network in Triton's own backend and a decoding step "
-    "(ensemble), one Python model that gives the network batches of one width (bls), or one Python model "
-    "that runs the network itself (python).",
+    help="Write a Python model that gives batches of one width to the network in Triton's own backend (bls), "
+    "an ensemble of a preparing step, that network and a decoding step (ensemble), or one Python model that "
+    "runs the network itself (python).",
 )
 @click.option(
     "--name",
@@ -69,7 +69,7 @@ def triton(
     \b
     crnn-deploy triton latin -o repository
     crnn-deploy triton plates.onnx --layout python --instances 4 -o repository
-    crnn-deploy triton plates.engine --onnx plates.onnx --layout bls -o repository
+    crnn-deploy triton plates.engine --onnx plates.onnx -o repository
     """
     if model.suffix == ".engine":
         refuse_given(("device",), "is for .onnx files; TensorRT runs an engine on the GPU as built")

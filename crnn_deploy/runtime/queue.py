@@ -17,7 +17,7 @@ from crnn_deploy.runtime.recognizer import Prepared, Recognizer
 
 __all__ = ["CallResults", "Image", "QueueFull", "QueueWatch", "ReadQueue"]
 
-_MOST_COLUMNS = 2**16  # of prepared images that wait for others, 8 MiB of grey 32-pixel lines
+_MOST_COLUMNS = 2**14  # of prepared images that wait for others: 150 words
 
 Image = tuple[str, bytes]  # its name for messages, and the encoded file
 

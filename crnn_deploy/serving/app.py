@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request, Response
@@ -30,11 +32,7 @@ from crnn_deploy.serving.tokens import RequireToken, Tokens, is_loopback
 __all__ = ["make_app"]
 
 _LOOKS = 1.0  # seconds between two looks at the models' files
-_PAGE = {
-    "/": ("index.html", "text/html; charset=utf-8"),
-    "/page/page.css": ("page.css", "text/css; charset=utf-8"),
-    "/page/page.js": ("page.js", "text/javascript; charset=utf-8"),
-}
+_TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}  # of the page's files
 _log = logging.getLogger("crnn_deploy.serving")
 _pages = APIRouter(include_in_schema=False)
 
@@ -88,22 +86,35 @@ def make_app(settings: ServerSettings, metrics: Metrics, tokens: Tokens | None =
 
 
 class _Direct:
-    """Takes POST /v1/read past FastAPI's layers, which cost 0.2 ms where a small network's run costs 1."""
+    """Takes requests for texts past FastAPI's layers, which cost 0.2 ms where a small network takes 1 ms."""
 
     def __init__(self, app: FastAPI) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] != "/v1/read" or scope["method"] != "POST":
+        handler = _direct(scope) if scope["type"] == "http" and scope["method"] == "POST" else None
+        if handler is None:
             await self._app(scope, receive, send)
             return
-        scope["app"], scope["route"] = self._app, "/v1/read"
+        scope["app"] = self._app
         request = Request(scope, receive, send)
         try:
-            response = await read.read(request)
+            response = await handler(request)
         except Problem as problem:
             response = await _problem(request, problem)
         await response(scope, receive, send)
+
+
+def _direct(scope: Scope) -> Callable[[Request], Awaitable[Response]] | None:
+    """The handler of a request for texts."""
+    match scope["path"].split("/"):
+        case ["", "v1", "read"]:
+            scope["route"] = "/v1/read"
+            return read.read
+        case ["", "v2", "models", name, "infer"]:
+            scope["route"] = "/v2/models/{name}/infer"
+            return partial(open_inference.infer, name=name)
+    return None
 
 
 async def _problem(request: Request, problem: Problem) -> Response:
@@ -132,12 +143,11 @@ def _facts(model: ServedModel) -> dict[str, Any]:
     return {
         "name": model.name,
         "digest": model.digest,
-        "characters": len(manifest.alphabet),
+        "alphabet_size": len(manifest.alphabet),
         "height": manifest.height,
-        "colour": manifest.color,
+        "color": manifest.color,
         "output": manifest.output,
         "decoder": manifest.decoding.decoder,
-        "decoders": ["greedy"] if manifest.output == "argmax" else ["greedy", "beam"],
     }
 
 
@@ -149,12 +159,22 @@ async def metrics(request: Request) -> Response:
 
 
 @_pages.get("/")
-@_pages.get("/page/page.css")
-@_pages.get("/page/page.js")
-async def page(request: Request) -> Response:
-    """The page's files."""
-    name, content_type = _PAGE[request.scope["path"]]
-    data = files("crnn_deploy.serving").joinpath("page", name).read_bytes()
+async def page() -> Response:
+    return _file_of_page("index.html")
+
+
+@_pages.get("/page/{name}")
+async def file_of_page(name: str) -> Response:
+    return _file_of_page(name)
+
+
+def _file_of_page(name: str) -> Response:
+    """Raises HTTPException."""
+    found = {file.name: file for file in files("crnn_deploy.serving").joinpath("page").iterdir()}
+    if name not in found:
+        raise HTTPException(404)
+    content_type = f"{_TYPES[Path(name).suffix]}; charset=utf-8"
+    data = found[name].read_bytes()
     return Response(data, headers={**PAGE, "Content-Type": content_type, "Cache-Control": "no-cache"})
 
 

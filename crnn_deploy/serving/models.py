@@ -23,7 +23,7 @@ from crnn_deploy.serving.settings import ServerSettings
 
 __all__ = ["ModelWatch", "Models", "NameTwice", "ServedModel", "served_name"]
 
-_MOST_RECOGNIZERS = 64  # of a model, one for each set of options that was asked for lately
+_MOST_RECOGNIZERS = 16  # of a model, one for each set of options that was asked for lately; some take 10 MB
 
 Signature = tuple[int, int, int]
 

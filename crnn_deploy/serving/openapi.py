@@ -13,7 +13,7 @@ __all__ = ["READ"]
 _RESULT = {
     "name": "word.png",
     "text": "Hello",
-    "confidence": 0.9871,
+    "confidence": 0.9822298288345337,
     "status": "ok",
     "error": None,
 }
@@ -33,6 +33,10 @@ _FAILURES = {
     "422": "An option is wrong, or no image of the request can be read.",
     "503": "The server is overloaded or stops; Retry-After says when to try again.",
 }
+_HELLO = (  # a picture of the word
+    "iVBORw0KGgoAAAANSUhEUgAAADQAAAAUAQAAAADqryNwAAAARklEQVQI12P4DwYfGNDpv7//f6/HSj/8XmMPos99r5z/geEP87zy4vMg"
+    "PoxuKC8H0/u/Q/jzofT5cpD6v78fgPXjsheNBgBCNnqvO8UrawAAAABJRU5ErkJggg=="
+)
 _BYTES = {"schema": {"type": "string", "format": "binary"}}
 
 
@@ -119,7 +123,7 @@ def _body() -> dict[str, Any]:
     schema = JsonImages.model_json_schema()
     image = schema.pop("$defs")["JsonImage"]
     schema["properties"]["images"]["items"] = image
-    example = {"images": [{"name": "word.png", "data": "iVBORw0KGgo="}]}
+    example = {"images": [{"name": "word.png", "data": _HELLO}]}
     files = {"type": "object", "properties": {"images": {"type": "array", "items": _BYTES["schema"]}}}
     return {
         "required": True,

@@ -19,7 +19,7 @@ class ServerSettings:
     host: str = "127.0.0.1"
     port: int = 8000  # 0: any that is free
     workers: int = 1  # processes
-    queue: int = 1024  # images that wait or are read; a request that would exceed it is answered 503
+    queue: int = 512  # images that wait or are read; a request that would exceed it is answered 503
     max_batch: int = 8  # images that run together
     max_wait: float = 0.05  # seconds for which fuller batches of other widths may run first
     max_bytes: int = 2**25  # of a request's body

@@ -10,8 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tritonclient.grpc import model_config_pb2 as pb  # before protobuf, which it brings
+
+# isort: split
 from google.protobuf import text_format
-from tritonclient.grpc import model_config_pb2 as pb
 
 from crnn_deploy.triton.network import ServedNetwork, Tensor
 

@@ -38,20 +38,42 @@ An image is run at the width that its shape asks for, and is never padded.""",
 }
 
 
-def readme(name: str, layout: str, network: ServedNetwork, models: tuple[str, ...]) -> str:
+def readme(
+    name: str,
+    layout: str,
+    network: ServedNetwork,
+    models: tuple[str, ...],
+    instances: int,
+    device: str,
+) -> str:
     """Markdown.
 
     models: the names of all models; those but the first are asked by the server alone
+    instances: processes of each Python model
+    device: where an .onnx file runs
     """
     what = _WHAT[layout].format(name=name, backend=network.backend, batch=network.max_batch)
-    runs = "ONNX Runtime" if network.file.suffix == ".onnx" else "TensorRT and PyCUDA"
-    needs = f", {runs}" if layout == "python" else ""
+    needs = extra = ""
+    if layout == "python":
+        engine = network.file.suffix == ".engine"
+        needs = ", TensorRT and CUDA" if engine else ", ONNX Runtime"
+        extra = "[tensorrt,cuda]" if engine else "[gpu]" if device == "cuda" else "[cpu]"
     plan = (
         """
 The engine runs on the GPU and with the version of TensorRT that it was built with: take the release of Triton
 that has that version.
 """
         if network.file.suffix == ".engine"
+        else ""
+    )
+    often = (
+        f", {instances} times one after the other, as there are {instances} processes"
+        if instances > 1
+        else ""
+    )
+    inner = (
+        f"\nThe other models ({', '.join(models[1:])}) are for the server's own requests.\n"
+        if models[1:]
         else ""
     )
     return f"""# {name} for NVIDIA Triton Inference Server
@@ -76,7 +98,7 @@ no other. Texts are decoded as the model file says (`crnn-deploy set-decoding`).
 backend runs. That backend ignores PYTHONPATH: install with that Python's pip, as in an image of your own:
 
     FROM nvcr.io/nvidia/tritonserver:YY.MM-py3
-    RUN pip install 'crnn-deploy{"[cpu]" if layout == "python" and network.file.suffix == ".onnx" else ""}'
+    RUN pip install 'crnn-deploy{extra}'
 
 The release must be 24.06 or later. A Python backend that was built for NumPy 1 (24.10 was) does not work with
 NumPy 2: install `numpy<2` there, and crnn-deploy and opencv-python-headless with `pip install --no-deps`;
@@ -101,14 +123,13 @@ their metadata ask for NumPy 2, and their code runs with 1.26.
 
 ## Watch it
 
-Readiness stays 200 when a Python model's process is dead, so a supervisor must ask for a text, and start the
-server again where none comes:
+Readiness stays 200 when a Python model's process is dead, and requests that it would get fail. So a
+supervisor must ask for a text{often}.
+Where none comes, it must start the server again:
 
     curl --fail --silent --max-time 5 --output /dev/null 127.0.0.1:8000/v2/models/{name}/infer \\
       -d '{_probe()}'
-
-The other models ({", ".join(models[1:]) or "none"}) are for the server's own requests.
-"""
+{inner}"""
 
 
 def _probe() -> str:

@@ -39,7 +39,7 @@ from crnn_deploy.triton.readme import readme
 
 __all__ = ["LAYOUTS", "Layout", "ModelNameInvalid", "RepositoryThere", "Written", "write_repository"]
 
-Layout = Literal["ensemble", "bls", "python"]
+Layout = Literal["bls", "ensemble", "python"]
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 _MARK = "crnn-deploy.json"  # tells a repository that this toolkit wrote; Triton looks into folders alone
 _SCHEMA = 1
@@ -85,7 +85,7 @@ def write_repository(
     model: Path,
     output: Path,
     *,
-    layout: Layout = "ensemble",
+    layout: Layout = "bls",
     name: str | None = None,
     batch: int = 8,
     instances: int = 1,
@@ -129,7 +129,9 @@ def write_repository(
                 with open_regular(source) as read, (version / file).open("wb") as written:
                     shutil.copyfileobj(read, written)
         names = tuple(one.config.name for one in models)
-        (folder / "README.md").write_text(readme(name, layout, network, names), encoding="utf-8")
+        (folder / "README.md").write_text(
+            readme(name, layout, network, names, instances, device), encoding="utf-8"
+        )
         mark = {"schema": _SCHEMA, "layout": layout, "model": name, "models": names, "sha256": sha256(model)}
         (folder / _MARK).write_text(json.dumps(mark, indent=1) + "\n", encoding="utf-8")
     return Written(name, network, names)

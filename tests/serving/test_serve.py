@@ -170,6 +170,15 @@ def test_the_openapi_document_names_all_options(server: Served) -> None:
     }
 
 
+def test_the_example_of_the_openapi_document_is_one(server: Served) -> None:
+    operation = httpx.get(f"{server.url}/openapi.json").json()["paths"]["/v1/read"]["post"]
+    answer = read(server, json=operation["requestBody"]["content"]["application/json"]["example"])
+    shown = operation["responses"]["200"]["content"]["application/json"]["example"]
+    [result] = answer.json()["results"]
+    assert [{name: value for name, value in result.items() if value is not None}] == shown["results"]
+    assert answer.json().keys() == shown.keys()
+
+
 def test_more_images_than_the_queue_holds_are_refused_and_the_rest_is_read(serving: Start) -> None:
     server = serving("--workers", "1", "--queue", "2", "--max-request-images", "4")
     assert read(server, files=parts(*EXAMPLES[:1]) * 2).status_code == 200

@@ -21,6 +21,7 @@ import pytest
 import tritonclient.grpc
 import tritonclient.http
 from answers import Answer, answers_of, long_line, read_here
+from served import Served
 from stand_in import put_stand_in
 from tritonclient.utils import InferenceServerException
 
@@ -74,6 +75,26 @@ def test_texts_and_confidences_are_those_of_infer(
     for module, client in clients:
         assert [ask(module, client, [image])[0] for image in images] == expected
         assert ask(module, client, images) == expected
+
+
+def test_a_client_moves_between_serve_and_triton_unchanged(
+    server: tuple[RunningTriton, Path], images: list[bytes]
+) -> None:
+    served = Served("--model", "latin", "--workers", "1")
+    try:
+        clients = [
+            tritonclient.http.InferenceServerClient(address, network_timeout=60.0)
+            for address in (served.url.removeprefix("http://"), server[0].http)
+        ]
+        here, there = [ask(tritonclient.http, client, images) for client in clients]
+        # each server has its own name for an image that it cannot read
+        assert [(*one[:2], bool(one[2])) for one in here] == [(*one[:2], bool(one[2])) for one in there]
+        assert (
+            len({str(sorted(map(str, client.get_model_metadata("latin")["inputs"]))) for client in clients})
+            == 1
+        )
+    finally:
+        served.stop()
 
 
 def test_they_are_under_load(server: tuple[RunningTriton, Path], images: list[bytes]) -> None:

@@ -89,7 +89,7 @@ def test_the_network_is_what_the_onnx_file_is(tmp_path: Path) -> None:
 
 def test_an_ensembles_tensors_fit_its_models(tiny_onnx: Path, tmp_path: Path) -> None:
     """As ensemble_utils.cc of Triton's core compares them: with the batch of a model that has one."""
-    write_repository(tiny_onnx, tmp_path / "r")
+    write_repository(tiny_onnx, tmp_path / "r", layout="ensemble")
     ensemble = config_of(tmp_path / "r" / "tiny")
     known = {one.name: (one.data_type, [*one.dims]) for one in ensemble.input}
     for step in ensemble.ensemble_scheduling.step:
@@ -117,7 +117,7 @@ def test_images_run_together_as_the_manifest_allows(tiny_onnx: Path, tmp_path: P
 
 
 def test_an_engine_is_served_with_all_of_its_profiles(engine: Path, tiny_onnx: Path, tmp_path: Path) -> None:
-    done = run(engine, "--onnx", tiny_onnx, "--batch", "3", "-o", tmp_path / "r")
+    done = run(engine, "--layout", "ensemble", "--onnx", tiny_onnx, "--batch", "3", "-o", tmp_path / "r")
     assert done.exit_code == 0, done.output
     config = config_of(tmp_path / "r" / "tiny_network")
     assert (config.backend, config.max_batch_size) == ("tensorrt", 3)
