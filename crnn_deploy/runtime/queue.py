@@ -186,7 +186,21 @@ class ReadQueue:
         with self._lock:
             self._count -= 1
         self._watch.queued(self._count)
+        if isinstance(result, CrnnDeployError):
+            _forget_frames(result)
         call.results[at] = result
         call.left -= 1
         if not call.left:
             call.done(CallResults([call.results[place] for place in range(len(call.images))], call.queued))
+
+
+def _forget_frames(error: BaseException) -> None:
+    """Drop the tracebacks of an error and of what led to it.
+
+    Their frames hold the image and the call, which holds the error: a circle that stays in memory until
+    Python looks for circles.
+    """
+    led: BaseException | None = error
+    while led is not None:
+        led.__traceback__ = None
+        led = led.__cause__ or led.__context__

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import random
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -210,3 +212,18 @@ def test_a_call_of_many_long_lines_holds_up_no_small_one(queue: ReadQueue, watch
     read(queue, recognizer, ("small", encoded(100)))
     assert not large.is_set() and len(watch.batches) < 12
     assert large.wait(60)
+
+
+def test_an_image_that_cannot_be_read_is_not_kept_in_memory(queue: ReadQueue) -> None:
+    recognizer = Recognizer("latin")
+    image = b"\x89PNG\r\n\x1a\n" + bytes(100)
+    before = sys.getrefcount(image)
+    gc.disable()
+    try:
+        [result] = read(queue, recognizer, ("a.png", image)).results
+        assert isinstance(result, CrnnDeployError)
+        read(queue, recognizer, ("b.png", encoded(100)))  # the queue has gone on
+        after = sys.getrefcount(image)
+    finally:
+        gc.enable()
+    assert after == before
