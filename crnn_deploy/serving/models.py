@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
+
 from crnn_deploy.errors import CrnnDeployError, ModelNotFound, ModelUnreadable
 from crnn_deploy.files import sha256
 from crnn_deploy.models import shipped
@@ -24,6 +26,8 @@ from crnn_deploy.serving.settings import ServerSettings
 __all__ = ["ModelWatch", "Models", "NameTwice", "ServedModel", "served_name"]
 
 _MOST_RECOGNIZERS = 16  # of a model, one for each set of options that was asked for lately; some take 10 MB
+
+_BLANK = np.full((32, 100), 255, np.uint8)  # an image
 
 Signature = tuple[int, int, int]
 
@@ -82,7 +86,7 @@ class ServedModel:
     def _made(self, options: ReadOptions) -> Recognizer:
         try:
             rule = options.rule(self.manifest)
-            return Recognizer(
+            made = Recognizer(
                 self._backend,
                 batch=self._settings.max_batch,
                 decoder=None if rule == self.manifest.decoding else decoder_of(rule),
@@ -93,6 +97,9 @@ class ServedModel:
             raise
         except CrnnDeployError as error:
             raise Problem(422, str(error)) from error
+        if rule.decoder != "greedy":
+            made.try_read(_BLANK)  # numba compiles when it runs first, which the queue need not wait for
+        return made
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
