@@ -105,7 +105,7 @@ function showModel() {
   const model = models.find(({ name }) => name === options.model.value);
   if (model) {
     page.server.textContent = `${model.name}: ${model.alphabet_size} characters, file ${model.digest.slice(0, 8)}`;
-    options.decoder.options[0].text = `As the model says (${model.decoder})`;
+    options.decoder.options[0].text = `Default (${model.decoder})`;
     options.decoder.querySelector("[value=beam]").disabled = options.nbest.disabled = model.output === "argmax";
     if (model.output === "argmax") {
       options.decoder.value = options.nbest.value = "";
@@ -237,6 +237,7 @@ function take(group, response, answer, milliseconds) {
     const { model, digest } = answer;
     group.forEach((item, at) => {
       item.result = answer.results[at];
+      item.again = false;
       item.read = { model, digest, milliseconds, server: answer.milliseconds?.total, images: group.length };
       show(item, item.result.error === null ? "done" : "error", item.result.error ?? "");
     });
@@ -261,7 +262,7 @@ function take(group, response, answer, milliseconds) {
 function retryAfter(response) {
   const said = response.headers.get("Retry-After") ?? "1";
   const seconds = /^\d+$/.test(said) ? Number(said) : (Date.parse(said) - Date.now()) / 1000;
-  return Math.min(Math.max(seconds || 1, 0.5), LONGEST_WAIT);
+  return Number.isFinite(seconds) ? Math.min(Math.max(seconds, 0.5), LONGEST_WAIT) : 1;
 }
 
 /** Try a group again later, in smaller requests; an image that was tried often enough fails. */
@@ -520,7 +521,8 @@ function figures({ result, read }) {
   if (result.rotated) {
     said.push(result.rotated === "column" ? "a column" : `turned ${result.rotated}\u00b0`);
   }
-  const time = `${(read.server ?? read.milliseconds).toPrecision(2)} ms`;
+  const milliseconds = read.server ?? read.milliseconds;
+  const time = `${milliseconds.toFixed(milliseconds < 10 ? 1 : 0)} ms`;
   said.push(read.images > 1 ? `${read.images} images in ${time}` : time);
   return said.join(" \u00b7 ");
 }
