@@ -15,6 +15,7 @@ from crnn_deploy.process import not_forked  # here, so that a fork waits for the
 
 TYPE_CHECKING = False  # of `typing`, which takes 5 ms; until it is there, a signal is Python's own affair
 if TYPE_CHECKING:
+    from crnn_deploy.client import Client
     from crnn_deploy.datasets import Dataset, open_dataset
     from crnn_deploy.errors import CrnnDeployError
     from crnn_deploy.evaluation.evaluate import evaluate
@@ -36,6 +37,7 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 __all__ = [
     "Beam",
     "Char",
+    "Client",
     "Constraint",
     "CrnnDeployError",
     "Dataset",
@@ -56,6 +58,7 @@ __all__ = [
 _HOMES = {
     "Beam": "crnn_deploy.runtime.decoding.beam",
     "Char": "crnn_deploy.runtime.decoding.ctc",
+    "Client": "crnn_deploy.client",
     "Constraint": "crnn_deploy.runtime.decoding.constraints",
     "CrnnDeployError": "crnn_deploy.errors",
     "Dataset": "crnn_deploy.datasets",

@@ -101,6 +101,13 @@ NOT_RUN = {
         ("infer|with a binary --lm", "evaluate|with a binary --lm"), "a program of KenLM's makes the file"
     ),
     "doctor": "it is what is asked",
+    **dict.fromkeys(
+        (
+            *(f"serve|with --backend {name}" for name in ("onnxruntime, the default", "openvino")),
+            *("serve|of .engine files", "serve|with decoder=beam at full speed"),
+        ),
+        "it does not end by itself; tests/serving run it",
+    ),
 }
 OF_SPEED = ("at full speed", "with operations counted")  # what works without the library too, and less well
 

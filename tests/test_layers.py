@@ -70,7 +70,7 @@ ROOMS: dict[str, str] = {
         "inspection manifest models parity process quantization recipes runtime runtime.backends "
         "runtime.decoding runtime.images serving synthesis training triton"
     ),
-    "": "cli datasets errors evaluation manifest process runtime runtime.decoding",
+    "": "cli client datasets errors evaluation manifest process runtime runtime.decoding",
 }
 
 # who may import a library, as prefixes of paths below the package

@@ -65,6 +65,7 @@ class _Handover:
     done: Callable[[CallResults], object]
     since: float
     left: int
+    begun: int = 0  # images that were taken to be prepared
     results: dict[int, Text | CrnnDeployError] = field(default_factory=dict)
     queued: float = 0.0
 
@@ -76,6 +77,7 @@ class _Waiting:
     call: _Handover
     at: int  # its place in the call
     prepared: Prepared
+    since: float
 
 
 class ReadQueue:
@@ -83,16 +85,16 @@ class ReadQueue:
 
     Images of one recogniser and width run together, as they come: a thread prepares what has been handed
     over, runs every batch that is full, and where nothing else has come the fullest. It is never idle while
-    an image waits.
+    an image waits. Calls take turns, an image each, so a call of many large images holds up no small one.
 
     size: most images that wait or are read; more are refused
     batch: most images that run together
-    max_wait: seconds for which an image lets fuller batches of other widths run first
+    max_wait: seconds for which a prepared image lets fuller batches of other widths run first
     """
 
     def __init__(self, *, size: int, batch: int, max_wait: float, watch: QueueWatch) -> None:
         self._size, self._batch, self._max_wait, self._watch = size, batch, max_wait, watch
-        self._given: SimpleQueue[tuple[_Handover, int] | None] = SimpleQueue()
+        self._given: SimpleQueue[_Handover | None] = SimpleQueue()
         self._groups: dict[Recognizer, Groups[_Waiting]] = {}  # only those in which something waits
         self._count, self._lock = 0, threading.Lock()
         self._thread = threading.Thread(target=self._work, name="read queue")
@@ -120,8 +122,8 @@ class ReadQueue:
             self._count += len(images)
         self._watch.queued(self._count)
         call = _Handover(recognizer, images, done, time.perf_counter(), len(images))
-        for at in range(len(images)):
-            self._given.put((call, at))
+        if images:
+            self._given.put(call)
 
     def close(self) -> None:
         """Read what was handed over, then end the thread. Nothing may be handed over afterwards."""
@@ -137,9 +139,14 @@ class ReadQueue:
             elif (one := self._given.get()) is None:
                 closed = True
             else:
-                self._prepare(*one)
+                self._prepare_next(one)
 
-    def _prepare(self, call: _Handover, at: int) -> None:
+    def _prepare_next(self, call: _Handover) -> None:
+        """Prepare a call's next image; those that are left wait for their turn."""
+        at = call.begun
+        call.begun += 1
+        if call.begun < len(call.images):
+            self._given.put(call)
         begun = time.perf_counter()
         name, data = call.images[at]
         try:
@@ -148,15 +155,15 @@ class ReadQueue:
             self._finish(call, at, failure(name, error))
         else:
             groups = self._groups.setdefault(call.recognizer, Groups(self._batch))
-            if batch := groups.add(prepared.columns, _Waiting(call, at, prepared)):
+            if batch := groups.add(prepared.columns, _Waiting(call, at, prepared, begun)):
                 self._run(call.recognizer, batch)
         finally:
             self._watch.prepared(time.perf_counter() - begun)
 
     def _run_next(self) -> None:
         """Run the batch of the image that has waited too long, or else the fullest."""
-        oldest = min(self._groups, key=lambda one: self._groups[one].oldest.call.since)
-        if time.perf_counter() - self._groups[oldest].oldest.call.since > self._max_wait:
+        oldest = min(self._groups, key=lambda one: self._groups[one].oldest.since)
+        if time.perf_counter() - self._groups[oldest].oldest.since > self._max_wait:
             self._run(oldest, self._groups[oldest].pop_oldest())
         else:
             fullest = max(self._groups, key=lambda one: self._groups[one].fullest)

@@ -118,8 +118,6 @@ def _direct(scope: Scope) -> Callable[[Request], Awaitable[Response]] | None:
 
 
 async def _problem(request: Request, problem: Problem) -> Response:
-    log = request.scope["state"].setdefault("log", {})
-    log["error"] = str(problem)
     return problem_response(request.scope, problem.status, str(problem), problem.headers, problem.members)
 
 

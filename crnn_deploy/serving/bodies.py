@@ -24,6 +24,10 @@ from crnn_deploy.serving.settings import ServerSettings
 __all__ = ["BadImage", "Given", "Inflow", "JsonImages", "images_in"]
 
 _BODIES_AT_ONCE = 8  # as many bodies of the largest size may be in memory; smaller ones, as many as fit
+_BEGINNING = (
+    2**18
+)  # bytes of each body that have room of their own, lest a few large ones shut out all others
+_BEGINNINGS_AT_ONCE = 256
 _LONGEST_NAME = 1024  # characters
 _MOST_SIGNS = _LONGEST_NAME + 8  # braces, brackets and commas for each image of a body of JSON
 
@@ -65,6 +69,7 @@ class Inflow:
     def __init__(self, settings: ServerSettings) -> None:
         self._most, self._time = settings.max_bytes, settings.body_time
         self._room = _BODIES_AT_ONCE * settings.max_bytes
+        self._room_to_begin = _BEGINNINGS_AT_ONCE * _BEGINNING
 
     @asynccontextmanager
     async def body(self, request: Request) -> AsyncIterator[bytes]:
@@ -80,24 +85,29 @@ class Inflow:
         chunks: list[bytes] = []
         held = 0
         try:
-            async with asyncio.timeout(self._time):
-                async for chunk in request.stream():
-                    if held + len(chunk) > self._most:
-                        raise self._too_large()
-                    self._take(len(chunk))
-                    held += len(chunk)
-                    chunks.append(chunk)
+            try:
+                async with asyncio.timeout(self._time):
+                    async for chunk in request.stream():
+                        if held + len(chunk) > self._most:
+                            raise self._too_large()
+                        self._take(held, held + len(chunk))
+                        held += len(chunk)
+                        chunks.append(chunk)
+            except TimeoutError:
+                raise Problem(
+                    408,
+                    f"the body did not come within {self._time:g} seconds",
+                    headers={"Connection": "close"},
+                ) from None
+            except ClientDisconnect:
+                raise Problem(400, "the connection was closed before the body was there") from None
             if not held:
                 raise Problem(400, "the body is empty; send an image")
-            yield b"".join(chunks)
-        except TimeoutError:
-            raise Problem(
-                408, f"the body did not come within {self._time:g} seconds", headers={"Connection": "close"}
-            ) from None
-        except ClientDisconnect:
-            raise Problem(400, "the connection was closed before the body was there") from None
+            body = b"".join(chunks)
+            chunks.clear()  # else it is in memory twice for as long as it is read
+            yield body
         finally:
-            self._room += held
+            self._give_back(held)
 
     def _too_large(self) -> Problem:
         return Problem(
@@ -106,14 +116,23 @@ class Inflow:
             headers={"Connection": "close"},
         )
 
-    def _take(self, count: int) -> None:
-        if count > self._room:
+    def _take(self, held: int, more: int) -> None:
+        """Room for a body that grows from `held` bytes to `more`. Raises Problem."""
+        begun = min(more, _BEGINNING) - min(held, _BEGINNING)
+        rest = more - held - begun
+        if begun > self._room_to_begin or rest > self._room:
             raise Problem(
                 503,
                 "other requests fill the memory that is set aside for bodies; try again later",
                 headers={"Retry-After": "1"},
             )
-        self._room -= count
+        self._room_to_begin -= begun
+        self._room -= rest
+
+    def _give_back(self, held: int) -> None:
+        begun = min(held, _BEGINNING)
+        self._room_to_begin += begun
+        self._room += held - begun
 
 
 def images_in(body: bytes, content_type: str, most: int) -> list[Given]:

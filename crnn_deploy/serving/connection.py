@@ -80,14 +80,19 @@ class Connection(HttpToolsProtocol):
 
     def _begin(self) -> None:
         self._header_bytes = 0
-        self._timer = self.loop.call_later(
-            _HEADER_TIME, lambda: self._refuse(408, f"no request came within {_HEADER_TIME:g} seconds")
-        )
+        self._timer = self.loop.call_later(_HEADER_TIME, self._too_slow)
 
     def _end(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+    def _too_slow(self) -> None:
+        if self._header_bytes:
+            self._refuse(408, f"no request came within {_HEADER_TIME:g} seconds")
+        else:  # browsers open connections that they do not need
+            self._end()
+            self.transport.close()
 
     def _refuse(self, status: int, detail: str) -> None:
         self._end()

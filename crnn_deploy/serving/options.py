@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from functools import cached_property
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
@@ -92,7 +93,7 @@ class ReadOptions(BaseModel):
             raise Problem(422, "boost weighs hotwords; name one with hotwords=WORD")
         return replace(manifest.decoding, **given)
 
-    @property
+    @cached_property
     def key(self) -> tuple[Any, ...]:
         """What images must have in common to be read together."""
         values = self.model_dump(exclude={"chars", "min_confidence"})

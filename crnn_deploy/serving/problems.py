@@ -54,8 +54,12 @@ def problem_response(
     headers: Mapping[str, str] | None = None,
     members: Mapping[str, Any] | None = None,
 ) -> Response:
-    """The answer that says a problem, in the form that the protocol of the request's address has for it."""
+    """The answer that says a problem, in the form that the protocol of the request's address has for it.
+
+    The line of the request's log says it too.
+    """
+    scope.setdefault("state", {}).setdefault("log", {})["error"] = detail
     if scope["path"].startswith(OPEN_INFERENCE):
         return Response(json.dumps({"error": detail}), status, headers, "application/json")
-    body = problem_body(status, detail, scope.get("state", {}).get("request_id"), members)
+    body = problem_body(status, detail, scope["state"].get("request_id"), members)
     return Response(body, status, headers, PROBLEM)

@@ -83,6 +83,8 @@ async def read_images(
         name, result = (image.name, image) if isinstance(image, BadImage) else (image[0], next(results))
         record = Record.of(name, result, options.min_confidence, with_chars=options.chars)
         state.metrics.image(model.name, record.status, record.confidence)
+        if isinstance(result, CrnnDeployError):
+            state.metrics.error(type(result).__name__)
         records.append(record)
     return records, reading.queued
 

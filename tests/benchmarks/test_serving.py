@@ -108,12 +108,14 @@ def test_a_server_is_all_of_its_processes() -> None:
         "import subprocess, sys, time\n"
         f"subprocess.run([sys.executable, '-c', '{work}'])\n"
         f"subprocess.Popen([sys.executable, '-c', '{work}; import time; time.sleep(60)'])\n"
-        "time.sleep(60)"
+        "print('both', flush=True); time.sleep(60)"
     )
-    process = subprocess.Popen([sys.executable, "-c", code], start_new_session=True)
+    command = [sys.executable, "-c", code]
+    process = subprocess.Popen(command, start_new_session=True, stdout=subprocess.PIPE)
     try:
+        assert process.stdout is not None and process.stdout.readline() == b"both\n"
         until = time.monotonic() + 30
-        while (len(pids_of(process.pid)) < 2 or cpu_seconds(process.pid) < 0.1) and time.monotonic() < until:
+        while cpu_seconds(process.pid) < 0.1 and time.monotonic() < until:
             time.sleep(0.02)
         assert len(pids_of(process.pid)) == 2
         assert cpu_seconds(process.pid) >= 0.1

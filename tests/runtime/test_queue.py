@@ -200,3 +200,13 @@ def test_closing_reads_what_was_handed_over(watch: Watch) -> None:
     found = [submit(queue, reader, *([b"x" * (1 + at % 5)] * 3)) for at in range(20)]
     queue.close()
     assert all(len(reading.results) == 3 for [reading] in found)
+
+
+def test_a_call_of_many_long_lines_holds_up_no_small_one(queue: ReadQueue, watch: Watch) -> None:
+    recognizer = Recognizer("latin")
+    large = threading.Event()
+    long_lines = [(str(at), encoded(6000 + at)) for at in range(24)]
+    queue.submit(recognizer, long_lines, lambda _: large.set())
+    read(queue, recognizer, ("small", encoded(100)))
+    assert not large.is_set() and len(watch.batches) < 12
+    assert large.wait(60)

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import socket
 import time
 import urllib.parse
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +18,7 @@ pytest.importorskip("onnxruntime")
 import httpx
 from served import Served
 
+EXAMPLE = Path(__file__).parents[2] / "examples" / "images" / "01.png"
 MOST_SECONDS = (
     5.0  # for what took a minute or more before it was bounded; most of it is the test's own machine
 )
@@ -120,6 +125,30 @@ def test_no_address_leads_elsewhere(server: Served, path: str) -> None:
 )
 def test_options_are_bounded(server: Served, query: str) -> None:
     refused(server, f"/v1/read?{query}", b"x", "image/png")
+
+
+def test_large_bodies_that_do_not_end_shut_out_no_small_one(serving: Callable[..., Served]) -> None:
+    server = serving("--workers", "1", "--max-bytes", str(2**20))
+    address = urllib.parse.urlsplit(server.url)
+    fields = ("POST /v1/read HTTP/1.1", "Host: localhost", "Content-Type: image/png")
+    head = "\r\n".join([*fields, f"Content-Length: {2**20}", "", ""])
+    held = [socket.create_connection((address.hostname, address.port)) for _ in range(16)]
+    try:
+        for one in held:
+            one.sendall(head.encode() + bytes(2**20 - 1))
+        until = time.monotonic() + 10
+        refusals = 0
+        for one in held:
+            one.settimeout(max(0.1, (until - time.monotonic()) / 16))
+            with suppress(TimeoutError):
+                refusals += one.recv(100).startswith(b"HTTP/1.1 503")
+        assert refusals >= 4  # beyond the room for bodies of this size
+        content = EXAMPLE.read_bytes()
+        answer = httpx.post(f"{server.url}/v1/read", content=content, headers={"Content-Type": "image/png"})
+        assert answer.status_code == 200
+    finally:
+        for one in held:
+            one.close()
 
 
 def test_the_server_is_well_afterwards(server: Served) -> None:

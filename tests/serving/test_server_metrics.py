@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -78,6 +79,15 @@ def test_each_thing_that_happens_is_counted_once(metrics: Metrics) -> None:
     assert value(metrics, "run_seconds_sum", width="128") == 0.004
     assert value(metrics, "model_reloads_total", model="latin", result="swapped") == 1
     assert value(metrics, "model_reloads_total", model="latin", result="refused") == 1
+
+
+def test_the_documents_name_exactly_what_is_shown(metrics: Metrics) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "serving.md").read_text(encoding="utf-8")
+    families = [*text_string_to_metric_families(metrics.exposition()[0].decode())]
+    names = {family.name + "_total" * (family.type == "counter") for family in families}
+    assert set(re.findall(r"^\| `(crnn_deploy_\w+)` \|", text, re.MULTILINE)) == names
+    used = {re.sub(r"_(bucket|sum|count)$", "", name) for name in re.findall(r"\bcrnn_deploy_\w+", text)}
+    assert used == names
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="this system has no /proc")

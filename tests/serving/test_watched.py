@@ -8,7 +8,7 @@ import re
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -64,12 +64,13 @@ def becomes(server: Served, expected: float, name: str, **labels: str) -> bool:
     return found == expected
 
 
-def logged(server: Served, found: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
-    """The first line of the log that is looked for; it may come a moment later than the answer."""
+def logged(server: Served, **wanted: Any) -> dict[str, Any]:
+    """The first line of the log that has these values; it may come a moment later than the answer."""
     for _ in range(200):
         for line in server.lines:
-            if line.startswith("{") and found(values := json.loads(line)):
-                return dict(values)
+            values: dict[str, Any] = json.loads(line) if line.startswith("{") else {}
+            if wanted.items() <= {name: values.get(name) for name in wanted}.items():
+                return values
         time.sleep(0.05)
     raise AssertionError(server.lines)
 
@@ -81,35 +82,40 @@ def test_only_those_with_a_token_may_read(server: Served) -> None:
             assert answer.status_code == 401 and answer.headers["www-authenticate"].startswith("Bearer")
         answer = httpx.post(f"{server.url}/v1/read", content=IMAGE, headers=headers)
         assert answer.status_code == 401 and "results" not in answer.json()
-        assert answer.json()["request_id"] == answer.headers["x-request-id"]
+        problem = answer.json()
+        assert problem["request_id"] == answer.headers["x-request-id"]
+        line = logged(server, id=problem["request_id"])
+        assert line["status"] == 401 and line["error"] == problem["detail"]
     for path in ("/v2/health/live", "/v2/health/ready", "/"):
         assert httpx.get(f"{server.url}{path}").status_code != 401
     assert call(server, "GET", "/v1/models").status_code == 200
 
 
 def test_a_token_that_others_can_read_is_told_of(server: Served) -> None:
-    assert "chmod 600" in logged(server, lambda line: line.get("level") == "warning")["message"]
+    assert "chmod 600" in logged(server, level="warning")["message"]
     assert not any(TOKEN in line for line in server.lines)
 
 
 def test_a_request_is_found_in_the_log_by_its_id(server: Served) -> None:
     answer = call(server, "POST", "/v1/read", content=IMAGE, headers={**PNG, "X-Request-ID": "order-66"})
     assert answer.status_code == 200 and answer.headers["x-request-id"] == "order-66"
-    line = logged(server, lambda line: line.get("id") == "order-66")
+    line = logged(server, id="order-66")
     assert (line["method"], line["path"], line["status"]) == ("POST", "/v1/read", 200)
     assert line["bytes_in"] == len(IMAGE) and line["bytes_out"] == len(answer.content)
     assert (line["client"], line["model"], line["images"]) == ("127.0.0.1", "latin", 1)
     bad = call(server, "POST", "/v1/read", content=b"no image", headers={**PNG, "X-Request-ID": "order-67"})
     assert bad.status_code >= 400
-    assert "error" in logged(server, lambda line: line.get("id") == "order-67")
+    assert "error" in logged(server, id="order-67")
 
 
 def test_counters_are_of_all_workers_and_outlive_one_that_is_killed(server: Served) -> None:
     labels = {"route": "/v1/read", "method": "POST", "status": "200"}
-    before = value(server, "requests_total", **labels)
-    for _ in range(20):
-        assert call(server, "POST", "/v1/read", content=IMAGE, headers=PNG).status_code == 200
-    assert becomes(server, before + 20, "requests_total", **labels)
+    for number in range(20):
+        headers = {**PNG, "X-Request-ID": f"one-{number}"}
+        assert call(server, "POST", "/v1/read", content=IMAGE, headers=headers).status_code == 200
+        logged(server, id=f"one-{number}")
+    count = sum('"path":"/v1/read","status":200' in line for line in server.lines)
+    assert count >= 20 and becomes(server, count, "requests_total", **labels)
     images = value(server, "images_total", model="latin", status="ok")
     assert images >= 20 and value(server, "confidence_count", model="latin") == images
     assert value(server, "queue_seconds_count") >= 20 and value(server, "prepare_seconds_count") >= 20
@@ -117,10 +123,10 @@ def test_counters_are_of_all_workers_and_outlive_one_that_is_killed(server: Serv
     assert becomes(server, 2, "model_workers", model="latin", digest=digest)
     os.kill(server.workers()[0], signal.SIGKILL)
     assert becomes(server, 1, "model_workers", model="latin", digest=digest)
-    assert value(server, "requests_total", **labels) == before + 20
+    assert value(server, "requests_total", **labels) == count
     assert becomes(server, 1, "requests_in_flight")  # the one that asks
     assert becomes(server, 2, "model_workers", model="latin", digest=digest)
-    assert value(server, "requests_total", **labels) == before + 20
+    assert value(server, "requests_total", **labels) == count
 
 
 def test_a_client_that_leaves_is_logged_as_such(server: Served) -> None:
@@ -128,7 +134,7 @@ def test_a_client_that_leaves_is_logged_as_such(server: Served) -> None:
     head = f"POST /v1/read HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {TOKEN}\r\n"
     with socket.create_connection((host, int(port))) as connection:
         connection.sendall(f"{head}X-Request-ID: left\r\nContent-Length: 999\r\n\r\nab".encode())
-    line = logged(server, lambda line: line.get("id") == "left")
+    line = logged(server, id="left")
     assert (line["status"], line["bytes_in"]) == (499, 2)
     assert becomes(server, 1, "requests_total", route="/v1/read", method="POST", status="499")
 
@@ -140,5 +146,5 @@ def test_what_is_no_request_has_an_id_too(server: Served) -> None:
         answer = connection.makefile("rb").read().decode()
     request_id = json.loads(answer.split("\r\n\r\n")[1])["request_id"]
     assert f"X-Request-ID: {request_id}" in answer
-    assert logged(server, lambda line: line.get("id") == request_id)["status"] == 400
+    assert logged(server, id=request_id)["status"] == 400
     assert becomes(server, 1, "requests_total", route="invalid", method="other", status="400")
