@@ -68,7 +68,7 @@ class Page:
             origin=url.rstrip("/"),
         )
         for kind in ("browser", "performance"):
-            self.driver.get_log(kind)  # what came before is forgotten
+            self.log(kind)  # what came before is forgotten
         self.origin = url.rstrip("/")
         self.driver.get(url)
         self.until(lambda: self.find("#model").get_attribute("value") or self.find("#token").is_displayed())
@@ -125,13 +125,17 @@ class Page:
     def focused(self) -> WebElement:
         return self.driver.switch_to.active_element
 
+    def log(self, kind: str) -> list[dict[str, Any]]:
+        """What the browser noted since this was last asked."""
+        return list(self.driver.get_log(kind))  # type: ignore[no-untyped-call]
+
     def errors(self) -> list[str]:
         """What the console has to say."""
-        return [str(entry["message"]) for entry in self.driver.get_log("browser")]
+        return [str(entry["message"]) for entry in self.log("browser")]
 
     def addresses(self) -> list[str]:
         """Where the browser sent requests since the page was opened, and whence it took what it shows."""
-        messages = [json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance")]
+        messages = [json.loads(entry["message"])["message"] for entry in self.log("performance")]
         return [
             message["params"]["request"]["url"]
             for message in messages
@@ -184,7 +188,7 @@ BUSY = Answer(503, {"Retry-After": "0"}, {"detail": "the queue is full"})
 
 
 def text_answer(*texts: str) -> Answer:
-    results = [
+    results: list[dict[str, Any]] = [
         {"name": "a", "text": text, "confidence": 0.5, "status": "ok", "error": None, "chars": []}
         for text in texts
     ]
