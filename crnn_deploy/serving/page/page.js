@@ -10,12 +10,6 @@ const TRIES = 5; // after an answer "overloaded"
 const LONGEST_WAIT = 30; // seconds
 const ENLARGED = 3; // times, at most, for small pictures
 const TOKEN = "crnn-deploy token";
-const TURNS = {
-  none: "As they stand",
-  90: "Tall: sideways",
-  auto: "Tall: sideways or column",
-  180: "All: upside down too",
-};
 
 const page = Object.fromEntries([...document.querySelectorAll("[id]")].map((element) => [element.id, element]));
 const options = page.options.elements;
@@ -28,10 +22,10 @@ const requests = new Set(); // an AbortController each
 let groupSize = GROUP; // halved when the server is overloaded, doubled when it answers
 let locked = false; // until there is a token
 let heldUntil = 0; // by performance.now()
-let timer = 0; // of the hold
-let shown = 0; // of what is said
+let timer = 0; // ends the hold
+let shown = 0; // timer of what is said
 let changed = 0; // timer of changed options
-let pasted = 0;
+let pasted = 0; // pictures without a name of their own
 let unsaid = []; // items that are done and not yet told to a screen reader
 
 // ---- the server
@@ -110,10 +104,6 @@ function showModel() {
     if (model.output === "argmax") {
       options.decoder.value = options.nbest.value = "";
     }
-    const turned = options.rotate.value;
-    const turns = (model.rotate ?? Object.keys(TURNS)).filter((turn) => turn !== "none");
-    options.rotate.length = 1;
-    options.rotate.append(...turns.map((turn) => new Option(TURNS[turn] ?? turn, turn, false, turn === turned)));
   }
   const address = new URL("v1/read", document.baseURI);
   const chosen = query();
