@@ -10,12 +10,6 @@ const TRIES = 5; // after an answer "overloaded"
 const LONGEST_WAIT = 30; // seconds
 const ENLARGED = 3; // times, at most, for small pictures
 const TOKEN = "crnn-deploy token";
-const TURNS = {
-  none: "As they stand",
-  90: "Tall: sideways",
-  auto: "Tall: sideways or column",
-  180: "All: upside down too",
-};
 
 const page = Object.fromEntries([...document.querySelectorAll("[id]")].map((element) => [element.id, element]));
 const options = page.options.elements;
@@ -28,10 +22,10 @@ const requests = new Set(); // an AbortController each
 let groupSize = GROUP; // halved when the server is overloaded, doubled when it answers
 let locked = false; // until there is a token
 let heldUntil = 0; // by performance.now()
-let timer = 0; // of the hold
-let shown = 0; // of what is said
+let timer = 0; // ends the hold
+let shown = 0; // timer of what is said
 let changed = 0; // timer of changed options
-let pasted = 0;
+let pasted = 0; // pictures without a name of their own
 let unsaid = []; // items that are done and not yet told to a screen reader
 
 // ---- the server
@@ -105,15 +99,11 @@ function showModel() {
   const model = models.find(({ name }) => name === options.model.value);
   if (model) {
     page.server.textContent = `${model.name}: ${model.alphabet_size} characters, file ${model.digest.slice(0, 8)}`;
-    options.decoder.options[0].text = `As the model says (${model.decoder})`;
+    options.decoder.options[0].text = `Default (${model.decoder})`;
     options.decoder.querySelector("[value=beam]").disabled = options.nbest.disabled = model.output === "argmax";
     if (model.output === "argmax") {
       options.decoder.value = options.nbest.value = "";
     }
-    const turned = options.rotate.value;
-    const turns = (model.rotate ?? Object.keys(TURNS)).filter((turn) => turn !== "none");
-    options.rotate.length = 1;
-    options.rotate.append(...turns.map((turn) => new Option(TURNS[turn] ?? turn, turn, false, turn === turned)));
   }
   const address = new URL("v1/read", document.baseURI);
   const chosen = query();
@@ -237,6 +227,7 @@ function take(group, response, answer, milliseconds) {
     const { model, digest } = answer;
     group.forEach((item, at) => {
       item.result = answer.results[at];
+      item.again = false;
       item.read = { model, digest, milliseconds, server: answer.milliseconds?.total, images: group.length };
       show(item, item.result.error === null ? "done" : "error", item.result.error ?? "");
     });
@@ -261,7 +252,7 @@ function take(group, response, answer, milliseconds) {
 function retryAfter(response) {
   const said = response.headers.get("Retry-After") ?? "1";
   const seconds = /^\d+$/.test(said) ? Number(said) : (Date.parse(said) - Date.now()) / 1000;
-  return Math.min(Math.max(seconds || 1, 0.5), LONGEST_WAIT);
+  return Number.isFinite(seconds) ? Math.min(Math.max(seconds, 0.5), LONGEST_WAIT) : 1;
 }
 
 /** Try a group again later, in smaller requests; an image that was tried often enough fails. */
@@ -520,7 +511,8 @@ function figures({ result, read }) {
   if (result.rotated) {
     said.push(result.rotated === "column" ? "a column" : `turned ${result.rotated}\u00b0`);
   }
-  const time = `${(read.server ?? read.milliseconds).toPrecision(2)} ms`;
+  const milliseconds = read.server ?? read.milliseconds;
+  const time = `${milliseconds.toFixed(milliseconds < 10 ? 1 : 0)} ms`;
   said.push(read.images > 1 ? `${read.images} images in ${time}` : time);
   return said.join(" \u00b7 ");
 }
