@@ -3,12 +3,16 @@
 An item is one image of the page. Items wait in a queue, go to the server in groups, and come back with a result or with an
 error. What comes from a file or from the server becomes text of the page and never HTML. */
 
+import { isSettled, makeCard, showCard } from "./cards.js";
+import { copied, jsonOf, tsvOf } from "./copying.js";
+import { droppedFiles, pastedFiles } from "./files.js";
+import { counted } from "./words.js";
+
 const GROUP = 8; // images in one request
 const GROUP_BYTES = 4 * 2 ** 20; // of one request, unless one image alone has more
 const IN_FLIGHT = 3; // requests at a time
 const TRIES = 5; // after an answer "overloaded"
 const LONGEST_WAIT = 30; // seconds
-const ENLARGED = 3; // times, at most, for small pictures
 const TOKEN = "crnn-deploy token";
 
 const page = Object.fromEntries([...document.querySelectorAll("[id]")].map((element) => [element.id, element]));
@@ -25,7 +29,6 @@ let heldUntil = 0; // by performance.now()
 let timer = 0; // ends the hold
 let shown = 0; // timer of what is said
 let changed = 0; // timer of changed options
-let pasted = 0; // pictures without a name of their own
 let unsaid = []; // items that are done and not yet told to a screen reader
 
 // ---- the server
@@ -291,11 +294,27 @@ function fail(item, error) {
 
 // ---- images
 
+const ACTIONS = {
+  again: (item) => readAgain([item]),
+  copy: ({ result }) => copy(result.text, "the text"),
+  remove,
+};
+
+/** Show an item's state. */
+function show(item, state, note) {
+  if (!item.removed) {
+    showCard(item, state, note);
+    if (isSettled(item)) {
+      unsaid.push(item);
+    }
+  }
+}
+
 function add(files) {
   const fresh = files.map((file) => ({ file, name: file.name, tries: 0 }));
   const cards = document.createDocumentFragment();
   for (const item of fresh) {
-    cards.append(makeCard(item));
+    cards.append(makeCard(page.card, item, ACTIONS));
   }
   page.cards.append(cards);
   page.results.hidden = false;
@@ -328,23 +347,14 @@ for (const [button, input] of [
 }
 
 addEventListener("paste", (event) => {
-  const files = [...(event.clipboardData?.files ?? [])];
+  const files = pastedFiles(event.clipboardData);
   if (files.length) {
     event.preventDefault();
-    add(files.map((file) => new File([file], pastedName(file), { type: file.type })));
+    add(files);
   } else if (event.target !== page.token) {
     say("There is no image in the clipboard.");
   }
 });
-
-/** A copied picture has no name of its own: browsers call each of them image.png. */
-function pastedName({ name }) {
-  if (name !== "image.png") {
-    return name;
-  }
-  pasted += 1;
-  return `pasted-${pasted}.png`;
-}
 
 addEventListener("dragover", (event) => {
   event.preventDefault();
@@ -356,9 +366,7 @@ addEventListener("dragleave", ({ relatedTarget }) => {
 addEventListener("drop", async (event) => {
   event.preventDefault();
   document.body.classList.remove("dragging");
-  const { files, items: dropped } = event.dataTransfer;
-  const entries = [...dropped].map((one) => one.webkitGetAsEntry?.()).filter(Boolean);
-  const found = entries.some((entry) => entry.isDirectory) ? await filesBelow(entries) : [...files];
+  const found = await droppedFiles(event.dataTransfer);
   if (found.length) {
     add(found);
   } else {
@@ -366,213 +374,10 @@ addEventListener("drop", async (event) => {
   }
 });
 
-/** The files of dropped folders, in the order of their names. */
-async function filesBelow(entries) {
-  const found = [];
-  for (const entry of entries) {
-    if (entry.isFile) {
-      found.push(await new Promise((resolve, reject) => entry.file(resolve, reject)));
-    } else {
-      const reader = entry.createReader();
-      const inside = [];
-      for (let part = [null]; part.length; inside.push(...part)) {
-        part = await new Promise((resolve, reject) => reader.readEntries(resolve, reject)); // a hundred at a time
-      }
-      inside.sort((one, other) => one.name.localeCompare(other.name, "en", { numeric: true }));
-      found.push(...(await filesBelow(inside)));
-    }
-  }
-  return found;
-}
-
-// ---- cards
-
-function makeCard(item) {
-  const card = page.card.content.firstElementChild.cloneNode(true);
-  const part = (name) => card.querySelector(`.${name}`);
-  item.card = card;
-  item.parts = { text: part("text"), note: part("note"), figures: part("figures"), boxes: part("boxes") };
-  item.image = card.querySelector("img");
-  part("name").textContent = part("name").title = item.name;
-  item.image.alt = item.name;
-  item.image.addEventListener("load", () => {
-    const { naturalWidth: width, naturalHeight: height } = item.image;
-    const frame = part("frame").style;
-    frame.width = `min(${width * ENLARGED}px, ${(14 * width) / height}rem)`;
-    frame.aspectRatio = `${width} / ${height}`;
-    item.parts.boxes.setAttribute("viewBox", `0 0 ${width} ${height}`);
-    drawBoxes(item);
-  });
-  item.image.addEventListener("error", () => {
-    part("frame").hidden = true;
-    part("no-picture").hidden = false;
-  });
-  item.image.src = URL.createObjectURL(item.file);
-  part("again").addEventListener("click", () => readAgain([item]));
-  part("copy").addEventListener("click", () => copy(item.result.text, "the text"));
-  part("remove").addEventListener("click", () => remove(item));
-  for (const action of ["again", "copy", "remove"]) {
-    part(action).setAttribute("aria-label", `${part(action).title}: ${item.name}`);
-  }
-  item.parts.text.addEventListener("keydown", (event) => moveAmongChars(item, event));
-  for (const kind of ["pointerover", "focusin"]) {
-    card.addEventListener(kind, ({ target }) => activate(item, target.dataset.at));
-  }
-  for (const kind of ["pointerleave", "focusout"]) {
-    card.addEventListener(kind, () => activate(item, undefined));
-  }
-  return card;
-}
-
-/** An item's state and what there is to say of it. */
-function show(item, state, note) {
-  const { card, parts } = item;
-  if (item.removed) {
-    return;
-  }
-  item.state = state;
-  card.dataset.state = state;
-  parts.note.textContent = note;
-  card.querySelector(".again").hidden = !item.again;
-  card.querySelector(".copy").hidden = state !== "done";
-  if (state === "done" || state === "error") {
-    unsaid.push(item);
-    showText(item);
-    showAlternatives(item);
-    drawBoxes(item);
-    parts.figures.textContent = figures(item);
-  }
-}
-
-function showText({ result, parts, name }) {
-  const { text, chars } = result;
-  const asOne = chars?.length && chars.map(({ char }) => char).join("") === text;
-  if (asOne) {
-    parts.text.replaceChildren(
-      ...chars.map(({ char, confidence }, at) => {
-        const span = made("span", `char ${grade(confidence)}`, char);
-        span.dataset.at = at;
-        span.dataset.number = Math.floor(confidence * 100);
-        span.title = told(char, confidence);
-        span.tabIndex = at ? -1 : 0;
-        span.setAttribute("role", "option");
-        span.setAttribute("aria-label", span.title);
-        return span;
-      }),
-    );
-    parts.text.setAttribute("role", "listbox");
-    parts.text.setAttribute("aria-orientation", "horizontal");
-    parts.text.setAttribute("aria-label", `Characters of ${name}: ${text}`);
-  } else {
-    parts.text.replaceChildren(...(text || result.error !== null ? [text] : [made("span", "empty", "No text found")]));
-    for (const attribute of ["role", "aria-orientation", "aria-label"]) {
-      parts.text.removeAttribute(attribute);
-    }
-  }
-}
-
-function showAlternatives({ result, card }) {
-  const details = card.querySelector(".alternatives");
-  const found = result.alternatives ?? [];
-  details.hidden = !found.length;
-  details.firstElementChild.textContent = `${counted(found.length, "likeliest text")} and their log scores`;
-  details.lastElementChild.replaceChildren(
-    ...found.map(({ text, score }) => {
-      const row = made("li", "", "");
-      row.append(made("bdi", "", text), made("span", "", score.toFixed(2).replace("-", "\u2212")));
-      return row;
-    }),
-  );
-}
-
-/** Boxes of the characters over the picture: the columns in which the network saw each. */
-function drawBoxes({ result, image, parts }) {
-  const height = image.naturalHeight;
-  parts.boxes.replaceChildren(
-    ...(height ? (result?.chars ?? []) : []).map((char, at) => {
-      const box = document.createElementNS("http://www.w3.org/2000/svg", "rect");
-      const { left, right, top = 0, bottom = height } = char;
-      const sides = { x: left, y: top, width: right - left, height: bottom - top };
-      for (const [name, value] of Object.entries(sides)) {
-        box.setAttribute(name, value);
-      }
-      box.setAttribute("class", grade(char.confidence));
-      box.dataset.at = at;
-      return box;
-    }),
-  );
-}
-
-function figures({ result, read }) {
-  if (result.confidence === null) {
-    return "";
-  }
-  const said = [percent(result.confidence)];
-  if (result.rotated) {
-    said.push(result.rotated === "column" ? "a column" : `turned ${result.rotated}\u00b0`);
-  }
-  const milliseconds = read.server ?? read.milliseconds;
-  const time = `${milliseconds.toFixed(milliseconds < 10 ? 1 : 0)} ms`;
-  said.push(read.images > 1 ? `${read.images} images in ${time}` : time);
-  return said.join(" \u00b7 ");
-}
-
-/** Make one character stand out, in the text and in the picture, and say how sure it is; none for undefined. */
-function activate(item, at) {
-  if (item.active === at || item.state !== "done") {
-    return;
-  }
-  for (const element of item.card.querySelectorAll("[data-at]")) {
-    element.classList.toggle("active", element.dataset.at === at);
-    if (element.role === "option") {
-      element.setAttribute("aria-selected", element.dataset.at === at);
-    }
-  }
-  item.active = at;
-  const char = item.result.chars?.[at];
-  item.parts.figures.textContent = char ? told(char.char, char.confidence) : figures(item);
-}
-
-function moveAmongChars({ parts }, event) {
-  const chars = [...parts.text.querySelectorAll(".char")];
-  const at = chars.indexOf(event.target);
-  const to = { ArrowRight: at + 1, ArrowDown: at + 1, ArrowLeft: at - 1, ArrowUp: at - 1, Home: 0, End: chars.length - 1 }[event.key];
-  if (at >= 0 && chars[to]) {
-    event.preventDefault();
-    chars[at].tabIndex = -1;
-    chars[to].tabIndex = 0;
-    chars[to].focus();
-  }
-}
-
-function grade(confidence) {
-  return confidence >= 0.95 ? "sure" : confidence >= 0.8 ? "likely" : confidence >= 0.5 ? "unsure" : "doubtful";
-}
-
-function told(char, confidence) {
-  return `${char === " " ? "space" : char}: ${percent(confidence)}`;
-}
-
-/** Cut, not rounded: 99.97 % is no certainty. */
-function percent(value) {
-  return `${(Math.floor(value * 1000) / 10).toFixed(1)} %`;
-}
-
-function counted(number, thing) {
-  return `${number} ${thing}${number === 1 ? "" : "s"}`;
-}
-
-function made(tag, className, text) {
-  const element = document.createElement(tag);
-  element.className = className;
-  element.textContent = text;
-  return element;
-}
-
 // ---- all images
 
 function report() {
-  const settled = items.filter(({ state }) => state === "done" || state === "error");
+  const settled = items.filter(isSettled);
   const failed = settled.filter(({ state }) => state === "error");
   const errors = failed.length ? `, ${failed.length} with an error` : "";
   page.summary.textContent = `${settled.length - failed.length} of ${counted(items.length, "image")} read${errors}`;
@@ -612,46 +417,18 @@ page.clear.addEventListener("click", () => {
 page["show-boxes"].addEventListener("change", ({ target }) => page.cards.classList.toggle("without-boxes", !target.checked));
 page["show-numbers"].addEventListener("change", ({ target }) => page.cards.classList.toggle("with-numbers", target.checked));
 
-const COLUMNS = ["name", "text", "confidence", "status", "error"];
-const ESCAPES = { "\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r" };
-
 /** Results of all images that are read or have an error. */
 function results() {
   return items
-    .filter(({ state }) => state === "done" || state === "error")
+    .filter(isSettled)
     .map(({ name, result, read: { model, digest } }) => ({ ...result, name, model, digest }));
 }
 
-/** As `infer --format tsv` writes them. */
-function tsv() {
-  const cells = ({ name, text, confidence, status, error }) => [name, text, confidence?.toFixed(6) ?? "", status, error ?? ""];
-  const rows = [COLUMNS, ...results().map(cells)];
-  const escaped = (cell) => cell.replace(/[\\\t\n\r]/g, (sign) => ESCAPES[sign]);
-  return rows.map((row) => `${row.map(escaped).join("\t")}\n`).join("");
-}
-
-page["copy-tsv"].addEventListener("click", () => copy(tsv(), counted(results().length, "row")));
-page["copy-json"].addEventListener("click", () =>
-  copy(`${JSON.stringify(results(), null, 1)}\n`, counted(results().length, "result")),
-);
+page["copy-tsv"].addEventListener("click", () => copy(tsvOf(results()), counted(results().length, "row")));
+page["copy-json"].addEventListener("click", () => copy(jsonOf(results()), counted(results().length, "result")));
 
 async function copy(text, what) {
-  try {
-    await navigator.clipboard.writeText(text);
-  } catch {
-    // browsers give their clipboard to https and to this machine alone
-    const area = made("textarea", "unseen", text);
-    const before = document.activeElement;
-    document.body.append(area);
-    area.select();
-    const copied = document.execCommand("copy");
-    area.remove();
-    before.focus();
-    if (!copied) {
-      return say("This browser does not let the page copy.");
-    }
-  }
-  say(`Copied ${what}.`);
+  say((await copied(text)) ? `Copied ${what}.` : "This browser does not let the page copy.");
 }
 
 /** Say what came of an action, in sight for a moment. */
