@@ -88,7 +88,7 @@ def network_model(name: str, network: ServedNetwork, device: str) -> Any:
         instance_group=[group],
     )
     if network.max_batch > 1:
-        tuned = {min(profile.batch.optimum, network.max_batch) for profile in network.profiles}
+        tuned = {min(one.batch.optimum, network.max_batch) for one in network.profiles}
         config.dynamic_batching.preferred_batch_size.extend(sorted(tuned - {1}))
         config.dynamic_batching.max_queue_delay_microseconds = _DELAY
     return config

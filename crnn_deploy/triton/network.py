@@ -87,7 +87,7 @@ def _of_engine(model: Path, batch: int, onnx: Path | None) -> ServedNetwork:
     if engine.manifest.output == "argmax":  # it may have been put in when the engine was built
         steps = outputs[0].dims[:1]
         outputs = [Tensor("indices", "TYPE_INT64", steps), Tensor("probabilities", "TYPE_FP32", steps)]
-    largest = min(profile.batch.maximum for profile in engine.profiles)
+    largest = min(one.batch.maximum for one in engine.profiles)
     most = min(batch, largest, engine.manifest.max_batch or largest)
     return ServedNetwork(model, engine.manifest, given, tuple(outputs), most, engine.profiles)
 
