@@ -191,7 +191,7 @@ def _ended() -> Iterator[tuple[int, int]]:
 
 
 def _let_runs_finish() -> None:
-    """Keep a request that comes from interrupting a network's run, which then finds its caches full of others.
+    """Keep a request that comes from interrupting a network's run, which would find other data in its caches.
 
     Linux lets a thread that wakes go first, unless its policy is SCHED_BATCH. On one loaded CPU that costs an
     image of a small network 5 % (1.51 for 1.58 ms).
