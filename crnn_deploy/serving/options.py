@@ -93,6 +93,11 @@ class ReadOptions(BaseModel):
             raise Problem(422, "boost weighs hotwords; name one with hotwords=WORD")
         return replace(manifest.decoding, **given)
 
+    def gives_alternatives(self, manifest: Manifest) -> bool:
+        """Whether texts come with others that were found."""
+        nbest = manifest.decoding.nbest if self.nbest is None else self.nbest
+        return nbest > 0 and (self.decoder or manifest.decoding.decoder) == "beam"
+
     @cached_property
     def key(self) -> tuple[Any, ...]:
         """What images must have in common to be read together."""

@@ -44,7 +44,11 @@ async def read(request: Request) -> Response:
         images = images_in(body, request.headers.get("content-type", ""), state.settings.max_images)
         records, queued = await read_images(state, model, options, images)
     request.scope["state"]["log"] = {"model": model.name, "images": len(records)}
-    form = Jsonl(show_chars=options.chars, nbest=bool(options.nbest), rotated=options.rotate != "none")
+    form = Jsonl(
+        show_chars=options.chars,
+        nbest=options.gives_alternatives(model.manifest),
+        rotated=options.rotate != "none",
+    )
     results = [_plain(form, record) for record in records]
     if all(record.error is not None for record in records):
         raise Problem(422, str(records[0].error), members={"results": results})

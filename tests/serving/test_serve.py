@@ -159,6 +159,17 @@ def test_several_models_are_served_by_name(serving: Start) -> None:
         assert found == [(text.text, text.confidence) for text in expected]
 
 
+def test_decoding_that_the_model_holds_is_that_of_infer(serving: Start, tmp_path: Path) -> None:
+    """A beam search with alternatives, kept in the file by `set-decoding`."""
+    file = tmp_path / "latin.onnx"
+    command = [sys.executable, "-m", "crnn_deploy", "set-decoding", str(DEFAULT), "--decoder", "beam"]
+    subprocess.run([*command, "--nbest", "2", "-o", str(file)], check=True, capture_output=True)
+    server = serving("--workers", "1", "--model", file)
+    answer = read(server, files=parts(*EXAMPLES)).json()
+    assert answer["results"] == inferred("--model", str(file))
+    assert all(len(one["alternatives"]) == 2 for one in answer["results"])
+
+
 def test_the_openapi_document_names_all_options(server: Served) -> None:
     document = httpx.get(f"{server.url}/openapi.json").json()
     operation = document["paths"]["/v1/read"]["post"]
