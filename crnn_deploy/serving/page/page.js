@@ -1,32 +1,23 @@
 /* The page of `crnn-deploy serve`: images go in, each is shown with its text.
 
-An item is one image of the page. Items wait in a queue, go to the server in groups, and come back with a result or with an
-error. What comes from a file or from the server becomes text of the page and never HTML. */
+An item is one image of the page. What comes from a file or from the server becomes text of the page and never HTML. */
 
 import { isSettled, makeCard, showCard } from "./cards.js";
 import { copied, jsonOf, tsvOf } from "./copying.js";
 import { droppedFiles, pastedFiles } from "./files.js";
+import { Queue } from "./requests.js";
 import { counted } from "./words.js";
 
-const GROUP = 8; // images in one request
-const GROUP_BYTES = 4 * 2 ** 20; // of one request, unless one image alone has more
-const IN_FLIGHT = 3; // requests at a time
-const TRIES = 5; // after an answer "overloaded"
-const LONGEST_WAIT = 30; // seconds
 const TOKEN = "crnn-deploy token";
 
 const page = Object.fromEntries([...document.querySelectorAll("[id]")].map((element) => [element.id, element]));
 const options = page.options.elements;
+const queue = new Queue({ send, show, report, lock, learn });
 
 let token = sessionStorage.getItem(TOKEN);
 let models = [];
 let items = []; // in the order they came
-let waiting = []; // those of them that are to be sent
-const requests = new Set(); // an AbortController each
-let groupSize = GROUP; // halved when the server is overloaded, doubled when it answers
-let locked = false; // until there is a token
-let heldUntil = 0; // by performance.now()
-let timer = 0; // ends the hold
+let added = 0; // items so far
 let shown = 0; // timer of what is said
 let changed = 0; // timer of changed options
 let unsaid = []; // items that are done and not yet told to a screen reader
@@ -36,6 +27,10 @@ let unsaid = []; // items that are done and not yet told to a screen reader
 function ask(path, init) {
   const headers = token ? { Authorization: `Bearer ${token}` } : {};
   return fetch(path, { ...init, headers, cache: "no-store" });
+}
+
+function send(body, signal) {
+  return ask(`v1/read?${query()}`, { method: "POST", body, signal });
 }
 
 async function loadModels() {
@@ -60,11 +55,19 @@ async function loadModels() {
   showModel();
 }
 
+/** Ask which models there are, where an answer's is none that is known: it was swapped for another file. */
+function learn({ model, digest }) {
+  if (!models.some((known) => known.name === model && known.digest === digest)) {
+    loadModels();
+  }
+}
+
+/** Send nothing until there is a token. */
 function lock() {
+  queue.lock();
   page["token-help"].textContent = token
     ? "The server does not take this token. Ask the one who runs it for another."
     : "This server asks for a token. It is kept until this tab is closed.";
-  locked = true;
   page["token-form"].hidden = false;
   page.token.focus();
 }
@@ -79,10 +82,11 @@ page["token-form"].addEventListener("submit", async (event) => {
   sessionStorage.setItem(TOKEN, token);
   page.token.value = "";
   page["token-form"].hidden = true;
-  locked = false;
   page.choose.focus();
   await loadModels();
-  pump();
+  if (page["token-form"].hidden) {
+    queue.unlock();
+  }
 });
 
 // ---- options
@@ -132,170 +136,16 @@ page.options.addEventListener("change", ({ target }) => {
 });
 page.options.addEventListener("submit", (event) => event.preventDefault());
 
-// ---- the queue
-
 /** Read every image anew, as the options are now. */
 function readAll() {
-  for (const request of requests) {
-    request.abort();
-  }
-  requests.clear();
-  waiting = [];
-  heldUntil = 0;
-  queue(items);
-}
-
-/** Read some that failed or wait for the server's recovery, now. */
-function readAgain(some) {
-  heldUntil = 0;
-  queue(some);
-}
-
-/** Put items that are in no request where they belong among those that wait. */
-function queue(some) {
-  for (const item of some) {
-    item.tries = 0;
-    item.again = false;
-    show(item, "waiting", "Waiting");
-  }
-  const together = new Set([...waiting, ...some]);
-  waiting = items.filter((item) => together.has(item));
-  pump();
-}
-
-/** Put back at the front what was sent in vain. */
-function putBack(group) {
-  waiting.unshift(...group.filter(({ removed }) => !removed));
-}
-
-function pump() {
-  clearTimeout(timer);
-  const hold = heldUntil - performance.now();
-  if (!locked && waiting.length && hold > 0) {
-    timer = setTimeout(pump, hold);
-  } else if (!locked) {
-    while (requests.size < IN_FLIGHT && waiting.length) {
-      send(nextGroup());
-    }
-  }
-  report();
-}
-
-function nextGroup() {
-  const group = [waiting.shift()];
-  let bytes = group[0].file.size;
-  while (!group[0].alone && waiting.length && !waiting[0].alone && group.length < groupSize) {
-    bytes += waiting[0].file.size;
-    if (bytes > GROUP_BYTES) {
-      break;
-    }
-    group.push(waiting.shift());
-  }
-  return group;
-}
-
-async function send(group) {
-  const request = new AbortController();
-  requests.add(request);
-  const body = new FormData();
-  for (const item of group) {
-    body.append("image", item.file, item.name);
-    show(item, "reading", "Reading");
-  }
-  const begun = performance.now();
-  try {
-    const response = await ask(`v1/read?${query()}`, { method: "POST", body, signal: request.signal });
-    const answer = await response.json().catch(() => ({}));
-    if (!request.signal.aborted) {
-      take(group, response, answer, performance.now() - begun);
-    }
-  } catch {
-    // the server is away, or a file is
-    const lost = await Promise.all(group.map(({ file }) => isLost(file)));
-    if (!request.signal.aborted) {
-      group.filter((_, at) => lost[at]).forEach((item) => fail(item, "This file can no longer be read from the disk"));
-      postpone(group.filter((_, at) => !lost[at]), "The server cannot be reached", 1);
-    }
-  } finally {
-    requests.delete(request);
-    pump();
-  }
-}
-
-/** What a server's answer means for the images that were sent. */
-function take(group, response, answer, milliseconds) {
-  const { status } = response;
-  if ((response.ok || status === 422) && answer.results?.length === group.length) {
-    groupSize = Math.min(GROUP, groupSize * 2);
-    const { model, digest } = answer;
-    group.forEach((item, at) => {
-      item.result = answer.results[at];
-      item.again = false;
-      item.read = { model, digest, milliseconds, server: answer.milliseconds?.total, images: group.length };
-      show(item, item.result.error === null ? "done" : "error", item.result.error ?? "");
-    });
-  } else if (status === 503 || status === 429) {
-    postpone(group, "The server is busy", retryAfter(response));
-  } else if (status === 401) {
-    putBack(group);
-    group.forEach((item) => show(item, "waiting", "Waiting for a token"));
-    lock();
-  } else if (status === 413 && group.length > 1) {
-    group.forEach((item) => (item.alone = true));
-    putBack(group);
-  } else {
-    group.forEach((item) => fail(item, answer.detail ?? `The server answered ${status} ${response.statusText}`));
-    if (status === 404) {
-      loadModels(); // one that was chosen is no longer served
-    }
-  }
-}
-
-/** Seconds that a server asks to wait. */
-function retryAfter(response) {
-  const said = response.headers.get("Retry-After") ?? "1";
-  const seconds = /^\d+$/.test(said) ? Number(said) : (Date.parse(said) - Date.now()) / 1000;
-  return Number.isFinite(seconds) ? Math.min(Math.max(seconds, 0.5), LONGEST_WAIT) : 1;
-}
-
-/** Try a group again later, in smaller requests; an image that was tried often enough fails. */
-function postpone(group, reason, seconds) {
-  groupSize = Math.max(1, groupSize >> 1);
-  const lasting = [];
-  for (const item of group) {
-    item.tries += 1;
-    if (item.tries < TRIES) {
-      lasting.push(item);
-    } else {
-      fail(item, `${reason}, ${TRIES} times in a row`);
-    }
-  }
-  if (lasting.length) {
-    const wait = Math.min(seconds * Math.max(...lasting.map((item) => item.tries)), LONGEST_WAIT);
-    heldUntil = Math.max(heldUntil, performance.now() + wait * 1000);
-    putBack(lasting);
-    for (const item of lasting) {
-      item.again = true;
-      show(item, "waiting", `${reason}; tries again in ${Math.ceil(wait)} s (${item.tries} of ${TRIES - 1})`);
-    }
-  }
-}
-
-function isLost(file) {
-  return file.slice(0, 1).arrayBuffer().then(() => false, () => true);
-}
-
-function fail(item, error) {
-  item.result = { name: item.name, text: "", confidence: null, status: "error", error };
-  item.read = {};
-  item.again = true;
-  show(item, "error", error);
+  queue.clear();
+  queue.readNow(items);
 }
 
 // ---- images
 
 const ACTIONS = {
-  again: (item) => readAgain([item]),
+  again: (item) => queue.readNow([item]),
   copy: ({ result }) => copy(result.text, "the text"),
   remove,
 };
@@ -311,7 +161,7 @@ function show(item, state, note) {
 }
 
 function add(files) {
-  const fresh = files.map((file) => ({ file, name: file.name, tries: 0 }));
+  const fresh = files.map((file) => ({ file, name: file.name, number: (added += 1) }));
   const cards = document.createDocumentFragment();
   for (const item of fresh) {
     cards.append(makeCard(page.card, item, ACTIONS));
@@ -319,14 +169,13 @@ function add(files) {
   page.cards.append(cards);
   page.results.hidden = false;
   items.push(...fresh);
-  queue(fresh);
+  queue.add(fresh);
 }
 
 function remove(item) {
-  item.removed = true;
+  queue.remove(item);
   URL.revokeObjectURL(item.image.src);
   items = items.filter((other) => other !== item);
-  waiting = waiting.filter((other) => other !== item);
   unsaid = unsaid.filter((other) => other !== item);
   const next = item.card.nextElementSibling ?? item.card.previousElementSibling;
   (next?.querySelector(".remove") ?? page.choose).focus();
@@ -394,20 +243,16 @@ function report() {
 }
 
 page["all-again"].addEventListener("click", () => {
-  readAgain(items.filter(({ again }) => again));
+  queue.readNow(items.filter(({ again }) => again));
   page.choose.focus();
 });
 
 page.clear.addEventListener("click", () => {
-  for (const request of requests) {
-    request.abort();
-  }
-  requests.clear();
+  queue.clear();
   for (const item of items) {
-    item.removed = true;
     URL.revokeObjectURL(item.image.src);
   }
-  [items, waiting, unsaid] = [[], [], []];
+  [items, unsaid] = [[], []];
   page.cards.replaceChildren();
   page.results.hidden = true;
   page.choose.focus();
