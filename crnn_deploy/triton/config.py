@@ -17,9 +17,8 @@ from google.protobuf import text_format
 
 from crnn_deploy.triton.network import ServedNetwork, Tensor
 
-__all__ = ["IMAGE", "OWN", "RESULTS", "ensemble_model", "network_model", "python_model", "text_of"]
+__all__ = ["IMAGE", "RESULTS", "ensemble_model", "network_model", "python_model", "text_of"]
 
-OWN = "network_"  # before the name of a network's output, where it stands beside names of this toolkit
 IMAGE = Tensor("image", "TYPE_STRING", (-1,))
 RESULTS = (
     Tensor("text", "TYPE_STRING", (-1,)),
