@@ -108,6 +108,8 @@ class _Workers:
                     while len(self._workers) < self._settings.workers and time.monotonic() > self._next_start:
                         self._start()
                     self._hear()
+                    if stop():  # the signal may have gone to the workers too
+                        break
                     self._bury(begun=announced)
                     if not announced and self._all_ready():
                         announced = True

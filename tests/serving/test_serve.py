@@ -293,6 +293,15 @@ def test_what_was_accepted_is_answered_before_the_server_ends(serving: Start) ->
     assert statuses == [200] * 8
 
 
+def test_a_signal_to_all_processes_ends_the_server_in_good_order(serving: Start) -> None:
+    """As systemd and `timeout` send it."""
+    server = serving("--workers", "2")
+    for pid in (server.process.pid, *server.workers()):
+        os.kill(pid, signal.SIGTERM)
+    assert server.process.wait(30) == 0
+    assert not any("another takes its place" in line for line in server.lines), server.lines
+
+
 def test_a_worker_that_is_killed_is_replaced(serving: Start) -> None:
     server = serving("--workers", "2")
     killed, left = server.workers()
