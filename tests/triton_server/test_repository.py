@@ -15,6 +15,7 @@ from google.protobuf import text_format
 from paper_gpu import PROFILES, write_engine
 from tritonclient.grpc import model_config_pb2 as pb
 
+from crnn_deploy import __version__
 from crnn_deploy.cli.main import main
 from crnn_deploy.files import OutputUnwritable
 from crnn_deploy.manifest import Manifest
@@ -218,10 +219,12 @@ def test_a_readme_says_how_to_start(tiny_onnx: Path, tmp_path: Path) -> None:
             "--model-control-mode=none",
             "--http-max-input-size",
             "numpy<2",
+            f"crnn_deploy-{__version__}-py3-none-any.whl",
             "/v2/models/tiny/infer",
         ):
             assert needed in text
-        assert ("[cpu]" in text) == (layout == "python")
+        assert (".whl[cpu]'" in text) == (layout == "python")
+        assert ("the server itself asks the others" in text) == (layout != "python")
 
 
 def test_the_model_itself_is_not_written_over(tiny_onnx: Path, tmp_path: Path) -> None:
