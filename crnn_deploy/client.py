@@ -11,12 +11,13 @@ import random
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
+from functools import partial
 from itertools import count
 from os import PathLike
-from threading import Event, Lock
+from threading import Event, Lock, Thread
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self, TypedDict, Unpack, cast, overload
 
@@ -46,7 +47,7 @@ _IMAGES_AT_ONCE, _BYTES_AT_ONCE = 32, 2**22  # of a request, of which one image 
 _IN_FLIGHT = 4  # requests
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 2.0  # seconds, before jitter
 _BUSY = (502, 503, 504)  # what a server or a proxy before it answers when it has no time
-_IDLE = 2.0  # seconds that an unused connection is kept; the server ends it after 5
+_IDLE = 2.0  # seconds that an unused connection is kept; the server ends it after 30
 _NAME = "image"  # of every image in requests, and so in the server's messages
 _LONGEST_SIDE = 16_383  # pixels of a WebP
 _PNG, _WEBP = (".png", ()), (".webp", (64, 101))  # 64: cv2.IMWRITE_WEBP_QUALITY, beyond 100 lossless
@@ -230,18 +231,17 @@ class Client:
     def _read_all(self, images: Iterable[Source]) -> list[_Result]:
         """Results of any number of images, of which those of a few requests are in memory."""
         results: list[_Result] = []
-        pool, stopped = ThreadPoolExecutor(_IN_FLIGHT), Event()
+        stopped = Event()
         sent: deque[Future[list[_Result]]] = deque()
         try:
             for some in _batches(map(_encoded, images)):
-                sent.append(pool.submit(self._read, some, stopped))
-                if len(sent) > _IN_FLIGHT:
+                if len(sent) == _IN_FLIGHT:
                     results += sent.popleft().result()
+                sent.append(_in_thread(partial(self._read, some, stopped)))
             while sent:
                 results += sent.popleft().result()
         finally:
             stopped.set()
-            pool.shutdown(wait=False, cancel_futures=True)
         return results
 
     def _read(self, images: Sequence[_Encoded | CrnnDeployError], stopped: Event) -> list[_Result]:
@@ -336,6 +336,20 @@ class Client:
 
     def _refused(self, kind: type[ServerRefused], response: _Answer, detail: str) -> ServerRefused:
         return kind(self._address, response.status, detail, response.headers.get("X-Request-ID"))
+
+
+def _in_thread(work: Callable[[], list[_Result]]) -> Future[list[_Result]]:
+    """What `work` gives, in a thread for which the process does not wait when it ends (as on Ctrl-C)."""
+    future: Future[list[_Result]] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(work())
+        except BaseException as error:
+            future.set_exception(error)
+
+    Thread(target=run, daemon=True).start()
+    return future
 
 
 def _made(url: str, given: dict[str, Any]) -> Client:

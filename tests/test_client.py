@@ -6,8 +6,11 @@ import io
 import json
 import multiprocessing
 import pickle
+import signal
 import socket
 import struct
+import subprocess
+import sys
 import threading
 import time
 from collections import deque
@@ -437,6 +440,23 @@ def test_what_is_no_such_server_is_said(wrong: Answer) -> None:
             Client(server.url).read(b"x")
         assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
         assert len(server.times) == 1
+
+
+def test_ctrl_c_does_not_wait_for_a_server_that_hangs() -> None:
+    program = """if True:
+        import sys
+        from crnn_deploy.client import Client
+        Client(sys.argv[1]).read([b"x" * 9] * 300)"""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        child = subprocess.Popen([sys.executable, "-c", program, address], stderr=subprocess.PIPE, text=True)
+        connection, _ = listener.accept()
+        with connection:
+            connection.recv(100)
+            begun = time.monotonic()
+            child.send_signal(signal.SIGINT)
+            assert "KeyboardInterrupt" in child.communicate(timeout=70)[1]
+            assert time.monotonic() - begun < 20
 
 
 def test_time_and_connections_have_an_end() -> None:
