@@ -120,6 +120,8 @@ def serve(
 
     Ctrl-C or SIGTERM ends the server when what it accepted is answered; the exit code is 0 then.
     """
+    if not host:
+        raise click.UsageError("--host is empty; give an address, such as 127.0.0.1, or 0.0.0.0 for all")
     if token_file is not None and no_token:
         raise click.UsageError("--no-token lets everybody call, and --token-file only some; leave one out")
 
@@ -131,6 +133,7 @@ def serve(
 
     if not hasattr(os, "fork"):
         raise click.UsageError("serve forks its workers, which this system cannot; run it on Linux or macOS")
+    from crnn_deploy.serving.models import served_name
     from crnn_deploy.serving.workers import serve as run
 
     models = models or (DEFAULT,)
@@ -156,6 +159,6 @@ def serve(
         backend=backend,
         device=device,
     )
-    names = ", ".join(model.stem for model in models)
+    names = ", ".join(map(served_name, models))
     count = f"{workers} worker{'s' * (workers > 1)}"
     run(settings, lambda address: say(f"ready: {address} ({names}; {count})", err=True))

@@ -156,7 +156,7 @@ async def metrics(request: Request) -> Response:
     return Response(body, headers={"Content-Type": content_type})
 
 
-@_pages.get("/")
+@_pages.api_route("/", methods=["GET", "HEAD"])
 async def page() -> Response:
     return _file_of_page("index.html")
 

@@ -183,7 +183,8 @@ class Models:
 
 def served_name(path: Path) -> str:
     """The name under which a file is served: that of a shipped model, or the file's without its ending."""
-    return next((name for name, file in shipped().items() if file == path), path.stem)
+    stem = os.fsencode(path.stem).decode(errors="replace")  # JSON and metrics are UTF-8
+    return next((name for name, file in shipped().items() if file == path), stem)
 
 
 def signature_of(path: Path) -> Signature:

@@ -36,12 +36,12 @@ async def server_metadata() -> Response:
     return json_response({"name": "crnn-deploy", "version": __version__, "extensions": extensions})
 
 
-@router.get("/health/live")
+@router.api_route("/health/live", methods=["GET", "HEAD"])  # some load balancers ask by HEAD
 async def live() -> Response:
     return json_response({"live": True})
 
 
-@router.get("/health/ready")
+@router.api_route("/health/ready", methods=["GET", "HEAD"])
 async def ready() -> Response:
     return json_response({"ready": True})
 

@@ -33,7 +33,7 @@ from crnn_deploy.serving.tokens import Tokens, check_exposure
 __all__ = ["AddressInUse", "ServerFailed", "serve"]
 
 _BACKLOG = 2048  # connections that wait to be accepted
-_DRAIN = 60.0  # seconds that workers may take to answer what they accepted
+_DRAIN = 60  # seconds that workers may take to answer what they accepted
 _TURN = 0.5  # seconds between looks at the workers
 _SOON = 10.0  # seconds; a worker that dies sooner after its start waits so long for its successor
 _log = logging.getLogger("crnn_deploy.serving")
@@ -107,7 +107,7 @@ class _Workers:
                 while not stop():
                     while len(self._workers) < self._settings.workers and time.monotonic() > self._next_start:
                         self._start()
-                    self._hear()
+                    self._hear(begun=announced)
                     if stop():  # the signal may have gone to the workers too
                         break
                     self._bury(begun=announced)
@@ -132,17 +132,22 @@ class _Workers:
         os.close(tells)
         self._workers[pid] = _WorkerProcess(slot, told)
 
-    def _hear(self) -> None:
-        """Wait a moment for what workers say. Raises ServerFailed where one cannot begin."""
+    def _hear(self, *, begun: bool) -> None:
+        """Wait a moment for what workers say.
+
+        Raises ServerFailed where one cannot begin, unless the server has: then the others answer on.
+        """
         pipes = {worker.told: worker for worker in self._workers.values() if not worker.ready}
         if not pipes:
             time.sleep(_TURN)
             return
         heard, _, _ = select.select([*pipes], [], [], _TURN)
         for pipe in heard:
-            said = os.read(pipe, 4096).decode()
+            said = os.read(pipe, 4096).decode(errors="replace")
             if said == _READY:
                 pipes[pipe].ready = True
+            elif said and begun:
+                _log.error("a worker cannot begin: %s", said)
             elif said:
                 raise ServerFailed(said)
 
@@ -227,7 +232,7 @@ def _answer(
     """What a worker does, from the fork to its end."""
     code = 1
     try:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent ends its workers
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # until uvicorn answers it; Ctrl-C reaches all processes
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         _let_runs_finish()
         app = make_app(settings, metrics, tokens)
@@ -245,6 +250,7 @@ def _answer(
             date_header=False,
             proxy_headers=False,
             timeout_keep_alive=30,
+            timeout_graceful_shutdown=_DRAIN,  # the parent, which kills those that take longer, may be gone
         )
         _Server(config, tells).run([listener])
         code = 0

@@ -312,6 +312,34 @@ def test_a_worker_that_is_killed_is_replaced(serving: Start) -> None:
     assert any(f"worker {killed} ended (signal 9)" in line for line in server.lines)
 
 
+def test_a_worker_that_cannot_begin_again_ends_no_other(serving: Start, tmp_path: Path) -> None:
+    file = tmp_path / "plates.onnx"
+    shutil.copy(DEFAULT, file)
+    server = serving("--model", file, "--workers", "2")
+    file.write_bytes(b"no model")
+    os.kill(server.workers()[0], signal.SIGKILL)
+    said = "a worker cannot begin: "
+    assert wait_for(lambda: any(said in line and "plates.onnx" in line for line in server.lines))
+    assert read(server, files=parts(EXAMPLES[0])).json()["results"][0]["text"] == "Printed"
+    shutil.copy(DEFAULT, file)
+    assert server.process.poll() is None and server.stop() == 0
+
+
+def test_a_model_whose_file_name_is_no_utf_8_is_served(serving: Start, tmp_path: Path) -> None:
+    file = tmp_path / os.fsdecode(b"pl\xfftes.onnx")
+    shutil.copy(DEFAULT, file)
+    server = serving("--model", file, "--workers", "1")
+    address = f"{server.url}/v1/read?model=pl%EF%BF%BDtes"
+    assert httpx.post(address, files=parts(EXAMPLES[0])).json()["model"] == "pl\ufffdtes"
+    assert 'model="pl\ufffdtes"' in httpx.get(f"{server.url}/metrics").text
+
+
+@pytest.mark.parametrize("path", ["/", "/v2/health/live", "/v2/health/ready"])
+def test_load_balancers_may_ask_by_head(server: Served, path: str) -> None:
+    answer = httpx.head(f"{server.url}{path}")
+    assert answer.status_code == 200 and not answer.content
+
+
 def test_workers_do_not_outlive_the_process_that_watches_them(serving: Start) -> None:
     server = serving("--workers", "2")
     workers = server.workers()
@@ -342,4 +370,5 @@ def test_a_server_that_cannot_begin_says_why(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         assert f"cannot listen on 127.0.0.1 port {port}: Address already in use" in failing("--port", port)
+    assert "--host is empty" in failing("--host", "")
     assert "leave one out" in failing("--no-token", "--token-file", broken)
