@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from types import FrameType
 from typing import NoReturn
 
 import uvicorn
@@ -213,13 +214,18 @@ _READY = "ready"
 class _Server(uvicorn.Server):
     """uvicorn's, which says on a pipe that it answers, and ends with its parent."""
 
-    def __init__(self, config: uvicorn.Config, tells: int) -> None:
+    def __init__(self, config: uvicorn.Config, tells: int, *, ignores_interrupt: bool) -> None:
         super().__init__(config)
         self._tells, self._parent = tells, os.getppid()
+        self._ignores_interrupt = ignores_interrupt
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         os.write(self._tells, _READY.encode())
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if sig != signal.SIGINT or not self._ignores_interrupt:
+            super().handle_exit(sig, frame)
 
     async def on_tick(self, counter: int) -> bool:
         """Whether to end: a worker does not outlive the process that watches it."""
@@ -232,7 +238,9 @@ def _answer(
     """What a worker does, from the fork to its end."""
     code = 1
     try:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # until uvicorn answers it; Ctrl-C reaches all processes
+        # a script's job in the background ignores Ctrl-C, which reaches workers too
+        ignores = signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # until uvicorn answers it
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         _let_runs_finish()
         app = make_app(settings, metrics, tokens)
@@ -252,7 +260,7 @@ def _answer(
             timeout_keep_alive=30,
             timeout_graceful_shutdown=_DRAIN,  # the parent, which kills those that take longer, may be gone
         )
-        _Server(config, tells).run([listener])
+        _Server(config, tells, ignores_interrupt=ignores).run([listener])
         code = 0
     except CrnnDeployError as error:
         with suppress(OSError):

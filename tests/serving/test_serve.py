@@ -302,6 +302,20 @@ def test_a_signal_to_all_processes_ends_the_server_in_good_order(serving: Start)
     assert not any("another takes its place" in line for line in server.lines), server.lines
 
 
+def test_a_job_in_the_background_ignores_ctrl_c(serving: Start) -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as a shell does for a script's `command &`
+    try:
+        server = serving("--workers", "2")
+    finally:
+        signal.signal(signal.SIGINT, before)
+    workers = server.workers()
+    for pid in (server.process.pid, *workers):
+        os.kill(pid, signal.SIGINT)
+    time.sleep(1.5)
+    assert server.workers() == workers, server.lines
+    assert read(server, files=parts(EXAMPLES[0])).status_code == 200
+
+
 def test_a_worker_that_is_killed_is_replaced(serving: Start) -> None:
     server = serving("--workers", "2")
     killed, left = server.workers()
