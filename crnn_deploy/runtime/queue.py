@@ -114,7 +114,7 @@ class ReadQueue:
     ) -> None:
         """Hand images over; `done` is called in the queue's thread once all of them are read.
 
-        They are taken all or none. Raises QueueFull.
+        They are taken all or none; without images `done` is never called. Raises QueueFull.
         """
         with self._lock:
             if self._count + len(images) > self._size:

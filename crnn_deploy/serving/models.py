@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from crnn_deploy.errors import CrnnDeployError, ModelNotFound, ModelUnreadable
+from crnn_deploy.errors import CrnnDeployError, ModelNotFound, ModelUnreadable, shortened
 from crnn_deploy.files import sha256
 from crnn_deploy.models import shipped
 from crnn_deploy.runtime.backends.backend import Backend, open_backend
@@ -38,7 +38,7 @@ class NameTwice(CrnnDeployError, ValueError):
     def __init__(self, name: str) -> None:
         super().__init__(
             f"two models would be served as {name}; a file is served under its name without the ending, so "
-            "rename one of them"
+            "give each once, and rename a file where two have one name"
         )
 
 
@@ -150,7 +150,8 @@ class Models:
         if name is None:
             return next(iter(self._models.values()))
         if (found := self._models.get(name)) is None:
-            raise Problem(404, f"no model is called {name[:100]!r}; served are {', '.join(self._models)}")
+            served = shortened(", ".join(self._models), 300)
+            raise Problem(404, f"no model is called {shortened(name)!r}; served are {served}")
         return found
 
     def changed(self) -> list[ServedModel]:

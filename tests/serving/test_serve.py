@@ -170,6 +170,15 @@ def test_decoding_that_the_model_holds_is_that_of_infer(serving: Start, tmp_path
     assert all(len(one["alternatives"]) == 2 for one in answer["results"])
 
 
+def test_an_unknown_model_is_told_of_in_a_short_line(serving: Start, tmp_path: Path) -> None:
+    files = [tmp_path / f"{at}{'m' * 180}.onnx" for at in range(3)]
+    for file in files:
+        file.symlink_to(DEFAULT)
+    server = serving("--workers", "1", *(word for file in files for word in ("--model", file)))
+    detail = read(server, params={"model": "x" * 1000}, files=parts(EXAMPLES[0])).json()["detail"]
+    assert "served are 0mm" in detail and len(detail) < 500
+
+
 def test_the_openapi_document_names_all_options(server: Served) -> None:
     document = httpx.get(f"{server.url}/openapi.json").json()
     operation = document["paths"]["/v1/read"]["post"]
