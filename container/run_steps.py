@@ -16,69 +16,23 @@ ports, volumes, and the base image's own Python, in whose place Debian's of the 
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import re
-import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from container.containerfile import Copy, Image, Run, Stage, files_of, parse  # noqa: E402
+from container.build import Builder, environment, overlay  # noqa: E402
+from container.containerfile import Image, parse  # noqa: E402
+from container.started import SECRET, TOKEN, Container  # noqa: E402
 
-BASE = re.compile(r"python:(?P<version>3\.\d+)-slim-(?P<suite>\w+)")
-PACKAGES = "python3,python3-venv,python3-pip,python-is-python3,ca-certificates"
-HANDED_DOWN = re.compile(r"PIP_\w+|https?_proxy|no_proxy|SSL_CERT_FILE", re.IGNORECASE)  # to RUN
-TOKEN = "a-token-of-this-run"
-SECRET = "crnn-deploy-tokens"
-READY_WITHIN = 60.0  # seconds
 REPLACED_WITHIN = 20.0  # seconds
-
-# $1: the root, $2: a file of tokens or nothing, $3: whether there is a /tmp to write; the rest is run
-START = """
-set -e
-cd "$1"; secret="$2"; tmp="$3"; shift 3
-mount -t proc proc proc
-mount -t tmpfs -o mode=755,nosuid,noexec tmpfs dev
-for device in null:3 zero:5 full:7 random:8 urandom:9; do
-    mknod -m 666 "dev/${device%:*}" c 1 "${device#*:}"
-done
-mkdir dev/shm
-mount -t tmpfs -o mode=1777,nosuid,nodev,noexec tmpfs dev/shm
-mount -t tmpfs -o mode=755,nosuid,nodev,noexec tmpfs run
-if [ -n "$secret" ]; then
-    mkdir run/secrets
-    cp "$secret" run/secrets/
-    chmod 444 run/secrets/*
-fi
-mount -o remount,ro run
-if [ "$tmp" = yes ]; then mount -t tmpfs -o mode=1777,size=64m,nosuid,nodev,noexec tmpfs tmp; fi
-python3 -c 'import fcntl, socket, struct  # the loopback interface is switched on
-fcntl.ioctl(socket.socket(), 0x8914, struct.pack("16sh14x", b"lo", 1))'
-exec chroot . "$@"
-"""
-
-# run inside the container by its own Python, the image on stdin; prints status, type and body of the answer
-CLIENT = """
-import json, sys
-from urllib.error import HTTPError
-from urllib.request import ProxyHandler, Request, build_opener
-request = Request("http://127.0.0.1:8000/v1/read", sys.stdin.buffer.read(), {"Content-Type": "image/png"})
-if len(sys.argv) > 1:
-    request.add_header("Authorization", "Bearer " + sys.argv[1])
-try:
-    answer = build_opener(ProxyHandler({})).open(request, timeout=30)
-except HTTPError as error:
-    answer = error
-print(json.dumps([answer.status, answer.headers.get_content_type(), json.load(answer)]))
-"""
 
 # an orphan: its parent ends first, so process 1 inherits it
 ORPHAN = ["sh", "-c", "sleep 0.3 & exit 0"]
@@ -96,181 +50,6 @@ class Findings:
     def check(self, what: str, held: bool, seen: object = "") -> None:
         self.failed += not held
         print(f"{'proved' if held else 'FAILED'}: {what}{f' ({seen})' if seen != '' else ''}", flush=True)
-
-
-class Builder:
-    """Makes the root file systems of a Containerfile's stages in a folder."""
-
-    def __init__(self, work: Path, context: Path, binds: Sequence[Path]) -> None:
-        self.work, self.context, self.binds = work, context, binds
-        self.rules = (context / ".containerignore").read_text(encoding="utf-8")
-        self.layers: dict[str, list[Path]] = {}  # of each stage, the topmost first
-
-    def base(self, name: str) -> Path:
-        """A stand-in for a base image."""
-        if not (found := BASE.fullmatch(name)):
-            raise SystemExit(f"there is no stand-in for FROM {name}")
-        root = self.work / f"base-{found['suite']}"
-        if not root.exists():
-            made = root.with_name(f"{root.name}.part")
-            command = ["debootstrap", "--variant=minbase", f"--include={PACKAGES}", found["suite"], str(made)]
-            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-            shutil.rmtree(made / "var/cache/apt/archives", ignore_errors=True)
-            made.rename(root)
-        for path in ("/etc/resolv.conf", "/etc/hosts", *map(str, self.binds)):
-            place = root / path[1:]
-            if Path(path).is_dir():
-                place.mkdir(parents=True, exist_ok=True)
-            elif not place.exists():
-                place.parent.mkdir(parents=True, exist_ok=True)
-                place.touch()
-        said = subprocess.run(["chroot", root, "python", "-V"], capture_output=True, text=True, check=True)
-        if not said.stdout.startswith(f"Python {found['version']}."):
-            raise SystemExit(f"the stand-in for {name} has {said.stdout.strip()}")
-        return root
-
-    def build(self, stages: Sequence[Stage]) -> list[Path]:
-        """Run all steps; the layers of the last stage, the topmost first."""
-        names = [stage.name or str(at) for at, stage in enumerate(stages)]
-        for name, stage in zip(names, stages, strict=True):
-            lower = self.layers.get(stage.base) or [self.base(stage.base)]
-            upper, scratch = self.work / f"layer-{name}", self.work / f"scratch-{name}"
-            for folder in (upper, scratch):
-                shutil.rmtree(folder, ignore_errors=True)
-                folder.mkdir()
-            with overlay(self.work / f"root-{name}", lower, upper, scratch) as root:
-                (root / stage.image.folder[1:]).mkdir(parents=True, exist_ok=True)
-                for step in stage.steps:
-                    if isinstance(step, Copy):
-                        self._copy(step, root)
-                    else:
-                        self._run(step, root)
-            self.layers[name] = [upper, *lower]
-        return self.layers[names[-1]]
-
-    def _copy(self, step: Copy, root: Path) -> None:
-        print(f"COPY {' '.join(step.sources)} -> {step.target}", flush=True)
-        target = root / step.target[1:]
-        if step.stage is not None:
-            with overlay(self.work / "root-from", self.layers[step.stage]) as source:
-                for name in step.sources:
-                    shutil.copytree(source / name[1:], target, symlinks=True, dirs_exist_ok=True)
-            return
-        for name in step.sources:
-            top = self.context / name
-            for path in files_of(self.context, name, self.rules):
-                inside = (self.context / path).relative_to(top)
-                place = target / path.name if top.is_file() else target / inside
-                place.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(self.context / path, place)
-
-    def _run(self, step: Run, root: Path) -> None:
-        print(f"RUN {step.line}", flush=True)
-        handed_down = {name: value for name, value in os.environ.items() if HANDED_DOWN.fullmatch(name)}
-        settings = {"HOME": "/root", **handed_down, **step.environment}
-        binds = ["/etc/resolv.conf", "/etc/hosts", "/dev", *map(str, self.binds)]
-        mounts = "\n".join(f'mount --bind "{path}" "$1{path}"' for path in binds)
-        script = f'set -e\n{mounts}\nmount -t proc proc "$1/proc"\nroot="$1"; shift\nexec chroot "$root" "$@"'
-        command = ["sh", "-c", f'cd {step.folder} && exec /bin/sh -c "$1"', "sh", step.line]
-        unshare = ["unshare", "--mount", "--pid", "--fork", "--ipc", "--uts"]
-        line = [*unshare, "sh", "-c", script, "sh", str(root), *environment(settings), *command]
-        subprocess.run(line, check=True)
-
-
-def environment(settings: Mapping[str, str]) -> list[str]:
-    return ["/usr/bin/env", "-i", *(f"{name}={value}" for name, value in settings.items())]
-
-
-@contextmanager
-def overlay(
-    at: Path, lower: Sequence[Path], upper: Path | None = None, scratch: Path | None = None
-) -> Iterator[Path]:
-    """Layers as one tree, which cannot be written where no upper layer is given."""
-    at.mkdir(exist_ok=True)
-    given = [("lowerdir", ":".join(map(str, lower))), ("upperdir", upper), ("workdir", scratch)]
-    options = ",".join(f"{name}={value}" for name, value in given if value is not None)
-    subprocess.run(["mount", "-t", "overlay", "overlay", "-o", options, str(at)], check=True)
-    try:
-        yield at
-    finally:
-        subprocess.run(["umount", str(at)], check=True)
-
-
-class Container:
-    """The image's process, started; its standard error in a file."""
-
-    def __init__(self, root: Path, image: Image, command: Sequence[str], log: Path, *, tmp: bool = True):
-        user, _, group = image.user.partition(":")
-        rights = ["--clear-groups", "--no-new-privs", "--bounding-set=-all", "--inh-caps=-all"]
-        self._inside = ["setpriv", f"--reuid={user}", f"--regid={group or user}", *rights]
-        self._inside += environment(image.environment)
-        secret = log.with_name(SECRET)
-        secret.write_text(f"{TOKEN}\n", encoding="ascii")
-        self.log = log
-        unshare = ["unshare", "--mount", "--pid", "--fork", "--ipc", "--uts", "--net", "--kill-child"]
-        line = [*unshare, "sh", "-c", START, "sh", str(root), str(secret), "yes" if tmp else "no"]
-        line += [*self._inside, *image.entry_point, *command]
-        self.began = time.monotonic()
-        with log.open("wb") as file:
-            self._engine = subprocess.Popen(line, stdin=subprocess.DEVNULL, stdout=file, stderr=file)
-        children = Path(f"/proc/{self._engine.pid}/task/{self._engine.pid}/children")
-        while not (pids := children.read_text().split()) and self._engine.poll() is None:
-            time.sleep(0.01)
-        self.pid = int(pids[0]) if pids else 0  # of the image's process 1, as this machine has it
-
-    def said(self) -> str:
-        return self.log.read_text(encoding="utf-8", errors="replace")
-
-    def execute(
-        self, command: Sequence[str], given: bytes = b"", wait: float = 60.0
-    ) -> subprocess.CompletedProcess[bytes]:
-        """A command inside, as `docker exec` has it."""
-        enter = ["nsenter", f"--target={self.pid}", "--mount", "--pid", "--ipc", "--uts", "--net", "--root"]
-        line = [*enter, "--wd=/", *self._inside, *command]
-        return subprocess.run(line, input=given, capture_output=True, timeout=wait)
-
-    def read(self, picture: bytes, *token: str) -> tuple[int, str, dict[str, object]]:
-        done = self.execute(["python", "-I", "-c", CLIENT, *token], picture)
-        if done.returncode:
-            raise SystemExit(f"the client failed: {done.stderr.decode(errors='replace')}")
-        status, kind, body = json.loads(done.stdout)
-        return status, kind, body
-
-    def processes(self) -> dict[int, dict[str, str]]:
-        """The fields of /proc/PID/status of process 1 and all below it."""
-        found, left = {}, [self.pid]
-        while left:
-            pid = left.pop()
-            with suppress(OSError):
-                lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-                found[pid] = {key: value.strip() for key, value in (line.split(":", 1) for line in lines)}
-                left += map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
-        return found
-
-    def wait_ready(self) -> bool:
-        while time.monotonic() - self.began < READY_WITHIN and self._engine.poll() is None:
-            if "ready:" in self.said():
-                return True
-            time.sleep(0.05)
-        return False
-
-    def stop(self, number: int) -> int:
-        """Send process 1 a signal from outside, as an engine does, and wait for its end; the exit code."""
-        with suppress(ProcessLookupError):
-            if self.pid:
-                os.kill(self.pid, number)
-        try:
-            return self._engine.wait(30)
-        except subprocess.TimeoutExpired:
-            self._engine.kill()
-            return -1
-
-    def wait(self) -> int:
-        """The exit code of a process that ends by itself; -1 for one that does not."""
-        try:
-            return self._engine.wait(READY_WITHIN / 4)
-        except subprocess.TimeoutExpired:
-            return -1
 
 
 def cpu_seconds(pids: Sequence[int]) -> float:
@@ -362,10 +141,12 @@ def examine_others(root: Path, image: Image, work: Path, found: Findings, pictur
     finally:
         container.stop(signal.SIGKILL)
     container = Container(root, image, image.command, work / "early.log")
+    number = getattr(signal, image.stop_signal)
     try:
-        time.sleep(0.15)  # while it imports
-        code = container.stop(getattr(signal, image.stop_signal))
-        found.check(f"{image.stop_signal} while it starts ends it", code != -1, f"exit code {code}")
+        heard = container.wait_hears(number)
+        early = heard and "ready:" not in container.said()
+        code = container.stop(number)
+        found.check(f"{image.stop_signal} while it starts ends it", early and code != -1, f"exit code {code}")
     finally:
         container.stop(signal.SIGKILL)
     open_to_all = [word for word in image.command if word not in ("--token-file", f"/run/secrets/{SECRET}")]

@@ -5,6 +5,7 @@ The command line finds its commands here, and `doctor` what to look for. Imports
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection
 from typing import NamedTuple
 
@@ -246,11 +247,15 @@ COMMANDS = {
 
 
 def extras_for(libraries: Collection[str]) -> list[str]:
-    """The fewest extras that bring all of these; those of one library alone go before larger ones."""
+    """The fewest extras that bring all of these; of two that would do, the one with fewer libraries."""
+    sizes = Counter(extra for one in LIBRARIES.values() for extra in one.extras)
     left = {name for name in libraries if name in LIBRARIES and LIBRARIES[name].extras}
     chosen: list[str] = []
     while left:
-        best = max(EXTRAS, key=lambda extra: sum(extra in LIBRARIES[name].extras for name in left))
+        best = max(
+            EXTRAS,
+            key=lambda extra: (sum(extra in LIBRARIES[name].extras for name in left), -sizes[extra]),
+        )
         chosen.append(best)
         left = {name for name in left if best not in LIBRARIES[name].extras}
     return sorted(chosen, key=EXTRAS.index)

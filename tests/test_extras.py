@@ -81,6 +81,7 @@ def test_every_use_has_a_line_that_is_run_or_a_reason_why_not() -> None:
         (["Jinja2", "matplotlib"], ["evaluate", "train"]),
         (["ONNX Runtime", "PyTorch", "ONNX", "safetensors"], ["cpu", "export"]),
         (["PyTorch", "Pillow"], ["train"]),
+        (["Pydantic"], ["serve"]),
         (["NumPy"], []),
     ],
 )

@@ -156,7 +156,7 @@ def slow(bench: Bench) -> dict[str, Any]:
     return rows | {"passed": ended and during.statuses.keys() == {200} and not during.lost}
 
 
-_HEAD = b"POST /v1/read HTTP/1.1\r\nHost: a\r\n"
+_HEAD = b"POST /v1/read HTTP/1.1\r\nHost: 127.0.0.1\r\n"
 _BODY = _HEAD + b"Content-Type: image/jpeg\r\nContent-Length: 20000\r\n\r\n"
 # what comes at once, and what comes every second
 SLOW = {

@@ -245,7 +245,9 @@ def _lengths(random: Random, images: Sequence[bytes], model: str) -> bytes:
 
 
 def _chunks(random: Random, images: Sequence[bytes], model: str) -> bytes:
-    head = f"POST {READ} HTTP/1.1\r\nHost: a\r\nContent-Type: image/jpeg\r\nTransfer-Encoding: ".encode()
+    head = (
+        f"POST {READ} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: image/jpeg\r\nTransfer-Encoding: ".encode()
+    )
     bodies = (
         *(
             b"0\r\n\r\n",

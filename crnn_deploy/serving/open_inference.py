@@ -70,7 +70,8 @@ async def model_ready(request: Request, name: str, version: str = _VERSION) -> R
 @router.post("/models/{name}/infer")
 @router.post("/models/{name}/versions/{version}/infer")
 async def infer(request: Request, name: str, version: str = _VERSION) -> Response:
-    state, model = _state(request), _model(request, name, version)
+    state = _state(request)
+    _model(request, name, version)  # an unknown one is refused before the body comes
     async with state.inflow.body(request) as body:
         try:
             given = parse_request(
@@ -80,6 +81,7 @@ async def infer(request: Request, name: str, version: str = _VERSION) -> Respons
             raise Problem(400, str(error)) from None
         options = _options(given.parameters)
         images = [(f"image {at}", data) for at, data in enumerate(given.images, 1)]
+        model = state.models.get(name)  # another may have taken its place meanwhile
         records, _ = await read_images(state, model, options, images)
     request.scope["state"]["log"] = {"model": model.name, "images": len(records)}
     values: dict[str, Sequence[str | float]] = {

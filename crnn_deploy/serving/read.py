@@ -39,9 +39,11 @@ async def read(request: Request) -> Response:
     if len(names) > 1:
         raise Problem(422, "model stands twice in the address; give it once")
     options = options_of([(name, value) for name, value in given if name != "model"])
-    model = state.models.get(names[0] if names else None)
+    name = names[0] if names else None
+    state.models.get(name)  # an unknown one is refused before the body comes
     async with state.inflow.body(request) as body:
         images = images_in(body, request.headers.get("content-type", ""), state.settings.max_images)
+        model = state.models.get(name)  # another may have taken its place meanwhile
         records, queued = await read_images(state, model, options, images)
     request.scope["state"]["log"] = {"model": model.name, "images": len(records)}
     form = Jsonl(

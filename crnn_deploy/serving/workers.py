@@ -108,6 +108,8 @@ class _Workers:
                     while len(self._workers) < self._settings.workers and time.monotonic() > self._next_start:
                         self._start()
                     self._hear()
+                    if stop():  # the signal may have gone to the workers too
+                        break
                     self._bury(begun=announced)
                     if not announced and self._all_ready():
                         announced = True
@@ -190,6 +192,16 @@ def _ended() -> Iterator[tuple[int, int]]:
             yield ended
 
 
+def _let_runs_finish() -> None:
+    """Keep a request that comes from interrupting a network's run, which would find other data in its caches.
+
+    Linux lets a thread that wakes go first, unless its policy is SCHED_BATCH. On one loaded CPU that costs an
+    image of a small network 5 % (1.51 for 1.58 ms).
+    """
+    with suppress(AttributeError, OSError):  # not on macOS, and a container may forbid it
+        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+
+
 _READY = "ready"
 
 
@@ -217,6 +229,7 @@ def _answer(
     try:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent ends its workers
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        _let_runs_finish()
         app = make_app(settings, metrics, tokens)
         gc.collect()
         gc.freeze()  # what is there now stays; the collector need not look at it again and again

@@ -17,9 +17,8 @@ from google.protobuf import text_format
 
 from crnn_deploy.triton.network import ServedNetwork, Tensor
 
-__all__ = ["IMAGE", "OWN", "RESULTS", "ensemble_model", "network_model", "python_model", "text_of"]
+__all__ = ["IMAGE", "RESULTS", "ensemble_model", "network_model", "python_model", "text_of"]
 
-OWN = "network_"  # before the name of a network's output, where it stands beside names of this toolkit
 IMAGE = Tensor("image", "TYPE_STRING", (-1,))
 RESULTS = (
     Tensor("text", "TYPE_STRING", (-1,)),
@@ -88,7 +87,7 @@ def network_model(name: str, network: ServedNetwork, device: str) -> Any:
         instance_group=[group],
     )
     if network.max_batch > 1:
-        tuned = {min(profile.batch.optimum, network.max_batch) for profile in network.profiles}
+        tuned = {min(one.batch.optimum, network.max_batch) for one in network.profiles}
         config.dynamic_batching.preferred_batch_size.extend(sorted(tuned - {1}))
         config.dynamic_batching.max_queue_delay_microseconds = _DELAY
     return config

@@ -11,7 +11,9 @@ from crnn_deploy.files import sha256
 from crnn_deploy.manifest import Manifest
 from crnn_deploy.runtime.backends.engine_file import Profile
 
-__all__ = ["NamesMissing", "NotForTriton", "ServedNetwork", "Tensor", "network_of"]
+__all__ = ["OWN", "NamesMissing", "NotForTriton", "ServedNetwork", "Tensor", "network_of"]
+
+OWN = "network_"  # before the name of a network's output, where it stands beside names of this toolkit
 
 
 class NamesMissing(CrnnDeployError, ValueError):
@@ -47,15 +49,16 @@ class ServedNetwork:
         return "tensorrt" if self.file.suffix == ".engine" else "onnxruntime"
 
 
-def network_of(model: Path, batch: int, onnx: Path | None = None) -> ServedNetwork:
+def network_of(model: Path, batch: int, onnx: Path | None = None, *, tensors: bool = True) -> ServedNetwork:
     """What Triton must know of an .onnx or .engine file with a manifest.
 
     batch: most images that run together; a manifest and an engine's profiles allow no more than they do
     onnx: the file that an engine was built from, whose tensors' names the engine has
+    tensors: whether Triton runs the network; where a Python model does, an engine's tensors are not needed
     Raises what `open_backend` and `read_sidecar` raise, NamesMissing, NotForTriton.
     """
     if model.suffix == ".engine":
-        return _of_engine(model, batch, onnx)
+        return _of_engine(model, batch, onnx, tensors)
     from crnn_deploy.runtime.backends.backend import open_backend
 
     backend = open_backend(model)  # it holds the graph to its manifest
@@ -65,11 +68,14 @@ def network_of(model: Path, batch: int, onnx: Path | None = None) -> ServedNetwo
     return ServedNetwork(model, manifest, given, tuple(outputs), min(batch, manifest.max_batch or batch))
 
 
-def _of_engine(model: Path, batch: int, onnx: Path | None) -> ServedNetwork:
+def _of_engine(model: Path, batch: int, onnx: Path | None, tensors: bool) -> ServedNetwork:
     from crnn_deploy.runtime.backends.engine_file import check_bytes, read_sidecar
 
     engine = read_sidecar(model)
     check_bytes(engine, model)
+    if not tensors:
+        most = min(batch, engine.manifest.max_batch or batch)
+        return ServedNetwork(model, engine.manifest, Tensor("", "", ()), (), most)
     if engine.builder != "tensorrt":
         raise NotForTriton(
             f"{model} was built by TensorRT for RTX, which Triton does not run; build it with "
@@ -87,7 +93,7 @@ def _of_engine(model: Path, batch: int, onnx: Path | None) -> ServedNetwork:
     if engine.manifest.output == "argmax":  # it may have been put in when the engine was built
         steps = outputs[0].dims[:1]
         outputs = [Tensor("indices", "TYPE_INT64", steps), Tensor("probabilities", "TYPE_FP32", steps)]
-    largest = min(profile.batch.maximum for profile in engine.profiles)
+    largest = min(one.batch.maximum for one in engine.profiles)
     most = min(batch, largest, engine.manifest.max_batch or largest)
     return ServedNetwork(model, engine.manifest, given, tuple(outputs), most, engine.profiles)
 

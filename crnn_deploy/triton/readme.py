@@ -48,7 +48,7 @@ def readme(
 ) -> str:
     """Markdown.
 
-    models: the names of all models; those but the first are asked by the server alone
+    models: the names of all models, that which clients ask first
     instances: processes of each Python model
     device: where an .onnx file runs
     """
@@ -67,22 +67,20 @@ that has that version.
         else ""
     )
     often = (
-        f", {instances} times one after the other, as there are {instances} processes"
+        f" {instances} times, one after the other, as there are {instances} processes"
         if instances > 1
         else ""
     )
-    inner = (
-        f"\nThe other models ({', '.join(models[1:])}) are for the server's own requests.\n"
-        if models[1:]
-        else ""
-    )
+    others = f"Clients ask `{name}` alone; the server itself asks the others.\n\n" if models[1:] else ""
+    release = version("crnn-deploy")
+    wheel = f"crnn_deploy-{release}-py3-none-any.whl"
     return f"""# {name} for NVIDIA Triton Inference Server
 
 Written by `crnn-deploy triton` from `{network.file.name}`, layout {layout}:
 
 {what}
 
-| tensor | type | shape | |
+{others}| tensor | type | shape | |
 |---|---|---|---|
 | `image` | BYTES | [N] | encoded image files; in a request of JSON alone, their base64 |
 | `text` | BYTES | [N] | UTF-8 |
@@ -94,15 +92,19 @@ no other. Texts are decoded as the model file says (`crnn-deploy set-decoding`).
 
 ## What the server's Python needs
 
-`crnn-deploy` {version("crnn-deploy")} with NumPy and OpenCV{needs}, in the Python that Triton's Python
-backend runs. That backend ignores PYTHONPATH: install with that Python's pip, as in an image of your own:
+crnn-deploy {release} with NumPy and OpenCV{needs}, in the Python that Triton's Python backend runs. That
+backend ignores PYTHONPATH: install with that Python's pip, as in an image of your own. The wheel is made in
+the source of crnn-deploy by `pip wheel --no-deps .`:
 
     FROM nvcr.io/nvidia/tritonserver:YY.MM-py3
-    RUN pip install 'crnn-deploy{extra}'
+    COPY {wheel} /tmp/
+    RUN pip install '/tmp/{wheel}{extra}'
 
-The release must be 24.06 or later. A Python backend that was built for NumPy 1 (24.10 was) does not work with
-NumPy 2: install `numpy<2` there, and crnn-deploy and opencv-python-headless with `pip install --no-deps`;
-their metadata ask for NumPy 2, and their code runs with 1.26.
+Take release 24.12 or later, whose Python is 3.12: crnn-deploy needs 3.11, and NVIDIA's images of 23.05 to
+24.10 have 3.10. With a Python backend that you built yourself for another Python, 24.06 is enough. A backend
+that was built for NumPy 1 (that of 24.10 was) does not work with NumPy 2: install `numpy<2` there, and
+crnn-deploy and opencv-python-headless with `pip install --no-deps`; their metadata ask for NumPy 2, and their
+code runs with 1.26.
 {plan}
 ## Start
 
@@ -124,12 +126,12 @@ their metadata ask for NumPy 2, and their code runs with 1.26.
 ## Watch it
 
 Readiness stays 200 when a Python model's process is dead, and requests that it would get fail. So a
-supervisor must ask for a text{often}.
-Where none comes, it must start the server again:
+supervisor must ask for a text{often}:
+where none comes, it must start the server again.
 
     curl --fail --silent --max-time 5 --output /dev/null 127.0.0.1:8000/v2/models/{name}/infer \\
       -d '{_probe()}'
-{inner}"""
+"""
 
 
 def _probe() -> str:

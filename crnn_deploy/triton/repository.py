@@ -27,14 +27,13 @@ from crnn_deploy.runtime.backends.engine_file import sidecar_of
 from crnn_deploy.runtime.recognizer import Recognizer
 from crnn_deploy.triton.config import (
     IMAGE,
-    OWN,
     RESULTS,
     ensemble_model,
     network_model,
     python_model,
     text_of,
 )
-from crnn_deploy.triton.network import ServedNetwork, Tensor, network_of
+from crnn_deploy.triton.network import OWN, ServedNetwork, Tensor, network_of
 from crnn_deploy.triton.readme import readme
 
 __all__ = ["LAYOUTS", "Layout", "ModelNameInvalid", "RepositoryThere", "Written", "write_repository"]
@@ -51,8 +50,8 @@ class ModelNameInvalid(CrnnDeployError, ValueError):
 
     def __init__(self, name: str) -> None:
         super().__init__(
-            f"{name!r} is no name for a model of Triton, which stands in paths: give one of letters, digits, "
-            "_ . and - with --name"
+            f"{name!r} cannot be the name of a model of Triton; give one with --name, at most 100 letters "
+            "(a to z), digits, _ . and -"
         )
 
 
@@ -108,14 +107,7 @@ def write_repository(
     if not _NAME.fullmatch(name):
         raise ModelNameInvalid(name)
     _check_output(output, model, replace)
-    if layout == "python" and model.suffix == ".engine":
-        from crnn_deploy.runtime.backends.engine_file import check_bytes, read_sidecar
-
-        engine = read_sidecar(model)
-        check_bytes(engine, model)
-        network = ServedNetwork(model, engine.manifest, Tensor("", "", ()), (), batch)
-    else:
-        network = network_of(model, batch, onnx)
+    network = network_of(model, batch, onnx, tensors=layout != "python")
     Recognizer(_Described(network)).close()  # its decoder is made, so that one that does not fit is told now
     models = _models(layout, name, network, instances, device)
     with _whole_folder(output) as folder:
@@ -204,11 +196,15 @@ def _step(name: str) -> dict[str, str]:
 
 
 def _check_output(output: Path, model: Path, replace: bool) -> None:
-    """Refuse what must not be written over. Raises RepositoryThere, OutputIsInput."""
+    """Refuse what must not be written over. Raises RepositoryThere, OutputIsInput, OutputUnwritable."""
     if output.resolve() in (model.resolve(), *model.resolve().parents):
         raise OutputIsInput(output)
-    if not output.exists() and not output.is_symlink():
+    try:
+        output.lstat()
+    except (FileNotFoundError, NotADirectoryError):
         return
+    except OSError as error:  # such as a name that is too long
+        raise OutputUnwritable(output, error.strerror or str(error)) from error
     ours = "name another folder"
     if not replace:
         raise RepositoryThere(output, f"{ours}, or say --replace where crnn-deploy triton wrote it")

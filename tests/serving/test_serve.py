@@ -245,6 +245,31 @@ def test_a_model_that_changes_takes_the_place_of_the_old_one(serving: Start, tmp
     assert wait_for(lambda: digest() != before)
 
 
+def test_a_body_that_comes_while_the_model_is_swapped_is_read_by_the_new_one(
+    serving: Start, tmp_path: Path
+) -> None:
+    file = tmp_path / "words.onnx"
+    shutil.copy(DEFAULT, file)
+    server = serving("--workers", "1", "--model", file)
+    before = read(server, files=parts(EXAMPLES[0])).json()["digest"]
+    image = EXAMPLES[0].read_bytes()
+    host, port = server.url.removeprefix("http://").split(":")
+    head = (
+        f"POST /v1/read HTTP/1.1\r\nHost: {host}\r\nContent-Type: image/png\r\nConnection: close\r\n"
+        f"Content-Length: {len(image)}\r\n\r\n"
+    )
+    with socket.create_connection((host, int(port)), 60) as connection:
+        connection.sendall(head.encode() + image[:100])
+        new = tmp_path / "new"
+        shutil.copy(DEFAULT_INT8, new)
+        new.replace(file)
+        assert wait_for(lambda: read(server, files=parts(EXAMPLES[0])).json()["digest"] != before)
+        connection.sendall(image[100:])
+        answer = b"".join(iter(lambda: connection.recv(2**16), b""))
+    body = json.loads(answer.partition(b"\r\n\r\n")[2])
+    assert body["results"][0]["text"] == "Printed" and body["digest"] != before
+
+
 def test_what_was_accepted_is_answered_before_the_server_ends(serving: Start) -> None:
     server = serving("--workers", "1")
     statuses: list[int] = []
@@ -266,6 +291,15 @@ def test_what_was_accepted_is_answered_before_the_server_ends(serving: Start) ->
     for thread in threads:
         thread.join()
     assert statuses == [200] * 8
+
+
+def test_a_signal_to_all_processes_ends_the_server_in_good_order(serving: Start) -> None:
+    """As systemd and `timeout` send it."""
+    server = serving("--workers", "2")
+    for pid in (server.process.pid, *server.workers()):
+        os.kill(pid, signal.SIGTERM)
+    assert server.process.wait(30) == 0
+    assert not any("another takes its place" in line for line in server.lines), server.lines
 
 
 def test_a_worker_that_is_killed_is_replaced(serving: Start) -> None:

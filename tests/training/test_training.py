@@ -161,7 +161,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
         config = config_of(shared, out=tmp_path / f"parts{workers}", workers=workers)
         for stop in (2, 3):  # in the middle of a window, then of another
             with monkeypatch.context() as patched:
-                patched.setattr(loop, "Stop", lambda saves, stop=stop: StopAfter(stop))
+                patched.setattr(loop, "Stop", lambda finishes, stop=stop: StopAfter(stop))
                 outcome = train(config, resume=stop != 2)
             assert outcome.stopped
         assert outcome.step == 5

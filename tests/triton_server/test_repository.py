@@ -15,6 +15,7 @@ from google.protobuf import text_format
 from paper_gpu import PROFILES, write_engine
 from tritonclient.grpc import model_config_pb2 as pb
 
+from crnn_deploy import __version__
 from crnn_deploy.cli.main import main
 from crnn_deploy.files import OutputUnwritable
 from crnn_deploy.manifest import Manifest
@@ -148,10 +149,10 @@ def test_an_engine_needs_the_file_it_was_built_from(engine: Path, tiny_onnx: Pat
     assert not (tmp_path / "r").exists()
 
 
-@pytest.mark.parametrize("name", ["", "a/b", "..", "a b", "é", ".x"])
+@pytest.mark.parametrize("name", ["", "a/b", "..", "a b", "é", ".x", "x" * 101])
 def test_a_name_that_would_not_do_in_a_path_is_refused(name: str, tiny_onnx: Path, tmp_path: Path) -> None:
     done = run(tiny_onnx, "--name", name, "-o", tmp_path / "r")
-    assert done.exit_code == 2 and "is no name for a model of Triton" in done.output
+    assert done.exit_code == 2 and "cannot be the name of a model" in done.output
 
 
 def test_a_folder_that_is_there_is_kept(tiny_onnx: Path, tmp_path: Path) -> None:
@@ -164,6 +165,14 @@ def test_a_folder_that_is_there_is_kept(tiny_onnx: Path, tmp_path: Path) -> None
     assert [path.name for path in there.iterdir()] == ["mine.txt"]
     done = run(tiny_onnx, "--replace", "-o", there / "mine.txt")
     assert done.exit_code == 2 and (there / "mine.txt").read_text() == "mine"
+
+
+def test_a_path_that_cannot_be_written_is_one_line(tiny_onnx: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for output in (tmp_path / ("x" * 300), tmp_path / "file" / "r", tmp_path / ("x" * 300) / "r"):
+        done = run(tiny_onnx, "-o", output)
+        assert done.exit_code == 2 and f"cannot write {output}: " in done.output
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_a_repository_of_this_command_is_replaced_as_a_whole(tiny_onnx: Path, tmp_path: Path) -> None:
@@ -210,10 +219,12 @@ def test_a_readme_says_how_to_start(tiny_onnx: Path, tmp_path: Path) -> None:
             "--model-control-mode=none",
             "--http-max-input-size",
             "numpy<2",
+            f"crnn_deploy-{__version__}-py3-none-any.whl",
             "/v2/models/tiny/infer",
         ):
             assert needed in text
-        assert ("[cpu]" in text) == (layout == "python")
+        assert (".whl[cpu]'" in text) == (layout == "python")
+        assert ("the server itself asks the others" in text) == (layout != "python")
 
 
 def test_the_model_itself_is_not_written_over(tiny_onnx: Path, tmp_path: Path) -> None:

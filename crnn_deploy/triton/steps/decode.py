@@ -16,6 +16,7 @@ from crnn_deploy.errors import CrnnDeployError
 from crnn_deploy.runtime.decoding.ctc import Text
 from crnn_deploy.runtime.recognizer import Prepared, Recognizer
 from crnn_deploy.runtime.second_reading import sureness
+from crnn_deploy.triton.network import OWN
 from crnn_deploy.triton.steps.network import TritonNetwork
 from crnn_deploy.triton.steps.reading import RequestReader
 from crnn_deploy.triton.steps.tensors import FINAL, NAME, error_response, response_of, setting
@@ -53,7 +54,7 @@ class DecodeStep:
         [width] = triton.get_input_tensor_by_name(request, "width").as_numpy().tolist()
         if not width:
             return None
-        names = [f"network_{name}" for name in self._network.outputs]
+        names = [OWN + name for name in self._network.outputs]
         outputs = [triton.get_input_tensor_by_name(request, name) for name in names]
         frames = self._network.frames(outputs, width)
         manifest = self._recognizer.manifest
