@@ -3,9 +3,9 @@
     python -m benchmarks.serving.page [--rounds 7] [--images 1,12,100] [--json FILE]
 
 CPU time is that of all threads of Chromium's renderer process, which its DevTools protocol gives in steps of
-10 ms. The driver's own commands are in it (a fifth of it for 12 images), and the server's work is not. Each
-round loads the page anew, so its script is as cold as when a person comes. Needs the extras [cpu,serve],
-selenium, Chromium and chromedriver.
+10 ms. The driver's own commands are in it (a fifth of it for 12 images). The server's CPU time stands beside
+it, in the same steps. Each round loads the page anew, so its script is as cold as when a person comes. Needs
+the extras [cpu,serve], selenium, Chromium and chromedriver.
 """
 
 from __future__ import annotations
@@ -77,23 +77,27 @@ def main(arguments: Sequence[str] | None = None) -> None:
                     driver.get(f"http://127.0.0.1:{server.port}/")
                     time.sleep(1)  # so that loading is over
                     driver.execute_script(_ALL_SHOWN, count)
-                    begun, before = time.perf_counter(), renderer_ms()
+                    begun, before, server_before = time.perf_counter(), renderer_ms(), server.cpu()
                     driver.find_element(By.ID, "files").send_keys("\n".join(words[:count]))
                     driver.execute_async_script("window.allShown.then(arguments[0])")
                     cpu, clock = renderer_ms() - before, 1e3 * (time.perf_counter() - begun)
                     if at:
                         spent[count]["cpu"].append(cpu)
+                        spent[count]["server_cpu"].append(1e3 * (server.cpu() - server_before))
                         spent[count]["clock"].append(clock)
     rows = {
         f"{count} image{'s'[: count > 1]}": {
             "cpu": measured(found["cpu"], "CPU ms"),
+            "server_cpu": measured(found["server_cpu"], "CPU ms"),
             "clock": measured(found["clock"], "ms"),
         }
         for count, found in spent.items()
     }
     for name, row in rows.items():
+        cpu, served, clock = (row[key]["median"] for key in ("cpu", "server_cpu", "clock"))
         print(
-            f"{name}: renderer {row['cpu']['median']:.4g} CPU ms, shown after {row['clock']['median']:.4g} ms"
+            f"{name}: renderer {cpu:.4g} CPU ms, server {served:.4g} CPU ms, shown after {clock:.4g} ms",
+            flush=True,
         )
     write("serving_page", rows, given.json)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -92,6 +93,21 @@ def test_starts_are_measured(network: Path, tmp_path: Path) -> None:
     [row] = rows(tmp_path / "x", "serving_start").values()
     assert row.keys() == {"cpu", "clock", "pss", "first_image"}
     assert row["cpu"]["median"] > 0 and row["first_image"]["median"] > 0
+
+
+def test_the_page_is_measured(tmp_path: Path) -> None:
+    pytest.importorskip("selenium")
+    if shutil.which("chromium") is None or shutil.which("chromedriver") is None:
+        pytest.skip("needs Chromium and chromedriver on the PATH")
+    import benchmarks.serving.page
+
+    few = ["--rounds", "1", "--images", "1,3"]
+    benchmarks.serving.page.main([*few, "--json", str(tmp_path / "x")])
+    found = rows(tmp_path / "x", "serving_page")
+    assert found.keys() == {"1 image", "3 images"}
+    for row in found.values():
+        assert row.keys() == {"cpu", "server_cpu", "clock"}
+        assert row["clock"]["median"] > 0
 
 
 def test_malformed_requests_are_the_same_for_the_same_seed() -> None:

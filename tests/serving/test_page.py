@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import shutil
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -14,7 +17,10 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 pytest.importorskip("selenium")
 pytest.importorskip("fastapi")
@@ -30,6 +36,7 @@ from served import Served
 
 from crnn_deploy import Recognizer
 from crnn_deploy.decoding_rule import DecodingRule
+from crnn_deploy.models import DEFAULT, DEFAULT_INT8
 from crnn_deploy.runtime.decoding.build import decoder_of
 from crnn_deploy.runtime.decoding.ctc import Text
 
@@ -202,8 +209,9 @@ class Scripted:
         """answers: None hangs up"""
         left = list(answers)
         self.posts: list[float] = []  # when each came
+        self.digest = "0" * 64  # of the model
         folder = files("crnn_deploy.serving").joinpath("page")
-        posts = self.posts
+        posts, scripted = self.posts, self
 
         class Handler(BaseHTTPRequestHandler):
             def answer(self, status: int, body: bytes, kind: str, headers: dict[str, str]) -> None:
@@ -219,7 +227,7 @@ class Scripted:
 
             def do_GET(self) -> None:
                 if self.path == "/v1/models":
-                    model = {"name": "m", "digest": "0" * 64, "alphabet_size": 9, "height": 32}
+                    model = {"name": "m", "digest": scripted.digest, "alphabet_size": 9, "height": 32}
                     models = {"models": [{**model, "decoder": "greedy", "output": "logits"}]}
                     return self.answer(200, json.dumps(models).encode(), "application/json", {})
                 name = self.path.removeprefix("/page/").strip("/") or "index.html"
@@ -343,12 +351,11 @@ context.fillStyle = 'white'; context.fillRect(0, 0, 300, 60);
 context.fillStyle = 'black'; context.font = '40px sans-serif'; context.fillText('INVOICE', 20, 45);
 const done = arguments[arguments.length - 1];
 """
-# what the browser tells a page of a paste or a drop
-CARRIED = """
+# what the browser tells a page of a paste
+PASTED = """
 canvas.convertToBlob().then(blob => {
   const data = new DataTransfer(); data.items.add(new File([blob], 'image.png', {type: 'image/png'}));
-  const init = {bubbles: true, cancelable: true, clipboardData: data, dataTransfer: data};
-  const event = new (arguments[0] === 'paste' ? ClipboardEvent : DragEvent)(arguments[0], init);
+  const event = new ClipboardEvent('paste', {bubbles: true, cancelable: true, clipboardData: data});
   document.body.dispatchEvent(event); done(event.defaultPrevented);
 });"""
 COPIED = """
@@ -357,13 +364,36 @@ canvas.convertToBlob()
   .then(() => done(''), error => done(String(error)));"""
 
 
-@pytest.mark.parametrize(("event", "name"), [("paste", "pasted-1.png"), ("drop", "image.png")])
-def test_what_is_pasted_or_dropped_is_read(server: Served, page: Page, event: str, name: str) -> None:
+def test_what_is_pasted_is_read(server: Served, page: Page) -> None:
     page.open(server.url)
-    assert page.driver.execute_async_script(DRAWN + CARRIED, event)  # or the browser would open the image
+    assert page.driver.execute_async_script(DRAWN + PASTED)  # whether the page took it
     page.until(lambda: page.states())
     page.settled()
-    assert page.texts() == ["INVOICE"] and page.texts(".name") == [name]
+    assert page.texts() == ["INVOICE"] and page.texts(".name") == ["pasted-1.png"]
+
+
+def test_dropped_images_and_those_of_dropped_folders_are_read(
+    server: Served, page: Page, expected: list[Text], tmp_path: Path
+) -> None:
+    folder = tmp_path / "folder"
+    (folder / "inner").mkdir(parents=True)
+    names = ("2.png", "10.png", "inner/1.png")
+    for name, path in zip(names, EXAMPLES[1:4], strict=True):
+        shutil.copy(path, folder / name)
+    page.open(server.url)
+    dropped: dict[str, Any] = {
+        "items": [],
+        "files": [str(folder), str(EXAMPLES[0])],
+        "dragOperationsMask": 1,
+    }
+    dragging = "return document.body.classList.contains('dragging')"
+    for event, lit in (("dragEnter", None), ("dragOver", True), ("drop", False)):
+        page.cdp("Input.dispatchDragEvent", type=event, x=300, y=300, data=dropped)
+        assert lit is None or page.run(dragging) is lit
+    page.until(lambda: page.states())
+    page.settled()
+    assert page.texts(".name") == ["2.png", "10.png", "1.png", EXAMPLES[0].name]
+    assert page.texts() == [expected[at].text for at in (1, 2, 3, 0)]
 
 
 def test_the_keyboard_alone_does_everything(server: Served, page: Page, expected: list[Text]) -> None:
@@ -461,13 +491,18 @@ return [texts.map(facts('color')), bars.map(facts('borderBottomColor'))];
 """
 
 
-def luminance(colour: Sequence[int]) -> float:
-    """Relative luminance of sRGB (WCAG 2.2)."""
-    linear = [
+def linear(colour: Sequence[int]) -> list[float]:
+    """sRGB as parts of light."""
+    return [
         part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4
         for part in (value / 255 for value in colour)
     ]
-    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def luminance(colour: Sequence[int]) -> float:
+    """Relative luminance of sRGB (WCAG 2.2)."""
+    red, green, blue = linear(colour)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
 
 def contrast(one: Sequence[int], other: Sequence[int]) -> float:
@@ -493,6 +528,49 @@ def test_light_and_dark_can_be_read(server: Served, page: Page, broken: Path) ->
     assert grounds[0] > 0.8 and grounds[1] < 0.02
 
 
+# linear sRGB as a dichromat sees it (Machado, Oliveira and Fernandes, 2009, severity 1.0)
+SIGHTS = {
+    "all cones": [[1, 0, 0], [0, 1, 0], [0, 0, 1]],
+    "protanopia": [
+        [0.152286, 1.052583, -0.204868],
+        [0.114503, 0.786281, 0.099216],
+        [-0.003882, -0.048116, 1.051998],
+    ],
+    "deuteranopia": [
+        [0.367322, 0.860646, -0.227968],
+        [0.280085, 0.672501, 0.047413],
+        [-0.011820, 0.042940, 0.968881],
+    ],
+    "tritanopia": [
+        [1.255528, -0.076749, -0.178779],
+        [-0.078411, 0.930809, 0.147602],
+        [0.004733, 0.691367, 0.303900],
+    ],
+}
+
+
+def seen(colour: Sequence[int], sight: str) -> NDArray[Any]:
+    """A colour in CIELAB, as a kind of eyes sees it."""
+    light = np.array(linear(colour)) @ np.array(SIGHTS[sight]).T
+    pixel = np.clip(light, 0, 1).astype(np.float32).reshape(1, 1, 3)
+    return np.asarray(cv2.cvtColor(pixel, cv2.COLOR_LRGB2LAB)[0, 0])
+
+
+def test_colours_of_confidence_differ_for_colour_blind_eyes(
+    page: Page, scripted: Callable[..., Scripted]
+) -> None:
+    server = scripted(BUSY)
+    for scheme in ("light", "dark"):
+        page.open(server.url, scheme=scheme)
+        page.run("document.querySelector('#results').hidden = false")
+        _, bars = page.run(COLOURS)
+        colours = [colour for _, colour, _ in bars]
+        assert len(colours) == 4
+        for sight in SIGHTS:
+            for one, other in itertools.combinations([seen(colour, sight) for colour in colours], 2):
+                assert np.linalg.norm(one - other) > 20, (scheme, sight)  # 2 can just be told apart
+
+
 def test_nothing_moves_for_those_who_ask_for_that(page: Page, scripted: Callable[..., Scripted]) -> None:
     server = scripted(Answer(503, {"Retry-After": "30"}, {}))
     for motion, animation in (("no-preference", "breathe"), ("reduce", "none")):
@@ -501,6 +579,14 @@ def test_nothing_moves_for_those_who_ask_for_that(page: Page, scripted: Callable
         page.until(lambda: "busy" in page.texts(".note")[0])
         style = "return getComputedStyle(document.querySelector('.note'), '::before').animationName"
         assert page.run(style) == animation
+
+
+# time passes ten times as fast for the page's script
+HASTE = """
+const now = performance.now.bind(performance), later = window.setTimeout.bind(window);
+performance.now = () => 10 * now();
+window.setTimeout = (act, wait) => later(act, wait / 10);
+"""
 
 
 def test_overload_is_shown_and_tried_again(page: Page, scripted: Callable[..., Scripted]) -> None:
@@ -526,6 +612,7 @@ def test_lasting_overload_is_given_up_until_a_person_asks(
 ) -> None:
     server = scripted(*[BUSY] * 5, text_answer("one"))
     page.open(server.url)
+    page.run(HASTE)
     page.read(EXAMPLES[:1])
     assert page.texts(".note") == ["The server is busy, 5 times in a row"] and len(server.posts) == 5
     assert page.find("#summary").text == "0 of 1 image read, 1 with an error"
@@ -563,18 +650,17 @@ def test_results_are_copied_as_tsv_and_json(
 ) -> None:
     odd = tmp_path / "a\tb\\c.png"
     odd.write_bytes(EXAMPLES[1].read_bytes())
+    shutil.copy(EXAMPLES[0], tmp_path)
+    images = [tmp_path / EXAMPLES[0].name, odd, broken]
     page.open(server.url)
-    page.read([EXAMPLES[0], odd, broken])
+    page.read(images)
     page.click("#copy-tsv")
     page.until(lambda: page.find("#toast").text == "Copied 3 rows.")
-    rows = [line.split("\t") for line in page.clipboard().splitlines()]
-    first, second = (f"{text.confidence:.6f}" for text in expected[:2])
-    assert rows[:3] == [
-        ["name", "text", "confidence", "status", "error"],
-        [EXAMPLES[0].name, expected[0].text, first, "ok", ""],
-        ["a\\tb\\\\c.png", expected[1].text, second, "ok", ""],
-    ]
-    assert rows[3][:4] == ["broken.png", "", "", "error"] and "not an image" in rows[3][4]
+    infer = [sys.executable, "-m", "crnn_deploy", "infer", "--format", "tsv"]
+    names = [path.name for path in images]
+    written = subprocess.run([*infer, *names], cwd=tmp_path, capture_output=True).stdout.decode()
+    assert len(written.splitlines()) == 4
+    assert page.clipboard() == written
     page.click("#copy-json")
     page.until(lambda: page.find("#toast").text == "Copied 3 results.")
     results = json.loads(page.clipboard())
@@ -615,13 +701,27 @@ def test_options_read_all_images_anew(server: Served, page: Page, expected: list
     assert "rotate=180" in page.find("#curl").text
 
 
-def test_a_model_is_chosen(serving: Start, page: Page, tiny_onnx: Path) -> None:
-    served = serving("--workers", "1", "--model", "latin", "--model", tiny_onnx)
+def test_a_model_is_chosen(serving: Start, page: Page, expected: list[Text]) -> None:
+    served = serving("--workers", "1", "--model", DEFAULT, "--model", DEFAULT_INT8)
+    int8 = Recognizer(DEFAULT_INT8).read(EXAMPLES)
     page.open(served.url)
-    page.read(EXAMPLES[:3])
-    page.choose("model", "tiny")
-    page.settled()
-    assert page.texts() == [text.text or "No text found" for text in Recognizer(tiny_onnx).read(EXAMPLES[:3])]
+    page.read(EXAMPLES)
+    for model, texts in (("latin.int8", int8), ("latin", expected)):
+        page.choose("model", model)
+        page.settled()
+        shown = [figure.partition(" \u00b7 ")[0] for figure in page.texts(".figures")]
+        assert shown == [percent(text.confidence) for text in texts]
+    assert [text.confidence for text in int8] != [text.confidence for text in expected]
+
+
+def test_a_model_that_is_swapped_is_shown(page: Page, scripted: Callable[..., Scripted]) -> None:
+    answer = text_answer("one")
+    server = scripted(answer)
+    page.open(server.url)
+    assert page.find("#server").text == "m: 9 characters, file 00000000"
+    server.digest = answer.body["digest"] = "1" * 64
+    page.read(EXAMPLES[:1])
+    page.until(lambda: page.find("#server").text == "m: 9 characters, file 11111111")
 
 
 def test_a_token_is_asked_for_and_kept_for_the_session_alone(

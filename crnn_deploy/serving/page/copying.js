@@ -1,9 +1,9 @@
 /* What is copied: a text, or the results of all images. */
 
-const COLUMNS = ["name", "text", "confidence", "status", "error"];
+const COLUMNS = ["path", "text", "confidence", "status", "error"];
 const ESCAPES = { "\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r" };
 
-/** Results as `infer --format tsv` writes them, with the name in the place of the path. */
+/** Results as `infer --format tsv` writes them of files in its own folder. */
 export function tsvOf(results) {
   const cells = ({ name, text, confidence, status, error }) => [name, text, confidence?.toFixed(6) ?? "", status, error ?? ""];
   const rows = [COLUMNS, ...results.map(cells)];
