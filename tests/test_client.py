@@ -444,7 +444,8 @@ def test_what_is_no_such_server_is_said(wrong: Answer) -> None:
 
 def test_ctrl_c_does_not_wait_for_a_server_that_hangs() -> None:
     program = """if True:
-        import sys
+        import signal, sys
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where tests run in the background
         from crnn_deploy.client import Client
         Client(sys.argv[1]).read([b"x" * 9] * 300)"""
     with socket.create_server(("127.0.0.1", 0)) as listener:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from os import PathLike
 from pathlib import Path
 
@@ -41,7 +42,7 @@ def model_file(given: str | PathLike[str]) -> Path:
         return path
     if (found := shipped().get(given)) is not None:
         return found
-    if given == path.name and not path.suffix and not path.exists():
+    if given == path.name and not path.suffix and not os.path.exists(path):
         raise ModelNameUnknown(given)
     return path
 

@@ -100,7 +100,7 @@ the source of crnn-deploy by `pip wheel --no-deps .`:
     COPY {wheel} /tmp/
     RUN pip install '/tmp/{wheel}{extra}'
 
-Take release 24.12 or later, whose Python is 3.12: crnn-deploy needs 3.11, and NVIDIA's images of 23.05 to
+Take release 24.12 or later, whose Python is 3.12; this toolkit needs 3.11, and NVIDIA's images of 23.05 to
 24.10 have 3.10. With a Python backend that you built yourself for another Python, 24.06 is enough. A backend
 that was built for NumPy 1 (that of 24.10 was) does not work with NumPy 2: install `numpy<2` there, and
 crnn-deploy and opencv-python-headless with `pip install --no-deps`; their metadata ask for NumPy 2, and their

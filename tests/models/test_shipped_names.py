@@ -127,3 +127,8 @@ def test_an_engine_of_a_shipped_model_is_written_where_the_command_runs(
     result = run("build-engine", "latin")
     assert result.exit_code == 2 and "latin.engine: " in result.stderr
     assert str(DEFAULT.parent) not in result.stderr
+
+
+def test_a_name_that_no_file_can_have_is_unknown() -> None:
+    with pytest.raises(ModelNameUnknown):
+        model_file("x" * 300)
