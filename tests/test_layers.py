@@ -19,6 +19,7 @@ ROOMS: dict[str, str] = {
     "models": "errors",
     "networks": "errors",
     "files": "errors",
+    "stores": "errors files",
     "process": "files",
     "decoding_rule": "errors",
     "manifest": "decoding_rule errors files",
@@ -82,6 +83,7 @@ LIBRARIES = {
     "rapidfuzz": ("evaluation/", "parity/compare.py"),
     "jinja2": ("evaluation/page.py",),
     "lmdb": ("datasets/",),
+    "pyarrow": ("stores/", "cluster/"),
     "matplotlib": (
         *("datasets/plot.py", "synthesis/fonts.py", "quantization/report.py"),
         *("evaluation/speed_plot.py", "evaluation/confidence_report.py"),
