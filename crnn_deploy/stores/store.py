@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO, NamedTuple
 
 from crnn_deploy.errors import CrnnDeployError
-from crnn_deploy.stores.address import Address, address_of
+from crnn_deploy.stores.address import Address, address_of, is_remote
 
 __all__ = [
     "BUFFER",
@@ -183,7 +184,8 @@ def _store_at(address: Address) -> Store:
 class Stores:
     """Opens stores, each once. What the given addresses say of a bucket (keys, options) holds for all of it.
 
-    So lists and plans hold addresses without keys. It is sent to other processes with the keys.
+    So lists and plans hold addresses without keys. It is sent to other processes with the keys, and relative
+    paths mean there what they mean here.
 
     given: addresses as a person gave them
     """
@@ -195,15 +197,23 @@ class Stores:
             known = self._known.get((address.scheme, address.place))
             if known is None or address.options or address.user:
                 self._known[address.scheme, address.place] = address
+        self._folder = os.getcwd()
+        self._forget()
+
+    def _forget(self) -> None:
         self._opened: dict[tuple[str, str], Store] = {}
         self._opening = threading.Lock()
+
+    def local(self, path: str) -> str:
+        """A local path as this process opens it: a relative one begins where this object was made."""
+        return path if os.getcwd() == self._folder else os.path.join(self._folder, path)
 
     def open(self, uri: str) -> tuple[Store, str]:
         """As `open_store`, for an address from a list: options and keys in it are not heeded.
 
         Raises AddressInvalid, LibraryMissing.
         """
-        address = address_of(uri)
+        address = address_of(uri if "file://" in uri[:7].lower() or is_remote(uri) else self.local(uri))
         key = address.scheme, address.place
         with self._opening:
             if key not in self._opened:
@@ -213,8 +223,8 @@ class Stores:
             return self._opened[key], address.path
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"_known": self._known}
+        return {"_known": self._known, "_folder": self._folder}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__()  # type: ignore[misc]
-        self._known = state["_known"]
+        self.__dict__.update(state)
+        self._forget()
