@@ -11,12 +11,12 @@ import secrets
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
+from importlib import import_module
 from queue import Empty, Queue
 from threading import Thread
 from typing import Any
 
 from crnn_deploy.cluster.plan import Chunk
-
 from crnn_deploy.cluster.reader import ChunkReader, Receipt
 from crnn_deploy.cluster.task import Task
 from crnn_deploy.cluster.token import ClusterUnreachable, check_token
@@ -82,10 +82,7 @@ def connected(address: str | None, *, without_token: bool = False) -> Iterator[N
         os.environ["RAY_AUTH_MODE"] = "token"
     if address is None:
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
-    try:
-        import ray
-    except ImportError as error:
-        raise LibraryMissing("infer-cluster", "Ray", "ray") from error
+    ray = _ray()
     given: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address is None:
         given |= {
@@ -126,9 +123,7 @@ def _resolved(address: str) -> str:
 
 def workers_that_fit(cpus: float, gpus: float) -> int:
     """How many workers the nodes have room for at a time. Raises NodesMissing."""
-    import ray
-
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    nodes = [node["Resources"] for node in _ray().nodes() if node["Alive"]]
     rooms = [
         min(int(node.get("CPU", 0) // cpus), int(node.get("GPU", 0) // gpus) if gpus else 2**31)
         for node in nodes
@@ -154,9 +149,7 @@ def read_chunks(
     A chunk whose worker or node ends is given to another one. `check` is called several times a second, and
     what it raises is raised. Within `connected`. Raises ClusterFailed.
     """
-    import ray
-    import ray.data
-
+    ray = _ray()
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
@@ -201,12 +194,20 @@ def read_chunks(
         yield receipt
 
 
+def _ray() -> Any:
+    """The module ray, ray.data with it. Raises LibraryMissing."""
+    try:
+        import_module("ray.data")
+        return import_module("ray")
+    except ImportError as error:
+        raise LibraryMissing("infer-cluster", "Ray", "ray") from error
+
+
 class _Actor:
     """A worker of Ray Data: one chunk in, one receipt out."""
 
     def __init__(self, held: list[Any]) -> None:
-        import ray
-
+        ray = _ray()
         self._reader = ChunkReader(ray.get(held[0]), ray.util.get_node_ip_address())
 
     def __call__(self, batch: Any) -> Any:

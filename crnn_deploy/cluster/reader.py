@@ -9,10 +9,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from crnn_deploy.cluster.plan import Chunk, part_of
-from crnn_deploy.cluster.rows import Rows
-from crnn_deploy.cluster.sources import Item, open_chunk
+from pyarrow import concat_tables
 
+from crnn_deploy.cluster.plan import Chunk, part_of
+from crnn_deploy.cluster.rows import encode, names_digest, table_of
+from crnn_deploy.cluster.sources import Item, open_chunk
 from crnn_deploy.cluster.task import Task
 from crnn_deploy.errors import CrnnDeployError, first_line
 from crnn_deploy.runtime.images.pixels import Source
@@ -76,13 +77,18 @@ class ChunkReader:
             chunk = replace(chunk, source=store.name(chunk.source))
         images = open_chunk(chunk, task.stores)
         names = images.names
-        rows = Rows(chunk.number, names, task.digest, task.version, task.run, show_chars=task.show_chars)
+        tables, errors, count = [], 0, 0
         results = read_in_order(_Reader(recognizer), _named(images), batch=task.batch, workers=task.threads)
         with closing(results):
             for some in results:
-                rows.add(Record.of(str(path), result, with_chars=task.show_chars) for path, result in some)
-        store.write(part_of(chunk.number), rows.encoded())
-        return len(names), rows.count, rows.errors
+                records = [Record.of(str(path), result, with_chars=task.show_chars) for path, result in some]
+                tables.append(table_of(chunk.number, records, first=count, **task.columns))
+                count += len(records)
+                errors += sum(record.error is not None for record in records)
+        whole = concat_tables(tables) if tables else table_of(chunk.number, [], **task.columns)
+        data = encode(whole, chunk.number, len(names), names_digest(names), task.run)
+        store.write(part_of(chunk.number), data)
+        return len(names), count, errors
 
 
 class _Named(str):

@@ -9,16 +9,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from crnn_deploy.cluster.plan import PLAN, RUN, Plan, read_plan, write_plan
-from crnn_deploy.cluster.reconcile import Reconciliation, reconcile
-from crnn_deploy.cluster.sources import plan_of
-from crnn_deploy.stores.store import Store
-
 from crnn_deploy.cluster.ray_nodes import Nodes, connected, read_chunks, workers_that_fit
 from crnn_deploy.cluster.reader import Receipt
+from crnn_deploy.cluster.reconcile import Reconciliation, reconcile
+from crnn_deploy.cluster.sources import plan_of
 from crnn_deploy.cluster.task import Task
 from crnn_deploy.errors import CrnnDeployError
 from crnn_deploy.files import OutputExists
 from crnn_deploy.runtime.run_record import RunRecord
+from crnn_deploy.stores.store import Store
 
 __all__ = ["MANIFEST", "RECORD", "NodeUnfit", "Outcome", "OutputNotEmpty", "infer_cluster", "run_digest"]
 

@@ -7,12 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from crnn_deploy.stores.store import Store, Stores
-
 from crnn_deploy.errors import CrnnDeployError
 from crnn_deploy.files import read_regular, write
 from crnn_deploy.runtime.backends.installed import own_version
 from crnn_deploy.runtime.recognizer import Recognizer
+from crnn_deploy.stores.store import Store, Stores
 
 __all__ = ["ModelFiles", "Task", "VersionDiffers"]
 
@@ -71,9 +70,19 @@ class Task:
     run: str  # SHA-256 of the run's settings, which every file of rows carries
     opening: Mapping[str, Any] = field(default_factory=dict)  # what `Recognizer.load` takes beside the path
     show_chars: bool = False
+    nbest: bool = False
     batch: int = 8  # most images that run together
     threads: int = 1  # that load, prepare and read
     version: str = field(default_factory=own_version)
+
+    @property
+    def columns(self) -> dict[str, Any]:
+        """What `table_of` takes beside the records."""
+        rotated = self.opening.get("rotate", "none") != "none"
+        return {
+            **{"model": self.digest, "version": self.version, "show_chars": self.show_chars},
+            **{"nbest": self.nbest, "rotated": rotated},
+        }
 
     def output_store(self) -> Store:
         """The output folder. Raises AddressInvalid, LibraryMissing."""
