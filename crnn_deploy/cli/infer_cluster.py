@@ -179,7 +179,7 @@ def infer_cluster(
         threads=cpus_per_worker,
     )
     nodes = Nodes(address, without_token, workers, cpus_per_worker, gpus_per_worker)
-    with Stop(finishes="when the workers have ended") as stop, progress_bar(None, label="files") as bar:
+    with Stop(finishes="when the workers have ended") as stop, progress_bar(1, label="files") as bar:
 
         def check() -> None:
             if stop():
@@ -213,9 +213,9 @@ def infer_cluster(
             raise
     counts = outcome.counts
     if not counts.whole:
-        say(f"{output} is not whole: {counts.told()}; go on with --resume", err=True)
-    elif counts.errors:
+        say(f"{output} is not whole; go on with --resume", err=True)
+    if counts.errors:
         say(f"{counts.errors} of {counts.inputs} images failed; the column error says why", err=True)
-    say(f"{output}: {counts.rows} rows of {counts.inputs} images, {counts.errors} of them errors")
+    say(f"{output}: {counts.verdict}")
     if counts.errors or not counts.whole:
         raise click.exceptions.Exit(1)

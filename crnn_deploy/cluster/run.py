@@ -11,7 +11,8 @@ from typing import Any
 from crnn_deploy.cluster.plan import PLAN, RUN, Plan, read_plan, write_plan
 from crnn_deploy.cluster.ray_nodes import Nodes, connected, read_chunks, workers_that_fit
 from crnn_deploy.cluster.reader import Receipt
-from crnn_deploy.cluster.reconcile import Reconciliation, reconcile
+from crnn_deploy.cluster.reconcile import reconcile
+from crnn_deploy.cluster.reconciliation import Reconciliation
 from crnn_deploy.cluster.sources import plan_of
 from crnn_deploy.cluster.task import Task
 from crnn_deploy.errors import CrnnDeployError
@@ -110,10 +111,10 @@ def infer_cluster(
     Raises OutputExists, OutputNotEmpty, RunDiffers, RunRecordInvalid, NodeUnfit, what `plan_of`, a Store and
     `connected` raise.
     """
-    outcome = Outcome(Reconciliation())
+    outcome = Outcome(Reconciliation(0))
     store = task.output_store()
     plan = _plan(store, inputs, task, record, rows_per_file, column, listed, resume, told)
-    before = reconcile(store, plan, task.run, progress=check).to_do if resume else range(len(plan))
+    before = reconcile(store, plan, task.run, progress=lambda files: check()).to_do if resume else range(len(plan))
     left = set(before)
     begun(len(left), len(plan))
     if left:
@@ -124,7 +125,7 @@ def infer_cluster(
                 read(receipt)
                 if receipt.failed:
                     told(f"chunk {receipt.chunk} was not read by node {receipt.node}: {receipt.failed}")
-    outcome.counts = reconcile(store, plan, task.run, progress=check)
+    outcome.counts = reconcile(store, plan, task.run, progress=lambda files: check())
     manifest = {"schema": _SCHEMA, "settings": record.settings, "about": record.about, **outcome.to_plain()}
     store.write(MANIFEST, (json.dumps(manifest, indent=1) + "\n").encode())
     return outcome

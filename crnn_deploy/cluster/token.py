@@ -1,7 +1,7 @@
 """Whether a Ray cluster asks for a token.
 
-A driver that has one connects without a word to a cluster that asks for none, so the cluster is asked first. Ray reads its
-settings once, when it is imported, so a process of its own asks.
+A driver that has one connects without a word to a cluster that asks for none, so the cluster is asked first.
+Ray reads its settings once, when it is imported, so a process of its own asks.
 """
 
 from __future__ import annotations
