@@ -164,11 +164,12 @@ def _receipts(
     """Receipts of the chunks that are left, which leave it when they are read.
 
     Chunks that could not be read are given out again as long as others can be. Where nothing can be, as
-    with a full disk, it ends soon. Raises NodeUnfit.
+    with a full disk, it ends soon. One without a receipt has ended its worker again and again, and is not
+    given out again. Raises NodeUnfit.
     """
     progress = True
     while left and progress:
-        progress, in_a_row = False, 0
+        progress, in_a_row, silent = False, 0, set(left)
         for receipt in read_chunks(
             task,
             [plan[number] for number in sorted(left)],
@@ -177,6 +178,7 @@ def _receipts(
             gpus=nodes.gpus,
             check=check,
         ):
+            silent.discard(receipt.chunk)
             if receipt.hopeless:
                 raise NodeUnfit(receipt.node, receipt.failed)
             if receipt.failed:
@@ -187,3 +189,6 @@ def _receipts(
             yield receipt
             if in_a_row > 2 * workers:
                 return
+        for number in sorted(silent):
+            left.discard(number)
+            yield Receipt(number, failed="it ended its worker each time (memory, or a fault in native code)")

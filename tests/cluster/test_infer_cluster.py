@@ -83,7 +83,7 @@ def test_a_run_its_proof_and_what_a_resumed_one_reads_again(
     command = f"{RUN} {crops} -o {output} --rows-per-file 8 --workers 2"
     run = alone(command, ray_home)
     assert run.returncode == 1, run.stderr
-    assert run.stdout == f"{output}: 32 rows of 32 images, 2 of them errors\n"
+    assert run.stdout == f"{output}: 32 inputs, 32 rows, 2 of them errors: none is missing, none is there twice\n"
     assert run.stderr == "2 of 32 images failed; the column error says why\n"
     check_rows(output, expected)
     manifest = manifest_of(output)
