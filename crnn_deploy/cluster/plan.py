@@ -15,9 +15,11 @@ from dataclasses import dataclass, replace
 from itertools import accumulate, islice
 from typing import Any, Literal, get_args
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from crnn_deploy.cluster.parquet import CODEC, ParquetInvalid, check_group, faults_told, open_parquet
 from crnn_deploy.stores.store import Store
@@ -116,6 +118,11 @@ class Plan:
             for row in batch.to_pylist():
                 yield _chunk(number, row)
                 number += 1
+
+    def counts(self) -> NDArray[np.int64]:
+        """The number of inputs of each chunk; -1 of a tar that nobody has counted."""
+        counts = pc.fill_null(self._table.column("count"), -1).to_numpy()
+        return np.array(counts, np.int64)
 
     def names(self, chunk: Chunk) -> pa.BinaryArray | None:
         """The names of a listed chunk as they stand in the plan; None of any other, whose source has them.

@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from crnn_deploy.cluster.parquet import CODEC, ParquetInvalid, check_group, faults_told, open_parquet
+from crnn_deploy.cluster.plan import decoded
 from crnn_deploy.files import parse_json
 from crnn_deploy.runtime.records import Record
 
@@ -31,10 +32,12 @@ __all__ = [
     "Origin",
     "Rows",
     "StoredRows",
+    "as_shown",
     "encode",
     "id_of",
     "names_digest",
     "shown",
+    "split",
     "table_of",
 ]
 
@@ -81,9 +84,23 @@ def id_of(chunk: int, position: int) -> int:
     return chunk << _POSITIONS | position
 
 
+def split(ids: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The numbers of chunks and the positions in them; an id that is none has a negative number."""
+    return ids >> _POSITIONS, ids & (2**_POSITIONS - 1)
+
+
 def shown(name: str) -> str:
     """A name as the column `path` has it."""
     return name.encode(errors="backslashreplace").decode()
+
+
+def as_shown(names: pa.BinaryArray) -> pa.BinaryArray:
+    """Names of a plan as the column `path` has them."""
+    try:
+        names.cast(pa.string())
+    except pa.ArrowInvalid:
+        return pa.array([shown(decoded(name)).encode() for name in names.to_pylist()], pa.binary())
+    return names
 
 
 def table_of(
@@ -195,7 +212,7 @@ class StoredRows:
             raise ParquetInvalid(name, f"it has more than {_MOST_ROWS:,} rows")
         for group in range(found.num_row_groups):
             check_group(name, self._file, group, _READ, _MOST_BYTES)
-        self.origin = _origin(name, found.metadata or {})
+        self.origin = _origin(found.metadata or {})  # None where the file does not say what made it
 
     def __iter__(self) -> Iterator[Rows]:
         with faults_told(self._name):
@@ -213,16 +230,15 @@ class StoredRows:
                 )
 
 
-def _origin(name: str, metadata: dict[bytes, bytes]) -> Origin:
-    """What made a file. Raises ParquetInvalid where it does not say so."""
+def _origin(metadata: dict[bytes, bytes]) -> Origin | None:
     try:
         plain = parse_json(metadata.get(METADATA_KEY, b""))
     except ValueError:
         plain = None
     match plain:
         case {"chunk": int(chunk), "inputs": int(inputs), "names": str(names), "run": str(run)}:
-            return Origin(chunk, inputs, names, run)
-    raise ParquetInvalid(name, "it does not say which chunk of which run it holds")
+            return Origin(chunk, inputs, names, run) if inputs >= 0 else None
+    return None
 
 
 def _texts(values: Iterable[str | None]) -> pa.Array | pa.ChunkedArray:
