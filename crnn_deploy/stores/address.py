@@ -15,7 +15,7 @@ from urllib.parse import parse_qsl, unquote
 
 from crnn_deploy.errors import CrnnDeployError
 
-__all__ = ["OPTIONS", "Address", "AddressInvalid", "address_of", "is_remote"]
+__all__ = ["OPTIONS", "Address", "AddressInvalid", "address_of", "has_scheme", "is_remote"]
 
 OPTIONS = {
     "s3": frozenset(
@@ -53,10 +53,14 @@ class Address:
         return self.place + path if self.scheme == "file" else f"{self.scheme}://{self.place}/{path}"
 
 
+def has_scheme(address: str) -> bool:
+    """Whether an address is no plain path."""
+    return _SCHEME.match(address) is not None
+
+
 def is_remote(address: str) -> bool:
     """Whether an address begins as that of an object store."""
-    found = _SCHEME.match(address)
-    return found is not None and found[1].lower() != "file"
+    return has_scheme(address) and not address.lower().startswith("file:")
 
 
 def address_of(address: str) -> Address:

@@ -13,7 +13,7 @@ from crnn_deploy import files
 from crnn_deploy.errors import CrnnDeployError
 from crnn_deploy.stores.store import BUFFER, Entry, Folder, Store, StoreDenied, StoredTooLarge, StoreMissing
 
-__all__ = ["StoreUnreadable", "LocalStore"]
+__all__ = ["LocalStore", "StoreUnreadable"]
 
 
 class StoreUnreadable(CrnnDeployError, OSError):

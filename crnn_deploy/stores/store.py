@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO, NamedTuple
 
 from crnn_deploy.errors import CrnnDeployError
-from crnn_deploy.stores.address import Address, address_of, is_remote
+from crnn_deploy.stores.address import Address, address_of, has_scheme
 
 __all__ = [
     "BUFFER",
@@ -213,7 +213,7 @@ class Stores:
 
         Raises AddressInvalid, LibraryMissing.
         """
-        address = address_of(uri if "file://" in uri[:7].lower() or is_remote(uri) else self.local(uri))
+        address = address_of(uri if has_scheme(uri) else self.local(uri))
         key = address.scheme, address.place
         with self._opening:
             if key not in self._opened:
