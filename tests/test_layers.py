@@ -36,6 +36,7 @@ ROOMS: dict[str, str] = {
         "decoding_rule errors files manifest models process runtime runtime.backends runtime.decoding "
         "runtime.images"
     ),
+    "cluster": "errors files runtime stores",
     "doctor": "commands errors runtime.backends",
     "graph": "errors files manifest runtime.backends",
     "datasets": "errors files manifest process recipes runtime.decoding runtime.images",
@@ -83,7 +84,8 @@ LIBRARIES = {
     "rapidfuzz": ("evaluation/", "parity/compare.py"),
     "jinja2": ("evaluation/page.py",),
     "lmdb": ("datasets/",),
-    "pyarrow": ("stores/", "cluster/"),
+    "pyarrow": ("stores/", "cluster/", "datasets/"),
+    "ray": ("cluster/",),
     "matplotlib": (
         *("datasets/plot.py", "synthesis/fonts.py", "quantization/report.py"),
         *("evaluation/speed_plot.py", "evaluation/confidence_report.py"),

@@ -1,1 +1,1 @@
-"""Images beyond one machine: what is read by many processes, and the proof that none was lost."""
+"""Images by the million on the machines of a Ray cluster, and the proof that each is read once."""

@@ -41,12 +41,12 @@ class RunUnknown(CrnnDeployError, ValueError):
 class RunDiffers(CrnnDeployError, ValueError):
     """An output to go on with that other settings have made."""
 
-    def __init__(self, output: Path, before: RunRecord, now: RunRecord) -> None:
+    def __init__(self, output: Path | str, before: RunRecord, now: RunRecord) -> None:
         names = [name for name in {**now.settings, **before.settings} if not before.agrees(now, name)]
         super().__init__(
             f"{output} was made with {', '.join(map(before.told, names))}, "
             f"this run has {', '.join(map(now.told, names))}; "
-            "go on with the same, or name another file with -o"
+            "go on with the same, or name another output with -o"
         )
 
 
@@ -60,8 +60,8 @@ class FileUnreadable(CrnnDeployError, OSError):
 class RunRecordInvalid(CrnnDeployError, ValueError):
     """A file in the place of a run's record that is none."""
 
-    def __init__(self, path: Path, reason: str) -> None:
-        super().__init__(f"{path} is no record of a run ({reason}); name another file with -o")
+    def __init__(self, path: Path | str, reason: str) -> None:
+        super().__init__(f"{path} is no record of a run ({reason}); name another output with -o")
 
 
 @dataclass(frozen=True)
@@ -124,8 +124,27 @@ class RunRecord:
         path = place(output)
         if os.path.lexists(path) and not _is_empty(path):
             _load(path)
+        files.write(path, self.encoded())
+
+    def encoded(self) -> str:
+        """The record as its file holds it."""
         plain = {"schema": SCHEMA, "settings": self.settings, "about": self.about}
-        files.write(path, json.dumps(plain, indent=1) + "\n")
+        return json.dumps(plain, indent=1) + "\n"
+
+    @classmethod
+    def parsed(cls, text: bytes, path: Path | str) -> RunRecord:
+        """The record of a file's text; `path` is for messages. Raises RunRecordInvalid."""
+        try:
+            plain = json.loads(text)
+        except (ValueError, RecursionError):
+            raise RunRecordInvalid(path, "it is not JSON") from None
+        match plain:
+            case {"schema": str(schema)} if schema != SCHEMA:
+                raise RunRecordInvalid(path, f"its schema is {schema[:_SHOWN]}, this version reads {SCHEMA}")
+            case {"schema": str(), "settings": dict(settings), "about": dict(about), **rest} if not rest:
+                if all(map(_is_value, settings.values())) and all(map(_is_text, about.values())):
+                    return cls(settings, about)
+        raise RunRecordInvalid(path, f"it has not the fields of {SCHEMA}")
 
     def check(self, output: Path) -> None:
         """Refuse to go on with an output that was not made so. Raises RunUnknown, RunDiffers,
@@ -134,7 +153,10 @@ class RunRecord:
         path = place(output)
         if not os.path.lexists(path):
             raise RunUnknown(output)
-        before = _load(path)
+        self.compare(_load(path), output)
+
+    def compare(self, before: RunRecord, output: Path | str) -> None:
+        """Refuse to go on with the output of another run. Raises RunDiffers."""
         if not all(before.agrees(self, name) for name in {**before.settings, **self.settings}):
             raise RunDiffers(output, before, self)
 
@@ -163,18 +185,9 @@ def _is_empty(path: Path) -> bool:
 
 def _load(path: Path) -> RunRecord:
     try:
-        plain = json.loads(files.read_regular(path, _LARGEST))
+        return RunRecord.parsed(files.read_regular(path, _LARGEST), path)
     except OSError as error:
         raise RunRecordInvalid(path, error.strerror or str(error)) from None
-    except (ValueError, RecursionError):
-        raise RunRecordInvalid(path, "it is not JSON") from None
-    match plain:
-        case {"schema": str(schema)} if schema != SCHEMA:
-            raise RunRecordInvalid(path, f"its schema is {schema[:_SHOWN]}, this version reads {SCHEMA}")
-        case {"schema": str(), "settings": dict(settings), "about": dict(about), **rest} if not rest:
-            if all(map(_is_value, settings.values())) and all(map(_is_text, about.values())):
-                return RunRecord(settings, about)
-    raise RunRecordInvalid(path, f"it has not the fields of {SCHEMA}")
 
 
 def _is_text(value: object) -> bool:

@@ -29,7 +29,7 @@ def test_resume_keeps_to_what_made_the_file(tmp_path: Path) -> None:
     assert str(caught.value) == (
         f"{path} was made with model m.onnx (sha256 abababab), wide cut, no tf32, no decoder, allow xyz, "
         "this run has model n.onnx (sha256 cdcdcdcd), wide shrink, tf32, decoder beam, no allow; "
-        "go on with the same, or name another file with -o"
+        "go on with the same, or name another output with -o"
     )
     with pytest.raises(RunDiffers, match="status, error, this run has columns path"):
         open_output(path, FORMATS["jsonl"](nbest=True), made, resume=True)
