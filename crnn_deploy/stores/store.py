@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO, NamedTuple
 
 from crnn_deploy.errors import CrnnDeployError
-from crnn_deploy.stores.address import Address, address_of, is_remote
+from crnn_deploy.stores.address import Address, address_of, environment, has_scheme
 
 __all__ = [
     "BUFFER",
@@ -70,6 +70,7 @@ class Folder(NamedTuple):
 
     files: list[Entry]  # sorted
     folders: list[str]  # paths below the store's root, sorted
+    unnamed: bool = False  # objects lie below it that no path names, as their keys have "//"
 
 
 class Store(ABC):
@@ -195,7 +196,7 @@ class Stores:
         for uri in given:
             address = address_of(uri)
             known = self._known.get((address.scheme, address.place))
-            if known is None or address.options or address.user:
+            if known is None or address.user or address.options != environment(address.scheme):
                 self._known[address.scheme, address.place] = address
         self._folder = os.getcwd()
         self._forget()
@@ -213,13 +214,13 @@ class Stores:
 
         Raises AddressInvalid, LibraryMissing.
         """
-        address = address_of(uri if "file://" in uri[:7].lower() or is_remote(uri) else self.local(uri))
+        address = address_of(uri if has_scheme(uri) else self.local(uri))
         key = address.scheme, address.place
         with self._opening:
             if key not in self._opened:
                 if len(self._opened) >= _MOST_STORES:  # a list may name any number of buckets
                     del self._opened[next(iter(self._opened))]
-                self._opened[key] = _store_at(self._known.get(key, Address(*key, "")))
+                self._opened[key] = _store_at(self._known.get(key) or Address(*key, "", environment(key[0])))
             return self._opened[key], address.path
 
     def __getstate__(self) -> dict[str, Any]:
