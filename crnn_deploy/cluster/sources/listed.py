@@ -9,7 +9,7 @@ from functools import partial
 from crnn_deploy.cluster.plan import Chunk, decoded
 from crnn_deploy.cluster.sources.item import MOST_BYTES, Item
 from crnn_deploy.cluster.sources.parquet_rows import ParquetRows
-from crnn_deploy.cluster.sources.prefetch import Budget, ahead
+from crnn_deploy.cluster.sources.prefetch import ByteBudget, ahead
 from crnn_deploy.errors import CrnnDeployError
 from crnn_deploy.stores.address import has_scheme, is_remote
 from crnn_deploy.stores.store import Store, StoredTooLarge, Stores, StoreUnreachable
@@ -43,7 +43,7 @@ class ListedImages:
         if not any(map(is_remote, self.names)):
             yield from map(self._local, self.names)
             return
-        budget = Budget(_AHEAD)
+        budget = ByteBudget(_AHEAD)
         numbered = enumerate(self.names)
         with closing(ahead(partial(self._fetched, budget), numbered)) as fetched:
             try:
@@ -62,7 +62,7 @@ class ListedImages:
         except CrnnDeployError as error:
             return Item(name, error)
 
-    def _fetched(self, budget: Budget, numbered: tuple[int, str]) -> Item:
+    def _fetched(self, budget: ByteBudget, numbered: tuple[int, str]) -> Item:
         place, name = numbered
         if not is_remote(name):
             return self._local(name)

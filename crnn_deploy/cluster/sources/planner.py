@@ -36,7 +36,7 @@ _ENDINGS: dict[_Kind, tuple[str, ...]] = {
 
 
 class Planned(NamedTuple):
-    """A chunk. Where the planner has listed files itself, it has no source yet, and their names come along."""
+    """A chunk. Where the planner has listed files itself it has no source yet, and their names come along."""
 
     chunk: Chunk
     names: Sequence[str] = ()
@@ -87,7 +87,7 @@ def plan_of(
     listed: lines of standard input
     told: called with a line for what was assumed
     All inputs are looked at before the first chunk comes. Raises PathNotFound, ImagesMissing, InputInvalid,
-    ParquetInvalid, DatasetInvalid, LibraryMissing, AddressInvalid and what a Store raises.
+    ParquetInvalid, DatasetInvalid, LibraryMissing, StoreAddressInvalid and what a Store raises.
     """
     found = [_input_of(given, stores) for given in inputs]
     sources.check([one.given for one in found if one.kind == "images" and not is_remote(one.given)])
