@@ -10,15 +10,15 @@ from __future__ import annotations
 from crnn_deploy.cluster.plan import Chunk
 from crnn_deploy.cluster.sources.item import ChunkInput, InputInvalid, Item
 from crnn_deploy.cluster.sources.planner import Planned, plan_of
-from crnn_deploy.stores.store import Store, Stores
+from crnn_deploy.stores.store import Stores
 
 __all__ = ["ChunkInput", "InputInvalid", "Item", "Planned", "open_chunk", "plan_of"]
 
 
-def open_chunk(chunk: Chunk, stores: Stores, output: Store) -> ChunkInput:
+def open_chunk(chunk: Chunk, stores: Stores) -> ChunkInput:
     """The images of a chunk. Nothing is read yet.
 
-    output: OUTPUT, below which the names of listed chunks are
+    chunk: that of a listed one has the whole address of its names as its source
     """
     from crnn_deploy.cluster.sources.listed import ListedImages
     from crnn_deploy.cluster.sources.lmdb_images import LmdbRange
@@ -26,7 +26,7 @@ def open_chunk(chunk: Chunk, stores: Stores, output: Store) -> ChunkInput:
     from crnn_deploy.cluster.sources.tar_images import TarImages
 
     if chunk.kind == "paths":
-        return ListedImages(chunk, stores, output)
+        return ListedImages(chunk, stores)
     if chunk.kind == "bytes":
         return ParquetImages(chunk, stores)
     return LmdbRange(chunk, stores) if chunk.kind == "lmdb" else TarImages(chunk, stores)

@@ -32,7 +32,10 @@ class ChunkInput(Protocol):
 
     @property
     def names(self) -> list[str]:
-        """Names of all images in their order, without reading them. Raises what iterating raises."""
+        """Names of all images in their order: quick to tell, those of a tar once it was gone through.
+
+        Raises what iterating raises.
+        """
         ...
 
     def __iter__(self) -> Iterator[Item]:

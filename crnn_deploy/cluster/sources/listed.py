@@ -12,7 +12,7 @@ from crnn_deploy.cluster.sources.parquet_rows import ParquetRows
 from crnn_deploy.cluster.sources.prefetch import ByteBudget, ahead
 from crnn_deploy.errors import CrnnDeployError
 from crnn_deploy.stores.address import has_scheme, is_remote
-from crnn_deploy.stores.store import Store, StoredTooLarge, Stores, StoreUnreachable
+from crnn_deploy.stores.store import StoredTooLarge, Stores, StoreUnreachable
 
 __all__ = ["ListedImages"]
 
@@ -22,22 +22,19 @@ _AHEAD = 2**26  # bytes of images that wait to be asked for
 class ListedImages:
     """Images whose names the planner has written below OUTPUT."""
 
-    def __init__(self, chunk: Chunk, stores: Stores, output: Store) -> None:
-        self._chunk, self._stores, self._output = chunk, stores, output
+    def __init__(self, chunk: Chunk, stores: Stores) -> None:
+        self._chunk, self._stores = chunk, stores
         self._names: list[str] | None = None
 
     @property
     def names(self) -> list[str]:
         if self._names is None:
-            with self._output.open(self._chunk.source, buffer=0) as file:
-                rows = ParquetRows(self._output.name(self._chunk.source), file)
-                self._names = [*map(_text, rows.values(self._chunk.column, self._chunk.first, self._size))]
+            store, path = self._stores.open(self._chunk.source)
+            with store.open(path, buffer=0) as file:
+                rows = ParquetRows(self._chunk.source, file)
+                names = rows.values(self._chunk.column, self._chunk.first, self._chunk.count or 0)
+                self._names = [*map(_text, names)]
         return self._names
-
-    @property
-    def _size(self) -> int:
-        assert self._chunk.count is not None
-        return self._chunk.count
 
     def __iter__(self) -> Iterator[Item]:
         if not any(map(is_remote, self.names)):

@@ -18,6 +18,7 @@ __all__ = ["TarImages"]
 class TarImages:
     """The images of a whole tar, in its order. An image is called TAR#MEMBER.
 
+    Their names are known once they were gone through; before, the whole tar is read for them.
     Where the tar is torn, or no tar, one more item with the tar's own name says so.
     """
 
@@ -32,7 +33,11 @@ class TarImages:
         return self._names
 
     def __iter__(self) -> Iterator[Item]:
-        return self._items(read=True)
+        names = []
+        for item in self._items(read=True):
+            names.append(item.name)
+            yield item
+        self._names = names
 
     def _items(self, read: bool) -> Iterator[Item]:
         store, path = self._stores.open(self._source)
