@@ -1,4 +1,4 @@
-"""Object stores over a real connection, each in a network of its own: what `on_s3.py` and `on_gs.py` check."""
+"""Object stores over a real connection, each in a network of its own: `on_s3.py` and others beside this."""
 
 from __future__ import annotations
 
@@ -25,10 +25,8 @@ def test_s3(kind: str, tmp_path: Path) -> None:
 def passed_in_there(name: str, folder: Path, **environment: str) -> None:
     """Run the tests of a file beside this one in a network of their own."""
     variables = " ".join(f"{name}={value}" for name, value in environment.items())
+    options = f"-q -p no:cacheprovider --basetemp {folder / 'tmp'}"
     tests = Path(__file__).parent / name
-    run = alone(
-        f"cd {ROOT} && {variables} $python -m pytest -q -p no:cacheprovider --basetemp {folder / 'tmp'} {tests}",
-        folder,
-    )
+    run = alone(f"cd {ROOT} && {variables} $python -m pytest {options} {tests}", folder)
     assert run.returncode == 0, run.stdout + run.stderr
     assert " passed" in run.stdout
