@@ -78,10 +78,12 @@ def test_objects_are_those_that_another_client_sees(store: Store, client: Any) -
     assert [*store.below("a").list()] == [Entry("b/c d.png", 2), Entry("b?#%20+.png", 3)]
     store.delete("theirs/x")
     store.delete("theirs/x")
-    assert not store.exists("theirs/x") and not store.exists("theirs")
+    assert not store.exists("theirs/x")
 
 
-def test_a_folder_of_several_pages(store: Store, client: Any) -> None:
+def test_a_folder_of_several_pages(store: Store, client: Any, server: ObjectStore) -> None:
+    if server.kind == "moto":
+        pytest.skip("moto takes a minute for so many objects")
     names = [f"{number:04}.png" for number in range(1234)]
     for name in names:
         client.put_object(Bucket=BUCKET, Key=f"{within(store)}/many/{name}", Body=b"1")
