@@ -38,7 +38,7 @@ ROOMS: dict[str, str] = {
     ),
     "doctor": "commands errors runtime.backends",
     "graph": "errors files manifest runtime.backends",
-    "datasets": "errors files manifest process recipes runtime.decoding runtime.images",
+    "datasets": "errors files manifest process recipes runtime.decoding runtime.images stores",
     "cluster": "datasets errors files runtime runtime.images stores",
     "synthesis": "datasets errors files",
     "evaluation": (
