@@ -70,7 +70,7 @@ ROOMS: dict[str, str] = {
     "cli": (
         "commands datasets decoding_rule doctor engine errors evaluation export export.foreign files graph "
         "inspection manifest models parity process quantization recipes runtime runtime.backends "
-        "runtime.decoding runtime.images serving synthesis training triton"
+        "runtime.decoding runtime.images serving stores synthesis training triton"
     ),
     "": "cli client datasets errors evaluation manifest process runtime runtime.decoding",
 }
