@@ -114,7 +114,9 @@ def infer_cluster(
     outcome = Outcome(Reconciliation(0))
     store = task.output_store()
     plan = _plan(store, inputs, task, record, rows_per_file, column, listed, resume, told)
-    before = reconcile(store, plan, task.run, progress=lambda files: check()).to_do if resume else range(len(plan))
+    before = (
+        reconcile(store, plan, task.run, progress=lambda files: check()).to_do if resume else range(len(plan))
+    )
     left = set(before)
     begun(len(left), len(plan))
     if left:

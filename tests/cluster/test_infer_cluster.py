@@ -68,7 +68,9 @@ def check_rows(output: Path, expected: dict[str, tuple[str, float | None, bool]]
     """Every image once, and each as one process reads it: in every bit."""
     rows = rows_of(output)
     assert len(rows) == len(expected) == len({row["id"] for row in rows})
-    assert {row["path"]: (row["text"], row["confidence"], row["error"] is not None) for row in rows} == expected
+    assert {
+        row["path"]: (row["text"], row["confidence"], row["error"] is not None) for row in rows
+    } == expected
 
 
 def manifest_of(output: Path) -> dict[str, object]:
@@ -83,7 +85,10 @@ def test_a_run_its_proof_and_what_a_resumed_one_reads_again(
     command = f"{RUN} {crops} -o {output} --rows-per-file 8 --workers 2"
     run = alone(command, ray_home)
     assert run.returncode == 1, run.stderr
-    assert run.stdout == f"{output}: 32 inputs, 32 rows, 2 of them errors: none is missing, none is there twice\n"
+    assert (
+        run.stdout
+        == f"{output}: 32 inputs, 32 rows, 2 of them errors: none is missing, none is there twice\n"
+    )
     assert run.stderr == "2 of 32 images failed; the column error says why\n"
     check_rows(output, expected)
     manifest = manifest_of(output)
