@@ -217,7 +217,7 @@ class Bench:
         while not whole and len(run.exit_codes) < _MOST_STARTS:
             self._start(run, [*command, *(["--resume"] if run.exit_codes else [])], output, log)
             whole = run.exit_codes[-1] in (0, 1) and bool((output.manifest() or {}).get("whole"))
-            if not whole and run.where == "disk":
+            if not whole and run.where == "disk" and run.exit_codes[-1] >= 0:  # it was full, not killed
                 self.cluster.size_disk(_ROOM)
         for thread in run.returning:
             thread.join()
