@@ -10,7 +10,7 @@ from typing import BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from crnn_deploy.cluster.footer import read_footer
+from crnn_deploy.cluster.plain_footer import read_footer
 from crnn_deploy.cluster.parquet import ParquetInvalid, faults_told
 from crnn_deploy.errors import CrnnDeployError, first_line, shortened
 
