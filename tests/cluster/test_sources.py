@@ -222,10 +222,10 @@ def test_a_column_of_bytes(here: Path, tmp_path: Path) -> None:
 
 def test_images_as_hugging_face_writes_them(here: Path, tmp_path: Path) -> None:
     struct_type = pa.struct({"bytes": pa.binary(), "path": pa.string()})
-    rows = [{"bytes": image, "path": f"{at}.png"} for at, image in enumerate(IMAGES)]
+    rows: list[Any] = [{"bytes": image, "path": f"{at}.png"} for at, image in enumerate(IMAGES)]
     rows[3] = {"bytes": None, "path": "3.png"}
     rows[4] = {"bytes": b"x", "path": None}
-    rows[5] = None  # type: ignore[call-overload]
+    rows[5] = None
     metadata = {"huggingface": json.dumps({"info": {"features": {"image": {"_type": "Image"}}}})}
     schema = pa.schema({"image": struct_type, "text": pa.string()}).with_metadata(metadata)
     parquet(here / "hf.parquet", 4, schema, image=rows, text=["t"] * 21)
@@ -240,7 +240,7 @@ def test_images_as_hugging_face_writes_them(here: Path, tmp_path: Path) -> None:
 
 
 def test_a_column_of_paths(tree: Path, tmp_path: Path) -> None:
-    names = ["crops/b.png", str(tree / "crops/a.JPG"), "absent.png", "s3://bucket/key", None]
+    names: list[Any] = ["crops/b.png", str(tree / "crops/a.JPG"), "absent.png", "s3://bucket/key", None]
     parquet(tree / "p.parquet", 2, text=["t"] * 5, path=names)
     notes: list[str] = []
     assert listed(["p.parquet"], told=notes.append) == [*names[:4], "p.parquet#4"]
@@ -444,8 +444,8 @@ def test_tars(here: Path, tmp_path: Path) -> None:
     taken = members | {"d" * 120 + "/a.input.JPG": b"long"}
     expected = [Item("shards/0.tar#x.png", b"1")]
     expected += [Item(f"shards/1.tar#{name}", data) for name, data in taken.items()]
-    for at, given in enumerate((["shards"], ["shards/*.tar"], ["shards/0.tar", "shards/1.tar"])):
-        assert items(given, tmp_path / f"o{at}") == expected
+    for at, inputs in enumerate((["shards"], ["shards/*.tar"], ["shards/0.tar", "shards/1.tar"])):
+        assert items(inputs, tmp_path / f"o{at}") == expected
     assert [one.chunk.count for one in planned(["shards"])] == [None, None]
 
 
@@ -486,7 +486,7 @@ def test_what_is_fetched_ahead_is_bounded_and_in_order() -> None:
         return size
 
     sizes = [3, 1, 4, 25, 9, 2, 6, 5, 3, 5] * 20
-    got = []
+    got: list[int] = []
     for (place, size), fetched in ahead(fetch, enumerate(sizes)):
         assert place == len(got) and fetched == size
         got.append(fetched)
@@ -502,7 +502,7 @@ def test_an_error_is_raised_at_its_place() -> None:
             raise StoreMissing("x")
         return number
 
-    got = []
+    got: list[int] = []
     with pytest.raises(StoreMissing):
         for number, _ in ahead(fetch, range(1000)):
             got.append(number)
