@@ -14,7 +14,7 @@ from typing import BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from crnn_deploy.cluster.column_chunks import SNAPPY, column_chunks, footer_of
+from crnn_deploy.cluster.footer import SNAPPY, column_chunks, footer_of
 from crnn_deploy.errors import CrnnDeployError, first_line
 
 __all__ = ["CODEC", "ParquetInvalid", "faults_told", "open_parquet"]
