@@ -47,7 +47,7 @@ _temporaries: set[Path] = set()  # that are neither removed nor in their place y
 class OutputExists(CrnnDeployError, FileExistsError):
     """An output file that would be overwritten."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path | str) -> None:
         super().__init__(f"{path} exists; go on with it (--resume), or name another file")
 
 

@@ -36,10 +36,10 @@ ROOMS: dict[str, str] = {
         "decoding_rule errors files manifest models process runtime runtime.backends runtime.decoding "
         "runtime.images"
     ),
-    "cluster": "errors files runtime stores",
     "doctor": "commands errors runtime.backends",
     "graph": "errors files manifest runtime.backends",
     "datasets": "errors files manifest process recipes runtime.decoding runtime.images",
+    "cluster": "datasets errors files runtime runtime.images stores",
     "synthesis": "datasets errors files",
     "evaluation": (
         "datasets decoding_rule errors files graph manifest process runtime runtime.backends "

@@ -1,1 +1,1 @@
-"""Images on a cluster: the proof of the count, and what it all costs."""
+"""Many machines on one: object stores, nodes and what happens to them. Run these from the project's root."""

@@ -15,7 +15,15 @@ from urllib.parse import parse_qsl, unquote
 
 from crnn_deploy.errors import CrnnDeployError
 
-__all__ = ["OPTIONS", "Address", "AddressInvalid", "address_of", "is_remote"]
+__all__ = [
+    "OPTIONS",
+    "Address",
+    "StoreAddressInvalid",
+    "address_of",
+    "environment",
+    "has_scheme",
+    "is_remote",
+]
 
 OPTIONS = {
     "s3": frozenset(
@@ -29,7 +37,7 @@ OPTIONS = {
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 
 
-class AddressInvalid(CrnnDeployError, ValueError):
+class StoreAddressInvalid(CrnnDeployError, ValueError):
     """An address that names no place."""
 
     def __init__(self, shown: str, reason: str) -> None:
@@ -53,39 +61,52 @@ class Address:
         return self.place + path if self.scheme == "file" else f"{self.scheme}://{self.place}/{path}"
 
 
+def has_scheme(address: str) -> bool:
+    """Whether an address is no plain path."""
+    return _SCHEME.match(address) is not None
+
+
 def is_remote(address: str) -> bool:
     """Whether an address begins as that of an object store."""
-    found = _SCHEME.match(address)
-    return found is not None and found[1].lower() != "file"
+    return has_scheme(address) and not address.lower().startswith("file:")
 
 
 def address_of(address: str) -> Address:
-    """The parts of an address; a local path becomes an absolute one. Raises AddressInvalid."""
+    """The parts of an address; a local path becomes an absolute one. Raises StoreAddressInvalid."""
     found = _SCHEME.match(address)
     if found is None or found[1].lower() == "file":
         return _local(address if found is None else _file(address))
     scheme = {"gcs": "gs", "s3a": "s3"}.get(found[1].lower(), found[1].lower())
     place, _, path = address[found.end() :].partition("/")
     keys, _, place = place.rpartition("@")
-    options: dict[str, str] = {}
+    options = environment(scheme)
     if scheme not in OPTIONS:
         shown = f"{scheme}://{place}/..."
-        raise AddressInvalid(shown, "name a local path or one that begins with s3://, gs:// or hdfs://")
+        raise StoreAddressInvalid(shown, "name a local path or one that begins with s3://, gs:// or hdfs://")
     before, mark, query = (path or place).rpartition("?")
     given = parse_qsl(query, keep_blank_values=True) if mark else []
     if given and all(name in OPTIONS[scheme] for name, _ in given):
-        options = dict(given)
+        options |= given
         place, path = (place, before) if path else (before, "")
     if not place and scheme != "hdfs":
-        raise AddressInvalid(f"{scheme}://{place}/{path}", "it names no bucket")
+        raise StoreAddressInvalid(f"{scheme}://{place}/{path}", "it names no bucket")
     user, _, secret = keys.partition(":")
     return Address(scheme, place, path, options, unquote(user), unquote(secret))
+
+
+def environment(scheme: str) -> dict[str, str]:
+    """The options that the environment gives: the server that other programs for S3 take too."""
+    url = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    if scheme != "s3" or not url:
+        return {}
+    protocol, _, host = url.rpartition("://")
+    return {"endpoint_override": host.rstrip("/"), "scheme": protocol or "https"}
 
 
 def _file(address: str) -> str:
     host, slash, path = address[len("file://") :].partition("/")
     if host not in ("", "localhost"):
-        raise AddressInvalid(address, "a file:// address begins with three slashes")
+        raise StoreAddressInvalid(address, "a file:// address begins with three slashes")
     return unquote(slash + path)
 
 

@@ -13,10 +13,10 @@ from crnn_deploy import files
 from crnn_deploy.errors import CrnnDeployError
 from crnn_deploy.stores.store import BUFFER, Entry, Folder, Store, StoreDenied, StoredTooLarge, StoreMissing
 
-__all__ = ["FileUnreadable", "LocalStore"]
+__all__ = ["LocalStore", "StoreUnreadable"]
 
 
-class FileUnreadable(CrnnDeployError, OSError):
+class StoreUnreadable(CrnnDeployError, OSError):
     """A local file or folder that cannot be read, though it is there."""
 
     def __init__(self, name: str, reason: str) -> None:
@@ -24,7 +24,7 @@ class FileUnreadable(CrnnDeployError, OSError):
 
 
 class LocalStore(Store):
-    """Files below a folder. Beyond what a Store raises, every method raises FileUnreadable."""
+    """Files below a folder. Beyond what a Store raises, every method raises StoreUnreadable."""
 
     def __init__(self, root: str) -> None:
         self.uri = root
@@ -95,6 +95,6 @@ class LocalStore(Store):
         except PermissionError as error:
             raise StoreDenied(self.name(path), error.strerror or str(error)) from None
         except OSError as error:
-            raise FileUnreadable(self.name(path), error.strerror or str(error)) from None
+            raise StoreUnreadable(self.name(path), error.strerror or str(error)) from None
         except ValueError:  # a NUL in the path
             raise StoreMissing(self.name(path)) from None

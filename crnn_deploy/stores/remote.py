@@ -9,6 +9,7 @@ import re
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, cast
 from uuid import uuid4
@@ -38,9 +39,10 @@ _FIRST_PAUSE = 0.2  # seconds before a call is made again; each further pause is
 _LONGEST_PAUSE = 5.0
 
 _MISSING = re.compile(r"\bNO_SUCH_(KEY|BUCKET)\b|\bNoSuch(Key|Bucket)\b|HTTP status 404")
-_REFUSED = re.compile(
-    r"\bACCESS_DENIED\b|\bINVALID_ACCESS_KEY_ID\b|\bSIGNATURE_DOES_NOT_MATCH\b|EXPIRED_?TOKEN|ExpiredToken"
+_REFUSED = re.compile(  # as pyarrow words it; any other error is one of the store or of the way to it
+    r"\b(ACCESS_DENIED|INVALID_ACCESS_KEY_ID|SIGNATURE_DOES_NOT_MATCH|REQUEST_TIME_TOO_SKEWED)\b"
     r"|HTTP status (30\d|40[0-35-7]|41\d)|Permission denied|PERMISSION_DENIED|UNAUTHENTICATED"
+    r"|Not a regular file|Is a directory"
 )
 
 Value = TypeVar("Value")
@@ -115,13 +117,16 @@ class RemoteStore(Store):
         infos = self._patiently(path, lambda filesystem: filesystem.get_file_info(fs.FileSelector(whole)))
         found: list[Entry] = []
         folders: list[str] = []
+        unnamed = False
         for info in infos:
             below = f"{path}/{info.base_name}" if path else info.base_name
-            if info.type == fs.FileType.Directory:
+            if info.path.rstrip("/") == whole.rstrip("/"):  # of a key with "//"
+                unnamed = True
+            elif info.type == fs.FileType.Directory:
                 folders.append(below)
             else:
                 found.append(Entry(below, int(info.size)))
-        return Folder(sorted(found), sorted(folders))
+        return Folder(sorted(found), sorted(folders), unnamed)
 
     def write(self, path: str, data: bytes) -> None:
         whole = self._full(path)
@@ -161,6 +166,8 @@ class RemoteStore(Store):
                 raise
             except FileNotFoundError:
                 raise StoreMissing(self.name(path)) from None
+            except ValueError as error:  # pyarrow has no such path
+                raise StoreDenied(self.name(path), first_line(error)) from None
             except OSError as error:
                 reason = self._reason(error)
                 if _MISSING.search(reason):
@@ -247,8 +254,7 @@ def _write_and_move(filesystem: FileSystem, path: str, data: bytes) -> None:
             stream.write(data)
         filesystem.move(temporary, path)
     except OSError:
-        with_nothing = filesystem.get_file_info(temporary)
-        if with_nothing.is_file:
+        with suppress(OSError):
             filesystem.delete_file(temporary)
         raise
 
@@ -256,6 +262,10 @@ def _write_and_move(filesystem: FileSystem, path: str, data: bytes) -> None:
 def _s3(address: Address) -> FileSystem:
     fs = _import_fs()
     options: dict[str, Any] = dict(address.options)
+    if (
+        "endpoint_override" in options
+    ):  # others than Amazon's may not know the checksums that its library adds
+        os.environ.setdefault("AWS_REQUEST_CHECKSUM_CALCULATION", "when_required")
     for name in ("allow_bucket_creation", "force_virtual_addressing", "anonymous"):
         if name in options:
             options[name] = options[name].lower() in ("1", "true", "yes")
@@ -263,6 +273,7 @@ def _s3(address: Address) -> FileSystem:
         options |= {"access_key": address.user, "secret_key": address.secret}
     return fs.S3FileSystem(
         **options,
+        allow_delayed_open=True,  # one request for a small file, where there would be three
         connect_timeout=_CONNECT,
         request_timeout=_ANSWER,
         retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=1),

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO, NamedTuple
 
 from crnn_deploy.errors import CrnnDeployError
-from crnn_deploy.stores.address import Address, address_of
+from crnn_deploy.stores.address import Address, address_of, environment, has_scheme
 
 __all__ = [
     "BUFFER",
@@ -69,6 +70,7 @@ class Folder(NamedTuple):
 
     files: list[Entry]  # sorted
     folders: list[str]  # paths below the store's root, sorted
+    unnamed: bool = False  # objects lie below it that no path names, as their keys have "//"
 
 
 class Store(ABC):
@@ -164,7 +166,7 @@ def open_store(uri: str) -> tuple[Store, str]:
         (s3://KEY:SECRET@BUCKET/...) and, at their end, options of pyarrow such as
         ?endpoint_override=HOST:PORT&scheme=http&region=...; AWS_ENDPOINT_URL and the other variables of AWS
         are heeded too.
-    Nothing is asked of the store yet. Raises AddressInvalid, LibraryMissing.
+    Nothing is asked of the store yet. Raises StoreAddressInvalid, LibraryMissing.
     """
     address = address_of(uri)
     return _store_at(address), address.path
@@ -183,7 +185,8 @@ def _store_at(address: Address) -> Store:
 class Stores:
     """Opens stores, each once. What the given addresses say of a bucket (keys, options) holds for all of it.
 
-    So lists and plans hold addresses without keys. It is sent to other processes with the keys.
+    So lists and plans hold addresses without keys. It is sent to other processes with the keys, and relative
+    paths mean there what they mean here.
 
     given: addresses as a person gave them
     """
@@ -193,28 +196,36 @@ class Stores:
         for uri in given:
             address = address_of(uri)
             known = self._known.get((address.scheme, address.place))
-            if known is None or address.options or address.user:
+            if known is None or address.user or address.options != environment(address.scheme):
                 self._known[address.scheme, address.place] = address
+        self._folder = os.getcwd()
+        self._forget()
+
+    def _forget(self) -> None:
         self._opened: dict[tuple[str, str], Store] = {}
         self._opening = threading.Lock()
+
+    def local(self, path: str) -> str:
+        """A local path as this process opens it: a relative one begins where this object was made."""
+        return path if os.getcwd() == self._folder else os.path.join(self._folder, path)
 
     def open(self, uri: str) -> tuple[Store, str]:
         """As `open_store`, for an address from a list: options and keys in it are not heeded.
 
-        Raises AddressInvalid, LibraryMissing.
+        Raises StoreAddressInvalid, LibraryMissing.
         """
-        address = address_of(uri)
+        address = address_of(uri if has_scheme(uri) else self.local(uri))
         key = address.scheme, address.place
         with self._opening:
             if key not in self._opened:
                 if len(self._opened) >= _MOST_STORES:  # a list may name any number of buckets
                     del self._opened[next(iter(self._opened))]
-                self._opened[key] = _store_at(self._known.get(key, Address(*key, "")))
+                self._opened[key] = _store_at(self._known.get(key) or Address(*key, "", environment(key[0])))
             return self._opened[key], address.path
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"_known": self._known}
+        return {"_known": self._known, "_folder": self._folder}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__()  # type: ignore[misc]
-        self._known = state["_known"]
+        self.__dict__.update(state)
+        self._forget()
