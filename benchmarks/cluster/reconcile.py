@@ -2,10 +2,10 @@
 
     python -m benchmarks.cluster.reconcile [--inputs 1000000,10000000] [--rows-per-file 5000] [--json FILE]
 
-The output is drawn by lot: once with names of some 40 characters that the plan has listed, once as tars, whose
-names it knows as a digest alone. Then ten files of it are damaged, and the proof has to count that. Each proof
-is a process of its own, with its start. The files are local; an object store adds its latency, eight requests
-at a time. Needs the extra [ray].
+The output is drawn by lot: once with names of some 40 characters that the plan has listed, once as tars,
+whose names it knows as a digest alone. Then ten files of it are damaged, and the proof has to count that.
+Each proof is a process of its own, with its start. The files are local; an object store adds its latency,
+eight requests at a time. Needs the extra [ray].
 """
 
 from __future__ import annotations
