@@ -52,7 +52,7 @@ class Command(NamedTuple):
 
 EXTRAS = (
     *("cpu", "gpu", "openvino", "tensorrt", "tensorrt-rtx", "pycuda", "cuda", "decode", "kenlm"),
-    *("evaluate", "export", "train", "serve", "client", "triton"),
+    *("evaluate", "export", "train", "serve", "client", "triton", "ray"),
 )
 
 LIBRARIES = {
@@ -91,6 +91,8 @@ LIBRARIES = {
     "Prometheus client": Library("prometheus_client", ("prometheus_client",), ("serve",)),
     "HTTPX": Library("httpx", ("httpx",), ("client",)),
     "Triton client": Library("tritonclient.grpc", ("tritonclient",), ("triton",)),
+    "Ray": Library("ray", ("ray",), ("ray",)),
+    "PyArrow": Library("pyarrow", ("pyarrow",), ("ray",)),
 }
 DRIVER = "NVIDIA driver"  # named among needs, and no library of Python
 
@@ -124,6 +126,16 @@ COMMANDS = {
             _OF_ENGINES,
         ),
         (_BEAM, _KENLM),
+    ),
+    "infer-cluster": Command(
+        "crnn_deploy.cli.infer_cluster:infer_cluster",
+        (*_BASE, *_all("Ray", "PyArrow")),
+        (
+            Use("with --backend onnxruntime, the default", _RUN),
+            Use("with --backend openvino", _all("OpenVINO")),
+            _OF_ENGINES,
+        ),
+        (_FROM_LMDB, _BEAM, _KENLM),
     ),
     "serve": Command(
         "crnn_deploy.cli.serve:serve",

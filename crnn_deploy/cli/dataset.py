@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import closing
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,7 +33,6 @@ from crnn_deploy.cli.say import progress_bar, say, say_over_bar
 
 if TYPE_CHECKING:
     from crnn_deploy.datasets import Sample
-    from crnn_deploy.manifest import Manifest
 
 __all__ = ["dataset"]
 
@@ -100,7 +98,9 @@ def check(
         from crnn_deploy.datasets.plot import plot_widths
     tokens = alphabet_of(alphabet, alphabet_string)
     if model is not None:
-        manifest = _manifest_of(model)
+        from crnn_deploy.runtime.backends.backend import manifest_of
+
+        manifest = manifest_of(model)
         height, width, steps = manifest.height, manifest.width, manifest.steps
         tokens = tokens or manifest.alphabet
     else:
@@ -132,18 +132,6 @@ def check(
         plot_widths(report, plot)
     if not report.passed:
         raise click.exceptions.Exit(1)
-
-
-def _manifest_of(model: Path) -> Manifest:
-    """That of an .onnx or .engine file, which need not run here. Raises what opening it raises."""
-    if model.suffix == ".engine":
-        from crnn_deploy.runtime.backends.engine_file import read_sidecar
-
-        return read_sidecar(model).manifest
-    from crnn_deploy.runtime.backends.backend import open_backend
-
-    with closing(open_backend(model)) as backend:
-        return backend.manifest
 
 
 @dataset.command()

@@ -21,6 +21,9 @@ from crnn_deploy.cli.options import (
     refuse_given,
     resume_option,
     rotate_option,
+    show_chars_option,
+    tf32_option,
+    wide_option,
     workers_option,
 )
 from crnn_deploy.cli.rebuild import rebuild_option, rebuild_stale
@@ -52,12 +55,7 @@ __all__ = ["infer"]
     help="Use a shipped model in this precision.",
 )
 @device_option
-@click.option(
-    "--allow-tf32",
-    is_flag=True,
-    help="Let --device cuda multiply in TF32 (10 bits of mantissa in place of 23), which is faster and less "
-    "exact.",
-)
+@tf32_option
 @click.option(
     "--format",
     "format_name",
@@ -86,23 +84,14 @@ __all__ = ["infer"]
     help="Give a text below this confidence the status low-confidence; only --format text does not show "
     "statuses.",
 )
-@click.option(
-    "--show-chars", is_flag=True, help="Add each character's confidence, and in jsonl its place in the image."
-)
+@show_chars_option
 @click.option(
     "--draw",
     metavar="DIR",
     type=FILE,
     help="Draw a box around every character and write each image as a PNG file below this folder.",
 )
-@click.option(
-    "--wide",
-    type=click.Choice(["cut", "shrink"]),
-    default="cut",
-    show_default=True,
-    help="Read lines beyond the model's largest width in overlapping parts (cut), or shrink them to that "
-    "width (shrink).",
-)
+@wide_option
 @rotate_option
 @max_pixels_option
 @resume_option

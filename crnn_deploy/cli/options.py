@@ -47,8 +47,11 @@ __all__ = [
     "resume_option",
     "rotate_option",
     "settings_of",
+    "show_chars_option",
+    "tf32_option",
     "tier_option",
     "warn_of_assumptions",
+    "wide_option",
     "workers_option",
 ]
 
@@ -114,15 +117,15 @@ def _all(*options: Decorator) -> Decorator:
     return decorate
 
 
-def output_option(form: str = "FILE", *, default: str | None = None) -> Decorator:
+def output_option(form: str = "FILE", *, default: str | None = None, anywhere: bool = False) -> Decorator:
     """Where the command's main result goes; required where there is no default.
 
-    form: how the name looks; default: in words
+    form: how the name looks; default: in words; anywhere: a text, which may be the address of a store
     """
     return click.option(
         *("-o", "--output"),
         metavar=form,
-        type=_WRITTEN,
+        type=_OutputFile(path_type=str) if anywhere else _WRITTEN,
         required=default is None,
         show_default=default,
         help="Write the result to this path.",
@@ -218,7 +221,26 @@ workers_option = click.option(
     metavar="N",
     type=click.IntRange(min=1),
     show_default="one for each CPU",
-    help="Run this many workers: threads of infer, processes of serve.",
+    help="Run this many workers: threads of infer, processes of serve, actors of infer-cluster.",
+)
+tf32_option = click.option(
+    "--allow-tf32",
+    is_flag=True,
+    help="Let --device cuda multiply in TF32 (10 bits of mantissa in place of 23), which is faster and less "
+    "exact.",
+)
+show_chars_option = click.option(
+    "--show-chars",
+    is_flag=True,
+    help="Add each character's confidence, and its place in the image where the output has room for that.",
+)
+wide_option = click.option(
+    "--wide",
+    type=click.Choice(["cut", "shrink"]),
+    default="cut",
+    show_default=True,
+    help="Read lines beyond the model's largest width in overlapping parts (cut), or shrink them to that "
+    "width (shrink).",
 )
 rotate_option = click.option(
     "--rotate",

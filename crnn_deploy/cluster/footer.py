@@ -1,8 +1,8 @@
 """The footer of a Parquet file without what would make types of other libraries.
 
-Whatever process opens a Parquet file, pyarrow builds the types that its footer names under `ARROW:schema`, and
-for those that a library has registered (ray.data does) it calls that library, which may read pickles there.
-Here that entry gets another name before pyarrow sees it, so that columns have the plain types of Parquet.
+Whatever process opens a Parquet file, pyarrow builds the types that its footer names under `ARROW:schema`,
+and for those that a library has registered (ray.data does) it calls that library, which may read pickles
+there. Here that entry gets another name before pyarrow sees it, so that columns have Parquet's plain types.
 """
 
 from __future__ import annotations

@@ -90,20 +90,22 @@ def table_of(
     chunk: int,
     records: Sequence[Record],
     *,
+    first: int = 0,
     model: str,
     version: str,
     show_chars: bool = False,
     nbest: bool = False,
     rotated: bool = False,
 ) -> pa.Table:
-    """The rows of a chunk: SCHEMA, and after it the columns that are asked for.
+    """Rows of a chunk: SCHEMA, and after it the columns that are asked for.
 
-    records: of all its inputs, in their order
+    records: of inputs one after the other
+    first: position of the first of them in the chunk
     model: SHA-256 of the model's file
     """
     count = len(records)
     columns: list[pa.Array | pa.ChunkedArray] = [
-        pa.array(np.arange(count, dtype=np.int64) | (chunk << _POSITIONS)),
+        pa.array(np.arange(first, first + count, dtype=np.int64) | (chunk << _POSITIONS)),
         _texts(record.path for record in records),
         _texts(record.text for record in records),
         pa.array([record.confidence for record in records], pa.float64()),

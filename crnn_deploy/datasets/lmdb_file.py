@@ -23,7 +23,7 @@ from crnn_deploy.errors import LibraryMissing
 from crnn_deploy.files import parse_json
 from crnn_deploy.process import not_forked
 
-__all__ = ["COUNT", "PROGRESS", "LmdbDataset", "image_key", "import_lmdb", "label_key"]
+__all__ = ["COUNT", "PROGRESS", "LmdbDataset", "LmdbImages", "image_key", "import_lmdb", "label_key"]
 
 COUNT = b"num-samples"
 _COUNTS = (COUNT, b"num_samples", b"nSamples")
@@ -63,93 +63,17 @@ class _Keys:
         return f"{name}{self.mark}{index + self.first:0{self.width}d}".encode()
 
 
-class LmdbDataset:
-    """The samples of an LMDB.
+class _Packed:
+    """What an LMDB of images and labels is read by."""
 
-    images: folder of the images where the LMDB holds labels only, as mmocr 0.x writes them
-        ({"filename": ..., "text": ...}); None: the folder that the LMDB lies in
-    Every process opens the LMDB for itself when it first reads, without locks: nothing may write to it then.
-    Raises LibraryMissing, and DatasetInvalid: here for what is wrong with the whole, when a sample is read
-    for what is wrong with that one.
-    """
-
-    def __init__(self, path: str, images: str | None = None) -> None:
+    def __init__(self, path: str) -> None:
         self._path = path
-        self._folder = os.path.dirname(os.path.abspath(path)) if images is None else images
         self._opened: _Opened | None = None
         self._count = self._read_count()
         self._keys = self._told_keys()
-        image, label = self._image(0), self._label(0)
-        self._labels_only = self._get(image) is None and self._get(label, b"").startswith(b"{")
-        image, label = self._image(self._count - 1), self._label(self._count - 1)
-        if self._get(label) is None and (self._labels_only or not self._has(image)):
-            raise DatasetInvalid(
-                path,
-                f"num-samples says {self._count}, but there is no {label.decode()}; it was cut short, or "
-                "num-samples is wrong",
-            )
-        self._need_some(self._label)
-        if not self._labels_only:
-            self._need_some(self._image)
-        beyond = [self._count] if self._keys.first == 0 else [-1, self._count]
-        unread = [self._image(at).decode() for at in beyond if self._has(self._image(at))]
-        self.note: str | None = None  # on what of it is not read
-        if unread:
-            self.note = f"num-samples says {self._count}, but {unread[0]} is there too and is not read"
-        self._opened = None  # so that no process that is forked inherits it
 
     def __len__(self) -> int:
         return self._count
-
-    def __getitem__(self, index: int) -> Sample:
-        if not 0 <= index < self._count:
-            raise IndexError(f"sample {index} of {self._count}")
-        if self._labels_only:
-            return self._file(index)
-        text, key = self._text(index), self._image(index)
-        return Sample(self._need(key, "image missing"), text, f"{self._path} {key.decode()}")
-
-    def glance(self, index: int) -> str:
-        if not 0 <= index < self._count:
-            raise IndexError(f"sample {index} of {self._count}")
-        if self._labels_only:
-            sample = self._file(index)
-            if not os.path.exists(str(sample.image)):
-                reason = f"names {sample.image!r}, which is missing"
-                raise RecordInvalid(self._path, self._label(index).decode(), reason, "image missing")
-            return sample.text
-        text, key = self._text(index), self._image(index)
-        if not self._has(key):
-            raise self._missing(key, "image missing")
-        return text
-
-    def _text(self, index: int) -> str:
-        key = self._label(index)
-        try:
-            return self._need(key, "label missing").decode()
-        except UnicodeDecodeError:
-            reason = "is not UTF-8"
-            raise RecordInvalid(self._path, key.decode(), reason, "label unreadable") from None
-
-    def _file(self, index: int) -> Sample:
-        """Of labels only: the image is a file."""
-        key, text = self._label(index).decode(), self._text(index)
-        try:
-            label = parse_json(text)
-        except ValueError:
-            label = None
-        match label:
-            case {"filename": str(file), "text": str(text)}:
-                return Sample(os.path.join(self._folder, file), text, f"{self._path} {key}")
-        raise RecordInvalid(self._path, key, 'is not {"filename": ..., "text": ...}', "label unreadable")
-
-    def files(self) -> Iterator[str]:
-        yield from (os.path.join(self._path, name) for name in ("data.mdb", "lock.mdb"))
-        yield self._path
-        if self._labels_only:
-            for at in range(len(self)):
-                with suppress(DatasetInvalid):
-                    yield str(self[at].image)
 
     def _image(self, index: int) -> bytes:
         return self._keys.of("image", index)
@@ -251,6 +175,111 @@ class LmdbDataset:
         except lmdb.Error as error:
             reason = f"cannot be read: {error}"
             raise RecordInvalid(self._path, key.decode(), reason, "label unreadable") from None
+
+
+class LmdbDataset(_Packed):
+    """The samples of an LMDB.
+
+    images: folder of the images where the LMDB holds labels only, as mmocr 0.x writes them
+        ({"filename": ..., "text": ...}); None: the folder that the LMDB lies in
+    Every process opens the LMDB for itself when it first reads, without locks: nothing may write to it then.
+    Raises LibraryMissing, and DatasetInvalid: here for what is wrong with the whole, when a sample is read
+    for what is wrong with that one.
+    """
+
+    def __init__(self, path: str, images: str | None = None) -> None:
+        super().__init__(path)
+        self._folder = os.path.dirname(os.path.abspath(path)) if images is None else images
+        image, label = self._image(0), self._label(0)
+        self._labels_only = self._get(image) is None and self._get(label, b"").startswith(b"{")
+        image, label = self._image(self._count - 1), self._label(self._count - 1)
+        if self._get(label) is None and (self._labels_only or not self._has(image)):
+            raise DatasetInvalid(
+                path,
+                f"num-samples says {self._count}, but there is no {label.decode()}; it was cut short, or "
+                "num-samples is wrong",
+            )
+        self._need_some(self._label)
+        if not self._labels_only:
+            self._need_some(self._image)
+        beyond = [self._count] if self._keys.first == 0 else [-1, self._count]
+        unread = [self._image(at).decode() for at in beyond if self._has(self._image(at))]
+        self.note: str | None = None  # on what of it is not read
+        if unread:
+            self.note = f"num-samples says {self._count}, but {unread[0]} is there too and is not read"
+        self._opened = None  # so that no process that is forked inherits it
+
+    def __getitem__(self, index: int) -> Sample:
+        if not 0 <= index < self._count:
+            raise IndexError(f"sample {index} of {self._count}")
+        if self._labels_only:
+            return self._file(index)
+        text, key = self._text(index), self._image(index)
+        return Sample(self._need(key, "image missing"), text, f"{self._path} {key.decode()}")
+
+    def glance(self, index: int) -> str:
+        if not 0 <= index < self._count:
+            raise IndexError(f"sample {index} of {self._count}")
+        if self._labels_only:
+            sample = self._file(index)
+            if not os.path.exists(str(sample.image)):
+                reason = f"names {sample.image!r}, which is missing"
+                raise RecordInvalid(self._path, self._label(index).decode(), reason, "image missing")
+            return sample.text
+        text, key = self._text(index), self._image(index)
+        if not self._has(key):
+            raise self._missing(key, "image missing")
+        return text
+
+    def _text(self, index: int) -> str:
+        key = self._label(index)
+        try:
+            return self._need(key, "label missing").decode()
+        except UnicodeDecodeError:
+            reason = "is not UTF-8"
+            raise RecordInvalid(self._path, key.decode(), reason, "label unreadable") from None
+
+    def _file(self, index: int) -> Sample:
+        """Of labels only: the image is a file."""
+        key, text = self._label(index).decode(), self._text(index)
+        try:
+            label = parse_json(text)
+        except ValueError:
+            label = None
+        match label:
+            case {"filename": str(file), "text": str(text)}:
+                return Sample(os.path.join(self._folder, file), text, f"{self._path} {key}")
+        raise RecordInvalid(self._path, key, 'is not {"filename": ..., "text": ...}', "label unreadable")
+
+    def files(self) -> Iterator[str]:
+        yield from (os.path.join(self._path, name) for name in ("data.mdb", "lock.mdb"))
+        yield self._path
+        if self._labels_only:
+            for at in range(len(self)):
+                with suppress(DatasetInvalid):
+                    yield str(self[at].image)
+
+
+class LmdbImages(_Packed):
+    """The images of an LMDB, whether it has labels or not; otherwise as LmdbDataset.
+
+    Raises LibraryMissing, DatasetInvalid.
+    """
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+        self._need_some(self._image)
+        self._opened = None  # so that no process that is forked inherits it
+
+    def __getitem__(self, index: int) -> bytes:
+        """Image 0 <= index < len(self), encoded. Raises IndexError beyond, RecordInvalid if it is missing."""
+        if not 0 <= index < self._count:
+            raise IndexError(f"image {index} of {self._count}")
+        return self._need(self._image(index), "image missing")
+
+    def key(self, index: int) -> str:
+        """What an image is called."""
+        return self._image(index).decode()
 
 
 class _Opened:

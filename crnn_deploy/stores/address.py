@@ -15,7 +15,15 @@ from urllib.parse import parse_qsl, unquote
 
 from crnn_deploy.errors import CrnnDeployError
 
-__all__ = ["OPTIONS", "Address", "AddressInvalid", "address_of", "environment", "has_scheme", "is_remote"]
+__all__ = [
+    "OPTIONS",
+    "Address",
+    "StoreAddressInvalid",
+    "address_of",
+    "environment",
+    "has_scheme",
+    "is_remote",
+]
 
 OPTIONS = {
     "s3": frozenset(
@@ -29,7 +37,7 @@ OPTIONS = {
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 
 
-class AddressInvalid(CrnnDeployError, ValueError):
+class StoreAddressInvalid(CrnnDeployError, ValueError):
     """An address that names no place."""
 
     def __init__(self, shown: str, reason: str) -> None:
@@ -64,7 +72,7 @@ def is_remote(address: str) -> bool:
 
 
 def address_of(address: str) -> Address:
-    """The parts of an address; a local path becomes an absolute one. Raises AddressInvalid."""
+    """The parts of an address; a local path becomes an absolute one. Raises StoreAddressInvalid."""
     found = _SCHEME.match(address)
     if found is None or found[1].lower() == "file":
         return _local(address if found is None else _file(address))
@@ -74,14 +82,14 @@ def address_of(address: str) -> Address:
     options = environment(scheme)
     if scheme not in OPTIONS:
         shown = f"{scheme}://{place}/..."
-        raise AddressInvalid(shown, "name a local path or one that begins with s3://, gs:// or hdfs://")
+        raise StoreAddressInvalid(shown, "name a local path or one that begins with s3://, gs:// or hdfs://")
     before, mark, query = (path or place).rpartition("?")
     given = parse_qsl(query, keep_blank_values=True) if mark else []
     if given and all(name in OPTIONS[scheme] for name, _ in given):
         options |= given
         place, path = (place, before) if path else (before, "")
     if not place and scheme != "hdfs":
-        raise AddressInvalid(f"{scheme}://{place}/{path}", "it names no bucket")
+        raise StoreAddressInvalid(f"{scheme}://{place}/{path}", "it names no bucket")
     user, _, secret = keys.partition(":")
     return Address(scheme, place, path, options, unquote(user), unquote(secret))
 
@@ -98,7 +106,7 @@ def environment(scheme: str) -> dict[str, str]:
 def _file(address: str) -> str:
     host, slash, path = address[len("file://") :].partition("/")
     if host not in ("", "localhost"):
-        raise AddressInvalid(address, "a file:// address begins with three slashes")
+        raise StoreAddressInvalid(address, "a file:// address begins with three slashes")
     return unquote(slash + path)
 
 

@@ -166,7 +166,7 @@ def open_store(uri: str) -> tuple[Store, str]:
         (s3://KEY:SECRET@BUCKET/...) and, at their end, options of pyarrow such as
         ?endpoint_override=HOST:PORT&scheme=http&region=...; AWS_ENDPOINT_URL and the other variables of AWS
         are heeded too.
-    Nothing is asked of the store yet. Raises AddressInvalid, LibraryMissing.
+    Nothing is asked of the store yet. Raises StoreAddressInvalid, LibraryMissing.
     """
     address = address_of(uri)
     return _store_at(address), address.path
@@ -212,7 +212,7 @@ class Stores:
     def open(self, uri: str) -> tuple[Store, str]:
         """As `open_store`, for an address from a list: options and keys in it are not heeded.
 
-        Raises AddressInvalid, LibraryMissing.
+        Raises StoreAddressInvalid, LibraryMissing.
         """
         address = address_of(uri if has_scheme(uri) else self.local(uri))
         key = address.scheme, address.place

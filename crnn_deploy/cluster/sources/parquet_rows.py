@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import closing
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,13 +14,14 @@ from crnn_deploy.cluster.footer import read_footer
 from crnn_deploy.cluster.parquet import ParquetInvalid, faults_told
 from crnn_deploy.errors import CrnnDeployError, first_line, shortened
 
-__all__ = ["Columns", "ParquetRows", "columns_of", "slices"]
+__all__ = ["MOST_PARTS", "Columns", "ParquetRows", "columns_of", "slices"]
 
 _BUFFER = 2**20  # bytes of a column that are read at once
 _SLICE = 2**24  # bytes of a column's values at once, as far as the footer tells the truth
 _MOST_ROWS = 4096  # at once
 _MOST_COLUMNS = 10_000
-_MOST_PARTS = 4  # that a row group of images is cut into: each reads those before it too
+_MOST_IN_GROUP = 2**24  # rows; pyarrow writes 2**20
+MOST_PARTS = 4  # that a row group of images is cut into: each reads those before it too
 
 # of columns, the likeliest first
 _IMAGES = ("image", "img", "picture", "bytes", "image_bytes", "content", "data", "jpg", "jpeg", "png")
@@ -45,20 +45,30 @@ class ParquetRows:
 
     def __init__(self, name: str, file: BinaryIO) -> None:
         """Raises ParquetInvalid, and what reading the file raises."""
-        self.name = name
-        footer = read_footer(name, file)
-        if footer.num_columns > _MOST_COLUMNS:
+        self.name, self._file = name, file
+        self._footer = read_footer(name, file)
+        if self._footer.num_columns > _MOST_COLUMNS:
             raise ParquetInvalid(name, f"it has more than {_MOST_COLUMNS:,} columns")
         with faults_told(name):
-            self._file = pq.ParquetFile(
-                file, metadata=footer, buffer_size=_BUFFER, pre_buffer=False, arrow_extensions_enabled=False
-            )
-            self.schema: pa.Schema = self._file.schema_arrow
-            self.groups = [footer.row_group(at).num_rows for at in range(footer.num_row_groups)]
-        if any(rows < 0 for rows in self.groups):
-            raise ParquetInvalid(name, "it has a row group of less than no rows")
+            self.schema: pa.Schema = self._opened().schema_arrow
+            self.groups = [self._footer.row_group(at).num_rows for at in range(self._footer.num_row_groups)]
+        if any(not 0 <= rows <= _MOST_IN_GROUP for rows in self.groups):
+            raise ParquetInvalid(name, f"it has a row group of more than {_MOST_IN_GROUP:,} rows")
 
-    def values(self, column: str, first: int, count: int) -> Iterator[bytes | None | CrnnDeployError]:
+    def _opened(self, *dictionaries: str) -> pq.ParquetFile:
+        """The file; values of these columns that stand for many rows are in memory once."""
+        return pq.ParquetFile(
+            self._file,
+            metadata=self._footer,
+            read_dictionary=dictionaries,
+            buffer_size=_BUFFER,
+            pre_buffer=False,
+            arrow_extensions_enabled=False,
+        )
+
+    def values(
+        self, column: str, first: int, count: int
+    ) -> Generator[bytes | CrnnDeployError | None, None, None]:
         """The values of a column of texts or bytes, exactly `count`, from row `first` on.
 
         Where a row group cannot be read, its remaining values are the reason. Raises ParquetInvalid where
@@ -74,18 +84,17 @@ class ParquetRows:
 
     def _of_group(
         self, group: int, column: str, begin: int, end: int
-    ) -> Iterator[bytes | None | CrnnDeployError]:
+    ) -> Iterator[bytes | CrnnDeployError | None]:
         at = given = 0
         reason = "a row group ends early"
         try:
-            for batch in self._file.iter_batches(
+            for batch in self._opened(column).iter_batches(
                 self._slice(group, column), row_groups=[group], columns=[column], use_threads=False
             ):
-                array = _leaf(batch, column)
-                for value in array[max(0, begin - at) : max(0, end - at)]:
+                for value in _values(batch, column)[max(0, begin - at) : max(0, end - at)]:
                     yield value.as_py()
                     given += 1
-                at += len(array)
+                at += batch.num_rows
                 if at >= end:
                     break
         except CrnnDeployError:
@@ -97,21 +106,22 @@ class ParquetRows:
 
     def _slice(self, group: int, column: str) -> int:
         """Rows that are read at once."""
-        found = self._file.metadata.row_group(group)
+        found = self._footer.row_group(group)
         sizes = [
             found.column(at).total_uncompressed_size
             for at in range(found.num_columns)
             if found.column(at).path_in_schema == column
         ]
-        return max(1, min(_MOST_ROWS, _SLICE * max(1, found.num_rows) // max(1, *sizes, 1)))
+        wanted: int = _SLICE * found.num_rows // max([1, *sizes])
+        return max(1, min(_MOST_ROWS, wanted))
 
 
-def _leaf(batch: pa.RecordBatch, column: str) -> pa.Array:
+def _values(batch: pa.RecordBatch, column: str) -> pa.DictionaryArray:
     """A column, or the field of a structure, as bytes: texts of strangers need not be UTF-8."""
-    array = batch.column(0)
-    if batch.schema.names[0] != column:
-        array = array.field(0) if array.null_count == 0 else array.flatten()[0]
-    return array.cast(pa.binary())
+    [array] = batch.columns
+    if batch.schema.names != [column]:
+        [array] = array.flatten()
+    return pa.DictionaryArray.from_arrays(array.indices, array.dictionary.cast(pa.binary()))
 
 
 def columns_of(rows: ParquetRows, column: str | None) -> Columns:
@@ -131,7 +141,9 @@ def columns_of(rows: ParquetRows, column: str | None) -> Columns:
             return _with_names(leaves[column], texts)
         if column in texts:
             return Columns(paths=column)
-        raise ParquetInvalid(rows.name, f"its column {column!r} holds neither images (bytes) nor paths (texts)")
+        raise ParquetInvalid(
+            rows.name, f"its column {column!r} holds neither images (bytes) nor paths (texts)"
+        )
     chosen = _likeliest(list(leaves), _IMAGES)
     if chosen is None and len(leaves) == 1:
         [chosen] = leaves
@@ -185,7 +197,7 @@ def slices(groups: Sequence[int], most: int) -> Iterator[tuple[int, int]]:
         if rows <= most:
             taken += rows
             continue
-        parts = min(_MOST_PARTS, -(-rows // most))
+        parts = min(MOST_PARTS, -(-rows // most))
         for part in range(parts):
             size = rows * (part + 1) // parts - rows * part // parts
             yield first, size

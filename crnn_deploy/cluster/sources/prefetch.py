@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import TypeVar
 
-__all__ = ["THREADS", "Budget", "ahead"]
+__all__ = ["THREADS", "ByteBudget", "ahead"]
 
 THREADS = 32
 _AHEAD = 4 * THREADS  # things that are begun before they are asked for
@@ -37,7 +37,7 @@ def ahead(
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-class Budget:
+class ByteBudget:
     """Bytes that wait in memory to be asked for. Who takes comes with its place, counted from 0.
 
     The one that is asked for next is never kept waiting, however large it is.

@@ -1,4 +1,4 @@
-"""Files of a store that a folder or a glob means, in the order in which `infer` takes those of a local one."""
+"""Files of a store that a folder or a glob means, in the order in which `infer` takes local ones."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def is_glob(path: str) -> bool:
 def below(store: Store, folder: str, wanted: Callable[[str], bool]) -> Iterator[str]:
     """Paths of the files in a folder and below it whose names are wanted; what is hidden is left out.
 
-    Objects that no path names (`Folder.unnamed`) come as one path with a "/" at its end: reading it fails, and
-    so they are not passed over in silence. Raises what a Store raises.
+    Objects that no path names (`Folder.unnamed`) come as one path that ends in "//": reading it fails, and so
+    they are not passed over in silence. Raises what a Store raises.
     """
     for path, listing in _walk(store, folder):
         for file in listing.files:

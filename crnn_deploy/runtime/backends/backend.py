@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -13,7 +14,7 @@ from crnn_deploy.manifest import Manifest
 from crnn_deploy.process import not_forked
 from crnn_deploy.runtime.decoding.ctc import Frames
 
-__all__ = ["SUFFIXES", "Backend", "BackendName", "Device", "open_backend"]
+__all__ = ["SUFFIXES", "Backend", "BackendName", "Device", "manifest_of", "open_backend"]
 
 BackendName = Literal["onnxruntime", "openvino"]
 Device = Literal["cpu", "cuda"]
@@ -82,3 +83,13 @@ def _opened(path: Path, threads: int, backend: BackendName, device: Device, tf32
         "neither an .onnx nor an .engine file; a checkpoint becomes an .onnx file with: "
         "crnn-deploy export --checkpoint FILE",
     )
+
+
+def manifest_of(path: Path) -> Manifest:
+    """That of an .onnx or .engine file; the engine need not run here. Raises what opening the file raises."""
+    if path.suffix == ".engine":
+        from crnn_deploy.runtime.backends.engine_file import read_sidecar
+
+        return read_sidecar(path).manifest
+    with closing(open_backend(path)) as backend:
+        return backend.manifest

@@ -1,0 +1,221 @@
+"""`crnn-deploy infer-cluster`: the text of every image, on many machines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import click
+
+from crnn_deploy.cli.decoding_options import decoder_given, decoding_options, rule_given
+from crnn_deploy.cli.options import (
+    backend_option,
+    batch_option,
+    device_option,
+    max_pixels_option,
+    model_option,
+    output_option,
+    refuse_given,
+    resume_option,
+    rotate_option,
+    show_chars_option,
+    tf32_option,
+    wide_option,
+    workers_option,
+)
+from crnn_deploy.cli.say import progress_bar, say, say_over_bar, stdin_bytes
+
+if TYPE_CHECKING:
+    from crnn_deploy.cluster.reader import Receipt
+    from crnn_deploy.runtime.run_record import Value
+
+__all__ = ["infer_cluster"]
+
+
+@click.command()
+@click.argument("inputs", metavar="INPUT...", nargs=-1, required=True)
+@model_option(default="latin")
+@output_option("FOLDER", anywhere=True)
+@click.option(
+    "--address",
+    metavar="auto|HOST:PORT",
+    show_default="this machine alone",
+    help="Use the Ray cluster at this address; auto takes the one that this machine belongs to.",
+)
+@click.option(
+    "--without-token",
+    is_flag=True,
+    help="Use a Ray cluster that asks for no token, on which anyone who reaches its ports can run code.",
+)
+@workers_option
+@click.option(
+    "--cpus-per-worker",
+    metavar="N",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Give each worker this many CPUs and as many threads.",
+)
+@click.option(
+    "--gpus-per-worker",
+    metavar="F",
+    type=click.FloatRange(min=0),
+    default=0.0,
+    show_default=True,
+    help="Give each worker this many GPUs: 1, or a fraction such as 0.25 for four workers on each GPU.",
+)
+@click.option(
+    "--rows-per-file",
+    metavar="N",
+    type=click.IntRange(1, 10_000_000),
+    default=10_000,
+    show_default=True,
+    help="Read and write at most this many images at a time; an interrupted file is read again as a whole.",
+)
+@click.option(
+    "--column",
+    metavar="NAME",
+    show_default="told by its name and type",
+    help="Read the paths or images of Parquet files from this column.",
+)
+@resume_option
+@batch_option
+@backend_option
+@device_option
+@tf32_option
+@show_chars_option
+@wide_option
+@rotate_option
+@max_pixels_option
+@decoding_options()
+def infer_cluster(
+    inputs: tuple[str, ...],
+    model: Path | None,
+    output: str,
+    address: str | None,
+    without_token: bool,
+    workers: int | None,
+    cpus_per_worker: int,
+    gpus_per_worker: float,
+    rows_per_file: int,
+    column: str | None,
+    resume: bool,
+    batch: int,
+    backend: Any,
+    device: Literal["cpu", "cuda"],
+    allow_tf32: bool,
+    show_chars: bool,
+    wide: Literal["cut", "shrink"],
+    rotate: Literal["none", "90", "auto", "180"],
+    max_pixels: int,
+    **decoding: Any,
+) -> None:
+    """Read the text of images on many machines, and prove that none was lost.
+
+    INPUT is a folder, a glob, a list of paths (.txt, or - for standard input), Parquet files with a column of
+    paths or of images, an LMDB or tars: on this machine, or as s3://, gs:// or hdfs://. FOLDER gets Parquet
+    files with a row for each image, of which the texts and confidences are those of infer, bit for bit. An
+    image that cannot be read gives a row that says why. At the end the rows are read back and compared with
+    the inputs, and FOLDER/_run/manifest.json says the counts. Without --address, the command starts a Ray of
+    its own on this machine. With --resume, it reads what is missing.
+
+    \b
+    crnn-deploy infer-cluster crops/ -o texts/
+    crnn-deploy infer-cluster --model plates.onnx crops.parquet -o texts/ --resume
+    crnn-deploy infer-cluster --address auto s3://archive/crops/ -o s3://archive/texts/
+    crnn-deploy infer-cluster --address auto --model plates.engine --gpus-per-worker 0.5 s3://a/crops/ -o t/
+
+    The exit code is 0 on success, 1 when an image could not be read or the counts differ, 2 for bad usage,
+    130 when Ctrl-C or SIGTERM stopped the run.
+    """
+    if model is not None and model.suffix == ".engine":
+        refuse_given(
+            ("device", "allow_tf32", "backend"),
+            "is for .onnx files; TensorRT runs an engine on the GPU as built",
+        )
+    if allow_tf32 and device != "cuda":
+        raise click.UsageError("--allow-tf32 goes with --device cuda")
+    if without_token and address is None:
+        raise click.UsageError("--without-token goes with --address")
+    if inputs.count("-") > 1:
+        raise click.UsageError("standard input (-) is named twice")
+
+    from crnn_deploy.cluster.ray_nodes import Nodes
+    from crnn_deploy.cluster.run import infer_cluster as run
+    from crnn_deploy.cluster.run import run_digest
+    from crnn_deploy.cluster.task import ModelFiles, Task
+    from crnn_deploy.models import DEFAULT
+    from crnn_deploy.process import Stop
+    from crnn_deploy.runtime.backends.backend import manifest_of
+    from crnn_deploy.runtime.images.sources import STDIN, lines_of
+    from crnn_deploy.runtime.run_record import RunRecord
+    from crnn_deploy.stores.store import Stores
+
+    model = model or DEFAULT
+    manifest = manifest_of(model)
+    if backend == "auto":  # what chooses by time may choose otherwise on another node
+        from crnn_deploy.runtime.backends.choice import resolve
+
+        backend = resolve(backend, model, device)
+    rule = rule_given(manifest, decoding)
+    decoder = decoder_given(manifest, decoding)
+    settings: dict[str, Value] = {
+        **{"input": [*inputs], "rows-per-file": rows_per_file, "column": column or ""},
+        **{"backend": backend, "device": device, "allow-tf32": allow_tf32, "wide": wide, "rotate": rotate},
+        **{"max-pixels": max_pixels, "show-chars": show_chars},
+    }
+    record = RunRecord.of(model, rule, settings, lexicon=decoding["lexicon"], lm=decoding["lm"])
+    reading = {"backend": backend, "device": device, "tf32": allow_tf32, "decoder": decoder}
+    task = Task(
+        ModelFiles.of(model),
+        str(record.settings["model"]),
+        output,
+        Stores([*inputs, output]),
+        run_digest(record),
+        {**reading, "wide": wide, "max_pixels": max_pixels, "rotate": rotate},
+        show_chars=show_chars,
+        nbest=rule.decoder == "beam" and rule.nbest > 0,
+        batch=batch,
+        threads=cpus_per_worker,
+    )
+    nodes = Nodes(address, without_token, workers, cpus_per_worker, gpus_per_worker)
+    with Stop(finishes="when the workers have ended") as stop, progress_bar(1, label="files") as bar:
+
+        def check() -> None:
+            if stop():
+                raise KeyboardInterrupt
+
+        def begun(chunks: int, of: int) -> None:
+            bar.length = chunks
+            if resume:
+                say_over_bar(f"{of - chunks} of {of} files are whole; {chunks} are to be read")
+
+        def read(receipt: Receipt) -> None:
+            bar.update(not receipt.failed)
+
+        try:
+            outcome = run(
+                inputs,
+                task,
+                record,
+                nodes,
+                rows_per_file=rows_per_file,
+                column=column,
+                listed=lines_of(stdin_bytes()) if STDIN in inputs else (),
+                resume=resume,
+                check=check,
+                told=say_over_bar,
+                begun=begun,
+                read=read,
+            )
+        except KeyboardInterrupt:
+            say("stopped; what was read is kept, and --resume goes on", err=True)
+            raise
+    counts = outcome.counts
+    if not counts.whole:
+        say(f"{output} is not whole; go on with --resume", err=True)
+    if counts.errors:
+        say(f"{counts.errors} of {counts.inputs} images failed; the column error says why", err=True)
+    say(f"{output}: {counts.verdict}")
+    if counts.errors or not counts.whole:
+        raise click.exceptions.Exit(1)

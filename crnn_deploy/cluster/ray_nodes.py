@@ -1,0 +1,218 @@
+"""The machines of a run: a Ray of its own on this one, or a Ray cluster that is there.
+
+Ray runs the code of anyone who reaches its ports, so a token is asked for on both (docs/cluster.md).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from importlib import import_module
+from queue import Empty, Queue
+from threading import Thread
+from typing import Any
+
+from crnn_deploy.cluster.plan import Chunk
+from crnn_deploy.cluster.reader import ChunkReader, Receipt
+from crnn_deploy.cluster.task import Task
+from crnn_deploy.cluster.token import ClusterUnreachable, check_token
+from crnn_deploy.errors import CrnnDeployError, LibraryMissing, first_line
+
+__all__ = [
+    "ClusterFailed",
+    "Nodes",
+    "NodesMissing",
+    "connected",
+    "read_chunks",
+    "workers_that_fit",
+]
+
+_STORE_BYTES = 200 * 2**20  # of objects, on a Ray of the command's own: only the model goes through it
+_TURN = 0.2  # seconds between two looks whether the run is stopped
+_QUIET = {
+    "RAY_BACKEND_LOG_LEVEL": "error",
+    "RAY_USAGE_STATS_ENABLED": "0",  # nothing leaves the machine
+    "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # CUDA_VISIBLE_DEVICES stays as it is for actors without a GPU
+}
+
+
+class ClusterFailed(CrnnDeployError, RuntimeError):
+    """Ray that ends before the run does."""
+
+    exit_code = 1
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"Ray failed: {reason}; what was read is kept, go on with --resume")
+
+
+class NodesMissing(CrnnDeployError, ValueError):
+    """A cluster without the CPUs or GPUs that one worker takes."""
+
+    def __init__(self, needed: str, there: str) -> None:
+        super().__init__(f"a worker takes {needed}, and no node of the cluster has that (there are {there})")
+
+
+@dataclass(frozen=True)
+class Nodes:
+    """Which machines read, and with how much of each."""
+
+    address: str | None = None  # of a Ray cluster; None: this machine alone
+    without_token: bool = False
+    workers: int | None = None  # None: as many as fit
+    cpus: int = 1  # of each worker, which reads in as many threads
+    gpus: float = 0  # of each worker
+
+
+@contextmanager
+def connected(address: str | None, *, without_token: bool = False) -> Iterator[None]:
+    """Within the block, Ray is there; one that was started for it ends with it.
+
+    address: of a cluster, as HOST:PORT or auto; None: this machine alone
+    without_token: whether a cluster that asks for no token may be used
+    Raises LibraryMissing, ClusterOpen, TokenRefused, ClusterUnreachable.
+    """
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+    if not without_token:
+        os.environ["RAY_AUTH_MODE"] = "token"
+    if address is None:
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+    ray = _ray()
+    given: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if address is None:
+        given |= {
+            "include_dashboard": False,
+            "object_store_memory": _STORE_BYTES,
+            "_node_ip_address": "127.0.0.1",
+        }
+    else:
+        given["address"] = address = _resolved(address)
+        if not without_token:
+            check_token(address)
+    try:
+        ray.init(**given)
+    except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
+        raise ClusterUnreachable(address or "this machine", first_line(error)) from error
+    try:
+        yield
+    finally:
+        with suppress(Exception):
+            ray.shutdown()
+
+
+def _resolved(address: str) -> str:
+    """HOST:PORT of a cluster. Raises ClusterUnreachable."""
+    if "://" in address:
+        raise ClusterUnreachable(
+            address, "it is the address of a Ray client, which Ray Data does not go through"
+        )
+    if address != "auto":
+        return address
+    from ray._private.services import canonicalize_bootstrap_address
+
+    found = canonicalize_bootstrap_address("auto")
+    if found is None:
+        raise ClusterUnreachable("auto", "this machine belongs to none")
+    return str(found)
+
+
+def workers_that_fit(cpus: float, gpus: float) -> int:
+    """How many workers the nodes have room for at a time. Raises NodesMissing."""
+    nodes = [node["Resources"] for node in _ray().nodes() if node["Alive"]]
+    rooms = [
+        min(int(node.get("CPU", 0) // cpus), int(node.get("GPU", 0) // gpus) if gpus else 2**31)
+        for node in nodes
+    ]
+    if not sum(rooms):
+        needed = f"{cpus:g} CPUs" + (f" and {gpus:g} GPUs" if gpus else "")
+        there = "; ".join(f"{node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs" for node in nodes)
+        raise NodesMissing(needed, there)
+    return sum(rooms)
+
+
+def read_chunks(
+    task: Task,
+    chunks: Iterable[Chunk],
+    *,
+    workers: int,
+    cpus: float,
+    gpus: float,
+    check: Callable[[], None],
+) -> Iterator[Receipt]:
+    """Receipts of all chunks, each as soon as it is there, in any order.
+
+    A chunk whose worker or node ends is given to another one. `check` is called several times a second, and
+    what it raises is raised. Within `connected`. Raises ClusterFailed.
+    """
+    ray = _ray()
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    context.max_errored_blocks = 0  # what fails is told, never passed over
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    items = [asdict(chunk) for chunk in chunks]
+    held = ray.put(task)
+    receipts = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
+        _Actor,
+        fn_constructor_args=([held],),  # in a list, so that an actor that begins again fetches it again
+        batch_size=1,
+        batch_format="pyarrow",
+        compute=ray.data.ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=2),
+        num_cpus=cpus,
+        num_gpus=gpus,
+    )
+    arrived: Queue[Receipt | BaseException | None] = Queue()
+
+    def wait() -> None:
+        try:
+            for batch in receipts.iter_batches(batch_size=1, batch_format="pyarrow", prefetch_batches=0):
+                for row in batch.to_pylist():
+                    arrived.put(Receipt(**row))
+        except BaseException as error:
+            arrived.put(error)
+        else:
+            arrived.put(None)
+
+    Thread(
+        target=wait, daemon=True, name="receipts"
+    ).start()  # which native code may hold: the caller is free
+    while True:
+        check()
+        try:
+            receipt = arrived.get(timeout=_TURN)
+        except Empty:
+            continue
+        if receipt is None:
+            return
+        if isinstance(receipt, BaseException):
+            raise ClusterFailed(first_line(receipt)) from receipt
+        yield receipt
+
+
+def _ray() -> Any:
+    """The module ray, ray.data with it. Raises LibraryMissing."""
+    try:
+        import_module("ray.data")
+        return import_module("ray")
+    except ImportError as error:
+        raise LibraryMissing("infer-cluster", "Ray", "ray") from error
+
+
+class _Actor:
+    """A worker of Ray Data: one chunk in, one receipt out."""
+
+    def __init__(self, held: list[Any]) -> None:
+        ray = _ray()
+        self._reader = ChunkReader(ray.get(held[0]), ray.util.get_node_ip_address())
+
+    def __call__(self, batch: Any) -> Any:
+        import pyarrow
+
+        return pyarrow.Table.from_pylist(
+            [asdict(self._reader.read(Chunk(**row))) for row in batch.to_pylist()]
+        )

@@ -1,0 +1,191 @@
+"""A whole run: the plan, what of it is missing, the reading, and the proof."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from crnn_deploy.cluster.plan import PLAN, RUN, Plan, read_plan, write_plan
+from crnn_deploy.cluster.ray_nodes import Nodes, connected, read_chunks, workers_that_fit
+from crnn_deploy.cluster.reader import Receipt
+from crnn_deploy.cluster.reconcile import reconcile
+from crnn_deploy.cluster.reconciliation import Reconciliation
+from crnn_deploy.cluster.sources import plan_of
+from crnn_deploy.cluster.task import Task
+from crnn_deploy.errors import CrnnDeployError
+from crnn_deploy.files import OutputExists
+from crnn_deploy.runtime.run_record import RunRecord
+from crnn_deploy.stores.store import Store
+
+__all__ = ["MANIFEST", "RECORD", "NodeUnfit", "Outcome", "OutputNotEmpty", "infer_cluster", "run_digest"]
+
+RECORD, MANIFEST = f"{RUN}/run.json", f"{RUN}/manifest.json"
+_MOST_RECORD = 2**20  # bytes
+_SCHEMA = "crnn-deploy/cluster-run/1"
+
+
+class OutputNotEmpty(CrnnDeployError, FileExistsError):
+    """A folder for the output in which something else lies."""
+
+    def __init__(self, output: str) -> None:
+        super().__init__(
+            f"{output} holds files that no run of infer-cluster has written; name a new folder with -o"
+        )
+
+
+class NodeUnfit(CrnnDeployError, RuntimeError):
+    """A node that cannot read: the model does not open on it, or another version is installed."""
+
+    exit_code = 1
+
+    def __init__(self, node: str, reason: str) -> None:
+        super().__init__(
+            f"node {node} cannot read: {reason}; mend it or take it out, and go on with --resume"
+        )
+
+
+@dataclass
+class Outcome:
+    """What came of a run."""
+
+    counts: Reconciliation
+    read: int = 0  # chunks that this run has read
+    failures: int = 0  # times that a chunk could not be read
+    cpu_seconds: float = 0.0  # of the workers' processes, in chunks that were read
+    seconds: float = 0.0  # of the workers, by the clock, in chunks that were read
+    by_node: dict[str, int] = field(default_factory=dict)  # images
+
+    def to_plain(self) -> dict[str, Any]:
+        return {
+            **self.counts.to_plain(),
+            "this_run": {
+                "chunks": self.read,
+                "failures": self.failures,
+                "worker_cpu_seconds": round(self.cpu_seconds, 3),
+                "worker_seconds": round(self.seconds, 3),
+                "images_by_node": self.by_node,
+            },
+        }
+
+    def add(self, receipt: Receipt) -> None:
+        if receipt.failed:
+            self.failures += 1
+            return
+        self.read += 1
+        self.cpu_seconds += receipt.cpu_seconds
+        self.seconds += receipt.seconds
+        self.by_node[receipt.node] = self.by_node.get(receipt.node, 0) + receipt.inputs
+
+
+def run_digest(record: RunRecord) -> str:
+    """What tells the rows of one run from those of another: SHA-256 of its settings."""
+    return hashlib.sha256(json.dumps(record.settings, sort_keys=True).encode()).hexdigest()
+
+
+def infer_cluster(
+    inputs: Sequence[str],
+    task: Task,
+    record: RunRecord,
+    nodes: Nodes,
+    *,
+    rows_per_file: int,
+    column: str | None,
+    listed: Iterable[bytes],
+    resume: bool,
+    check: Callable[[], None],
+    told: Callable[[str], None],
+    begun: Callable[[int, int], None],
+    read: Callable[[Receipt], None],
+) -> Outcome:
+    """Read every image of the inputs into the task's output, and prove it.
+
+    record: what decides about the rows; a run that goes on must have the same
+    listed: lines of the input `-`
+    check: called several times a second; what it raises ends the run
+    told: called with a line about what was assumed and what went wrong
+    begun: called with the numbers of chunks to read and of all chunks
+    read: called with the receipt of each chunk
+    Raises OutputExists, OutputNotEmpty, RunDiffers, RunRecordInvalid, NodeUnfit, what `plan_of`, a Store and
+    `connected` raise.
+    """
+    outcome = Outcome(Reconciliation(0))
+    store = task.output_store()
+    plan = _plan(store, inputs, task, record, rows_per_file, column, listed, resume, told)
+    before = (
+        reconcile(store, plan, task.run, progress=lambda files: check()).to_do if resume else range(len(plan))
+    )
+    left = set(before)
+    begun(len(left), len(plan))
+    if left:
+        with connected(nodes.address, without_token=nodes.without_token):
+            workers = min(nodes.workers or workers_that_fit(nodes.cpus, nodes.gpus), len(left))
+            for receipt in _receipts(plan, left, task, nodes, workers, check):
+                outcome.add(receipt)
+                read(receipt)
+                if receipt.failed:
+                    told(f"chunk {receipt.chunk} was not read by node {receipt.node}: {receipt.failed}")
+    outcome.counts = reconcile(store, plan, task.run, progress=lambda files: check())
+    manifest = {"schema": _SCHEMA, "settings": record.settings, "about": record.about, **outcome.to_plain()}
+    store.write(MANIFEST, (json.dumps(manifest, indent=1) + "\n").encode())
+    return outcome
+
+
+def _plan(
+    store: Store,
+    inputs: Sequence[str],
+    task: Task,
+    record: RunRecord,
+    rows_per_file: int,
+    column: str | None,
+    listed: Iterable[bytes],
+    resume: bool,
+    told: Callable[[str], None],
+) -> Plan:
+    """The plan that is there, or a new one. Raises OutputExists, RunDiffers, RunRecordInvalid."""
+    if store.exists(RECORD):
+        if not resume:
+            raise OutputExists(store.uri)
+        record.compare(
+            RunRecord.parsed(store.read(RECORD, limit=_MOST_RECORD), store.name(RECORD)), store.uri
+        )
+        if store.exists(PLAN):
+            return read_plan(store)
+    elif next(store.list(), None) is not None:
+        raise OutputNotEmpty(store.uri)
+    store.write(RECORD, record.encoded().encode())
+    planned = plan_of(inputs, rows_per_file, column=column, listed=listed, stores=task.stores, told=told)
+    return write_plan(store, ((one.chunk, one.names or ()) for one in planned))
+
+
+def _receipts(
+    plan: Plan, left: set[int], task: Task, nodes: Nodes, workers: int, check: Callable[[], None]
+) -> Iterator[Receipt]:
+    """Receipts of the chunks that are left, which leave it when they are read.
+
+    Chunks that could not be read are given out again as long as others can be. Where nothing can be, as
+    with a full disk, it ends soon. Raises NodeUnfit.
+    """
+    progress = True
+    while left and progress:
+        progress, in_a_row = False, 0
+        for receipt in read_chunks(
+            task,
+            [plan[number] for number in sorted(left)],
+            workers=workers,
+            cpus=nodes.cpus,
+            gpus=nodes.gpus,
+            check=check,
+        ):
+            if receipt.hopeless:
+                raise NodeUnfit(receipt.node, receipt.failed)
+            if receipt.failed:
+                in_a_row += 1
+            else:
+                left.discard(receipt.chunk)
+                progress, in_a_row = True, 0
+            yield receipt
+            if in_a_row > 2 * workers:
+                return
