@@ -82,7 +82,7 @@ LINES = {
     "dataset check|of an LMDB": f"dataset check packed.lmdb {_NUMBERS}",
     "dataset check|with --model": "dataset check labels.txt --model tiny.onnx",
     "dataset check|with --plot": f"dataset check labels.txt {_NUMBERS} --plot {{out}}/w.png",
-    "dataset pack": "dataset pack labels.txt -o {out}/shards --format webdataset",
+    "dataset pack": "dataset pack labels.txt -o {out}/shards --pack-format webdataset",
     "dataset pack|into an LMDB": "dataset pack labels.txt -o {out}/packed.lmdb",
     "dataset preview": "dataset preview labels.txt --max-images 4 -o {out}/sheet.png",
     "dataset preview|of an LMDB": "dataset preview packed.lmdb --max-images 4 -o {out}/sheet.png",

@@ -72,7 +72,7 @@ def test_what_is_packed_is_read_again_and_equals_a_local_pack(address: str, tmp_
     assert open_dataset(f"{address}/000002.tar")[0].name.startswith(f"{address}/000002.tar 000000060")
     result = run("check", address)
     assert result.exit_code == 0 and f"{len(GOOD)}\n" in result.stdout, result.output
-    assert run("pack", address, "-o", tmp_path / "again", "--format", "webdataset").exit_code == 0
+    assert run("pack", address, "-o", tmp_path / "again", "--pack-format", "webdataset").exit_code == 0
     assert samples_of(tmp_path / "again") == GOOD
 
 

@@ -218,7 +218,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("form", ["webdataset", "lmdb"])
 def test_the_command_resumes_after_kill_9(folder: Path, tmp_path: Path, form: str) -> None:
-    options = ["--format", form, "--samples-per-shard", "200"]
+    options = ["--pack-format", form, "--samples-per-shard", "200"]
     path, kills, seen = tmp_path / "x", 0, 0
     while True:
         process = subprocess.Popen(
@@ -246,9 +246,9 @@ def test_the_command_resumes_after_kill_9(folder: Path, tmp_path: Path, form: st
 def test_bad_usage_is_told(folder: Path, tmp_path: Path) -> None:
     for args, said in (
         (("-o", tmp_path / "x.tar"), "name a folder"),
-        (("-o", "s3://bucket/x", "--format", "lmdb"), "leave --format out"),
+        (("-o", "s3://bucket/x", "--pack-format", "lmdb"), "leave --pack-format out"),
         (("-o", ""), "the path is empty"),
-        (("-o", "ftp://host/x", "--format", "webdataset"), "s3://, gs:// or hdfs://"),
+        (("-o", "ftp://host/x", "--pack-format", "webdataset"), "s3://, gs:// or hdfs://"),
     ):
         result = run(folder, *args)
         assert result.exit_code == 2 and said in result.stderr, result.output
