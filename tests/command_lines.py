@@ -82,7 +82,8 @@ LINES = {
     "dataset check|of an LMDB": f"dataset check packed.lmdb {_NUMBERS}",
     "dataset check|with --model": "dataset check labels.txt --model tiny.onnx",
     "dataset check|with --plot": f"dataset check labels.txt {_NUMBERS} --plot {{out}}/w.png",
-    "dataset pack": "dataset pack labels.txt -o {out}/packed.lmdb",
+    "dataset pack": "dataset pack labels.txt -o {out}/shards --pack-format webdataset",
+    "dataset pack|into an LMDB": "dataset pack labels.txt -o {out}/packed.lmdb",
     "dataset preview": "dataset preview labels.txt --max-images 4 -o {out}/sheet.png",
     "dataset preview|of an LMDB": "dataset preview packed.lmdb --max-images 4 -o {out}/sheet.png",
     "dataset effects": "dataset effects document -o {out}/effects.png",
@@ -99,6 +100,10 @@ NOT_RUN = {
     ),
     **dict.fromkeys(
         ("infer|with a binary --lm", "evaluate|with a binary --lm"), "a program of KenLM's makes the file"
+    ),
+    **dict.fromkeys(
+        (f"{command}|of shards in a store" for command in ("train", "dataset check", "dataset pack")),
+        "needs an S3 server; tests/datasets and tests/training run it",
     ),
     "doctor": "it is what is asked",
     **dict.fromkeys(

@@ -137,15 +137,9 @@ def check(
 @dataset.command()
 @click.argument("data")
 @data_options
+@output_option("FOLDER", anywhere=True)
 @click.option(
-    *("-o", "--output"),
-    metavar="OUT.lmdb|FOLDER|s3://...",
-    required=True,
-    help="Write the result to this path; tars go to an address in a store too (s3://, gs://, hdfs://).",
-)
-@click.option(
-    "--format",
-    "format_",
+    "--pack-format",
     type=click.Choice(["lmdb", "webdataset"]),
     show_default="webdataset for an address in a store, otherwise lmdb",
     help="Write one LMDB, or a folder of tars that the webdataset library reads.",
@@ -162,7 +156,7 @@ def check(
 def pack(
     data: str,
     output: str,
-    format_: str | None,
+    pack_format: str | None,
     samples_per_shard: int | None,
     resume: bool,
     max_pixels: int,
@@ -177,7 +171,7 @@ def pack(
     \b
     crnn-deploy dataset pack train/labels.csv -o train.lmdb
     crnn-deploy dataset pack train/labels.csv -o train.lmdb --resume
-    crnn-deploy dataset pack train.lmdb -o shards --format webdataset --samples-per-shard 10000
+    crnn-deploy dataset pack train.lmdb -o shards --pack-format webdataset --samples-per-shard 10000
     crnn-deploy dataset pack train.lmdb -o s3://bucket/train
 
     The exit code is 0 on success, 1 when an image could not be read, 2 for bad usage, 130 when Ctrl-C or
@@ -189,16 +183,16 @@ def pack(
     from crnn_deploy.stores.address import is_remote
 
     remote = is_remote(output)
-    if remote and format_ == "lmdb":
+    if remote and pack_format == "lmdb":
         raise click.UsageError(
-            "--format lmdb: an LMDB is written to this machine; leave --format out for tars"
+            "--pack-format lmdb: an LMDB is written to this machine; leave --pack-format out for tars"
         )
-    tars = remote or format_ == "webdataset"
+    tars = remote or pack_format == "webdataset"
     if output.lower().endswith(".tar"):
         raise click.UsageError(
             f"--output {output}: name a folder, in which the tars are 000000.tar and so on"
         )
-    path = Path(FILE.convert(output, None, None))
+    path = Path(output)
     opened = open_data(data, **source)
     if not remote:
         check_data_outputs((path / "data.mdb",), (opened,), source["characters"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import os
 import stat
@@ -18,6 +19,7 @@ from crnn_deploy.datasets.shards import Shard
 from crnn_deploy.errors import CrnnDeployError
 from crnn_deploy.files import OutputUnwritable, open_regular, temporary
 from crnn_deploy.stores.local import LocalStore
+from crnn_deploy.stores.store import Store
 
 try:
     import fcntl
@@ -56,6 +58,8 @@ class ShardCache:
         self._folder, self._limit = folder or default_folder(), limit
         self._ahead: list[Shard] = []
         self._process = 0  # whose thread fetches ahead
+        self._stores: dict[tuple[int, str], Store] = {}
+        self._owning = threading.Lock()
 
     def open(self, shard: Shard) -> BinaryIO:
         """A shard, fetched where it is not here yet, and held against size and digest. Raises ShardLost."""
@@ -95,7 +99,7 @@ class ShardCache:
         part = path.with_suffix(f".{os.getpid()}-{threading.get_ident()}{_PART}")
         digest = hashlib.sha256()
         try:
-            with temporary(part), shard.store.open(shard.path, buffer=0) as source:
+            with temporary(part), self._own(shard.store).open(shard.path, buffer=0) as source:
                 with open(part, "xb") as target:
                     while data := source.read(_PIECE):
                         digest.update(data)
@@ -116,6 +120,14 @@ class ShardCache:
             if isinstance(error, CrnnDeployError):
                 raise
             raise OutputUnwritable(path, error.strerror or str(error)) from error
+
+    def _own(self, store: Store) -> Store:
+        """A store with connections of this process, and not of the one that it was forked from."""
+        with self._owning:
+            key = os.getpid(), store.uri
+            if key not in self._stores:
+                self._stores = {key: copy.copy(store)}
+            return self._stores[key]
 
     def _make_room(self, size: int) -> None:
         """Remove the oldest until one of `size` bytes more fits, and what killed processes have left."""

@@ -206,8 +206,11 @@ def _of_folder(
     there = {_last(entry): entry for entry in store.folder(folder).files} if _exists(store, folder) else {}
     index = read_index(store, folder) if INDEX in there else Index()
     listed = {one.name: one for one in index.shards}
+    whole = index.packing is None or index.packing.whole
+    if not whole and names is None:
+        raise DatasetInvalid(spec, NOT_WHOLE)
     wanted = _wanted(spec, there, listed, names)
-    if index.packing is not None and not index.packing.whole and (names is None or listed.keys() & wanted):
+    if not whole and listed.keys() & wanted:
         raise DatasetInvalid(spec, NOT_WHOLE)
     if missing := [name for name in wanted if name not in there]:
         more = f" and {len(missing) - 1:,} more" if len(missing) > 1 else ""

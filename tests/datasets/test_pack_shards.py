@@ -10,7 +10,6 @@ import subprocess
 import sys
 import tarfile
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,54 +20,14 @@ import webdataset
 from click.testing import CliRunner, Result
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numbered import GOOD, ROWS, Listed, files_of, png, samples_of
 
 from crnn_deploy.cli.main import main
-from crnn_deploy.datasets import DatasetInvalid, Sample, open_dataset
+from crnn_deploy.datasets import DatasetInvalid, open_dataset
 from crnn_deploy.datasets.pack_shards import pack_lmdbs, pack_tars
 from crnn_deploy.datasets.shards import PackProgress
 from crnn_deploy.files import OutputExists, OutputUnwritable
 from crnn_deploy.runtime.images.pixels import Source
-
-
-def png(value: int) -> bytes:
-    """A PNG that no other value gives."""
-    pixels = np.frombuffer(value.to_bytes(4), np.uint8).reshape(1, 4)
-    return cv2.imencode(".png", pixels)[1].tobytes()
-
-
-class Listed:
-    """Samples that are there already; one may kill the process, as `kill -9` does."""
-
-    def __init__(self, rows: Sequence[tuple[Source, str]], deadly: int = -1) -> None:
-        self.rows, self.deadly = rows, deadly
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, index: int) -> Sample:
-        if index == self.deadly:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return Sample(*self.rows[index], f"#{index}")
-
-
-ROWS: list[tuple[Source, str]] = [
-    (b"broken" if at % 7 == 3 else png(at), f"text {at} é") for at in range(250)
-]
-GOOD = [row for at, row in enumerate(ROWS) if at % 7 != 3]
-
-
-def files_of(folder: Path) -> dict[str, str]:
-    """SHA-256 of each file below a folder."""
-    return {
-        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
-
-
-def samples_of(path: Path) -> list[tuple[Source, str]]:
-    dataset = open_dataset(str(path))
-    return [(one.image, one.text) for one in map(dataset.__getitem__, range(len(dataset)))]
 
 
 @given(st.lists(st.text(), min_size=1, max_size=20), st.integers(1, 9))
@@ -221,7 +180,8 @@ def test_a_text_that_has_no_bytes_is_left_out(tmp_path: Path) -> None:
 def test_a_full_disk_is_one_line_and_can_be_resumed(tmp_path: Path) -> None:
     code = f"""if True:
         import resource, signal
-        from test_pack_shards import Listed, ROWS, pack_tars
+        from numbered import Listed, ROWS
+        from crnn_deploy.datasets.pack_shards import pack_tars
         from crnn_deploy.errors import CrnnDeployError
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
@@ -258,7 +218,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("form", ["webdataset", "lmdb"])
 def test_the_command_resumes_after_kill_9(folder: Path, tmp_path: Path, form: str) -> None:
-    options = ["--format", form, "--samples-per-shard", "200"]
+    options = ["--pack-format", form, "--samples-per-shard", "200"]
     path, kills, seen = tmp_path / "x", 0, 0
     while True:
         process = subprocess.Popen(
@@ -286,9 +246,9 @@ def test_the_command_resumes_after_kill_9(folder: Path, tmp_path: Path, form: st
 def test_bad_usage_is_told(folder: Path, tmp_path: Path) -> None:
     for args, said in (
         (("-o", tmp_path / "x.tar"), "name a folder"),
-        (("-o", "s3://bucket/x", "--format", "lmdb"), "leave --format out"),
+        (("-o", "s3://bucket/x", "--pack-format", "lmdb"), "leave --pack-format out"),
         (("-o", ""), "the path is empty"),
-        (("-o", "ftp://host/x", "--format", "webdataset"), "s3://, gs:// or hdfs://"),
+        (("-o", "ftp://host/x", "--pack-format", "webdataset"), "s3://, gs:// or hdfs://"),
     ):
         result = run(folder, *args)
         assert result.exit_code == 2 and said in result.stderr, result.output

@@ -202,7 +202,7 @@ def test_a_tar_without_samples_and_a_torn_one_are_refused(tmp_path: Path) -> Non
 
 def packed(tmp_path: Path, samples: int = 25) -> Path:
     write_tar(tmp_path / "x.tar", pairs(0, samples))
-    assert run("pack", tmp_path / "x.tar", "-o", tmp_path / "p", "--format", "webdataset",
+    assert run("pack", tmp_path / "x.tar", "-o", tmp_path / "p", "--pack-format", "webdataset",
                "--samples-per-shard", "10").exit_code == 0  # fmt: skip
     return tmp_path / "p"
 
