@@ -184,6 +184,7 @@ class Bench:
     def use(self, server: ObjectStore) -> None:
         """Take a store, and put the images into it."""
         self.server = server
+        os.environ["AWS_REQUEST_CHECKSUM_CALCULATION"] = "when_required"
         keys = server.environment
         files = S3FileSystem(
             access_key=keys["AWS_ACCESS_KEY_ID"],
@@ -191,6 +192,7 @@ class Bench:
             region=keys["AWS_REGION"],
             endpoint_override=f"{server.host}:{server.port}",
             scheme="http",
+            allow_delayed_open=True,
         )
         self.images["store"] = Place(f"s3://{BUCKET}/images", f"{BUCKET}/images", files)
         self.outputs["store"] = Place(f"s3://{BUCKET}/out", f"{BUCKET}/out", files)

@@ -6,11 +6,10 @@ starts it in the current network namespace, says which one on stderr, makes the 
 command with AWS_ENDPOINT_URL and keys in its environment; the server ends with the command. Nothing protects
 the server: start it only where nobody else can reach it.
 
-`ceph`: RADOS Gateway before one monitor and one OSD that keeps its objects in memory, as root. It checks keys,
-as Amazon does. Debian: apt-get install --no-install-recommends ceph-mon ceph-osd radosgw iproute2
-`moto`: Python's stand-in, which lets every key in. PyPI: moto[server,s3]; MOTO_PYTHON names the Python that
-has it, where that is another one. moto 5.2.1 takes no upload in parts from pyarrow 26, so objects have 10 MB at
-most.
+`ceph`: RADOS Gateway before one monitor and one OSD that keeps its objects in memory, as root. It checks
+keys, as Amazon does. Debian: apt-get install --no-install-recommends ceph-mon ceph-osd radosgw iproute2
+`moto`: Python's stand-in, which lets every key in. PyPI: moto[s3]>=5.2.5 flask flask-cors; MOTO_PYTHON names
+the Python that has them, where that is another one.
 """
 
 from __future__ import annotations
