@@ -39,7 +39,7 @@ _TURN = 0.2  # seconds between two looks whether the run is stopped
 _QUIET = {
     "RAY_BACKEND_LOG_LEVEL": "fatal",  # what matters is raised
     "RAY_USAGE_STATS_ENABLED": "0",  # nothing leaves the machine
-    # a Ray of this command's own begins without workers that nobody uses and without metrics: 1.2 s of CPU less
+    # without workers that nobody uses and without metrics, a Ray begins in 1.2 s of CPU less
     "RAY_enable_worker_prestart": "0",
     "RAY_prestart_worker_first_driver": "0",
     "RAY_enable_metrics_collection": "0",

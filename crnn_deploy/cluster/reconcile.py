@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from itertools import islice
+from itertools import islice, pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -124,7 +124,7 @@ class _Proof:
     def _opened(self, entry: Entry) -> Iterator[StoredRows]:
         name = self._store.name(entry.path)
         if entry.size <= _WHOLE:
-            yield StoredRows(name, pa.BufferReader(self._store.read(entry.path, size=entry.size)))
+            yield StoredRows(name, self._store.read(entry.path, size=entry.size))
             return
         with self._store.open(entry.path) as file:
             yield StoredRows(name, file)
@@ -152,7 +152,7 @@ class _Proof:
 
     def _moved(self) -> dict[int, Ints]:
         """Count the rows that lie where they do not belong; their positions, each once, by chunk."""
-        made, ids = self._made, []
+        made, ids = self._made, [np.zeros(0, np.int64)]
         for path, some in self._elsewhere:
             numbers, positions = split(some)
             known = positions < self._inputs[numbers]
@@ -161,20 +161,18 @@ class _Proof:
                 self._tell(fault, ({"id": int(one), "file": short(path)} for one in some[which]))
             ids.append(some[known])
         self._elsewhere.clear()
+        distinct, times = np.unique(np.concatenate(ids), return_counts=True)
+        numbers, positions = split(distinct)
+        begins = np.flatnonzero(np.diff(numbers, prepend=-1)).tolist()
         moved: dict[int, Ints] = {}
-        if ids:
-            distinct, times = np.unique(np.concatenate(ids), return_counts=True)
-            numbers, positions = split(distinct)
-            begins = np.flatnonzero(np.diff(numbers, prepend=-1))
-            for begin, end in zip(begins, [*begins[1:], len(distinct)], strict=True):
-                number = int(numbers[begin])
-                moved[number] = positions[begin:end]
-                there = np.isin(moved[number], self._own(number))
-                self._held[number] += int((~there).sum())
-                more = times[begin:end] - ~there
-                made.duplicates += int(more.sum())
-                doubled = moved[number][more > 0]
-                self._tell("duplicates", ({"id": id_of(number, int(at))} for at in doubled))
+        for begin, end in pairwise([*begins, len(distinct)]):
+            number = int(numbers[begin])
+            moved[number] = positions[begin:end]
+            new = ~np.isin(moved[number], self._own(number))
+            more = times[begin:end] - new
+            self._held[number] += int(new.sum())
+            made.duplicates += int(more.sum())
+            self._tell("duplicates", ({"id": int(one)} for one in distinct[begin:end][more > 0]))
         return moved
 
     def _own(self, number: int) -> Ints:

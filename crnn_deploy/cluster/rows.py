@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from crnn_deploy.cluster.parquet import CODEC, ParquetInvalid, check_group, faults_told, open_parquet
+from crnn_deploy.cluster.parquet import CODEC, ParquetInvalid, faults_told, open_parquet
 from crnn_deploy.cluster.plan import decoded
 from crnn_deploy.files import parse_json
 from crnn_deploy.runtime.records import Record
@@ -200,26 +200,26 @@ class StoredRows:
     """The ids and names of a Parquet file of rows, read some thousand at a time.
 
     name: for messages
-    file: whole or opened, or the bytes
+    file: opened, or its bytes
     Here and while it is read, ParquetInvalid is raised for a file that is torn or is no file of rows.
     """
 
-    def __init__(self, name: str, file: BinaryIO | pa.Buffer) -> None:
+    def __init__(self, name: str, file: BinaryIO | bytes) -> None:
         self._name = name
-        self._file = open_parquet(name, file, _READ)
+        self._file = open_parquet(name, file, _READ, _MOST_BYTES)
         found = self._file.metadata
         if not 0 <= found.num_rows <= _MOST_ROWS:
             raise ParquetInvalid(name, f"it has more than {_MOST_ROWS:,} rows")
-        for group in range(found.num_row_groups):
-            check_group(name, self._file, group, _READ, _MOST_BYTES)
         self.origin = _origin(found.metadata or {})  # None where the file does not say what made it
 
     def __iter__(self) -> Iterator[Rows]:
+        there = 0
         with faults_told(self._name):
             for batch in self._file.iter_batches(_ROWS, columns=[*_READ], use_threads=False):
                 ids, paths, errors = (batch.column(name) for name in _READ)
                 if ids.null_count or paths.null_count:
                     raise ParquetInvalid(self._name, "it has rows without an id or a path")
+                there += len(ids)
                 lengths = pc.binary_length(paths.dictionary).take(paths.indices)
                 if (pc.sum(lengths).as_py() or 0) > _MOST_TEXTS:
                     raise ParquetInvalid(self._name, "its paths are too long")
@@ -227,6 +227,10 @@ class StoredRows:
                     ids.to_numpy(),
                     paths.dictionary_decode().cast(pa.binary()),
                     len(errors) - errors.null_count,
+                )
+            if there != self._file.metadata.num_rows:
+                raise ParquetInvalid(
+                    self._name, f"it has {there:,} of its {self._file.metadata.num_rows:,} rows"
                 )
 
 

@@ -20,7 +20,7 @@ from crnn_deploy.files import OutputExists
 from crnn_deploy.runtime.run_record import RunRecord
 from crnn_deploy.stores.store import Store
 
-__all__ = ["MANIFEST", "RECORD", "NodeUnfit", "Outcome", "OutputNotEmpty", "infer_cluster", "run_digest"]
+__all__ = ["MANIFEST", "RECORD", "NodeUnfit", "OutputNotEmpty", "RunOutcome", "infer_cluster", "run_digest"]
 
 RECORD, MANIFEST = f"{RUN}/run.json", f"{RUN}/manifest.json"
 _MOST_RECORD = 2**20  # bytes
@@ -48,7 +48,7 @@ class NodeUnfit(CrnnDeployError, RuntimeError):
 
 
 @dataclass
-class Outcome:
+class RunOutcome:
     """What came of a run."""
 
     counts: Reconciliation
@@ -99,7 +99,7 @@ def infer_cluster(
     told: Callable[[str], None],
     begun: Callable[[int, int], None],
     read: Callable[[Receipt], None],
-) -> Outcome:
+) -> RunOutcome:
     """Read every image of the inputs into the task's output, and prove it.
 
     record: what decides about the rows; a run that goes on must have the same
@@ -111,7 +111,7 @@ def infer_cluster(
     Raises OutputExists, OutputNotEmpty, RunDiffers, RunRecordInvalid, NodeUnfit, what `plan_of`, a Store and
     `connected` raise.
     """
-    outcome = Outcome(Reconciliation(0))
+    outcome = RunOutcome(Reconciliation(0))
     store = task.output_store()
     plan = _plan(store, inputs, task, record, rows_per_file, column, listed, resume, told)
     before = (
