@@ -6,9 +6,9 @@
 `infer` reads a folder with so many threads, `infer-cluster` the same folder on a Ray of its own with so many
 workers, in turn. The CPU time of a command is that of all processes that it starts, Ray's among them, by the
 kernel's account of children that have ended. The memory of each worker is taken every second; it is flat
-where the last fifth of a worker's life holds as much as the second. Texts and confidences are compared with the
-records of `infer`, to the bit. Names beyond the distinct images are links to them. Exit code 1 where a row is
-lost, doubled or changed. Needs Linux, the right to make namespaces and the extras [cpu,ray].
+where the last fifth of a worker's life holds as much as the second. Texts and confidences are compared with
+the records of `infer`, to the bit. Names beyond the distinct images are links to them. Exit code 1 where a
+row is lost, doubled or changed. Needs Linux, the right to make namespaces and the extras [cpu,ray].
 """
 
 from __future__ import annotations
