@@ -40,7 +40,7 @@ from benchmarks.cluster.nodes import Cluster, inside
 from benchmarks.cluster.object_store import BUCKET, KINDS, ObjectStore, installed, object_store
 from benchmarks.common import run_alone, word_files, write
 
-__all__ = ["Place", "broken_files", "compared", "main", "reference"]
+__all__ = ["Place", "compared", "drawn_images", "expected_of", "main", "scratch"]
 
 FAULTS = ("worker", "node", "driver", "store", "disk")
 AWAY = 10.0  # seconds
@@ -87,7 +87,7 @@ class Place:
         return found
 
 
-def broken_files(folder: Path, images: Sequence[Path]) -> None:
+def _broken_files(folder: Path, images: Sequence[Path]) -> None:
     """Files that cannot be read: an empty one, a cut one and one of another kind for each thousand images."""
     folder.mkdir()
     for at in range(max(1, len(images) // 1000)):
@@ -96,19 +96,24 @@ def broken_files(folder: Path, images: Sequence[Path]) -> None:
             (folder / f"{name}{at:03}.jpg").write_bytes(data)
 
 
-def reference(model: str, images: Path, records: Path) -> tuple[Expected, dict[str, Any]]:
-    """What `infer` says of each image by its name below the folder, and what it took."""
+def _infer(model: str, images: Path, records: Path) -> dict[str, Any]:
+    """Read them on one machine; what it took."""
     command = [sys.executable, "-m", "crnn_deploy", "infer", "--model", model, "-o", records, images]
     took = run_alone([str(part) for part in command])
     if took["exit_code"] not in (0, 1):
         raise RuntimeError(f"infer ended with {took['exit_code']}")
+    return took
+
+
+def expected_of(records: Path, images: Path) -> Expected:
+    """What the records of `infer` say of each image, by its name below the folder."""
     expected: Expected = {}
     with records.open(encoding="utf-8") as lines:
         for line in lines:
             record = json.loads(line)
             name = os.path.relpath(record["path"], images)
             expected[name] = (record["text"], record["confidence"], record["error"] is not None)
-    return expected, took
+    return expected
 
 
 def compared(output: Place, images: Place, expected: Expected, rows_per_file: int) -> dict[str, int]:
@@ -184,6 +189,7 @@ class Bench:
     def use(self, server: ObjectStore) -> None:
         """Take a store, and put the images into it."""
         self.server = server
+        os.environ["AWS_REQUEST_CHECKSUM_CALCULATION"] = "when_required"
         keys = server.environment
         files = S3FileSystem(
             access_key=keys["AWS_ACCESS_KEY_ID"],
@@ -191,6 +197,7 @@ class Bench:
             region=keys["AWS_REGION"],
             endpoint_override=f"{server.host}:{server.port}",
             scheme="http",
+            allow_delayed_open=True,
         )
         self.images["store"] = Place(f"s3://{BUCKET}/images", f"{BUCKET}/images", files)
         self.outputs["store"] = Place(f"s3://{BUCKET}/out", f"{BUCKET}/out", files)
@@ -317,12 +324,14 @@ class Bench:
 
 
 def drawn_images(folder: Path, count: int) -> None:
+    """So many words as JPEG files, 1,000 to a folder, and some broken files."""
     word_files(folder, count)
-    broken_files(folder / "broken", sorted(folder.rglob("*.jpg")))
+    _broken_files(folder / "broken", sorted(folder.rglob("*.jpg")))
 
 
 @contextmanager
 def scratch() -> Iterator[Path]:
+    """A folder that is gone after the block."""
     folder = Path(mkdtemp(prefix="crnn-deploy-faults-"))
     try:
         yield folder
@@ -359,7 +368,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with scratch() as folder, ExitStack() as stack:
         images = folder / "images"
         drawn_images(images, given.images)
-        expected, took = reference(given.model, images, folder / "infer.jsonl")
+        took = _infer(given.model, images, folder / "infer.jsonl")
+        expected = expected_of(folder / "infer.jsonl", images)
         rng = random.Random(given.seed)
         server: ObjectStore | None = None
         cluster = Cluster(rng=rng)
