@@ -50,11 +50,13 @@ def crops(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def expected(crops: Path) -> dict[str, tuple[str, float | None, bool]]:
     """Text, confidence and failure of each image, as one process reads them."""
     recognizer = Recognizer("latin")
-    found = {}
+    found: dict[str, tuple[str, float | None, bool]] = {}
     for path in find([str(crops)], ()):
         read = recognizer.try_read(path)
-        failed = isinstance(read, CrnnDeployError)
-        found[path] = ("", None, True) if failed else (read.text, read.confidence, False)
+        if isinstance(read, CrnnDeployError):
+            found[path] = ("", None, True)
+        else:
+            found[path] = (read.text, read.confidence, False)
     assert len(found) == 32 and sum(failed for *_, failed in found.values()) == 2
     return found
 
