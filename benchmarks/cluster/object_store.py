@@ -119,7 +119,7 @@ class ObjectStore:
     def _until(self, done: Callable[[], bool]) -> None:
         end = time.monotonic() + _PATIENCE
         while not done():
-            if time.monotonic() > end or any(one.poll() is not None for one in self._processes):
+            if time.monotonic() > end:
                 raise TimeoutError(f"{self.kind} does not start; see {self.folder / 'log'}")
             time.sleep(0.1)
 
@@ -163,20 +163,18 @@ class Ceph(ObjectStore):
         self._wait()
 
     def _call(self, name: str, *arguments: str) -> str:
-        """What a command says; a young monitor refuses one now and then."""
+        """What a command says; a young monitor refuses one now and then ("wrong fsid")."""
+        command = [name, "-c", "ceph.conf", *arguments]
         for tries_left in (2, 1, 0):
-            command = [name, "-c", "ceph.conf", *arguments]
-            run = subprocess.run(
-                command,
-                cwd=self.folder,
-                capture_output=True,
-                text=True,
-                timeout=_PATIENCE,
-                check=not tries_left,
-            )
-            if run.returncode == 0:
+            try:
+                run = subprocess.run(
+                    command, cwd=self.folder, capture_output=True, text=True, timeout=_PATIENCE, check=True
+                )
                 break
-            time.sleep(1)
+            except subprocess.CalledProcessError:
+                if not tries_left:
+                    raise
+                time.sleep(1)
         return run.stdout
 
 
