@@ -167,7 +167,7 @@ def predict(step: Step, images: int, layout: Layout, assumed: Assumed) -> Cost:
     pieces = shards * math.ceil(assumed.shard_bytes / assumed.bytes_per_request)
     listed = {"folder": images, "tars": shards}.get(layout, 0)
     lists = math.ceil(listed / assumed.names_per_list)
-    parts = max(math.ceil(images / assumed.rows_per_file), shards)
+    parts = shards or math.ceil(images / assumed.rows_per_file)  # one of each tar
     return Cost(
         images,
         {name: images * value / 1e3 for name, value in cpu.items()} | {"start": assumed.start_cpu_seconds},

@@ -137,17 +137,19 @@ def draw(path: Path, assumed: Assumed) -> None:
     figure = Figure(figsize=(11, 4.5), layout="constrained")
     bars, lines = figure.subplots(1, 2)
     names, costs = [], []
-    for network in NETWORKS[1:]:
+    for network in reversed(NETWORKS):
         for called, layout in CALLED.items():
-            names.append(f"{network}, {called}")
-            costs.append(predict(measured_steps("words", network), 10**6, layout, assumed).cpu_seconds)
+            one_image = measured_steps("words", network)
+            names.append(f"{network}, {called}\n{image_ms(one_image, layout, assumed):.2f} ms")
+            costs.append(predict(one_image, 10**6, layout, assumed).cpu_seconds)
     begun = [0.0] * len(costs)
     for step in ("fetch", "read", "recognise", "pipeline", "write"):
-        widths = [cost[step] / 1e3 for cost in costs]
-        bars.barh(names, widths, left=begun, label=step)
-        begun = [one + two for one, two in zip(begun, widths, strict=True)]
-    bars.set(xlabel="CPU ms an image (words, JPEG)", xscale="symlog")
-    bars.legend(fontsize=7)
+        shares = [100 * cost[step] / (sum(cost.values()) - cost["start"]) for cost in costs]
+        bars.barh(names, shares, left=begun, label=step)
+        begun = [one + two for one, two in zip(begun, shares, strict=True)]
+    bars.set(xlabel="% of an image's CPU time (words, JPEG)", xlim=(0, 100))
+    bars.tick_params(axis="y", labelsize=8)
+    figure.legend(*bars.get_legend_handles_labels(), fontsize=7, loc="outside upper left", ncols=5)
     vcpus = [2.0**power for power in range(18)]
     for network, colour in (("latin", "tab:blue"), ("paper", "tab:orange")):
         one_image = measured_steps("words", network)
