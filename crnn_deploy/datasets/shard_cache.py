@@ -28,7 +28,7 @@ except ImportError:  # Windows: two processes may fetch the same shard, and one 
 
 __all__ = ["MOST_CACHED", "ShardCache", "ShardLost", "default_folder"]
 
-MOST_CACHED = 2**34  # bytes
+MOST_CACHED = 16 * 10**9  # bytes
 _PIECE = 2**22  # bytes that are fetched at a time
 _ENDING, _PART = ".tar", ".part"
 _ABANDONED = 3600  # seconds after which an unfinished file is that of a process that was killed
