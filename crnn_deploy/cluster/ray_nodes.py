@@ -88,6 +88,8 @@ def connected(address: str | None, *, without_token: bool = False) -> Iterator[N
         os.environ["RAY_AUTH_MODE"] = "token"
     if address is None:
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+        # with this, all processes of Ray listen on loopback, and else on all interfaces
+        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     with _hushed():
         ray = _ray()
     for name in ("ray", "ray.data"):
