@@ -60,7 +60,10 @@ class Assumed:
     puts_per_second: float = 3500.0
     prefixes: int = 1
     names_per_list: int = 1000
-    list_seconds: float = 0.1  # of one list after another; an assumption
+    request_seconds: float = 0.1  # until it is answered; Amazon says 100 to 200 ms for small objects
+    # (docs.aws.amazon.com/AmazonS3/latest/userguide/optimizing-performance.html)
+    objects_at_once: int = 32  # that a worker fetches; crnn_deploy.cluster.sources.prefetch
+    proofs_at_once: int = 32  # files that the proof reads; crnn_deploy.cluster.reconcile
     bytes_per_request: float = 2.0**22  # of a tar; crnn_deploy.stores.store.BUFFER
     # machines
     vcpus: int = 16  # an assumption
@@ -73,6 +76,7 @@ class Assumed:
     )
     start_seconds: float = 60.0  # until machines that wait have workers; an assumption
     proof_vcpus: float = 1.0  # that the proof keeps busy; benchmarks/results/cluster_reconcile
+    proof_requests: int = 5  # for a part: HEAD and GET of it, and of the names in the plan; 2 for a tar's
     # prices, us-east-1, without discounts
     dollars_per_vcpu_hour: float = 0.34 / 8  # c5.2xlarge on demand, as docs.aws.amazon.com/autoscaling/ec2/
     # userguide/weights-spot-price-per-unit-hour-example.html has it for an example
@@ -103,6 +107,8 @@ class Cost:
 
     images: int
     cpu_seconds: dict[str, float]  # of the workers, by step
+    proof_cpu_seconds: float
+    waiting_seconds: float  # of one worker, for answers to all its requests
     proof_seconds: float  # on one machine, after the workers
     plan_seconds: float  # on one machine, before them
     gpu_seconds: float
@@ -115,7 +121,7 @@ class Cost:
     def dollars(self) -> dict[str, float]:
         """By what is paid for; nothing for GPUs whose price is not given."""
         assumed = self.assumed
-        cpu = sum(self.cpu_seconds.values()) + self.proof_seconds * assumed.proof_vcpus
+        cpu = sum(self.cpu_seconds.values()) + self.proof_cpu_seconds
         requests = self.gets * assumed.dollars_per_1000_gets + self.puts * assumed.dollars_per_1000_puts
         return {
             "machines": cpu / HOUR * assumed.dollars_per_vcpu_hour,
@@ -132,6 +138,7 @@ class Cost:
             "store": self.gets / (assumed.gets_per_second * assumed.prefixes),
             "network": self.bytes_read / (machines * assumed.network_bytes),
             "GPU": self.gpu_seconds / machines,
+            "latency": self.waiting_seconds / (machines * assumed.vcpus),
         }
 
     @property
@@ -149,7 +156,9 @@ class Cost:
             return None
         one = self.seconds(1)
         prefixes = math.ceil(self.gets / self.assumed.gets_per_second / left)
-        return math.ceil(max(one["CPU"], one["network"], one["GPU"]) / left), max(1, prefixes)
+        return math.ceil(max(value for name, value in one.items() if name != "store") / left), max(
+            1, prefixes
+        )
 
 
 def predict(step: Step, images: int, layout: Layout, assumed: Assumed) -> Cost:
@@ -168,14 +177,22 @@ def predict(step: Step, images: int, layout: Layout, assumed: Assumed) -> Cost:
     listed = {"folder": images, "tars": shards}.get(layout, 0)
     lists = math.ceil(listed / assumed.names_per_list)
     parts = shards or math.ceil(images / assumed.rows_per_file)  # one of each tar
+    at_once = assumed.objects_at_once if objects else 1
+    fetched = objects * step.requests + shards + pieces
+    proving = parts * (assumed.proof_requests if objects else 2) if layout != "local" else 0
+    proof = (images * step.proof_ms + proving * step.fetch_ms["list"] / step.requests) / 1e3
     return Cost(
         images,
         {name: images * value / 1e3 for name, value in cpu.items()} | {"start": assumed.start_cpu_seconds},
-        proof_seconds=images * step.proof_ms / 1e3 / assumed.proof_vcpus,
-        plan_seconds=lists * assumed.list_seconds,
+        proof_cpu_seconds=proof,
+        waiting_seconds=fetched * assumed.request_seconds / at_once,
+        proof_seconds=max(
+            proof / assumed.proof_vcpus, proving * assumed.request_seconds / assumed.proofs_at_once
+        ),
+        plan_seconds=lists * assumed.request_seconds,
         gpu_seconds=images / step.images_per_gpu_second if step.images_per_gpu_second else 0.0,
         bytes_read=whole,
-        gets=objects * step.requests + shards + pieces + 2 * parts,  # the proof reads each part
+        gets=fetched + proving,
         puts=parts + lists,
         assumed=assumed,
     )

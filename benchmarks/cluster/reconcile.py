@@ -4,8 +4,8 @@
 
 The output is drawn by lot: once with names of some 40 characters that the plan has listed, once as tars,
 whose names it knows as a digest alone. Then ten files of it are damaged, and the proof has to count that.
-Each proof is a process of its own, with its start. The files are local; an object store adds its latency,
-eight requests at a time. Needs the extra [ray].
+Each proof is a process of its own, with its start. The files are local; an object store adds its latency, 32
+requests at a time. Needs the extra [ray].
 """
 
 from __future__ import annotations

@@ -39,12 +39,15 @@ def test_a_run_over_objects_by_hand() -> None:
         "start": 0,
     }
     assert cost.bytes_read == 4e9
-    assert (cost.gets, cost.puts) == (2_000_000 + 400, 200 + 1000)  # parts are read again; lists of 1,000
-    assert (cost.plan_seconds, cost.proof_seconds) == (100, 2)
-    assert cost.seconds(4)["CPU"] == 4000 / 40 and cost.seconds(4)["store"] == 2_000_400 / 5500
-    assert cost.hours(4) == pytest.approx((100 + 2 + 2_000_400 / 5500) / 3600)
-    assert cost.dollars["requests"] == pytest.approx(2.0004 * 0.4 + 1.2 * 0.005)
-    assert cost.dollars["machines"] == pytest.approx(4002 / 3600 * 0.0425)
+    assert (cost.gets, cost.puts) == (2_000_000 + 1000, 200 + 1000)  # the proof reads again; lists of 1,000
+    assert (cost.plan_seconds, cost.proof_cpu_seconds) == (100, 2 + 1)
+    assert cost.proof_seconds == 1000 * 0.1 / 32  # it waits for answers
+    found = cost.seconds(4)
+    assert found["CPU"] == 4000 / 40 and found["store"] == 2_001_000 / 5500
+    assert found["latency"] == 2_000_000 * 0.1 / 32 / 40
+    assert cost.hours(4) == pytest.approx((100 + 3.125 + 2_001_000 / 5500) / 3600)
+    assert cost.dollars["requests"] == pytest.approx(2.001 * 0.4 + 1.2 * 0.005)
+    assert cost.dollars["machines"] == pytest.approx(4003 / 3600 * 0.0425)
     assert image_ms(STEP, "folder", ROUND) == 4
 
 
@@ -53,6 +56,7 @@ def test_a_run_over_tars_by_hand() -> None:
     assert cost.gets == 1000 + 4 * 1000 + 2 * 1000  # tars, their pieces, their parts
     assert cost.puts == 1000 + 1 and cost.plan_seconds == 0.1
     assert cost.seconds(4)["CPU"] == 2500 / 40
+    assert cost.seconds(4)["latency"] == 5000 * 0.1 / 40  # one request after the other
 
 
 def test_a_gpu_takes_the_network_off_the_cpu() -> None:
