@@ -1,53 +1,118 @@
-"""The footer of a Parquet file without what would make types of other libraries.
+"""A Parquet file's footer, read here: pyarrow ends the process where one names a codec that it does not know.
 
-Whatever process opens a Parquet file, pyarrow builds the types that its footer names under `ARROW:schema`,
-and for those that a library has registered (ray.data does) it calls that library, which may read pickles
-there. Here that entry gets another name before pyarrow sees it, so that columns have Parquet's plain types.
+A footer is a struct of Thrift's compact protocol (parquet-format, parquet.thrift).
 """
 
 from __future__ import annotations
 
-import os
-from typing import BinaryIO
+import struct
+from collections.abc import Iterator
+from typing import Any, BinaryIO, NamedTuple
 
-import pyarrow as pa
-import pyarrow.parquet as pq
+__all__ = ["SNAPPY", "ColumnChunk", "column_chunks", "footer_of"]
 
-from crnn_deploy.cluster.parquet import ParquetInvalid, faults_told
+SNAPPY = 1
 
-__all__ = ["read_footer"]
-
+_MOST_BYTES = 2**22
+_DEEPEST = 16  # structs and lists in one another
 _MAGIC = b"PAR1"
-_END = 8  # bytes of the footer's length and of the magic
-_MOST = 2**28  # bytes of a footer
-_MOST_LISTED = 2**22  # of what a footer lists: row groups, columns, metadata
-_MOST_TEXT = 2**26  # bytes of one text in a footer
-_DEEPEST = 32  # nested columns
-_KEY, _OTHER = b"ARROW:schema", b"-rrow:schema"
+
+# numbers of fields in parquet.thrift
+_ROW_GROUPS = 4  # of FileMetaData
+_COLUMNS = 1  # of RowGroup
+_META_DATA = 3  # of ColumnChunk
+_PATH, _CODEC, _COMPRESSED = 3, 4, 7  # of ColumnMetaData
 
 
-def read_footer(name: str, file: BinaryIO) -> pq.FileMetaData:
-    """The footer of an open Parquet file, to be passed to `pq.ParquetFile` as its metadata.
+class ColumnChunk(NamedTuple):
+    """The values of a column in a row group."""
 
-    name: for messages
-    Raises ParquetInvalid, and what reading the file raises.
-    """
-    size = file.seek(0, os.SEEK_END)
-    file.seek(max(0, size - _END))
-    end = file.read(_END)
-    length = int.from_bytes(end[:4], "little")
-    if end[4:] != _MAGIC or size < length + _END + len(_MAGIC):
-        raise ParquetInvalid(name, "it is no Parquet file, or it was cut short")
-    if length > _MOST:
-        raise ParquetInvalid(name, f"its footer has more than {_MOST:,} bytes")
-    file.seek(size - _END - length)
-    footer = file.read(length).replace(_KEY, _OTHER)
-    with faults_told(name):
-        opened = pq.ParquetFile(
-            pa.BufferReader(_MAGIC + footer + end),
-            thrift_string_size_limit=_MOST_TEXT,
-            thrift_container_size_limit=_MOST_LISTED,
-            schema_depth_limit=_DEEPEST,
-            arrow_extensions_enabled=False,
-        )
-        return opened.metadata
+    path: str  # names of columns in one another, with dots
+    codec: int
+    compressed: int  # bytes
+
+
+def footer_of(file: BinaryIO, limit: int = _MOST_BYTES) -> bytes:
+    """The footer of an open file, of `limit` bytes at most. Raises ValueError."""
+    size = file.seek(0, 2)
+    file.seek(max(0, size - 8))
+    tail = file.read(8)
+    length = int.from_bytes(tail[:4], "little")
+    if tail[4:] != _MAGIC or length + 8 > size:
+        raise ValueError("it has no footer")
+    if length > limit:
+        raise ValueError(f"its footer has more than {limit:,} bytes")
+    file.seek(size - 8 - length)
+    return file.read(length)
+
+
+def column_chunks(footer: bytes) -> Iterator[ColumnChunk]:
+    """The column chunks of all row groups. Raises ValueError, LookupError, TypeError, AttributeError."""
+    for group in _Compact(footer).struct(0)[_ROW_GROUPS]:
+        for column in group[_COLUMNS]:
+            found = column[_META_DATA]
+            path, codec, compressed = found[_PATH], found[_CODEC], found[_COMPRESSED]
+            yield ColumnChunk(b".".join(path).decode(), int(codec), int(compressed))
+
+
+class _Compact:
+    """Values of the compact protocol, one after the other."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data, self._at = data, 0
+
+    def struct(self, depth: int) -> dict[int, Any]:
+        """Values by the numbers of their fields."""
+        found: dict[int, Any] = {}
+        number = 0
+        while head := self._byte():
+            step, kind = head >> 4, head & 15
+            number = number + step if step else self._whole()
+            if number in found:  # one reader takes the first, another the last
+                raise ValueError(f"its footer has field {number} twice")
+            found[number] = kind == 1 if kind in (1, 2) else self._value(kind, depth + 1)
+        return found
+
+    def _value(self, kind: int, depth: int) -> Any:
+        if depth > _DEEPEST:
+            raise ValueError("its footer is nested too deeply")
+        match kind:
+            case 1 | 2 | 3:
+                return self._byte()
+            case 4 | 5 | 6:
+                return self._whole()
+            case 7:
+                return struct.unpack("<d", self._bytes(8))[0]
+            case 8:
+                return self._bytes(self._varint())
+            case 9 | 10:
+                head = self._byte()
+                size = head >> 4 if head >> 4 < 15 else self._varint()
+                return [self._value(head & 15, depth + 1) for _ in range(size)]
+            case 12:
+                return self.struct(depth)
+        raise ValueError(f"its footer has a value of kind {kind}")
+
+    def _byte(self) -> int:
+        self._at += 1
+        return self._data[self._at - 1]
+
+    def _bytes(self, count: int) -> bytes:
+        begin, self._at = self._at, self._at + count
+        if self._at > len(self._data):
+            raise ValueError("its footer is cut short")
+        return self._data[begin : self._at]
+
+    def _varint(self) -> int:
+        value = shift = 0
+        while shift < 70:
+            byte = self._byte()
+            value |= (byte & 0x7F) << shift
+            if byte < 0x80:
+                return value
+            shift += 7
+        raise ValueError("its footer has a number of too many bytes")
+
+    def _whole(self) -> int:
+        value = self._varint()
+        return value >> 1 ^ -(value & 1)

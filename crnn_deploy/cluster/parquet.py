@@ -6,20 +6,21 @@ What a file says of its pages need not be so. Its columns are compressed with Sn
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Mapping
+import io
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from crnn_deploy.cluster.footer import SNAPPY, column_chunks, footer_of
 from crnn_deploy.errors import CrnnDeployError, first_line
 
-__all__ = ["CODEC", "ParquetInvalid", "check_group", "faults_told", "open_parquet"]
+__all__ = ["CODEC", "ParquetInvalid", "faults_told", "open_parquet"]
 
 CODEC = "SNAPPY"
 _MOST_LISTED = 2**16  # of what a footer lists: row groups, columns, metadata
-_MOST_TEXT = 2**24  # bytes of one text in a footer
 _DEEPEST = 16  # nested columns
 
 
@@ -38,30 +39,35 @@ def faults_told(name: str) -> Iterator[None]:
         yield
     except CrnnDeployError:
         raise
+    except KeyError as error:  # of a column that is to be read as a dictionary
+        raise ParquetInvalid(name, f"it has no column {error}") from None
     except Exception as error:  # pyarrow raises nearly any, and so does what reads types of other libraries
         raise ParquetInvalid(name, f"it is not whole Parquet ({first_line(error)[:200]})") from None
 
 
 def open_parquet(
     name: str,
-    file: BinaryIO | pa.Buffer,
+    file: BinaryIO | bytes,
     columns: Mapping[str, pa.DataType],
+    limit: int,
     metadata: pq.FileMetaData | None = None,
 ) -> pq.ParquetFile:
     """A Parquet file that has columns of these types, which are read as dictionaries where they are texts.
 
     name: for messages
-    metadata: its footer, where it is known already
+    limit: bytes of such a column in a row group, compressed
+    metadata: its footer, where it has been opened before
     Raises ParquetInvalid.
     """
     texts = [column for column, kind in columns.items() if not pa.types.is_integer(kind)]
     with faults_told(name):
+        if metadata is None:
+            _check_chunks(name, io.BytesIO(file) if isinstance(file, bytes) else file, columns, limit)
         opened = pq.ParquetFile(
-            file,
+            pa.BufferReader(file) if isinstance(file, bytes) else file,
             metadata=metadata,
             read_dictionary=texts,
             pre_buffer=False,
-            thrift_string_size_limit=_MOST_TEXT,
             thrift_container_size_limit=_MOST_LISTED,
             schema_depth_limit=_DEEPEST,
             page_checksum_verification=True,
@@ -75,18 +81,11 @@ def open_parquet(
     return opened
 
 
-def check_group(name: str, file: pq.ParquetFile, group: int, columns: Container[str], limit: int) -> None:
-    """Refuse a row group whose columns would take too much memory. Raises ParquetInvalid.
-
-    limit: bytes of a column, compressed
-    """
-    found = file.metadata.row_group(group)
-    for at in range(found.num_columns):
-        column = found.column(at)
-        if column.path_in_schema not in columns:
-            continue
-        if column.compression != CODEC:
-            raise ParquetInvalid(name, f"its column {column.path_in_schema} is not compressed with Snappy")
-        if not 0 <= column.total_compressed_size <= limit:
-            reason = f"its column {column.path_in_schema} has more than {limit:,} bytes in a row group"
-            raise ParquetInvalid(name, reason)
+def _check_chunks(name: str, file: BinaryIO, columns: Mapping[str, pa.DataType], limit: int) -> None:
+    for chunk in column_chunks(footer_of(file)):
+        if chunk.path in columns and chunk.codec != SNAPPY:
+            raise ParquetInvalid(name, f"its column {chunk.path} is not compressed with Snappy")
+        if chunk.path in columns and not 0 <= chunk.compressed <= limit:
+            raise ParquetInvalid(
+                name, f"its column {chunk.path} has more than {limit:,} bytes in a row group"
+            )

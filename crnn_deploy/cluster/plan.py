@@ -15,11 +15,13 @@ from dataclasses import dataclass, replace
 from itertools import accumulate, islice
 from typing import Any, Literal, get_args
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
-from crnn_deploy.cluster.parquet import CODEC, ParquetInvalid, check_group, faults_told, open_parquet
+from crnn_deploy.cluster.parquet import CODEC, ParquetInvalid, faults_told, open_parquet
 from crnn_deploy.stores.store import Store
 
 __all__ = [
@@ -117,6 +119,11 @@ class Plan:
                 yield _chunk(number, row)
                 number += 1
 
+    def counts(self) -> NDArray[np.int64]:
+        """The number of inputs of each chunk; -1 of a tar that nobody has counted."""
+        counts = pc.fill_null(self._table.column("count"), -1).to_numpy()
+        return np.array(counts, np.int64)
+
     def names(self, chunk: Chunk) -> pa.BinaryArray | None:
         """The names of a listed chunk as they stand in the plan; None of any other, whose source has them.
 
@@ -128,7 +135,7 @@ class Plan:
         with self._store.open(chunk.source, buffer=0) as file, faults_told(name):
             with self._opening:
                 footer, starts = self._footers.get(chunk.source, (None, []))
-            opened = open_parquet(name, file, {_NAME: pa.binary()}, footer)
+            opened = open_parquet(name, file, {_NAME: pa.binary()}, _MOST_BYTES, footer)
             if footer is None:
                 footer = opened.metadata
                 rows = (footer.row_group(group).num_rows for group in range(footer.num_row_groups))
@@ -142,7 +149,6 @@ class Plan:
                 raise ParquetInvalid(
                     name, f"it has no row group of the {chunk.count} names of chunk {chunk.number}"
                 )
-            check_group(name, opened, group, [_NAME], _MOST_BYTES)
             column = opened.read_row_group(group, columns=[_NAME], use_threads=False).column(_NAME)
             names = column.combine_chunks().dictionary_decode()
             if len(names) != chunk.count or names.null_count:
@@ -178,11 +184,9 @@ def read_plan(store: Store) -> Plan:
     """The plan below OUTPUT. Raises ParquetInvalid, and StoreMissing where there is none."""
     name = store.name(PLAN)
     with store.open(PLAN) as file, faults_told(name):
-        opened = open_parquet(name, file, _COLUMNS)
+        opened = open_parquet(name, file, _COLUMNS, _MOST_BYTES)
         if opened.metadata.num_rows > _MOST_CHUNKS:
             raise ParquetInvalid(name, f"it has more than {_MOST_CHUNKS:,} chunks")
-        for group in range(opened.metadata.num_row_groups):
-            check_group(name, opened, group, _COLUMNS, _MOST_BYTES)
         table = opened.read(columns=[*_COLUMNS], use_threads=False).unify_dictionaries()
         _check(name, table)
     return Plan(store, table)

@@ -20,7 +20,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from crnn_deploy.cluster.parquet import CODEC, ParquetInvalid, check_group, faults_told, open_parquet
+from crnn_deploy.cluster.parquet import CODEC, ParquetInvalid, faults_told, open_parquet
+from crnn_deploy.cluster.plan import decoded
 from crnn_deploy.files import parse_json
 from crnn_deploy.runtime.records import Record
 
@@ -31,10 +32,12 @@ __all__ = [
     "Origin",
     "Rows",
     "StoredRows",
+    "as_shown",
     "encode",
     "id_of",
     "names_digest",
     "shown",
+    "split",
     "table_of",
 ]
 
@@ -81,9 +84,23 @@ def id_of(chunk: int, position: int) -> int:
     return chunk << _POSITIONS | position
 
 
+def split(ids: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The numbers of chunks and the positions in them; an id that is none has a negative number."""
+    return ids >> _POSITIONS, ids & (2**_POSITIONS - 1)
+
+
 def shown(name: str) -> str:
     """A name as the column `path` has it."""
     return name.encode(errors="backslashreplace").decode()
+
+
+def as_shown(names: pa.BinaryArray) -> pa.BinaryArray:
+    """Names of a plan as the column `path` has them."""
+    try:
+        names.cast(pa.string())
+    except pa.ArrowInvalid:
+        return pa.array([shown(decoded(name)).encode() for name in names.to_pylist()], pa.binary())
+    return names
 
 
 def table_of(
@@ -183,26 +200,26 @@ class StoredRows:
     """The ids and names of a Parquet file of rows, read some thousand at a time.
 
     name: for messages
-    file: whole or opened, or the bytes
+    file: opened, or its bytes
     Here and while it is read, ParquetInvalid is raised for a file that is torn or is no file of rows.
     """
 
-    def __init__(self, name: str, file: BinaryIO | pa.Buffer) -> None:
+    def __init__(self, name: str, file: BinaryIO | bytes) -> None:
         self._name = name
-        self._file = open_parquet(name, file, _READ)
+        self._file = open_parquet(name, file, _READ, _MOST_BYTES)
         found = self._file.metadata
         if not 0 <= found.num_rows <= _MOST_ROWS:
             raise ParquetInvalid(name, f"it has more than {_MOST_ROWS:,} rows")
-        for group in range(found.num_row_groups):
-            check_group(name, self._file, group, _READ, _MOST_BYTES)
-        self.origin = _origin(name, found.metadata or {})
+        self.origin = _origin(found.metadata or {})  # None where the file does not say what made it
 
     def __iter__(self) -> Iterator[Rows]:
+        there = 0
         with faults_told(self._name):
             for batch in self._file.iter_batches(_ROWS, columns=[*_READ], use_threads=False):
                 ids, paths, errors = (batch.column(name) for name in _READ)
                 if ids.null_count or paths.null_count:
                     raise ParquetInvalid(self._name, "it has rows without an id or a path")
+                there += len(ids)
                 lengths = pc.binary_length(paths.dictionary).take(paths.indices)
                 if (pc.sum(lengths).as_py() or 0) > _MOST_TEXTS:
                     raise ParquetInvalid(self._name, "its paths are too long")
@@ -211,18 +228,21 @@ class StoredRows:
                     paths.dictionary_decode().cast(pa.binary()),
                     len(errors) - errors.null_count,
                 )
+            if there != self._file.metadata.num_rows:
+                raise ParquetInvalid(
+                    self._name, f"it has {there:,} of its {self._file.metadata.num_rows:,} rows"
+                )
 
 
-def _origin(name: str, metadata: dict[bytes, bytes]) -> Origin:
-    """What made a file. Raises ParquetInvalid where it does not say so."""
+def _origin(metadata: dict[bytes, bytes]) -> Origin | None:
     try:
         plain = parse_json(metadata.get(METADATA_KEY, b""))
     except ValueError:
         plain = None
     match plain:
         case {"chunk": int(chunk), "inputs": int(inputs), "names": str(names), "run": str(run)}:
-            return Origin(chunk, inputs, names, run)
-    raise ParquetInvalid(name, "it does not say which chunk of which run it holds")
+            return Origin(chunk, inputs, names, run) if inputs >= 0 else None
+    return None
 
 
 def _texts(values: Iterable[str | None]) -> pa.Array | pa.ChunkedArray:
