@@ -363,6 +363,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, help="where the results go")
     given = parser.parse_args(arguments)
+    inside("benchmarks.cluster.faults")
     kind = given.store or next(iter(installed()), "none")
     rows: dict[str, Any] = {}
     with scratch() as folder, ExitStack() as stack:
@@ -399,5 +400,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    inside("benchmarks.cluster.faults")
     sys.exit(main())

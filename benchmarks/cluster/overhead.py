@@ -134,6 +134,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--json", type=Path, help="where the results go")
     given = parser.parse_args(arguments)
+    inside("benchmarks.cluster.overhead")
     if ctypes.CDLL(None, use_errno=True).prctl(_CHILD_SUBREAPER, 1, 0, 0, 0):
         raise OSError(ctypes.get_errno(), "this process cannot adopt what Ray leaves behind")
     rows: dict[str, Any] = {}
@@ -153,5 +154,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    inside("benchmarks.cluster.overhead")
     sys.exit(main())
