@@ -112,6 +112,7 @@ _OF_ONNX = Use("of .onnx files", _RUN)
 _OF_ENGINES = Use("of .engine files", _ENGINE)
 _OF_CHECKPOINTS = Use("of checkpoints", _TORCH)
 _FROM_LMDB = Use("of an LMDB", _all("lmdb"))
+_OF_A_STORE = Use("of shards in a store", _all("PyArrow"))
 _YAML = Use("with an alphabet in YAML", _all("PyYAML"))
 _KENLM = Use("with a binary --lm", _all("KenLM"))
 _BEAM = Use("with --decoder beam at full speed", _all("numba"))
@@ -233,18 +234,21 @@ COMMANDS = {
     "train": Command(
         "crnn_deploy.cli.train:train",
         (*_BASE, *_TORCH, *_all("RapidFuzz", "Pydantic", "PyYAML", "rich", "TensorBoard"), *_DRAW),
-        uses=(_FROM_LMDB, Use("with --qat", _all("ONNX"))),
+        uses=(_FROM_LMDB, _OF_A_STORE, Use("with --qat", _all("ONNX"))),
     ),
     "dataset check": Command(
         "crnn_deploy.cli.dataset:dataset",
         _BASE,
         uses=(
             _FROM_LMDB,
+            _OF_A_STORE,
             Use("with --model", _RUN),
             Use("with --plot", _all("matplotlib")),
         ),
     ),
-    "dataset pack": Command("crnn_deploy.cli.dataset:dataset", (*_BASE, *_all("lmdb"))),
+    "dataset pack": Command(
+        "crnn_deploy.cli.dataset:dataset", _BASE, uses=(Use("into an LMDB", _all("lmdb")), _OF_A_STORE)
+    ),
     "dataset preview": Command(
         "crnn_deploy.cli.dataset:dataset",
         (*_BASE, *_DRAW, *_all("PyTorch", "Pydantic", "PyYAML")),

@@ -82,7 +82,8 @@ LINES = {
     "dataset check|of an LMDB": f"dataset check packed.lmdb {_NUMBERS}",
     "dataset check|with --model": "dataset check labels.txt --model tiny.onnx",
     "dataset check|with --plot": f"dataset check labels.txt {_NUMBERS} --plot {{out}}/w.png",
-    "dataset pack": "dataset pack labels.txt -o {out}/packed.lmdb",
+    "dataset pack": "dataset pack labels.txt -o {out}/shards --pack-format webdataset",
+    "dataset pack|into an LMDB": "dataset pack labels.txt -o {out}/packed.lmdb",
     "dataset preview": "dataset preview labels.txt --max-images 4 -o {out}/sheet.png",
     "dataset preview|of an LMDB": "dataset preview packed.lmdb --max-images 4 -o {out}/sheet.png",
     "dataset effects": "dataset effects document -o {out}/effects.png",
@@ -100,6 +101,10 @@ NOT_RUN = {
     **dict.fromkeys(
         ("infer|with a binary --lm", "evaluate|with a binary --lm"), "a program of KenLM's makes the file"
     ),
+    **dict.fromkeys(
+        (f"{command}|of shards in a store" for command in ("train", "dataset check", "dataset pack")),
+        "needs an S3 server; tests/datasets and tests/training run it",
+    ),
     "doctor": "it is what is asked",
     **dict.fromkeys(
         (
@@ -107,6 +112,14 @@ NOT_RUN = {
             *("serve|of .engine files", "serve|with decoder=beam at full speed"),
         ),
         "it does not end by itself; tests/serving run it",
+    ),
+    **dict.fromkeys(
+        (
+            *(f"infer-cluster|with --backend {name}" for name in ("onnxruntime, the default", "openvino")),
+            *(f"infer-cluster|{use}" for use in ("of .engine files", "of an LMDB", "with a binary --lm")),
+            "infer-cluster|with --decoder beam at full speed",
+        ),
+        "Ray listens on all interfaces; tests/cluster run it in a network of its own",
     ),
 }
 OF_SPEED = ("at full speed", "with operations counted")  # what works without the library too, and less well

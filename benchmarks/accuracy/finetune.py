@@ -24,8 +24,8 @@ from crnn_deploy.export.reference import open_reference
 from crnn_deploy.recipes.settings import CheckpointSettings
 from crnn_deploy.runtime.recognizer import Recognizer
 from crnn_deploy.training.config import Config, DataConfig, read_config
-from crnn_deploy.training.data import open_source
 from crnn_deploy.training.loop import train
+from crnn_deploy.training.sources import open_source
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "training" / "finetune.yaml"

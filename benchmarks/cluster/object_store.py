@@ -35,6 +35,7 @@ KEY, SECRET = "crnn-deploy", "not-a-secret"
 _PATIENCE = 60.0  # seconds for a server to start
 _MEMORY = 4 * 2**30  # bytes of objects
 _CEPH = ("ceph", "ceph-mon", "ceph-osd", "radosgw", "radosgw-admin")
+_OSD = ("ceph-osd", "-f", "-i", "0", "-c", "ceph.conf")
 _CEPH_CONF = """[global]
 fsid = {fsid}
 mon host = 127.0.0.1:6789
@@ -118,7 +119,7 @@ class ObjectStore:
     def _until(self, done: Callable[[], bool]) -> None:
         end = time.monotonic() + _PATIENCE
         while not done():
-            if time.monotonic() > end or any(one.poll() is not None for one in self._processes):
+            if time.monotonic() > end:
                 raise TimeoutError(f"{self.kind} does not start; see {self.folder / 'log'}")
             time.sleep(0.1)
 
@@ -140,11 +141,17 @@ class Ceph(ObjectStore):
         self._run("ceph-mon", "-f", "-i", "a", "-c", "ceph.conf")
         self._call("ceph", "osd", "new", osd)
         self._call("ceph-osd", "-i", "0", "--mkfs", "--osd-uuid", osd)
-        self._run("ceph-osd", "-f", "-i", "0", "-c", "ceph.conf")
-        self._until(lambda: "1 up" in self._call("ceph", "osd", "stat"))  # before that the next call hangs
+        self._run(*_OSD)
+        self._until(self._is_up)  # before that the next call hangs
         user = ("--uid=crops", "--display-name=crops", f"--access-key={KEY}", f"--secret-key={SECRET}")
         self._call("radosgw-admin", "user", "create", *user)
         self.come_back()
+
+    def _is_up(self) -> bool:
+        if self._processes[-1].poll() is not None:  # a young monitor has refused it
+            self._processes.pop()
+            self._run(*_OSD)
+        return "1 up" in self._call("ceph", "osd", "stat")
 
     def leave(self) -> None:
         gateway = self._processes.pop()
@@ -156,14 +163,18 @@ class Ceph(ObjectStore):
         self._wait()
 
     def _call(self, name: str, *arguments: str) -> str:
-        run = subprocess.run(
-            [name, "-c", "ceph.conf", *arguments],
-            cwd=self.folder,
-            check=True,
-            capture_output=True,
-            text=True,
-            timeout=_PATIENCE,
-        )
+        """What a command says; a young monitor refuses one now and then ("wrong fsid")."""
+        command = [name, "-c", "ceph.conf", *arguments]
+        for tries_left in (2, 1, 0):
+            try:
+                run = subprocess.run(
+                    command, cwd=self.folder, capture_output=True, text=True, timeout=_PATIENCE, check=True
+                )
+                break
+            except subprocess.CalledProcessError:
+                if not tries_left:
+                    raise
+                time.sleep(1)
         return run.stdout
 
 

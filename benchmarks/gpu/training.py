@@ -23,9 +23,10 @@ from benchmarks.gpu.work import Work
 from crnn_deploy.synthesis.font_pack import Material, unpacked
 from crnn_deploy.training.config import Config, read_config
 from crnn_deploy.training.copies import is_asynchronous, on_device
-from crnn_deploy.training.data import BatchStream, TrainingBatch, batches_from, faces_of, open_sources
+from crnn_deploy.training.data import BatchStream, TrainingBatch, batches_from
 from crnn_deploy.training.learner import Learner
 from crnn_deploy.training.model import build
+from crnn_deploy.training.sources import faces_of, open_sources
 
 __all__ = ["training"]
 

@@ -44,7 +44,9 @@ def dataset() -> None:
     """Check, pack and show labelled images.
 
     Three commands are about the fonts and effects that images are drawn with. DATA is an LMDB, a file of
-    labels (CSV, TSV, labels.json, or lines of a name and a text) or a folder that holds one.
+    labels (CSV, TSV, labels.json, or lines of a name and a text) or a folder that holds one; or WebDataset
+    tars: one, a folder of them or a pattern such as train-{000000..000099}.tar, on this machine or in a store
+    (s3://, gs://, hdfs://).
     """
 
 
@@ -135,40 +137,83 @@ def check(
 @dataset.command()
 @click.argument("data")
 @data_options
-@output_option("OUT.lmdb")
+@output_option("FOLDER", anywhere=True)
+@click.option(
+    "--pack-format",
+    type=click.Choice(["lmdb", "webdataset"]),
+    show_default="webdataset for an address in a store, otherwise lmdb",
+    help="Write one LMDB, or a folder of tars that the webdataset library reads.",
+)
+@click.option(
+    "--samples-per-shard",
+    metavar="N",
+    type=click.IntRange(min=1),
+    show_default="10000 for webdataset; one LMDB for lmdb",
+    help="Write shards of at most this many samples: OUT/000000.tar or OUT/000000.lmdb, and so on.",
+)
 @resume_option
 @max_pixels_option
-def pack(data: str, output: Path, resume: bool, max_pixels: int, **source: Any) -> None:
-    """Pack DATA into a new LMDB.
+def pack(
+    data: str,
+    output: str,
+    pack_format: str | None,
+    samples_per_shard: int | None,
+    resume: bool,
+    max_pixels: int,
+    **source: Any,
+) -> None:
+    """Pack DATA into a new LMDB or into shards.
 
-    OUT.lmdb is a folder in the format of crnn.pytorch and deep-text-recognition-benchmark. The bytes of the
+    OUT.lmdb is a folder in the format of crnn.pytorch and deep-text-recognition-benchmark. Shards lie in a
+    folder beside their index, shards.json; a command that reads DATA takes that folder. The bytes of the
     images stay as they are. Images that cannot be read are left out, and stderr names each of them.
 
     \b
     crnn-deploy dataset pack train/labels.csv -o train.lmdb
     crnn-deploy dataset pack train/labels.csv -o train.lmdb --resume
+    crnn-deploy dataset pack train.lmdb -o shards --pack-format webdataset --samples-per-shard 10000
+    crnn-deploy dataset pack train.lmdb -o s3://bucket/train
 
     The exit code is 0 on success, 1 when an image could not be read, 2 for bad usage, 130 when Ctrl-C or
     SIGTERM stopped the packing. However it was stopped, --resume continues, and the result is the same.
     """
-    from crnn_deploy.datasets.pack import pack as run
+    from crnn_deploy.datasets.pack import pack as pack_one
+    from crnn_deploy.datasets.pack_shards import SAMPLES_PER_SHARD, pack_lmdbs, pack_tars
     from crnn_deploy.process import Stop
+    from crnn_deploy.stores.address import is_remote
 
+    remote = is_remote(output)
+    if remote and pack_format == "lmdb":
+        raise click.UsageError(
+            "--pack-format lmdb: an LMDB is written to this machine; leave --pack-format out for tars"
+        )
+    tars = remote or pack_format == "webdataset"
+    if output.lower().endswith(".tar"):
+        raise click.UsageError(
+            f"--output {output}: name a folder, in which the tars are 000000.tar and so on"
+        )
+    path = Path(output)
     opened = open_data(data, **source)
-    check_data_outputs((output / "data.mdb",), (opened,), source["characters"])
+    if not remote:
+        check_data_outputs((path / "data.mdb",), (opened,), source["characters"])
     with (
         Stop() as stop,
         progress_bar(len(opened)) as bar,
     ):
-        packed = run(
-            opened,
-            output,
+        settings: dict[str, Any] = dict(
             resume=resume,
             max_pixels=max_pixels,
             progress=lambda: bar.update(1),
             failed=say_over_bar,
             stopped=stop,
         )
+        if tars:
+            settings["samples_per_shard"] = samples_per_shard or SAMPLES_PER_SHARD
+            packed = pack_tars(opened, output, **settings)
+        elif samples_per_shard is not None:
+            packed = pack_lmdbs(opened, path, samples_per_shard=samples_per_shard, **settings)
+        else:
+            packed = pack_one(opened, path, **settings)
     if packed.failed:
         say(f"{packed.failed} of {packed.read} images could not be read", err=True)
     if not packed.whole:

@@ -341,7 +341,7 @@ data_options = _all(
         type=click.Choice(
             [
                 *("lmdb", "csv", "tsv", "doctr", "names", "tabs", "indices"),
-                *("objects", "mmocr", "icdar", "mjsynth", "beside"),
+                *("objects", "mmocr", "icdar", "mjsynth", "beside", "webdataset"),
             ]
         ),
         show_default="told from the dataset's files",

@@ -35,16 +35,16 @@ class ColumnChunk(NamedTuple):
     compressed: int  # bytes
 
 
-def footer_of(file: BinaryIO) -> bytes:
-    """The footer of an open file. Raises ValueError."""
+def footer_of(file: BinaryIO, limit: int = _MOST_BYTES) -> bytes:
+    """The footer of an open file, of `limit` bytes at most. Raises ValueError."""
     size = file.seek(0, 2)
     file.seek(max(0, size - 8))
     tail = file.read(8)
     length = int.from_bytes(tail[:4], "little")
     if tail[4:] != _MAGIC or length + 8 > size:
         raise ValueError("it has no footer")
-    if length > _MOST_BYTES:
-        raise ValueError(f"its footer has more than {_MOST_BYTES:,} bytes")
+    if length > limit:
+        raise ValueError(f"its footer has more than {limit:,} bytes")
     file.seek(size - 8 - length)
     return file.read(length)
 

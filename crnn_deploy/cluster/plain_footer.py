@@ -7,45 +7,37 @@ there. Here that entry gets another name before pyarrow sees it, so that columns
 
 from __future__ import annotations
 
-import os
 from typing import BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from crnn_deploy.cluster.footer import Footer, footer_of
 from crnn_deploy.cluster.parquet import ParquetInvalid, faults_told
 
-__all__ = ["read_footer"]
+__all__ = ["plain_footer"]
 
 _MAGIC = b"PAR1"
-_END = 8  # bytes of the footer's length and of the magic
-_MOST = 2**28  # bytes of a footer
-_MOST_LISTED = 2**22  # of what a footer lists: row groups, columns, metadata
-_MOST_TEXT = 2**26  # bytes of one text in a footer
+_MOST_BYTES = 2**25
+_MOST_LISTED = 2**20  # of what a footer lists: row groups, columns, metadata
 _DEEPEST = 32  # nested columns
+_CODECS = range(8)  # that pyarrow knows; any other ends the process
 _KEY, _OTHER = b"ARROW:schema", b"-rrow:schema"
 
 
-def read_footer(name: str, file: BinaryIO) -> pq.FileMetaData:
+def plain_footer(name: str, file: BinaryIO) -> pq.FileMetaData:
     """The footer of an open Parquet file, to be passed to `pq.ParquetFile` as its metadata.
 
     name: for messages
     Raises ParquetInvalid, and what reading the file raises.
     """
-    size = file.seek(0, os.SEEK_END)
-    file.seek(max(0, size - _END))
-    end = file.read(_END)
-    length = int.from_bytes(end[:4], "little")
-    if end[4:] != _MAGIC or size < length + _END + len(_MAGIC):
-        raise ParquetInvalid(name, "it is no Parquet file, or it was cut short")
-    if length > _MOST:
-        raise ParquetInvalid(name, f"its footer has more than {_MOST:,} bytes")
-    file.seek(size - _END - length)
-    footer = file.read(length).replace(_KEY, _OTHER)
     with faults_told(name):
+        footer = footer_of(file, _MOST_BYTES).replace(_KEY, _OTHER)
+        for chunk in Footer(footer).column_chunks():
+            if chunk.codec not in _CODECS:
+                raise ParquetInvalid(name, f"its column {chunk.path} is compressed in an unknown way")
         opened = pq.ParquetFile(
-            pa.BufferReader(_MAGIC + footer + end),
-            thrift_string_size_limit=_MOST_TEXT,
+            pa.BufferReader(_MAGIC + footer + len(footer).to_bytes(4, "little") + _MAGIC),
             thrift_container_size_limit=_MOST_LISTED,
             schema_depth_limit=_DEEPEST,
             arrow_extensions_enabled=False,

@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal, Protocol, get_args
+from typing import TYPE_CHECKING, Literal, Protocol, get_args
 
 from crnn_deploy.errors import CrnnDeployError
 from crnn_deploy.runtime.images.pixels import Source
+
+if TYPE_CHECKING:
+    from crnn_deploy.datasets.shard_cache import ShardCache
 
 __all__ = [
     "MOST_LINE",
@@ -38,6 +41,7 @@ Kind = Literal[
     "icdar",
     "mjsynth",
     "beside",
+    "webdataset",
 ]
 
 _LOOKED_FOR = 20  # images
@@ -58,7 +62,7 @@ class DatasetInvalid(CrnnDeployError, ValueError):
         super().__init__(f"{path}: {reason}")
 
 
-Fault = Literal["image missing", "label missing", "label unreadable"]
+Fault = Literal["image missing", "label missing", "label unreadable", "sample unclear"]
 
 
 class RecordInvalid(DatasetInvalid):
@@ -112,23 +116,28 @@ def open_dataset(
     images: str | None = None,
     characters: str | None = None,
     told: Callable[[str], object] = lambda line: None,
+    cache: ShardCache | None = None,
 ) -> Kept:
     """The labelled images at a path.
 
-    spec: an LMDB (folder or file), a file of labels, or a folder that holds one of these
+    spec: an LMDB (folder or file), a file of labels, or a folder that holds one of these; a tar, a folder or
+        a pattern of tars, here or in a store (s3://, gs://, hdfs://)
     kind: how to read it; None: told from what is there (`docs/datasets.md`), which `indices` never is
     images: folder to which the names in the labels are relative; None: that of the labels, and `images/` in
         it for docTR's
     characters: the character file that the labels are indexes into; implies `indices`
     told: called with a line that says which kind was taken where the labels could be of two
+    cache: of tars in a store; None: a folder of this user's, and 16 GiB
     Texts are as they are kept. A missing or broken image is an error only where its pixels are read.
-    Raises DatasetNotFound, DatasetInvalid, LibraryMissing.
+    Raises DatasetNotFound, DatasetInvalid, LibraryMissing; of tars ShardLost, and what their store raises.
     """
     try:
         there = os.path.exists(spec)
     except ValueError:  # a NUL in the path
         there = False
     if not there:
+        if (kind == "webdataset" or _may_be_tars(spec)) and "\0" not in spec:
+            return _tars(spec, kind, images, characters, told, cache)
         raise DatasetNotFound(spec)
     if kind is None and characters is not None:
         kind = "indices"
@@ -136,11 +145,11 @@ def open_dataset(
         raise DatasetInvalid(spec, f"there is no kind {kind!r}; there are {', '.join(get_args(Kind))}")
     if (kind == "indices") != (characters is not None):
         raise DatasetInvalid(spec, "labels of the kind 'indices', and no others, need their character file")
-    from crnn_deploy.datasets.kinds import Told, kind_of, labels_in
+    from crnn_deploy.datasets.kinds import Told, kind_of, labels_in, packed_shards
 
-    path, found = spec, None
+    path, found = spec, packed_shards(spec) if kind is None else None
     folder = os.path.isdir(spec) and not os.path.exists(os.path.join(spec, "data.mdb"))
-    if folder and kind not in ("lmdb", "beside"):
+    if folder and found is None and kind not in ("lmdb", "beside", "webdataset"):
         path, found = labels_in(spec)
         if kind is not None and os.path.isdir(path):
             raise DatasetInvalid(
@@ -150,9 +159,14 @@ def open_dataset(
     if found.note is not None:
         told(f"{path}: read as kind {found.kind}: {found.note}; another kind can be named (docs/datasets.md)")
 
+    if found.kind == "webdataset":
+        return _tars(path, found.kind, images, characters, told, cache)
     if found.kind == "lmdb":
         from crnn_deploy.datasets.lmdb_file import LmdbDataset
+        from crnn_deploy.datasets.lmdb_shards import LmdbShards
 
+        if folder and packed_shards(path) is not None:
+            return LmdbShards(path)
         packed = LmdbDataset(path, images)
         if packed.note is not None:
             told(f"{path}: {packed.note}")
@@ -172,6 +186,32 @@ def open_dataset(
     labelled = open_labels(path, found.kind, images, characters, sure=kind is not None)
     _tell_of_images(labelled, path, told)
     return labelled
+
+
+def _may_be_tars(spec: str) -> bool:
+    """Whether something that is no path can be a pattern or an address of tars."""
+    from crnn_deploy.stores.address import has_scheme
+
+    return has_scheme(spec) or (spec.lower().endswith(".tar") and any(mark in spec for mark in "{*?["))
+
+
+def _tars(
+    spec: str,
+    kind: Kind | None,
+    images: str | None,
+    characters: str | None,
+    told: Callable[[str], object],
+    cache: ShardCache | None,
+) -> Kept:
+    from crnn_deploy.datasets.tar_shards import open_tars
+
+    if kind not in (None, "webdataset"):
+        raise DatasetInvalid(
+            spec, f"in a store there are WebDataset tars; pack {kind} into such: dataset pack"
+        )
+    if images is not None or characters is not None:
+        raise DatasetInvalid(spec, "tars hold their images and texts; leave folder and characters out")
+    return open_tars(spec, told, cache)
 
 
 def _tell_of_images(dataset: Kept, path: str, told: Callable[[str], object]) -> None:

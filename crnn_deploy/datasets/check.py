@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from crnn_deploy.datasets import Dataset
 from crnn_deploy.datasets.encoded import read_encoded
+from crnn_deploy.datasets.shard_cache import ShardLost
 from crnn_deploy.errors import CrnnDeployError
 from crnn_deploy.manifest import StepRule, WidthRule
 from crnn_deploy.recipes.recipe import Recipe
@@ -158,6 +159,8 @@ def check(
         try:
             sample = dataset[index]
             data, pixels = read_encoded(sample, max_pixels=max_pixels)
+        except ShardLost:
+            raise
         except CrnnDeployError as error:
             report.unreadable.add(str(error))
             progress()

@@ -10,16 +10,20 @@ from typing import NamedTuple
 
 from crnn_deploy.datasets import DatasetInvalid, Kind
 from crnn_deploy.datasets.json_file import NAMES, TEXTS
+from crnn_deploy.datasets.shards import INDEX, NOT_WHOLE, read_index
 from crnn_deploy.datasets.text_file import CARRIAGE_RETURNS, first_lines
 from crnn_deploy.files import open_regular, parse_json
+from crnn_deploy.stores.store import open_store
 
 __all__ = [
     "ICDAR_SCRIPT",
+    "IMAGES",
     "NO_LABELS",
     "Told",
     "delimiter_of",
     "kind_of",
     "labels_in",
+    "packed_shards",
     "stem",
     "transcriptions",
 ]
@@ -28,17 +32,24 @@ _LOOKED_AT = 20  # lines
 _BEGINNING = 1000  # characters of a line that patterns see: names are shorter
 _SUFFIXES: dict[str, Kind] = {
     **{".lmdb": "lmdb", ".mdb": "lmdb"},
-    **{".csv": "csv", ".tsv": "tsv", ".json": "doctr", ".jsonl": "objects", ".ndjson": "objects"},
+    **{
+        ".tar": "webdataset",
+        ".csv": "csv",
+        ".tsv": "tsv",
+        ".json": "doctr",
+        ".jsonl": "objects",
+        ".ndjson": "objects",
+    },
 }
 _LMDB_MAGIC = b"\xde\xc0\xef\xbe"  # of a little-endian machine, after the page header of 16 bytes
 _LABELS = (".csv", ".json", ".jsonl", ".tsv", ".txt")
-_EMBEDDED = (".parquet", ".arrow", ".tar")
+_EMBEDDED = (".parquet", ".arrow")
 NO_LABELS = {"dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json"}  # Hugging Face's
-NO_LABELS |= {"license.txt", "readme.txt", "requirements.txt"}
+NO_LABELS |= {"license.txt", "readme.txt", "requirements.txt", INDEX}
 _PPOCRLABEL = {"Label.txt", "fileState.txt"}  # boxes and states, beside rec_gt.txt
 _SHOWN = 3  # folders, in messages
-_IMAGES = ("png", "jpg", "jpeg", "tif", "tiff", "bmp", "webp", "gif", "pgm", "ppm", "pbm")
-_IMAGE = rf"[^,;|\t\"]+\.(?:{'|'.join(_IMAGES)})"
+IMAGES = ("png", "jpg", "jpeg", "tif", "tiff", "bmp", "webp", "gif", "pgm", "ppm", "pbm")
+_IMAGE = rf"[^,;|\t\"]+\.(?:{'|'.join(IMAGES)})"
 _ICDAR = re.compile(rf"\s*{_IMAGE}\s*,\s*\"", re.IGNORECASE)
 _SCRIPTS = "Arabic|Latin|Chinese|Japanese|Korean|Bangla|Hindi|Symbols|Mixed|None"
 _ICDAR_BARE = re.compile(rf"\s*{_IMAGE}\s*,\s+[^\s\"]", re.IGNORECASE)
@@ -248,9 +259,22 @@ def labels_in(folder: str) -> tuple[str, Told | None]:
         return folder, Told("beside", "its .txt files have the names of its images")
     if len(labels) > 1:
         raise DatasetInvalid(folder, f"which of {', '.join(labels)} holds the labels? Name the file")
+    if any(name.lower().endswith(".tar") for name in names):
+        return folder, Told("webdataset")
     if embedded := [name for name in names if name.endswith(_EMBEDDED)]:
         return os.path.join(folder, embedded[0]), Told("names")  # which its first bytes refuse
     return _deeper(folder, any(map(_is_image, names)))
+
+
+def packed_shards(folder: str) -> Told | None:
+    """What the index in a folder names, LMDBs or tars; None where there is none. Raises DatasetInvalid."""
+    if not os.path.isfile(os.path.join(folder, INDEX)):
+        return None
+    store, path = open_store(folder)
+    index = read_index(store, path)
+    if index.packing is not None and not index.packing.whole:
+        raise DatasetInvalid(folder, NOT_WHOLE)
+    return Told("lmdb" if any(one.name.endswith(".lmdb") for one in index.shards) else "webdataset")
 
 
 def _deeper(folder: str, images: bool) -> tuple[str, Told]:
@@ -281,11 +305,11 @@ def transcriptions(names: Iterable[str]) -> set[str]:
 
 
 def _is_image(name: str) -> bool:
-    return name.lower().rpartition(".")[2] in _IMAGES
+    return name.lower().rpartition(".")[2] in IMAGES
 
 
 def _holds_labels(name: str) -> bool:
-    return name.lower().endswith((*_LABELS, *_EMBEDDED)) and name.lower() not in NO_LABELS
+    return name.lower().endswith((*_LABELS, *_EMBEDDED, ".tar")) and name.lower() not in NO_LABELS
 
 
 def stem(name: str) -> str:

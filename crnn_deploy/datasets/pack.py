@@ -1,11 +1,14 @@
-"""Any dataset into one LMDB, which a training reads fastest."""
+"""Any dataset into one LMDB, which a training reads fastest.
+
+How far it has come stands in the LMDB under PROGRESS, in the transaction of the samples it speaks of.
+"""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +16,8 @@ from typing import TYPE_CHECKING
 from crnn_deploy.datasets import Dataset, DatasetInvalid, Sample
 from crnn_deploy.datasets.encoded import read_encoded
 from crnn_deploy.datasets.lmdb_file import COUNT, PROGRESS, image_key, import_lmdb, label_key
+from crnn_deploy.datasets.shard_cache import ShardLost
+from crnn_deploy.datasets.shards import PackProgress
 from crnn_deploy.errors import CrnnDeployError
 from crnn_deploy.files import OutputExists, OutputUnwritable, parse_json
 from crnn_deploy.runtime.images.pixels import MAX_PIXELS
@@ -20,29 +25,11 @@ from crnn_deploy.runtime.images.pixels import MAX_PIXELS
 if TYPE_CHECKING:
     import lmdb
 
-__all__ = ["PackProgress", "pack"]
+__all__ = ["PackProgress", "pack", "read_samples"]
 
 _COMMIT_SAMPLES = 1000
 _COMMIT_BYTES = 2**26
 _FIRST_MAP = 2**26  # bytes; it doubles whenever it is full
-
-
-@dataclass(frozen=True)
-class PackProgress:
-    """How far an LMDB has come; kept in it under PROGRESS, in the transaction of the samples it speaks of."""
-
-    total: int  # samples of the dataset
-    read: int = 0  # of these, how many were read
-    written: int = 0  # of these, how many are in the LMDB; the others cannot be read
-    digest: str = ""  # of the names and texts that were read
-
-    @property
-    def failed(self) -> int:
-        return self.read - self.written
-
-    @property
-    def whole(self) -> bool:
-        return self.read == self.total
 
 
 def pack(
@@ -86,29 +73,51 @@ def _pack(
     failed: Callable[[str], None],
     stopped: Callable[[], bool],
 ) -> PackProgress:
-    resumed = writer.packed
-    digest = blake2b(digest_size=16)
-    for index in range(len(dataset)):
+    for read in read_samples(dataset, writer.packed, str(writer.path), max_pixels, failed):
+        if read is not None:
+            writer.add(*read)
+        progress()
         if stopped():
             break
+    writer.commit()
+    return writer.packed
+
+
+def read_samples(
+    dataset: Dataset, resumed: PackProgress, out: str, max_pixels: int, failed: Callable[[str], None]
+) -> Iterator[tuple[bytes | None, str, str] | None]:
+    """Image, text and a digest of the names and texts so far, of each sample; the image None: unreadable.
+
+    Of those that were packed before it gives None. Raises DatasetInvalid where those were of another dataset,
+    and ShardLost.
+    """
+    digest = blake2b(digest_size=16)
+    for index in range(len(dataset)):
         image: bytes | None = None
         sample: Sample | None = None
         try:
             sample = dataset[index]
             if index >= resumed.read:
+                sample.text.encode()
                 image, _ = read_encoded(sample, max_pixels=max_pixels)
+        except ShardLost:
+            raise
+        except UnicodeEncodeError:
+            assert sample is not None
+            failed(
+                f"{sample.name}: its text {sample.text!r} has half a character, which UTF-8 has no bytes for"
+            )
         except CrnnDeployError as error:
             if index >= resumed.read:
                 failed(str(error))
         identity = [os.path.basename(sample.name), sample.text] if sample else None
         digest.update(json.dumps(identity).encode())
         if index >= resumed.read:
-            writer.add(image, sample.text if sample else "", digest.hexdigest())
-        elif index + 1 == resumed.read and digest.hexdigest() != resumed.digest:
-            raise DatasetInvalid(str(writer.path), "it was packed from another dataset; name a new file")
-        progress()
-    writer.commit()
-    return writer.packed
+            yield image, sample.text if sample else "", digest.hexdigest()
+            continue
+        if index + 1 == resumed.read and digest.hexdigest() != resumed.digest:
+            raise DatasetInvalid(out, "it was packed from another dataset; name a new file")
+        yield None
 
 
 class _Writer:
@@ -185,8 +194,4 @@ def _packed(value: bytes) -> PackProgress | None:
         plain = parse_json(value)
     except ValueError:
         return None
-    match plain:
-        case {"total": int(total), "read": int(read), "written": int(written), "digest": str(digest)}:
-            if 0 <= written <= read <= total:
-                return PackProgress(total, read, written, digest)
-    return None
+    return PackProgress.of_plain(plain)

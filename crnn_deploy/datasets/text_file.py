@@ -93,7 +93,9 @@ def _encoding(path: str, head: bytes) -> str:
     if _MARKUP.match(head):
         raise DatasetInvalid(path, "is no file of labels but XML or HTML; write its names and texts as CSV")
     if head[257:262] == b"ustar":
-        raise DatasetInvalid(path, "is no file of labels but a tar archive; unpack it")
+        raise DatasetInvalid(
+            path, "is no file of labels but a tar archive; call it .tar, or say --kind webdataset"
+        )
     if head.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
         raise DatasetInvalid(path, "is UTF-32; convert it: iconv -f UTF-32 -t UTF-8")
     if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):

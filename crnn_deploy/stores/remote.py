@@ -35,10 +35,13 @@ __all__ = ["RemoteStore"]
 
 _CONNECT = 5.0  # seconds for a connection
 _ANSWER = 20.0  # seconds without a byte
+_RETRIED = timedelta(seconds=5)  # for which Google's library tries again itself
 _FIRST_PAUSE = 0.2  # seconds before a call is made again; each further pause is twice as long
 _LONGEST_PAUSE = 5.0
 
-_MISSING = re.compile(r"\bNO_SUCH_(KEY|BUCKET)\b|\bNoSuch(Key|Bucket)\b|HTTP status 404")
+_MISSING = re.compile(
+    r"\bNO_SUCH_(KEY|BUCKET)\b|\bNoSuch(Key|Bucket)\b|HTTP status 404|No such file or directory"
+)
 _REFUSED = re.compile(  # as pyarrow words it; any other error is one of the store or of the way to it
     r"\b(ACCESS_DENIED|INVALID_ACCESS_KEY_ID|SIGNATURE_DOES_NOT_MATCH|REQUEST_TIME_TOO_SKEWED)\b"
     r"|HTTP status (30\d|40[0-35-7]|41\d)|Permission denied|PERMISSION_DENIED|UNAUTHENTICATED"
@@ -114,16 +117,19 @@ class RemoteStore(Store):
     def folder(self, path: str = "") -> Folder:
         fs = _import_fs()
         whole = self._full(path)
-        infos = self._patiently(path, lambda filesystem: filesystem.get_file_info(fs.FileSelector(whole)))
+        # of Google's folders pyarrow shows only those that it has made itself, so all below is listed there
+        selector = fs.FileSelector(whole, recursive=self._address.scheme == "gs")
+        infos = self._patiently(path, lambda filesystem: filesystem.get_file_info(selector))
         found: list[Entry] = []
-        folders: list[str] = []
+        folders: set[str] = set()
         unnamed = False
         for info in infos:
-            below = f"{path}/{info.base_name}" if path else info.base_name
+            name, deeper, _ = info.path[len(whole) :].lstrip("/").partition("/")
+            below = f"{path}/{name}" if path else name
             if info.path.rstrip("/") == whole.rstrip("/"):  # of a key with "//"
                 unnamed = True
-            elif info.type == fs.FileType.Directory:
-                folders.append(below)
+            elif deeper or info.type == fs.FileType.Directory:
+                folders.add(below)
             else:
                 found.append(Entry(below, int(info.size)))
         return Folder(sorted(found), sorted(folders), unnamed)
@@ -284,7 +290,7 @@ def _gs(address: Address) -> FileSystem:
     options: dict[str, Any] = dict(address.options)
     if "anonymous" in options or address.user == "anonymous":
         options["anonymous"] = options.get("anonymous", "true").lower() in ("1", "true", "yes")
-    return _import_fs().GcsFileSystem(**options, retry_time_limit=timedelta(seconds=_ANSWER))
+    return _import_fs().GcsFileSystem(**options, retry_time_limit=_RETRIED)
 
 
 def _hdfs(address: Address) -> FileSystem:

@@ -20,6 +20,7 @@ from pydantic import (
 )
 
 from crnn_deploy.datasets import Kind
+from crnn_deploy.datasets.shard_cache import MOST_CACHED, ShardCache
 from crnn_deploy.errors import CrnnDeployError
 from crnn_deploy.synthesis.dataset import Polarity, Style
 from crnn_deploy.synthesis.fonts import FOLDERS, Split, Tier
@@ -27,6 +28,7 @@ from crnn_deploy.synthesis.texts import TextKind
 
 __all__ = [
     "AlphabetConfig",
+    "CacheConfig",
     "Config",
     "ConfigInvalid",
     "DataConfig",
@@ -133,6 +135,7 @@ class DataConfig(_Section):
         0.0,
         1.0,
     )  # told by a hash of the image, so equal ones stay together
+    joined: Count = 4  # shards of a set of tars whose samples are shuffled together
 
     @field_validator("part")
     @classmethod
@@ -146,6 +149,16 @@ class DataConfig(_Section):
         if (self.path is None) == (self.synthetic is None):
             raise ValueError("a source of images has either `path` or `synthetic`")
         return self
+
+
+class CacheConfig(_Section):
+    """Where shards of a store lie while they are trained on; processes of a machine share it."""
+
+    folder: Path | None = None  # none: one for this user among the system's temporary files
+    gigabytes: PositiveFloat = MOST_CACHED / 1e9  # beyond it the shards used least recently are removed
+
+    def opened(self) -> ShardCache:
+        return ShardCache(self.folder, int(self.gigabytes * 1e9))
 
 
 class OptimizerConfig(_Section):
@@ -191,6 +204,7 @@ class Config(_Section):
     start: StartConfig | None = None
     train: tuple[DataConfig, ...] = Field(min_length=1)
     validation: dict[str, DataConfig] = {}
+    cache: CacheConfig = CacheConfig()
     max_dropped: Share = 0.05  # of a source's samples that cannot be trained on; beyond it nothing is trained
     qat: Count | None = None  # finetune for INT8: largest level of the weights, which `quantize` takes as 63
     augment: bool = False  # vary images on disk: crop, slant, contrast, blur, noise

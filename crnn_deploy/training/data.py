@@ -1,4 +1,4 @@
-"""Training images: where they come from, and how they become batches of one width.
+"""Training images: how they become batches of one width.
 
 The stream of samples is a function of the seed and the position alone, so that a run which resumes at a step
 sees what an uninterrupted one would have seen, whatever the number of workers.
@@ -6,15 +6,11 @@ sees what an uninterrupted one would have seen, whatever the number of workers.
 
 from __future__ import annotations
 
-import hashlib
 import math
 import shutil
 import signal
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, lru_cache
 from itertools import chain, islice, pairwise
 from pathlib import Path
 from typing import Any
@@ -25,44 +21,26 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils import data
 
-from crnn_deploy.datasets import Dataset, Labelled, Sample, open_dataset
+from crnn_deploy.datasets import Dataset
+from crnn_deploy.datasets.shard_cache import ShardLost
 from crnn_deploy.errors import CrnnDeployError
 from crnn_deploy.manifest import Manifest
 from crnn_deploy.runtime.decoding import ctc
-from crnn_deploy.runtime.images.pixels import load_bytes, read_image
+from crnn_deploy.runtime.images.pixels import read_image
 from crnn_deploy.runtime.images.prepare import prepare
-from crnn_deploy.synthesis.chinese_texts import CHINESE_KINDS
-from crnn_deploy.synthesis.chinese_words import read_chinese_words
-from crnn_deploy.synthesis.coverage import as_drawn
-from crnn_deploy.synthesis.dataset import Drawer, SyntheticDataset
-from crnn_deploy.synthesis.documents import DocumentRenderer
+from crnn_deploy.synthesis.dataset import SyntheticDataset
 from crnn_deploy.synthesis.effects import augmented
-from crnn_deploy.synthesis.font_pack import Material
-from crnn_deploy.synthesis.fonts import Face, scan
-from crnn_deploy.synthesis.lexicon import read_vocabularies
-from crnn_deploy.synthesis.renderer import Renderer
-from crnn_deploy.synthesis.scene import SceneRenderer
-from crnn_deploy.synthesis.texts import WORD_LISTS, TextSource, read_words
-from crnn_deploy.training.config import Config, DataConfig, SyntheticConfig
+from crnn_deploy.training.config import Config
+from crnn_deploy.training.order import ByShards, Order, Permuted
+from crnn_deploy.training.sources import Sharded, TrainingDataInvalid
 
-__all__ = [
-    "BatchStream",
-    "TrainingBatch",
-    "TrainingDataInvalid",
-    "batches_from",
-    "faces_of",
-    "open_source",
-    "open_sources",
-]
+__all__ = ["BatchStream", "TrainingBatch", "batches_from"]
 
 _AHEAD = 2  # windows of each worker where a GPU waits: one that is done early draws on until its turn
 _SHARED = Path("/dev/shm")
+_MOST_ORDERED = 2**31  # samples; a source of more is drawn without end
 
 TrainingSample = tuple[NDArray[np.uint8], str, list[int]]  # pixels, text and labels
-
-
-class TrainingDataInvalid(CrnnDeployError, ValueError):
-    """Images that cannot be trained on."""
 
 
 @dataclass(frozen=True)
@@ -117,128 +95,6 @@ class _SentWindow:
         ]
 
 
-@dataclass(frozen=True)
-class _Some:
-    """Some of a dataset's samples."""
-
-    whole: Labelled
-    indices: NDArray[np.int64]
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def __getitem__(self, index: int) -> Sample:
-        return self.whole[int(self.indices[index])]
-
-    def glance(self, index: int) -> str:
-        return self.whole.glance(int(self.indices[index]))
-
-
-def open_source(
-    source: DataConfig,
-    alphabet: Sequence[str],
-    seed: int,
-    material: Material | None = None,
-    told: Callable[[str], object] = lambda line: None,
-) -> Labelled | SyntheticDataset:
-    """The images of one source.
-
-    seed: of drawn images
-    material: what is drawn from; None: the machine's word lists, and the fonts in the source's folders
-    told: called with a line where labels could be of two kinds
-    Raises TrainingDataInvalid, what `open_dataset` raises, FontsMissing, CharactersNotCovered.
-    """
-    if source.synthetic is not None:
-        return _drawn(source.synthetic, alphabet, seed, material)
-    assert source.path is not None
-    found = open_dataset(
-        source.path, kind=source.kind, images=source.images, characters=source.characters, told=told
-    )
-    low, high = source.part
-    if (low, high) == (0, 1):
-        return found
-    inside = [i for i in range(len(found)) if low <= _place(found, i) < high]
-    if not inside:
-        raise TrainingDataInvalid(f"{source.path} has no images in the part from {low} to {high}")
-    return _Some(found, np.array(inside, np.int64))
-
-
-def open_sources(
-    config: Config,
-    alphabet: Sequence[str],
-    material: Material | None = None,
-    told: Callable[[str], object] = lambda line: None,
-) -> list[tuple[Labelled | SyntheticDataset, float]]:
-    """Every source of training images, and its weight. Raises what `open_source` raises."""
-    return [
-        (open_source(source, alphabet, config.seed + 1 + at, material, told), source.weight)
-        for at, source in enumerate(config.train)
-    ]
-
-
-def _drawn(
-    config: SyntheticConfig, alphabet: Sequence[str], seed: int, material: Material | None
-) -> SyntheticDataset:
-    faces = [face for face in faces_of(config, material) if face.split == config.split]
-    if not faces:
-        raise TrainingDataInvalid(
-            f"no font here belongs to the split {config.split!r}; install those that "
-            f"`crnn-deploy dataset fonts --tier {config.fonts} --packages` lists"
-        )
-    words = read_words(config.split, material.word_lists if material else WORD_LISTS)
-    frequencies = material.frequencies if material else None
-    by_frequency = {"sentence", "sign"} & config.kinds.keys()
-    vocabularies = read_vocabularies(config.split, frequencies) if by_frequency else ()
-    in_chinese = set(CHINESE_KINDS) & config.kinds.keys()
-    chinese_file = material.chinese if material else None
-    chinese = read_chinese_words(config.split, chinese_file) if in_chinese else None
-    return SyntheticDataset(
-        texts=TextSource(alphabet, words, config.kinds, vocabularies, chinese),
-        renderer=_drawer(config, [as_drawn(face, alphabet) for face in faces], alphabet),
-        seed=seed,
-        augmented=config.augmented,
-        polarity=config.polarity,
-        size=config.size or sys.maxsize,
-    )
-
-
-def _drawer(config: SyntheticConfig, faces: Sequence[Face], alphabet: Sequence[str]) -> Drawer:
-    """Raises CharactersNotCovered, TrainingDataInvalid."""
-    if config.style == "print":
-        return Renderer(faces, alphabet)
-    if config.style == "document":
-        return DocumentRenderer(faces, alphabet)
-    photographs = sorted(config.photographs.glob("*.jpg")) if config.photographs else []
-    if config.photographs and not photographs:
-        raise TrainingDataInvalid(
-            f"there are no photographs (.jpg) in {config.photographs}; fetch them (python training/fetch.py "
-            "photographs), or leave `photographs` out"
-        )
-    return SceneRenderer(faces, alphabet, photographs)
-
-
-def faces_of(config: SyntheticConfig, material: Material | None = None) -> list[Face]:
-    """Every face of the tier, of both splits, in the folders or what is drawn from in their place."""
-    return _scanned(config.fonts, material.folders if material else config.folders)
-
-
-_scanned = cache(scan)
-
-
-def _place(dataset: Dataset, index: int) -> float:
-    """Where an image stands between 0 and 1: by its bytes, so that equal images stay together.
-
-    One that cannot be read stands at 0; it is left out wherever it stands.
-    """
-    try:
-        source = dataset[index].image
-        content = load_bytes(source) if isinstance(source, str) else source
-    except CrnnDeployError:
-        return 0.0
-    digest = hashlib.sha256(content if isinstance(content, bytes) else read_image(source).tobytes()).digest()
-    return int.from_bytes(digest[:6], "big") / 2**48
-
-
 class BatchStream(data.Dataset[list[TrainingBatch]]):
     """Endless batches: item `w` is one window of them, sorted by width together, in random order.
 
@@ -266,7 +122,10 @@ class BatchStream(data.Dataset[list[TrainingBatch]]):
         self._window, self._seed = config.window, config.seed
         self._augment, self._ignore_case = config.augment, config.ignore_case
         self._rank, self._world = rank, world
-        self._order = lru_cache(maxsize=2 * len(sources))(self._permutation)
+        self._orders = [
+            _order(dataset, config, at) if len(dataset) <= _MOST_ORDERED else None
+            for at, dataset in enumerate(self._datasets)
+        ]
 
     def __getitem__(self, window: int) -> list[TrainingBatch]:
         """Raises TrainingDataInvalid where too few samples of the window can be used."""
@@ -290,6 +149,8 @@ class BatchStream(data.Dataset[list[TrainingBatch]]):
         at = 0
         for source, (dataset, count) in enumerate(zip(self._datasets, self._counts, strict=True)):
             drawn = isinstance(dataset, SyntheticDataset)
+            if isinstance(order := self._orders[source], ByShards) and isinstance(dataset, Sharded):
+                dataset.fetch_ahead(order.ahead(window * count))
             for position in range(window * count, (window + 1) * count):
                 at += 1
                 if at % self._world != self._rank:
@@ -300,15 +161,18 @@ class BatchStream(data.Dataset[list[TrainingBatch]]):
 
     def _on_disk(self, source: int, position: int) -> TrainingSample:
         """The sample at a position, or else the first usable one from half an epoch away on, in its order."""
-        size = len(self._datasets[source])
-        start = position - position % size
-        away = (start + (position + size // 2 + step) % size for step in range(size))
-        for place in chain([position], away):
-            with suppress(CrnnDeployError):  # told by the survey, or by `dataset check`
+        order = self._orders[source]
+        for place in chain([position], order.instead(position) if order else ()):
+            try:
                 if (found := self._usable(source, place)) is not None:
                     return found
+            except ShardLost:  # another sample in its place would be other training
+                raise
+            except CrnnDeployError:  # told by the survey, or by `dataset check`
+                continue
         raise TrainingDataInvalid(
-            f"none of the {size} images of train.{source} can be trained on; see crnn-deploy dataset check"
+            f"none of the {len(self._datasets[source])} images of train.{source} can be trained on; "
+            "see crnn-deploy dataset check"
         )
 
     def _usable(self, source: int, position: int) -> TrainingSample | None:
@@ -326,15 +190,8 @@ class BatchStream(data.Dataset[list[TrainingBatch]]):
 
     def _index(self, source: int, position: int) -> int:
         """Every image once, in another order in each epoch; drawn ones in their own."""
-        size = len(self._datasets[source])
-        if size > 2**31:
-            return position
-        epoch, at = divmod(position, size)
-        return int(self._order(source, epoch % 2**32)[at])
-
-    def _permutation(self, source: int, epoch: int) -> NDArray[np.int64]:
-        rng = np.random.default_rng((self._seed, source, epoch))
-        return rng.permutation(len(self._datasets[source]))
+        order = self._orders[source]
+        return position if order is None else order.index(position)
 
     def _batch(self, items: Sequence[TrainingSample]) -> TrainingBatch:
         """Images at the width of the widest one."""
@@ -348,6 +205,12 @@ class BatchStream(data.Dataset[list[TrainingBatch]]):
             lengths=torch.tensor([len(labels) for _, _, labels in items]),
             texts=tuple(text for _, text, _ in items),
         )
+
+
+def _order(dataset: Dataset, config: Config, source: int) -> Order:
+    if isinstance(dataset, Sharded):
+        return ByShards(dataset.starts, config.train[source].joined, config.seed, source)
+    return Permuted(len(dataset), config.seed, source)
 
 
 def _bucket(pixels: NDArray[np.uint8], manifest: Manifest) -> int:

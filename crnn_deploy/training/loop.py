@@ -29,20 +29,13 @@ from crnn_deploy.training import state
 from crnn_deploy.training.clock import Clock
 from crnn_deploy.training.config import Config
 from crnn_deploy.training.copies import is_asynchronous, on_device
-from crnn_deploy.training.data import (
-    BatchStream,
-    TrainingBatch,
-    TrainingDataInvalid,
-    batches_from,
-    faces_of,
-    open_source,
-    open_sources,
-)
+from crnn_deploy.training.data import BatchStream, TrainingBatch, batches_from
 from crnn_deploy.training.divergence import Divergence, TrainingDiverged
 from crnn_deploy.training.journal import Journal
 from crnn_deploy.training.learner import Learner
 from crnn_deploy.training.model import Model, build, train_mode
 from crnn_deploy.training.optimize import factor
+from crnn_deploy.training.sources import TrainingDataInvalid, faces_of, open_source, open_sources
 from crnn_deploy.training.survey import survey
 from crnn_deploy.training.validate import validate
 
@@ -110,7 +103,9 @@ def train(
             quantization_aware(reference, (batch.images for batch in islice(first, _MEASURED)), config.qat)
         stream = BatchStream(sources, model.manifest, config, rank=rank, world=world)
         validation = {
-            name: open_source(source, model.manifest.alphabet, _validation_seed(name), material)
+            name: open_source(
+                source, model.manifest.alphabet, _validation_seed(name), material, cache=config.cache.opened()
+            )
             for name, source in config.validation.items()
             if rank == 0
         }

@@ -17,8 +17,9 @@ from crnn_deploy.runtime.images.pixels import read_image
 from crnn_deploy.synthesis.font_pack import unpacked
 from crnn_deploy.synthesis.fonts import Face
 from crnn_deploy.training.config import Config
-from crnn_deploy.training.data import BatchStream, TrainingDataInvalid, open_sources
+from crnn_deploy.training.data import BatchStream
 from crnn_deploy.training.model import build
+from crnn_deploy.training.sources import TrainingDataInvalid, open_sources
 
 __all__ = ["contact_sheet", "shown", "training_samples"]
 

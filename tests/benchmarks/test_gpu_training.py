@@ -16,7 +16,7 @@ from benchmarks.gpu.training import training
 from benchmarks.gpu.work import Work
 from crnn_deploy.synthesis import fonts
 from crnn_deploy.synthesis.font_pack import FontPackMissing, write_font_pack
-from crnn_deploy.training import data
+from crnn_deploy.training import sources
 from crnn_deploy.training.config import read_config
 
 MATPLOTLIB = Path(get_data_path()) / "fonts" / "ttf"
@@ -83,5 +83,5 @@ def test_without_a_pack_the_fonts_are_told(tmp_path: Path, monkeypatch: pytest.M
 
 def test_matplotlibs_fonts_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     faces = fonts.scan(folders=[MATPLOTLIB])
-    monkeypatch.setattr(data, "_scanned", lambda tier, folders: faces)
+    monkeypatch.setattr(sources, "_scanned", lambda tier, folders: faces)
     assert benchmarks.gpu.training._fonts(None, None).endswith("so other images are drawn")

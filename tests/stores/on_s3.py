@@ -8,9 +8,11 @@ import pickle
 import socket
 import subprocess
 import sys
+import tarfile
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import count
 from pathlib import Path
@@ -22,6 +24,9 @@ import pytest
 from botocore.session import get_session
 
 from benchmarks.cluster.object_store import BUCKET, KEY, SECRET, ObjectStore, object_store
+from crnn_deploy.cluster.plan import write_plan
+from crnn_deploy.cluster.sources import Item, open_chunk, plan_of
+from crnn_deploy.runtime.images import sources
 from crnn_deploy.stores import store as stores_module
 from crnn_deploy.stores.store import (
     Entry,
@@ -300,3 +305,79 @@ def test_keys_that_no_path_names_are_not_passed_over(store: Store, client: Any, 
     assert [entry.path for entry in store.list()] == ["a/x.png"]
     with pytest.raises(StoreDenied, match="Empty path component"):
         store.read("a//y.png")
+
+
+TREE = (
+    *("b.png", "a.JPG", "c.txt", ".hidden.png", "z.tiff", "a-b.png", "a/1.png", "a/0.png", "a/x/deep.webp"),
+    *("a/.git/no.png", "B/one.png", "b/two.png", "b/note", "ü/ä.png"),
+)
+
+
+@pytest.fixture
+def crops(store: Store, tmp_path: Path) -> Path:
+    """The same images in the store and in a folder."""
+    for name in TREE:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(name.encode())
+        store.write(name, name.encode())
+    return tmp_path
+
+
+@pytest.mark.parametrize("given", ["", "*", "**", "**/*.png", "a*", "[ab]/*.png", "**/x/*", "b.png"])
+def test_images_in_a_store_are_those_of_a_folder(store: Store, crops: Path, given: str) -> None:
+    inputs = [f"{store.uri}/{given}"]
+    names = [name for one in plan_of(inputs, 4, Stores(inputs)) for name in one.names]
+    assert [name.removeprefix(f"{store.uri}/") for name in names] == [
+        os.path.relpath(path, crops) for path in sources.find([str(crops / given)], ())
+    ]
+
+
+def read(inputs: list[str], output: Path) -> list[Item]:
+    stores = Stores(inputs)
+    local, path = open_store(str(output))
+    found: list[Item] = []
+    for chunk in write_plan(local.below(path), plan_of(inputs, 1000, stores)):
+        source = str(output / chunk.source) if chunk.listed else chunk.source
+        found += open_chunk(replace(chunk, source=source), stores)
+    return found
+
+
+def test_images_of_a_store_in_their_order(store: Store, crops: Path) -> None:
+    names = [f"{store.uri}/{name}" for name in TREE] * 20
+    names[7::50] = [f"{store.uri}/absent.png"] * len(names[7::50])
+    names[3] = str(crops / "b.png")
+    (crops / "list.txt").write_text("\n".join(names), encoding="utf-8")
+    found = read([str(crops / "list.txt")], crops / "out")
+    assert [one.name for one in found] == names
+    for one in found:
+        if "absent" in one.name:
+            assert isinstance(one.image, StoreMissing)
+        elif one.name.startswith("s3://"):
+            assert one.image == one.name.removeprefix(f"{store.uri}/").encode()
+    assert found[3].image == str(crops / "b.png")
+
+
+def test_files_of_images_in_a_store(store: Store, tmp_path: Path) -> None:
+    images = [os.urandom(1000 + number) for number in range(50)]
+    sink = io.BytesIO()
+    pq.write_table(pa.table({"img": images}), sink, row_group_size=7)
+    store.write("p/a.parquet", sink.getvalue())
+    sink = io.BytesIO()
+    with tarfile.open(fileobj=sink, mode="w") as tar:
+        for number, image in enumerate(images):
+            member = tarfile.TarInfo(f"{number}.png")
+            member.size = len(image)
+            tar.addfile(member, io.BytesIO(image))
+    store.write("t/a.tar", sink.getvalue())
+    for given in ("p", "p/*.parquet", "p/a.parquet", "t", "t/*.tar", "t/a.tar"):
+        assert [one.image for one in read([f"{store.uri}/{given}"], tmp_path / given)] == images
+
+
+def test_a_store_that_stays_away_ends_the_chunk(
+    store: Store, crops: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stores_module, "PATIENCE", 1.0)
+    (crops / "list.txt").write_text("s3://bucket/a.png?\n" * 3, encoding="utf-8")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    with pytest.raises(StoreUnreachable):
+        read([str(crops / "list.txt")], crops / "out")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +13,7 @@ from namespaces import alone, needs_namespaces
 from benchmarks.cluster.object_store import KINDS, installed
 
 ROOT = Path(__file__).parents[2]
+BESIDE = str(Path(sys.executable).parent)  # where pip puts commands
 
 
 @needs_namespaces
@@ -30,3 +34,12 @@ def passed_in_there(name: str, folder: Path, **environment: str) -> None:
     run = alone(f"cd {ROOT} && {variables} $python -m pytest {options} {tests}", folder)
     assert run.returncode == 0, run.stdout + run.stderr
     assert " passed" in run.stdout
+
+
+@needs_namespaces
+def test_gs(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    emulator = os.environ.get("GCS_EMULATOR") or shutil.which("gcp-storage-emulator", path=BESIDE)
+    if emulator is None:
+        pytest.skip("no gcp-storage-emulator, which the test extra has, nor one that GCS_EMULATOR names")
+    passed_in_there("on_gs.py", tmp_path, GCS_EMULATOR=emulator)

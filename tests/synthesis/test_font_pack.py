@@ -32,7 +32,7 @@ from crnn_deploy.synthesis.font_pack import (
 from crnn_deploy.synthesis.fonts import Face, FontsMissing, scan
 from crnn_deploy.synthesis.texts import TextKind
 from crnn_deploy.training.config import DataConfig
-from crnn_deploy.training.data import open_source
+from crnn_deploy.training.sources import open_source
 
 MATPLOTLIB = Path(get_data_path()) / "fonts"  # which every machine has
 ALPHABET = "".join(chr(code) for code in range(32, 127)) + "éÄß€"

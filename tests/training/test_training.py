@@ -35,9 +35,9 @@ from crnn_deploy.networks.gitycc import GitYccCRNN
 from crnn_deploy.recipes.settings import CheckpointSettings
 from crnn_deploy.training import loop
 from crnn_deploy.training.config import Config, DataConfig, read_config
-from crnn_deploy.training.data import open_source
 from crnn_deploy.training.loop import PrecisionImpossible, RunExists, train
 from crnn_deploy.training.model import build, train_mode
+from crnn_deploy.training.sources import open_source
 from crnn_deploy.training.state import ResumeImpossible
 
 ROOT = Path(__file__).parents[2]
@@ -365,7 +365,8 @@ from pathlib import Path
 import torch
 from crnn_deploy.training import loop
 from crnn_deploy.training.config import read_config
-from crnn_deploy.training.data import BatchStream, open_source
+from crnn_deploy.training.data import BatchStream
+from crnn_deploy.training.sources import open_source
 built = []
 build = loop.build
 loop.build = lambda config: built.append(build(config)) or built[-1]

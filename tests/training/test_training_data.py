@@ -19,7 +19,8 @@ from crnn_deploy.manifest import Manifest, StepRule, WidthRule
 from crnn_deploy.runtime.images.pixels import read_image
 from crnn_deploy.synthesis.dataset import Style
 from crnn_deploy.training.config import Config, DataConfig
-from crnn_deploy.training.data import BatchStream, TrainingDataInvalid, open_source
+from crnn_deploy.training.data import BatchStream
+from crnn_deploy.training.sources import TrainingDataInvalid, open_source
 
 DIGITS = "0123456789"
 

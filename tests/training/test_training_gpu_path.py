@@ -25,11 +25,12 @@ from crnn_deploy.cli.main import main
 from crnn_deploy.synthesis.font_pack import write_font_pack
 from crnn_deploy.training import copies, data, learner, loop
 from crnn_deploy.training.config import Config, OptimizerConfig
-from crnn_deploy.training.data import BatchStream, TrainingBatch, batches_from, open_sources
+from crnn_deploy.training.data import BatchStream, TrainingBatch, batches_from
 from crnn_deploy.training.learner import Learner
 from crnn_deploy.training.loop import train
 from crnn_deploy.training.model import build
 from crnn_deploy.training.optimize import Average, optimizer_of
+from crnn_deploy.training.sources import open_sources
 
 CPU = torch.device("cpu")
 MATPLOTLIB = Path(get_data_path()) / "fonts" / "ttf"

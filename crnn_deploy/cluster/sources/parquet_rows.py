@@ -10,8 +10,8 @@ from typing import BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from crnn_deploy.cluster.plain_footer import read_footer
 from crnn_deploy.cluster.parquet import ParquetInvalid, faults_told
+from crnn_deploy.cluster.plain_footer import plain_footer
 from crnn_deploy.errors import CrnnDeployError, first_line, shortened
 
 __all__ = ["MOST_PARTS", "Columns", "ParquetRows", "columns_of", "slices"]
@@ -46,7 +46,7 @@ class ParquetRows:
     def __init__(self, name: str, file: BinaryIO) -> None:
         """Raises ParquetInvalid, and what reading the file raises."""
         self.name, self._file = name, file
-        self._footer = read_footer(name, file)
+        self._footer = plain_footer(name, file)
         if self._footer.num_columns > _MOST_COLUMNS:
             raise ParquetInvalid(name, f"it has more than {_MOST_COLUMNS:,} columns")
         with faults_told(name):
