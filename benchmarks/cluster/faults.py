@@ -390,13 +390,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             row = rows[f"run {number}"] = bench.run(run)
             cluster.mend()
             print(f"run {number}: {json.dumps(row)}", flush=True)
-    rows["all"] = summary(rows)
-    rows["set"] = {"images": len(expected), "files": bench.chunks, "model": given.model, "seed": given.seed}
-    rows["set"] |= {"store": kind, "infer": took, "nodes": len(cluster.nodes)}
-    print(json.dumps(rows["all"]))
-    write("cluster_faults", rows, given.json)
-    bad = sum(rows["all"][name] for name in ("lost", "doubled", "of no input", "changed"))
-    return int(bad > 0 or rows["all"]["whole"] < rows["all"]["runs"])
+            told = summary(rows)
+            about = {"images": len(expected), "files": bench.chunks, "model": given.model, "seed": given.seed}
+            about |= {"store": kind, "nodes": len(cluster.nodes), "infer": took}
+            write(
+                "cluster_faults", {**rows, "all": told, "set": about}, given.json
+            )  # and again after each run
+    print(json.dumps(told))
+    bad = sum(told[name] for name in ("lost", "doubled", "of no input", "changed"))
+    return int(bad > 0 or told["whole"] < told["runs"])
 
 
 if __name__ == "__main__":
