@@ -113,6 +113,14 @@ NOT_RUN = {
         ),
         "it does not end by itself; tests/serving run it",
     ),
+    **dict.fromkeys(
+        (
+            *(f"infer-cluster|with --backend {name}" for name in ("onnxruntime, the default", "openvino")),
+            *(f"infer-cluster|{use}" for use in ("of .engine files", "of an LMDB", "with a binary --lm")),
+            "infer-cluster|with --decoder beam at full speed",
+        ),
+        "Ray listens on all interfaces; tests/cluster run it in a network of its own",
+    ),
 }
 OF_SPEED = ("at full speed", "with operations counted")  # what works without the library too, and less well
 

@@ -1,4 +1,4 @@
-"""Commands in a network of their own: Ray listens on all interfaces, and nothing of it shall be reached from outside."""
+"""Commands in a network of their own: Ray listens on all interfaces, where nobody shall reach it."""
 
 from __future__ import annotations
 
@@ -38,7 +38,10 @@ def _environment(folder: Path) -> dict[str, str]:
 
 
 def start_alone(script: str, folder: Path) -> subprocess.Popen[str]:
-    """A shell script in which `$python` is this Python; paths of Ray's sockets must be short, so HOME is `folder`."""
+    """A shell script in which `$python` is this Python.
+
+    folder: for Ray's files; the paths of its sockets must be short
+    """
     return subprocess.Popen(
         [*_ALONE, "sh", "-c", _UP, "sh", "sh", "-c", script],
         env={**_environment(folder), "python": sys.executable},

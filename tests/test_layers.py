@@ -39,7 +39,7 @@ ROOMS: dict[str, str] = {
     "doctor": "commands errors runtime.backends",
     "graph": "errors files manifest runtime.backends",
     "datasets": "errors files manifest process recipes runtime.decoding runtime.images stores",
-    "cluster": "datasets errors files runtime runtime.images stores",
+    "cluster": "datasets errors files runtime runtime.backends runtime.images stores",
     "synthesis": "datasets errors files",
     "evaluation": (
         "datasets decoding_rule errors files graph manifest process runtime runtime.backends "
@@ -68,8 +68,8 @@ ROOMS: dict[str, str] = {
     ),
     "inspection": "errors export graph manifest recipes runtime.backends",
     "cli": (
-        "commands datasets decoding_rule doctor engine errors evaluation export export.foreign files graph "
-        "inspection manifest models parity process quantization recipes runtime runtime.backends "
+        "cluster commands datasets decoding_rule doctor engine errors evaluation export export.foreign files "
+        "graph inspection manifest models parity process quantization recipes runtime runtime.backends "
         "runtime.decoding runtime.images serving stores synthesis training triton"
     ),
     "": "cli client datasets errors evaluation manifest process runtime runtime.decoding",

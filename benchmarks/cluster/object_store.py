@@ -1,10 +1,10 @@
 """An S3 server of this machine, the realest that is installed.
 
-    unshare -n sh -c 'ip link set lo up && python -m benchmarks.cluster.object_store FOLDER -- COMMAND ...'
+    python -m benchmarks.cluster.object_store FOLDER -- COMMAND ...
 
-starts it in the current network namespace, says which one on stderr, makes the bucket `crops` and runs a
-command with AWS_ENDPOINT_URL and keys in its environment; the server ends with the command. Nothing protects
-the server: start it only where nobody else can reach it.
+after `unshare -n` and `ip link set lo up`. It starts in the current network namespace, says which one it is
+on stderr, makes the bucket `crops` and runs a command with AWS_ENDPOINT_URL and keys in its environment; the
+server ends with the command. Nothing protects the server: start it only where nobody else can reach it.
 
 `ceph`: RADOS Gateway before one monitor and one OSD that keeps its objects in memory, as root. It checks
 keys, as Amazon does. Debian: apt-get install --no-install-recommends ceph-mon ceph-osd radosgw iproute2
@@ -250,7 +250,9 @@ def make_bucket(server: ObjectStore, name: str = BUCKET) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command beside a server; its exit code."""
-    parser = argparse.ArgumentParser(description="Run a command beside an S3 server of this machine.")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("folder", type=Path, help="Write what the server writes below this folder.")
     parser.add_argument("--kind", choices=KINDS, help="Start this server.")
     parser.add_argument("--host", default="127.0.0.1", help="Listen at this address.")

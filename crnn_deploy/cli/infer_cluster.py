@@ -110,13 +110,13 @@ def infer_cluster(
     max_pixels: int,
     **decoding: Any,
 ) -> None:
-    """Read the text of images on many machines, and prove that none was lost.
+    """Read the text of images on many machines.
 
     INPUT is a folder, a glob, a list of paths (.txt, or - for standard input), Parquet files with a column of
     paths or of images, an LMDB or tars: on this machine, or as s3://, gs:// or hdfs://. FOLDER gets Parquet
     files with a row for each image, of which the texts and confidences are those of infer, bit for bit. An
     image that cannot be read gives a row that says why. At the end the rows are read back and compared with
-    the inputs, and FOLDER/_run/manifest.json says the counts. Without --address, the command starts a Ray of
+    the inputs, which proves that none was lost or read twice; FOLDER/_run/manifest.json says the counts. Without --address, the command starts a Ray of
     its own on this machine. With --resume, it reads what is missing.
 
     \b

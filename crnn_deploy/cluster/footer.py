@@ -5,20 +5,23 @@ A footer is a struct of Thrift's compact protocol (parquet-format, parquet.thrif
 
 from __future__ import annotations
 
+import base64
 import struct
 from collections.abc import Iterator
 from typing import Any, BinaryIO, NamedTuple
 
-__all__ = ["SNAPPY", "ColumnChunk", "column_chunks", "footer_of"]
+__all__ = ["SNAPPY", "ColumnChunk", "Footer", "footer_of"]
 
 SNAPPY = 1
 
 _MOST_BYTES = 2**22
 _DEEPEST = 16  # structs and lists in one another
 _MAGIC = b"PAR1"
+_TYPES, _FOREIGN = b"ARROW:schema", b"ARROW:extension:name"
 
 # numbers of fields in parquet.thrift
-_ROW_GROUPS = 4  # of FileMetaData
+_ROW_GROUPS, _METADATA = 4, 5  # of FileMetaData
+_KEY, _VALUE = 1, 2  # of KeyValue
 _COLUMNS = 1  # of RowGroup
 _META_DATA = 3  # of ColumnChunk
 _PATH, _CODEC, _COMPRESSED = 3, 4, 7  # of ColumnMetaData
@@ -46,13 +49,25 @@ def footer_of(file: BinaryIO, limit: int = _MOST_BYTES) -> bytes:
     return file.read(length)
 
 
-def column_chunks(footer: bytes) -> Iterator[ColumnChunk]:
-    """The column chunks of all row groups. Raises ValueError, LookupError, TypeError, AttributeError."""
-    for group in _Compact(footer).struct(0)[_ROW_GROUPS]:
-        for column in group[_COLUMNS]:
-            found = column[_META_DATA]
-            path, codec, compressed = found[_PATH], found[_CODEC], found[_COMPRESSED]
-            yield ColumnChunk(b".".join(path).decode(), int(codec), int(compressed))
+class Footer:
+    """What a footer says. Raises ValueError, LookupError, TypeError, AttributeError."""
+
+    def __init__(self, data: bytes) -> None:
+        self._values = _Compact(data).struct(0)
+
+    @property
+    def has_foreign_types(self) -> bool:
+        """Whether pyarrow would ask other libraries for its types; ray.data's may read pickles then."""
+        entries = [entry for entry in self._values.get(_METADATA, ()) if entry[_KEY] == _TYPES]
+        return any(_FOREIGN in base64.b64decode(entry[_VALUE]) for entry in entries)
+
+    def column_chunks(self) -> Iterator[ColumnChunk]:
+        """The column chunks of all row groups."""
+        for group in self._values[_ROW_GROUPS]:
+            for column in group[_COLUMNS]:
+                found = column[_META_DATA]
+                path, codec, compressed = found[_PATH], found[_CODEC], found[_COMPRESSED]
+                yield ColumnChunk(b".".join(path).decode(), int(codec), int(compressed))
 
 
 class _Compact:

@@ -14,7 +14,7 @@ from typing import BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from crnn_deploy.cluster.footer import SNAPPY, column_chunks, footer_of
+from crnn_deploy.cluster.footer import SNAPPY, Footer, footer_of
 from crnn_deploy.errors import CrnnDeployError, first_line
 
 __all__ = ["CODEC", "ParquetInvalid", "faults_told", "open_parquet"]
@@ -62,7 +62,7 @@ def open_parquet(
     texts = [column for column, kind in columns.items() if not pa.types.is_integer(kind)]
     with faults_told(name):
         if metadata is None:
-            _check_chunks(name, io.BytesIO(file) if isinstance(file, bytes) else file, columns, limit)
+            _check_footer(name, io.BytesIO(file) if isinstance(file, bytes) else file, columns, limit)
         opened = pq.ParquetFile(
             pa.BufferReader(file) if isinstance(file, bytes) else file,
             metadata=metadata,
@@ -81,8 +81,11 @@ def open_parquet(
     return opened
 
 
-def _check_chunks(name: str, file: BinaryIO, columns: Mapping[str, pa.DataType], limit: int) -> None:
-    for chunk in column_chunks(footer_of(file)):
+def _check_footer(name: str, file: BinaryIO, columns: Mapping[str, pa.DataType], limit: int) -> None:
+    footer = Footer(footer_of(file))
+    if footer.has_foreign_types:
+        raise ParquetInvalid(name, "it has types of other libraries")
+    for chunk in footer.column_chunks():
         if chunk.path in columns and chunk.codec != SNAPPY:
             raise ParquetInvalid(name, f"its column {chunk.path} is not compressed with Snappy")
         if chunk.path in columns and not 0 <= chunk.compressed <= limit:

@@ -12,7 +12,7 @@ from typing import BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from crnn_deploy.cluster.footer import column_chunks, footer_of
+from crnn_deploy.cluster.footer import Footer, footer_of
 from crnn_deploy.cluster.parquet import ParquetInvalid, faults_told
 
 __all__ = ["plain_footer"]
@@ -33,7 +33,7 @@ def plain_footer(name: str, file: BinaryIO) -> pq.FileMetaData:
     """
     with faults_told(name):
         footer = footer_of(file, _MOST_BYTES).replace(_KEY, _OTHER)
-        for chunk in column_chunks(footer):
+        for chunk in Footer(footer).column_chunks():
             if chunk.codec not in _CODECS:
                 raise ParquetInvalid(name, f"its column {chunk.path} is compressed in an unknown way")
         opened = pq.ParquetFile(

@@ -8,8 +8,10 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import sys
+import warnings
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from queue import Empty, Queue
@@ -32,11 +34,15 @@ __all__ = [
 ]
 
 _STORE_BYTES = 200 * 2**20  # of objects, on a Ray of the command's own: only the model goes through it
+_RETRIES = 10  # of a chunk whose worker or node ends
 _TURN = 0.2  # seconds between two looks whether the run is stopped
 _QUIET = {
-    "RAY_BACKEND_LOG_LEVEL": "error",
+    "RAY_BACKEND_LOG_LEVEL": "fatal",  # what matters is raised
     "RAY_USAGE_STATS_ENABLED": "0",  # nothing leaves the machine
-    "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+    # without workers that nobody uses and without metrics, a Ray begins in 1.2 s of CPU less
+    "RAY_enable_worker_prestart": "0",
+    "RAY_prestart_worker_first_driver": "0",
+    "RAY_enable_metrics_collection": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # CUDA_VISIBLE_DEVICES stays as it is for actors without a GPU
 }
 
@@ -82,8 +88,13 @@ def connected(address: str | None, *, without_token: bool = False) -> Iterator[N
         os.environ["RAY_AUTH_MODE"] = "token"
     if address is None:
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
-    ray = _ray()
-    given: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+        # with this, all processes of Ray listen on loopback, and else on all interfaces
+        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+    with _hushed():
+        ray = _ray()
+    for name in ("ray", "ray.data"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # what matters is raised or told by a receipt
+    given: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
     if address is None:
         given |= {
             "include_dashboard": False,
@@ -95,14 +106,29 @@ def connected(address: str | None, *, without_token: bool = False) -> Iterator[N
         if not without_token:
             check_token(address)
     try:
-        ray.init(**given)
+        with _hushed():
+            ray.init(**given)
     except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
         raise ClusterUnreachable(address or "this machine", first_line(error)) from error
     try:
+        with redirect_stdout(sys.stderr):  # where Ray says that a worker has ended
+            yield
+    finally:
+        with suppress(Exception), _hushed():
+            ray.shutdown()
+
+
+@contextmanager
+def _hushed() -> Iterator[None]:
+    """Within the block, native code says nothing on stderr: Ray begins with lines about its own settings."""
+    kept = os.dup(2)
+    try:
+        with open(os.devnull, "wb") as nothing:
+            os.dup2(nothing.fileno(), 2)
         yield
     finally:
-        with suppress(Exception):
-            ray.shutdown()
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def _resolved(address: str) -> str:
@@ -146,26 +172,30 @@ def read_chunks(
 ) -> Iterator[Receipt]:
     """Receipts of all chunks, each as soon as it is there, in any order.
 
-    A chunk whose worker or node ends is given to another one. `check` is called several times a second, and
+    A chunk whose worker or node ends is given to another one, some times; one that ends its worker each time
+    gives no receipt. `check` is called several times a second, and
     what it raises is raised. Within `connected`. Raises ClusterFailed.
     """
     ray = _ray()
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
-    context.max_errored_blocks = 0  # what fails is told, never passed over
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    context.max_errored_blocks = -1  # what is passed over is told: it has no receipt, and the proof counts it
     items = [asdict(chunk) for chunk in chunks]
     held = ray.put(task)
-    receipts = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
-        _Actor,
-        fn_constructor_args=([held],),  # in a list, so that an actor that begins again fetches it again
-        batch_size=1,
-        batch_format="pyarrow",
-        compute=ray.data.ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=2),
-        num_cpus=cpus,
-        num_gpus=gpus,
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # max_task_retries has no other way in yet
+        receipts = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
+            _Actor,
+            fn_constructor_args=([held],),  # in a list, so that an actor that begins again fetches it again
+            batch_size=1,
+            batch_format="pyarrow",
+            # 1: a chunk that ends its worker costs no other one a retry
+            compute=ray.data.ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=1),
+            num_cpus=cpus,
+            num_gpus=gpus,
+            max_task_retries=_RETRIES,
+        )
     arrived: Queue[Receipt | BaseException | None] = Queue()
 
     def wait() -> None:

@@ -76,7 +76,6 @@ class ChunkReader:
         if chunk.listed:
             chunk = replace(chunk, source=store.name(chunk.source))
         images = open_chunk(chunk, task.stores)
-        names = images.names
         tables, errors, count = [], 0, 0
         results = read_in_order(_Reader(recognizer), _named(images), batch=task.batch, workers=task.threads)
         with closing(results):
@@ -85,6 +84,7 @@ class ChunkReader:
                 tables.append(table_of(chunk.number, records, first=count, **task.columns))
                 count += len(records)
                 errors += sum(record.error is not None for record in records)
+        names = images.names  # only now: those of a tar are known once it has been read
         whole = concat_tables(tables) if tables else table_of(chunk.number, [], **task.columns)
         data = encode(whole, chunk.number, len(names), names_digest(names), task.run)
         store.write(part_of(chunk.number), data)

@@ -25,9 +25,9 @@ from crnn_deploy.stores.store import Entry, Store, StoreMissing
 
 __all__ = ["Names", "reconcile"]
 
-_THREADS = 8
-_AHEAD = 4 * _THREADS  # files that are being counted or wait for it
-_WHOLE = 2**24  # bytes of a file that is read in one request
+_THREADS = 32  # an object store answers after a tenth of a second
+_AHEAD = 2 * _THREADS  # files that are being counted or wait for it
+_WHOLE = 2**23  # bytes of a file that is read in one request
 _MOST_KEPT = 2**24  # ids in files where they do not belong
 
 Names = Callable[[Chunk], pa.BinaryArray | None]

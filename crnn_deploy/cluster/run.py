@@ -20,7 +20,7 @@ from crnn_deploy.files import OutputExists
 from crnn_deploy.runtime.run_record import RunRecord
 from crnn_deploy.stores.store import Store
 
-__all__ = ["MANIFEST", "RECORD", "NodeUnfit", "Outcome", "OutputNotEmpty", "infer_cluster", "run_digest"]
+__all__ = ["MANIFEST", "RECORD", "NodeUnfit", "OutputNotEmpty", "RunOutcome", "infer_cluster", "run_digest"]
 
 RECORD, MANIFEST = f"{RUN}/run.json", f"{RUN}/manifest.json"
 _MOST_RECORD = 2**20  # bytes
@@ -48,7 +48,7 @@ class NodeUnfit(CrnnDeployError, RuntimeError):
 
 
 @dataclass
-class Outcome:
+class RunOutcome:
     """What came of a run."""
 
     counts: Reconciliation
@@ -99,7 +99,7 @@ def infer_cluster(
     told: Callable[[str], None],
     begun: Callable[[int, int], None],
     read: Callable[[Receipt], None],
-) -> Outcome:
+) -> RunOutcome:
     """Read every image of the inputs into the task's output, and prove it.
 
     record: what decides about the rows; a run that goes on must have the same
@@ -111,7 +111,7 @@ def infer_cluster(
     Raises OutputExists, OutputNotEmpty, RunDiffers, RunRecordInvalid, NodeUnfit, what `plan_of`, a Store and
     `connected` raise.
     """
-    outcome = Outcome(Reconciliation(0))
+    outcome = RunOutcome(Reconciliation(0))
     store = task.output_store()
     plan = _plan(store, inputs, task, record, rows_per_file, column, listed, resume, told)
     before = (
@@ -166,11 +166,12 @@ def _receipts(
     """Receipts of the chunks that are left, which leave it when they are read.
 
     Chunks that could not be read are given out again as long as others can be. Where nothing can be, as
-    with a full disk, it ends soon. Raises NodeUnfit.
+    with a full disk, it ends soon. One without a receipt has ended its worker again and again, and is not
+    given out again. Raises NodeUnfit.
     """
     progress = True
     while left and progress:
-        progress, in_a_row = False, 0
+        progress, in_a_row, silent = False, 0, set(left)
         for receipt in read_chunks(
             task,
             [plan[number] for number in sorted(left)],
@@ -179,6 +180,7 @@ def _receipts(
             gpus=nodes.gpus,
             check=check,
         ):
+            silent.discard(receipt.chunk)
             if receipt.hopeless:
                 raise NodeUnfit(receipt.node, receipt.failed)
             if receipt.failed:
@@ -189,3 +191,6 @@ def _receipts(
             yield receipt
             if in_a_row > 2 * workers:
                 return
+        for number in sorted(silent):
+            left.discard(number)
+            yield Receipt(number, failed="it ended its worker each time (memory, or a fault in native code)")

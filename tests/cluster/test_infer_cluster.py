@@ -50,11 +50,13 @@ def crops(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def expected(crops: Path) -> dict[str, tuple[str, float | None, bool]]:
     """Text, confidence and failure of each image, as one process reads them."""
     recognizer = Recognizer("latin")
-    found = {}
+    found: dict[str, tuple[str, float | None, bool]] = {}
     for path in find([str(crops)], ()):
         read = recognizer.try_read(path)
-        failed = isinstance(read, CrnnDeployError)
-        found[path] = ("", None, True) if failed else (read.text, read.confidence, False)
+        if isinstance(read, CrnnDeployError):
+            found[path] = ("", None, True)
+        else:
+            found[path] = (read.text, read.confidence, False)
     assert len(found) == 32 and sum(failed for *_, failed in found.values()) == 2
     return found
 
@@ -68,7 +70,9 @@ def check_rows(output: Path, expected: dict[str, tuple[str, float | None, bool]]
     """Every image once, and each as one process reads it: in every bit."""
     rows = rows_of(output)
     assert len(rows) == len(expected) == len({row["id"] for row in rows})
-    assert {row["path"]: (row["text"], row["confidence"], row["error"] is not None) for row in rows} == expected
+    assert {
+        row["path"]: (row["text"], row["confidence"], row["error"] is not None) for row in rows
+    } == expected
 
 
 def manifest_of(output: Path) -> dict[str, object]:
@@ -83,7 +87,10 @@ def test_a_run_its_proof_and_what_a_resumed_one_reads_again(
     command = f"{RUN} {crops} -o {output} --rows-per-file 8 --workers 2"
     run = alone(command, ray_home)
     assert run.returncode == 1, run.stderr
-    assert run.stdout == f"{output}: 32 rows of 32 images, 2 of them errors\n"
+    assert (
+        run.stdout
+        == f"{output}: 32 inputs, 32 rows, 2 of them errors: none is missing, none is there twice\n"
+    )
     assert run.stderr == "2 of 32 images failed; the column error says why\n"
     check_rows(output, expected)
     manifest = manifest_of(output)
