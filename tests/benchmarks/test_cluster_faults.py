@@ -1,4 +1,4 @@
-"""The benchmark of faults: what it says of rows that are lost, doubled or changed, and which faults it draws."""
+"""The benchmark of faults: it tells rows that are lost, doubled or changed, and draws every fault."""
 
 from __future__ import annotations
 
