@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -150,7 +151,7 @@ def infer_cluster(
     from crnn_deploy.runtime.backends.backend import manifest_of
     from crnn_deploy.runtime.images.sources import STDIN, lines_of
     from crnn_deploy.runtime.run_record import RunRecord
-    from crnn_deploy.stores.address import without_keys
+    from crnn_deploy.stores.address import is_remote, without_keys
     from crnn_deploy.stores.store import Stores
 
     model = model or DEFAULT
@@ -166,6 +167,8 @@ def infer_cluster(
         **{"backend": backend, "device": device, "allow-tf32": allow_tf32, "wide": wide, "rotate": rotate},
         **{"max-pixels": max_pixels, "show-chars": show_chars},
     }
+    if not all(is_remote(given) or os.path.isabs(given) for given in inputs):
+        settings["working-folder"] = os.getcwd()  # in which the names of the plan begin
     record = RunRecord.of(model, rule, settings, lexicon=decoding["lexicon"], lm=decoding["lm"])
     reading = {"backend": backend, "device": device, "tf32": allow_tf32, "decoder": decoder}
     task = Task(
@@ -203,7 +206,7 @@ def infer_cluster(
                 nodes,
                 rows_per_file=rows_per_file,
                 column=column,
-                listed=lines_of(stdin_bytes()) if STDIN in inputs else (),
+                listed=stop.until(lines_of(stdin_bytes())) if STDIN in inputs else (),
                 resume=resume,
                 check=check,
                 told=say_over_bar,

@@ -73,7 +73,10 @@ def is_remote(address: str) -> bool:
 
 
 def without_keys(address: str) -> str:
-    """An address to be shown and kept: a local path as it is. Raises StoreAddressInvalid."""
+    """An address for messages and files: without keys and options; a local path as given.
+
+    Raises StoreAddressInvalid.
+    """
     return address_of(address).shown() if is_remote(address) else address
 
 
