@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from types import FrameType, TracebackType
+from typing import TypeVar
 
 __all__ = [
     "INTERRUPTED",
@@ -40,6 +41,7 @@ _door = threading.Lock()  # to go inside; closed while a fork waits and is made
 _left = threading.Condition(threading.Lock())
 _waiting = False
 
+_Thing = TypeVar("_Thing")
 _Handler = Callable[[int, FrameType | None], object] | int | None
 
 
@@ -119,18 +121,18 @@ class Stop:
         if self._waiting:
             raise KeyboardInterrupt
 
-    def until(self, paths: Iterable[str]) -> Iterator[str]:
-        """The paths that come before a signal."""
-        remaining = iter(paths)
+    def until(self, things: Iterable[_Thing]) -> Iterator[_Thing]:
+        """The things that come before a signal."""
+        remaining = iter(things)
         while not self._requested:
             try:
                 self._waiting = True
-                path = next(remaining)
+                thing = next(remaining)
                 self._waiting = False
             except (KeyboardInterrupt, StopIteration):
                 self._waiting = False
                 return
-            yield path
+            yield thing
 
 
 class _Signals:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import crnn_deploy  # noqa: F401  # before ONNX Runtime, which reports to its maker otherwise
 
 # isort: split
+import hypothesis
 import pytest
 from noise_images import write_images
 from paper_gpu import PaperCuda, PaperTrt
@@ -20,6 +21,11 @@ from crnn_deploy.runtime.backends.driver import Driver, Gpu
 
 if TYPE_CHECKING:
     from crnn_deploy.synthesis.fonts import Face
+
+
+# a machine that does other work at the same time is no fault
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session", autouse=True)

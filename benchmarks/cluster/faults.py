@@ -28,6 +28,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from importlib import metadata
 from pathlib import Path
 from tempfile import mkdtemp
 from threading import Thread
@@ -40,7 +41,7 @@ from benchmarks.cluster.nodes import Cluster, inside
 from benchmarks.cluster.object_store import BUCKET, KINDS, ObjectStore, installed, object_store
 from benchmarks.common import run_alone, word_files, write
 
-__all__ = ["Place", "compared", "drawn_images", "expected_of", "main", "scratch"]
+__all__ = ["Place", "compared", "drawn_images", "expected_of", "main", "scratch", "versions"]
 
 FAULTS = ("worker", "node", "driver", "store", "disk")
 AWAY = 10.0  # seconds
@@ -339,6 +340,10 @@ def scratch() -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def versions() -> dict[str, str]:
+    return {name: metadata.version(name) for name in ("ray", "pyarrow")}
+
+
 def summary(rows: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """All runs together."""
     told = Counter(fault["fault"] for row in rows.values() for fault in row["faults"])
@@ -390,13 +395,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             row = rows[f"run {number}"] = bench.run(run)
             cluster.mend()
             print(f"run {number}: {json.dumps(row)}", flush=True)
-    rows["all"] = summary(rows)
-    rows["set"] = {"images": len(expected), "files": bench.chunks, "model": given.model, "seed": given.seed}
-    rows["set"] |= {"store": kind, "infer": took, "nodes": len(cluster.nodes)}
-    print(json.dumps(rows["all"]))
-    write("cluster_faults", rows, given.json)
-    bad = sum(rows["all"][name] for name in ("lost", "doubled", "of no input", "changed"))
-    return int(bad > 0 or rows["all"]["whole"] < rows["all"]["runs"])
+            told = summary(rows)
+            about = {"images": len(expected), "files": bench.chunks, "model": given.model, "seed": given.seed}
+            about |= {"store": kind, "nodes": len(cluster.nodes), "infer": took, **versions()}
+            write(
+                "cluster_faults", {**rows, "all": told, "set": about}, given.json
+            )  # and again after each run
+    print(json.dumps(told))
+    bad = sum(told[name] for name in ("lost", "doubled", "of no input", "changed"))
+    return int(bad > 0 or told["whole"] < told["runs"])
 
 
 if __name__ == "__main__":

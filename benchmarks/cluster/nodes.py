@@ -23,7 +23,7 @@ from pathlib import Path
 from tempfile import mkdtemp
 from types import TracebackType
 
-__all__ = ["PORT", "Cluster", "Node", "NotReady", "inside", "needed"]
+__all__ = ["PORT", "Cluster", "Node", "NotReady", "inside"]
 
 PORT = 6379  # of the head node
 _MARK = "CRNN_DEPLOY_NODES"
@@ -40,18 +40,6 @@ _HEALTH = {
 
 class NotReady(RuntimeError):
     """A node that does not start; says what it wrote."""
-
-
-def needed() -> str:
-    """What is missing to run here, or "" where all is there."""
-    for tool in ("unshare", "ip", "bash"):
-        if shutil.which(tool) is None:
-            return f"{tool} is not installed"
-    tried = subprocess.run(
-        ["unshare", "-n", "-p", "-m", "--fork", "--kill-child", "ip", "link", "add", "b", "type", "bridge"],
-        capture_output=True,
-    )
-    return "" if tried.returncode == 0 else "namespaces cannot be made here"
 
 
 def inside(module: str) -> None:

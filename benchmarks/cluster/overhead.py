@@ -30,7 +30,7 @@ from typing import Any
 
 from pyarrow.fs import LocalFileSystem
 
-from benchmarks.cluster.faults import Place, compared, drawn_images, expected_of, scratch
+from benchmarks.cluster.faults import Place, compared, drawn_images, expected_of, scratch, versions
 from benchmarks.cluster.nodes import inside
 from benchmarks.common import write
 
@@ -146,7 +146,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 row = rows[f"{count} images, round {at + 1}"] = turn(given, images, folder)
             print(f"{count} images: {json.dumps(row)}", flush=True)
     rows["set"] = {"model": given.model, "workers": given.workers, "distinct": given.distinct}
-    rows["set"]["rows per file"] = given.rows_per_file
+    rows["set"] |= {"rows per file": given.rows_per_file, **versions()}
     write("cluster_overhead", rows, given.json)
     runs = [row for row in rows.values() if "whole" in row]
     faults = ("lost", "doubled", "of no input", "changed")

@@ -7,8 +7,8 @@ cache of its own; an S3 server (`benchmarks.cluster.object_store`) answers from 
 writes drawn numbers there as tars, and torchrun trains with gloo over the bridge.
 
 whole: two machines, without a stop
-killed 1, killed 0: all processes of a machine end at once (SIGKILL) in the middle of a training, those of
-    the second and those of the first, which writes; then both resume
+killed 1, killed 0: all processes of a machine end at once (SIGKILL) in the middle of a training, of the
+    second and of the first, which writes; then both resume
 silent: the second machine's cable is drawn, so that nothing says that it is gone; after some seconds both are
     ended and started again
 one machine: two processes of one machine

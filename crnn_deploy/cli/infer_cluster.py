@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -115,9 +116,10 @@ def infer_cluster(
     INPUT is a folder, a glob, a list of paths (.txt, or - for standard input), Parquet files with a column of
     paths or of images, an LMDB or tars: on this machine, or as s3://, gs:// or hdfs://. FOLDER gets Parquet
     files with a row for each image, of which the texts and confidences are those of infer, bit for bit. An
-    image that cannot be read gives a row that says why. At the end the rows are read back and compared with
-    the inputs, which proves that none was lost or read twice; FOLDER/_run/manifest.json says the counts. Without --address, the command starts a Ray of
-    its own on this machine. With --resume, it reads what is missing.
+    image that cannot be read gives a row that says why. At the end the command reads the rows back and
+    compares them with the inputs, which proves that none was lost or read twice; FOLDER/_run/manifest.json
+    has the counts. Without --address, the command starts a Ray of its own on this machine. With --resume, it
+    reads what is missing.
 
     \b
     crnn-deploy infer-cluster crops/ -o texts/
@@ -149,6 +151,7 @@ def infer_cluster(
     from crnn_deploy.runtime.backends.backend import manifest_of
     from crnn_deploy.runtime.images.sources import STDIN, lines_of
     from crnn_deploy.runtime.run_record import RunRecord
+    from crnn_deploy.stores.address import is_remote, without_keys
     from crnn_deploy.stores.store import Stores
 
     model = model or DEFAULT
@@ -160,10 +163,12 @@ def infer_cluster(
     rule = rule_given(manifest, decoding)
     decoder = decoder_given(manifest, decoding)
     settings: dict[str, Value] = {
-        **{"input": [*inputs], "rows-per-file": rows_per_file, "column": column or ""},
+        **{"input": [*map(without_keys, inputs)], "rows-per-file": rows_per_file, "column": column or ""},
         **{"backend": backend, "device": device, "allow-tf32": allow_tf32, "wide": wide, "rotate": rotate},
         **{"max-pixels": max_pixels, "show-chars": show_chars},
     }
+    if not all(is_remote(given) or os.path.isabs(given) for given in inputs):
+        settings["working-folder"] = os.getcwd()  # in which the names of the plan begin
     record = RunRecord.of(model, rule, settings, lexicon=decoding["lexicon"], lm=decoding["lm"])
     reading = {"backend": backend, "device": device, "tf32": allow_tf32, "decoder": decoder}
     task = Task(
@@ -201,7 +206,7 @@ def infer_cluster(
                 nodes,
                 rows_per_file=rows_per_file,
                 column=column,
-                listed=lines_of(stdin_bytes()) if STDIN in inputs else (),
+                listed=stop.until(lines_of(stdin_bytes())) if STDIN in inputs else (),
                 resume=resume,
                 check=check,
                 told=say_over_bar,
@@ -211,11 +216,11 @@ def infer_cluster(
         except KeyboardInterrupt:
             say("stopped; what was read is kept, and --resume goes on", err=True)
             raise
-    counts = outcome.counts
+    counts, shown = outcome.counts, without_keys(output)
     if not counts.whole:
-        say(f"{output} is not whole; go on with --resume", err=True)
+        say(f"{shown} is not whole; go on with --resume", err=True)
     if counts.errors:
         say(f"{counts.errors} of {counts.inputs} images failed; the column error says why", err=True)
-    say(f"{output}: {counts.verdict}")
+    say(f"{shown}: {counts.verdict}")
     if counts.errors or not counts.whole:
         raise click.exceptions.Exit(1)

@@ -8,14 +8,14 @@ from __future__ import annotations
 import logging
 import os
 import secrets
-import sys
+import signal
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from queue import Empty, Queue
-from threading import Thread
+from threading import Thread, current_thread, main_thread
 from typing import Any
 
 from crnn_deploy.cluster.plan import Chunk
@@ -60,7 +60,10 @@ class NodesMissing(CrnnDeployError, ValueError):
     """A cluster without the CPUs or GPUs that one worker takes."""
 
     def __init__(self, needed: str, there: str) -> None:
-        super().__init__(f"a worker takes {needed}, and no node of the cluster has that (there are {there})")
+        super().__init__(
+            f"a worker takes {needed}, and no node has that (there are {there}); give fewer with "
+            "--cpus-per-worker or --gpus-per-worker"
+        )
 
 
 @dataclass(frozen=True)
@@ -106,12 +109,13 @@ def connected(address: str | None, *, without_token: bool = False) -> Iterator[N
         if not without_token:
             check_token(address)
     try:
-        with _hushed():
+        with _hushed(), _sigterm_kept():
             ray.init(**given)
     except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
         raise ClusterUnreachable(address or "this machine", first_line(error)) from error
     try:
-        with redirect_stdout(sys.stderr):  # where Ray says that a worker has ended
+        # Ray says there at length that a worker has ended; receipts, and their lack, tell what matters
+        with open(os.devnull, "w", encoding="utf-8") as nothing, redirect_stdout(nothing):
             yield
     finally:
         with suppress(Exception), _hushed():
@@ -129,6 +133,15 @@ def _hushed() -> Iterator[None]:
     finally:
         os.dup2(kept, 2)
         os.close(kept)
+
+
+@contextmanager
+def _sigterm_kept() -> Iterator[None]:
+    """After the block SIGTERM is answered as before: Ray has it end the process with a stack trace."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    if before is not None and current_thread() is main_thread():
+        signal.signal(signal.SIGTERM, before)
 
 
 def _resolved(address: str) -> str:
@@ -155,10 +168,16 @@ def workers_that_fit(cpus: float, gpus: float) -> int:
         for node in nodes
     ]
     if not sum(rooms):
-        needed = f"{cpus:g} CPUs" + (f" and {gpus:g} GPUs" if gpus else "")
-        there = "; ".join(f"{node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs" for node in nodes)
+        needed = _told(cpus, "CPU") + (f" and {_told(gpus, 'GPU')}" if gpus else "")
+        there = "; ".join(
+            f"{_told(node.get('CPU', 0), 'CPU')} and {_told(node.get('GPU', 0), 'GPU')}" for node in nodes
+        )
         raise NodesMissing(needed, there)
     return sum(rooms)
+
+
+def _told(number: float, unit: str) -> str:
+    return f"{number:g} {unit}" + "s" * (number > 1 or number == 0)
 
 
 def read_chunks(

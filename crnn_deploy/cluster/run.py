@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from crnn_deploy.cluster.plan import PLAN, RUN, Plan, read_plan, write_plan
+from crnn_deploy.cluster.plan import NAMES, PLAN, RUN, Plan, read_plan, write_plan
 from crnn_deploy.cluster.ray_nodes import Nodes, connected, read_chunks, workers_that_fit
 from crnn_deploy.cluster.reader import Receipt
 from crnn_deploy.cluster.reconcile import reconcile
 from crnn_deploy.cluster.reconciliation import Reconciliation
-from crnn_deploy.cluster.sources import plan_of
+from crnn_deploy.cluster.sources import Planned, plan_of
 from crnn_deploy.cluster.task import Task
 from crnn_deploy.errors import CrnnDeployError
 from crnn_deploy.files import OutputExists
@@ -113,7 +113,7 @@ def infer_cluster(
     """
     outcome = RunOutcome(Reconciliation(0))
     store = task.output_store()
-    plan = _plan(store, inputs, task, record, rows_per_file, column, listed, resume, told)
+    plan = _plan(store, inputs, task, record, rows_per_file, column, listed, resume, check, told)
     before = (
         reconcile(store, plan, task.run, progress=lambda files: check()).to_do if resume else range(len(plan))
     )
@@ -121,16 +121,22 @@ def infer_cluster(
     begun(len(left), len(plan))
     if left:
         with connected(nodes.address, without_token=nodes.without_token):
+            check()
             workers = min(nodes.workers or workers_that_fit(nodes.cpus, nodes.gpus), len(left))
             for receipt in _receipts(plan, left, task, nodes, workers, check):
                 outcome.add(receipt)
                 read(receipt)
                 if receipt.failed:
-                    told(f"chunk {receipt.chunk} was not read by node {receipt.node}: {receipt.failed}")
+                    told(_failure(receipt))
     outcome.counts = reconcile(store, plan, task.run, progress=lambda files: check())
     manifest = {"schema": _SCHEMA, "settings": record.settings, "about": record.about, **outcome.to_plain()}
     store.write(MANIFEST, (json.dumps(manifest, indent=1) + "\n").encode())
     return outcome
+
+
+def _failure(receipt: Receipt) -> str:
+    by = f" by node {receipt.node}" if receipt.node else ""
+    return f"chunk {receipt.chunk} was not read{by}: {receipt.failed}"
 
 
 def _plan(
@@ -142,22 +148,40 @@ def _plan(
     column: str | None,
     listed: Iterable[bytes],
     resume: bool,
+    check: Callable[[], None],
     told: Callable[[str], None],
 ) -> Plan:
-    """The plan that is there, or a new one. Raises OutputExists, RunDiffers, RunRecordInvalid."""
-    if store.exists(RECORD):
+    """The plan that is there, or a new one.
+
+    A run that ended before its plan was whole has read nothing, so any other may take its place. Raises
+    OutputExists, OutputNotEmpty, RunDiffers, RunRecordInvalid.
+    """
+    if store.exists(PLAN):
         if not resume:
             raise OutputExists(store.uri)
         record.compare(
             RunRecord.parsed(store.read(RECORD, limit=_MOST_RECORD), store.name(RECORD)), store.uri
         )
-        if store.exists(PLAN):
-            return read_plan(store)
-    elif next(store.list(), None) is not None:
+        return read_plan(store)
+    if any(not _of_planning(one.path) for one in store.list()):
         raise OutputNotEmpty(store.uri)
     store.write(RECORD, record.encoded().encode())
     planned = plan_of(inputs, rows_per_file, column=column, listed=listed, stores=task.stores, told=told)
-    return write_plan(store, ((one.chunk, one.names or ()) for one in planned))
+    return write_plan(store, ((one.chunk, one.names) for one in _checked(planned, check)))
+
+
+def _of_planning(path: str) -> bool:
+    """Whether a run leaves such a file when it ends before its plan is whole; hidden ones are unfinished."""
+    hidden = path.rpartition("/")[2].startswith(".")
+    return path == RECORD or path.startswith(f"{NAMES}/") or (hidden and path.startswith(f"{RUN}/"))
+
+
+def _checked(planned: Iterable[Planned], check: Callable[[], None]) -> Iterator[Planned]:
+    """What is planned, as long as the run is not stopped: what a stop has cut short is no plan."""
+    for one in planned:
+        check()
+        yield one
+    check()
 
 
 def _receipts(

@@ -23,6 +23,7 @@ __all__ = [
     "environment",
     "has_scheme",
     "is_remote",
+    "without_keys",
 ]
 
 OPTIONS = {
@@ -69,6 +70,14 @@ def has_scheme(address: str) -> bool:
 def is_remote(address: str) -> bool:
     """Whether an address begins as that of an object store."""
     return has_scheme(address) and not address.lower().startswith("file:")
+
+
+def without_keys(address: str) -> str:
+    """An address for messages and files: without keys and options; a local path as given.
+
+    Raises StoreAddressInvalid.
+    """
+    return address_of(address).shown() if is_remote(address) else address
 
 
 def address_of(address: str) -> Address:

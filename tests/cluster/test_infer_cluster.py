@@ -148,6 +148,19 @@ def test_a_driver_that_is_killed_goes_on(
     check_rows(output, expected)
 
 
+def test_sigterm_ends_a_run_in_good_order(crops: Path, tmp_path: Path, ray_home: Path) -> None:
+    output = tmp_path / "texts"
+    found = alone(
+        f"{RUN} {crops} -o {output} --rows-per-file 1 --workers 1 & run=$!; "
+        f"while [ $(find {output} -name 'part-*' 2>/dev/null | wc -l) -lt 3 ]; do sleep 0.05; done; "
+        "kill -TERM $run; wait $run",
+        ray_home,
+    )
+    assert found.returncode == 130, found.stderr
+    assert found.stderr.splitlines()[-1] == "stopped; what was read is kept, and --resume goes on"
+    assert "***" not in found.stderr and found.stdout == ""
+
+
 def test_a_cluster_without_a_token_is_refused_and_one_with_it_is_used(
     crops: Path, expected: dict[str, tuple[str, float | None, bool]], tmp_path: Path, ray_home: Path
 ) -> None:

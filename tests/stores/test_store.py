@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from crnn_deploy.errors import CrnnDeployError, LibraryMissing
 from crnn_deploy.files import OutputUnwritable
-from crnn_deploy.stores.address import StoreAddressInvalid, address_of
+from crnn_deploy.stores.address import StoreAddressInvalid, address_of, without_keys
 from crnn_deploy.stores.local import StoreUnreadable
 from crnn_deploy.stores.store import (
     Entry,
@@ -165,3 +165,17 @@ def test_without_pyarrow_only_object_stores_are_missing(monkeypatch: pytest.Monk
 def test_errors_are_those_of_the_toolkit_and_the_builtin_ones() -> None:
     for kind, builtin in ((StoreMissing, FileNotFoundError), (StoreDenied, PermissionError)):
         assert issubclass(kind, builtin) and issubclass(kind, CrnnDeployError)
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ("s3://KEY:SE%2FCRET@bucket/a/b", "s3://bucket/a/b"),
+        ("s3://KEY:SECRET@bucket/a?region=x&scheme=http", "s3://bucket/a"),
+        ("gs://bucket/a", "gs://bucket/a"),
+        ("a@b/c", "a@b/c"),
+        ("-", "-"),
+    ],
+)
+def test_an_address_that_is_kept_has_no_keys(given: str, kept: str) -> None:
+    assert without_keys(given) == kept

@@ -9,7 +9,7 @@ from dataclasses import replace
 from itertools import count
 from typing import Literal, NamedTuple
 
-from crnn_deploy.cluster.plan import Chunk
+from crnn_deploy.cluster.plan import Chunk, number_of
 from crnn_deploy.cluster.sources import walk
 from crnn_deploy.cluster.sources.item import InputInvalid
 from crnn_deploy.cluster.sources.parquet_rows import MOST_PARTS, Columns, ParquetRows, columns_of, slices
@@ -28,6 +28,8 @@ _PARQUETS = (".parquet", ".parq", ".pq")
 _TARS = (".tar",)
 _LMDBS = (".lmdb", ".mdb")
 _COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".txz", ".tar.zst", ".tar.lz4")
+
+_IN_OUTPUT = 2  # parts of a path below an output: part_of
 
 _Kind = Literal["images", "list", "parquet", "tar", "lmdb"]
 _ENDINGS: dict[_Kind, tuple[str, ...]] = {
@@ -221,9 +223,19 @@ def _files(one: _Input) -> Iterator[tuple[str, str]]:
 
 
 def _below(one: _Input, folder: str) -> Iterator[str]:
-    """Files of an input's kind in a folder; what other programs keep for themselves begins with "_"."""
+    """Files of an input's kind in a folder; what other programs keep for themselves begins with "_".
+
+    Raises InputInvalid for the rows of an earlier run, which nobody means who gives the folder around them.
+    """
     for path in walk.below(one.store, folder, lambda name: name.lower().endswith(_ENDINGS[one.kind])):
-        if not any(part.startswith("_") for part in path[len(folder) :].split("/")):
+        parts = path[len(folder) :].strip("/").split("/")
+        if len(parts) > _IN_OUTPUT and number_of("/".join(parts[-_IN_OUTPUT:])) is not None:
+            output = one.store.name(path.rsplit("/", _IN_OUTPUT)[0])
+            raise InputInvalid(
+                one.given,
+                f"{output} in it holds the rows of an earlier run; move it, or name the files to read",
+            )
+        if not any(part.startswith("_") for part in parts):
             yield path
 
 
