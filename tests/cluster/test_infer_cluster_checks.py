@@ -76,7 +76,7 @@ def test_a_stop_while_standard_input_is_waited_for_leaves_no_plan(tmp_path: Path
             assert time.monotonic() < until and begun.poll() is None
             time.sleep(0.05)
         time.sleep(0.2)
-        begun.send_signal(signal.SIGINT)
+        begun.send_signal(signal.SIGTERM)
         assert begun.wait(30) == 130
         assert "Traceback" not in begun.stderr.read()
     assert not (output / "_run" / "plan.parquet").exists()
@@ -111,7 +111,7 @@ def test_a_ray_that_does_not_start_here_is_no_cluster_that_does_not_answer(
 
     monkeypatch.setattr(ray, "init", late)
     with (
-        pytest.raises(ClusterFailed, match="^Ray failed: The current node timed out during startup"),
+        pytest.raises(ClusterFailed, match=r"^Ray failed: The current node timed out during startup"),
         connected(None),
     ):
         pass
