@@ -43,6 +43,7 @@ _QUIET = {
     "RAY_enable_worker_prestart": "0",
     "RAY_prestart_worker_first_driver": "0",
     "RAY_enable_metrics_collection": "0",
+    "RAY_ENABLE_AUTO_CONNECT": "0",  # a thread of Ray Data that outlives Ray would start another one
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # CUDA_VISIBLE_DEVICES stays as it is for actors without a GPU
 }
 
@@ -83,7 +84,7 @@ def connected(address: str | None, *, without_token: bool = False) -> Iterator[N
 
     address: of a cluster, as HOST:PORT or auto; None: this machine alone
     without_token: whether a cluster that asks for no token may be used
-    Raises LibraryMissing, ClusterOpen, TokenRefused, ClusterUnreachable.
+    Raises LibraryMissing, ClusterOpen, TokenRefused, ClusterUnreachable, ClusterFailed.
     """
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
@@ -111,8 +112,10 @@ def connected(address: str | None, *, without_token: bool = False) -> Iterator[N
     try:
         with _hushed(), _sigterm_kept():
             ray.init(**given)
-    except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
-        raise ClusterUnreachable(address or "this machine", first_line(error)) from error
+    except Exception as error:  # of no class of its own where a node takes too long to start
+        if address is None:
+            raise ClusterFailed(first_line(error)) from error
+        raise ClusterUnreachable(address, first_line(error)) from error
     try:
         # Ray says there at length that a worker has ended; receipts, and their lack, tell what matters
         with open(os.devnull, "w", encoding="utf-8") as nothing, redirect_stdout(nothing):

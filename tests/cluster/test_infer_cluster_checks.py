@@ -15,6 +15,7 @@ from click.testing import CliRunner, Result
 
 from crnn_deploy.cli.main import main
 from crnn_deploy.cluster.plan import part_of
+from crnn_deploy.cluster.ray_nodes import ClusterFailed, connected
 from crnn_deploy.cluster.sources import InputInvalid, plan_of
 from crnn_deploy.stores.address import without_keys
 from crnn_deploy.stores.store import Stores
@@ -96,3 +97,21 @@ def test_keys_of_an_address_are_not_told() -> None:
     given = "s3://KEY:SECRET@archive/crops/?region=eu-central-1"
     assert without_keys(given) == "s3://archive/crops/"
     assert without_keys("./crops?") == "./crops?"
+
+
+def test_a_ray_that_does_not_start_here_is_no_cluster_that_does_not_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ray = pytest.importorskip("ray")
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN"):  # which are set for Ray, and unset again
+        monkeypatch.setenv(name, "")
+
+    def late(**options: object) -> None:
+        raise Exception("The current node timed out during startup.\nmore")
+
+    monkeypatch.setattr(ray, "init", late)
+    with (
+        pytest.raises(ClusterFailed, match=r"^Ray failed: The current node timed out during startup"),
+        connected(None),
+    ):
+        pass
