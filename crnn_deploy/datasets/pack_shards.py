@@ -18,7 +18,7 @@ from crnn_deploy.datasets.pack import pack, read_samples
 from crnn_deploy.datasets.shards import INDEX, Index, Listed, PackProgress, read_index, within
 from crnn_deploy.datasets.tar_samples import text_of
 from crnn_deploy.files import OutputExists
-from crnn_deploy.runtime.images.header import MAX_PIXELS, probe
+from crnn_deploy.runtime.images.header import MAX_PIXELS
 from crnn_deploy.stores.store import Store, open_store
 
 __all__ = ["SAMPLES_PER_SHARD", "pack_lmdbs", "pack_tars"]
@@ -26,7 +26,19 @@ __all__ = ["SAMPLES_PER_SHARD", "pack_lmdbs", "pack_tars"]
 SAMPLES_PER_SHARD = 10_000
 _MOST_BYTES = 2**29  # of a tar, which is in memory while it is filled
 _LEFT = re.compile(r"\.(?:\d{6,16}|shards)\..+\.(?:tar|json)")  # by a process that was killed
-_ENDINGS = {"PNG": "png", "JPEG": "jpg", "WebP": "webp", "BMP": "bmp", "TIFF": "tif", "GIF": "gif"}
+_ENDINGS = {  # by what a file that was decoded begins with
+    **{
+        b"\x89P": "png",
+        b"\xff\xd8": "jpg",
+        b"RI": "webp",
+        b"BM": "bmp",
+        b"II": "tif",
+        b"MM": "tif",
+        b"GI": "gif",
+    },
+    **{b"GI": "gif", b"P1": "pbm", b"P2": "pgm", b"P3": "ppm", b"P4": "pbm", b"P5": "pgm", b"P6": "ppm"},
+}
+_HEADER = tarfile.TarInfo().tobuf(tarfile.USTAR_FORMAT)  # of an empty file of no time and no user
 
 
 def pack_tars(
@@ -78,7 +90,7 @@ class _Tar:
 
     def add(self, number: int, image: bytes, text: str) -> None:
         key, encoded = f"{number:09d}", text.encode()
-        self._file(f"{key}.{_ending(image)}", image)
+        self._file(f"{key}.{_ENDINGS[image[:2]]}", image)
         if _reads(encoded) == text:
             self._file(f"{key}.txt", encoded)
         else:
@@ -86,14 +98,12 @@ class _Tar:
         self.samples += 1
 
     def _file(self, name: str, data: bytes) -> None:
-        info = tarfile.TarInfo(name)  # of no time and no user
-        info.size = len(data)
-        self.data += info.tobuf(tarfile.USTAR_FORMAT) + data + bytes(-len(data) % tarfile.BLOCKSIZE)
-
-
-def _ending(image: bytes) -> str:
-    kind = probe(image).format
-    return _ENDINGS.get(kind) or {b"1": "pbm", b"4": "pbm", b"2": "pgm", b"5": "pgm"}.get(image[1:2], "ppm")
+        header = bytearray(_HEADER)
+        header[: len(name)] = name.encode()
+        header[124:135] = b"%011o" % len(data)
+        header[148:156] = b" " * 8  # as which the checksum counts itself
+        header[148:155] = b"%06o\0" % sum(header)
+        self.data += header + data + bytes(-len(data) % tarfile.BLOCKSIZE)
 
 
 def _reads(encoded: bytes) -> str | None:

@@ -73,6 +73,9 @@ def test_the_index_says_what_the_shards_are(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "t" / "000000.tar") as tar:
         for info in tar:
             assert (info.mtime, info.uid, info.gid, info.uname, info.gname) == (0, 0, 0, "", "")
+    plain = tarfile.TarInfo("000000000.png")
+    plain.size = len(png(0))
+    assert (tmp_path / "t" / "000000.tar").read_bytes()[:512] == plain.tobuf(tarfile.USTAR_FORMAT)
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork.*:DeprecationWarning")

@@ -19,6 +19,6 @@ def test_on_s3(tmp_path: Path) -> None:
         pytest.skip("no S3 server is installed: see benchmarks/cluster/object_store.py")
     command = f"OBJECT_STORE={kinds[0]} TMPDIR={tmp_path} $python -m pytest -q -p no:cacheprovider"
     tests = Path(__file__).parent / "shards_on_s3.py"
-    run = alone(f"cd {ROOT} && {command} --basetemp {tmp_path / 'tmp'} {tests}", tmp_path)
+    run = alone(f"cd {ROOT} && {command} --basetemp {tmp_path / 'tmp'} {tests}", tmp_path, timeout=600)
     assert run.returncode == 0, run.stdout + run.stderr
     assert " passed" in run.stdout

@@ -128,6 +128,6 @@ def test_on_s3(tmp_path: Path) -> None:
         pytest.skip("no S3 server is installed: see benchmarks/cluster/object_store.py")
     command = f"OBJECT_STORE={kinds[0]} TMPDIR={tmp_path} $python -m pytest -q -p no:cacheprovider"
     tests = Path(__file__).parent / "training_on_s3.py"
-    done = alone(f"cd {ROOT} && {command} --basetemp {tmp_path / 'tmp'} {tests}", tmp_path)
+    done = alone(f"cd {ROOT} && {command} --basetemp {tmp_path / 'tmp'} {tests}", tmp_path, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
     assert " passed" in done.stdout
