@@ -195,8 +195,8 @@ def read_chunks(
     """Receipts of all chunks, each as soon as it is there, in any order.
 
     A chunk whose worker or node ends is given to another one, some times; one that ends its worker each time
-    gives no receipt. `check` is called several times a second, and
-    what it raises is raised. Within `connected`. Raises ClusterFailed.
+    gives no receipt. `check` is called several times a second, and what it raises is raised. Within
+    `connected`. Raises ClusterFailed.
     """
     ray = _ray()
     context = ray.data.DataContext.get_current()

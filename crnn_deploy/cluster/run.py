@@ -122,7 +122,11 @@ def infer_cluster(
     if left:
         with connected(nodes.address, without_token=nodes.without_token):
             check()
-            workers = min(nodes.workers or workers_that_fit(nodes.cpus, nodes.gpus), len(left))
+            workers = nodes.workers
+            if workers is None or nodes.address is None:  # a cluster may grow for those that are asked for
+                fit = workers_that_fit(nodes.cpus, nodes.gpus)
+                workers = min(workers or fit, fit)
+            workers = min(workers, len(left))
             for receipt in _receipts(plan, left, task, nodes, workers, check):
                 outcome.add(receipt)
                 read(receipt)
