@@ -125,7 +125,7 @@ def _library(name: str, library: Library) -> Finding:
             "pip uninstall -y onnxruntime onnxruntime-gpu, then pip install 'crnn-deploy[cpu]' or [gpu]",
         )
     try:
-        module = without_telemetry() if name == "OpenVINO" else import_module(library.module)
+        module = _imported(name, library)
         describe = _DESCRIBE.get(name)
         return Finding(name, "works", _version(library, module) if describe is None else describe(module))
     except ModuleNotFoundError as error:
@@ -136,6 +136,17 @@ def _library(name: str, library: Library) -> Finding:
     except Exception as error:  # what a broken library raises when it is imported is its own affair
         innermost = _culprit(error) if isinstance(error, ImportError | OSError) else None
         return Finding(name, "broken", _reason(error), _mend(innermost or name))
+
+
+def _imported(name: str, library: Library) -> Any:
+    """The module of a library; None where it is only looked for. Raises what importing it raises."""
+    if name == "OpenVINO":
+        return without_telemetry()
+    if name != "Ray":
+        return import_module(library.module)
+    if find_spec(library.module) is None:  # to import it looks this machine up in the network
+        raise ModuleNotFoundError(name=library.module)
+    return None
 
 
 def _remedy(libraries: Collection[str]) -> str:
