@@ -209,6 +209,7 @@ def infer_cluster(
                 listed=stop.until(lines_of(stdin_bytes())) if STDIN in inputs else (),
                 resume=resume,
                 check=check,
+                until=stop.until,
                 told=say_over_bar,
                 begun=begun,
                 read=read,

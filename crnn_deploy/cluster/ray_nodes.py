@@ -10,12 +10,11 @@ import os
 import secrets
 import signal
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import asdict, dataclass
 from importlib import import_module
-from queue import Empty, Queue
-from threading import Thread, current_thread, main_thread
+from threading import current_thread, main_thread
 from typing import Any
 
 from crnn_deploy.cluster.plan import Chunk
@@ -35,7 +34,6 @@ __all__ = [
 
 _STORE_BYTES = 200 * 2**20  # of objects, on a Ray of the command's own: only the model goes through it
 _RETRIES = 10  # of a chunk whose worker or node ends
-_TURN = 0.2  # seconds between two looks whether the run is stopped
 _QUIET = {
     "RAY_BACKEND_LOG_LEVEL": "fatal",  # what matters is raised
     "RAY_USAGE_STATS_ENABLED": "0",  # nothing leaves the machine
@@ -190,13 +188,12 @@ def read_chunks(
     workers: int,
     cpus: float,
     gpus: float,
-    check: Callable[[], None],
 ) -> Iterator[Receipt]:
     """Receipts of all chunks, each as soon as it is there, in any order.
 
     A chunk whose worker or node ends is given to another one, some times; one that ends its worker each time
-    gives no receipt. `check` is called several times a second, and what it raises is raised. Within
-    `connected`. Raises ClusterFailed.
+    gives no receipt. Within `connected`, and in the thread that leaves it: while another thread waits for a
+    receipt, Ray's shutdown ends the process. Raises ClusterFailed.
     """
     ray = _ray()
     context = ray.data.DataContext.get_current()
@@ -218,32 +215,12 @@ def read_chunks(
             num_gpus=gpus,
             max_task_retries=_RETRIES,
         )
-    arrived: Queue[Receipt | BaseException | None] = Queue()
-
-    def wait() -> None:
-        try:
-            for batch in receipts.iter_batches(batch_size=1, batch_format="pyarrow", prefetch_batches=0):
-                for row in batch.to_pylist():
-                    arrived.put(Receipt(**row))
-        except BaseException as error:
-            arrived.put(error)
-        else:
-            arrived.put(None)
-
-    Thread(
-        target=wait, daemon=True, name="receipts"
-    ).start()  # which native code may hold: the caller is free
-    while True:
-        check()
-        try:
-            receipt = arrived.get(timeout=_TURN)
-        except Empty:
-            continue
-        if receipt is None:
-            return
-        if isinstance(receipt, BaseException):
-            raise ClusterFailed(first_line(receipt)) from receipt
-        yield receipt
+    batches = receipts.iter_batches(batch_size=1, batch_format="pyarrow", prefetch_batches=0)
+    try:
+        for batch in batches:
+            yield from (Receipt(**row) for row in batch.to_pylist())
+    except Exception as error:
+        raise ClusterFailed(first_line(error)) from error
 
 
 def _ray() -> Any:

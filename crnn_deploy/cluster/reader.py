@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -47,6 +48,7 @@ class ChunkReader:
 
     def __init__(self, task: Task, node: str) -> None:
         self._task, self._node, self._store = task, node, task.output_store()
+        self._threads = ThreadPoolExecutor(task.threads)
         self._recognizer: Recognizer | None = None
 
     def read(self, chunk: Chunk) -> Receipt:
@@ -77,7 +79,9 @@ class ChunkReader:
             chunk = replace(chunk, source=store.name(chunk.source))
         images = open_chunk(chunk, task.stores)
         tables, errors, count = [], 0, 0
-        results = read_in_order(_Reader(recognizer), _named(images), batch=task.batch, workers=task.threads)
+        results = read_in_order(
+            _Reader(recognizer), _named(images), batch=task.batch, workers=task.threads, pool=self._threads
+        )
         with closing(results):
             for some in results:
                 records = [Record.of(str(path), result, with_chars=task.show_chars) for path, result in some]

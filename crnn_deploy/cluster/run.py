@@ -96,6 +96,7 @@ def infer_cluster(
     listed: Iterable[bytes],
     resume: bool,
     check: Callable[[], None],
+    until: Callable[[Iterable[Receipt]], Iterable[Receipt]],
     told: Callable[[str], None],
     begun: Callable[[int, int], None],
     read: Callable[[Receipt], None],
@@ -104,7 +105,8 @@ def infer_cluster(
 
     record: what decides about the rows; a run that goes on must have the same
     listed: lines of the input `-`
-    check: called several times a second; what it raises ends the run
+    check: called now and then; what it raises ends the run
+    until: passes receipts on, until the run is to end; `check` raises then
     told: called with a line about what was assumed and what went wrong
     begun: called with the numbers of chunks to read and of all chunks
     read: called with the receipt of each chunk
@@ -127,11 +129,12 @@ def infer_cluster(
                 fit = workers_that_fit(nodes.cpus, nodes.gpus)
                 workers = min(workers or fit, fit)
             workers = min(workers, len(left))
-            for receipt in _receipts(plan, left, task, nodes, workers, check):
+            for receipt in until(_receipts(plan, left, task, nodes, workers)):
                 outcome.add(receipt)
                 read(receipt)
                 if receipt.failed:
                     told(_failure(receipt))
+            check()
     outcome.counts = reconcile(store, plan, task.run, progress=lambda files: check())
     manifest = {"schema": _SCHEMA, "settings": record.settings, "about": record.about, **outcome.to_plain()}
     store.write(MANIFEST, (json.dumps(manifest, indent=1) + "\n").encode())
@@ -188,9 +191,7 @@ def _checked(planned: Iterable[Planned], check: Callable[[], None]) -> Iterator[
     check()
 
 
-def _receipts(
-    plan: Plan, left: set[int], task: Task, nodes: Nodes, workers: int, check: Callable[[], None]
-) -> Iterator[Receipt]:
+def _receipts(plan: Plan, left: set[int], task: Task, nodes: Nodes, workers: int) -> Iterator[Receipt]:
     """Receipts of the chunks that are left, which leave it when they are read.
 
     Chunks that could not be read are given out again as long as others can be. Where nothing can be, as
@@ -206,7 +207,6 @@ def _receipts(
             workers=workers,
             cpus=nodes.cpus,
             gpus=nodes.gpus,
-            check=check,
         ):
             silent.discard(receipt.chunk)
             if receipt.hopeless:

@@ -6,7 +6,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
@@ -55,6 +55,7 @@ def read_in_order(
     workers: int,
     window: int | None = None,
     stopped: Callable[[], bool] = lambda: False,
+    pool: ThreadPoolExecutor | None = None,
 ) -> Generator[list[Result], None, None]:
     """Results of all paths in their order, some batches at a time.
 
@@ -64,13 +65,18 @@ def read_in_order(
     error.
     Once `stopped()` is true, what no thread has begun is dropped, what does not end within a second is given
     up, as its thread may be in native code that never ends, and the results end before the first gap.
+
+    pool: the threads, `workers` of them, which stay for another call; None: some for this call alone. glibc
+        keeps memory for each thread that has been, so a process that reads again and again needs a pool.
     """
-    pool = ThreadPoolExecutor(workers)
+    threads = pool or ThreadPoolExecutor(workers)
     images = _Window(reader, paths, batch, window or _BATCHES_IN_WINDOW * batch)
     try:
-        yield from images.results(pool, 2 * workers, stopped)
+        yield from images.results(threads, 2 * workers, stopped)
     finally:
-        pool.shutdown(wait=not images.given_up, cancel_futures=True)
+        images.end()
+        if pool is None:
+            threads.shutdown(wait=not images.given_up)
 
 
 class _Window(Generic[Image]):
@@ -87,6 +93,7 @@ class _Window(Generic[Image]):
         self._full: deque[list[_Item[Image]]] = deque()
         self._done: dict[int, Text | CrnnDeployError] = {}
         self._ready: list[Result] = []  # in order, to be given next
+        self._submitted: set[Future[_TaskResult[Image]]] = set()
 
     def results(
         self, pool: ThreadPoolExecutor, ahead: int, stopped: Callable[[], bool]
@@ -94,7 +101,7 @@ class _Window(Generic[Image]):
         """All results in order; the pool always has `ahead` tasks, as long as there are that many."""
         least = min(_BATCHES_GIVEN * self._batch, self._size // 4)
         finished: SimpleQueue[Future[_TaskResult[Image]]] = SimpleQueue()
-        submitted: set[Future[_TaskResult[Image]]] = set()
+        submitted = self._submitted
         until = math.inf
         while True:
             while len(submitted) < ahead and not stopped() and (task := self._next_task()) is not None:
@@ -102,7 +109,7 @@ class _Window(Generic[Image]):
                 submitted.add(future)
                 future.add_done_callback(finished.put)
             if stopped():
-                submitted -= {future for future in submitted if future.cancel()}
+                submitted.difference_update([future for future in submitted if future.cancel()])
                 until = min(until, time.monotonic() + _PATIENCE)
             if not submitted:
                 break
@@ -123,6 +130,13 @@ class _Window(Generic[Image]):
                 self._ready = []
         if self._ready:
             yield self._ready
+
+    def end(self) -> None:
+        """No thread has anything to do any more; one that was given up may still be at it."""
+        for future in self._submitted:
+            future.cancel()
+        if not self.given_up:
+            wait(self._submitted)
 
     def _next_task(self) -> Callable[[], _TaskResult[Image]] | None:
         """What a thread does next: run a full batch, else prepare images, else run one that is not full."""

@@ -148,9 +148,6 @@ def test_a_driver_that_is_killed_goes_on(
     check_rows(output, expected)
 
 
-@pytest.mark.xfail(
-    strict=False, reason="an open fault: 2 of 11 runs ended with exit code 1; the cause is not known"
-)
 def test_sigterm_ends_a_run_in_good_order(crops: Path, tmp_path: Path, ray_home: Path) -> None:
     output = tmp_path / "texts"
     found = alone(

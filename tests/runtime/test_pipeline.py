@@ -7,6 +7,8 @@ import threading
 import time
 import tracemalloc
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from typing import NamedTuple
 
 import pytest
@@ -237,6 +239,23 @@ def test_closing_early_ends_the_threads() -> None:
     next(results)
     results.close()
     assert threading.active_count() == before
+
+
+@pytest.mark.parametrize("taken", [3, 1000])
+def test_a_pool_that_is_given_stays_and_has_nothing_to_do(taken: int) -> None:
+    with ThreadPoolExecutor(2) as pool:
+        reader = Reader(0.01)
+        results = read_in_order(reader, map(str, range(300)), batch=2, workers=2, pool=pool)
+        assert 24 <= sum(map(len, islice(results, taken))) <= 300
+        results.close()
+        read = len(reader.sizes)
+        time.sleep(0.1)
+        assert len(reader.sizes) == read
+        assert spelled(read_in_order(Reader(), "abc", batch=2, workers=2, pool=pool)) == [
+            ("a", "A"),
+            ("b", "B"),
+            ("c", "C"),
+        ]
 
 
 def test_a_thread_that_never_ends_is_given_up() -> None:
