@@ -45,10 +45,10 @@ _temporaries: set[Path] = set()  # that are neither removed nor in their place y
 
 
 class OutputExists(CrnnDeployError, FileExistsError):
-    """An output file that would be overwritten."""
+    """An output file or folder that would be overwritten."""
 
     def __init__(self, path: Path | str) -> None:
-        super().__init__(f"{path} exists; go on with it (--resume), or name another file")
+        super().__init__(f"{path} exists; go on with it (--resume), or name another one")
 
 
 class OutputUnwritable(CrnnDeployError, OSError):

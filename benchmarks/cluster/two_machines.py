@@ -38,7 +38,7 @@ import torch
 from benchmarks.cluster.object_store import BUCKET, object_store
 from benchmarks.common import write
 
-__all__ = ["main"]
+__all__ = ["differences", "main"]
 
 ROOT = Path(__file__).parents[2]
 SHARDS = f"s3://{BUCKET}/numbers"

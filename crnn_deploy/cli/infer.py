@@ -14,11 +14,11 @@ from crnn_deploy.cli.options import (
     FILE,
     backend_option,
     batch_option,
+    check_device,
     device_option,
     max_pixels_option,
     model_option,
     output_option,
-    refuse_given,
     resume_option,
     rotate_option,
     show_chars_option,
@@ -145,13 +145,7 @@ def infer(
     form_given, format_name = format_name, _format(format_name, output)
     if csv_safe and format_name != "csv":
         raise click.UsageError(f"--csv-safe goes with --format csv; this would be {format_name}")
-    if model is not None and model.suffix == ".engine":
-        refuse_given(
-            ("device", "allow_tf32", "backend"),
-            "is for .onnx files; TensorRT runs an engine on the GPU as built",
-        )
-    if allow_tf32 and device != "cuda":
-        raise click.UsageError("--allow-tf32 goes with --device cuda")
+    check_device(model, device, allow_tf32)
 
     from crnn_deploy.models import DEFAULT, int8_of
     from crnn_deploy.process import Stop, cpus

@@ -12,11 +12,11 @@ from crnn_deploy.cli.decoding_options import decoder_given, decoding_options, ru
 from crnn_deploy.cli.options import (
     backend_option,
     batch_option,
+    check_device,
     device_option,
     max_pixels_option,
     model_option,
     output_option,
-    refuse_given,
     resume_option,
     rotate_option,
     show_chars_option,
@@ -130,13 +130,7 @@ def infer_cluster(
     The exit code is 0 on success, 1 when an image could not be read or the counts differ, 2 for bad usage,
     130 when Ctrl-C or SIGTERM stopped the run.
     """
-    if model is not None and model.suffix == ".engine":
-        refuse_given(
-            ("device", "allow_tf32", "backend"),
-            "is for .onnx files; TensorRT runs an engine on the GPU as built",
-        )
-    if allow_tf32 and device != "cuda":
-        raise click.UsageError("--allow-tf32 goes with --device cuda")
+    check_device(model, device, allow_tf32)
     if without_token and address is None:
         raise click.UsageError("--without-token goes with --address")
     if inputs.count("-") > 1:

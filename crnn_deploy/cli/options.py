@@ -28,6 +28,7 @@ __all__ = [
     "batch_option",
     "blank_option",
     "check_data_outputs",
+    "check_device",
     "checkpoint_option",
     "checkpoint_options",
     "confidence_option",
@@ -372,6 +373,17 @@ def refuse_given(names: Iterable[str], reason: str) -> None:
         source = context.get_parameter_source(parameter.name or "")
         if parameter.name in names and source is click.core.ParameterSource.COMMANDLINE:
             raise click.UsageError(f"{parameter.opts[-1]} {reason}")
+
+
+def check_device(model: Path | None, device: str, allow_tf32: bool) -> None:
+    """Refuse options of the device that the model or another option makes useless. Raises UsageError."""
+    if model is not None and model.suffix == ".engine":
+        refuse_given(
+            ("device", "allow_tf32", "backend"),
+            "is for .onnx files; TensorRT runs an engine on the GPU as built",
+        )
+    if allow_tf32 and device != "cuda":
+        raise click.UsageError("--allow-tf32 goes with --device cuda")
 
 
 def open_data(data: str, kind: Any, image_folder: str | None, characters: str | None) -> Kept:

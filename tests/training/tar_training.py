@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import torch
-from torch import Tensor
 
+from benchmarks.cluster.two_machines import differences
 from crnn_deploy.datasets import Sample
 from crnn_deploy.datasets.pack_shards import pack_tars
 from crnn_deploy.training.config import Config
+
+__all__ = ["DIGITS", "config_of", "differences", "last_of", "pack_digits"]
 
 DIGITS = "0123456789"
 _RECIPE = """
@@ -67,23 +68,8 @@ def config_of(folder: Path, name: str, **changes: Any) -> Config:
     return Config.model_validate({**plain, **changes})
 
 
-def last_of(out: Path) -> dict[str, Any]:
+def last_of(out: str | Path) -> dict[str, Any]:
     """What last.pth holds, without the configuration, which names folders."""
-    content: dict[str, Any] = torch.load(out / "last.pth", weights_only=True)
+    content: dict[str, Any] = torch.load(Path(out) / "last.pth", weights_only=True)
     del content["training"]["config"]
     return content
-
-
-def differences(a: Any, b: Any, at: str = "") -> list[str]:
-    """Where two nests of values differ in a single bit."""
-    if isinstance(a, Tensor):
-        return [] if a.dtype == b.dtype and torch.equal(a, b) else [at]
-    if isinstance(a, Mapping):
-        if list(a) != list(b):
-            return [at]
-        return [found for key in a for found in differences(a[key], b[key], f"{at}/{key}")]
-    if isinstance(a, list | tuple):
-        if len(a) != len(b):
-            return [at]
-        return [d for i, (x, y) in enumerate(zip(a, b, strict=True)) for d in differences(x, y, f"{at}/{i}")]
-    return [] if a == b else [at]

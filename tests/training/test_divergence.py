@@ -14,7 +14,8 @@ import pytest
 import torch
 import yaml
 from click.testing import CliRunner
-from test_training import DIGITS, ENVIRONMENT, RECIPE, TEXTS, last_of, write_labels
+from tar_training import last_of
+from test_training import DIGITS, ENVIRONMENT, RECIPE, TEXTS, write_labels
 from torch import Tensor
 
 from crnn_deploy.cli.main import main

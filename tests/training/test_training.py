@@ -20,7 +20,8 @@ import yaml
 from click.testing import CliRunner
 from matplotlib import get_data_path
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from tar_training import differences, last_of
+from torch import nn
 
 from crnn_deploy import Recognizer
 from crnn_deploy.cli.main import main
@@ -103,27 +104,6 @@ SYNTHETIC = {"synthetic": {"kinds": {"number": 1, "random": 1}, "folders": [FONT
 
 def config_of(plain: Mapping[str, Any], **changes: Any) -> Config:
     return Config.model_validate({**plain, **changes})
-
-
-def last_of(out: str | Path) -> dict[str, Any]:
-    content: dict[str, Any] = torch.load(Path(out) / "last.pth", weights_only=True)
-    del content["training"]["config"]  # it names the folder
-    return content
-
-
-def differences(a: Any, b: Any, at: str = "") -> list[str]:
-    """Where two nests of values differ in a single bit."""
-    if isinstance(a, Tensor):
-        return [] if a.dtype == b.dtype and torch.equal(a, b) else [at]
-    if isinstance(a, Mapping):
-        if list(a) != list(b):
-            return [at]
-        return [found for key in a for found in differences(a[key], b[key], f"{at}/{key}")]
-    if isinstance(a, list | tuple):
-        if len(a) != len(b):
-            return [at]
-        return [d for i, (x, y) in enumerate(zip(a, b, strict=True)) for d in differences(x, y, f"{at}/{i}")]
-    return [] if a == b else [at]
 
 
 class StopAfter:

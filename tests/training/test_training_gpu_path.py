@@ -18,7 +18,8 @@ import torch
 import yaml
 from click.testing import CliRunner
 from matplotlib import get_data_path
-from test_training import DIGITS, RECIPE, differences, last_of
+from tar_training import differences, last_of
+from test_training import DIGITS, RECIPE
 from torch import Tensor, nn
 
 from crnn_deploy.cli.main import main

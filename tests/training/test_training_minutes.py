@@ -15,7 +15,8 @@ import pytest
 import torch
 import yaml
 from click.testing import CliRunner, Result
-from test_training import DIGITS, ENVIRONMENT, RECIPE, TEXTS, differences, last_of, write_labels
+from tar_training import differences, last_of
+from test_training import DIGITS, ENVIRONMENT, RECIPE, TEXTS, write_labels
 
 from crnn_deploy import Recognizer
 from crnn_deploy.cli.main import main
