@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -133,6 +134,8 @@ def infer_cluster(
     check_device(model, device, allow_tf32)
     if without_token and address is None:
         raise click.UsageError("--without-token goes with --address")
+    if not math.isfinite(gpus_per_worker):
+        raise click.UsageError("--gpus-per-worker takes a number such as 1 or 0.25")
     if inputs.count("-") > 1:
         raise click.UsageError("standard input (-) is named twice")
 
@@ -212,8 +215,14 @@ def infer_cluster(
             say("stopped; what was read is kept, and --resume goes on", err=True)
             raise
     counts, shown = outcome.counts, without_keys(output)
-    if not counts.whole:
+    if counts.to_do:
         say(f"{shown} is not whole; go on with --resume", err=True)
+    elif not counts.whole:
+        say(
+            f"{shown} holds files that the run has not written, such as {counts.stranger}; move them away, and "
+            "say --resume",
+            err=True,
+        )
     if counts.errors:
         say(f"{counts.errors} of {counts.inputs} images failed; the column error says why", err=True)
     say(f"{shown}: {counts.verdict}")

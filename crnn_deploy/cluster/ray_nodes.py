@@ -99,6 +99,7 @@ def connected(address: str | None, *, without_token: bool = False) -> Iterator[N
     given: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
     if address is None:
         given |= {
+            "address": "local",  # else Ray takes the cluster of RAY_ADDRESS or of this machine
             "include_dashboard": False,
             "object_store_memory": _STORE_BYTES,
             "_node_ip_address": "127.0.0.1",
@@ -138,11 +139,18 @@ def _hushed() -> Iterator[None]:
 
 @contextmanager
 def _sigterm_kept() -> Iterator[None]:
-    """After the block SIGTERM is answered as before: Ray has it end the process with a stack trace."""
+    """After the block SIGTERM is answered as before: Ray has it end the process with a stack trace.
+
+    Within it Ray ends the process with an exit code of its own, which becomes KeyboardInterrupt.
+    """
     before = signal.getsignal(signal.SIGTERM)
-    yield
-    if before is not None and current_thread() is main_thread():
-        signal.signal(signal.SIGTERM, before)
+    try:
+        yield
+    except SystemExit:
+        raise KeyboardInterrupt from None
+    finally:
+        if before is not None and current_thread() is main_thread():
+            signal.signal(signal.SIGTERM, before)
 
 
 def _resolved(address: str) -> str:
@@ -155,7 +163,10 @@ def _resolved(address: str) -> str:
         return address
     from ray._private.services import canonicalize_bootstrap_address
 
-    found = canonicalize_bootstrap_address("auto")
+    try:
+        found = canonicalize_bootstrap_address("auto")
+    except ConnectionError:
+        found = None
     if found is None:
         raise ClusterUnreachable("auto", "this machine belongs to none")
     return str(found)

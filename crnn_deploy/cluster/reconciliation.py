@@ -53,6 +53,12 @@ class Reconciliation:
         return self.rows == self.inputs and not self.to_do and not any(getattr(self, name) for name in FAULTS)
 
     @property
+    def stranger(self) -> str:
+        """A file below the output that no run has written there, or one with such rows; "" where none is."""
+        files = (one.get("file", "") for name in ("strange", *FAULTS) for one in self.examples.get(name, []))
+        return str(next(filter(None, files), ""))
+
+    @property
     def verdict(self) -> str:
         """One line on the counts."""
         counted = f"{self.inputs:,} inputs, {self.rows:,} rows, {self.errors:,} of them errors"

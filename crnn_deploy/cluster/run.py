@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from crnn_deploy.cluster.parquet import ParquetInvalid
 from crnn_deploy.cluster.plan import NAMES, PLAN, RUN, Plan, read_plan, write_plan
 from crnn_deploy.cluster.ray_nodes import Nodes, connected, read_chunks, workers_that_fit
 from crnn_deploy.cluster.reader import Receipt
@@ -18,9 +19,20 @@ from crnn_deploy.cluster.task import Task
 from crnn_deploy.errors import CrnnDeployError
 from crnn_deploy.files import OutputExists
 from crnn_deploy.runtime.run_record import RunRecord
-from crnn_deploy.stores.store import Store
+from crnn_deploy.stores.address import without_keys
+from crnn_deploy.stores.store import Store, StoreMissing
 
-__all__ = ["MANIFEST", "RECORD", "NodeUnfit", "OutputNotEmpty", "RunOutcome", "infer_cluster", "run_digest"]
+__all__ = [
+    "MANIFEST",
+    "RECORD",
+    "InputEmpty",
+    "NodeUnfit",
+    "OutputDamaged",
+    "OutputNotEmpty",
+    "RunOutcome",
+    "infer_cluster",
+    "run_digest",
+]
 
 RECORD, MANIFEST = f"{RUN}/run.json", f"{RUN}/manifest.json"
 _MOST_RECORD = 2**20  # bytes
@@ -34,6 +46,20 @@ class OutputNotEmpty(CrnnDeployError, FileExistsError):
         super().__init__(
             f"{output} holds files that no run of infer-cluster has written; name a new folder with -o"
         )
+
+
+class OutputDamaged(CrnnDeployError, ValueError):
+    """An output whose plan or record is lost or torn."""
+
+    def __init__(self, output: str, reason: str) -> None:
+        super().__init__(f"{output} cannot be gone on with: {reason}; name a new folder with -o")
+
+
+class InputEmpty(CrnnDeployError, ValueError):
+    """Inputs that are there and name no image at all."""
+
+    def __init__(self, inputs: Sequence[str]) -> None:
+        super().__init__(f"no image is named by {', '.join(map(without_keys, inputs))}; nothing was read")
 
 
 class NodeUnfit(CrnnDeployError, RuntimeError):
@@ -110,7 +136,7 @@ def infer_cluster(
     told: called with a line about what was assumed and what went wrong
     begun: called with the numbers of chunks to read and of all chunks
     read: called with the receipt of each chunk
-    Raises OutputExists, OutputNotEmpty, RunDiffers, RunRecordInvalid, NodeUnfit, what `plan_of`, a Store and
+    Raises OutputExists, OutputNotEmpty, OutputDamaged, InputEmpty, RunDiffers, RunRecordInvalid, NodeUnfit, what `plan_of`, a Store and
     `connected` raise.
     """
     outcome = RunOutcome(Reconciliation(0))
@@ -166,15 +192,19 @@ def _plan(
     if store.exists(PLAN):
         if not resume:
             raise OutputExists(store.uri)
-        record.compare(
-            RunRecord.parsed(store.read(RECORD, limit=_MOST_RECORD), store.name(RECORD)), store.uri
-        )
-        return read_plan(store)
+        try:
+            earlier = RunRecord.parsed(store.read(RECORD, limit=_MOST_RECORD), store.name(RECORD))
+            plan = read_plan(store)
+        except (StoreMissing, ParquetInvalid) as error:
+            raise OutputDamaged(store.uri, str(error)) from error
+        record.compare(earlier, store.uri)
+        told("the input is that which the first run has listed; images that were added since are not read")
+        return plan
     if any(not _of_planning(one.path) for one in store.list()):
         raise OutputNotEmpty(store.uri)
     store.write(RECORD, record.encoded().encode())
     planned = plan_of(inputs, rows_per_file, column=column, listed=listed, stores=task.stores, told=told)
-    return write_plan(store, ((one.chunk, one.names) for one in _checked(planned, check)))
+    return write_plan(store, ((one.chunk, one.names) for one in _checked(planned, inputs, check)))
 
 
 def _of_planning(path: str) -> bool:
@@ -183,12 +213,21 @@ def _of_planning(path: str) -> bool:
     return path == RECORD or path.startswith(f"{NAMES}/") or (hidden and path.startswith(f"{RUN}/"))
 
 
-def _checked(planned: Iterable[Planned], check: Callable[[], None]) -> Iterator[Planned]:
-    """What is planned, as long as the run is not stopped: what a stop has cut short is no plan."""
+def _checked(
+    planned: Iterable[Planned], inputs: Sequence[str], check: Callable[[], None]
+) -> Iterator[Planned]:
+    """What is planned, as long as the run is not stopped: what a stop has cut short is no plan.
+
+    Raises InputEmpty.
+    """
+    empty = True
     for one in planned:
         check()
+        empty = False
         yield one
     check()
+    if empty:
+        raise InputEmpty(inputs)
 
 
 def _receipts(plan: Plan, left: set[int], task: Task, nodes: Nodes, workers: int) -> Iterator[Receipt]:

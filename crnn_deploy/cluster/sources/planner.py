@@ -146,22 +146,35 @@ def _input_of(given: str, stores: Stores) -> _Input:
 
 
 def _kind_of_folder(given: str, store: Store, path: str) -> _Kind:
-    """What lies in a folder: images, or else Parquet files, or else tars. Raises ImagesMissing."""
+    """What lies in a folder: images, Parquet files or tars. Raises ImagesMissing, InputInvalid."""
     if not is_remote(given) and store.exists(f"{path}/data.mdb"):
         return "lmdb"
-    if not is_remote(given) and next(sources.find([given], ()), None) is not None:
-        return "images"
-    found: _Kind | None = None
+    found: dict[_Kind, str] = {}
     for file in walk.below(store, path, lambda name: True):
-        if _is_image(file):
+        lower = file.lower()
+        if lower.endswith(_COMPRESSED):
+            raise InputInvalid(
+                given, f"{store.name(file)} in it is a compressed tar; unpack it to a plain .tar, or move it"
+            )
+        if any(part.startswith("_") for part in file[len(path) :].split("/")) and not _is_image(file):
+            continue
+        kinds: tuple[_Kind, ...] = ("parquet", "tar")
+        kind = next((kind for kind in kinds if lower.endswith(_ENDINGS[kind])), None)
+        if kind is None and _is_image(file):
+            kind = "images"
+        if kind is not None:
+            found.setdefault(kind, store.name(file))
+        if len(found) > 1:
+            raise InputInvalid(
+                given,
+                f"it holds files of several kinds, {' and '.join(found.values())}; name each kind by a glob",
+            )
+    if not found:
+        # what only a walk through links to folders finds
+        if not is_remote(given) and next(sources.find([given], ()), None) is not None:
             return "images"
-        if file.lower().endswith(_PARQUETS):
-            found = "parquet"
-        elif found is None and file.lower().endswith(_TARS):
-            found = "tar"
-    if found is None:
         raise ImagesMissing(given)
-    return found
+    return next(iter(found))
 
 
 def _is_image(name: str) -> bool:
