@@ -73,11 +73,12 @@ def check(
 ) -> None:
     """Report what is wrong with labelled images.
 
-    The check finds unreadable images, characters outside the alphabet, empty labels, images that occur twice,
-    and labels that need more time steps than their image gives (CTC needs one for each character, and one
-    more between equal neighbours). Height, width rule, time steps and alphabet of the network are those of
-    --model or --recipe. Without both, the network is that of the paper: height 32, width in proportion and at
-    least 100, width // 4 + 1 time steps.
+    DATA is a file of labels, an LMDB, or tars with an image and a text for each sample; tars may lie in a
+    store (s3://, gs://, hdfs://). The check finds unreadable images, characters outside the alphabet, empty
+    labels, images that occur twice, and labels that need more time steps than their image gives (CTC needs
+    one for each character, and one more between equal neighbours). Height, width rule, time steps and
+    alphabet of the network are those of --model or --recipe. Without both, the network is that of the paper:
+    height 32, width in proportion and at least 100, width // 4 + 1 time steps.
 
     \b
     crnn-deploy dataset check train/labels.csv --alphabet-string 0123456789-
@@ -164,9 +165,11 @@ def pack(
 ) -> None:
     """Pack DATA into a new LMDB or into shards.
 
-    OUT.lmdb is a folder in the format of crnn.pytorch and deep-text-recognition-benchmark. Shards lie in a
-    folder beside their index, shards.json; a command that reads DATA takes that folder. The bytes of the
-    images stay as they are. Images that cannot be read are left out, and stderr names each of them.
+    DATA is a file of labels, an LMDB, or tars with an image and a text for each sample; tars may lie in a
+    store (s3://, gs://, hdfs://). OUT.lmdb is a folder in the format of crnn.pytorch and
+    deep-text-recognition-benchmark. Shards lie in a folder beside their index, shards.json; a command that
+    reads DATA takes that folder. The bytes of the images stay as they are. Images that cannot be read are
+    left out, and stderr names each of them.
 
     \b
     crnn-deploy dataset pack train/labels.csv -o train.lmdb

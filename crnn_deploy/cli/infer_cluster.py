@@ -42,12 +42,12 @@ __all__ = ["infer_cluster"]
     "--address",
     metavar="auto|HOST:PORT",
     show_default="this machine alone",
-    help="Use the Ray cluster at this address; auto takes the one that this machine belongs to.",
+    help="Read on the Ray cluster at this address; auto takes the one that this machine belongs to.",
 )
 @click.option(
     "--without-token",
     is_flag=True,
-    help="Use a Ray cluster that asks for no token, on which anyone who reaches its ports can run code.",
+    help="Use a Ray cluster even if it asks for no token: anyone who reaches its ports can run code on it.",
 )
 @workers_option
 @click.option(
@@ -72,13 +72,14 @@ __all__ = ["infer_cluster"]
     type=click.IntRange(1, 10_000_000),
     default=10_000,
     show_default=True,
-    help="Read and write at most this many images at a time; an interrupted file is read again as a whole.",
+    help="Put at most this many rows into a file of the output; a tar always gives one file. What was "
+    "interrupted is read again by whole files.",
 )
 @click.option(
     "--column",
     metavar="NAME",
     show_default="told by its name and type",
-    help="Read the paths or images of Parquet files from this column.",
+    help="Read the paths or the images of Parquet files from this column.",
 )
 @resume_option
 @batch_option
@@ -119,8 +120,8 @@ def infer_cluster(
     files with a row for each image, of which the texts and confidences are those of infer, bit for bit. An
     image that cannot be read gives a row that says why. At the end the command reads the rows back and
     compares them with the inputs, which proves that none was lost or read twice; FOLDER/_run/manifest.json
-    has the counts. Without --address, the command starts a Ray of its own on this machine. With --resume, it
-    reads what is missing.
+    has the counts. Without --address, the command starts Ray on this machine for the time of the run. With
+    --resume, it reads what is missing.
 
     \b
     crnn-deploy infer-cluster crops/ -o texts/
@@ -128,8 +129,9 @@ def infer_cluster(
     crnn-deploy infer-cluster --address auto s3://archive/crops/ -o s3://archive/texts/
     crnn-deploy infer-cluster --address auto --model plates.engine --gpus-per-worker 0.5 s3://a/crops/ -o t/
 
-    The exit code is 0 on success, 1 when an image could not be read or the counts differ, 2 for bad usage,
-    130 when Ctrl-C or SIGTERM stopped the run.
+    The exit code is 0 when every image was read; 1 when an image could not be read, the counts differ, Ray
+    ended or a node cannot read images; 2 when an option, an input, the output, a store or the cluster cannot
+    be used; 130 when Ctrl-C or SIGTERM stopped the run.
     """
     check_device(model, device, allow_tf32)
     if without_token and address is None:
@@ -190,7 +192,7 @@ def infer_cluster(
         def begun(chunks: int, of: int) -> None:
             bar.length = chunks
             if resume:
-                say_over_bar(f"{of - chunks} of {of} files are whole; {chunks} are to be read")
+                say_over_bar(f"{of - chunks} of {of} files are whole; {chunks} are to be written")
 
         def read(receipt: Receipt) -> None:
             bar.update(not receipt.failed)
@@ -216,11 +218,11 @@ def infer_cluster(
             raise
     counts, shown = outcome.counts, without_keys(output)
     if counts.to_do:
-        say(f"{shown} is not whole; go on with --resume", err=True)
+        say(f"{shown} is not whole; repeat the command with --resume", err=True)
     elif not counts.whole:
         say(
-            f"{shown} holds files that the run has not written, such as {counts.stranger}; move them away, and "
-            "say --resume",
+            f"{shown} holds files that the run has not written, such as {counts.stranger}; move them away, "
+            "and repeat the command with --resume",
             err=True,
         )
     if counts.errors:

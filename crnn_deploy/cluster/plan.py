@@ -8,6 +8,7 @@ it would name one of the user's. Names are bytes there, since a file's name need
 from __future__ import annotations
 
 import io
+import secrets
 import threading
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
@@ -168,7 +169,7 @@ def write_plan(store: Store, chunks: Iterable[tuple[Chunk, Sequence[str]]]) -> P
         first and column are filled in; of the others the names are empty.
     Memory holds the names of one file, some 16 MiB. Raises what a Store raises.
     """
-    placed, number = _placed(store, chunks), 0
+    placed, number = _placed(store, chunks, secrets.token_hex(4)), 0
     sink = io.BytesIO()
     with pq.ParquetWriter(sink, pa.schema(_COLUMNS), compression=CODEC, write_page_checksum=True) as writer:
         while taken := [*islice(placed, _ROWS)]:
@@ -192,16 +193,19 @@ def read_plan(store: Store) -> Plan:
     return Plan(store, table)
 
 
-def _placed(store: Store, chunks: Iterable[tuple[Chunk, Sequence[str]]]) -> Iterator[Chunk]:
-    """The chunks, while their names are written, a file when it is full."""
-    file = _NameFile(0)
+def _placed(store: Store, chunks: Iterable[tuple[Chunk, Sequence[str]]], own: str) -> Iterator[Chunk]:
+    """The chunks, while their names are written, a file when it is full.
+
+    own: what the names of these files begin with, so that no other plan overwrites them
+    """
+    file = _NameFile(own, 0)
     for chunk, names in chunks:
         if not names:
             yield chunk
             continue
         if file.size >= _FILE:
             file.write(store)
-            file = _NameFile(file.number + 1)
+            file = _NameFile(own, file.number + 1)
         yield file.put(chunk, names)
     file.write(store)
 
@@ -209,8 +213,8 @@ def _placed(store: Store, chunks: Iterable[tuple[Chunk, Sequence[str]]]) -> Iter
 class _NameFile:
     """A file of names that is not yet written."""
 
-    def __init__(self, number: int) -> None:
-        self.number, self._path, self._rows = number, f"{NAMES}/{number:05}.parquet", 0
+    def __init__(self, own: str, number: int) -> None:
+        self.number, self._path, self._rows = number, f"{NAMES}/{own}-{number:05}.parquet", 0
         self._sink = io.BytesIO()
         self._schema = pa.schema({_NAME: pa.binary()})
         self._writer = pq.ParquetWriter(

@@ -9,6 +9,7 @@ import logging
 import os
 import secrets
 import signal
+import socket
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, redirect_stdout, suppress
@@ -33,6 +34,7 @@ __all__ = [
 ]
 
 _STORE_BYTES = 200 * 2**20  # of objects, on a Ray of the command's own: only the model goes through it
+_PATIENCE = 10.0  # seconds, for a connection to a cluster
 _RETRIES = 10  # of a chunk whose worker or node ends
 _QUIET = {
     "RAY_BACKEND_LOG_LEVEL": "fatal",  # what matters is raised
@@ -52,7 +54,7 @@ class ClusterFailed(CrnnDeployError, RuntimeError):
     exit_code = 1
 
     def __init__(self, reason: str) -> None:
-        super().__init__(f"Ray failed: {reason}; what was read is kept, go on with --resume")
+        super().__init__(f"Ray ended with an error: {reason}; what was read is kept; go on with --resume")
 
 
 class NodesMissing(CrnnDeployError, ValueError):
@@ -154,13 +156,26 @@ def _sigterm_kept() -> Iterator[None]:
 
 
 def _resolved(address: str) -> str:
-    """HOST:PORT of a cluster. Raises ClusterUnreachable."""
+    """HOST:PORT of a cluster that answers there. Raises ClusterUnreachable."""
     if "://" in address:
         raise ClusterUnreachable(
-            address, "it is the address of a Ray client, which Ray Data does not go through"
+            address, "it must be HOST:PORT, without ray://; run the command on a node of the cluster"
         )
-    if address != "auto":
-        return address
+    given = address
+    if given == "auto":
+        address = _address_of_this_machine()
+    host, _, port = address.rpartition(":")
+    if not (host and port.isdecimal() and int(port) < 2**16):
+        raise ClusterUnreachable(given, "it must be HOST:PORT, such as 10.0.0.1:6379, or auto")
+    try:  # Ray itself tries for 40 seconds
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_PATIENCE).close()
+    except OSError as error:
+        raise ClusterUnreachable(given, f"{address}: {error.strerror or error}") from error
+    return address
+
+
+def _address_of_this_machine() -> str:
+    """HOST:PORT of the cluster that this machine belongs to. Raises ClusterUnreachable."""
     from ray._private.services import canonicalize_bootstrap_address
 
     try:
@@ -168,7 +183,7 @@ def _resolved(address: str) -> str:
     except ConnectionError:
         found = None
     if found is None:
-        raise ClusterUnreachable("auto", "this machine belongs to none")
+        raise ClusterUnreachable("auto", "no Ray runs on this machine")
     return str(found)
 
 

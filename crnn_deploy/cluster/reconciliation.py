@@ -11,16 +11,16 @@ SHOWN = 100  # examples of each fault
 
 # what may be wrong, and the words for it after a number
 FAULTS = {
-    "missing": "missing",
-    "duplicates": "more than one for an input",
-    "misplaced": "in the file of another chunk",
-    "unknown": "of no input",
-    "renamed": "under another name",
-    "torn": "files not whole",
-    "strange": "files of no chunk",
-    "foreign": "files of another run or chunk",
-    "misnamed": "files with other names",
-    "uncounted": "tars not counted",
+    "missing": "images without a row",
+    "duplicates": "rows too many for their inputs",
+    "misplaced": "rows in the wrong file",
+    "unknown": "rows of no input",
+    "renamed": "rows with the wrong path",
+    "torn": "files that are not whole",
+    "strange": "files that are not of this output",
+    "foreign": "files of another run or another place",
+    "misnamed": "files whose paths are not those that were read",
+    "uncounted": "tars that were not read",
 }
 
 Example = dict[str, str | int]
@@ -65,7 +65,7 @@ class Reconciliation:
         if self.whole:
             return f"{counted}: none is missing, none is there twice"
         faults = [f"{getattr(self, name):,} {words}" for name, words in FAULTS.items() if getattr(self, name)]
-        return f"{counted}: {', '.join([*faults, f'{len(self.to_do):,} of {self.chunks:,} chunks to read'])}"
+        return f"{counted}: {', '.join([*faults, f'{len(self.to_do):,} of {self.chunks:,} files to write'])}"
 
     def to_plain(self) -> dict[str, Any]:
         """The values of a manifest in JSON."""

@@ -5,61 +5,24 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
-from crnn_deploy.cluster.parquet import ParquetInvalid
-from crnn_deploy.cluster.plan import NAMES, PLAN, RUN, Plan, read_plan, write_plan
+from crnn_deploy.cluster.begin import begin
+from crnn_deploy.cluster.plan import RUN, Plan, part_of
 from crnn_deploy.cluster.ray_nodes import Nodes, connected, read_chunks, workers_that_fit
 from crnn_deploy.cluster.reader import Receipt
 from crnn_deploy.cluster.reconcile import reconcile
 from crnn_deploy.cluster.reconciliation import Reconciliation
-from crnn_deploy.cluster.sources import Planned, plan_of
 from crnn_deploy.cluster.task import Task
 from crnn_deploy.errors import CrnnDeployError
-from crnn_deploy.files import OutputExists
 from crnn_deploy.runtime.run_record import RunRecord
-from crnn_deploy.stores.address import without_keys
-from crnn_deploy.stores.store import Store, StoreMissing
 
-__all__ = [
-    "MANIFEST",
-    "RECORD",
-    "InputEmpty",
-    "NodeUnfit",
-    "OutputDamaged",
-    "OutputNotEmpty",
-    "RunOutcome",
-    "infer_cluster",
-    "run_digest",
-]
+__all__ = ["MANIFEST", "NodeUnfit", "RunOutcome", "infer_cluster", "run_digest"]
 
-RECORD, MANIFEST = f"{RUN}/run.json", f"{RUN}/manifest.json"
-_MOST_RECORD = 2**20  # bytes
+MANIFEST = f"{RUN}/manifest.json"
 _SCHEMA = "crnn-deploy/cluster-run/1"
-
-
-class OutputNotEmpty(CrnnDeployError, FileExistsError):
-    """A folder for the output in which something else lies."""
-
-    def __init__(self, output: str) -> None:
-        super().__init__(
-            f"{output} holds files that no run of infer-cluster has written; name a new folder with -o"
-        )
-
-
-class OutputDamaged(CrnnDeployError, ValueError):
-    """An output whose plan or record is lost or torn."""
-
-    def __init__(self, output: str, reason: str) -> None:
-        super().__init__(f"{output} cannot be gone on with: {reason}; name a new folder with -o")
-
-
-class InputEmpty(CrnnDeployError, ValueError):
-    """Inputs that are there and name no image at all."""
-
-    def __init__(self, inputs: Sequence[str]) -> None:
-        super().__init__(f"no image is named by {', '.join(map(without_keys, inputs))}; nothing was read")
 
 
 class NodeUnfit(CrnnDeployError, RuntimeError):
@@ -69,7 +32,8 @@ class NodeUnfit(CrnnDeployError, RuntimeError):
 
     def __init__(self, node: str, reason: str) -> None:
         super().__init__(
-            f"node {node} cannot read: {reason}; mend it or take it out, and go on with --resume"
+            f"the node {node} cannot read images: {reason}; repair the node, or take it out of the cluster, "
+            "and go on with --resume"
         )
 
 
@@ -136,26 +100,34 @@ def infer_cluster(
     told: called with a line about what was assumed and what went wrong
     begun: called with the numbers of chunks to read and of all chunks
     read: called with the receipt of each chunk
-    Raises OutputExists, OutputNotEmpty, OutputDamaged, InputEmpty, RunDiffers, RunRecordInvalid, NodeUnfit, what `plan_of`, a Store and
-    `connected` raise.
+    Raises NodeUnfit, and what `begin`, `connected`, `workers_that_fit` and a Store raise.
     """
     outcome = RunOutcome(Reconciliation(0))
     store = task.output_store()
-    plan = _plan(store, inputs, task, record, rows_per_file, column, listed, resume, check, told)
-    before = (
-        reconcile(store, plan, task.run, progress=lambda files: check()).to_do if resume else range(len(plan))
-    )
-    left = set(before)
-    begun(len(left), len(plan))
-    if left:
-        with connected(nodes.address, without_token=nodes.without_token):
+    with ExitStack() as stack:
+        if nodes.address is not None:  # before a long listing
+            stack.enter_context(connected(nodes.address, without_token=nodes.without_token))
+        plan = begin(
+            store,
+            inputs,
+            task,
+            record,
+            rows_per_file=rows_per_file,
+            column=column,
+            listed=listed,
+            resume=resume,
+            check=check,
+            told=told,
+        )
+        left = set(range(len(plan)))
+        if resume:
+            left = set(reconcile(store, plan, task.run, progress=lambda files: check()).to_do)
+        begun(len(left), len(plan))
+        if left:
+            if nodes.address is None:
+                stack.enter_context(connected(None))
             check()
-            workers = nodes.workers
-            if workers is None or nodes.address is None:  # a cluster may grow for those that are asked for
-                fit = workers_that_fit(nodes.cpus, nodes.gpus)
-                workers = min(workers or fit, fit)
-            workers = min(workers, len(left))
-            for receipt in until(_receipts(plan, left, task, nodes, workers)):
+            for receipt in until(_receipts(plan, left, task, nodes, _workers(nodes, len(left)))):
                 outcome.add(receipt)
                 read(receipt)
                 if receipt.failed:
@@ -167,67 +139,18 @@ def infer_cluster(
     return outcome
 
 
+def _workers(nodes: Nodes, chunks: int) -> int:
+    """How many workers read. Raises NodesMissing."""
+    workers = nodes.workers
+    if workers is None or nodes.address is None:  # a cluster may grow for those that are asked for
+        fit = workers_that_fit(nodes.cpus, nodes.gpus)
+        workers = min(workers or fit, fit)
+    return min(workers, chunks)
+
+
 def _failure(receipt: Receipt) -> str:
     by = f" by node {receipt.node}" if receipt.node else ""
-    return f"chunk {receipt.chunk} was not read{by}: {receipt.failed}"
-
-
-def _plan(
-    store: Store,
-    inputs: Sequence[str],
-    task: Task,
-    record: RunRecord,
-    rows_per_file: int,
-    column: str | None,
-    listed: Iterable[bytes],
-    resume: bool,
-    check: Callable[[], None],
-    told: Callable[[str], None],
-) -> Plan:
-    """The plan that is there, or a new one.
-
-    A run that ended before its plan was whole has read nothing, so any other may take its place. Raises
-    OutputExists, OutputNotEmpty, RunDiffers, RunRecordInvalid.
-    """
-    if store.exists(PLAN):
-        if not resume:
-            raise OutputExists(store.uri)
-        try:
-            earlier = RunRecord.parsed(store.read(RECORD, limit=_MOST_RECORD), store.name(RECORD))
-            plan = read_plan(store)
-        except (StoreMissing, ParquetInvalid) as error:
-            raise OutputDamaged(store.uri, str(error)) from error
-        record.compare(earlier, store.uri)
-        told("the input is that which the first run has listed; images that were added since are not read")
-        return plan
-    if any(not _of_planning(one.path) for one in store.list()):
-        raise OutputNotEmpty(store.uri)
-    store.write(RECORD, record.encoded().encode())
-    planned = plan_of(inputs, rows_per_file, column=column, listed=listed, stores=task.stores, told=told)
-    return write_plan(store, ((one.chunk, one.names) for one in _checked(planned, inputs, check)))
-
-
-def _of_planning(path: str) -> bool:
-    """Whether a run leaves such a file when it ends before its plan is whole; hidden ones are unfinished."""
-    hidden = path.rpartition("/")[2].startswith(".")
-    return path == RECORD or path.startswith(f"{NAMES}/") or (hidden and path.startswith(f"{RUN}/"))
-
-
-def _checked(
-    planned: Iterable[Planned], inputs: Sequence[str], check: Callable[[], None]
-) -> Iterator[Planned]:
-    """What is planned, as long as the run is not stopped: what a stop has cut short is no plan.
-
-    Raises InputEmpty.
-    """
-    empty = True
-    for one in planned:
-        check()
-        empty = False
-        yield one
-    check()
-    if empty:
-        raise InputEmpty(inputs)
+    return f"file {part_of(receipt.chunk)} was not written{by}: {receipt.failed}"
 
 
 def _receipts(plan: Plan, left: set[int], task: Task, nodes: Nodes, workers: int) -> Iterator[Receipt]:

@@ -23,7 +23,8 @@ class VersionDiffers(CrnnDeployError, RuntimeError):
 
     def __init__(self, here: str, there: str) -> None:
         super().__init__(
-            f"crnn-deploy {here} is installed on it, and {there} began the run; install {there} on every node"
+            f"it has crnn-deploy {here}, and the command that began the run is {there}; install {there} on "
+            "every node"
         )
 
 

@@ -40,10 +40,9 @@ class ClusterOpen(CrnnDeployError, PermissionError):
 
     def __init__(self, address: str) -> None:
         super().__init__(
-            f"the Ray cluster at {address} asks for no token, so anyone who reaches its ports can "
-            "run code on it; "
-            "start all of its nodes with RAY_AUTH_MODE=token (docs/cluster.md), or say "
-            "--without-token where its network is closed"
+            f"the Ray cluster at {address} asks for no token, so anyone who reaches its ports can run code "
+            "on it; start all of its nodes with RAY_AUTH_MODE=token (docs/cluster.md), or use it as it is "
+            "with --without-token if nobody else reaches its network"
         )
 
 
@@ -52,8 +51,8 @@ class TokenRefused(CrnnDeployError, PermissionError):
 
     def __init__(self, address: str) -> None:
         super().__init__(
-            f"the Ray cluster at {address} refuses this token, or there is none; set RAY_AUTH_TOKEN "
-            "or RAY_AUTH_TOKEN_PATH to that of the cluster"
+            f"the Ray cluster at {address} refused the token of this command, or the command has none; set "
+            "RAY_AUTH_TOKEN to the cluster's token, or RAY_AUTH_TOKEN_PATH to the file that holds it"
         )
 
 
@@ -62,8 +61,8 @@ class ClusterUnreachable(CrnnDeployError, ConnectionError):
 
     def __init__(self, address: str, reason: str) -> None:
         super().__init__(
-            f"no Ray cluster answers at {address}: {reason}; start one (ray start --head), give "
-            "another --address, or leave it out to use this machine alone"
+            f"no Ray cluster answers at {address}: {reason}; start one (ray start --head), give another "
+            "--address, or leave --address out to use this machine alone"
         )
 
 

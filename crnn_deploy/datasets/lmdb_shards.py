@@ -33,7 +33,7 @@ class LmdbShards:
         index = read_index(store, path)
         self._paths = [os.path.join(folder, one.name) for one in index.shards]
         if missing := next((path for path in self._paths if not os.path.exists(path)), None):
-            raise DatasetInvalid(folder, f"there is no {missing}, which its {INDEX} names")
+            raise DatasetInvalid(folder, f"{missing}, which its {INDEX} names, cannot be found")
         counts = [one.samples for one in index.shards]
         self._starts = np.concatenate(([0], np.cumsum(counts, dtype=np.int64)))
         self._forget()
@@ -67,7 +67,8 @@ class LmdbShards:
                 shard = self._open[at] = LmdbDataset(self._paths[at])
                 if len(shard) != self._starts[at + 1] - self._starts[at]:
                     raise DatasetInvalid(
-                        self._paths[at], f"holds {len(shard)} samples; its {INDEX} says others"
+                        self._paths[at],
+                        f"holds {len(shard)} samples, and another number by its {INDEX}; pack it anew",
                     )
                 if len(self._open) > _MOST_OPEN:
                     self._open.popitem(last=False)

@@ -216,7 +216,8 @@ def _begun(
         )
     if index.samples_per_shard != samples_per_shard:
         raise DatasetInvalid(
-            out, f"it was begun with --samples-per-shard {index.samples_per_shard}; say the same"
+            out,
+            f"it was begun with --samples-per-shard {index.samples_per_shard}; repeat the command with that",
         )
     store.write(within(folder, INDEX), index.encoded())
     return index

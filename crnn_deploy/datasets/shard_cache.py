@@ -91,7 +91,7 @@ class ShardCache:
         size = os.fstat(file.fileno()).st_size
         if size != shard.size:
             file.close()
-            raise ShardLost(shard.name, f"has {size:,} bytes, and had {shard.size:,} when it was listed")
+            raise _changed(shard, size)
         return file
 
     def _fetched(self, shard: Shard, path: Path) -> BinaryIO:
@@ -106,12 +106,10 @@ class ShardCache:
                         target.write(data)
                     size = target.tell()
                 if size != shard.size:
-                    raise ShardLost(
-                        shard.name, f"has {size:,} bytes, and had {shard.size:,} when it was listed"
-                    )
+                    raise _changed(shard, size)
                 if shard.sha256 not in (None, digest.hexdigest()):
                     raise ShardLost(
-                        shard.name, f"has not the SHA-256 that its index says, {shard.sha256}; pack it anew"
+                        shard.name, f"its SHA-256 is not the {shard.sha256} of its index; pack it anew"
                     )
                 file = open_regular(part)
                 os.replace(part, path)
@@ -154,7 +152,9 @@ class ShardCache:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             status = self._folder.lstat()
             if not stat.S_ISDIR(status.st_mode) or (fcntl and status.st_uid != os.getuid()):
-                raise OutputUnwritable(self._folder, "it is not a folder of this user; name another one")
+                raise OutputUnwritable(
+                    self._folder, "it is not a folder of this user; remove it, or name another one"
+                )
             with open(self._folder / f"{path.name[:2]}.lock", "ab") as lock:
                 if fcntl is not None:
                     fcntl.flock(lock, fcntl.LOCK_EX)
@@ -194,3 +194,9 @@ class ShardCache:
 def _name(shard: Shard) -> str:
     told = f"{shard.name}\n{shard.size}\n{shard.sha256}"
     return hashlib.sha256(told.encode(errors="surrogateescape")).hexdigest() + _ENDING
+
+
+def _changed(shard: Shard, size: int) -> ShardLost:
+    return ShardLost(
+        shard.name, f"has {size:,} bytes, and had {shard.size:,} when it was listed; run the command again"
+    )

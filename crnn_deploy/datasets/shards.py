@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 INDEX = "shards.json"
-NOT_WHOLE = "it is not whole yet; go on with crnn-deploy dataset pack --resume"
+NOT_WHOLE = "not all of its shards are packed yet; repeat crnn-deploy dataset pack with --resume"
 _MOST_INDEX = 2**28  # bytes; a million shards have half of that
 _MOST_NAMES = 2**20  # of a pattern
 _BRACES = re.compile(r"\{([^{}]*)\}")
@@ -121,7 +121,9 @@ def read_index(store: Store, folder: str) -> Index:
         raise DatasetInvalid(store.name(path), f"is not JSON: {error}") from None
     rows = plain.get("shardlist") if isinstance(plain, dict) else None
     if not isinstance(rows, list):
-        raise DatasetInvalid(store.name(path), "has no shardlist; remove it, or pack the shards anew")
+        raise DatasetInvalid(
+            store.name(path), "has no list of shards (shardlist); remove the file, or pack the shards anew"
+        )
     shards = []
     for at, row in enumerate(rows):
         match row:
@@ -136,7 +138,8 @@ def read_index(store: Store, folder: str) -> Index:
             case _:
                 raise DatasetInvalid(
                     store.name(path),
-                    f"shard {at} has no url that is the name of a file beside it, or no nsamples",
+                    f"the shard at position {at} has no url (the name of a file beside the index) or "
+                    "no nsamples",
                 )
     packed = plain.get("crnn_deploy")
     of_each = packed.get("samples_per_shard") if isinstance(packed, dict) else None
@@ -170,7 +173,9 @@ def _first_braces(spec: str, one: str) -> Iterator[str]:
     if bounds := _RANGE.fullmatch(braces[1]):
         first, last = int(bounds[1]), int(bounds[2])
         if not first <= last < first + _MOST_NAMES:
-            raise DatasetInvalid(spec, f"{braces[0]} is no range of at most {_MOST_NAMES:,}")
+            raise DatasetInvalid(
+                spec, f"{braces[0]} must be a range such as {{000..099}} of at most {_MOST_NAMES:,} shards"
+            )
         width = len(bounds[1]) if bounds[1].startswith("0") else 0
         yield from (f"{before}{number:0{width}d}{after}" for number in range(first, last + 1))
     else:
@@ -214,7 +219,9 @@ def _of_folder(
         raise DatasetInvalid(spec, NOT_WHOLE)
     if missing := [name for name in wanted if name not in there]:
         more = f" and {len(missing) - 1:,} more" if len(missing) > 1 else ""
-        raise DatasetInvalid(spec, f"there is no shard {store.name(within(folder, missing[0]))}{more}")
+        raise DatasetInvalid(
+            spec, f"the shard {store.name(within(folder, missing[0]))}{more} cannot be found"
+        )
     unlisted = []
     for name in wanted:
         entry, known = there[name], listed.get(name)

@@ -62,14 +62,15 @@ def members(
         file.seek(at)
         header = file.read(_BLOCK)
         if len(header) < _BLOCK:
-            raise TarInvalid(f"is torn: it ends at byte {end:,} without the mark of a tar's end")
+            raise TarInvalid(f"is torn: it ends at byte {end:,} without the two empty blocks that end a tar")
         if header == _NO_BYTES:
             if any(file.read(_MOST_BEHIND)):
                 raise TarInvalid(
-                    f"goes on behind its end at byte {at:,}; where tars were joined, name each by itself"
+                    f"has more bytes after its end at byte {at:,}; if tars were joined, give each "
+                    "one by itself"
                 )
             if long_name or records:
-                raise TarInvalid(f"is torn: at byte {at:,} a name has no file")
+                raise TarInvalid(f"is torn: at byte {at:,} a file is announced and does not follow")
             return
         _check(header, at)
         kind, size = header[156:157], _number(header[124:136], at)
@@ -83,15 +84,19 @@ def members(
             )
         if kind in (b"L", b"K"):
             if size > _LONGEST_NAME + 1:
-                raise TarInvalid(f"has a name of {size:,} bytes at byte {at:,}")
+                raise TarInvalid(
+                    f"has a name of {size:,} bytes at byte {at:,}, which is too long; pack it anew"
+                )
             text = file.read(size).split(b"\0")[0]
             long_name = text if kind == b"L" else long_name
         elif kind in (b"x", b"X", b"g"):
             if size > _MOST_RECORDS:
-                raise TarInvalid(f"has a pax header of {size:,} bytes at byte {at:,}")
+                raise TarInvalid(
+                    f"has a pax header of {size:,} bytes at byte {at:,}, which is too long; pack it anew"
+                )
             found = _records(file.read(size), at)
             if kind == b"g" and {b"path", b"size"} & found.keys():
-                raise TarInvalid(f"gives one name or size to all of its files at byte {at:,}")
+                raise TarInvalid(f"gives one name or size to all of its files at byte {at:,}; pack it anew")
             if kind != b"g":
                 records |= found
         else:
@@ -101,7 +106,10 @@ def members(
                     "--sparse and in one volume"
                 )
             if not name or len(name) > _LONGEST_NAME or b"\0" in name:
-                raise TarInvalid(f"has a file without a name, or with one too long or a NUL, at byte {at:,}")
+                raise TarInvalid(
+                    f"has a file whose name is empty, too long or has a NUL byte, at byte {at:,}; "
+                    "pack it anew"
+                )
             if size and kind in _WITHOUT_BYTES:
                 raise TarInvalid(
                     f"has {_WITHOUT_BYTES[kind]} with {size:,} bytes, {_shown(name)}; pack it anew"
@@ -125,7 +133,7 @@ def _check(header: bytes, at: int) -> None:
         return
     if at == 0 and header.startswith(_COMPRESSED):
         raise TarInvalid("is compressed; unpack it to a plain .tar, whose files can be read one by one")
-    raise TarInvalid(f"is no tar or is torn: at byte {at:,} there is no header of a file")
+    raise TarInvalid(f"is not a tar, or is torn: at byte {at:,} no file begins")
 
 
 def _number(field: bytes, at: int) -> int:
@@ -140,12 +148,12 @@ def _number(field: bytes, at: int) -> int:
             return int(text, 8)
     except ValueError:  # an 8 or a 9
         pass
-    raise TarInvalid(f"is no tar or is torn: {text!r} at byte {at:,} is no number")
+    raise TarInvalid(f"is not a tar, or is torn: at byte {at:,} {text!r} stands in the place of a number")
 
 
 def _pax_size(value: bytes, at: int) -> int:
     if not re.fullmatch(rb"\d{1,18}", value):
-        raise TarInvalid(f"is torn: the size {value[:20]!r} at byte {at:,} is no number")
+        raise TarInvalid(f"is torn: at byte {at:,} {value[:20]!r} stands in the place of a size")
     return int(value)
 
 
@@ -167,7 +175,7 @@ def _records(data: bytes, at: int) -> dict[bytes, bytes]:
         record = _RECORD.match(data, place)
         end = place + int(record[1]) if record else 0
         if record is None or end > len(data) or record.end() >= end or data[end - 1 : end] != b"\n":
-            raise TarInvalid(f"is torn: the pax header at byte {at:,} has a record that is none")
+            raise TarInvalid(f"is torn: the pax header at byte {at:,} cannot be read")
         found[record[2]] = data[record.end() : end - 1]
         place = end
     return found

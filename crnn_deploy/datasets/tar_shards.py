@@ -59,7 +59,7 @@ class TarShards:
         name = self._check(at, own, listing)
         text = self._text(at, own, listing, file, name)
         if listing.image_at[own] < 0:
-            raise self._invalid(at, listing.key(own), "has a text and no image", "image missing")
+            raise self._invalid(at, listing.key(own), "has a text, but no image", "image missing")
         if listing.image_size[own] > _MOST_IMAGE:
             reason = f"has an image of {listing.image_size[own]:,} bytes"
             raise self._invalid(at, listing.key(own), reason, "image missing")
@@ -70,7 +70,7 @@ class TarShards:
         listing, file = self._opened(at)
         name = self._check(at, own, listing)
         if listing.image_at[own] < 0:
-            raise self._invalid(at, listing.key(own), "has a text and no image", "image missing")
+            raise self._invalid(at, listing.key(own), "has a text, but no image", "image missing")
         return self._text(at, own, listing, file, name)
 
     def files(self) -> Iterator[str]:
@@ -125,7 +125,8 @@ class TarShards:
                 raise ShardLost(shard.name, str(error)) from None
             if shard.samples not in (None, len(listing)):
                 raise ShardLost(
-                    shard.name, f"holds {len(listing):,} samples, and {shard.samples:,} by its index"
+                    shard.name,
+                    f"holds {len(listing):,} samples, and {shard.samples:,} by its index; pack it anew",
                 )
             self._open[at] = listing, file
             while len(self._open) > 1 and (
@@ -177,5 +178,5 @@ def open_tars(spec: str, told: Callable[[str], object], cache: ShardCache | None
         first = [record(dataset, at) for at in range(min(_LOOKED_FOR, len(dataset)))]
         faults = [one for one in first if isinstance(one, RecordInvalid)]
         if len(faults) == len(first):
-            raise DatasetInvalid(spec, f"has no whole sample at its begin: {faults[0]}; {_NEEDED}")
+            raise DatasetInvalid(spec, f"none of its first samples can be read: {faults[0]}; {_NEEDED}")
     return dataset

@@ -41,7 +41,9 @@ class StoreDenied(CrnnDeployError, PermissionError):
     """A store that refuses what it is asked for."""
 
     def __init__(self, name: str, reason: str) -> None:
-        super().__init__(f"{name}: the store refuses it: {reason}")
+        super().__init__(
+            f"{name}: access was refused ({reason}); check the rights of this user, or the keys of the store"
+        )
 
 
 class StoreUnreachable(CrnnDeployError, ConnectionError):

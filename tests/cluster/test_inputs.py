@@ -12,7 +12,8 @@ import sys
 import tarfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +25,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crnn_deploy.cluster.parquet import ParquetInvalid
-from crnn_deploy.cluster.plan import Chunk, write_plan
+from crnn_deploy.cluster.plan import Chunk, part_of, write_plan
 from crnn_deploy.cluster.sources import InputInvalid, Item, Planned, open_chunk, plan_of, walk
 from crnn_deploy.cluster.sources.parquet_rows import slices
 from crnn_deploy.cluster.sources.prefetch import ByteBudget, ahead
 from crnn_deploy.datasets import DatasetInvalid
 from crnn_deploy.errors import CrnnDeployError
 from crnn_deploy.runtime.images import sources
-from crnn_deploy.runtime.images.sources import ImagesMissing, PathNotFound
+from crnn_deploy.runtime.images.sources import PathNotFound
 from crnn_deploy.stores.store import StoredTooLarge, StoreMissing, Stores, open_store
 
 TREE = (
@@ -133,13 +134,13 @@ def test_a_store_is_walked_as_infer_walks_a_folder(
     store, path = open_store(str(root))
     store = store.below(path)
 
-    def is_image(name: str) -> bool:
-        return os.path.splitext(name)[1].lower() in sources.IMAGE_SUFFIXES
+    def images(paths: Iterable[str]) -> list[str]:
+        return [one for one in paths if os.path.splitext(one)[1].lower() in sources.IMAGE_SUFFIXES]
 
-    def shown(paths: Iterator[str]) -> list[str]:
+    def shown(paths: Iterable[str]) -> list[str]:
         return [str(root / one) for one in paths]
 
-    assert shown(walk.below(store, "", is_image)) == list(sources.find([str(root)], ()))
+    assert shown(images(walk.below(store, ""))) == list(sources.find([str(root)], ()))
     glob = "/".join(pattern)
     if walk.is_glob(glob):
         found = []
@@ -147,8 +148,8 @@ def test_a_store_is_walked_as_infer_walks_a_folder(
             if not is_folder:
                 found.append(match)
             elif "**" not in pattern:
-                found += walk.below(store, match, is_image)
-        assert shown(iter(found)) == list(sources.find([f"{root}/{glob}"], ()))
+                found += images(walk.below(store, match))
+        assert shown(found) == list(sources.find([f"{root}/{glob}"], ()))
 
 
 def test_local_files_are_given_as_paths(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -188,13 +189,56 @@ def test_inputs_that_are_none(here: Path) -> None:
         ("absent/*.png", PathNotFound),
         ("*.parquet", PathNotFound),
         ("absent.tar", PathNotFound),
-        ("empty", ImagesMissing),
-        ("notes", ImagesMissing),
+        ("empty", InputInvalid),
+        ("notes", InputInvalid),
         ("x.tar.gz", InputInvalid),
         ("http://host/x.png", CrnnDeployError),
     ]:
         with pytest.raises(error):
             plan_of([wrong], 3, Stores())
+
+
+@pytest.mark.parametrize("order", ["a b", "b a"])
+def test_a_folder_of_several_kinds_is_refused(here: Path, order: str) -> None:
+    """Whichever comes first; and in every folder that a glob gives."""
+    one, other = order.split()
+    for number, kinds in enumerate(permutations(["x.png", "x.parquet", "x.tar"], 2)):
+        for folder, name in zip((one, other), kinds, strict=True):
+            (here / f"d{number}" / "in" / folder).mkdir(parents=True)
+            (here / f"d{number}" / "in" / folder / name).write_bytes(b"1")
+        with pytest.raises(InputInvalid, match=r"it holds files of several kinds: .*/x.*give each kind by"):
+            list(plan_of([f"d{number}/in"], 3, Stores()))
+        if "x.png" in kinds:
+            with pytest.raises(InputInvalid, match="it holds files of several kinds"):
+                list(plan_of([f"d{number}/*"], 3, Stores()))
+
+
+@pytest.mark.parametrize("others", ["x.png", "x.parquet", "x.tar", "notes"])
+def test_a_compressed_tar_in_a_folder_is_no_silence(here: Path, others: str) -> None:
+    (here / "d" / "z").mkdir(parents=True)
+    (here / "d" / others).write_bytes(b"1")
+    (here / "d" / "z" / "x.tar.gz").write_bytes(b"1")
+    with pytest.raises(InputInvalid, match=r"x.tar.gz in it is a compressed tar|several kinds"):
+        list(plan_of(["d"], 3, Stores()))
+
+
+def test_files_that_other_programs_keep_are_passed_over_and_told(here: Path) -> None:
+    parquet(here / "d" / "_tmp" / "a.parquet", img=IMAGES)
+    parquet(here / "d" / "_b.parquet", img=IMAGES)
+    with pytest.raises(InputInvalid, match="there are no images, Parquet files or tars in it"):
+        plan_of(["d"], 3, Stores())
+    parquet(here / "d" / "c.parquet", 21, img=IMAGES)
+    notes: list[str] = []
+    assert {one.chunk.source for one in planned(["d"], 21, told=notes.append)} == {"d/c.parquet"}
+    assert "d: 2 files are passed over, as their names or folders begin with _" in notes
+
+
+def test_rows_of_an_earlier_run_among_images_are_nothing_to_read(tree: Path) -> None:
+    parquet(tree / "crops" / "texts" / part_of(1), path=["a.png"])
+    parquet(tree / "crops" / "texts" / "_run" / "plan.parquet", path=["a.png"])
+    notes: list[str] = []
+    assert listed(["crops"], told=notes.append) == list(sources.find(["crops"], ()))
+    assert notes == []
 
 
 def parquet(file: Path, group: int = 4, schema: pa.Schema | None = None, /, **columns: Any) -> None:
@@ -211,7 +255,9 @@ def test_a_column_of_bytes(here: Path, tmp_path: Path) -> None:
     notes: list[str] = []
     chunks = planned(["a.parquet"], 8, told=notes.append)
     assert [(one.chunk.first, one.chunk.count) for one in chunks] == [(0, 8), (8, 8), (16, 5)]
-    assert notes == ["a.parquet: images are taken from the column img; --column names another"]
+    assert notes == [
+        "a.parquet: images are taken from the column img, their names from file_name; --column names another"
+    ]
     assert items(["a.parquet"], tmp_path / "o", 8) == [*map(Item, names, IMAGES)]
     parquet(here / "d" / "b.parquet", 100, img=IMAGES)
     parquet(here / "d" / "_run" / "c.parquet", img=IMAGES)
@@ -244,7 +290,10 @@ def test_a_column_of_paths(tree: Path, tmp_path: Path) -> None:
     parquet(tree / "p.parquet", 2, text=["t"] * 5, path=names)
     notes: list[str] = []
     assert listed(["p.parquet"], told=notes.append) == [*names[:4], "p.parquet#4"]
-    assert notes == ["p.parquet: paths of images are taken from the column path; --column names another"]
+    assert notes == [
+        "p.parquet: paths of images are taken from the column path; --column names another",
+        "p.parquet: 1 rows have no path in the column path; each becomes an error",
+    ]
     parquet(tree / "crops" / "p.parquet", 2, text=["b.png", "a/1.png"], path=names[:2])
     notes.clear()
     assert listed(["crops/p.parquet"], column="text", told=notes.append) == [
@@ -257,10 +306,10 @@ def test_a_column_of_paths(tree: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("columns", "column", "told"),
     [
-        ({"a": [b"1"], "b": [b"2"]}, None, "Name it with --column; it has a, b"),
-        ({"a": ["x"]}, None, "Name it with --column; it has a"),
+        ({"a": [b"1"], "b": [b"2"]}, None, "name one with --column: it has the columns a, b"),
+        ({"a": ["x"]}, None, "name one with --column: it has the columns a"),
         ({"a": [1]}, "a", "'a' holds neither"),
-        ({"a": [b"1"]}, "b", "no column 'b'; it has a"),
+        ({"a": [b"1"]}, "b", "no column 'b'; it has the columns a"),
     ],
 )
 def test_columns_that_are_none(here: Path, columns: dict[str, Any], column: str | None, told: str) -> None:

@@ -65,7 +65,7 @@ def test_names_fill_one_file_after_another(tmp_path: Path, monkeypatch: pytest.M
     names = [[f"{chunk}/{at}-{'x' * 20}.png" for at in range(chunk + 1)] for chunk in range(100)]
     plan = write_plan(store, ((Chunk(at, "paths", "", 0, len(one)), one) for at, one in enumerate(names)))
     files = [entry.path for entry in store.list(NAMES)]
-    assert len(files) > 10 and files[0] == "_run/names/00000.parquet"
+    assert len(files) > 10 and files[0].endswith("-00000.parquet")
     for chunk in [*plan, *reversed([*plan])]:
         found = plan.names(chunk)
         assert found is not None and [*map(decoded, found.to_pylist())] == names[chunk.number]
@@ -167,7 +167,7 @@ def test_a_plan_of_other_values_is_told(
 def test_names_that_are_not_those_of_the_plan_are_told(tmp_path: Path) -> None:
     store = small_plan(tmp_path)
     plan = read_plan(store)
-    file = tmp_path / NAMES / "00000.parquet"
+    [file] = (tmp_path / NAMES).iterdir()
     whole = file.read_bytes()
     for table in (
         pa.table({"path": [b"a"]}),

@@ -59,14 +59,17 @@ def test_a_node_whose_gpu_is_another_is_named(tiny_onnx: Path, tiny_images: Path
     [chunk] = planned(tiny_images, task)
     receipt = ChunkReader(task, "gpu-7").read(chunk)
     assert receipt.hopeless and receipt.failed and not (tmp_path / "out" / part_of(0)).exists()
-    assert str(NodeUnfit(receipt.node, receipt.failed)).startswith("node gpu-7 cannot read: ")
+    assert str(NodeUnfit(receipt.node, receipt.failed)).startswith("the node gpu-7 cannot read images: ")
 
 
 def test_a_node_with_another_version_is_told(tiny_onnx: Path, tiny_images: Path, tmp_path: Path) -> None:
     task = task_of(tiny_onnx, tmp_path / "out", version="0.0.9")
     [chunk] = planned(tiny_images, task)
     receipt = ChunkReader(task, "here").read(chunk)
-    assert receipt.hopeless and "0.0.9 began the run; install 0.0.9 on every node" in receipt.failed
+    assert (
+        receipt.hopeless
+        and "the command that began the run is 0.0.9; install 0.0.9 on every node" in receipt.failed
+    )
 
 
 def test_a_chunk_that_cannot_be_written_is_no_row(

@@ -347,9 +347,10 @@ def test_examples_name_what_is_wrong(tmp_path: Path) -> None:
     assert len(str(longest)) < 1100
     assert found.to_do == [0, 1, 2]
     assert found.verdict == (
-        "4 inputs, 5 rows, 0 of them errors: 2 missing, 1 more than one for an input, 1 in the file of "
-        "another chunk, 2 of no input, 1 under another name, 1 files not whole, 1 files of no chunk, "
-        "1 files of another run or chunk, 1 tars not counted, 3 of 3 chunks to read"
+        "4 inputs, 5 rows, 0 of them errors: 2 images without a row, 1 rows too many for their inputs, "
+        "1 rows in the wrong file, 2 rows of no input, 1 rows with the wrong path, 1 files that are not "
+        "whole, 1 files that are not of this output, 1 files of another run or another place, "
+        "1 tars that were not read, 3 of 3 files to write"
     )
 
 

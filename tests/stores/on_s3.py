@@ -235,7 +235,7 @@ def test_refusals_are_told_at_once(answers: type[Answers], status: int, code: st
     store, path = open_store(CANNED)
     for call in (store.read, store.folder):
         answers.todo[:] = [(status, code)]
-        with pytest.raises(StoreDenied, match="s3://bucket/x: the store refuses it"):
+        with pytest.raises(StoreDenied, match="s3://bucket/x: access was refused"):
             call(path)
 
 

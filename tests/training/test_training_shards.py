@@ -97,7 +97,7 @@ def test_a_shard_that_is_lost_ends_the_training_and_nothing_stands_in_its_place(
     kept = shard.read_bytes()
     shard.write_bytes(kept[:3000] + bytes(100) + kept[3100:])
     for workers in (0, 1):
-        with pytest.raises(ValueError, match=r"000003.tar: is no tar or is torn"):
+        with pytest.raises(ValueError, match=r"000003.tar: is not a tar, or is torn"):
             train(config_of(tmp_path, "lost", workers=workers, steps=30), resume=True)
     shard.write_bytes(kept)
     train(config_of(tmp_path, "lost"), resume=True)

@@ -149,11 +149,14 @@ def columns_of(rows: ParquetRows, column: str | None) -> Columns:
         [chosen] = leaves
     if chosen is not None and names.count(chosen) == 1:
         found = _with_names(leaves[chosen], texts)
-        return Columns(found.images, found.paths, f"images are taken from the column {chosen}")
+        named = f", their names from {found.paths}" if found.paths else ""
+        return Columns(found.images, found.paths, f"images are taken from the column {chosen}{named}")
     if not leaves and (chosen := _likeliest(texts, _PATHS)) is not None and names.count(chosen) == 1:
         return Columns(paths=chosen, note=f"paths of images are taken from the column {chosen}")
     raise ParquetInvalid(
-        rows.name, f"which column holds the images or their paths? Name it with --column; {_listed(names)}"
+        rows.name,
+        "several columns, or none, may hold the images or their paths; name one with --column: "
+        f"{_listed(names)}",
     )
 
 
@@ -180,7 +183,7 @@ def _likeliest(names: Sequence[str], known: Sequence[str]) -> str | None:
 
 
 def _listed(names: Sequence[str]) -> str:
-    return f"it has {shortened(', '.join(names), 200) or 'none'}"
+    return f"it has the columns {shortened(', '.join(names), 200)}" if names else "it has no columns"
 
 
 def slices(groups: Sequence[int], most: int) -> Iterator[tuple[int, int]]:

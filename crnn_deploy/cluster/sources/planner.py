@@ -7,34 +7,22 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from itertools import count
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
-from crnn_deploy.cluster.plan import Chunk, number_of
+from crnn_deploy.cluster.plan import Chunk
 from crnn_deploy.cluster.sources import walk
 from crnn_deploy.cluster.sources.item import InputInvalid
+from crnn_deploy.cluster.sources.kinds import COMPRESSED, ENDINGS, Kind, files_below, kind_of_folder
 from crnn_deploy.cluster.sources.parquet_rows import MOST_PARTS, Columns, ParquetRows, columns_of, slices
 from crnn_deploy.cluster.sources.prefetch import ahead
 from crnn_deploy.datasets.lmdb_file import LmdbImages
 from crnn_deploy.errors import CrnnDeployError
 from crnn_deploy.runtime.images import sources
-from crnn_deploy.runtime.images.sources import IMAGE_SUFFIXES, STDIN, ImagesMissing, PathNotFound
+from crnn_deploy.runtime.images.sources import STDIN, PathNotFound
 from crnn_deploy.stores.address import has_scheme, is_remote
 from crnn_deploy.stores.store import Store, Stores
 
 __all__ = ["Planned", "plan_of"]
-
-_LISTS = (".txt",)
-_PARQUETS = (".parquet", ".parq", ".pq")
-_TARS = (".tar",)
-_LMDBS = (".lmdb", ".mdb")
-_COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".txz", ".tar.zst", ".tar.lz4")
-
-_IN_OUTPUT = 2  # parts of a path below an output: part_of
-
-_Kind = Literal["images", "list", "parquet", "tar", "lmdb"]
-_ENDINGS: dict[_Kind, tuple[str, ...]] = {
-    **{"list": _LISTS, "parquet": _PARQUETS, "tar": _TARS, "lmdb": _LMDBS},
-}
 
 
 class Planned(NamedTuple):
@@ -50,7 +38,7 @@ class _Input(NamedTuple):
     given: str
     store: Store
     path: str
-    kind: _Kind
+    kind: Kind
     is_folder: bool
     is_glob: bool
 
@@ -92,6 +80,8 @@ def plan_of(
     ParquetInvalid, DatasetInvalid, LibraryMissing, StoreAddressInvalid and what a Store raises.
     """
     found = [_input_of(given, stores) for given in inputs]
+    if column is not None and all(one.kind != "parquet" for one in found):
+        raise InputInvalid(f"--column {column}", "it goes with Parquet files, and no input is one")
     sources.check([one.given for one in found if one.kind == "images" and not is_remote(one.given)])
     options = _Options(rows_per_file, stores, column, listed, told)
     return _packed((part for one in found for part in _parts(one, options)), rows_per_file)
@@ -114,7 +104,7 @@ def _packed(parts: Iterable[str | Chunk], most: int) -> Iterator[Planned]:
 
 
 def _input_of(given: str, stores: Stores) -> _Input:
-    """What an input is. Raises PathNotFound, ImagesMissing, InputInvalid, and what a Store raises."""
+    """What an input is. Raises PathNotFound, InputInvalid, and what a Store raises."""
     if not given:
         raise PathNotFound(given)
     store, path = stores.open(os.curdir if given == STDIN else given)
@@ -122,16 +112,16 @@ def _input_of(given: str, stores: Stores) -> _Input:
     if given == STDIN:
         return _Input(given, store, path, "list", False, False)
     lower = path.lower()
-    if lower.endswith(_COMPRESSED):
+    if lower.endswith(COMPRESSED):
         raise InputInvalid(given, "a compressed tar cannot be read in parts; unpack it to a plain .tar")
     is_folder = store.is_folder(path)
     if has_scheme(given) and not is_remote(given):
         given = store.name(path)
     there = is_folder or store.exists(path)
     is_glob = not there and walk.is_glob(path)
-    kind: _Kind = next((kind for kind, ends in _ENDINGS.items() if lower.endswith(ends)), "images")
+    kind: Kind = next((kind for kind, ends in ENDINGS.items() if lower.endswith(ends)), "images")
     if is_folder and kind in ("images", "list", "tar"):
-        kind = _kind_of_folder(given, store, path)
+        kind = kind_of_folder(given, store, path)
     one = _Input(given, store, path, kind, is_folder, is_glob)
     if kind == "lmdb" and is_remote(given):
         raise InputInvalid(
@@ -145,52 +135,16 @@ def _input_of(given: str, stores: Stores) -> _Input:
     return one
 
 
-def _kind_of_folder(given: str, store: Store, path: str) -> _Kind:
-    """What lies in a folder: images, Parquet files or tars. Raises ImagesMissing, InputInvalid."""
-    if not is_remote(given) and store.exists(f"{path}/data.mdb"):
-        return "lmdb"
-    found: dict[_Kind, str] = {}
-    for file in walk.below(store, path, lambda name: True):
-        lower = file.lower()
-        if lower.endswith(_COMPRESSED):
-            raise InputInvalid(
-                given, f"{store.name(file)} in it is a compressed tar; unpack it to a plain .tar, or move it"
-            )
-        if any(part.startswith("_") for part in file[len(path) :].split("/")) and not _is_image(file):
-            continue
-        kinds: tuple[_Kind, ...] = ("parquet", "tar")
-        kind = next((kind for kind in kinds if lower.endswith(_ENDINGS[kind])), None)
-        if kind is None and _is_image(file):
-            kind = "images"
-        if kind is not None:
-            found.setdefault(kind, store.name(file))
-        if len(found) > 1:
-            raise InputInvalid(
-                given,
-                f"it holds files of several kinds, {' and '.join(found.values())}; name each kind by a glob",
-            )
-    if not found:
-        # what only a walk through links to folders finds
-        if not is_remote(given) and next(sources.find([given], ()), None) is not None:
-            return "images"
-        raise ImagesMissing(given)
-    return next(iter(found))
-
-
-def _is_image(name: str) -> bool:
-    return name.endswith("/") or os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
-
-
 def _parts(one: _Input, options: _Options) -> Iterator[str | Chunk]:
     """Names of the files that an input means, or chunks without a number."""
     if one.kind == "images":
-        yield from _images(one)
+        yield from _images(one, options)
     elif one.given == STDIN:
         yield from sources.find([STDIN], options.listed)
     elif one.kind == "parquet":
         yield from _of_parquets(one, options)
     else:
-        for name, path in _files(one):
+        for name, path in _files(one, options):
             if one.kind == "list":
                 with one.store.open(path) as file:
                     yield from sources.find([STDIN], sources.lines_of(file))
@@ -202,54 +156,59 @@ def _parts(one: _Input, options: _Options) -> Iterator[str | Chunk]:
                     yield Chunk(0, "lmdb", name, first, min(options.most, size - first))
 
 
-def _images(one: _Input) -> Iterator[str]:
-    if not is_remote(one.given):
-        yield from sources.find([one.given], ())
-    elif one.is_folder:
-        yield from map(one.store.name, walk.below(one.store, one.path, _is_image))
-    elif one.is_glob:
+def _images(one: _Input, options: _Options) -> Iterator[str]:
+    if one.is_folder:
+        yield from _images_of_folder(one, one.path, one.given, options)
+    elif one.is_glob and is_remote(one.given):
         for path, is_folder in walk.matches(one.store, one.path):
             if not is_folder:
                 yield one.store.name(path)
             elif not one.is_deep:
-                yield from map(one.store.name, walk.below(one.store, path, _is_image))
+                yield from _images_of_folder(one, path, "", options)
+    elif one.is_glob:
+        for path, is_folder in walk.matches(one.store, one.path):
+            if is_folder and not one.is_deep:
+                _check_folder(one, path, options)
+        yield from sources.find([one.given], ())
     else:
-        yield one.store.name(one.path)
+        yield one.store.name(one.path) if is_remote(one.given) else one.given
 
 
-def _files(one: _Input) -> Iterator[tuple[str, str]]:
+def _images_of_folder(one: _Input, folder: str, given: str, options: _Options) -> Iterator[str]:
+    """Names of the images in a folder, of a local one as `infer` has them."""
+    if is_remote(one.given):
+        yield from map(one.store.name, _below(one, folder, options))
+        return
+    _check_folder(one, folder, options)
+    yield from sources.find([given], ())
+
+
+def _check_folder(one: _Input, folder: str, options: _Options) -> None:
+    """Raises InputInvalid for a folder with files of another kind."""
+    for _ in _below(one, folder, options):
+        pass
+
+
+def _files(one: _Input, options: _Options) -> Iterator[tuple[str, str]]:
     """Lists, Parquet files, tars or LMDBs that an input means: what each is called, and its path."""
     if one.kind == "lmdb" and not one.is_glob:
         yield one.given, one.path
     elif one.is_folder:
-        for path in _below(one, one.path):
+        for path in _below(one, one.path, options):
             yield _called(one, path), path
     elif one.is_glob:
         for path, is_folder in walk.matches(one.store, one.path):
             if not is_folder or one.kind == "lmdb":
                 yield _called(one, path), path
             elif not one.is_deep:
-                for below in _below(one, path):
+                for below in _below(one, path, options):
                     yield _called(one, below), below
     else:
         yield one.given, one.path
 
 
-def _below(one: _Input, folder: str) -> Iterator[str]:
-    """Files of an input's kind in a folder; what other programs keep for themselves begins with "_".
-
-    Raises InputInvalid for the rows of an earlier run, which nobody means who gives the folder around them.
-    """
-    for path in walk.below(one.store, folder, lambda name: name.lower().endswith(_ENDINGS[one.kind])):
-        parts = path[len(folder) :].strip("/").split("/")
-        if len(parts) > _IN_OUTPUT and number_of("/".join(parts[-_IN_OUTPUT:])) is not None:
-            output = one.store.name(path.rsplit("/", _IN_OUTPUT)[0])
-            raise InputInvalid(
-                one.given,
-                f"{output} in it holds the rows of an earlier run; move it, or name the files to read",
-            )
-        if not any(part.startswith("_") for part in parts):
-            yield path
+def _below(one: _Input, folder: str, options: _Options) -> Iterator[str]:
+    return files_below(one.given, one.store, folder, one.kind, options.told)
 
 
 def _called(one: _Input, path: str) -> str:
@@ -266,7 +225,7 @@ def _of_parquets(one: _Input, options: _Options) -> Iterator[str | Chunk]:
             rows = ParquetRows(file[0], opened)
             return columns_of(rows, options.column), rows.groups
 
-    with closing(ahead(look, _files(one))) as looked:
+    with closing(ahead(look, _files(one, options))) as looked:
         for (name, path), (columns, groups) in looked:
             if columns.note and columns.note not in assumed:
                 assumed.add(columns.note)
@@ -289,11 +248,13 @@ def _paths(one: _Input, path: str, rows: ParquetRows, column: str, options: _Opt
     """The paths in a column. Relative ones begin in the working folder, or else beside the Parquet file."""
     folder = path.rpartition("/")[0]
     beside = True if is_remote(one.given) else None  # None: not known yet
+    told, empty = False, 0
     for row, value in enumerate(rows.values(column, 0, sum(rows.groups))):
         if isinstance(value, CrnnDeployError):
             raise value
         name = (value or b"").decode(errors="surrogateescape")
         if not name:
+            empty += 1
             yield f"{rows.name}#{row}"
         elif has_scheme(name) or os.path.isabs(name):
             yield name
@@ -301,6 +262,11 @@ def _paths(one: _Input, path: str, rows: ParquetRows, column: str, options: _Opt
             there = one.store.name(f"{folder}/{name}" if folder else name)
             if beside is None:
                 beside = not os.path.lexists(name) and os.path.lexists(there)
-            if beside and row == 0:
+            if beside and not told:
+                told = True
                 options.told(f"{rows.name}: relative paths in it begin in its folder")
             yield there if beside else name
+    if empty:
+        options.told(
+            f"{rows.name}: {empty:,} rows have no path in the column {column}; each becomes an error"
+        )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from fnmatch import fnmatchcase
 
@@ -18,16 +18,15 @@ def is_glob(path: str) -> bool:
     return any(mark in path for mark in "*?[")
 
 
-def below(store: Store, folder: str, wanted: Callable[[str], bool]) -> Iterator[str]:
-    """Paths of the files in a folder and below it whose names are wanted; what is hidden is left out.
+def below(store: Store, folder: str) -> Iterator[str]:
+    """Paths of the files in a folder and below it; what is hidden is left out.
 
     Objects that no path names (`Folder.unnamed`) come as one path that ends in "//": reading it fails, and so
     they are not passed over in silence. Raises what a Store raises.
     """
     for path, listing in _walk(store, folder):
         for file in listing.files:
-            name = file.path.rpartition("/")[2]
-            if not name.startswith(".") and wanted(name):
+            if not file.path.rpartition("/")[2].startswith("."):
                 yield file.path
         if listing.unnamed:
             yield f"{path}//"
