@@ -360,7 +360,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--runs", type=int, default=20, help="with a fault each; the default is %(default)s")
+    parser.add_argument(
+        "--runs",
+        type=int,
+        default=20,
+        help="with one to three faults each, after one without; the default is %(default)s",
+    )
     parser.add_argument("--images", type=int, default=6000)
     parser.add_argument("--rows-per-file", type=int, default=100)
     parser.add_argument("--model", default="latin")

@@ -124,6 +124,7 @@ def infer_cluster(
             left = set(reconcile(store, plan, task.run, progress=lambda files: check()).to_do)
         begun(len(left), len(plan))
         if left:
+            store.delete(MANIFEST)  # of an earlier run, which is no proof of this one's rows
             if nodes.address is None:
                 stack.enter_context(connected(None))
             check()
