@@ -170,7 +170,7 @@ def _resolved(address: str) -> str:
     try:  # Ray itself tries for 40 seconds
         socket.create_connection((host.strip("[]"), int(port)), timeout=_PATIENCE).close()
     except OSError as error:
-        raise ClusterUnreachable(given, f"{address}: {error.strerror or error}") from error
+        raise ClusterUnreachable(address, error.strerror or str(error)) from error
     return address
 
 

@@ -65,7 +65,9 @@ class Reconciliation:
         if self.whole:
             return f"{counted}: none is missing, none is there twice"
         faults = [f"{getattr(self, name):,} {words}" for name, words in FAULTS.items() if getattr(self, name)]
-        return f"{counted}: {', '.join([*faults, f'{len(self.to_do):,} of {self.chunks:,} files to write'])}"
+        if self.to_do:
+            faults.append(f"{len(self.to_do):,} of {self.chunks:,} files to write")
+        return f"{counted}: {', '.join(faults)}"
 
     def to_plain(self) -> dict[str, Any]:
         """The values of a manifest in JSON."""

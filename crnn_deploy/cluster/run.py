@@ -9,7 +9,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
-from crnn_deploy.cluster.begin import begin
+from crnn_deploy.cluster.begin import RunDamaged, begin
+from crnn_deploy.cluster.parquet import ParquetInvalid
 from crnn_deploy.cluster.plan import RUN, Plan, part_of
 from crnn_deploy.cluster.ray_nodes import Nodes, connected, read_chunks, workers_that_fit
 from crnn_deploy.cluster.reader import Receipt
@@ -18,6 +19,7 @@ from crnn_deploy.cluster.reconciliation import Reconciliation
 from crnn_deploy.cluster.task import Task
 from crnn_deploy.errors import CrnnDeployError
 from crnn_deploy.runtime.run_record import RunRecord
+from crnn_deploy.stores.store import Store, StoreMissing
 
 __all__ = ["MANIFEST", "NodeUnfit", "RunOutcome", "infer_cluster", "run_digest"]
 
@@ -121,7 +123,7 @@ def infer_cluster(
         )
         left = set(range(len(plan)))
         if resume:
-            left = set(reconcile(store, plan, task.run, progress=lambda files: check()).to_do)
+            left = set(_proof(store, plan, task, check).to_do)
         begun(len(left), len(plan))
         if left:
             store.delete(MANIFEST)  # of an earlier run, which is no proof of this one's rows
@@ -134,10 +136,18 @@ def infer_cluster(
                 if receipt.failed:
                     told(_failure(receipt))
             check()
-    outcome.counts = reconcile(store, plan, task.run, progress=lambda files: check())
+    outcome.counts = _proof(store, plan, task, check)
     manifest = {"schema": _SCHEMA, "settings": record.settings, "about": record.about, **outcome.to_plain()}
     store.write(MANIFEST, (json.dumps(manifest, indent=1) + "\n").encode())
     return outcome
+
+
+def _proof(store: Store, plan: Plan, task: Task, check: Callable[[], None]) -> Reconciliation:
+    """Raises RunDamaged where a file of the plan is lost or torn, and what a Store raises."""
+    try:
+        return reconcile(store, plan, task.run, progress=lambda files: check())
+    except (StoreMissing, ParquetInvalid) as error:
+        raise RunDamaged(store.uri, str(error)) from error
 
 
 def _workers(nodes: Nodes, chunks: int) -> int:

@@ -108,6 +108,20 @@ def waiting(output: Path) -> Iterator[Callable[[bytes], tuple[int, str]]]:
         yield goes_on
 
 
+def test_a_plan_whose_names_are_lost_is_told(listed: Path, tmp_path: Path) -> None:
+    output = tmp_path / "texts"
+    assert ends_without_ray(run(listed, "-o", output))
+    part = output / part_of(0)  # some file in the place of the rows, so that the names are looked at
+    part.parent.mkdir()
+    part.write_bytes(b"PAR1")
+    for names in (output / "_run" / "names").iterdir():
+        names.unlink()
+    damaged = run(listed, "-o", output, "--resume")
+    assert damaged.exit_code == 2
+    assert damaged.stderr.rstrip().endswith("name a new folder with -o")
+    assert "no run can go on with" in damaged.stderr
+
+
 def test_of_two_runs_that_begin_at_the_same_time_one_is_refused(listed: Path, tmp_path: Path) -> None:
     refused = "another infer-cluster began on {0} at the same time; let that one go on"
     with waiting(tmp_path / "a") as first:  # the second is done with its plan before the first
@@ -152,7 +166,7 @@ def test_a_cluster_that_does_not_answer_is_told_before_anything_is_listed(
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
     for wrong, said in [
-        (address, f"no Ray cluster answers at {address}: {address}: Connection refused"),
+        (address, f"no Ray cluster answers at {address}: Connection refused"),
         ("127.0.0.1", "it must be HOST:PORT, such as 10.0.0.1:6379, or auto"),
         ("ray://127.0.0.1:10001", "it must be HOST:PORT, without ray://"),
     ]:
