@@ -91,7 +91,7 @@ def test_a_pack_that_is_killed_goes_on_where_it_was(tmp_path: Path, kind: str) -
             pack(Listed(ROWS, at), tmp_path / "x", resume=True)
             os._exit(0)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
-        with pytest.raises(DatasetInvalid, match="not whole yet"):
+        with pytest.raises(DatasetInvalid, match="not all of its shards are packed yet"):
             open_dataset(str(tmp_path / "x"))
     messages: list[str] = []
     packed = pack(Listed(ROWS), tmp_path / "x", resume=True, failed=messages.append)
