@@ -159,9 +159,11 @@ def test_a_run_of_relative_paths_goes_on_in_its_own_folder_alone(
 
 
 def test_a_cluster_that_does_not_answer_is_told_before_anything_is_listed(
-    listed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("ray.data")
+    monkeypatch.setenv("RAY_AUTH_MODE", "")  # which is set for Ray, and unset again
+    (tmp_path / "list.txt").write_bytes(b"a.png\n")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
@@ -170,7 +172,7 @@ def test_a_cluster_that_does_not_answer_is_told_before_anything_is_listed(
         ("127.0.0.1", "it must be HOST:PORT, such as 10.0.0.1:6379, or auto"),
         ("ray://127.0.0.1:10001", "it must be HOST:PORT, without ray://"),
     ]:
-        refused = run(listed, "-o", tmp_path / "texts", "--address", wrong)
+        refused = run(tmp_path / "list.txt", "-o", tmp_path / "texts", "--address", wrong)
         assert refused.exit_code == 2 and said in refused.stderr
         assert not (tmp_path / "texts").exists()
 
