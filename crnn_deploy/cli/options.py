@@ -222,7 +222,7 @@ workers_option = click.option(
     metavar="N",
     type=click.IntRange(min=1),
     show_default="one for each CPU",
-    help="Run this many workers: threads of infer, processes of serve, processes of infer-cluster.",
+    help="Run this many workers: threads of infer, processes of serve and infer-cluster.",
 )
 tf32_option = click.option(
     "--allow-tf32",

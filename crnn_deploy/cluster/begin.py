@@ -56,7 +56,7 @@ class InputEmpty(CrnnDeployError, ValueError):
     """Inputs that are there and name no image at all."""
 
     def __init__(self, inputs: Sequence[str]) -> None:
-        super().__init__(f"{', '.join(map(without_keys, inputs))}: it names no image, so nothing was read")
+        super().__init__(f"no image is named in {', '.join(map(without_keys, inputs))}, so nothing was read")
 
 
 def begin(

@@ -60,7 +60,7 @@ def test_an_input_without_an_image_is_told_and_leaves_the_output_free(listed: Pa
     output = tmp_path / "texts"
     (tmp_path / "none.txt").write_bytes(b"\n\n")
     empty = run(tmp_path / "none.txt", "-o", output)
-    assert empty.exit_code == 2 and "none.txt: it names no image, so nothing was read" in empty.stderr
+    assert empty.exit_code == 2 and "none.txt, so nothing was read" in empty.stderr
     assert ends_without_ray(run(listed, "-o", output))
 
 

@@ -73,7 +73,8 @@ def files_below(
     """
     passed_over = 0
     for path in walk.below(store, folder):
-        found, output = _kind_of(path), _output_of(path, folder)
+        found = _kind_of(path)
+        output = _output_of(path, folder) if found == "parquet" else None
         if found is None or (output is not None and kind == "images"):
             continue
         if output is not None:

@@ -157,54 +157,34 @@ def _parts(one: _Input, options: _Options) -> Iterator[str | Chunk]:
 
 
 def _images(one: _Input, options: _Options) -> Iterator[str]:
-    if one.is_folder:
-        yield from _images_of_folder(one, one.path, one.given, options)
-    elif one.is_glob and is_remote(one.given):
-        for path, is_folder in walk.matches(one.store, one.path):
-            if not is_folder:
-                yield one.store.name(path)
-            elif not one.is_deep:
-                yield from _images_of_folder(one, path, "", options)
-    elif one.is_glob:
-        for path, is_folder in walk.matches(one.store, one.path):
-            if is_folder and not one.is_deep:
-                _check_folder(one, path, options)
-        yield from sources.find([one.given], ())
-    else:
-        yield one.store.name(one.path) if is_remote(one.given) else one.given
-
-
-def _images_of_folder(one: _Input, folder: str, given: str, options: _Options) -> Iterator[str]:
-    """Names of the images in a folder, of a local one as `infer` has them."""
+    """Names of images; of local ones as `infer` has them, when their folders hold files of no other kind."""
+    paths = _paths_of(one, options)
     if is_remote(one.given):
-        yield from map(one.store.name, _below(one, folder, options))
+        yield from map(one.store.name, paths)
         return
-    _check_folder(one, folder, options)
-    yield from sources.find([given], ())
-
-
-def _check_folder(one: _Input, folder: str, options: _Options) -> None:
-    """Raises InputInvalid for a folder with files of another kind."""
-    for _ in _below(one, folder, options):
+    for _ in paths:
         pass
+    yield from sources.find([one.given], ())
 
 
 def _files(one: _Input, options: _Options) -> Iterator[tuple[str, str]]:
     """Lists, Parquet files, tars or LMDBs that an input means: what each is called, and its path."""
-    if one.kind == "lmdb" and not one.is_glob:
-        yield one.given, one.path
-    elif one.is_folder:
-        for path in _below(one, one.path, options):
-            yield _called(one, path), path
-    elif one.is_glob:
+    for path in _paths_of(one, options):
+        yield one.given if path == one.path else _called(one, path), path
+
+
+def _paths_of(one: _Input, options: _Options) -> Iterator[str]:
+    """Paths of what an input means: its own, or those in folders and matches. Raises InputInvalid."""
+    if one.is_glob:
         for path, is_folder in walk.matches(one.store, one.path):
             if not is_folder or one.kind == "lmdb":
-                yield _called(one, path), path
+                yield path
             elif not one.is_deep:
-                for below in _below(one, path, options):
-                    yield _called(one, below), below
+                yield from _below(one, path, options)
+    elif one.is_folder and one.kind != "lmdb":
+        yield from _below(one, one.path, options)
     else:
-        yield one.given, one.path
+        yield one.path
 
 
 def _below(one: _Input, folder: str, options: _Options) -> Iterator[str]:
