@@ -124,3 +124,26 @@ def serving() -> Iterator[Callable[..., Served]]:
     for served in started:
         if served.process.poll() is None:
             served.stop()
+
+
+_TREE = (
+    *("b.png", "a.JPG", "c.txt", ".hidden.png", "z.tiff", "a-b.png", "a/1.png", "a/0.png", "a/x/deep.webp"),
+    *("a/.git/no.png", "B/one.png", "b/two.png", "b/[3].png", "b/note", "ü/ä.png"),
+)
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working folder."""
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    return tmp_path / "here"
+
+
+@pytest.fixture
+def tree(here: Path) -> Path:
+    for name in _TREE:
+        path = here / "crops" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(name.encode())
+    return here
