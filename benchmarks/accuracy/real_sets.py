@@ -44,7 +44,7 @@ from typing import Any, Protocol
 import cv2
 
 from benchmarks.common import write
-from benchmarks.speed.tables import digits, table
+from benchmarks.speed.tables import digits, markdown
 from crnn_deploy import files
 from crnn_deploy.datasets import open_dataset
 from crnn_deploy.evaluation.metrics import Score, score
@@ -303,7 +303,7 @@ def tables(result: Mapping[str, Any]) -> str:
                     for reader, value in zip(readers, shown, strict=True)
                 ]
                 lines.append((name, next(iter(rows.values()))["images"], *marked))
-        pieces.append(f"{table((title, 'images', *readers), lines)}\n")
+        pieces.append(f"{markdown((title, 'images', *readers), lines)}\n")
     pieces += [f"- {note}" for name, note in NOTES.items() if name in sets]
     pieces += [f"- {line}" for line in losses(result)]
     return "\n".join(pieces)
@@ -323,18 +323,6 @@ def losses(result: Mapping[str, Any]) -> Iterable[str]:
             ahead = [f"{other} by {more}" for other, more in better.items() if more > 0]
             if ahead:
                 yield f"{own} loses on {name}, of {rows[own]['images']} images: to {', '.join(ahead)}"
-
-
-def processor() -> dict[str, Any]:
-    """Name and vector instructions of the CPU, as Linux has them."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return {}
-    found = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
-    wanted = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_bf16")
-    flags = found.get("flags", "").split()
-    return {"cpu": found.get("model name", ""), "instructions": [name for name in wanted if name in flags]}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -379,7 +367,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             name: {"kind": "ours" if name in models else name, **reader.about}
             for name, reader in readers.items()
         }
-    result = {"processor": processor(), "readers": about, "sets": rows}
+    result = {"readers": about, "sets": rows}
     print(tables(result))
     write("real_sets", result, given.json)
 

@@ -227,7 +227,7 @@ def image_ms(step: Step, layout: Layout, assumed: Assumed) -> float:
 
 
 def _rows(suite: str) -> dict[str, Any]:
-    text = (RESULTS / f"{suite}--2-core-epyc--cpu.json").read_text(encoding="utf-8")
+    text = (RESULTS / f"{suite}--avx2--cpu.json").read_text(encoding="utf-8")
     rows: dict[str, Any] = json.loads(text)["rows"]
     return rows
 

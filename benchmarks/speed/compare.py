@@ -6,8 +6,8 @@ Every quantity whose rounds are in both files is compared: those of the scripts 
 `benchmarks.common`. It is worse where the ratio of the medians exceeds 1 + tolerance and a two-sided
 Mann-Whitney U test finds the rounds different at 1 % (Mann & Whitney 1947; exact for few rounds, ties by
 mid-ranks). Five rounds a file are the fewest that can show it. A machine that is busier in one run than in
-the other shows too: the load is printed. Files of different machines are refused. Exit code 1 where something
-got worse.
+the other shows too: the load is printed. Files of different machines or kinds of CPU are refused.
+Exit code 1 where something got worse.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--tolerance", type=float, default=0.1, help="the default is %(default)s")
     given = parser.parse_args(arguments)
     before, after = (json.loads(path.read_text(encoding="utf-8")) for path in (given.before, given.after))
-    for key in ("suite", "machine", "device"):
+    for key in ("suite", "machine", "cpu", "device"):
         if before[key] != after[key]:
             parser.error(f"{key}: {before[key]!r} before, {after[key]!r} after; nothing to compare")
     found = pairs(before, after) if "rows" in before and "rows" in after else []

@@ -109,8 +109,6 @@ def main() -> None:
     references = {name: read(floating, proof.batches) for name, proof in proofs.items()}
     some = list(proofs["rendered"].batches[:: max(1, len(proofs["rendered"].batches) // 24)])
     results = header("int8")
-    vnni = "vnni" in Path("/proc/cpuinfo").read_text()  # without it, integer products are little faster
-    results["machine"] += ", VNNI" if vnni else ", no VNNI"
     name, sha256 = arguments.model.name, scales.model_sha256
     results["model"] = {"name": name, "sha256": sha256, "method": scales.method}
     kinds: dict[str, qdq.Activations] = {"int8": "int8", "uint8": "uint8", "uint8, LSTM dynamic": "uint8"}

@@ -1,6 +1,6 @@
 """The pictures in docs/, drawn from the committed results.
 
-    python -m benchmarks.speed.plots [--results benchmarks/results] [--machine 2-core-epyc] [--out docs/plots]
+    python -m benchmarks.speed.plots [--results benchmarks/results] [--out docs/plots]
 
 Needs matplotlib (extra [train]).
 """
@@ -8,19 +8,16 @@ Needs matplotlib (extra [train]).
 from __future__ import annotations
 
 import argparse
-import json
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, ScalarFormatter
 
-ROOT = Path(__file__).parents[2]
-Rows = dict[str, dict[str, Any]]
+from benchmarks.committed import RESULTS, Rows, results_of
 
 
 def peers(axes: Axes, rows: Rows) -> None:
@@ -78,16 +75,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results")
-    parser.add_argument("--machine", default="2-core-epyc")
-    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "plots")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--out", type=Path, default=RESULTS.parents[1] / "docs" / "plots")
     given = parser.parse_args(arguments)
     given.out.mkdir(parents=True, exist_ok=True)
     matplotlib.rcParams["svg.hashsalt"] = "crnn-deploy"  # the same results give the same bytes
     for suite, draw in PLOTS.items():
-        path = given.results / f"{suite}--{given.machine}--cpu.json"
-        figure = Figure(figsize=(8, 4.5), layout="constrained")
-        draw(figure.subplots(), json.loads(path.read_text(encoding="utf-8"))["rows"])
+        found = results_of(suite, given.results)
+        figure = Figure(figsize=(8 * len(found), 4.5), layout="constrained")
+        [row] = figure.subplots(1, len(found), squeeze=False)
+        for axes, (kind, result) in zip(row, found.items(), strict=True):
+            draw(axes, result["rows"])
+            axes.set_title(kind, fontsize=9)
         figure.savefig(given.out / f"{suite}.svg", metadata={"Date": None})
         print(given.out / f"{suite}.svg")
 

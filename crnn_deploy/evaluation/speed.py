@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from crnn_deploy.manifest import Manifest
 from crnn_deploy.process import cpus
+from crnn_deploy.runtime.backends import cpu
 from crnn_deploy.runtime.backends.backend import Backend
 from crnn_deploy.runtime.batching import batches
 from crnn_deploy.runtime.decoding import ctc
@@ -118,6 +119,7 @@ def header(suite: str) -> dict[str, Any]:
     return {
         "suite": suite,
         "machine": f"{platform.machine()}, {cpus()} CPUs",
+        "cpu": cpu.kind(),
         "device": "cpu",
         "versions": versions,
     }

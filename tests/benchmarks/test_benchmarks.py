@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import benchmarks.speed.compare
+from benchmarks.committed import RESULTS
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = sorted(
@@ -60,7 +61,13 @@ def results(path: Path, rounds: dict[str, list[float]], **header: str) -> Path:
     from benchmarks.common import measured
 
     rows = {name: {"cpu_per_image": measured(values, "CPU ms")} for name, values in rounds.items()}
-    plain: dict[str, Any] = {"suite": "s", "machine": "m", "device": "cpu", "versions": {"numpy": "2"}}
+    plain: dict[str, Any] = {
+        "suite": "s",
+        "machine": "m",
+        "cpu": "avx2",
+        "device": "cpu",
+        "versions": {"numpy": "2"},
+    }
     path.write_text(json.dumps({**plain, **header, "rows": rows}))
     return path
 
@@ -95,7 +102,7 @@ def test_a_quantity_of_one_file_is_passed_over(tmp_path: Path, capsys: Any) -> N
     assert "0 worse, 0 better, 1 same" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("header", [{"machine": "another"}, {"suite": "another"}])
+@pytest.mark.parametrize("header", [{"machine": "another"}, {"suite": "another"}, {"cpu": "another"}])
 def test_results_of_other_machines_are_refused(header: dict[str, str], tmp_path: Path, capsys: Any) -> None:
     first, second = results(tmp_path / "a", {"x": QUIET}), results(tmp_path / "b", {"x": QUIET}, **header)
     with pytest.raises(SystemExit) as stopped:
@@ -295,10 +302,37 @@ def test_plots_are_the_same_twice(tmp_path: Path) -> None:
 def test_the_page_has_the_tables_of_the_committed_results() -> None:
     import benchmarks.speed.tables
 
-    page = (benchmarks.speed.tables.ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
-    assert (
-        benchmarks.speed.tables.written(
-            page, benchmarks.speed.tables.ROOT / "benchmarks" / "results", "2-core-epyc"
-        )
-        == page
+    page = (RESULTS.parents[1] / "docs" / "performance.md").read_text(encoding="utf-8")
+    assert benchmarks.speed.tables.written(page, RESULTS) == page
+
+
+def test_a_page_has_the_kinds_of_cpu_side_by_side(tmp_path: Path) -> None:
+    import benchmarks.speed.tables
+
+    for path in RESULTS.glob("*--avx2--cpu.json"):
+        text = path.read_text(encoding="utf-8")
+        (tmp_path / path.name).write_text(text, encoding="utf-8")
+        other = json.loads(text.replace('"cpu": "avx2"', '"cpu": "avx512-vnni-bf16"'))
+        if other["suite"] == "peers":
+            del other["rows"]["PP-OCRv4: rapidocr_onnxruntime"]
+        if other["suite"] != "winograd":  # not measured there
+            name = path.name.replace("avx2", "avx512-vnni-bf16")
+            (tmp_path / name).write_text(json.dumps(other), encoding="utf-8")
+    page = (RESULTS.parents[1] / "docs" / "performance.md").read_text(encoding="utf-8")
+    lines = benchmarks.speed.tables.written(page, tmp_path).splitlines()
+    at = next(at for at, line in enumerate(lines) if line.startswith("| paper: cv2.dnn, batch 1 | avx2 | 20"))
+    assert lines[at + 1].startswith("| paper: cv2.dnn, batch 1 | avx512-vnni-bf16 | 20")
+    assert sum(line.startswith("| PP-OCRv4") for line in lines) == 1
+    assert sum(line.startswith("| ncnn | ") for line in lines) == 1
+    # bars belong to a kind
+    [bar] = [line for line in lines if line.startswith("| INT8 (static scales, float LSTM)")]
+    assert bar.startswith("| INT8 (static scales, float LSTM), 5 x PyTorch eager | avx2 | 3.21 x ")
+    winograd = (RESULTS / "winograd--avx2--cpu.json").read_text(encoding="utf-8")
+    (tmp_path / "winograd--avx512-vnni-bf16--cpu.json").write_text(
+        winograd.replace('"cpu": "avx2"', '"cpu": "avx512-vnni-bf16"'), encoding="utf-8"
+    )
+    lines = benchmarks.speed.tables.written(page, tmp_path).splitlines()
+    bars = [line for line in lines if line.startswith("| INT8 (static scales, float LSTM)")]
+    assert bars[1].startswith(
+        "| INT8 (static scales, float LSTM), 7.5 x PyTorch eager | avx512-vnni-bf16 | 3.21 x | **missed**"
     )

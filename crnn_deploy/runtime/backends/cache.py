@@ -21,6 +21,7 @@ from functools import cache
 from pathlib import Path
 
 from crnn_deploy.files import keep, read_regular, sha256, temporary
+from crnn_deploy.runtime.backends import cpu
 
 __all__ = ["find", "fingerprint", "folder", "load", "making", "store"]
 
@@ -53,15 +54,8 @@ def folder() -> Path | None:
 
 @cache
 def fingerprint() -> str:
-    """The processor: what it is and which instructions it has (from /proc/cpuinfo, on Linux)."""
-    lines = []
-    with suppress(OSError), open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
-        for line in file:
-            if line.split(":")[0].strip() in ("model name", "flags", "CPU part", "Features"):
-                lines.append(line)
-            if not line.strip():  # the first processor stands for all
-                break
-    told = "".join(lines) or platform.processor()
+    """The CPU: what it is and which instructions it has."""
+    told = "\n".join(f"{name}: {value}" for name, value in cpu.described().items()) or platform.processor()
     return hashlib.sha256(f"{platform.machine()}\n{told}".encode()).hexdigest()
 
 
