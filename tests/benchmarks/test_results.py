@@ -60,7 +60,7 @@ def test_every_benchmark_of_speed_has_a_result() -> None:
 @pytest.mark.parametrize("path", SPEED_RESULTS, ids=lambda path: path.stem)
 def test_a_result_of_speed_keeps_its_rounds(path: Path) -> None:
     result = json.loads(path.read_text(encoding="utf-8"))
-    assert result.keys() == {"suite", "machine", "device", "versions", "load", "rows"}
+    assert result.keys() == {"suite", "machine", "cpu", "device", "versions", "load", "rows"}
     assert result["load"] >= 0 and all(isinstance(row, dict) and row for row in result["rows"].values())
     assert all(abs(number) < float("inf") for number in numbers(result))  # NaN is none either
     found = dict(quantities(result["rows"]))
