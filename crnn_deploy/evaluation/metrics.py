@@ -120,7 +120,7 @@ def alphanumeric(text: str) -> str:
     return "".join(filter(str.isalnum, text.lower()))
 
 
-def wilson(successes: int, trials: int) -> tuple[float, float]:
+def wilson(successes: float, trials: int) -> tuple[float, float]:
     """95 % score interval of a proportion (Wilson 1927), within 0-1; (0, 1) of no trials."""
     if not trials:
         return 0.0, 1.0

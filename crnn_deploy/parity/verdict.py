@@ -37,6 +37,7 @@ __all__ = [
 ]
 
 CONFIDENT = 0.8  # of a text's least probable frame
+_MOST_IMAGES = 10_000_000  # that anyone would gather
 
 Answer = Literal["PASSED", "FAILED", "NOT ENOUGH IMAGES"]
 
@@ -94,6 +95,17 @@ class Check:
     value: float
     interval: tuple[float, float]  # 95 %
     allowed: float
+    more_images: int | None = None  # that would settle it, if they are like these; None: it is, or none would
+
+    def line(self) -> str:
+        """The figure, its interval, what is allowed, and what is lacking."""
+        low, high = self.interval
+        text = f"{self.name} {self.value:.3%} (95 %: {low:.3%} to {high:.3%}, allowed {self.allowed:.3%})"
+        if self.answer != "NOT ENOUGH IMAGES":
+            return text
+        if self.more_images is None:
+            return f"{text}, which no number of images like these settles"
+        return f"{text}, which about {self.more_images:,} images more like these would settle"
 
 
 @dataclass(frozen=True)
@@ -176,10 +188,7 @@ class Verdict:
     def line(self) -> str:
         """The answer and the checks that it comes from."""
         checks = "; ".join(
-            f"{c.name} {c.value:.3%} (95 %: {c.interval[0]:.3%} to {c.interval[1]:.3%}, "
-            f"allowed {c.allowed:.3%})"
-            for c in self.checks
-            if c.answer == self.answer or self.answer == "PASSED"
+            check.line() for check in self.checks if check.answer == self.answer or self.answer == "PASSED"
         )
         more = ": not enough images to tell" if self.answer == "NOT ENOUGH IMAGES" else ""
         return f"{self.answer}{more}: {self.images} images; {checks}"
@@ -214,7 +223,14 @@ def judge(
             )
     sure = sum(reading.min_probability > budget.confidence for reading in reference)
     confident = Rate(sum(change.confident for change in changes), sure)
-    check = _check("confident strings changed", confident.share, confident.interval, budget.confident_flips)
+    check = _check(
+        "confident strings changed",
+        confident.share,
+        confident.images,
+        lambda strings: wilson(confident.share * strings, strings),
+        budget.confident_flips,
+        images_each=len(reference) / sure if sure else math.inf,
+    )
     verdict = Verdict(
         images=len(reference),
         flips=Rate(len(changes), len(reference)),
@@ -244,8 +260,8 @@ def _with_truths(
         verdict,
         checks=(
             *verdict.checks,
-            _check("loss of exact accuracy", *_mean(loss), budget.accuracy_loss),
-            _check("increase of the CER", *_mean(edits / length), budget.cer_increase),
+            _mean_check("loss of exact accuracy", loss, budget.accuracy_loss),
+            _mean_check("increase of the CER", edits / length, budget.cer_increase),
         ),
         right_to_wrong=Rate(int((loss > 0).sum()), verdict.images),
         wrong_to_right=Rate(int((loss < 0).sum()), verdict.images),
@@ -254,25 +270,63 @@ def _with_truths(
     )
 
 
-def _mean(values: NDArray[np.float64]) -> tuple[float, tuple[float, float]]:
-    """Mean of paired differences and its 95 % interval by the normal approximation.
+def _mean_check(name: str, values: NDArray[np.float64], allowed: float) -> Check:
+    """The check of a mean of paired differences, with its 95 % interval by the normal approximation.
 
     Differences that are all zero tell no spread; the interval then reaches as far as one image in Wilson's.
     """
-    if not len(values):
-        return 0.0, (-1.0, 1.0)
-    mean = float(values.mean())
-    reach = Z * float(values.std()) / math.sqrt(len(values)) or wilson(0, len(values))[1]
-    return mean, (mean - reach, mean + reach)
+    mean = float(values.mean()) if len(values) else 0.0
+    spread = float(values.std()) if len(values) else 0.0
+
+    def interval(images: int) -> tuple[float, float]:
+        if not images:
+            return -1.0, 1.0
+        reach = Z * spread / math.sqrt(images) or wilson(0, images)[1]
+        return mean - reach, mean + reach
+
+    return _check(name, mean, len(values), interval, allowed)
 
 
-def _check(name: str, value: float, interval: tuple[float, float], allowed: float) -> Check:
-    answer: Answer = "NOT ENOUGH IMAGES"
-    if interval[1] <= allowed:
-        answer = "PASSED"
-    elif interval[0] > allowed:
-        answer = "FAILED"
-    return Check(name, answer, value, interval, allowed)
+def _check(
+    name: str,
+    value: float,
+    count: int,
+    interval: Callable[[int], tuple[float, float]],
+    allowed: float,
+    images_each: float = 1.0,
+) -> Check:
+    """A figure against its budget.
+
+    count: of what it was measured on
+    interval: that of the figure on any other count
+    images_each: images for one more of them; infinite where none of the images gave one
+    """
+
+    def answer(number: int) -> Answer:
+        low, high = interval(number)
+        if high <= allowed:
+            return "PASSED"
+        return "FAILED" if low > allowed else "NOT ENOUGH IMAGES"
+
+    found, more = answer(count), None
+    if found == "NOT ENOUGH IMAGES":
+        enough = _first(lambda number: answer(number) != "NOT ENOUGH IMAGES", count)
+        if enough is not None and math.isfinite(images_each):
+            more = math.ceil((enough - count) * images_each)
+    return Check(name, found, value, interval(count), allowed, more)
+
+
+def _first(settles: Callable[[int], bool], beyond: int) -> int | None:
+    """The smallest number above `beyond` that settles a check; None where ten million do not."""
+    few, many = beyond, max(1, 2 * beyond)
+    while not settles(many):
+        few, many = many, 2 * many
+        if few > _MOST_IMAGES:
+            return None
+    while many - few > 1:
+        middle = (few + many) // 2
+        few, many = (few, middle) if settles(middle) else (middle, many)
+    return many
 
 
 def _margin_at_flips(mine: Reading, theirs: Reading) -> float:

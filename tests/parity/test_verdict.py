@@ -6,9 +6,10 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from crnn_deploy.evaluation.metrics import wilson
 from crnn_deploy.manifest import Manifest, StepRule, WidthRule
 from crnn_deploy.parity.verdict import Budget, Reading, judge, readings
 from crnn_deploy.runtime.decoding.ctc import Frames
@@ -56,6 +57,52 @@ def test_three_answers(images: int, flips: int, answer: str) -> None:
     verdict = judge(same, [reading("b")] * flips + same[flips:])
     assert verdict.answer == answer and verdict.passed == (answer == "PASSED")
     assert ("not enough images to tell" in verdict.line()) == (answer == "NOT ENOUGH IMAGES")
+
+
+@pytest.mark.parametrize(
+    ("sure", "unsure", "flips", "budget", "more"),
+    [
+        (1000, 0, 0, 0.001, 2838),  # 3838 of which none changes, in Wilson's closed form
+        (1000, 1000, 0, 0.001, 2 * 2838),  # one in two is sure
+        (1000, 0, 1, 0.001, None),  # as many as are allowed: the interval never leaves the budget
+        (0, 50, 0, 0.001, None),  # none is sure
+    ],
+)
+def test_how_many_images_more_settle_a_check(
+    sure: int, unsure: int, flips: int, budget: float, more: int | None
+) -> None:
+    before = [reading("a")] * sure + [reading("a", 0.5)] * unsure
+    [check] = judge(before, [reading("b")] * flips + before[flips:], budget=Budget(budget)).checks
+    assert check.answer == "NOT ENOUGH IMAGES" and check.more_images == more
+    told = "which no number of images" if more is None else f"about {more:,} images more"
+    assert told in check.line()
+
+
+@settings(max_examples=50, deadline=None)
+@given(images=st.integers(1, 300), flips=st.integers(0, 5), allowed=st.sampled_from([0.01, 0.05, 0.2, 0.5]))
+def test_that_many_images_more_settle_it_and_one_less_does_not(
+    images: int, flips: int, allowed: float
+) -> None:
+    """Images like these: with the same share of changes, as far as whole images allow it."""
+    same = [reading("a")] * images
+    flips = min(flips, images)
+    [check] = judge(same, [reading("b")] * flips + same[flips:], budget=Budget(allowed)).checks
+    if check.answer != "NOT ENOUGH IMAGES" or check.more_images is None:
+        assert check.answer != "NOT ENOUGH IMAGES" or math.isclose(check.value, allowed)
+        return
+    many = images + check.more_images
+    for number, settled in ((many, True), (many - 1, False)):
+        low, high = wilson(flips / images * number, number)
+        assert (high <= allowed or low > allowed) == settled
+
+
+def test_with_labels_the_mean_of_differences_says_how_many_more() -> None:
+    before = [reading("a")] * 1000
+    after = [reading("b")] * 10 + before[10:]
+    truths = ["a"] * 1000
+    check = judge(before, after, truths, budget=Budget(1.0, accuracy_loss=0.012)).checks[1]
+    spread = math.sqrt(0.01 * 0.99)
+    assert check.more_images == math.ceil((1.959964 * spread / 0.002) ** 2) - 1000
 
 
 def test_strings_nobody_was_sure_of_cost_nothing_without_labels_and_accuracy_with() -> None:
