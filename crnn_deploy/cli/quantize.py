@@ -126,6 +126,20 @@ def _share(_: click.Context, param: click.Parameter, value: str) -> float:
     show_default=True,
     help="Draw this many images with text where no DATA is given.",
 )
+@click.option(
+    "--float-layers",
+    metavar="N",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Keep the N layers in float whose quantisation changes the margins of the classes most.",
+)
+@click.option(
+    "--accept-undecided",
+    is_flag=True,
+    help="Write the model too if there are not enough images to tell whether its text stays the same; its "
+    "manifest then says so.",
+)
 @json_options
 @html_option
 @output_option("OUT.int8.onnx")
@@ -141,6 +155,8 @@ def quantize(
     rest: Any,
     target_device: Any,
     synthetic_images: int,
+    float_layers: int,
+    accept_undecided: bool,
     as_json: bool,
     json_file: Path | None,
     html: Path | None,
@@ -152,7 +168,8 @@ def quantize(
     The INT8 model must be faster too. Otherwise no model is written, and the report says why. DATA is a
     folder of images or a labelled dataset. Without DATA, labelled text is drawn in fonts and words that
     no training saw. If the text changes more than the --max options allow, the layers that change it most
-    go back to float.
+    go back to float. Where there are not enough images to tell, the report says how many more would settle
+    each check, and what layers back in float would change; --accept-undecided writes the model all the same.
 
     \b
     crnn-deploy calibrate model.onnx crops/ -o scales.json
@@ -214,6 +231,8 @@ def quantize(
                     lstm=lstm,
                     rest=rest,
                     target=target_device,
+                    float_layers=float_layers,
+                    accept_undecided=accept_undecided,
                     progress=bar.update,
                     stopped=stop,
                 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from statistics import median
@@ -15,7 +15,7 @@ import onnx
 
 from crnn_deploy.errors import BackendMissing, VerdictFailed
 from crnn_deploy.files import replacing
-from crnn_deploy.graph.model import OnnxModel, backend_of
+from crnn_deploy.graph.model import OnnxModel, attach_manifest, backend_of, manifest_of
 from crnn_deploy.graph.precision import CastImpossible, cast, rounded
 from crnn_deploy.parity.verdict import Budget, Reading, Verdict, judge, margin_change, read
 from crnn_deploy.quantization import qdq
@@ -25,7 +25,9 @@ from crnn_deploy.runtime.backends.backend import Backend
 from crnn_deploy.runtime.backends.openvino import OpenVinoBackend
 from crnn_deploy.runtime.batching import Batch
 
-__all__ = ["Quantization", "Refused", "Sensitivity", "Variant", "quantize", "speed_ratio"]
+__all__ = ["VERDICT", "Offer", "Quantization", "Refused", "Sensitivity", "Variant", "quantize", "speed_ratio"]
+
+VERDICT = "int8_verdict"  # entry of a manifest's source, of a model whose verdict is open
 
 _ROUNDS = 9  # of the speed's comparison
 _SCREEN = 256  # images on which layers are compared
@@ -61,6 +63,24 @@ class Variant:
 
 
 @dataclass(frozen=True)
+class Offer:
+    """Some layers back in float, chosen by margins alone, for who has too few images for a verdict."""
+
+    kept_float: tuple[str, ...]  # the layers that change the margins most
+    layers: int  # that can be quantised
+    margin_change: float  # mean |change| of the difference of the two best logits, of the first images
+    confident_flips: int  # of the first images
+    speed: float  # as a ratio to the float model
+
+    def line(self) -> str:
+        return (
+            f"--float-layers {len(self.kept_float)} (of {self.layers}): margins change by "
+            f"{self.margin_change:.3f}, {self.confident_flips} confident strings change, "
+            f"{self.speed:.2f} x float"
+        )
+
+
+@dataclass(frozen=True)
 class Quantization:
     """What was tried; the last variant is the one that was written, or refused."""
 
@@ -70,6 +90,7 @@ class Quantization:
     reference: tuple[Reading, ...]
     bf16: Variant | str  # the float model by OpenVINO; or why it was not measured
     fp16: Verdict | None  # of the first images, emulated; None where it cannot be cast to
+    offers: tuple[Offer, ...] = ()  # where the images were too few
 
     @property
     def chosen(self) -> Variant:
@@ -89,12 +110,14 @@ class Quantization:
             "sensitivity": [vars(one) for one in self.sensitivity],
             "openvino_bf16": self.bf16 if isinstance(self.bf16, str) else self.bf16.to_plain(),
             "fp16_emulated": None if self.fp16 is None else self.fp16.to_plain(),
+            "offers": [vars(offer) for offer in self.offers],
         }
 
     def table(self) -> str:
         """The variants as lines of text, the last with all its figures."""
         lines = [f"{v.name}: {v.speed:.2f} x float, {v.verdict.line()}" for v in self.variants]
-        return "\n".join([*lines, self.chosen.verdict.table()])
+        offers = [offer.line() for offer in self.offers]
+        return "\n".join([*lines, self.chosen.verdict.table(), *offers])
 
 
 class Refused(VerdictFailed):
@@ -117,6 +140,8 @@ def quantize(
     lstm: Lstm = "float",
     rest: Rest = "fp32",
     target: Target = "cpu",
+    float_layers: int = 0,
+    accept_undecided: bool = False,
     progress: Callable[[int], object] = lambda images: None,
     stopped: Callable[[], bool] = lambda: False,
 ) -> Quantization:
@@ -126,6 +151,9 @@ def quantize(
     lstm: dynamic is for CPUs alone, and lets one image run at a time (see `dynamic_lstm`)
     rest: of what stays float; fp16 is for GPUs, and is judged rounded as it is stored
     target: gpu leaves the speed gate out, since this machine's CPU says nothing of it
+    float_layers: so many stay float from the start, those whose quantisation changes the margins most
+    accept_undecided: write the file too where there are too few images to tell; its manifest then says so, as
+        the entry VERDICT of its source
     progress: called with the number of images of each batch that was read
     Raises Refused, QuantizationImpossible, and what running the model raises; KeyboardInterrupt.
     """
@@ -142,15 +170,24 @@ def quantize(
         progress=progress,
         stopped=stopped,
     )
-    variants = [search.variant(())]
     sensitivity: list[Sensitivity] = []
     kept: list[str] = []
+    if float_layers:
+        sensitivity = search.sensitivity()
+        kept = by_margins(sensitivity)[:float_layers]
+    variants = [search.variant(tuple(kept))]
     while (answer := _answer(variants[-1], target)) != "passed":
         verdict = variants[-1].verdict
+        if answer == "undecided" and accept_undecided:
+            break
         sensitivity = sensitivity or search.sensitivity()
         result = search.result(variants, sensitivity)
         if not verdict.confident_flips.count and verdict.checks[0].answer == "NOT ENOUGH IMAGES":
-            raise Refused(f"there are not enough images to tell; {verdict.line()}", result)
+            raise Refused(
+                f"there are not enough images to tell; {verdict.line()}; give more images, or write it with "
+                "--accept-undecided, and --float-layers as the report offers them",
+                replace(result, offers=search.offers(sensitivity)),
+            )
         if answer == "slow":
             raise Refused(
                 f"at {variants[-1].speed:.2f} x the float model it is not faster on this machine"
@@ -163,15 +200,26 @@ def quantize(
         kept = [one.layer for one in sensitivity[: max(1, 2 * len(kept))]]
         variants.append(search.variant(tuple(kept)))
     sensitivity = sensitivity or search.sensitivity()
+    written = search.quantized(kept)
+    if (verdict := variants[-1].verdict).answer != "PASSED":
+        manifest = manifest_of(written)
+        attach_manifest(written, replace(manifest, source={**manifest.source, VERDICT: verdict.line()}))
     with replacing(path) as temporary:
-        onnx.save(search.quantized(kept), temporary)
+        onnx.save(written, temporary)
     return search.result(variants, sensitivity)
 
 
-def _answer(variant: Variant, target: Target) -> Literal["passed", "failed", "slow"]:
-    if not variant.verdict.passed:
-        return "failed" if variant.speed > 1 or target == "gpu" else "slow"
-    return "passed" if variant.speed > 1 or target == "gpu" else "slow"
+def by_margins(sensitivity: Sequence[Sensitivity]) -> list[str]:
+    """Layers, the one that changes the margins most first."""
+    return [one.layer for one in sorted(sensitivity, key=lambda one: -one.margin_change)]
+
+
+def _answer(variant: Variant, target: Target) -> Literal["passed", "undecided", "failed", "slow"]:
+    if variant.speed <= 1 and target == "cpu":
+        return "slow"
+    if variant.verdict.answer == "NOT ENOUGH IMAGES":
+        return "undecided"
+    return "passed" if variant.verdict.passed else "failed"
 
 
 @dataclass(frozen=True)
@@ -228,6 +276,21 @@ class _Search:
                 Sensitivity(layer, operators[layer], flips, sure, margin_change(reference, candidate))
             )
         return sorted(found, key=lambda one: (-one.confident_flips, -one.flips, -one.margin_change))
+
+    def offers(self, sensitivity: Sequence[Sensitivity]) -> tuple[Offer, ...]:
+        """None, one, two, four and so on of the layers back in float, up to half of them."""
+        few, reference = self._few()
+        order = by_margins(sensitivity)
+        counts = [0, *(2**at for at in range(len(order).bit_length()) if 2**at <= len(order) / 2)]
+        offers = []
+        for count in counts:
+            backend = backend_of(self.quantized(order[:count]))
+            candidate = self._read(backend, few)
+            flips = judge(reference, candidate, budget=self.budget).confident_flips.count
+            speed = speed_ratio(self.model.backend(), backend, few)
+            change = margin_change(reference, candidate)
+            offers.append(Offer(tuple(order[:count]), len(order), change, flips, speed))
+        return tuple(offers)
 
     def result(self, variants: Sequence[Variant], sensitivity: Sequence[Sensitivity]) -> Quantization:
         return Quantization(
