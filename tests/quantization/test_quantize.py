@@ -61,6 +61,68 @@ def test_a_refusal_writes_nothing(
     assert "not enough images to tell" in result.stderr and len(result.stderr.splitlines()) == 1
 
 
+def test_too_few_images_are_told_how_many_more_and_what_may_be_done(
+    tiny_scales: Path, tiny_onnx: Path, tiny_images: Path, tmp_path: Path
+) -> None:
+    out, report = tmp_path / "t.int8.onnx", tmp_path / "r.json"
+    command = (
+        "quantize",
+        tiny_onnx,
+        tiny_images,
+        "--scales",
+        tiny_scales,
+        "--target-device",
+        "gpu",
+        "-o",
+        out,
+        *("--confident-above", 0),  # every text counts
+    )
+    refused = run(*command, "--json-file", report)
+    assert refused.exit_code == 1 and not out.exists()
+    assert "images more like these would settle" in refused.stderr and "--accept-undecided" in refused.stderr
+    plain = json.loads(report.read_text())
+    [check] = plain["variants"][-1]["verdict"]["checks"]
+    assert check["more_images"] > 1000
+    offers = plain["offers"]
+    layers = qdq.quantizable(load_onnx(tiny_onnx))
+    by_margins = sorted(plain["sensitivity"], key=lambda one: -one["margin_change"])
+    assert [offer["kept_float"] for offer in offers] == [
+        [one["layer"] for one in by_margins[: len(offer["kept_float"])]] for offer in offers
+    ]
+    assert offers[0]["kept_float"] == [] and all(offer["layers"] == len(layers) for offer in offers)
+    assert f"--float-layers {len(offers[-1]['kept_float'])} (of {len(layers)})" in refused.stdout
+
+    accepted = run(*command, "--accept-undecided", "--float-layers", 1, "--json-file", report)
+    assert accepted.exit_code == 0, accepted.output
+    [variant] = json.loads(report.read_text())["variants"]
+    assert variant["kept_float"] == [by_margins[0]["layer"]] and variant["name"].endswith("1 layers float")
+    told = open_model(out).manifest.source["int8_verdict"]
+    assert told.startswith("NOT ENOUGH IMAGES") and "images more like these would settle" in told
+    assert "int8_verdict" not in open_model(tiny_onnx).manifest.source
+    shown = run("inspect", out)
+    assert "NOT ENOUGH IMAGES" in shown.stdout
+
+
+def test_what_is_decided_needs_no_leave(
+    tiny_scales: Path, tiny_onnx: Path, tiny_images: Path, tmp_path: Path
+) -> None:
+    """With --accept-undecided a model that fails is refused as ever, and one that passes says nothing."""
+    out = tmp_path / "t.int8.onnx"
+    command = (
+        "quantize",
+        tiny_onnx,
+        tiny_images,
+        "--scales",
+        tiny_scales,
+        "--target-device",
+        "gpu",
+        "-o",
+        out,
+    )
+    assert run(*command, *LOOSE, "--accept-undecided").exit_code == 0
+    assert "int8_verdict" not in open_model(out).manifest.source
+
+
 def test_the_rest_in_half_precision_is_built_as_it_stands(
     tiny_scales: Path, tiny_onnx: Path, tiny_images: Path, tmp_path: Path
 ) -> None:
