@@ -184,8 +184,8 @@ def quantize(
         result = search.result(variants, sensitivity)
         if not verdict.confident_flips.count and verdict.checks[0].answer == "NOT ENOUGH IMAGES":
             raise Refused(
-                f"{verdict.line()}; give more images, or write it with --accept-undecided, and --float-layers as "
-                "the report offers them",
+                f"{verdict.line()}; give more images, or write it with --accept-undecided, and "
+                "--float-layers as the report offers them",
                 replace(result, offers=search.offers(sensitivity)),
             )
         if answer == "slow":
