@@ -127,6 +127,14 @@ def _share(_: click.Context, param: click.Parameter, value: str) -> float:
     help="Draw this many images with text where no DATA is given.",
 )
 @click.option(
+    "--weight-bits",
+    type=click.Choice(["7", "8"]),
+    default="7",
+    show_default=True,
+    callback=lambda context, parameter, value: int(value),
+    help="Give the weights this many bits; 8 is for CPUs with VNNI alone, since products overflow on others.",
+)
+@click.option(
     "--float-layers",
     metavar="N",
     type=click.IntRange(min=0),
@@ -155,6 +163,7 @@ def quantize(
     rest: Any,
     target_device: Any,
     synthetic_images: int,
+    weight_bits: Any,
     float_layers: int,
     accept_undecided: bool,
     as_json: bool,
@@ -195,6 +204,7 @@ def quantize(
         from crnn_deploy.quantization.calibrate import read_scales
         from crnn_deploy.quantization.quantize import Refused
         from crnn_deploy.quantization.quantize import quantize as run
+        from crnn_deploy.runtime.backends import cpu
         from crnn_deploy.runtime.images import sources
 
         if html is not None:  # before the long run: its libraries may be missing
@@ -231,6 +241,7 @@ def quantize(
                     lstm=lstm,
                     rest=rest,
                     target=target_device,
+                    weight_bits=weight_bits,
                     float_layers=float_layers,
                     accept_undecided=accept_undecided,
                     progress=bar.update,
@@ -246,7 +257,8 @@ def quantize(
     if refusal is not None:
         raise refusal
     say(
-        f"{output}: {result.chosen.name}, {result.chosen.speed:.2f} x the float model on this machine",
+        f"{output}: {result.chosen.name}, {result.chosen.speed:.2f} x the float model on this machine "
+        f"({cpu.kind()})",
         err=as_json,
     )
 

@@ -14,15 +14,15 @@ import onnx
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from crnn_deploy.graph.model import attach_manifest, manifest_of
-from crnn_deploy.quantization.qdq import QuantizationImpossible
+from crnn_deploy.quantization.qdq import QuantizationImpossible, WeightBits
 
 __all__ = ["with_dynamic_lstm"]
 
 
-def with_dynamic_lstm(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy of a model with a manifest whose LSTMs have int8 weights of 7 bits, one scale a gate's unit.
+def with_dynamic_lstm(model: onnx.ModelProto, *, weight_bits: WeightBits = 7) -> onnx.ModelProto:
+    """A copy of a model with a manifest whose LSTMs have int8 weights, one scale a gate's unit.
 
-    7 bits: as in `qdq`, 8 may overflow on a CPU without VNNI.
+    weight_bits: as of `qdq.insert`
     Raises QuantizationImpossible where there is no LSTM.
     """
     if not any(node.op_type == "LSTM" for node in model.graph.node):
@@ -37,7 +37,7 @@ def with_dynamic_lstm(model: onnx.ModelProto) -> onnx.ModelProto:
                 path,
                 op_types_to_quantize=["LSTM"],
                 per_channel=True,
-                reduce_range=True,
+                reduce_range=weight_bits == 7,
                 weight_type=QuantType.QInt8,
             )
             result = onnx.load(path)

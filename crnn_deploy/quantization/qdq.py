@@ -34,9 +34,11 @@ __all__ = [
 
 Activations = Literal["int8", "uint8"]
 
-# Weights have 7 bits. On x86 without VNNI, ONNX Runtime adds two products of 8-bit numbers in 16 bits, which
-# overflows silently with 8-bit weights; with 7 bits a file reads the same on every CPU.
-WEIGHT_LEVEL = 63
+WeightBits = Literal[7, 8]
+# On x86 without VNNI, ONNX Runtime adds two products of 8-bit numbers in 16 bits, which overflows silently
+# with 8-bit weights; with 7 bits a file reads the same on every CPU. Of a file with 8, its manifest says so.
+LEVELS: dict[WeightBits, int] = {7: 63, 8: 127}  # largest of a weight
+WEIGHT_LEVEL = LEVELS[7]
 _INT8, _UINT8 = 127, 255  # largest levels of activations
 _INTEGER = {"Conv", "MatMul", "Add", "Relu", "MaxPool"}  # operators that run in integers between such pairs
 _POOLS = ("MaxPool",)  # give what they take, so a scale passes through them

@@ -21,13 +21,27 @@ from crnn_deploy.parity.verdict import Budget, Reading, Verdict, judge, margin_c
 from crnn_deploy.quantization import qdq
 from crnn_deploy.quantization.calibrate import Scales
 from crnn_deploy.quantization.dynamic_lstm import with_dynamic_lstm
+from crnn_deploy.runtime.backends import cpu
 from crnn_deploy.runtime.backends.backend import Backend
 from crnn_deploy.runtime.backends.openvino import OpenVinoBackend
+from crnn_deploy.runtime.backends.weight_bits import CpuUnfit
 from crnn_deploy.runtime.batching import Batch
 
-__all__ = ["VERDICT", "Offer", "Quantization", "Refused", "Sensitivity", "Variant", "quantize", "speed_ratio"]
+__all__ = [
+    "NEEDS",
+    "VERDICT",
+    "Offer",
+    "Quantization",
+    "Refused",
+    "Sensitivity",
+    "Variant",
+    "quantize",
+    "speed_ratio",
+]
 
-VERDICT = "int8_verdict"  # entry of a manifest's source, of a model whose verdict is open
+# entries of a manifest's source
+VERDICT = "int8_verdict"  # of a model whose verdict is open
+NEEDS = "needs"  # of one that not every CPU runs rightly
 
 _ROUNDS = 9  # of the speed's comparison
 _SCREEN = 256  # images on which layers are compared
@@ -87,6 +101,7 @@ class Quantization:
     variants: tuple[Variant, ...]
     sensitivity: tuple[Sensitivity, ...]  # the layer that hurts most first
     activations: qdq.Activations
+    weight_bits: qdq.WeightBits
     reference: tuple[Reading, ...]
     bf16: Variant | str  # the float model by OpenVINO; or why it was not measured
     fp16: Verdict | None  # of the first images, emulated; None where it cannot be cast to
@@ -105,7 +120,8 @@ class Quantization:
         """Ready for JSON."""
         return {
             "activations": self.activations,
-            "weights": "int8, per channel, 7 bits",
+            "weights": f"int8, per channel, {self.weight_bits} bits",
+            "cpu": cpu.kind(),
             "variants": [variant.to_plain() for variant in self.variants],
             "sensitivity": [vars(one) for one in self.sensitivity],
             "openvino_bf16": self.bf16 if isinstance(self.bf16, str) else self.bf16.to_plain(),
@@ -140,6 +156,7 @@ def quantize(
     lstm: Lstm = "float",
     rest: Rest = "fp32",
     target: Target = "cpu",
+    weight_bits: qdq.WeightBits = 7,
     float_layers: int = 0,
     accept_undecided: bool = False,
     progress: Callable[[int], object] = lambda images: None,
@@ -151,13 +168,18 @@ def quantize(
     lstm: dynamic is for CPUs alone, and lets one image run at a time (see `dynamic_lstm`)
     rest: of what stays float; fp16 is for GPUs, and is judged rounded as it is stored
     target: gpu leaves the speed gate out, since this machine's CPU says nothing of it
+    weight_bits: 8 is for CPUs with VNNI alone, and proven there; the file's manifest then says so, as the
+        entry NEEDS of its source
     float_layers: so many stay float from the start, those whose quantisation changes the margins most
     accept_undecided: write the file too where there are too few images to tell; its manifest then says so, as
         the entry VERDICT of its source
     progress: called with the number of images of each batch that was read
-    Raises Refused, QuantizationImpossible, and what running the model raises; KeyboardInterrupt.
+    Raises CpuUnfit where weights of 8 bits would overflow here, Refused, QuantizationImpossible, and what
+    running the model raises; KeyboardInterrupt.
     """
     qdq.check_float(model.graph)
+    if weight_bits == 8 and cpu.saturates():
+        raise CpuUnfit(path, cpu.kind())
     search = _Search(
         model=model,
         scales=scales,
@@ -167,6 +189,7 @@ def quantize(
         activations=activations,
         lstm=lstm,
         rest=rest,
+        weight_bits=weight_bits,
         progress=progress,
         stopped=stopped,
     )
@@ -201,9 +224,13 @@ def quantize(
         variants.append(search.variant(tuple(kept)))
     sensitivity = sensitivity or search.sensitivity()
     written = search.quantized(kept)
+    told = {}
     if (verdict := variants[-1].verdict).answer != "PASSED":
-        manifest = manifest_of(written)
-        attach_manifest(written, replace(manifest, source={**manifest.source, VERDICT: verdict.line()}))
+        told[VERDICT] = verdict.line()
+    if weight_bits == 8:
+        told[NEEDS] = "a CPU with VNNI: its INT8 weights have 8 bits"
+    manifest = manifest_of(written)
+    attach_manifest(written, replace(manifest, source={**manifest.source, **told}))
     with replacing(path) as temporary:
         onnx.save(written, temporary)
     return search.result(variants, sensitivity)
@@ -234,6 +261,7 @@ class _Search:
     activations: qdq.Activations
     lstm: Lstm
     rest: Rest
+    weight_bits: qdq.WeightBits
     progress: Callable[[int], object]  # called with the number of images of each batch that was read
     stopped: Callable[[], bool]
 
@@ -246,10 +274,16 @@ class _Search:
         model = self._with_layers(kept)
         if self.rest == "fp16":
             return cast(model, "fp16")
-        return with_dynamic_lstm(model) if self.lstm == "dynamic" else model
+        return with_dynamic_lstm(model, weight_bits=self.weight_bits) if self.lstm == "dynamic" else model
 
     def _with_layers(self, kept: Sequence[str]) -> onnx.ModelProto:
-        return qdq.insert(self.model.graph, self.scales.ranges, keep_float=kept, activations=self.activations)
+        return qdq.insert(
+            self.model.graph,
+            self.scales.ranges,
+            keep_float=kept,
+            activations=self.activations,
+            weight_level=qdq.LEVELS[self.weight_bits],
+        )
 
     def variant(self, kept: tuple[str, ...]) -> Variant:
         model = self.quantized(kept)
@@ -294,7 +328,7 @@ class _Search:
 
     def result(self, variants: Sequence[Variant], sensitivity: Sequence[Sensitivity]) -> Quantization:
         return Quantization(
-            *(tuple(variants), tuple(sensitivity), self.activations, tuple(self.reference)),
+            *(tuple(variants), tuple(sensitivity), self.activations, self.weight_bits, tuple(self.reference)),
             self._bf16(),
             self._fp16(),
         )

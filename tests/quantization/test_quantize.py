@@ -14,8 +14,10 @@ from crnn_deploy.cli.main import main
 from crnn_deploy.graph.model import backend_of, load_onnx, open_model
 from crnn_deploy.quantization import qdq
 from crnn_deploy.quantization.calibrate import read_scales
+from crnn_deploy.runtime.backends import cpu
 from crnn_deploy.runtime.backends.engine_file import read_sidecar
 from crnn_deploy.runtime.backends.ort import OrtBackend
+from crnn_deploy.runtime.backends.weight_bits import largest_weight
 
 LOOSE = ("--max-confident-flips", "100%", "--max-accuracy-loss", "100pt", "--max-cer-increase", "100pt")
 
@@ -121,6 +123,26 @@ def test_what_is_decided_needs_no_leave(
     )
     assert run(*command, *LOOSE, "--accept-undecided").exit_code == 0
     assert "int8_verdict" not in open_model(out).manifest.source
+
+
+def test_weights_of_8_bits_are_for_cpus_that_hold_their_products(
+    tiny_scales: Path, tiny_onnx: Path, tiny_images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "t.int8.onnx"
+    command = ("quantize", tiny_onnx, tiny_images, "--scales", tiny_scales, "--target-device", "gpu", *LOOSE)
+    monkeypatch.setattr(cpu, "saturates", lambda: True)
+    refused = run(*command, "-o", out, "--weight-bits", 8)
+    assert refused.exit_code == 2 and "overflow on this CPU" in refused.stderr and not out.exists()
+    monkeypatch.setattr(cpu, "saturates", lambda: False)
+    written = run(*command, "-o", out, "--weight-bits", 8, "--json-file", tmp_path / "r.json")
+    assert written.exit_code == 0, written.output
+    plain = json.loads((tmp_path / "r.json").read_text())
+    assert plain["weights"] == "int8, per channel, 8 bits" and plain["cpu"] == cpu.kind()
+    assert largest_weight(out) == 127
+    assert open_model(out).manifest.source["needs"] == "a CPU with VNNI: its INT8 weights have 8 bits"
+    monkeypatch.setattr(cpu, "saturates", lambda: True)
+    read = run("infer", "--model", out, tiny_images)
+    assert read.exit_code == 2 and "overflow on this CPU" in read.stderr
 
 
 def test_the_rest_in_half_precision_is_built_as_it_stands(

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from crnn_deploy.errors import BackendMissing, ModelNotFound, ModelUnreadable
 from crnn_deploy.manifest import Manifest
 from crnn_deploy.process import not_forked
+from crnn_deploy.runtime.backends.weight_bits import check_weights
 from crnn_deploy.runtime.decoding.ctc import Frames
 
 __all__ = ["SUFFIXES", "Backend", "BackendName", "Device", "manifest_of", "open_backend"]
@@ -54,7 +55,7 @@ def open_backend(
     tf32: whether fp32 products of an .onnx file on cuda may round their factors to TF32; an .engine was built
         with or without it
 
-    Raises ModelNotFound, ModelUnreadable, ManifestMissing, BackendMissing; of an engine, what
+    Raises ModelNotFound, ModelUnreadable, ManifestMissing, BackendMissing, CpuUnfit; of an engine, what
     `trt.open_engine` raises.
     """
     with not_forked():
@@ -64,6 +65,8 @@ def open_backend(
 def _opened(path: Path, threads: int, backend: BackendName, device: Device, tf32: bool) -> Backend:
     if not path.is_file():
         raise ModelNotFound(path)
+    if path.suffix == ".onnx" and device == "cpu":
+        check_weights(path)
     if path.suffix == ".onnx" and backend == "openvino":
         if device != "cpu":
             raise BackendMissing(f"OpenVINO runs on the CPU here; for {device} take the backend onnxruntime")

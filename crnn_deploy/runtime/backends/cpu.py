@@ -6,7 +6,7 @@ import platform
 from contextlib import suppress
 from functools import cache
 
-__all__ = ["described", "has_bf16", "has_vnni", "kind", "kind_of"]
+__all__ = ["described", "has_bf16", "kind", "kind_of", "saturates"]
 
 _FIELDS = ("model name", "flags", "CPU part", "Features")  # of /proc/cpuinfo, on x86 and on ARM
 
@@ -52,10 +52,10 @@ def kind_of(machine: str, flags: frozenset[str]) -> str:
     return "-".join([widest, *(name for name, there in more.items() if there)])
 
 
-def has_vnni() -> bool:
-    """Whether it adds up products of 8-bit integers in 32 bits: x86 with VNNI, ARM with dot products."""
+def saturates() -> bool:
+    """Whether sums of two products of 8-bit integers are held in 16 bits: x86 without VNNI."""
     flags = _flags()
-    return _vnni(flags) or "asimddp" in flags
+    return bool(flags) and platform.machine().lower() in ("x86_64", "amd64") and not _vnni(flags)
 
 
 def has_bf16() -> bool:

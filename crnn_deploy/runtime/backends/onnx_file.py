@@ -20,7 +20,15 @@ from typing import Literal
 from crnn_deploy.errors import ModelUnreadable
 from crnn_deploy.files import open_regular
 
-__all__ = ["check_self_contained", "has_locations", "mapped", "messages", "read_metadata"]
+__all__ = [
+    "check_self_contained",
+    "has_locations",
+    "mapped",
+    "messages",
+    "numbers_of",
+    "read_metadata",
+    "varints",
+]
 
 _Message = Literal["model", "training", "graph", "function", "node", "attribute", "sparse", "tensor", "entry"]
 
@@ -144,6 +152,23 @@ def _entry(entry: memoryview) -> tuple[str, str]:
 
 def messages(message: memoryview) -> Iterator[tuple[int, memoryview]]:
     """Number and value of each field of a message that holds bytes, text or a message: views, not copies."""
+    return ((number, value) for number, value in _fields(message) if isinstance(value, memoryview))
+
+
+def numbers_of(message: memoryview) -> dict[int, int]:
+    """The last value of each field of a message that holds an integer of variable length."""
+    return {number: value for number, value in _fields(message) if isinstance(value, int)}
+
+
+def varints(packed: memoryview) -> Iterator[int]:
+    """The values of a packed field of integers of variable length, as unsigned ones of 64 bits."""
+    at = 0
+    while at < len(packed):
+        value, at = _varint(packed, at)
+        yield value & 2**64 - 1
+
+
+def _fields(message: memoryview) -> Iterator[tuple[int, memoryview | int]]:
     at, end = 0, len(message)
     while at < end:
         start = at
@@ -152,7 +177,8 @@ def messages(message: memoryview) -> Iterator[tuple[int, memoryview]]:
         if not number or tag >> 32 or at - start > 5:  # readers may keep the low 32 bits, another field
             raise ValueError("a tag that is none")
         if kind == 0:
-            _, at = _varint(message, at)
+            value, at = _varint(message, at)
+            yield number, value
             continue
         if kind == 2:
             size, at = _varint(message, at)

@@ -94,7 +94,7 @@ def dynamic(tiny_onnx: Path, path: Path, kinds: list[str]) -> Path:
     """The small network as `onnxruntime.quantization.quantize_dynamic` makes it, with its old manifest."""
     from onnxruntime.quantization import quantize_dynamic
 
-    quantize_dynamic(tiny_onnx, path, op_types_to_quantize=kinds)
+    quantize_dynamic(tiny_onnx, path, op_types_to_quantize=kinds, reduce_range=True)
     graph = load_onnx(path)
     attach_manifest(graph, manifest_of(load_onnx(tiny_onnx)))
     onnx.save(graph, path)
