@@ -33,8 +33,8 @@ class CpuUnfit(CrnnDeployError, RuntimeError):
     def __init__(self, path: Path, kind: str) -> None:
         super().__init__(
             f"{path} has INT8 weights of 8 bits, whose products overflow on this CPU ({kind}, without VNNI); "
-            "quantise the model again with weights of 7 bits (quantize --weight-bits 7, or reduce_range in ONNX "
-            "Runtime), or run it on a CPU with VNNI"
+            "quantise the model again with weights of 7 bits (quantize --weight-bits 7, or reduce_range in "
+            "ONNX Runtime), or run it on a CPU with VNNI"
         )
 
 
