@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from crnn_deploy.datasets import Dataset, open_dataset
     from crnn_deploy.errors import CrnnDeployError
     from crnn_deploy.evaluation.evaluate import evaluate
-    from crnn_deploy.evaluation.metrics import score
     from crnn_deploy.manifest import Manifest, StepRule, WidthRule
+    from crnn_deploy.metrics import score
     from crnn_deploy.runtime.decoding.alignment import Decoder
     from crnn_deploy.runtime.decoding.beam import Beam
     from crnn_deploy.runtime.decoding.constraints import Constraint
@@ -72,7 +72,7 @@ _HOMES = {
     "evaluate": "crnn_deploy.evaluation.evaluate",
     "open_dataset": "crnn_deploy.datasets",
     "open_language_model": "crnn_deploy.runtime.decoding.lm",
-    "score": "crnn_deploy.evaluation.metrics",
+    "score": "crnn_deploy.metrics",
 }
 
 

@@ -32,9 +32,9 @@ from crnn_deploy.networks.doctr import DoctrCRNN, vgg16_bn
 from crnn_deploy.networks.gitycc import GitYccCRNN
 from crnn_deploy.networks.mmocr import MmocrCRNN
 from crnn_deploy.networks.mobilenet import InvertedResidual, mobilenet_v3_large, mobilenet_v3_small
-from crnn_deploy.parity.drawn import drawn_images
 from crnn_deploy.recipes.recipe import RECIPES, Recipe
 from crnn_deploy.recipes.settings import CheckpointSettings
+from crnn_deploy.verdict.drawn import drawn_images
 
 HERE = Path(__file__).parent
 # the published networks: classes, channels -> module

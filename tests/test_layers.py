@@ -16,6 +16,8 @@ PACKAGE = Path(__file__).parents[1] / "crnn_deploy"
 ROOMS: dict[str, str] = {
     "errors": "",
     "commands": "",
+    "metrics": "",
+    "plain_text": "",
     "models": "errors",
     "networks": "errors",
     "files": "errors",
@@ -27,6 +29,7 @@ ROOMS: dict[str, str] = {
     "runtime.decoding": "decoding_rule errors files",
     "runtime.images": "errors files manifest process",
     "runtime.backends": "errors files manifest process runtime.decoding",
+    "verdict": "manifest metrics plain_text runtime.backends runtime.decoding",
     "runtime": (
         "decoding_rule errors files manifest models process runtime.backends runtime.decoding runtime.images"
     ),
@@ -42,37 +45,39 @@ ROOMS: dict[str, str] = {
     "cluster": "datasets errors files runtime runtime.backends runtime.images stores",
     "synthesis": "datasets errors files",
     "evaluation": (
-        "datasets decoding_rule errors files graph manifest process runtime runtime.backends "
-        "runtime.decoding runtime.images synthesis"
+        "datasets decoding_rule errors files graph manifest metrics plain_text process runtime "
+        "runtime.backends runtime.decoding runtime.images"
     ),
     "parity": (
-        "datasets errors evaluation graph manifest runtime runtime.backends runtime.decoding "
-        "runtime.images synthesis"
+        "datasets errors graph manifest runtime runtime.backends runtime.decoding runtime.images "
+        "synthesis verdict"
     ),
     "export.checkpoints": "errors files networks recipes",
     "export": (
-        "errors export.checkpoints files graph manifest networks parity recipes runtime.backends "
-        "runtime.decoding synthesis"
+        "errors export.checkpoints files graph manifest networks parity plain_text recipes "
+        "runtime.backends runtime.decoding verdict"
     ),
     "export.foreign": "errors export files graph manifest recipes runtime.backends",
     "quantization": (
         "errors evaluation export files graph manifest parity runtime runtime.backends runtime.images "
-        "synthesis"
+        "synthesis verdict"
     ),
     "engine": (
-        "errors export files graph manifest parity quantization recipes runtime.backends runtime.decoding"
+        "errors export files graph manifest parity quantization recipes runtime.backends runtime.decoding "
+        "verdict"
     ),
     "training": (
-        "datasets errors evaluation export export.checkpoints files manifest networks process quantization "
-        "recipes runtime runtime.decoding runtime.images synthesis"
+        "datasets errors evaluation export export.checkpoints files manifest metrics networks process "
+        "quantization recipes runtime runtime.decoding runtime.images synthesis"
     ),
     "inspection": "errors export graph manifest recipes runtime.backends",
     "cli": (
-        "cluster commands datasets decoding_rule doctor engine errors evaluation export export.foreign files "
-        "graph inspection manifest models parity process quantization recipes runtime runtime.backends "
-        "runtime.decoding runtime.images serving stores synthesis training triton"
+        "cluster commands datasets decoding_rule doctor engine errors evaluation export export.foreign "
+        "files graph inspection manifest models parity process quantization recipes runtime "
+        "runtime.backends runtime.decoding runtime.images serving stores synthesis training triton "
+        "verdict"
     ),
-    "": "cli client datasets errors evaluation manifest process runtime runtime.decoding",
+    "": "cli client datasets errors evaluation manifest metrics process runtime runtime.decoding",
 }
 
 # who may import a library, as prefixes of paths below the package
@@ -81,7 +86,7 @@ LIBRARIES = {
     "safetensors": ("export/",),
     "onnx": ("graph/", "export/", "quantization/", "engine/", "parity/graph_formats.py"),
     "onnxscript": ("export/",),
-    "rapidfuzz": ("evaluation/", "parity/compare.py"),
+    "rapidfuzz": ("metrics.py", "parity/compare.py"),
     "jinja2": ("evaluation/page.py",),
     "lmdb": ("datasets/",),
     "pyarrow": ("stores/", "cluster/", "datasets/"),

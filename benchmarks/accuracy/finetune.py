@@ -18,9 +18,9 @@ from pathlib import Path
 
 from crnn_deploy.datasets import Dataset, open_dataset
 from crnn_deploy.evaluation.evaluate import evaluate
-from crnn_deploy.evaluation.metrics import Score
 from crnn_deploy.evaluation.speed import header
 from crnn_deploy.export.reference import open_reference
+from crnn_deploy.metrics import Score
 from crnn_deploy.recipes.settings import CheckpointSettings
 from crnn_deploy.runtime.recognizer import Recognizer
 from crnn_deploy.training.config import Config, DataConfig, read_config

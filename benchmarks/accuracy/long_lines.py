@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from crnn_deploy.evaluation.metrics import score
 from crnn_deploy.evaluation.speed import header
+from crnn_deploy.metrics import score
 from crnn_deploy.models import DEFAULT
 from crnn_deploy.runtime import long_lines
 from crnn_deploy.runtime.backends.backend import open_backend

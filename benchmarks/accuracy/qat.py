@@ -18,13 +18,13 @@ from crnn_deploy.evaluation.speed import header
 from crnn_deploy.export.exporter import export
 from crnn_deploy.export.reference import open_reference
 from crnn_deploy.graph.model import backend_of, open_model
-from crnn_deploy.parity.proof_images import proof_images
-from crnn_deploy.parity.verdict import judge, read
+from crnn_deploy.parity.proof_images import proof_images, read
 from crnn_deploy.quantization import calibration_set, qdq
 from crnn_deploy.quantization.calibrate import calibrate
 from crnn_deploy.recipes.settings import CheckpointSettings
 from crnn_deploy.training.config import Config
 from crnn_deploy.training.loop import train
+from crnn_deploy.verdict.judge import judge
 
 CHECKPOINT = Path(__file__).parents[2] / "training" / "default.pth"
 

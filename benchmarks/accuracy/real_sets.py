@@ -47,7 +47,7 @@ from benchmarks.common import write
 from benchmarks.speed.tables import digits, markdown
 from crnn_deploy import files
 from crnn_deploy.datasets import open_dataset
-from crnn_deploy.evaluation.metrics import Score, score
+from crnn_deploy.metrics import Score, score
 from crnn_deploy.models import model_file, shipped
 from crnn_deploy.runtime.decoding.ctc import Text
 from crnn_deploy.runtime.images.pixels import Pixels, read_image

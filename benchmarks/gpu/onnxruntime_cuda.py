@@ -22,9 +22,9 @@ from crnn_deploy import Recognizer
 from crnn_deploy.export.pytorch import in_pytorch
 from crnn_deploy.export.reference import open_reference
 from crnn_deploy.parity.compare import compare
-from crnn_deploy.parity.drawn import drawn_images
 from crnn_deploy.runtime.backends.engine_file import Precision
 from crnn_deploy.runtime.backends.ort import OrtBackend, nodes_by_provider, open_session
+from crnn_deploy.verdict.drawn import drawn_images
 
 __all__ = ["onnxruntime_cuda"]
 

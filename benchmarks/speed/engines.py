@@ -34,13 +34,13 @@ from crnn_deploy.graph.precision import LARGEST, PEAK, Half, cast, from_first_re
 from crnn_deploy.manifest import Manifest
 from crnn_deploy.models import DEFAULT
 from crnn_deploy.networks.crnn import CRNN
-from crnn_deploy.parity.fidelity import fidelity
 from crnn_deploy.recipes.recipe import RECIPES
 from crnn_deploy.runtime.backends.engine_file import Precision
 from crnn_deploy.runtime.batching import batches
 from crnn_deploy.runtime.decoding.ctc import Frames
 from crnn_deploy.runtime.images.pixels import read_image
 from crnn_deploy.runtime.images.prepare import prepare
+from crnn_deploy.verdict.fidelity import fidelity
 
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "bf16")
 SETS = ("clean words", "augmented words")

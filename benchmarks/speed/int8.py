@@ -26,8 +26,7 @@ from crnn_deploy.evaluation.speed import header
 from crnn_deploy.export.reference import open_reference
 from crnn_deploy.graph.model import backend_of, open_model
 from crnn_deploy.models import DEFAULT
-from crnn_deploy.parity.proof_images import proof_images
-from crnn_deploy.parity.verdict import judge, read
+from crnn_deploy.parity.proof_images import proof_images, read
 from crnn_deploy.quantization import calibration_set, qdq
 from crnn_deploy.quantization.calibrate import calibrate, read_scales
 from crnn_deploy.quantization.dynamic_lstm import with_dynamic_lstm
@@ -35,6 +34,7 @@ from crnn_deploy.quantization.quantize import speed_ratio
 from crnn_deploy.recipes.settings import CheckpointSettings
 from crnn_deploy.runtime.backends.backend import Backend
 from crnn_deploy.runtime.batching import Batch
+from crnn_deploy.verdict.judge import judge
 
 ROUNDS = 7
 

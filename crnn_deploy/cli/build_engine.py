@@ -212,7 +212,7 @@ def build_engine(
         from crnn_deploy.engine.build import BATCH, BuildSettings
         from crnn_deploy.engine.build import build_engine as run
         from crnn_deploy.engine.ladder import table
-        from crnn_deploy.parity.fidelity import DRAWN
+        from crnn_deploy.verdict.fidelity import DRAWN
 
         settings = BuildSettings(
             precision=precision,

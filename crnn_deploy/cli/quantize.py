@@ -200,12 +200,12 @@ def quantize(
         from crnn_deploy.files import check_outputs
         from crnn_deploy.graph.model import open_model
         from crnn_deploy.parity.proof_images import proof_images
-        from crnn_deploy.parity.verdict import Budget
         from crnn_deploy.quantization.calibrate import read_scales
         from crnn_deploy.quantization.quantize import Refused
         from crnn_deploy.quantization.quantize import quantize as run
         from crnn_deploy.runtime.backends import cpu
         from crnn_deploy.runtime.images import sources
+        from crnn_deploy.verdict.judge import Budget
 
         if html is not None:  # before the long run: its libraries may be missing
             from crnn_deploy.quantization.report import render

@@ -22,7 +22,6 @@ from crnn_deploy.graph.argmax import with_argmax
 from crnn_deploy.graph.model import OnnxModel, open_model
 from crnn_deploy.graph.precision import RECURRENT, CastImpossible, matching
 from crnn_deploy.manifest import Manifest
-from crnn_deploy.parity.fidelity import Fidelity, Proof
 from crnn_deploy.parity.proof_images import proof_images
 from crnn_deploy.quantization.qdq import drop_idle_pairs
 from crnn_deploy.recipes.settings import CheckpointSettings
@@ -42,6 +41,7 @@ from crnn_deploy.runtime.backends.engine_file import (
     system,
 )
 from crnn_deploy.runtime.backends.trt import TrtBackend, import_tensorrt
+from crnn_deploy.verdict.fidelity import Fidelity, Proof
 
 __all__ = ["BATCH", "BuildSettings", "EngineBuild", "build_engine"]
 

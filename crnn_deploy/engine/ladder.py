@@ -25,10 +25,10 @@ from crnn_deploy.graph.precision import (
     rounded,
     with_tf32_products,
 )
-from crnn_deploy.parity.fidelity import Fidelity, Proof
 from crnn_deploy.runtime.backends.engine_file import Precision
 from crnn_deploy.runtime.backends.outputs import frames_of
 from crnn_deploy.runtime.decoding.ctc import Frames
+from crnn_deploy.verdict.fidelity import Fidelity, Proof
 
 __all__ = ["PrecisionFailed", "Rung", "climb", "table"]
 

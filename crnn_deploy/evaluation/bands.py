@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
-from crnn_deploy.evaluation.metrics import Score
+from crnn_deploy.metrics import Score
 
 __all__ = ["MOST_BANDS", "Band", "banded"]
 

@@ -24,8 +24,8 @@ from crnn_deploy import files
 from crnn_deploy.datasets import Dataset, RecordInvalid, Sample, record
 from crnn_deploy.errors import CrnnDeployError
 from crnn_deploy.evaluation.bands import Band, banded
-from crnn_deploy.evaluation.metrics import Score, score, wilson
 from crnn_deploy.manifest import Manifest
+from crnn_deploy.metrics import Score, score, wilson
 from crnn_deploy.runtime.decoding.ctc import Text
 from crnn_deploy.runtime.images.pixels import Pixels, use_image
 from crnn_deploy.runtime.recognizer import Prepared, Recognizer

@@ -10,8 +10,8 @@ from rapidfuzz.distance import Levenshtein
 
 from crnn_deploy.evaluation.bands import Band
 from crnn_deploy.evaluation.evaluate import BINS, Evaluation, Mistake, Provenance
-from crnn_deploy.evaluation.metrics import wilson
 from crnn_deploy.evaluation.page import inline_pixels, template
+from crnn_deploy.metrics import wilson
 
 __all__ = ["render"]
 

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crnn_deploy.manifest import Manifest
+from crnn_deploy.plain_text import plain_text
 from crnn_deploy.process import cpus
 from crnn_deploy.runtime.backends import cpu
 from crnn_deploy.runtime.backends.backend import Backend
@@ -29,7 +30,6 @@ from crnn_deploy.runtime.batching import batches
 from crnn_deploy.runtime.decoding import ctc
 from crnn_deploy.runtime.images.pixels import decode_image, load_bytes
 from crnn_deploy.runtime.images.prepare import prepare
-from crnn_deploy.synthesis.plain import plain_text
 
 __all__ = [
     "DISTRIBUTIONS",

@@ -27,9 +27,9 @@ from torch import Tensor, nn
 
 from crnn_deploy.export.checkpoints.checkpoint import Checkpoint
 from crnn_deploy.manifest import Manifest
+from crnn_deploy.plain_text import plain_text
 from crnn_deploy.recipes.recipe import Recipe
 from crnn_deploy.recipes.settings import Activation
-from crnn_deploy.synthesis.plain import plain_text
 
 __all__ = ["ActivationTold", "activation_of", "distances", "leaky_relu"]
 

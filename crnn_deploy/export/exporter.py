@@ -28,8 +28,8 @@ from crnn_deploy.graph.model import attach_manifest
 from crnn_deploy.graph.traced import baked_constants, strip_traces
 from crnn_deploy.manifest import Manifest, OutputKind
 from crnn_deploy.parity.compare import Case, ParityReport, compare
-from crnn_deploy.parity.drawn import drawn_images
 from crnn_deploy.runtime.backends.ort import OrtBackend
+from crnn_deploy.verdict.drawn import drawn_images
 
 __all__ = ["SIZES", "Export", "ExportFailed", "export"]
 

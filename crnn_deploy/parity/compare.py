@@ -15,6 +15,7 @@ from crnn_deploy.manifest import Manifest
 from crnn_deploy.runtime.backends.backend import Backend
 from crnn_deploy.runtime.decoding import ctc
 from crnn_deploy.runtime.decoding.ctc import Frames
+from crnn_deploy.verdict.fidelity import log_softmax, max_delta
 
 __all__ = [
     "LARGE",
@@ -25,7 +26,6 @@ __all__ = [
     "InFloat64",
     "ParityReport",
     "compare",
-    "max_delta",
 ]
 
 TIE = 1e-5  # a top-2 margin that rounding in fp32 may turn; a frame below it has no argmax to speak of
@@ -155,7 +155,6 @@ class ParityReport:
             "passed",
             "tolerance",
             "tie",
-            "max_delta",
             "images",
             "frames",
             "flips",
@@ -245,13 +244,13 @@ def _exact(
     if expected.logits is None or expected.logits.shape != logits.shape:
         return None
     if actual.logits is None:
-        best = np.exp(_log_softmax(logits)).max(axis=2)
+        best = np.exp(log_softmax(logits)).max(axis=2)
         distances = [np.abs(frames.probabilities - best).max() for frames in (expected, actual)]
     elif reference.manifest.output == candidate.manifest.output:
         distances = [np.abs(found - logits).max() for found in (expected.logits, actual.logits)]
     else:
-        wanted = _log_softmax(logits)
-        distances = [np.abs(_log_softmax(found) - wanted).max() for found in (expected.logits, actual.logits)]
+        wanted = log_softmax(logits)
+        distances = [np.abs(log_softmax(found) - wanted).max() for found in (expected.logits, actual.logits)]
     return Exact(float(distances[0]), float(distances[1]), float(np.abs(logits).max()))
 
 
@@ -304,23 +303,6 @@ def _compare_batch(
         error=f"{' and '.join(silent)} put out NaN" if silent else None,
     )
     return case, expected, actual
-
-
-def max_delta(expected: Frames, actual: Frames, ours: Manifest, theirs: Manifest) -> float:
-    """Largest |delta| of logits; of log-probabilities where one puts these out, and of the best class's
-    probability where one puts out that alone.
-    """
-    if expected.logits is None or actual.logits is None:
-        return float(np.abs(expected.probabilities - actual.probabilities).max())
-    if ours.output == theirs.output:
-        return float(np.abs(expected.logits - actual.logits).max())
-    return float(np.abs(_log_softmax(expected.logits) - _log_softmax(actual.logits)).max())
-
-
-def _log_softmax(logits: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
-    shifted = logits.astype(np.float64) - logits.max(axis=2, keepdims=True)
-    normalised: NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum(axis=2, keepdims=True))
-    return normalised
 
 
 def _margin(frames: Frames, image: int, frame: int) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,12 +11,14 @@ from numpy.typing import NDArray
 from crnn_deploy.datasets import Dataset, Sample, record
 from crnn_deploy.errors import CrnnDeployError
 from crnn_deploy.manifest import Manifest
+from crnn_deploy.runtime.backends.backend import Backend
 from crnn_deploy.runtime.batching import Batch, batches
 from crnn_deploy.runtime.images import sources
 from crnn_deploy.runtime.images.pixels import Source, read_image
 from crnn_deploy.runtime.images.prepare import prepare
+from crnn_deploy.verdict.judge import Reading, readings
 
-__all__ = ["BATCH", "ProofImages", "held_out", "proof_images"]
+__all__ = ["BATCH", "ProofImages", "held_out", "proof_images", "read"]
 
 BATCH = 8  # as `infer` has it
 _SEED = 301  # of drawn images; calibration and the benchmark of the default model have others
@@ -105,3 +107,17 @@ def proof_images(
 
     made = tuple(batches(prepared(), BATCH))
     return ProofImages(made, None if truths is None else tuple(truths), tuple(kept))
+
+
+def read(
+    backend: Backend, batches: Iterable[Batch], *, progress: Callable[[int], object] = lambda images: None
+) -> list[Reading]:
+    """Readings of all images in the order of their indices, which are 0, 1, 2 and so on.
+
+    progress: called with the number of images of each batch
+    """
+    found: dict[int, Reading] = {}
+    for batch in batches:
+        found.update(zip(batch.indices, readings(backend.run(batch.images), backend.manifest), strict=True))
+        progress(len(batch.indices))
+    return [found[at] for at in range(len(found))]

@@ -14,9 +14,7 @@ from crnn_deploy.datasets import Dataset
 from crnn_deploy.errors import CrnnDeployError, shortened
 from crnn_deploy.manifest import Manifest
 from crnn_deploy.parity.compare import TOLERANCE, InFloat64, ParityReport, compare
-from crnn_deploy.parity.drawn import drawn_images
 from crnn_deploy.parity.tolerance import FLOATS, FormatError, Meter, Metered
-from crnn_deploy.parity.verdict import Reading, Verdict, judge, readings
 from crnn_deploy.runtime.backends.backend import SUFFIXES, Backend, open_backend
 from crnn_deploy.runtime.backends.engine_file import read_sidecar
 from crnn_deploy.runtime.batching import batches
@@ -24,6 +22,8 @@ from crnn_deploy.runtime.decoding.ctc import Frames
 from crnn_deploy.runtime.images import sources
 from crnn_deploy.runtime.images.pixels import Source, read_image
 from crnn_deploy.runtime.images.prepare import prepare
+from crnn_deploy.verdict.drawn import drawn_images
+from crnn_deploy.verdict.judge import Reading, Verdict, judge, readings
 
 __all__ = ["NotComparable", "Verification", "verify"]
 

@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 from crnn_deploy.errors import CrnnDeployError
 from crnn_deploy.files import parse_json, read_regular, replacing
 from crnn_deploy.graph.model import OnnxModel, backend_of, session_of
-from crnn_deploy.parity.verdict import judge, margin_change, read
+from crnn_deploy.parity.proof_images import read
 from crnn_deploy.quantization import qdq
 from crnn_deploy.quantization.calibration_set import CalibrationImage, CalibrationImpossible, batched
 from crnn_deploy.quantization.ranges import METHODS, Method, Ranges
+from crnn_deploy.verdict.judge import judge, margin_change
 
 __all__ = ["BATCH", "Scales", "ScalesInvalid", "calibrate", "probe", "read_scales"]
 

@@ -17,7 +17,7 @@ from crnn_deploy.errors import BackendMissing, VerdictFailed
 from crnn_deploy.files import replacing
 from crnn_deploy.graph.model import OnnxModel, attach_manifest, backend_of, manifest_of
 from crnn_deploy.graph.precision import CastImpossible, cast, rounded
-from crnn_deploy.parity.verdict import Budget, Reading, Verdict, judge, margin_change, read
+from crnn_deploy.parity.proof_images import read
 from crnn_deploy.quantization import qdq
 from crnn_deploy.quantization.calibrate import Scales
 from crnn_deploy.quantization.dynamic_lstm import with_dynamic_lstm
@@ -26,6 +26,7 @@ from crnn_deploy.runtime.backends.backend import Backend
 from crnn_deploy.runtime.backends.openvino import OpenVinoBackend
 from crnn_deploy.runtime.backends.weight_bits import CpuUnfit
 from crnn_deploy.runtime.batching import Batch
+from crnn_deploy.verdict.judge import Budget, Reading, Verdict, judge, margin_change
 
 __all__ = [
     "NEEDS",

@@ -26,8 +26,8 @@ from rich.progress import (
 from torch.utils.tensorboard import SummaryWriter
 
 from crnn_deploy.errors import printable
-from crnn_deploy.evaluation.metrics import Score
 from crnn_deploy.files import OutputUnwritable
+from crnn_deploy.metrics import Score
 
 __all__ = ["Journal", "ValidationReading"]
 

@@ -16,10 +16,10 @@ from torch import Tensor, distributed
 
 from crnn_deploy.datasets import Dataset, Labelled
 from crnn_deploy.errors import CrnnDeployError
-from crnn_deploy.evaluation.metrics import Score
 from crnn_deploy.export.checkpoints.finite import first_not_finite, why_not_finite
 from crnn_deploy.export.pytorch import ReferenceBackend
 from crnn_deploy.manifest import Manifest
+from crnn_deploy.metrics import Score
 from crnn_deploy.process import Stop
 from crnn_deploy.quantization.qat import quantization_aware
 from crnn_deploy.synthesis.dataset import SyntheticDataset

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from crnn_deploy.datasets import Dataset, RecordInvalid, Sample, record
 from crnn_deploy.errors import CrnnDeployError
 from crnn_deploy.evaluation.evaluate import failure_reason
-from crnn_deploy.evaluation.metrics import Score, score
+from crnn_deploy.metrics import Score, score
 from crnn_deploy.runtime.decoding import ctc
 from crnn_deploy.runtime.decoding.ctc import Frames, Text
 from crnn_deploy.runtime.images.pixels import read_image

@@ -19,7 +19,7 @@ from benchmarks.accuracy import real_sets
 from crnn_deploy import Recognizer
 from crnn_deploy.datasets import open_dataset
 from crnn_deploy.evaluation.evaluate import evaluate
-from crnn_deploy.evaluation.metrics import wilson
+from crnn_deploy.metrics import wilson
 from crnn_deploy.models import shipped
 
 ROOT = Path(__file__).parents[2]

@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 pytest.importorskip("onnxruntime")
 
 from crnn_deploy.cli.main import main
-from crnn_deploy.evaluation.metrics import score
+from crnn_deploy.metrics import score
 from crnn_deploy.models import DEFAULT
 from crnn_deploy.runtime.decoding.lm import open_language_model
 from crnn_deploy.runtime.recognizer import Recognizer

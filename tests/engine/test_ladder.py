@@ -12,7 +12,7 @@ from onnx import TensorProto, numpy_helper
 from crnn_deploy.engine.ladder import PrecisionFailed, climb, table
 from crnn_deploy.graph.model import backend_of, load_onnx, manifest_of
 from crnn_deploy.graph.precision import from_first_recurrence
-from crnn_deploy.parity.fidelity import Proof
+from crnn_deploy.verdict.fidelity import Proof
 
 
 def scaled(model: onnx.ModelProto, **factors: float) -> onnx.ModelProto:

@@ -27,9 +27,9 @@ from crnn_deploy.cli.main import main
 from crnn_deploy.datasets import Dataset, Sample
 from crnn_deploy.evaluation.bands import MOST_BANDS, Band, banded
 from crnn_deploy.evaluation.evaluate import BINS, DataEmpty, Evaluation, Failure, Provenance, evaluate
-from crnn_deploy.evaluation.metrics import Score, score
 from crnn_deploy.evaluation.report import render
 from crnn_deploy.manifest import Manifest, StepRule, WidthRule
+from crnn_deploy.metrics import Score, score
 from crnn_deploy.runtime.decoding.ctc import Frames
 from crnn_deploy.runtime.recognizer import Recognizer
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crnn_deploy.evaluation.metrics import Score, alphanumeric, score, wilson
+from crnn_deploy.metrics import Score, alphanumeric, score, wilson
 
 TEXTS = st.text("abB1 é?", max_size=6)
 PAIRS = st.lists(st.tuples(TEXTS, st.none() | TEXTS), max_size=8)

@@ -25,12 +25,12 @@ from crnn_deploy.export.reference import open_reference, reference_of
 from crnn_deploy.graph.model import load_onnx, manifest_of
 from crnn_deploy.manifest import Manifest, WidthRule
 from crnn_deploy.networks.crnn import CRNN
-from crnn_deploy.parity.drawn import drawn_images
 from crnn_deploy.recipes.recipe import RECIPES
 from crnn_deploy.recipes.settings import CheckpointSettings
 from crnn_deploy.runtime.backends.ort import OrtBackend
 from crnn_deploy.runtime.decoding import ctc
 from crnn_deploy.runtime.decoding.ctc import Frames
+from crnn_deploy.verdict.drawn import drawn_images
 
 DATA = Path(__file__).parents[2].parent / "shared" / "data"
 RECIPE_FILES = Path(__file__).parents[2] / "export"

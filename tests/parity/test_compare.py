@@ -16,10 +16,10 @@ from crnn_deploy.export.reference import reference_of
 from crnn_deploy.manifest import Manifest, StepRule
 from crnn_deploy.networks.crnn import CRNN
 from crnn_deploy.parity.compare import compare
-from crnn_deploy.parity.drawn import drawn_images
 from crnn_deploy.recipes.recipe import RECIPES
 from crnn_deploy.runtime.backends.ort import OrtBackend
 from crnn_deploy.runtime.decoding.ctc import Frames
+from crnn_deploy.verdict.drawn import drawn_images
 
 
 def network() -> CRNN:

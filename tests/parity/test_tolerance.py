@@ -27,11 +27,11 @@ from crnn_deploy.graph.model import load_onnx, session_of
 from crnn_deploy.graph.precision import with_tf32_products
 from crnn_deploy.networks.crnn import CRNN
 from crnn_deploy.parity.compare import TIE, TOLERANCE, compare
-from crnn_deploy.parity.drawn import drawn_images
 from crnn_deploy.parity.graph_formats import in_graph
 from crnn_deploy.parity.tolerance import FLOATS, FormatError
 from crnn_deploy.recipes.recipe import RECIPES
 from crnn_deploy.runtime.backends.engine_file import Precision, sidecar_of
+from crnn_deploy.verdict.drawn import drawn_images
 
 
 def nearest(values: NDArray[np.float64], bits: int) -> NDArray[np.float64]:

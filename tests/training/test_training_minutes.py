@@ -20,7 +20,7 @@ from test_training import DIGITS, ENVIRONMENT, RECIPE, TEXTS, write_labels
 
 from crnn_deploy import Recognizer
 from crnn_deploy.cli.main import main
-from crnn_deploy.evaluation.metrics import Score
+from crnn_deploy.metrics import Score
 from crnn_deploy.training import loop
 from crnn_deploy.training.config import Config
 from crnn_deploy.training.learner import Learner

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crnn_deploy.manifest import Manifest
-from crnn_deploy.synthesis.plain import plain_text
+from crnn_deploy.plain_text import plain_text
 
 __all__ = ["drawn_images"]
 

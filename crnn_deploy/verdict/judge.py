@@ -8,17 +8,15 @@ lost no accuracy, while 3-10 % of all strings did, all of them ones that it was 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from crnn_deploy.evaluation.metrics import Score, Z, score, wilson
 from crnn_deploy.manifest import Manifest
-from crnn_deploy.runtime.backends.backend import Backend
-from crnn_deploy.runtime.batching import Batch
+from crnn_deploy.metrics import Score, Z, score, wilson
 from crnn_deploy.runtime.decoding import ctc
 from crnn_deploy.runtime.decoding.ctc import Frames
 
@@ -32,7 +30,6 @@ __all__ = [
     "Verdict",
     "judge",
     "margin_change",
-    "read",
     "readings",
 ]
 
@@ -360,17 +357,3 @@ def readings(frames: Frames, manifest: Manifest) -> list[Reading]:
         )
         for indices, probabilities, margin in zip(frames.indices, frames.probabilities, margins, strict=True)
     ]
-
-
-def read(
-    backend: Backend, batches: Iterable[Batch], *, progress: Callable[[int], object] = lambda images: None
-) -> list[Reading]:
-    """Readings of all images in the order of their indices, which are 0, 1, 2 and so on.
-
-    progress: called with the number of images of each batch
-    """
-    found: dict[int, Reading] = {}
-    for batch in batches:
-        found.update(zip(batch.indices, readings(backend.run(batch.images), backend.manifest), strict=True))
-        progress(len(batch.indices))
-    return [found[at] for at in range(len(found))]

@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from rapidfuzz.distance import Levenshtein
-
 __all__ = ["Score", "Z", "alphanumeric", "score", "wilson"]
 
 Z = 1.959963984540054  # of the standard normal distribution, two-sided 95 %
@@ -91,6 +89,8 @@ def score(pairs: Iterable[tuple[str, str | None]]) -> Score:
     A prediction of None says that nothing could be read, not even an empty text: it is wrong whatever the
     truth, with every character of the truth missing.
     """
+    from rapidfuzz.distance import Levenshtein  # the thin runtime, which takes `wilson`, does without
+
     images = exact = loose = edits = characters = 0
     by_length: Counter[int] = Counter()  # edits by the length of the longer text: few fractions to add
     for truth, prediction in pairs:

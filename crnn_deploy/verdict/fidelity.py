@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from crnn_deploy.manifest import Manifest
-from crnn_deploy.parity.compare import max_delta
-from crnn_deploy.parity.drawn import drawn_images
-from crnn_deploy.parity.verdict import Reading, Verdict, judge, readings
 from crnn_deploy.runtime.backends.backend import Backend
 from crnn_deploy.runtime.decoding.ctc import Frames
+from crnn_deploy.verdict.drawn import drawn_images
+from crnn_deploy.verdict.judge import Reading, Verdict, judge, readings
 
-__all__ = ["DRAWN", "Fidelity", "Proof", "drawn_batches", "fidelity"]
+__all__ = ["DRAWN", "Fidelity", "Proof", "drawn_batches", "fidelity", "log_softmax", "max_delta"]
 
 FLIPS_ALLOWED = 0.01  # of all frames; half precision turns frames that were near a tie
 _CASES, _BATCH = 8, 4
@@ -125,6 +125,24 @@ def fidelity(
         flips=sum(int((one.indices != other.indices).sum()) for one, other in pairs),
         verdict=judge(_readings(expected, ours), _readings(actual, theirs)),
     )
+
+
+def max_delta(expected: Frames, actual: Frames, ours: Manifest, theirs: Manifest) -> float:
+    """Largest |delta| of logits; of log-probabilities where one puts these out, and of the best class's
+    probability where one puts out that alone.
+    """
+    if expected.logits is None or actual.logits is None:
+        return float(np.abs(expected.probabilities - actual.probabilities).max())
+    if ours.output == theirs.output:
+        return float(np.abs(expected.logits - actual.logits).max())
+    return float(np.abs(log_softmax(expected.logits) - log_softmax(actual.logits)).max())
+
+
+def log_softmax(logits: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+    """Log-probabilities of logits (N, T, classes)."""
+    shifted = logits.astype(np.float64) - logits.max(axis=2, keepdims=True)
+    normalised: NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum(axis=2, keepdims=True))
+    return normalised
 
 
 def _readings(frames: Sequence[Frames], manifest: Manifest) -> list[Reading]:

@@ -6,8 +6,8 @@ import numpy as np
 
 from crnn_deploy.graph.precision import LARGEST
 from crnn_deploy.manifest import Manifest, StepRule, WidthRule
-from crnn_deploy.parity.fidelity import Fidelity, fidelity
 from crnn_deploy.runtime.decoding.ctc import Frames
+from crnn_deploy.verdict.fidelity import Fidelity, fidelity
 
 
 def test_the_verdict_counts_confident_texts() -> None:

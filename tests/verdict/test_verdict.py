@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crnn_deploy.evaluation.metrics import wilson
 from crnn_deploy.manifest import Manifest, StepRule, WidthRule
-from crnn_deploy.parity.verdict import Budget, Reading, judge, readings
+from crnn_deploy.metrics import wilson
 from crnn_deploy.runtime.decoding.ctc import Frames
+from crnn_deploy.verdict.judge import Budget, Reading, judge, readings
 
 MANIFEST = Manifest(("a", "b"), 0, "gray", 32, WidthRule(8, 8), (0.5,), (0.5,), "linear", StepRule(1, -5))
 
