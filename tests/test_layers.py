@@ -31,7 +31,8 @@ ROOMS: dict[str, str] = {
     "runtime.backends": "errors files manifest process runtime.decoding",
     "verdict": "manifest metrics plain_text runtime.backends runtime.decoding",
     "runtime": (
-        "decoding_rule errors files manifest models process runtime.backends runtime.decoding runtime.images"
+        "decoding_rule errors files manifest models process runtime.backends runtime.decoding "
+        "runtime.images verdict"
     ),
     "client": "errors files runtime.decoding runtime.images",
     "triton": "errors files manifest runtime runtime.backends runtime.decoding",

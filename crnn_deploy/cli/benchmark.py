@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -12,6 +13,7 @@ from crnn_deploy.cli.options import (
     json_options,
     max_images_option,
     plot_option,
+    precision_option,
     refuse_given,
 )
 from crnn_deploy.cli.outputs import check_report, put_report
@@ -74,6 +76,7 @@ def _numbers(_: click.Context, parameter: click.Parameter, value: str) -> list[i
     show_default=True,
     help="Run each combination this many times.",
 )
+@precision_option(several=True)
 @json_options
 @plot_option
 def benchmark(
@@ -85,6 +88,7 @@ def benchmark(
     widths: list[int],
     threads: list[int],
     rounds: int,
+    precisions: tuple[Any, ...],
     as_json: bool,
     json_file: Path | None,
     plot: Path | None,
@@ -97,18 +101,19 @@ def benchmark(
 
     \b
     crnn-deploy benchmark model.onnx
+    crnn-deploy benchmark model.onnx --precision fp32 --precision int8
     crnn-deploy benchmark a.onnx b.onnx --batches 1,4,8 --widths 64,128 --images crops --json
     """
     if images is not None:
         refuse_given(("synthetic",), "draws images in place of --images; leave one of the two out")
 
     from contextlib import ExitStack, closing
-    from itertools import chain, islice
+    from itertools import chain, islice, product
 
     from crnn_deploy.evaluation import speed as core
     from crnn_deploy.files import check_outputs
-    from crnn_deploy.runtime.backends.backend import open_backend
     from crnn_deploy.runtime.images import sources
+    from crnn_deploy.runtime.opening import opening
 
     check_report(json_file, plot)
     found = () if images is None else sources.find([images], ())
@@ -120,18 +125,24 @@ def benchmark(
     else:
         files = [*core.draw_images("words" if synthetic == "words" else "lines", max_images)]
     with ExitStack() as stack:
-        backends = {
-            (str(model), number): stack.enter_context(closing(open_backend(model, threads=number)))
-            for model in models
-            for number in threads
-        }
+        files_of: dict[str, Path] = {}
+        backends = {}
+        for model, precision in product(models, precisions or (None,)):
+            name = f"{model} ({precision})" if precision else str(model)
+            for number in threads:
+                given = opening(model, precision=precision, threads=number)
+                backends[name, number] = stack.enter_context(closing(given.open()))
+                files_of[name] = given.path
         cells = core.measure_grid(backends, batches, widths, rounds)
         if not cells:
             raise click.UsageError("no model takes any of these --widths (crnn-deploy inspect tells which)")
         first = threads[0]
-        stages = {str(m): core.measure_stages(backends[str(m), first], files) for m in models}
+        stages = {name: core.measure_stages(backends[name, first], files) for name in files_of}
         memory, peak = core.peak_memory(), core.measure_peak()
-        counted = {str(m): core.operations(m, backends[str(m), first].manifest, widths) for m in models}
+        counted = {
+            name: core.operations(path, backends[name, first].manifest, widths)
+            for name, path in files_of.items()
+        }
     report = core.SpeedReport(cells, stages, peak, counted, memory)
     if plot is not None:
         from crnn_deploy.evaluation.speed_plot import draw

@@ -19,7 +19,7 @@ def doctor(model: Path | None, as_json: bool, json_file: Path | None) -> None:
     """Show what works on this machine and what is missing.
 
     The report has the libraries and GPUs that are usable, the commands that work, and what installs the rest.
-    With --model it shows instead which library runs that model fastest here, and why.
+    With --model it shows instead which library runs that model fastest here, in fp32 or bf16, and why.
 
     \b
     crnn-deploy doctor
@@ -36,13 +36,11 @@ def doctor(model: Path | None, as_json: bool, json_file: Path | None) -> None:
             model, "libraries are compared on an .onnx file; TensorRT alone runs an .engine"
         )
     if model is not None:
-        from dataclasses import asdict
-
-        from crnn_deploy.runtime.backends.choice import choose
+        from crnn_deploy.runtime.choice import choose
 
         check_outputs((json_file,), (model,))
         choice = choose(model)
-        put_report(choice.why(), asdict(choice), as_json=as_json, json_file=json_file)
+        put_report(choice.why(), choice.to_plain(), as_json=as_json, json_file=json_file)
         return
     from crnn_deploy.doctor import examine
 

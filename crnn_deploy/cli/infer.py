@@ -19,6 +19,7 @@ from crnn_deploy.cli.options import (
     max_pixels_option,
     model_option,
     output_option,
+    precision_option,
     resume_option,
     rotate_option,
     show_chars_option,
@@ -47,13 +48,7 @@ __all__ = ["infer"]
 @click.command()
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True)
 @model_option(default="latin")
-@click.option(
-    "--precision",
-    type=click.Choice(["fp32", "int8"]),
-    default="fp32",
-    show_default=True,
-    help="Use a shipped model in this precision.",
-)
+@precision_option()
 @device_option
 @tf32_option
 @click.option(
@@ -99,7 +94,7 @@ __all__ = ["infer"]
 def infer(
     paths: tuple[str, ...],
     model: Path | None,
-    precision: str,
+    precision: Any,
     device: Literal["cpu", "cuda"],
     allow_tf32: bool,
     format_name: str | None,
@@ -130,6 +125,7 @@ def infer(
     \b
     crnn-deploy infer crops/
     crnn-deploy infer --model latin --precision int8 crops/
+    crnn-deploy infer --model plates.onnx --precision bf16 crops/
     crnn-deploy infer --model plates.onnx --format jsonl -o texts.jsonl crops/
     crnn-deploy infer --model plates.onnx --format jsonl -o texts.jsonl --resume crops/
     find crops -name '*.png' | crnn-deploy infer --model plates.onnx -
@@ -147,10 +143,11 @@ def infer(
         raise click.UsageError(f"--csv-safe goes with --format csv; this would be {format_name}")
     check_device(model, device, allow_tf32)
 
-    from crnn_deploy.models import DEFAULT, int8_of
+    from crnn_deploy.models import DEFAULT
     from crnn_deploy.process import Stop, cpus
     from crnn_deploy.runtime import records
     from crnn_deploy.runtime.images import sources
+    from crnn_deploy.runtime.opening import opening
     from crnn_deploy.runtime.output_file import RecordStream, open_output
     from crnn_deploy.runtime.pipeline import read_in_order
     from crnn_deploy.runtime.recognizer import Recognizer
@@ -159,42 +156,24 @@ def infer(
         from crnn_deploy.runtime.drawing import draw_all
     sources.check(paths)
     model = model or DEFAULT
-    if precision == "int8":
-        if (quantised := int8_of(model)) is None:
-            raise click.UsageError(
-                f"--precision int8 takes the INT8 file of a shipped model, and {model} is not such a "
-                "model; leave --precision out, and name an INT8 file of your own with --model"
-            )
-        model = quantised
     _check_outputs(output, draw, (*paths, model, decoding["lexicon"], decoding["lm"]))
     if form_given is None and output is not None and output.suffix.lower() not in ("", *_ENDINGS):
         say(f"{output}: {output.suffix} is no format of records, so they are written as text", err=True)
     rebuild_stale(rebuild, model)
     listed = sources.lines_of(stdin_bytes()) if sources.STDIN in paths else ()
-    if output is not None and backend == "auto":  # what chooses by time may choose otherwise another time
-        from crnn_deploy.runtime.backends.choice import resolve
-
-        backend = resolve(backend, model, device)
+    given = opening(model, backend=backend, precision=precision, device=device, tf32=allow_tf32)
+    if precision == "int8" and given.path != model:
+        say(f"note: --precision int8 reads with {given.path}", err=True)
     count = failed = undrawn = 0
     with ExitStack() as stack:
         recognizer = stack.enter_context(
-            closing(
-                Recognizer.load(
-                    model,
-                    batch=batch,
-                    backend=backend,
-                    device=device,
-                    tf32=allow_tf32,
-                    wide=wide,
-                    max_pixels=max_pixels,
-                    rotate=rotate,
-                )
-            )
+            closing(Recognizer(given.open(), batch=batch, wide=wide, max_pixels=max_pixels, rotate=rotate))
         )
         if (most := recognizer.manifest.max_batch) is not None and most < batch:
+            together = "one image" if most == 1 else f"{most} images"
             say(
-                f"note: {model} runs {'one image' if most == 1 else f'{most} images'} at a time (max_batch), "
-                "as more together would change one another's texts",
+                f"note: {given.path} runs {together} at a time (max_batch), as more together would change "
+                "one another's texts",
                 err=True,
             )
         rule = rule_given(recognizer.manifest, decoding)
@@ -213,13 +192,16 @@ def infer(
             from crnn_deploy.runtime.run_record import RunRecord
 
             settings: dict[str, Value] = {
-                **{"backend": backend, "device": device, "allow-tf32": allow_tf32},
+                **{"backend": given.backend, "device": device, "allow-tf32": allow_tf32},
                 **{"wide": wide, "min-confidence": min_confidence},
             }
-            if rotate != "none":  # so that runs of versions without this option go on
+            # only where they are not the default, so that runs of versions without these options go on
+            if rotate != "none":
                 settings["rotate"] = rotate
+            if given.floats != "fp32":
+                settings["precision"] = given.floats
             files = {"lexicon": decoding["lexicon"], "lm": decoding["lm"]}
-            run = RunRecord.of(model, rule, settings, **files)
+            run = RunRecord.of(given.path, rule, settings, **files)
             written = stack.enter_context(open_output(output, form, run, resume=resume))
         hidden = bars_are_hidden() or (output is None and stdout_is_terminal())
         total = None

@@ -156,9 +156,10 @@ def infer_cluster(
     model = model or DEFAULT
     manifest = manifest_of(model)
     if backend == "auto":  # what chooses by time may choose otherwise on another node
-        from crnn_deploy.runtime.backends.choice import resolve
+        from crnn_deploy.runtime.choice import choose
 
-        backend = resolve(backend, model, device)
+        backend = choose(model).in_fp32().backend if device == "cpu" else "onnxruntime"
+    backend = backend or "onnxruntime"
     rule = rule_given(manifest, decoding)
     decoder = decoder_given(manifest, decoding)
     settings: dict[str, Value] = {

@@ -43,6 +43,7 @@ __all__ = [
     "open_data",
     "output_option",
     "plot_option",
+    "precision_option",
     "recipe_option",
     "refuse_given",
     "resume_option",
@@ -205,11 +206,25 @@ max_pixels_option = click.option(
 backend_option = click.option(
     "--backend",
     type=click.Choice(["auto", "onnxruntime", "openvino"]),
-    default="onnxruntime",
-    show_default=True,
+    show_default="onnxruntime, and openvino for bf16",
     help="Run an .onnx file with this library; auto takes the fastest one here, and crnn-deploy doctor "
     "--model FILE says why.",
 )
+
+
+def precision_option(*, several: bool = False) -> Decorator:
+    """The precision that an .onnx file is run in; several: of each of which the model is measured."""
+    return click.option(
+        "--precision",
+        "precisions" if several else "precision",
+        type=click.Choice(["fp32", "bf16", "int8"]),
+        multiple=several,
+        show_default="as the file is; --backend auto may take bf16",
+        help="Run an .onnx file in this precision; bf16 needs OpenVINO and a CPU that has it; int8 takes the "
+        "INT8 file beside the model.",
+    )
+
+
 device_option = click.option(
     "--device",
     type=click.Choice(["cpu", "cuda"]),

@@ -13,6 +13,7 @@ from crnn_deploy.cli.options import (
     device_option,
     max_pixels_option,
     model_option,
+    precision_option,
     workers_option,
 )
 from crnn_deploy.cli.say import say
@@ -88,6 +89,7 @@ __all__ = ["serve"]
 )
 @click.option("--no-token", is_flag=True, help="Let everybody call who reaches the address, without a token.")
 @backend_option
+@precision_option()
 @device_option
 def serve(
     models: tuple[Path, ...],
@@ -103,6 +105,7 @@ def serve(
     token_file: Path | None,
     no_token: bool,
     backend: Any,
+    precision: Any,
     device: Literal["cpu", "cuda"],
 ) -> None:
     """Read the text of images that come over HTTP.
@@ -129,6 +132,7 @@ def serve(
 
     from crnn_deploy.models import DEFAULT
     from crnn_deploy.process import cpus
+    from crnn_deploy.runtime.opening import opening
     from crnn_deploy.serving.settings import ServerSettings
 
     if not hasattr(os, "fork"):
@@ -136,15 +140,13 @@ def serve(
     from crnn_deploy.serving.models import served_name
     from crnn_deploy.serving.workers import serve as run
 
-    models = models or (DEFAULT,)
-    if backend == "auto":
-        from crnn_deploy.runtime.backends.choice import resolve
-
-        backend = resolve(backend, models[0], device)
+    given = tuple(
+        opening(model, backend=backend, precision=precision, device=device) for model in models or (DEFAULT,)
+    )
     if workers is None:  # those on a GPU would each hold its memory
-        workers = 1 if device == "cuda" or any(model.suffix == ".engine" for model in models) else cpus()
+        workers = 1 if device == "cuda" or any(one.path.suffix == ".engine" for one in given) else cpus()
     settings = ServerSettings(
-        models,
+        given,
         host=host,
         port=port,
         workers=workers,
@@ -156,9 +158,7 @@ def serve(
         max_pixels=max_pixels,
         token_file=token_file,
         open_to_all=no_token,
-        backend=backend,
-        device=device,
     )
-    names = ", ".join(map(served_name, models))
+    names = ", ".join(served_name(one.path) for one in given)
     count = f"{workers} worker{'s' * (workers > 1)}"
     run(settings, lambda address: say(f"ready: {address} ({names}; {count})", err=True))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from crnn_deploy.errors import CrnnDeployError
 
-__all__ = ["DEFAULT", "DEFAULT_INT8", "ModelNameUnknown", "int8_of", "model_file", "shipped"]
+__all__ = ["DEFAULT", "DEFAULT_INT8", "ModelNameUnknown", "int8_files", "model_file", "shipped"]
 
 _FOLDER = Path(__file__).parent
 DEFAULT = _FOLDER / "latin.onnx"
@@ -47,10 +47,10 @@ def model_file(given: str | PathLike[str]) -> Path:
     return path
 
 
-def int8_of(model: Path) -> Path | None:
-    """The INT8 file of a shipped model, which is itself where it is one already.
+def int8_files(model: Path) -> tuple[Path, Path]:
+    """Where the INT8 files of a model lie: with weights of 7 bits, for every CPU, and of 8 bits.
 
-    None where the model has none or is not shipped.
+    A model that is such a file already has itself.
     """
-    fellow = model if model.name.endswith(".int8.onnx") else model.with_suffix(".int8.onnx")
-    return fellow if {model, fellow} <= {*shipped().values()} else None
+    stem = model.name.removesuffix(".onnx").removesuffix(".int8").removesuffix(".int8-w8")
+    return model.with_name(f"{stem}.int8.onnx"), model.with_name(f"{stem}.int8-w8.onnx")

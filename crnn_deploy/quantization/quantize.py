@@ -337,7 +337,7 @@ class _Search:
     def _bf16(self) -> Variant | str:
         """What OpenVINO's bfloat16 does to the float model, where it is installed and the CPU has it."""
         try:
-            backend = OpenVinoBackend(self.model.path, precision="bf16")
+            backend = OpenVinoBackend(self.model.path, floats="bf16")
         except BackendMissing as error:
             return str(error)
         verdict = judge(self.reference, self._read(backend, self.batches), self.truths, budget=self.budget)

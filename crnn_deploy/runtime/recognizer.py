@@ -16,12 +16,13 @@ from crnn_deploy.manifest import Manifest
 from crnn_deploy.models import DEFAULT, model_file
 from crnn_deploy.process import not_forked
 from crnn_deploy.runtime import long_lines
-from crnn_deploy.runtime.backends.backend import Backend, BackendName, Device, open_backend
+from crnn_deploy.runtime.backends.backend import Backend, BackendName, Device
 from crnn_deploy.runtime.batching import Groups
 from crnn_deploy.runtime.decoding.ctc import BestPath, Frames, LogitsMissing, Text
 from crnn_deploy.runtime.images.given import Source, is_one
 from crnn_deploy.runtime.images.pixels import MAX_PIXELS, Pixels, use_image
 from crnn_deploy.runtime.images.prepare import content_width, prepare, prepare_contrasted
+from crnn_deploy.runtime.opening import Opening, Precision, opening
 from crnn_deploy.runtime.orientation import ImageView, Rotate, check_rotate, surest, views
 from crnn_deploy.runtime.second_reading import reread
 
@@ -98,10 +99,10 @@ class Recognizer:
         if wide not in get_args(Wide):
             raise ValueError(f"wide is {wide!r}; it must be one of {', '.join(get_args(Wide))}")
         check_rotate(rotate)
-        self._opening: dict[str, Any] | None = None  # what `load` takes to open the network again
+        self._opening: Opening | None = None  # of a network that another process can open again
         if backend is None or isinstance(backend, str | PathLike):
-            file = DEFAULT if backend is None else model_file(backend)
-            backend, self._opening = open_backend(file), {"path": file.absolute()}
+            given = Opening(DEFAULT if backend is None else model_file(backend))
+            backend, self._opening = given.open(), given.in_any_folder()
         self._backend, self._decoder = backend, decoder
         batch = min(batch, backend.manifest.max_batch or batch)
         self._batch, self._wide, self._max_pixels, self._rotate = batch, wide, max_pixels, rotate
@@ -115,7 +116,8 @@ class Recognizer:
         *,
         batch: int = 8,
         threads: int = 1,
-        backend: BackendName | Literal["auto"] = "onnxruntime",
+        backend: BackendName | Literal["auto"] | None = None,
+        precision: Precision | None = None,
         device: Device = "cpu",
         tf32: bool = False,
         decoder: Decoder | None = None,
@@ -128,30 +130,33 @@ class Recognizer:
         path: of the file; a text may be the name of a shipped model (`models.model_file`)
         batch: most images that run together
         threads: threads inside one run
-        backend: the library that runs an .onnx file; auto takes the fastest one here (`choice.choose`)
+        backend, precision: of an .onnx file: the library and the format it runs in (`opening.opening`)
         device: where ONNX Runtime runs an .onnx file; cuda is its CUDA provider
         tf32: on cuda, whether fp32 products may round their factors to TF32: faster, and coarser than fp32
         decoder, wide, max_pixels, rotate: as of `Recognizer`
         Raises ModelNameUnknown, ModelNotFound, ModelUnreadable, ManifestMissing, ManifestInvalid,
-        BackendMissing, LogitsMissing.
+        BackendMissing, Bf16Refused, Int8Missing, LogitsMissing.
         """
-        file = model_file(path)
-        if backend == "auto":
-            from crnn_deploy.runtime.backends.choice import resolve
+        given = opening(
+            model_file(path),
+            backend=backend,
+            precision=precision,
+            device=device,
+            threads=threads,
+            tf32=tf32,
+        )
+        settings = {"batch": batch, "decoder": decoder, "wide": wide, "max_pixels": max_pixels}
+        return _opened(given, {**settings, "rotate": rotate})
 
-            backend = resolve(backend, file, device)
-        opening: dict[str, Any] = {"threads": threads, "backend": backend, "device": device, "tf32": tf32}
-        opened = open_backend(file, **opening)
-        made = cls(opened, batch=batch, decoder=decoder, wide=wide, max_pixels=max_pixels, rotate=rotate)
-        made._opening = {"path": file.absolute(), **opening}
-        return made
-
-    def __reduce__(self) -> tuple[Callable[..., Recognizer], tuple[dict[str, Any]]]:
+    def __reduce__(self) -> tuple[Callable[..., Recognizer], tuple[Opening, dict[str, Any]]]:
         """Raises NotPortable."""
         if self._opening is None:
             raise NotPortable
-        settings = {**self._opening, "batch": self._batch, "decoder": self._decoder, "wide": self._wide}
-        return _loaded, ({**settings, "max_pixels": self._max_pixels, "rotate": self._rotate},)
+        settings = {"batch": self._batch, "decoder": self._decoder, "wide": self._wide}
+        return _opened, (
+            self._opening,
+            {**settings, "max_pixels": self._max_pixels, "rotate": self._rotate},
+        )
 
     def __copy__(self) -> Recognizer:
         return self._with(self._decoder)
@@ -351,8 +356,11 @@ class Recognizer:
         self._backend.close()
 
 
-def _loaded(settings: dict[str, Any]) -> Recognizer:
-    return Recognizer.load(**settings)
+def _opened(given: Opening, settings: dict[str, Any]) -> Recognizer:
+    """A recogniser of a file as it was decided to be run."""
+    made = Recognizer(given.open(), **settings)
+    made._opening = given.in_any_folder()
+    return made
 
 
 def _bound(decoder: Decoder | None, manifest: Manifest) -> Decode:

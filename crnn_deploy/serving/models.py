@@ -16,8 +16,9 @@ import numpy as np
 from crnn_deploy.errors import CrnnDeployError, ModelNotFound, ModelUnreadable, shortened
 from crnn_deploy.files import sha256
 from crnn_deploy.models import shipped
-from crnn_deploy.runtime.backends.backend import Backend, open_backend
+from crnn_deploy.runtime.backends.backend import Backend
 from crnn_deploy.runtime.decoding.build import decoder_of
+from crnn_deploy.runtime.opening import Opening
 from crnn_deploy.runtime.recognizer import Recognizer
 from crnn_deploy.serving.options import ReadOptions
 from crnn_deploy.serving.problems import Problem
@@ -55,18 +56,18 @@ class ModelWatch(Protocol):
 class ServedModel:
     """A model file that is open, and its recognisers by options.
 
-    Raises ModelUnreadable for a file that changes while it is loaded, and what `open_backend` raises.
+    Raises ModelUnreadable for a file that changes while it is loaded, and what `Opening.open` raises.
     """
 
-    def __init__(self, name: str, path: Path, settings: ServerSettings) -> None:
-        self.name, self.path = name, path
+    def __init__(self, name: str, opening: Opening, settings: ServerSettings) -> None:
+        self.name, self.opening, self.path = name, opening, opening.path
         self._settings = settings
-        self.signature = signature_of(path)
-        self.digest = sha256(path)
-        self._backend: Backend = open_backend(path, backend=settings.backend, device=settings.device)
-        if sha256(path) != self.digest:
+        self.signature = signature_of(self.path)
+        self.digest = sha256(self.path)
+        self._backend: Backend = opening.open()
+        if sha256(self.path) != self.digest:
             self._backend.close()
-            raise ModelUnreadable(path, "it changed while it was loaded")
+            raise ModelUnreadable(self.path, "it changed while it was loaded")
         self.manifest = self._backend.manifest
         self._recognizers: OrderedDict[tuple[Any, ...], Recognizer] = OrderedDict()
         self._users, self._retired = 0, False
@@ -135,11 +136,11 @@ class Models:
     def __init__(self, settings: ServerSettings) -> None:
         self._settings = settings
         self._models: dict[str, ServedModel] = {}
-        for path in settings.models:
-            name = served_name(path)
+        for opening in settings.models:
+            name = served_name(opening.path)
             if name in self._models:
                 raise NameTwice(name)
-            self._models[name] = ServedModel(name, path, settings)
+            self._models[name] = ServedModel(name, opening, settings)
         self._seen = {name: _LastLook(model.signature) for name, model in self._models.items()}
 
     def __iter__(self) -> Iterator[ServedModel]:
@@ -174,7 +175,7 @@ class Models:
 
     def load_anew(self, model: ServedModel) -> ServedModel:
         """The model in the same file as it is now, beside the old one. Raises what ServedModel raises."""
-        return ServedModel(model.name, model.path, self._settings)
+        return ServedModel(model.name, model.opening, self._settings)
 
     def swap(self, model: ServedModel) -> None:
         """Serve a model in the place of that of its name, which is closed when it is unused."""

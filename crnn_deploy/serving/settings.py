@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from crnn_deploy.runtime.backends.backend import BackendName, Device
 from crnn_deploy.runtime.images.header import MAX_PIXELS
+from crnn_deploy.runtime.opening import Opening
 
 __all__ = ["ServerSettings"]
 
@@ -15,7 +15,7 @@ __all__ = ["ServerSettings"]
 class ServerSettings:
     """A server's models, limits and address; limits are of each worker process."""
 
-    models: tuple[Path, ...]
+    models: tuple[Opening, ...]
     host: str = "127.0.0.1"
     port: int = 8000  # 0: any that is free
     workers: int = 1  # processes
@@ -28,5 +28,3 @@ class ServerSettings:
     body_time: float = 30.0  # seconds in which a request's body must have come
     token_file: Path | None = None
     open_to_all: bool = False  # serve other hosts without a token
-    backend: BackendName = "onnxruntime"
-    device: Device = "cpu"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,7 @@ from click.testing import CliRunner, Result
 from crnn_deploy import Recognizer
 from crnn_deploy.cli.main import main
 from crnn_deploy.errors import ModelNotFound
-from crnn_deploy.models import DEFAULT, DEFAULT_INT8, ModelNameUnknown, int8_of, model_file, shipped
+from crnn_deploy.models import DEFAULT, DEFAULT_INT8, ModelNameUnknown, model_file, shipped
 
 ROOT = Path(__file__).parents[2]
 IMAGE = ROOT / "examples" / "images" / "01.png"
@@ -59,14 +58,6 @@ def test_an_unknown_name_lists_the_shipped_ones(name: str) -> None:
 def test_a_file_that_is_missing_is_still_called_missing() -> None:
     with pytest.raises(ModelNotFound, match=r"no model file at gone\.onnx"):
         Recognizer("gone.onnx")
-
-
-def test_a_model_and_its_int8_file_belong_together(tmp_path: Path) -> None:
-    assert int8_of(DEFAULT) == DEFAULT_INT8
-    assert int8_of(DEFAULT_INT8) == DEFAULT_INT8
-    own = Path(shutil.copy(DEFAULT, tmp_path / "latin.onnx"))
-    shutil.copy(DEFAULT_INT8, tmp_path / "latin.int8.onnx")
-    assert int8_of(own) is None
 
 
 @pytest.mark.parametrize("options", [(), ("--precision", "int8")])

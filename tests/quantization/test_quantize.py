@@ -198,10 +198,6 @@ def test_the_models_int8_file_reads_the_examples_and_its_scales_are_its_own() ->
         for precision in ("fp32", "int8")
     )
     assert floating and floating == quantised
-    refused = run("infer", "--precision", "int8", "--model", "own.onnx", root / "examples" / "images")
-    assert (
-        refused.exit_code == 2 and "--precision int8 takes the INT8 file of a shipped model" in refused.stderr
-    )
 
 
 def test_layers_that_hurt_go_back_to_float_until_the_budget_holds(tmp_path: Path) -> None:

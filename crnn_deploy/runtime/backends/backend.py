@@ -15,10 +15,11 @@ from crnn_deploy.process import not_forked
 from crnn_deploy.runtime.backends.weight_bits import check_weights
 from crnn_deploy.runtime.decoding.ctc import Frames
 
-__all__ = ["SUFFIXES", "Backend", "BackendName", "Device", "manifest_of", "open_backend"]
+__all__ = ["SUFFIXES", "Backend", "BackendName", "Device", "FloatFormat", "manifest_of", "open_backend"]
 
 BackendName = Literal["onnxruntime", "openvino"]
 Device = Literal["cpu", "cuda"]
+FloatFormat = Literal["fp32", "bf16"]
 SUFFIXES = (".onnx", ".engine")  # of model files that `open_backend` knows
 
 
@@ -47,6 +48,8 @@ def open_backend(
     backend: BackendName = "onnxruntime",
     device: Device = "cpu",
     tf32: bool = False,
+    floats: FloatFormat = "fp32",
+    alone: bool = False,
 ) -> Backend:
     """The backend for a model file, told by its suffix.
 
@@ -54,15 +57,25 @@ def open_backend(
     device: where ONNX Runtime runs an .onnx file; an .engine runs on the GPU
     tf32: whether fp32 products of an .onnx file on cuda may round their factors to TF32; an .engine was built
         with or without it
+    floats: the format of OpenVINO's products; whether the text bears bf16 is asked by `runtime.bf16`
+    alone: OpenVINO runs every image alone, however many are given
 
     Raises ModelNotFound, ModelUnreadable, ManifestMissing, BackendMissing, CpuUnfit; of an engine, what
     `trt.open_engine` raises.
     """
     with not_forked():
-        return _opened(path, threads, backend, device, tf32)
+        return _opened(path, threads, backend, device, tf32, floats, alone)
 
 
-def _opened(path: Path, threads: int, backend: BackendName, device: Device, tf32: bool) -> Backend:
+def _opened(
+    path: Path,
+    threads: int,
+    backend: BackendName,
+    device: Device,
+    tf32: bool,
+    floats: FloatFormat,
+    alone: bool,
+) -> Backend:
     if not path.is_file():
         raise ModelNotFound(path)
     if path.suffix == ".onnx" and device == "cpu":
@@ -72,7 +85,11 @@ def _opened(path: Path, threads: int, backend: BackendName, device: Device, tf32
             raise BackendMissing(f"OpenVINO runs on the CPU here; for {device} take the backend onnxruntime")
         from crnn_deploy.runtime.backends.openvino import OpenVinoBackend
 
-        return OpenVinoBackend(path, threads=threads)
+        return OpenVinoBackend(path, threads=threads, floats=floats, alone=alone)
+    if floats != "fp32":
+        raise BackendMissing(
+            f"{floats} is run by OpenVINO, from an .onnx file; {path} would be run by another"
+        )
     if path.suffix == ".onnx":
         from crnn_deploy.runtime.backends.ort import OrtBackend
 

@@ -18,12 +18,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
+from importlib import metadata
 from pathlib import Path
 
+from crnn_deploy.errors import ModelUnreadable
 from crnn_deploy.files import keep, read_regular, sha256, temporary
 from crnn_deploy.runtime.backends import cpu
 
-__all__ = ["find", "fingerprint", "folder", "load", "making", "store"]
+__all__ = ["find", "fingerprint", "folder", "key", "load", "making", "store"]
 
 _NAME = "crnn-deploy-v1"
 _MARK = "CACHEDIR.TAG"
@@ -57,6 +59,18 @@ def fingerprint() -> str:
     """The CPU: what it is and which instructions it has."""
     told = "\n".join(f"{name}: {value}" for name, value in cpu.described().items()) or platform.processor()
     return hashlib.sha256(f"{platform.machine()}\n{told}".encode()).hexdigest()
+
+
+def key(path: Path) -> str:
+    """What an answer about a model file hangs on: its content, the inference libraries, the CPU.
+
+    Raises ModelUnreadable.
+    """
+    try:
+        content = sha256(path)
+    except OSError as error:
+        raise ModelUnreadable(path, f"cannot be read: {error.strerror}") from error
+    return " ".join((content, *map(_version, ("onnxruntime", "onnxruntime-gpu", "openvino")), fingerprint()))
 
 
 def find(name: str) -> Path | None:
@@ -187,6 +201,13 @@ def _prune(where: Path) -> None:
     for file_name in dropped & written.keys() - needed:
         with suppress(OSError):
             (where / file_name).unlink()
+
+
+def _version(library: str) -> str:
+    try:
+        return f"{library} {metadata.version(library)}"
+    except metadata.PackageNotFoundError:
+        return f"{library} -"
 
 
 def _files(where: Path, name: str) -> set[str]:

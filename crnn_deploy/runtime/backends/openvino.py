@@ -6,6 +6,7 @@ import ctypes
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, ClassVar, Literal
@@ -28,15 +29,24 @@ class OpenVinoBackend:
     """An ONNX file with a manifest, run by OpenVINO.
 
     threads: threads inside one run
-    precision: bf16 needs a CPU with its instructions: on others OpenVINO would take fp32 without a word
+    floats: bf16 needs a CPU with its instructions: on others OpenVINO would take fp32 without a word
+    alone: every image runs alone, and the manifest says so
     Raises BackendMissing, ModelUnreadable, ManifestMissing, ManifestInvalid.
     """
 
-    def __init__(self, path: Path, *, threads: int = 1, precision: Literal["fp32", "bf16"] = "fp32") -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        threads: int = 1,
+        floats: Literal["fp32", "bf16"] = "fp32",
+        alone: bool = False,
+    ) -> None:
         openvino = import_openvino()
         check_self_contained(path)
-        self.manifest = held_to_scales(Manifest.in_metadata(read_metadata(path), path), path)
-        hint = {"fp32": "f32", "bf16": "bf16"}[precision]
+        manifest = held_to_scales(Manifest.in_metadata(read_metadata(path), path), path)
+        self.manifest = replace(manifest, max_batch=1) if alone else manifest
+        hint = {"fp32": "f32", "bf16": "bf16"}[floats]
         settings = {
             **{"INFERENCE_PRECISION_HINT": hint, "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1},
             "ENABLE_CPU_PINNING": False,  # else every worker's run is pinned to the same core
@@ -48,9 +58,7 @@ class OpenVinoBackend:
             raise ModelUnreadable(path, f"OpenVINO cannot load it: {_last_line(error)}") from error
         taken = self._model.get_property("INFERENCE_PRECISION_HINT").get_type_name()
         if taken != hint:
-            raise BackendMissing(
-                f"OpenVINO has no {precision} on this CPU: asked for {hint}, it takes {taken}"
-            )
+            raise BackendMissing(f"OpenVINO has no {floats} on this CPU: asked for {hint}, it takes {taken}")
         self._path = path
         self._idle: SimpleQueue[Any] = SimpleQueue()  # a request serves one thread at a time
         # OpenVINO 2026.4 hangs, about once in twenty times, where two threads take a process's first results

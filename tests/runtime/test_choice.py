@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from crnn_deploy.cli.main import main
-from crnn_deploy.runtime.backends.choice import choose
+from crnn_deploy.runtime.choice import choose
 
 
 def test_a_choice_is_remembered_and_explained(
