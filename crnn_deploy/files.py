@@ -24,6 +24,7 @@ __all__ = [
     "OutputExists",
     "OutputIsInput",
     "OutputUnwritable",
+    "RegularFile",
     "check_outputs",
     "discard_temporaries",
     "fitting_name",
@@ -65,41 +66,60 @@ class OutputIsInput(CrnnDeployError, ValueError):
         super().__init__(f"{path} is read by this command and would be overwritten; name another output")
 
 
-def open_regular(path: str | os.PathLike[str]) -> io.BufferedReader:
-    """A regular file, opened to be read; what is no file, as a FIFO or a device, is not waited for.
+class RegularFile:
+    """A regular file, open until its `with` ends; what is no file, as a FIFO or a device, is not waited for.
 
     A file whose length is 0 reads as empty: the kernel's own files (/proc/kmsg) say so and then never end.
     Raises OSError with a `strerror` that can be shown; ValueError for a path with a NUL.
     """
-    number = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    try:
-        status = os.fstat(number)
-        if stat.S_ISDIR(status.st_mode):
-            raise IsADirectoryError(errno.EISDIR, "it is a folder, not a file", os.fspath(path))
-        if not stat.S_ISREG(status.st_mode):
-            raise OSError(errno.EINVAL, "it is not a regular file", os.fspath(path))
-        if status.st_size:
-            return os.fdopen(number, "rb")
-    except BaseException:
-        os.close(number)
-        raise
-    os.close(number)
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = path
+        self.number = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+        try:
+            status = os.fstat(self.number)
+            if stat.S_ISDIR(status.st_mode):
+                raise IsADirectoryError(errno.EISDIR, "it is a folder, not a file", os.fspath(path))
+            if not stat.S_ISREG(status.st_mode):
+                raise OSError(errno.EINVAL, "it is not a regular file", os.fspath(path))
+        except BaseException:
+            os.close(self.number)
+            raise
+        self.size = status.st_size  # bytes, when it was opened
+
+    def __enter__(self) -> RegularFile:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        os.close(self.number)
+
+    def read(self, limit: int) -> bytes:
+        """All of its bytes, in as few calls of the system as can be. Raises OSError where there are more."""
+        data = b""
+        if 0 < self.size <= limit:
+            # one byte more than there are, for one that grows
+            data = os.read(self.number, self.size + 1)
+            while len(data) < self.size and (part := os.read(self.number, self.size + 1 - len(data))):
+                data += part
+        if max(self.size, len(data)) > limit:
+            reason = f"it has more than the limit of {limit:,} bytes"
+            raise OSError(errno.EFBIG, reason, os.fspath(self.path))
+        return data
+
+
+def open_regular(path: str | os.PathLike[str]) -> io.BufferedReader:
+    """The file as `RegularFile` has it, to be read in parts. Raises what `RegularFile` raises."""
+    file = RegularFile(path)
+    if file.size:
+        return os.fdopen(file.number, "rb")
+    os.close(file.number)
     return open(os.devnull, "rb")
 
 
 def read_regular(path: str | os.PathLike[str], limit: int) -> bytes:
-    """The bytes of a regular file of at most `limit` bytes.
-
-    Raises OSError with a `strerror` that can be shown; ValueError for a path with a NUL.
-    """
-    with open_regular(path) as file:
-        size = file.seek(0, os.SEEK_END)
-        file.seek(0)
-        # one byte more than there are, for one that grows; room is made for as many as are asked for
-        data = file.read(size + 1) if size <= limit else b""
-    if max(size, len(data)) > limit:
-        raise OSError(errno.EFBIG, f"it has more than the limit of {limit:,} bytes", os.fspath(path))
-    return data
+    """The bytes of a regular file of at most `limit` bytes. Raises what `RegularFile.read` raises too."""
+    with RegularFile(path) as file:
+        return file.read(limit)
 
 
 def sha256(file: str | os.PathLike[str] | io.BufferedReader) -> str:

@@ -113,7 +113,7 @@ def probe(data: bytes | memoryview, source: str = "<bytes>", max_pixels: int = M
     data = bytes(data)
     if not data:
         raise ImageUnreadable(source, "empty file")
-    kind = next((kind for kind, (signature, _) in _KINDS.items() if re.match(signature, data)), None)
+    kind = next((kind for kind, (signature, _) in _KINDS.items() if signature.match(data)), None)
     if kind is None:
         raise ImageUnreadable(source, f"not an image ({', '.join(_KINDS)})")
     try:
@@ -132,13 +132,14 @@ def probe(data: bytes | memoryview, source: str = "<bytes>", max_pixels: int = M
 
 def check_size(width: int, height: int, source: str, max_pixels: int = MAX_PIXELS) -> None:
     """Raise ImageUnreadable for an image without pixels, ImageTooLarge for one with too many."""
+    if 1 <= width <= MAX_SIDE and 1 <= height <= MAX_SIDE and width * height <= max_pixels:
+        return
     size = f"{width} x {height} pixels"
     if width < 1 or height < 1:
         raise ImageUnreadable(source, size)
     if width * height > max_pixels:
         raise ImageTooLarge(source, f"{size}, more than the limit of {max_pixels:,}")
-    if max(width, height) > MAX_SIDE:
-        raise ImageTooLarge(source, f"{size}, a side longer than the limit of {MAX_SIDE:,}")
+    raise ImageTooLarge(source, f"{size}, a side longer than the limit of {MAX_SIDE:,}")
 
 
 def plain_png(data: bytes, header: Header, source: str, *, gamma: bool = False) -> bytes:
@@ -252,12 +253,12 @@ def _jpeg(data: bytes) -> Header:
             if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # start of a frame
                 size = struct.unpack_from(">HH", data, at + 5)
                 huffman = marker < 0xC8  # the others are coded arithmetically
-            at += 2 + struct.unpack_from(">H", data, at + 2)[0]
+            at += 2 + (data[at + 2] << 8 | data[at + 3])
     else:
         raise ValueError(_TOO_MANY)
     if size is None:
         raise ValueError("without a size")
-    if data.find(b"\xff\xd9", at) < 0:
+    if not data.endswith(b"\xff\xd9", at) and data.find(b"\xff\xd9", at) < 0:
         raise _Truncated
     height, width = size
     if data.count(b"\xff\xda", at) > _SCANS_ANYHOW:  # those of another image behind it are counted too
@@ -429,11 +430,11 @@ def _pnm(data: bytes) -> Header:
 
 
 _KINDS = {
-    "PNG": (re.escape(_PNG), _png),
-    "JPEG": (rb"\xff\xd8\xff", _jpeg),
-    "WebP": (rb"(?s)RIFF....WEBPVP8[ LX]", _webp),
-    "BMP": (rb"BM", _bmp),
-    "TIFF": (rb"II\*\0|MM\0\*", _tiff),
-    "GIF": (rb"GIF8[79]a", _gif),
-    "PNM": (rb"P[1-6][\s#]", _pnm),
+    "PNG": (re.compile(re.escape(_PNG)), _png),
+    "JPEG": (re.compile(rb"\xff\xd8\xff"), _jpeg),
+    "WebP": (re.compile(rb"(?s)RIFF....WEBPVP8[ LX]"), _webp),
+    "BMP": (re.compile(rb"BM"), _bmp),
+    "TIFF": (re.compile(rb"II\*\0|MM\0\*"), _tiff),
+    "GIF": (re.compile(rb"GIF8[79]a"), _gif),
+    "PNM": (re.compile(rb"P[1-6][\s#]"), _pnm),
 }

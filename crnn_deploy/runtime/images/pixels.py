@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crnn_deploy.errors import CrnnDeployError, shortened
-from crnn_deploy.files import read_regular
+from crnn_deploy.files import RegularFile
 from crnn_deploy.process import not_forked
 from crnn_deploy.runtime.images.budget import MemoryBudget
 from crnn_deploy.runtime.images.given import PillowImage, Source, why_no_image
@@ -105,8 +105,8 @@ def use_image(
             return function(_decoded(data, header, name, max_pixels, decoded_grey))
     if isinstance(source, str | PathLike):
         path = os.fsdecode(source)
-        with _file_bytes.part(_size(path)):
-            data = load_bytes(path, max_pixels)
+        with _opened(path) as file, _file_bytes.part(file.size):
+            data = _bytes_of(file, path, max_pixels)
             header = probe(data, path, max_pixels)
             with _pixels.part(header.decoded):
                 return function(_decoded(data, header, path, max_pixels, decoded_grey))
@@ -123,8 +123,14 @@ def load_bytes(path: str, max_pixels: int = MAX_PIXELS) -> bytes:
 
     max_pixels: a file that is larger than these need uncompressed, and 32 MiB, is refused
     """
+    with _opened(path) as file:
+        return _bytes_of(file, path, max_pixels)
+
+
+def _opened(path: str) -> RegularFile:
+    """Raises ImageNotFound, ImageUnreadable."""
     try:
-        return read_regular(path, 8 * max_pixels + 2**25)
+        return RegularFile(path)
     except (FileNotFoundError, NotADirectoryError):
         raise ImageNotFound(path) from None
     except IsADirectoryError:
@@ -136,12 +142,12 @@ def load_bytes(path: str, max_pixels: int = MAX_PIXELS) -> bytes:
     raise ImageUnreadable(path, reason)
 
 
-def _size(path: str) -> int:
-    """Bytes of a file, as far as can be told before it is opened."""
+def _bytes_of(file: RegularFile, path: str, max_pixels: int) -> bytes:
+    """Raises ImageUnreadable."""
     try:
-        return os.stat(path).st_size
-    except (OSError, ValueError):
-        return 0
+        return file.read(8 * max_pixels + 2**25)
+    except OSError as error:
+        raise ImageUnreadable(path, f"cannot be opened: {error.strerror}") from None
 
 
 def decode_image(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -17,72 +17,83 @@ from crnn_deploy.runtime.images.pixels import Pixels
 __all__ = ["content_width", "prepare", "prepare_contrasted"]
 
 
+class _Size(NamedTuple):
+    """How large an image becomes, in pixels."""
+
+    rows: int  # of the network's input that the image covers, at its top left
+    columns: int
+    width: int  # of the network's input
+    between: tuple[int, int] | None  # rows and columns after the first of two resizes
+
+
 def prepare(image: Pixels, manifest: Manifest) -> NDArray[np.float32]:
     """The network's input (C, H, W) from an image of uint8, (H, W) grey or (H, W, 3) BGR.
 
     W is `manifest.width.bucket(...)`. Every number is (x / 255 - mean) / std in float32, as torchvision's
     ToTensor and Normalize give it.
     """
-    return _network_input(_first_resize(image, manifest), image.shape, manifest)
+    size = _size(image.shape, manifest)
+    return _network_input(_first_resize(image, size, manifest), image.shape, size, manifest)
 
 
 def prepare_contrasted(image: Pixels, manifest: Manifest) -> NDArray[np.float32] | None:
     """The input, as of `prepare`, for a second reading by `manifest.contrast`; None where it is the same."""
     if manifest.contrast is None:
         return None
-    [grey] = _first_resize(image, manifest)
+    size = _size(image.shape, manifest)
+    [grey] = _first_resize(image, size, manifest)
     stretched = _stretched(grey, manifest.contrast.target)
-    return None if stretched is None else _network_input([stretched], image.shape, manifest)
+    return None if stretched is None else _network_input([stretched], image.shape, size, manifest)
 
 
-def _first_resize(image: Pixels, manifest: Manifest) -> list[NDArray[Any]]:
+def _first_resize(image: Pixels, size: _Size, manifest: Manifest) -> list[NDArray[Any]]:
     """Colour planes in the image's order, filtered and resized, once or for the first of two times."""
-    (height, width), rule = image.shape[:2], manifest.width
     pixels: NDArray[Any] = image
     if manifest.color == "gray" and image.ndim == 3:
         pixels = _pillow_grey(image) if manifest.grey == "pillow" else cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
     for item in manifest.filters:
         pixels = _filtered(pixels, item)
-    between = rule.between(height, width, manifest.height)
-    if between is None:
-        return _resized(pixels, *_content_size(image.shape, manifest), manifest.interpolation)
-    if rule.resize == "height-first" and manifest.interpolation in _OPENCV and between[1] > 1:
+    if size.between is None:
+        return _resized(pixels, size.rows, size.columns, manifest.interpolation)
+    once = manifest.width.resize == "height-first" and manifest.interpolation in _OPENCV
+    if once and size.between[1] > 1:
         # by the factor, whose size is rounded, and not by the sizes: the samples lie elsewhere
-        factor = manifest.height / height
-        return list(cv2.split(_scaled(pixels, factor, factor, manifest.interpolation)))
-    return _resized(pixels, *between, manifest.interpolation)
+        factor = manifest.height / image.shape[0]
+        return _planes(_scaled(pixels, factor, factor, manifest.interpolation))
+    return _resized(pixels, *size.between, manifest.interpolation)
 
 
 def _second_resize(
-    planes: list[NDArray[Any]], image_shape: Sequence[int], manifest: Manifest
+    planes: list[NDArray[Any]], image_shape: Sequence[int], size: _Size, manifest: Manifest
 ) -> list[NDArray[Any]]:
-    (height, width), rule = image_shape[:2], manifest.width
-    between = rule.between(height, width, manifest.height)
-    if between is None:
+    if size.between is None:
         return planes
-    rows, columns = _content_size(image_shape, manifest)
-    if width < height and rule.tall != "keep":
-        kernel = "pillow13-bicubic" if rule.tall == "invert-pillow13" else "pillow-bicubic"
-        return resample.resized(np.stack(planes), rows, columns, kernel)
+    if image_shape[1] < image_shape[0] and manifest.width.tall != "keep":
+        kernel = "pillow13-bicubic" if manifest.width.tall == "invert-pillow13" else "pillow-bicubic"
+        return resample.resized(np.stack(planes), size.rows, size.columns, kernel)
     if manifest.interpolation in _OPENCV:
-        return [_scaled(plane, columns / between[1], 1.0, manifest.interpolation) for plane in planes]
-    return resample.resized(np.stack(planes), rows, columns, manifest.interpolation)
+        across = size.columns / size.between[1]
+        return [_scaled(plane, across, 1.0, manifest.interpolation) for plane in planes]
+    return resample.resized(np.stack(planes), size.rows, size.columns, manifest.interpolation)
 
 
 def _network_input(
-    planes: list[NDArray[Any]], image_shape: Sequence[int], manifest: Manifest
+    planes: list[NDArray[Any]], image_shape: Sequence[int], size: _Size, manifest: Manifest
 ) -> NDArray[np.float32]:
     """Planes after the first resize become the network's input: resized again, padded, normalised."""
-    rows, columns = _content_size(image_shape, manifest)
-    width = manifest.width.bucket(image_shape[0], image_shape[1], manifest.height)
-    planes = _second_resize(planes, image_shape, manifest)
+    rows, columns = size.rows, size.columns
+    planes = _second_resize(planes, image_shape, size, manifest)
     if len(planes) < manifest.channels:
         planes *= manifest.channels
     elif manifest.color == "rgb":
         planes = planes[::-1]
 
-    prepared = np.empty((manifest.channels, manifest.height, width), np.float32)
+    prepared = np.empty((manifest.channels, manifest.height, size.width), np.float32)
+    whole = (rows, columns) == prepared.shape[1:]
     for out, plane, mean, std in zip(prepared, planes, manifest.mean, manifest.std, strict=True):
+        if whole:
+            cv2.LUT(plane, _levels(mean, std), out)
+            continue
         out[:rows, :columns] = cv2.LUT(plane, _levels(mean, std))
         if manifest.width.pad == "edge":
             out[:rows, columns:] = out[:rows, columns - 1 : columns]
@@ -97,22 +108,22 @@ def content_width(image_shape: Sequence[int], manifest: Manifest) -> int:
 
     The rest is padding. Column x of the image lies at x * content_width / W of the input.
     """
-    return _content_size(image_shape, manifest)[1]
+    return _size(image_shape, manifest).columns
 
 
-def _content_size(image_shape: Sequence[int], manifest: Manifest) -> tuple[int, int]:
-    """Rows and columns of the network's input that the image covers, at its top left."""
+def _size(image_shape: Sequence[int], manifest: Manifest) -> _Size:
     (height, width), rule = image_shape[:2], manifest.width
     bucket = rule.bucket(height, width, manifest.height)
-    if rule.fit == "stretch":
-        return manifest.height, bucket
+    rows, columns = manifest.height, bucket
     if rule.fit == "letterbox":
         across, down = width * manifest.height, bucket * height
-        if across == down:
-            return manifest.height, bucket
         if across > down:
-            return min(manifest.height, rule.natural_height(height, width, bucket)), bucket
-    return manifest.height, min(bucket, rule.natural(height, width, manifest.height))
+            rows = min(rows, rule.natural_height(height, width, bucket))
+        elif across < down:
+            columns = min(columns, rule.natural(height, width, manifest.height))
+    elif rule.fit == "pad":
+        columns = min(columns, rule.natural(height, width, manifest.height))
+    return _Size(rows, columns, bucket, rule.between(height, width, manifest.height))
 
 
 def _normalise(level: Any, mean: float, std: float) -> Any:
@@ -147,9 +158,13 @@ def _resized(image: NDArray[Any], rows: int, columns: int, interpolation: str) -
     """Colour planes (rows, columns), in the image's order."""
     if interpolation in _OPENCV:
         resized = cv2.resize(image, (columns, rows), interpolation=_OPENCV[interpolation])
-        return list(cv2.split(resized))
+        return _planes(resized)
     planes = np.moveaxis(image, 2, 0) if image.ndim == 3 else image[None]
     return resample.resized(planes, rows, columns, interpolation)
+
+
+def _planes(image: NDArray[Any]) -> list[NDArray[Any]]:
+    return [image] if image.ndim == 2 else list(cv2.split(image))
 
 
 def _scaled(image: NDArray[Any], across: float, down: float, interpolation: str) -> NDArray[Any]:
