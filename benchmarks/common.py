@@ -173,7 +173,7 @@ def module(name: Network, classes: int = 37) -> Any:
 
 
 def quantised(model: Path, path: Path, inputs: Sequence[NDArray[np.float32]], *, lstm: bool = False) -> Path:
-    """The INT8 file of a network: convolutions with static scales, their LSTMs float or dynamic.
+    """The INT8 file of a network: convolutions with static scales, their LSTMs in float or int8.
 
     inputs: batches (N, C, H, W) whose largest values become the ranges
     """
@@ -182,7 +182,7 @@ def quantised(model: Path, path: Path, inputs: Sequence[NDArray[np.float32]], *,
     from crnn_deploy.graph.model import load_onnx
     from crnn_deploy.quantization import qdq
     from crnn_deploy.quantization.calibrate import probe
-    from crnn_deploy.quantization.dynamic_lstm import with_dynamic_lstm
+    from crnn_deploy.quantization.int8_lstm import with_int8_lstm
 
     source = load_onnx(model)
     run = probe(source)
@@ -191,7 +191,7 @@ def quantised(model: Path, path: Path, inputs: Sequence[NDArray[np.float32]], *,
         for name, values in run(batch).items():
             ranges[name] = max(ranges.get(name, 0.0), float(np.abs(values).max()))
     result = qdq.insert(source, ranges, activations="uint8")
-    onnx.save(with_dynamic_lstm(result) if lstm else result, path)
+    onnx.save(with_int8_lstm(result, source, ranges) if lstm else result, path)
     return path
 
 

@@ -109,7 +109,7 @@ LIBRARIES = {
     "rich": ("training/journal.py",),
     "numba": ("runtime/decoding/compiled.py",),
     "kenlm": ("runtime/decoding/kenlm_process.py",),
-    "onnxruntime": ("runtime/backends/ort.py", "quantization/dynamic_lstm.py", "quantization/ranges.py"),
+    "onnxruntime": ("runtime/backends/ort.py", "quantization/int8_lstm.py", "quantization/ranges.py"),
     "openvino": ("runtime/backends/openvino.py",),
     "tensorrt": ("runtime/backends/trt.py",),
     "tensorrt_rtx": ("runtime/backends/trt.py",),

@@ -6,7 +6,7 @@
 One run: calibrates where no --scales are given, quantises the convolutions and products, and measures strings
 changed, batch invariance, CPU-seconds of float, INT8 and PyTorch eager (--checkpoint, batch 1), and how many
 convolutions TensorRT for RTX sees in each precision. Without --activations both kinds are measured, and uint8
-with the LSTM in dynamic int8, which runs one image at a time. Needs the extras [cpu,evaluate,export,train].
+with the LSTM in int8. Needs the extras [cpu,evaluate,export,train].
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from crnn_deploy.models import DEFAULT
 from crnn_deploy.parity.proof_images import proof_images, read
 from crnn_deploy.quantization import calibration_set, qdq
 from crnn_deploy.quantization.calibrate import calibrate, read_scales
-from crnn_deploy.quantization.dynamic_lstm import with_dynamic_lstm
+from crnn_deploy.quantization.int8_lstm import with_int8_lstm
 from crnn_deploy.quantization.quantize import speed_ratio
 from crnn_deploy.recipes.settings import CheckpointSettings
 from crnn_deploy.runtime.backends.backend import Backend
@@ -111,13 +111,13 @@ def main() -> None:
     results = header("int8")
     name, sha256 = arguments.model.name, scales.model_sha256
     results["model"] = {"name": name, "sha256": sha256, "method": scales.method}
-    kinds: dict[str, qdq.Activations] = {"int8": "int8", "uint8": "uint8", "uint8, LSTM dynamic": "uint8"}
+    kinds: dict[str, qdq.Activations] = {"int8": "int8", "uint8": "uint8", "uint8, LSTM int8": "uint8"}
     for kind, activations in kinds.items():
         if arguments.activations not in (None, activations):
             continue
         model = qdq.insert(source, scales.ranges, keep_float=arguments.keep_float, activations=activations)
-        if kind.endswith("LSTM dynamic"):
-            model = with_dynamic_lstm(model)
+        if kind.endswith("LSTM int8"):
+            model = with_int8_lstm(model, source, scales.ranges)
         candidate = backend_of(model)
         row: dict[str, Any] = {"kept_float": arguments.keep_float}
         for name, proof in proofs.items():

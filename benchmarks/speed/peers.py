@@ -166,10 +166,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             made = folder / f"{network}.int8.onnx"
             some = stacks(words[network])[:8]
             models[f"{network}, int8"] = quantised(models[network], made, some)
-            dynamic = folder / f"{network}.dynamic.onnx"
-            models[f"{network}, int8 with dynamic int8 LSTM, batch 1"] = quantised(
-                models[network], dynamic, some, lstm=True
-            )
+            whole = folder / f"{network}.int8-lstm.onnx"
+            models[f"{network}, int8 with int8 LSTM"] = quantised(models[network], whole, some, lstm=True)
         tasks: dict[str, Task] = {}
         if "paper" in models:
             tasks |= torch_tasks(words["paper"], not given.no_compile)

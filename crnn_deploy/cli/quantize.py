@@ -97,11 +97,10 @@ def _share(_: click.Context, param: click.Parameter, value: str) -> float:
 )
 @click.option(
     "--lstm",
-    type=click.Choice(["float", "dynamic"]),
+    type=click.Choice(["float", "int8"]),
     default="float",
     show_default=True,
-    help="Keep LSTM layers in float, or run them in int8 with ranges measured anew in each run (dynamic), "
-    "which is for CPUs alone and one image at a time.",
+    help="Keep LSTM layers in float, or run them in int8, which is for ONNX Runtime on CPUs alone.",
 )
 @click.option(
     "--rest",
@@ -186,8 +185,8 @@ def quantize(
 
     The exit code is 0 on success, 1 when the model was refused, 2 for bad input.
     """
-    if lstm == "dynamic" and target_device == "gpu":
-        raise click.UsageError("--lstm dynamic is for CPUs alone; leave it or --target-device gpu out")
+    if lstm == "int8" and target_device == "gpu":
+        raise click.UsageError("--lstm int8 is for CPUs alone; leave it or --target-device gpu out")
     if rest == "fp16" and target_device == "cpu":
         raise click.UsageError("--rest fp16 is for GPUs alone; add --target-device gpu")
     if data is None:

@@ -21,6 +21,7 @@ from crnn_deploy.graph.model import OnnxModel, backend_of, session_of
 from crnn_deploy.parity.proof_images import read
 from crnn_deploy.quantization import qdq
 from crnn_deploy.quantization.calibration_set import CalibrationImage, CalibrationImpossible, batched
+from crnn_deploy.quantization.int8_lstm import lstm_inputs
 from crnn_deploy.quantization.ranges import METHODS, Method, Ranges
 from crnn_deploy.verdict.judge import judge, margin_change
 
@@ -142,7 +143,7 @@ def calibrate(
 
 def probe(source: onnx.ModelProto) -> Callable[[NDArray[np.float32]], dict[str, NDArray[np.float32]]]:
     """A run of images (N, C, H, W) that gives the tensors whose ranges are asked for."""
-    names = qdq.calibrated_tensors(source)
+    names = list(dict.fromkeys((*qdq.calibrated_tensors(source), *lstm_inputs(source))))
     inner = onnx.ModelProto()
     inner.CopyFrom(source)
     del inner.graph.output[:]

@@ -20,7 +20,7 @@ from crnn_deploy.graph.precision import CastImpossible, cast, rounded
 from crnn_deploy.parity.proof_images import read
 from crnn_deploy.quantization import qdq
 from crnn_deploy.quantization.calibrate import Scales
-from crnn_deploy.quantization.dynamic_lstm import with_dynamic_lstm
+from crnn_deploy.quantization.int8_lstm import with_int8_lstm
 from crnn_deploy.runtime.backends import cpu
 from crnn_deploy.runtime.backends.backend import Backend
 from crnn_deploy.runtime.backends.openvino import OpenVinoBackend
@@ -48,7 +48,7 @@ _ROUNDS = 9  # of the speed's comparison
 _SCREEN = 256  # images on which layers are compared
 
 Target = Literal["cpu", "gpu"]
-Lstm = Literal["float", "dynamic"]
+Lstm = Literal["float", "int8"]
 Rest = Literal["fp32", "fp16"]
 
 
@@ -166,7 +166,7 @@ def quantize(
     """Write the Q/DQ model that changes the least layers back to float and passes both gates, atomically.
 
     batches: of all images, for the verdict; truths: their texts by index, None without labels
-    lstm: dynamic is for CPUs alone, and lets one image run at a time (see `dynamic_lstm`)
+    lstm: int8 is for ONNX Runtime on CPUs alone (`int8_lstm`)
     rest: of what stays float; fp16 is for GPUs, and is judged rounded as it is stored
     target: gpu leaves the speed gate out, since this machine's CPU says nothing of it
     weight_bits: 8 is for CPUs with VNNI alone, and proven there; the file's manifest then says so, as the
@@ -275,7 +275,10 @@ class _Search:
         model = self._with_layers(kept)
         if self.rest == "fp16":
             return cast(model, "fp16")
-        return with_dynamic_lstm(model, weight_bits=self.weight_bits) if self.lstm == "dynamic" else model
+        if self.lstm == "int8":
+            ranges = self.scales.ranges
+            return with_int8_lstm(model, self.model.graph, ranges, weight_bits=self.weight_bits)
+        return model
 
     def _with_layers(self, kept: Sequence[str]) -> onnx.ModelProto:
         return qdq.insert(
@@ -291,7 +294,7 @@ class _Search:
         backend = backend_of(_without_peak(rounded(model)) if self.rest == "fp16" else model)
         verdict = judge(self.reference, self._read(backend, self.batches), self.truths, budget=self.budget)
         speed = speed_ratio(self.model.backend(), backend, self.batches)
-        name = self.activations + (", LSTM dynamic int8" if self.lstm == "dynamic" else "")
+        name = self.activations + (", LSTM int8" if self.lstm == "int8" else "")
         name += ", the rest fp16" if self.rest == "fp16" else ""
         name += f", {len(kept)} layers float" if kept else ""
         return Variant(name, kept, verdict, speed)

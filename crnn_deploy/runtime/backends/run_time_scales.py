@@ -1,7 +1,9 @@
 """Whether a graph takes scales of what runs together, so that an image's text depends on its neighbours.
 
 ONNX Runtime's dynamic quantisation takes one scale of a whole tensor, the batch's. Found in the file's bytes,
-without the onnx package, wherever a node stands: in subgraphs and functions too.
+without the onnx package, wherever a node stands: in subgraphs and functions too. An LSTM does not count whose
+input is clipped and then widened by constant columns, and whose first states are constants: so
+`quantization.int8_lstm` makes the kernel find the same scales in every batch.
 """
 
 from __future__ import annotations
@@ -24,7 +26,8 @@ _NODE_INPUT, _NODE_OUTPUT, _NODE_OPERATOR, _NODE_ATTRIBUTE = 1, 2, 4, 5
 _ATTRIBUTE_GRAPHS = (6, 11)
 _DEEPEST = 64  # graphs within graphs, as `onnx_file` allows
 
-_TAKE_SCALES = {b"DynamicQuantizeLinear", b"DynamicQuantizeLSTM", b"DynamicQuantizeMatMul"}
+_TAKE_SCALES = {b"DynamicQuantizeLinear", b"DynamicQuantizeMatMul"}
+_LSTM, _LSTM_STATES = b"DynamicQuantizeLSTM", slice(5, 7)  # inputs with the first states
 _PRODUCTS = {b"MatMulInteger", b"ConvInteger", b"MatMulIntegerToFloat"}
 # what hands on quantised values as they are
 _MOVES = {
@@ -74,6 +77,9 @@ def _computes(graph: memoryview, node_field: int, outer: frozenset[bytes], depth
         raise ValueError("graphs nested too deeply")
     constants = set(outer)
     steady: set[bytes] = set()  # quantised with a constant scale
+    clipped: set[bytes] = set()
+    widened: set[bytes] = set()  # clipped, with columns of constants
+    repeated: set[bytes] = set()  # constants, for each image
     nodes = []
     for number, value in messages(graph):
         if number == node_field:
@@ -86,8 +92,19 @@ def _computes(graph: memoryview, node_field: int, outer: frozenset[bytes], depth
             return True
         if any(_computes(inner, _GRAPH_NODE, frozenset(constants), depth + 1) for inner in node.graphs):
             return True
+        if node.operator == _LSTM and not (
+            node.inputs[0] in widened and repeated.issuperset(node.inputs[_LSTM_STATES] or [b""])
+        ):
+            return True
+        held = all(name in constants for name in given[1:])
         if all(name in constants for name in given):
             constants.update(node.outputs)
+        elif node.operator == b"Clip" and held and len(given) == 3:
+            clipped.update(node.outputs)
+        elif node.operator == b"Pad" and held and len(given) == 3 and given[0] in clipped | widened:
+            widened.update(node.outputs)
+        elif node.operator == b"Expand" and given[0] in constants:
+            repeated.update(node.outputs)
         elif node.operator == b"QuantizeLinear":
             if any(name not in constants for name in given[1:]):
                 return True
