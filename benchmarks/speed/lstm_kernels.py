@@ -9,6 +9,7 @@ is also asked whether an image is bitwise the same alone and in a batch, and how
 float ones.
 
 - dynamic INT8: ONNX Runtime's kernel, whose scales are taken as it runs
+- constant INT8: the same kernel, made to find the same scales in every batch (`quantize --lstm int8`)
 - static INT8 steps: the product with the input for all time steps at once, and a Scan whose step quantises
   the state with the scale 1/127 (a state lies between -1 and 1) and multiplies bytes (MatMulInteger)
 - C: weights of 8 bits, states of 16 bits with the scale 1/32767, sums in 32 bits, compiled here by `cc -O3
@@ -46,6 +47,7 @@ from benchmarks.common import (
     write,
 )
 from crnn_deploy.graph.model import session_of
+from crnn_deploy.quantization.int8_lstm import lstm_inputs, with_int8_lstm
 from crnn_deploy.runtime.backends import cpu
 
 __all__ = ["in_c", "recurrent_part", "with_static_steps"]
@@ -118,6 +120,19 @@ def dynamic(model: onnx.ModelProto, folder: Path) -> Run:
         weight_type=QuantType.QInt8,
     )
     return session(onnx.load(path))
+
+
+def constant(model: onnx.ModelProto, features: Array) -> onnx.ModelProto:
+    """With the ranges that these features give."""
+    names = lstm_inputs(model)
+    probed = onnx.ModelProto()
+    probed.CopyFrom(model)
+    inner = [name for name in names if name != model.graph.input[0].name]
+    probed.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in inner)
+    opened = session_of(probed)
+    values = dict(zip(inner, opened.run(inner, {opened.get_inputs()[0].name: features}), strict=True))
+    ranges = {name: float(np.abs(values.get(name, features)).max()) for name in names}
+    return with_int8_lstm(model, model, ranges)
 
 
 def _int8(weights: Array) -> tuple[NDArray[np.int8], Array]:
@@ -277,10 +292,9 @@ def pytorch(kind: torch.dtype) -> Run:
     return run
 
 
-def _compared(runs: dict[str, Run], whole: Run, steps: int, width: int, rounds: int) -> dict[str, Any]:
+def _compared(runs: dict[str, Run], whole: Run, features: Array, width: int, rounds: int) -> dict[str, Any]:
     """A row for each way at each number of images."""
-    rows: dict[str, Any] = {"input": {"width": width, "time_steps": steps}}
-    features = np.maximum(noise((steps, max(BATCHES), 512)), 0)  # as they stand behind a ReLU
+    rows: dict[str, Any] = {"input": {"width": width, "time_steps": len(features)}}
     expected = runs["ONNX Runtime, float"](features)
     alike = {way: _bitwise(run, features) for way, run in runs.items()}
     for images in BATCHES:
@@ -327,9 +341,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         folder = Path(name)
         part = folder / "recurrent.onnx"
         model = recurrent_part(paper, part)
+        steps = session_of(onnx.load(paper)).run(None, {"images": noise((1, 1, 32, given.width))})[0].shape[1]
+        features = np.maximum(noise((steps, max(BATCHES), 512)), 0)  # as they stand behind a ReLU
         makers: dict[str, Callable[[], Run]] = {
             "ONNX Runtime, float": lambda: session(model),
             "ONNX Runtime, dynamic INT8": lambda: dynamic(model, folder),
+            "ONNX Runtime, constant INT8": lambda: session(constant(model, features)),
             "ONNX Runtime, static INT8 steps": lambda: session(with_static_steps(model)),
             "C, INT8 weights": lambda: in_c(model, folder),
             "OpenVINO, float": lambda: openvino(part, "f32"),
@@ -345,8 +362,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             except (ImportError, OSError) as error:
                 print(f"{way} is left out: {error}")
         whole = session(onnx.load(quantised(paper, folder / "int8.onnx", [noise((2, 1, 32, given.width))])))
-        steps = session_of(onnx.load(paper)).run(None, {"images": noise((1, 1, 32, given.width))})[0].shape[1]
-        rows = _compared(runs, whole, steps, given.width, given.rounds)
+        rows = _compared(runs, whole, features, given.width, given.rounds)
     write("lstm_kernels", rows, given.json)
 
 

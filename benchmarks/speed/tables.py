@@ -203,6 +203,26 @@ def winograd(rows: Rows) -> list[Part]:
     return [Table(("", "CPU ms (quartiles)", "x ONNX Runtime", "max \\|delta\\|", "largest value"), lines)]
 
 
+_SAID: dict[bool | None, str] = {True: "yes", False: "no"}
+
+
+def lstm_kernels(rows: Rows) -> list[Part]:
+    """Ways to run the LSTMs."""
+    lines = [
+        (
+            name,
+            spread(row["cpu_per_image"]),
+            row.get("whole_faster", ""),
+            _SAID.get(row.get("bitwise_alone_and_together", None), ""),
+            row.get("max_delta", ""),
+        )
+        for name, row in rows.items()
+        if "cpu_per_image" in row
+    ]
+    columns = ("CPU ms an image (quartiles)", "the whole, times as fast", "bitwise alone and together")
+    return [Table(("", *columns, "max \\|delta\\|"), lines)]
+
+
 def operators(rows: Rows) -> list[Part]:
     """Where the time goes."""
     shown = {name: row["cpu_ms_by_kind"] for name, row in rows.items() if "cpu_ms_by_kind" in row}
@@ -216,7 +236,10 @@ def operators(rows: Rows) -> list[Part]:
 
 TABLES: dict[str, Callable[[Rows], list[Part]]] = {
     function.__name__: function
-    for function in (peers, operators, throughput, latency, end_to_end, startup, scaling, jpeg, winograd)
+    for function in (
+        *(peers, operators, throughput, latency, end_to_end, startup, scaling, jpeg, winograd),
+        lstm_kernels,
+    )
 }
 
 

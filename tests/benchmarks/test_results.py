@@ -33,6 +33,7 @@ SPEED = {
     "end_to_end",
     "jpeg",
     "latency",
+    "lstm_kernels",
     "operators",
     "peers",
     "scaling",

@@ -17,6 +17,7 @@ from crnn_deploy.cli.main import main
 from crnn_deploy.graph.model import load_onnx, open_model
 from crnn_deploy.quantization import qdq
 from crnn_deploy.quantization.calibrate import read_scales
+from crnn_deploy.quantization.int8_lstm import lstm_inputs
 
 
 def run(*arguments: object) -> Result:
@@ -25,7 +26,8 @@ def run(*arguments: object) -> Result:
 
 def test_the_scales_say_where_they_come_from(tiny_scales: Path, tiny_onnx: Path) -> None:
     found = read_scales(tiny_scales, open_model(tiny_onnx))
-    assert set(found.ranges) == set(qdq.calibrated_tensors(load_onnx(tiny_onnx))) and not found.rendered
+    model = load_onnx(tiny_onnx)
+    assert set(found.ranges) == {*qdq.calibrated_tensors(model), *lstm_inputs(model)} and not found.rendered
     assert set(found.compared) == {"minmax", "percentile", "entropy", "mse"}
     names = [one["name"] for one in found.images]
     assert len({one["sha256"] for one in found.images}) == len(names) == len(set(names))
