@@ -21,6 +21,8 @@ __all__ = ["Reader", "Result", "failure", "read_each", "read_in_order"]
 
 _BATCHES_IN_WINDOW = 64  # of words in buckets of 4 pixels, 5 of 6 batches are full then
 _BATCHES_GIVEN = 4  # images in so many batches are given at once: each time costs a write
+_BATCHES_AT_ONCE = 4  # that a thread is handed, and images in so many: each hand-over wakes two threads
+_SLICE = 0.05  # seconds of work after which a thread gives what it has and leaves the rest to all
 _PATIENCE = 0.7  # seconds that what has begun may still take once the run is stopped
 _TURN = 0.2  # seconds after which a thread that waits looks whether the run is stopped
 _MOST_COLUMNS = 2**16  # of images that wait for others, 8 MiB of grey 32-pixel lines
@@ -141,7 +143,8 @@ class _Window(Generic[Image]):
     def _next_task(self) -> Callable[[], _TaskResult[Image]] | None:
         """What a thread does next: run a full batch, else prepare images, else run one that is not full."""
         if self._full:
-            return partial(_run, self._reader, self._full.popleft())
+            share = max(1, min(_BATCHES_AT_ONCE, len(self._full) // 2))
+            return partial(_run, self._reader, [self._full.popleft() for _ in range(share)])
         if self._groups.columns < _MOST_COLUMNS and self._left:
             return partial(_prepare, self._reader, self._left.popleft())
         if (
@@ -149,18 +152,21 @@ class _Window(Generic[Image]):
             and (room := self._size - len(self._paths) - len(self._ready)) > 0
             and self._groups.columns < _MOST_COLUMNS
         ):
-            some = list(enumerate(islice(self._remaining, min(self._batch, room)), self._taken))
+            # in small parts at first, so that a few images are shared among all threads
+            most = self._batch * (_BATCHES_AT_ONCE if self._taken >= self._size else 1)
+            some = list(enumerate(islice(self._remaining, min(most, room)), self._taken))
             if some:
                 self._taken += len(some)
                 self._paths.update(some)
                 return partial(_prepare, self._reader, some)
             self._exhausted = True
-        return partial(_run, self._reader, self._groups.pop_oldest()) if self._groups else None
+        return partial(_run, self._reader, [self._groups.pop_oldest()]) if self._groups else None
 
     def _take(self, outcome: _TaskResult[Image]) -> None:
         self._done.update(outcome.results)
         if outcome.left:
             self._left.append(outcome.left)
+        self._full.extendleft(reversed(outcome.not_run))
         for item in outcome.prepared:
             if batch := self._groups.add(item.image.columns, item):
                 self._full.append(batch)
@@ -182,19 +188,20 @@ class _Item(NamedTuple, Generic[Image]):
 
 @dataclass(frozen=True)
 class _TaskResult(Generic[Image]):
-    """What a thread has done: images read or failed, by place in the input, images prepared, those left."""
+    """What a thread has done: images read or failed, by place in the input, images prepared, what is left."""
 
     results: dict[int, Text | CrnnDeployError]
     prepared: Sequence[_Item[Image]] = ()
     left: _Taken = field(default_factory=list)
+    not_run: Sequence[list[_Item[Image]]] = ()
 
 
 def _prepare(reader: Reader[Image], paths: _Taken) -> _TaskResult[Image]:
     failed: dict[int, Text | CrnnDeployError] = {}
     prepared: list[_Item[Image]] = []
-    columns = 0
+    columns, until = 0, time.monotonic() + _SLICE
     for at, (index, path) in enumerate(paths):
-        if columns > _COLUMNS_AT_ONCE:
+        if at and (columns > _COLUMNS_AT_ONCE or time.monotonic() > until):
             return _TaskResult(failed, prepared, paths[at:])
         try:
             image = reader.prepare(path)
@@ -206,9 +213,15 @@ def _prepare(reader: Reader[Image], paths: _Taken) -> _TaskResult[Image]:
     return _TaskResult(failed, prepared)
 
 
-def _run(reader: Reader[Image], batch: list[_Item[Image]]) -> _TaskResult[Image]:
-    texts = read_each(reader, [item.image for item in batch], [item.path for item in batch])
-    return _TaskResult(dict(zip((item.place for item in batch), texts, strict=True)))
+def _run(reader: Reader[Image], batches: list[list[_Item[Image]]]) -> _TaskResult[Image]:
+    results: dict[int, Text | CrnnDeployError] = {}
+    until = time.monotonic() + _SLICE
+    for at, batch in enumerate(batches):
+        if at and time.monotonic() > until:
+            return _TaskResult(results, not_run=batches[at:])
+        texts = read_each(reader, [item.image for item in batch], [item.path for item in batch])
+        results.update(zip((item.place for item in batch), texts, strict=True))
+    return _TaskResult(results)
 
 
 def read_each(
