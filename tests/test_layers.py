@@ -87,7 +87,7 @@ LIBRARIES = {
     "safetensors": ("export/",),
     "onnx": ("graph/", "export/", "quantization/", "engine/", "parity/graph_formats.py"),
     "onnxscript": ("export/",),
-    "rapidfuzz": ("metrics.py", "parity/compare.py"),
+    "rapidfuzz": ("metrics.py", "evaluation/", "parity/compare.py"),
     "jinja2": ("evaluation/page.py",),
     "lmdb": ("datasets/",),
     "pyarrow": ("stores/", "cluster/", "datasets/"),
