@@ -96,6 +96,7 @@ class Check:
     interval: tuple[float, float]  # 95 %
     allowed: float
     more_images: int | None = None  # that would settle it, if they are like these; None: it is, or none would
+    settles_as: Answer | None = None  # what it then is
 
     def line(self) -> str:
         """The figure, its interval, what is allowed, and what is lacking."""
@@ -105,7 +106,8 @@ class Check:
             return text
         if self.more_images is None:
             return f"{text}, which no number of images like these settles"
-        return f"{text}, which about {self.more_images:,} images more like these would settle"
+        more = f"about {self.more_images:,} images more like these would settle as {self.settles_as}"
+        return f"{text}, which {more}"
 
 
 @dataclass(frozen=True)
@@ -308,12 +310,12 @@ def _check(
             return "PASSED"
         return "FAILED" if low > allowed else "NOT ENOUGH IMAGES"
 
-    found, more = answer(count), None
+    found, more, then = answer(count), None, None
     if found == "NOT ENOUGH IMAGES":
         enough = _first(lambda number: answer(number) != "NOT ENOUGH IMAGES", count)
         if enough is not None and math.isfinite(images_each):
-            more = math.ceil((enough - count) * images_each)
-    return Check(name, found, value, interval(count), allowed, more)
+            more, then = math.ceil((enough - count) * images_each), answer(enough)
+    return Check(name, found, value, interval(count), allowed, more, then)
 
 
 def _first(settles: Callable[[int], bool], beyond: int) -> int | None:
