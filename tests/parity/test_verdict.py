@@ -94,6 +94,9 @@ def test_that_many_images_more_settle_it_and_one_less_does_not(
     for number, settled in ((many, True), (many - 1, False)):
         low, high = wilson(flips / images * number, number)
         assert (high <= allowed or low > allowed) == settled
+        if settled:
+            assert check.settles_as == ("PASSED" if high <= allowed else "FAILED")
+            assert check.line().endswith(f"would settle as {check.settles_as}")
 
 
 def test_with_labels_the_mean_of_differences_says_how_many_more() -> None:
