@@ -144,7 +144,8 @@ def _photographed(plate: NDArray[np.uint8], rng: np.random.Generator) -> NDArray
     )
     image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.4, 1.6))
     noisy = image * rng.uniform(0.4, 1) + rng.normal(0, rng.uniform(1, 8), image.shape)
-    return np.clip(noisy, 0, 255).astype(np.uint8)
+    pixels: NDArray[np.uint8] = np.clip(noisy, 0, 255).astype(np.uint8)
+    return pixels
 
 
 def english_g2(data: Path, weights: Path | None) -> Road:
