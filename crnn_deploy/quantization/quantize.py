@@ -221,7 +221,7 @@ def quantize(
                 ),
                 result,
             )
-        if not verdict.confident_flips.count and verdict.checks[0].answer == "NOT ENOUGH IMAGES":
+        if answer == "undecided" and not search.strings_decide():
             raise Refused(
                 f"{verdict.line()}; give more images, or write it with --accept-undecided, and "
                 "--float-layers as the report offers them",
@@ -279,6 +279,13 @@ class _Search:
     def reference(self) -> list[Reading]:
         """What the float model reads."""
         return self._read(self.model.backend(), self.batches)
+
+    def strings_decide(self) -> bool:
+        """Whether there are so many images that a model which changes none of their strings passes.
+
+        Otherwise no layers in float help, and one that seems to does so by chance.
+        """
+        return judge(self.reference, self.reference, budget=self.budget).passed
 
     def quantized(self, kept: Sequence[str]) -> onnx.ModelProto:
         model = self._with_layers(kept)

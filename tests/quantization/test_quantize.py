@@ -268,6 +268,26 @@ def test_the_models_int8_file_reads_the_examples_and_its_scales_are_its_own() ->
     )
 
 
+def test_one_string_of_too_few_sends_no_layer_back_to_float(tmp_path: Path) -> None:
+    """12 texts cannot show that 5 % change at most: whether 1 changes is chance, and margins order the layers."""
+    from crnn_deploy.models import DEFAULT
+
+    root = Path(__file__).parents[2]
+    plain = json.loads((root / "calibration" / "latin.scales.json").read_text())
+    plain["ranges"]["relu_1"] *= 0.3
+    (tmp_path / "clipped.json").write_text(json.dumps(plain))
+    refused = run(
+        *("quantize", DEFAULT, root / "examples" / "images", "--scales", tmp_path / "clipped.json"),
+        *("--target-device", "gpu", "--confident-above", 0, "--max-confident-flips", "5%"),
+        *("--json-file", tmp_path / "r.json", "-o", tmp_path / "out.onnx"),
+    )
+    assert refused.exit_code == 1 and "--accept-undecided" in refused.stderr
+    found = json.loads((tmp_path / "r.json").read_text())
+    [variant] = found["variants"]
+    assert variant["verdict"]["confident_strings_changed"]["count"] == 1 and not variant["kept_float"]
+    assert [len(offer["kept_float"]) for offer in found["offers"]] == [0, 1, 2, 4, 8]
+
+
 def test_layers_that_hurt_go_back_to_float_until_the_budget_holds(tmp_path: Path) -> None:
     """One tensor's range clips nearly all of it: the layers at it cannot be quantised, the others can."""
     from crnn_deploy.models import DEFAULT
