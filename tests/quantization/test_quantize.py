@@ -269,7 +269,7 @@ def test_the_models_int8_file_reads_the_examples_and_its_scales_are_its_own() ->
 
 
 def test_one_string_of_too_few_sends_no_layer_back_to_float(tmp_path: Path) -> None:
-    """12 texts cannot show that 5 % change at most: whether 1 changes is chance, and margins order the layers."""
+    """12 texts cannot show that 5 % change at most, so 1 that changes is chance; margins order the layers."""
     from crnn_deploy.models import DEFAULT
 
     root = Path(__file__).parents[2]
