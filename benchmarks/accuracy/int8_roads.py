@@ -37,6 +37,7 @@ from numpy.typing import NDArray
 
 from benchmarks.accuracy.english_g2 import VARIABLE, find_weights
 from crnn_deploy.datasets import Dataset, Sample, open_dataset
+from crnn_deploy.evaluation.metrics import score
 from crnn_deploy.evaluation.speed import header
 from crnn_deploy.graph.model import OnnxModel, backend_of, manifest_of, open_model
 from crnn_deploy.models import DEFAULT
@@ -324,6 +325,27 @@ def compared(
     return {**figures(verdict.to_plain()), "margin_change": margin_change(reference, candidate)}
 
 
+def by_edits(
+    reference: Sequence[Reading], candidate: Sequence[Reading], truths: Sequence[str]
+) -> dict[str, dict[str, Any]]:
+    """Where the changes come from: images by how far the float model's text is from the truth."""
+    before, after = (
+        np.array([score([(truth, one.text)]).edits for truth, one in zip(truths, readings, strict=True)])
+        for readings in (reference, candidate)
+    )
+    changed = np.array([mine.text != theirs.text for mine, theirs in zip(reference, candidate, strict=True)])
+    squares = (after - before) ** 2
+    groups = {"right": before == 0, "1 edit": before == 1, "2 edits or more": before >= 2}
+    return {
+        name: {
+            "images": int(those.sum()),
+            "strings_changed": int(changed[those].sum()),
+            "share_of_the_spread": float(squares[those].sum() / max(1, squares.sum())),
+        }
+        for name, those in groups.items()
+    }
+
+
 def emulated(model: OnnxModel, scales: Path, labels: Path, images: int) -> dict[str, dict[str, Any]]:
     """Weights of 7 and 8 bits, node by node in float; and of 7 by this CPU's integer kernels."""
     dataset = open_dataset(str(labels), kind="tabs")
@@ -340,9 +362,11 @@ def emulated(model: OnnxModel, scales: Path, labels: Path, images: int) -> dict[
                 reference, read(NodeByNode(graph), proof.batches), proof.truths
             )
             if bits == 7:
-                rows[f"{name}, integer kernels of this CPU"] = compared(
-                    reference, read(backend_of(graph), proof.batches), proof.truths
-                )
+                candidate = read(backend_of(graph), proof.batches)
+                rows[f"{name}, integer kernels of this CPU"] = {
+                    **compared(reference, candidate, proof.truths),
+                    "by_edits_of_the_float_model": by_edits(reference, candidate, proof.truths or ()),
+                }
     return rows
 
 
