@@ -257,7 +257,10 @@ def quantize(
         raise refusal
     say(
         f"{output}: {result.chosen.name}, {result.chosen.speed:.2f} x the float model on this machine "
-        f"({cpu.kind()})",
+        f"({cpu.kind()})"
+        + (
+            "" if result.chosen.verdict.passed else "; too few images to tell whether its text stays the same"
+        ),
         err=as_json,
     )
 

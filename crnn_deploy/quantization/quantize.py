@@ -45,6 +45,9 @@ VERDICT = "int8_verdict"  # of a model whose verdict is open
 NEEDS = "needs"  # of one that not every CPU runs rightly
 
 _ROUNDS = 9  # of the speed's comparison
+_LEAST_ROUNDS = 3  # of slow models
+_LONG = 10.0  # CPU-seconds, after which no further round begins
+_TIMED = 16  # batches of a round
 _SCREEN = 256  # images on which layers are compared
 
 Target = Literal["cpu", "gpu"]
@@ -90,7 +93,7 @@ class Offer:
     def line(self) -> str:
         return (
             f"--float-layers {len(self.kept_float)} (of {self.layers}): margins change by "
-            f"{self.margin_change:.3f}, {self.confident_flips} confident strings change, "
+            f"{self.margin_change:.3f} logits, {self.confident_flips} confident strings change, "
             f"{self.speed:.2f} x float"
         )
 
@@ -134,6 +137,8 @@ class Quantization:
         """The variants as lines of text, the last with all its figures."""
         lines = [f"{v.name}: {v.speed:.2f} x float, {v.verdict.line()}" for v in self.variants]
         offers = [offer.line() for offer in self.offers]
+        if offers:
+            offers.insert(0, f"--accept-undecided writes one of these, compared on {_SCREEN} images at most:")
         return "\n".join([*lines, self.chosen.verdict.table(), *offers])
 
 
@@ -206,17 +211,22 @@ def quantize(
             break
         sensitivity = sensitivity or search.sensitivity()
         result = search.result(variants, sensitivity)
-        if not verdict.confident_flips.count and verdict.checks[0].answer == "NOT ENOUGH IMAGES":
-            raise Refused(
-                f"{verdict.line()}; give more images, or write it with --accept-undecided, and "
-                "--float-layers as the report offers them",
-                replace(result, offers=search.offers(sensitivity)),
-            )
         if answer == "slow":
             raise Refused(
                 f"at {variants[-1].speed:.2f} x the float model it is not faster on this machine"
-                + (f" with {len(kept)} layers back in float, which the budget asks for" if kept else ""),
+                + (f" with {len(kept)} layers in float" if kept else "")
+                + (
+                    "; try --activations uint8, which is faster on CPUs without VNNI"
+                    if activations == "int8" and cpu.saturates()
+                    else ""
+                ),
                 result,
+            )
+        if answer == "undecided" and not search.strings_decide():
+            raise Refused(
+                f"{verdict.line()}; give more images, or write it with --accept-undecided, and "
+                "--float-layers as the report offers them",
+                replace(result, offers=search.offers(sensitivity, target)),
             )
         if len(kept) == len(sensitivity):
             raise Refused("even with all layers in float the budget does not hold", result)
@@ -271,6 +281,13 @@ class _Search:
         """What the float model reads."""
         return self._read(self.model.backend(), self.batches)
 
+    def strings_decide(self) -> bool:
+        """Whether there are so many images that a model which changes none of their strings passes.
+
+        Otherwise no layers in float help, and one that seems to does so by chance.
+        """
+        return judge(self.reference, self.reference, budget=self.budget).passed
+
     def quantized(self, kept: Sequence[str]) -> onnx.ModelProto:
         model = self._with_layers(kept)
         if self.rest == "fp16":
@@ -315,8 +332,11 @@ class _Search:
             )
         return sorted(found, key=lambda one: (-one.confident_flips, -one.flips, -one.margin_change))
 
-    def offers(self, sensitivity: Sequence[Sensitivity]) -> tuple[Offer, ...]:
-        """None, one, two, four and so on of the layers back in float, up to half of them."""
+    def offers(self, sensitivity: Sequence[Sensitivity], target: Target) -> tuple[Offer, ...]:
+        """None, one, two, four and so on of the layers back in float, up to half of them.
+
+        Without those that would be refused, since they are not faster than the float model.
+        """
         few, reference = self._few()
         order = by_margins(sensitivity)
         counts = [0, *(2**at for at in range(len(order).bit_length()) if 2**at <= len(order) / 2)]
@@ -326,6 +346,8 @@ class _Search:
             candidate = self._read(backend, few)
             flips = judge(reference, candidate, budget=self.budget).confident_flips.count
             speed = speed_ratio(self.model.backend(), backend, few)
+            if count and speed <= 1 and target == "cpu":
+                continue
             change = margin_change(reference, candidate)
             offers.append(Offer(tuple(order[:count]), len(order), change, flips, speed))
         return tuple(offers)
@@ -377,9 +399,12 @@ def _without_peak(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def speed_ratio(reference: Backend, candidate: Backend, batches: Sequence[Batch]) -> float:
     """Images per CPU-second of the candidate by those of the reference: interleaved, the median ratio."""
-    some = batches[:: max(1, len(batches) // 16)]
-    ratios = []
-    for _ in range(_ROUNDS):
+    some = batches[:: max(1, -(-len(batches) // _TIMED))]
+    ratios: list[float] = []
+    begun = time.process_time()
+    while len(ratios) < _ROUNDS:
+        if len(ratios) >= _LEAST_ROUNDS and time.process_time() - begun > _LONG:
+            break
         seconds = []
         for backend in (reference, candidate):
             start = time.process_time()

@@ -92,7 +92,10 @@ class Check:
     value: float
     interval: tuple[float, float]  # 95 %
     allowed: float
-    more_images: int | None = None  # that would settle it, if they are like these; None: it is, or none would
+    # images that would settle it, if they are as `provided` says; None: it is settled, or no number would
+    more_images: int | None = None
+    settles_as: Answer | None = None  # what it then is
+    provided: str = "like these"
 
     def line(self) -> str:
         """The figure, its interval, what is allowed, and what is lacking."""
@@ -101,8 +104,9 @@ class Check:
         if self.answer != "NOT ENOUGH IMAGES":
             return text
         if self.more_images is None:
-            return f"{text}, which no number of images like these settles"
-        return f"{text}, which about {self.more_images:,} images more like these would settle"
+            return f"{text}, which no number of images {self.provided} settles"
+        more = f"about {self.more_images:,} images more {self.provided}"
+        return f"{text}, which {more} would settle as {self.settles_as}"
 
 
 @dataclass(frozen=True)
@@ -271,17 +275,21 @@ def _mean_check(name: str, values: NDArray[np.float64], allowed: float) -> Check
     """The check of a mean of paired differences, with its 95 % interval by the normal approximation.
 
     Differences that are all zero tell no spread; the interval then reaches as far as one image in Wilson's.
+    How many images more would settle it is told for images that change nothing on average: a mean that is not
+    told from zero says nothing of the next images, and their spread does.
     """
     mean = float(values.mean()) if len(values) else 0.0
     spread = float(values.std()) if len(values) else 0.0
 
     def interval(images: int) -> tuple[float, float]:
+        """With images that are added to these and change nothing on average."""
         if not images:
             return -1.0, 1.0
         reach = Z * spread / math.sqrt(images) or wilson(0, images)[1]
-        return mean - reach, mean + reach
+        pooled = mean * len(values) / images
+        return pooled - reach, pooled + reach
 
-    return _check(name, mean, len(values), interval, allowed)
+    return _check(name, mean, len(values), interval, allowed, provided="that change nothing on average")
 
 
 def _check(
@@ -291,11 +299,12 @@ def _check(
     interval: Callable[[int], tuple[float, float]],
     allowed: float,
     images_each: float = 1.0,
+    provided: str = "like these",
 ) -> Check:
     """A figure against its budget.
 
     count: of what it was measured on
-    interval: that of the figure on any other count
+    interval: that of the figure on any other count, of images as `provided` says
     images_each: images for one more of them; infinite where none of the images gave one
     """
 
@@ -305,12 +314,12 @@ def _check(
             return "PASSED"
         return "FAILED" if low > allowed else "NOT ENOUGH IMAGES"
 
-    found, more = answer(count), None
+    found, more, then = answer(count), None, None
     if found == "NOT ENOUGH IMAGES":
         enough = _first(lambda number: answer(number) != "NOT ENOUGH IMAGES", count)
         if enough is not None and math.isfinite(images_each):
-            more = math.ceil((enough - count) * images_each)
-    return Check(name, found, value, interval(count), allowed, more)
+            more, then = math.ceil((enough - count) * images_each), answer(enough)
+    return Check(name, found, value, interval(count), allowed, more, then, provided)
 
 
 def _first(settles: Callable[[int], bool], beyond: int) -> int | None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,13 +13,15 @@ from click.testing import CliRunner, Result
 from onnx import TensorProto
 
 from crnn_deploy.cli.main import main
+from crnn_deploy.errors import BackendMissing
 from crnn_deploy.graph.model import backend_of, load_onnx, open_model
-from crnn_deploy.quantization import qdq
+from crnn_deploy.quantization import qdq, quantize
 from crnn_deploy.quantization.calibrate import read_scales
 from crnn_deploy.runtime.backends import cpu
 from crnn_deploy.runtime.backends.engine_file import read_sidecar
 from crnn_deploy.runtime.backends.ort import OrtBackend
 from crnn_deploy.runtime.backends.weight_bits import largest_weight
+from crnn_deploy.runtime.batching import Batch
 
 LOOSE = ("--max-confident-flips", "100%", "--max-accuracy-loss", "100pt", "--max-cer-increase", "100pt")
 
@@ -101,8 +105,68 @@ def test_too_few_images_are_told_how_many_more_and_what_may_be_done(
     told = open_model(out).manifest.source["int8_verdict"]
     assert told.startswith("NOT ENOUGH IMAGES") and "images more like these would settle" in told
     assert "int8_verdict" not in open_model(tiny_onnx).manifest.source
+    assert accepted.stdout.endswith("too few images to tell whether its text stays the same\n")
     shown = run("inspect", out)
     assert "NOT ENOUGH IMAGES" in shown.stdout
+
+
+def test_a_model_that_is_slower_is_offered_no_leave_but_what_may_be_faster(
+    tiny_scales: Path, tiny_onnx: Path, tiny_images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Too few images, and slower: --accept-undecided would not write it."""
+    monkeypatch.setattr(quantize, "speed_ratio", lambda *models: 0.9)
+    monkeypatch.setattr(cpu, "saturates", lambda: True)
+    command = ("quantize", tiny_onnx, tiny_images, "--scales", tiny_scales, "-o", tmp_path / "no.onnx")
+    for more in ((), ("--accept-undecided",)):
+        refused = run(*command, *more)
+        assert refused.exit_code == 1 and "at 0.90 x the float model it is not faster" in refused.stderr
+        assert "--activations uint8" in refused.stderr and "--accept-undecided" not in refused.output
+    refused = run(*command, "--activations", "uint8")
+    assert "not faster" in refused.stderr and "--activations uint8" not in refused.stderr
+    assert not (tmp_path / "no.onnx").exists()
+
+
+def test_layers_in_float_that_make_a_model_slower_are_not_offered(
+    tiny_scales: Path, tiny_onnx: Path, tiny_images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(*arguments: Any, **options: Any) -> Any:
+        raise BackendMissing("no OpenVINO")  # whose speed would be asked for in between
+
+    speeds = iter([1.5, 1.5, 0.9, 1.2, 1.1])  # of the model, and of its offers
+    monkeypatch.setattr(quantize, "OpenVinoBackend", missing)
+    monkeypatch.setattr(quantize, "speed_ratio", lambda *models: next(speeds))
+    report = tmp_path / "r.json"
+    command = ("quantize", tiny_onnx, tiny_images, "--scales", tiny_scales, "-o", tmp_path / "no.onnx")
+    refused = run(*command, "--json-file", report)
+    assert refused.exit_code == 1, refused.output
+    offers = json.loads(report.read_text())["offers"]
+    assert [(len(offer["kept_float"]), offer["speed"]) for offer in offers] == [(0, 1.5), (2, 1.2), (4, 1.1)]
+
+
+def test_the_speed_of_a_slow_model_is_measured_in_fewer_rounds(
+    tiny_onnx: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A clock on which every run takes as long as the test says."""
+    backend = open_model(tiny_onnx).backend()
+    batches = [Batch(np.zeros((1, 1, 32, 40), np.float32), (at,)) for at in range(40)]
+    now, runs = 0.0, 0
+
+    def ran(seconds: float) -> Any:
+        def run(images: Any) -> None:
+            nonlocal now, runs
+            now, runs = now + seconds, runs + 1
+
+        return run
+
+    class Timed:
+        def __init__(self, seconds: float) -> None:
+            self.manifest, self.run, self.close = backend.manifest, ran(seconds), lambda: None
+
+    monkeypatch.setattr(time, "process_time", lambda: now)
+    for seconds, rounds in ((0.001, 9), (1.0, 3)):
+        now, runs = 0.0, 0
+        ratio = quantize.speed_ratio(Timed(seconds), Timed(seconds / 4), batches)
+        assert ratio == pytest.approx(4) and runs == 2 * rounds * 14  # every third of 40 batches
 
 
 def test_what_is_decided_needs_no_leave(
@@ -198,6 +262,26 @@ def test_the_models_int8_file_reads_the_examples_and_its_scales_are_its_own() ->
         for precision in ("fp32", "int8")
     )
     assert floating and floating == quantised
+
+
+def test_one_string_of_too_few_sends_no_layer_back_to_float(tmp_path: Path) -> None:
+    """12 texts cannot show that 5 % change at most, so 1 that changes is chance; margins order the layers."""
+    from crnn_deploy.models import DEFAULT
+
+    root = Path(__file__).parents[2]
+    plain = json.loads((root / "calibration" / "latin.scales.json").read_text())
+    plain["ranges"]["relu_1"] *= 0.3
+    (tmp_path / "clipped.json").write_text(json.dumps(plain))
+    refused = run(
+        *("quantize", DEFAULT, root / "examples" / "images", "--scales", tmp_path / "clipped.json"),
+        *("--target-device", "gpu", "--confident-above", 0, "--max-confident-flips", "5%"),
+        *("--json-file", tmp_path / "r.json", "-o", tmp_path / "out.onnx"),
+    )
+    assert refused.exit_code == 1 and "--accept-undecided" in refused.stderr
+    found = json.loads((tmp_path / "r.json").read_text())
+    [variant] = found["variants"]
+    assert variant["verdict"]["confident_strings_changed"]["count"] == 1 and not variant["kept_float"]
+    assert [len(offer["kept_float"]) for offer in found["offers"]] == [0, 1, 2, 4, 8]
 
 
 def test_layers_that_hurt_go_back_to_float_until_the_budget_holds(tmp_path: Path) -> None:

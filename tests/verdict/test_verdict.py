@@ -94,15 +94,28 @@ def test_that_many_images_more_settle_it_and_one_less_does_not(
     for number, settled in ((many, True), (many - 1, False)):
         low, high = wilson(flips / images * number, number)
         assert (high <= allowed or low > allowed) == settled
+        if settled:
+            assert check.settles_as == ("PASSED" if high <= allowed else "FAILED")
+            assert check.line().endswith(f"would settle as {check.settles_as}")
 
 
-def test_with_labels_the_mean_of_differences_says_how_many_more() -> None:
-    before = [reading("a")] * 1000
-    after = [reading("b")] * 10 + before[10:]
-    truths = ["a"] * 1000
-    check = judge(before, after, truths, budget=Budget(1.0, accuracy_loss=0.012)).checks[1]
-    spread = math.sqrt(0.01 * 0.99)
-    assert check.more_images == math.ceil((1.959964 * spread / 0.002) ** 2) - 1000
+@pytest.mark.parametrize(("worse", "better", "allowed"), [(10, 0, 0.012), (3, 3, 0.002), (2, 8, 0.0001)])
+def test_with_labels_so_many_images_that_change_nothing_on_average_settle_it(
+    worse: int, better: int, allowed: float
+) -> None:
+    """The images are added: as many that get worse as better, and the same spread."""
+    before = [reading("a")] * 500 + [reading("b")] * 500
+    after = [reading("b")] * worse + before[worse : -better or None] + [reading("a")] * better
+    check = judge(before, after, ["a"] * 1000, budget=Budget(1.0, accuracy_loss=allowed)).checks[1]
+    assert check.answer == "NOT ENOUGH IMAGES" and check.settles_as == "PASSED"
+    assert check.more_images is not None
+    assert f"{check.more_images:,} images more that change nothing on average would settle" in check.line()
+    mean, changed = (worse - better) / 1000, (worse + better) / 1000
+    spread = math.sqrt(changed - mean**2)
+    for more, settled in ((check.more_images, True), (check.more_images - 1, False)):
+        images = 1000 + more
+        highest = mean * 1000 / images + 1.959964 * spread / math.sqrt(images)
+        assert (highest <= allowed) == settled
 
 
 def test_strings_nobody_was_sure_of_cost_nothing_without_labels_and_accuracy_with() -> None:
