@@ -12,7 +12,7 @@ from pathlib import Path
 
 from container.containerfile import Copy, Run, Stage, files_of
 
-__all__ = ["Builder", "environment", "overlay"]
+__all__ = ["HANDED_DOWN", "Builder", "environment", "overlay"]
 
 BASE = re.compile(r"python:(?P<version>3\.\d+)-slim-(?P<suite>\w+)")
 PACKAGES = "python3,python3-venv,python3-pip,python-is-python3,ca-certificates"

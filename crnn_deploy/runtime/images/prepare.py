@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crnn_deploy.manifest import Clahe, Filter, Manifest
-from crnn_deploy.runtime.images import resample
+from crnn_deploy.runtime.images import linear, resample
 from crnn_deploy.runtime.images.pixels import Pixels
 
 __all__ = ["content_width", "prepare", "prepare_contrasted"]
@@ -157,6 +157,8 @@ _OPENCV = {
 def _resized(image: NDArray[Any], rows: int, columns: int, interpolation: str) -> list[NDArray[Any]]:
     """Colour planes (rows, columns), in the image's order."""
     if interpolation in _OPENCV:
+        if interpolation == "linear" and linear.NEEDED:
+            return list(cv2.split(linear.resized(image, rows, columns)))
         resized = cv2.resize(image, (columns, rows), interpolation=_OPENCV[interpolation])
         return _planes(resized)
     planes = np.moveaxis(image, 2, 0) if image.ndim == 3 else image[None]
@@ -169,6 +171,9 @@ def _planes(image: NDArray[Any]) -> list[NDArray[Any]]:
 
 def _scaled(image: NDArray[Any], across: float, down: float, interpolation: str) -> NDArray[Any]:
     """An image resized by factors, as OpenCV rounds the size and places the samples then."""
+    if interpolation == "linear" and linear.NEEDED:
+        rows, columns = round(image.shape[0] * down), round(image.shape[1] * across)
+        return linear.resized(image, rows, columns, (across, down))
     return cv2.resize(image, (0, 0), fx=across, fy=down, interpolation=_OPENCV[interpolation])
 
 
