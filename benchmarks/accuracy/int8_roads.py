@@ -37,18 +37,18 @@ from numpy.typing import NDArray
 
 from benchmarks.accuracy.english_g2 import VARIABLE, find_weights
 from crnn_deploy.datasets import Dataset, Sample, open_dataset
-from crnn_deploy.evaluation.metrics import score
 from crnn_deploy.evaluation.speed import header
 from crnn_deploy.graph.model import OnnxModel, backend_of, manifest_of, open_model
+from crnn_deploy.metrics import score
 from crnn_deploy.models import DEFAULT
-from crnn_deploy.parity.proof_images import held_out, proof_images
-from crnn_deploy.parity.verdict import Reading, Verdict, judge, margin_change, read
+from crnn_deploy.parity.proof_images import held_out, proof_images, read
 from crnn_deploy.quantization import qdq
 from crnn_deploy.quantization.calibrate import read_scales
 from crnn_deploy.runtime.backends.outputs import frames_of
 from crnn_deploy.runtime.decoding.ctc import Frames
 from crnn_deploy.synthesis.fonts import scan
 from crnn_deploy.synthesis.renderer import Renderer
+from crnn_deploy.verdict.judge import Reading, Verdict, judge, margin_change
 
 ROOT = Path(__file__).parents[2]
 CALIBRATED = 300  # images of a calibration

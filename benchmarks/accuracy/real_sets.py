@@ -8,7 +8,7 @@ Labelled images lie in folders below --data, each with labels.tsv and a NOTE of 
 called train_... are not read. What the other projects' readers were trained on is not known here. Every
 reader is given the same pixels, decoded, and works in one thread. Printed are, with 95 % intervals
 (Wilson's): the share of texts whose letters and digits are right in any case
-(`evaluation.metrics.alphanumeric`: accents count, so `e` for `é` is wrong); the share that is exact; the
+(`metrics.alphanumeric`: accents count, so `e` for `é` is wrong); the share that is exact; the
 character error rate; images per CPU-second. Labels and texts are brought to Unicode's NFC. --show prints a
 result that was written.
 

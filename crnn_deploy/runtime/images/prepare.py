@@ -158,7 +158,7 @@ def _resized(image: NDArray[Any], rows: int, columns: int, interpolation: str) -
     """Colour planes (rows, columns), in the image's order."""
     if interpolation in _OPENCV:
         if interpolation == "linear" and linear.NEEDED:
-            return list(cv2.split(linear.resized(image, rows, columns)))
+            return _planes(linear.resized(image, rows, columns))
         resized = cv2.resize(image, (columns, rows), interpolation=_OPENCV[interpolation])
         return _planes(resized)
     planes = np.moveaxis(image, 2, 0) if image.ndim == 3 else image[None]
