@@ -122,7 +122,7 @@ class Guest:
     def tell_cpu(self, place: Path, cpus: int) -> None:
         """Write the /proc/cpuinfo that Linux would have for the emulated CPU, and show it from now on.
 
-        qemu before 8.2 shows this machine's own, in which ONNX Runtime's reader finds nothing and crashes.
+        qemu 7.2 shows this machine's own, with which ONNX Runtime crashes.
         """
         vector = self.run(["cat", "/proc/self/auxv"])
         place.write_text(cpuinfo(features(vector.stdout), cpus), encoding="ascii")
