@@ -191,13 +191,13 @@ def plate(data: Path, weights: Path | None) -> Road:
 
 def own(data: Path, weights: Path | None) -> Road:
     alphabet = open_model(DEFAULT).manifest.alphabet
-    images = held_out(alphabet, 10_000 + CALIBRATED)
+    images = held_out(alphabet, 16_000 + CALIBRATED)
     return Road(
         ROOT / "training" / "default.pth",
         (),
-        Part(images, 0, 8000 + CALIBRATED),
-        Part(images, 8000 + CALIBRATED, 2000),
-        8000,
+        Part(images, 0, 14_000 + CALIBRATED),
+        Part(images, 14_000 + CALIBRATED, 2000),
+        14_000,
         drawn=True,
         shipped=DEFAULT,
     )

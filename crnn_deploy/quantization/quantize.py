@@ -206,11 +206,22 @@ def quantize(
         kept = by_margins(sensitivity)[:float_layers]
     variants = [search.variant(tuple(kept))]
     while (answer := _answer(variants[-1], target)) != "passed":
-        verdict = variants[-1].verdict
         if answer == "undecided" and accept_undecided:
             break
         sensitivity = sensitivity or search.sensitivity()
         result = search.result(variants, sensitivity)
+        ended = answer == "slow" or len(kept) == len(sensitivity)
+        first = next((one for one in variants if _answer(one, target) == "undecided"), None)
+        if first is not None and (ended or not search.strings_decide()):
+            raise Refused(
+                f"{first.verdict.line()}; give more images, or write it with --accept-undecided, and "
+                "--float-layers as the report offers them",
+                replace(
+                    result,
+                    variants=(*(one for one in variants if one is not first), first),
+                    offers=search.offers(sensitivity, target),
+                ),
+            )
         if answer == "slow":
             raise Refused(
                 f"at {variants[-1].speed:.2f} x the float model it is not faster on this machine"
@@ -222,13 +233,7 @@ def quantize(
                 ),
                 result,
             )
-        if answer == "undecided" and not search.strings_decide():
-            raise Refused(
-                f"{verdict.line()}; give more images, or write it with --accept-undecided, and "
-                "--float-layers as the report offers them",
-                replace(result, offers=search.offers(sensitivity, target)),
-            )
-        if len(kept) == len(sensitivity):
+        if ended:
             raise Refused("even with all layers in float the budget does not hold", result)
         # the layers that hurt most go back to float, twice as many at each try
         kept = [one.layer for one in sensitivity[: max(1, 2 * len(kept))]]
