@@ -155,6 +155,7 @@ class ParityReport:
             "passed",
             "tolerance",
             "tie",
+            "max_delta",
             "images",
             "frames",
             "flips",

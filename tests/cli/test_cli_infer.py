@@ -24,7 +24,7 @@ from terminals import open_terminal
 from crnn_deploy.cli.main import main
 from crnn_deploy.decoding_rule import DecodingRule
 from crnn_deploy.errors import CrnnDeployError
-from crnn_deploy.runtime import recognizer
+from crnn_deploy.runtime import opening, recognizer
 from crnn_deploy.runtime.decoding.ctc import Char, Text
 
 ROOT = Path(__file__).parents[2]
@@ -66,7 +66,8 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Runs `infer` with Reader as its model, in a folder of its own that has images/{a,bad,dim}.png."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "m.onnx").touch()
-    monkeypatch.setattr(recognizer.Recognizer, "load", lambda path, **settings: Reader())
+    monkeypatch.setattr(opening.Opening, "open", lambda self: None)
+    monkeypatch.setattr(recognizer, "Recognizer", lambda network, **settings: Reader())
     for name in ("a.png", "bad.png", "dim.png"):
         (tmp_path / "images" / name).parent.mkdir(exist_ok=True)
         (tmp_path / "images" / name).touch()
@@ -306,10 +307,10 @@ def test_a_name_of_a_drawing_is_no_longer_than_a_path(run: Run) -> None:
 
 
 def test_an_unexpected_error_is_one_line_unless_debug(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(path: Path, **settings: object) -> Reader:
+    def broken(network: object, **settings: object) -> Reader:
         raise RuntimeError("no\nluck")
 
-    monkeypatch.setattr(recognizer.Recognizer, "load", broken)
+    monkeypatch.setattr(recognizer, "Recognizer", broken)
     line = "Error: unexpected RuntimeError: no luck; run again with --debug for the traceback\n"
     result = run("images")
     assert (result.exit_code, result.stdout, result.stderr) == (1, "", line)
@@ -325,7 +326,7 @@ SLOW = """
 import signal, sys, time
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a test run in the background has it ignored
 sys.path.insert(0, {root!r})
-from crnn_deploy.runtime import recognizer
+from crnn_deploy.runtime import opening, recognizer
 from types import SimpleNamespace
 from crnn_deploy.runtime.decoding.ctc import Text
 from crnn_deploy.decoding_rule import DecodingRule
@@ -340,7 +341,8 @@ class Reader:
         time.sleep({delay} * len(images))
         return [Text(image.path, 0.5, ()) for image in images]
     def close(self): ...
-recognizer.Recognizer.load = lambda path, **settings: Reader()
+opening.Opening.open = lambda self: None
+recognizer.Recognizer = lambda network, **settings: Reader()
 from crnn_deploy.cli.main import main
 main(prog_name="crnn-deploy")
 """
