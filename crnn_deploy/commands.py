@@ -229,7 +229,7 @@ COMMANDS = {
     "doctor": Command(
         "crnn_deploy.cli.doctor:doctor",
         (),
-        uses=(Use("with --model", (*_all("NumPy"), *_RUN)),),
+        uses=(Use("with --model", (*_all("NumPy", "OpenCV"), *_RUN)),),
     ),
     "train": Command(
         "crnn_deploy.cli.train:train",

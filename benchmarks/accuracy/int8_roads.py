@@ -29,6 +29,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import crnn_deploy  # noqa: F401  # before ONNX Runtime, which reports to its maker otherwise
+
+# isort: split
 import cv2
 import numpy as np
 import onnx

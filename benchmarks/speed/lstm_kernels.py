@@ -29,6 +29,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import crnn_deploy  # noqa: F401  # before ONNX Runtime, which reports to its maker otherwise
+
+# isort: split
 import numpy as np
 import onnx
 import torch
