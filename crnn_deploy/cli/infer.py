@@ -156,14 +156,14 @@ def infer(
         from crnn_deploy.runtime.drawing import draw_all
     sources.check(paths)
     model = model or DEFAULT
-    _check_outputs(output, draw, (*paths, model, decoding["lexicon"], decoding["lm"]))
+    given = opening(model, backend=backend, precision=precision, device=device, tf32=allow_tf32)
+    if given.path != model:
+        say(f"note: --precision int8 reads with {given.path}", err=True)
+    _check_outputs(output, draw, (*paths, model, given.path, decoding["lexicon"], decoding["lm"]))
     if form_given is None and output is not None and output.suffix.lower() not in ("", *_ENDINGS):
         say(f"{output}: {output.suffix} is no format of records, so they are written as text", err=True)
     rebuild_stale(rebuild, model)
     listed = sources.lines_of(stdin_bytes()) if sources.STDIN in paths else ()
-    given = opening(model, backend=backend, precision=precision, device=device, tf32=allow_tf32)
-    if precision == "int8" and given.path != model:
-        say(f"note: --precision int8 reads with {given.path}", err=True)
     count = failed = undrawn = 0
     with ExitStack() as stack:
         recognizer = stack.enter_context(

@@ -49,7 +49,7 @@ class Opening:
         """
         alone = False
         if self.floats == "bf16":
-            from crnn_deploy.runtime.bf16 import check_bf16  # imports what the thin runtime takes no time for
+            from crnn_deploy.runtime.bf16 import check_bf16  # and with it the verdict, only where it is asked
 
             alone = check_bf16(self.path)
         return open_backend(

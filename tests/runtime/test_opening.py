@@ -241,6 +241,16 @@ def test_an_int8_file_that_is_missing_or_of_another_model_is_refused(own: tuple[
     assert refused.exit_code == 2 and "there is no plates.int8.onnx beside it" in refused.stderr
 
 
+def test_the_int8_file_that_is_read_is_not_written_over(own: tuple[Path, Path]) -> None:
+    model, quantised = own
+    before = quantised.read_bytes()
+    refused = run(
+        "infer", "--model", model, "--precision", "int8", "--format", "text", "-o", quantised, EXAMPLES
+    )
+    assert refused.exit_code == 2 and "is read by this command" in refused.stderr
+    assert quantised.read_bytes() == before
+
+
 def test_benchmark_measures_each_precision(own: tuple[Path, Path]) -> None:
     model, _ = own
     options = ("--rounds", 2, "--widths", 64, "--batches", 1, "--max-images", 2, "--json")
