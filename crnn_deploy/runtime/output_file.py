@@ -42,20 +42,20 @@ class OutputDamaged(CrnnDeployError, ValueError):
 
 
 class Done:
-    """Which paths have a record already, and how many, in 24 bytes for each."""
+    """Which images and boxes have a record already, and how many, in 24 bytes for each."""
 
-    def __init__(self, paths: Iterable[str] = ()) -> None:
-        digests = np.fromiter(map(self._digest, paths), dtype="S16")
+    def __init__(self, keys: Iterable[str] = ()) -> None:
+        digests = np.fromiter(map(self._digest, keys), dtype="S16")
         self._digests, self._left = np.unique(digests, return_counts=True)
 
     def __len__(self) -> int:
         return int(self._left.sum())
 
-    def take(self, path: str) -> bool:
-        """Whether one more record of this path is there; it counts as taken from then on."""
+    def take(self, key: str) -> bool:
+        """Whether one more record of this key is there; it counts as taken from then on."""
         if not len(self._digests):
             return False
-        digest = self._digest(path)
+        digest = self._digest(key)
         at = self._digests.searchsorted(digest)
         if at == self._digests.searchsorted(digest, side="right") or not self._left[at]:
             return False
@@ -63,8 +63,8 @@ class Done:
         return True
 
     @staticmethod
-    def _digest(path: str) -> bytes:
-        return hashlib.blake2b(path.encode(errors="surrogateescape"), digest_size=16).digest()
+    def _digest(key: str) -> bytes:
+        return hashlib.blake2b(key.encode(errors="surrogateescape"), digest_size=16).digest()
 
 
 class RecordStream:
@@ -96,7 +96,7 @@ class RecordStream:
 class Output:
     """A file that whole records are added to; no other run writes to it until it is closed.
 
-    done: the paths that had a record when it was opened
+    done: what had a record when it was opened, by its key
     """
 
     def __init__(self, path: Path, form: Format, file: FileIO, end: int, done: Done) -> None:
@@ -242,7 +242,7 @@ def _gone_on(path: Path, form: Format, run: RunRecord, file: FileIO, size: int) 
 
 
 class _Written:
-    """Paths of the whole records in a file; once they are read, `end` is where the last one ends."""
+    """Keys of the whole records in a file; once they are read, `end` is where the last one ends."""
 
     def __init__(self, path: Path, form: Format, stream: BinaryIO) -> None:
         self.end = 0
@@ -262,15 +262,15 @@ class _Written:
                 between_quotes = not between_quotes
             if between_quotes or not line.endswith(b"\n"):
                 continue
-            yield from self._paths(b"".join(lines))
+            yield from self._keys(b"".join(lines))
             self.end += size
             lines, size = [], 0
         self._number += 1
         if not self._is_torn(b"".join(lines)):
             raise self._damaged()
 
-    def _paths(self, data: bytes) -> Iterator[str]:
-        """The path of a record; none of the header."""
+    def _keys(self, data: bytes) -> Iterator[str]:
+        """The key of a record; none of the header."""
         if not self.end and self._form.header:
             if data != self._form.header:
                 self._number += 1
@@ -278,7 +278,7 @@ class _Written:
             return
         self._number += 1
         try:
-            yield self._form.path(data)
+            yield self._form.key(data)
         except (ValueError, KeyError):
             raise self._damaged() from None
 

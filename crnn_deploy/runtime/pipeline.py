@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from queue import Empty, SimpleQueue
-from typing import Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from crnn_deploy.errors import CrnnDeployError, ReadFailed, RunFailed
 from crnn_deploy.runtime.batching import Groups
@@ -28,8 +28,9 @@ _TURN = 0.2  # seconds after which a thread that waits looks whether the run is 
 _MOST_COLUMNS = 2**16  # of images that wait for others, 8 MiB of grey 32-pixel lines
 _COLUMNS_AT_ONCE = 2**14  # of images that a thread prepares before it gives them
 
-_Taken = list[tuple[int, str]]  # places in the input and paths
-Result = tuple[str, Text | CrnnDeployError]  # the path of an image and what was read in it
+Key = TypeVar("Key")  # what says which image: its path, or a box of a page
+_Taken = list[tuple[int, Key]]  # places in the input, and keys
+Result = tuple[Key, Text | CrnnDeployError]  # which image, and what was read in it
 
 
 class Sized(Protocol):
@@ -40,29 +41,30 @@ class Sized(Protocol):
 
 
 Image = TypeVar("Image", bound=Sized)
+Source = TypeVar("Source", contravariant=True)
 
 
-class Reader(Protocol[Image]):
+class Reader(Protocol[Source, Image]):
     """What is used of a Recognizer; called from several threads at once."""
 
-    def prepare(self, source: str, /) -> Image: ...
+    def prepare(self, source: Source, /) -> Image: ...
     def read_batch(self, images: Sequence[Image], /) -> Sequence[Text | CrnnDeployError]: ...
 
 
 def read_in_order(
-    reader: Reader[Image],
-    paths: Iterable[str],
+    reader: Reader[Key, Image],
+    keys: Iterable[Key],
     *,
     batch: int,
     workers: int,
     window: int | None = None,
     stopped: Callable[[], bool] = lambda: False,
     pool: ThreadPoolExecutor | None = None,
-) -> Generator[list[Result], None, None]:
-    """Results of all paths in their order, some batches at a time.
+) -> Generator[list[Result[Key]], None, None]:
+    """Results of all keys, such as paths, in their order, some batches at a time.
 
     `workers` threads load and prepare images and run batches of one width. An image waits until its batch is
-    full or until `window` images (by default 64 times `batch`) were taken from `paths` and not yet yielded;
+    full or until `window` images (by default 64 times `batch`) were taken from `keys` and not yet yielded;
     then the batch of the one that has waited longest runs as it is. An image that cannot be read gives its
     error.
     Once `stopped()` is true, what no thread has begun is dropped, what does not end within a second is given
@@ -72,7 +74,7 @@ def read_in_order(
         keeps memory for each thread that has been, so a process that reads again and again needs a pool.
     """
     threads = pool or ThreadPoolExecutor(workers)
-    images = _Window(reader, paths, batch, window or _BATCHES_IN_WINDOW * batch)
+    images = _Window(reader, keys, batch, window or _BATCHES_IN_WINDOW * batch)
     try:
         yield from images.results(threads, 2 * workers, stopped)
     finally:
@@ -81,28 +83,28 @@ def read_in_order(
             threads.shutdown(wait=not images.given_up)
 
 
-class _Window(Generic[Image]):
+class _Window(Generic[Key, Image]):
     """The images between the input and the output: taken, prepared, grouped, read."""
 
-    def __init__(self, reader: Reader[Image], paths: Iterable[str], batch: int, size: int) -> None:
-        self._reader, self._remaining, self._batch, self._size = reader, iter(paths), batch, size
-        self._paths: dict[int, str] = {}  # of all that was taken and not yet given, by place in the input
+    def __init__(self, reader: Reader[Key, Image], keys: Iterable[Key], batch: int, size: int) -> None:
+        self._reader, self._remaining, self._batch, self._size = reader, iter(keys), batch, size
+        self._keys: dict[int, Key] = {}  # of all that was taken and not yet given, by place in the input
         self._taken = self._given = 0
         self._exhausted = False
         self.given_up = False  # a thread still works, and nobody waits for it
-        self._left: deque[_Taken] = deque()  # of tasks that had enough of wide images
-        self._groups: Groups[_Item[Image]] = Groups(batch)
-        self._full: deque[list[_Item[Image]]] = deque()
+        self._left: deque[_Taken[Key]] = deque()  # of tasks that had enough of wide images
+        self._groups: Groups[_Item[Key, Image]] = Groups(batch)
+        self._full: deque[list[_Item[Key, Image]]] = deque()
         self._done: dict[int, Text | CrnnDeployError] = {}
-        self._ready: list[Result] = []  # in order, to be given next
-        self._submitted: set[Future[_TaskResult[Image]]] = set()
+        self._ready: list[Result[Key]] = []  # in order, to be given next
+        self._submitted: set[Future[_TaskResult[Key, Image]]] = set()
 
     def results(
         self, pool: ThreadPoolExecutor, ahead: int, stopped: Callable[[], bool]
-    ) -> Generator[list[Result], None, None]:
+    ) -> Generator[list[Result[Key]], None, None]:
         """All results in order; the pool always has `ahead` tasks, as long as there are that many."""
         least = min(_BATCHES_GIVEN * self._batch, self._size // 4)
-        finished: SimpleQueue[Future[_TaskResult[Image]]] = SimpleQueue()
+        finished: SimpleQueue[Future[_TaskResult[Key, Image]]] = SimpleQueue()
         submitted = self._submitted
         until = math.inf
         while True:
@@ -140,7 +142,7 @@ class _Window(Generic[Image]):
         if not self.given_up:
             wait(self._submitted)
 
-    def _next_task(self) -> Callable[[], _TaskResult[Image]] | None:
+    def _next_task(self) -> Callable[[], _TaskResult[Key, Image]] | None:
         """What a thread does next: run a full batch, else prepare images, else run one that is not full."""
         if self._full:
             share = max(1, min(_BATCHES_AT_ONCE, len(self._full) // 2))
@@ -149,7 +151,7 @@ class _Window(Generic[Image]):
             return partial(_prepare, self._reader, self._left.popleft())
         if (
             not self._exhausted
-            and (room := self._size - len(self._paths) - len(self._ready)) > 0
+            and (room := self._size - len(self._keys) - len(self._ready)) > 0
             and self._groups.columns < _MOST_COLUMNS
         ):
             # in small parts at first, so that a few images are shared among all threads
@@ -157,12 +159,12 @@ class _Window(Generic[Image]):
             some = list(enumerate(islice(self._remaining, min(most, room)), self._taken))
             if some:
                 self._taken += len(some)
-                self._paths.update(some)
+                self._keys.update(some)
                 return partial(_prepare, self._reader, some)
             self._exhausted = True
         return partial(_run, self._reader, [self._groups.pop_oldest()]) if self._groups else None
 
-    def _take(self, outcome: _TaskResult[Image]) -> None:
+    def _take(self, outcome: _TaskResult[Key, Image]) -> None:
         self._done.update(outcome.results)
         if outcome.left:
             self._left.append(outcome.left)
@@ -174,58 +176,58 @@ class _Window(Generic[Image]):
     def _move_on(self) -> None:
         """Results that come next and are done become ready to be given."""
         while (result := self._done.pop(self._given, None)) is not None:
-            self._ready.append((self._paths.pop(self._given), result))
+            self._ready.append((self._keys.pop(self._given), result))
             self._given += 1
 
 
-class _Item(NamedTuple, Generic[Image]):
+class _Item(NamedTuple, Generic[Key, Image]):
     """A prepared image."""
 
     place: int  # in the input
-    path: str
+    key: Key
     image: Image
 
 
 @dataclass(frozen=True)
-class _TaskResult(Generic[Image]):
+class _TaskResult(Generic[Key, Image]):
     """What a thread has done: images read or failed, by place in the input, images prepared, what is left."""
 
     results: dict[int, Text | CrnnDeployError]
-    prepared: Sequence[_Item[Image]] = ()
-    left: _Taken = field(default_factory=list)
-    not_run: Sequence[list[_Item[Image]]] = ()
+    prepared: Sequence[_Item[Key, Image]] = ()
+    left: _Taken[Key] = field(default_factory=list)
+    not_run: Sequence[list[_Item[Key, Image]]] = ()
 
 
-def _prepare(reader: Reader[Image], paths: _Taken) -> _TaskResult[Image]:
+def _prepare(reader: Reader[Key, Image], taken: _Taken[Key]) -> _TaskResult[Key, Image]:
     failed: dict[int, Text | CrnnDeployError] = {}
-    prepared: list[_Item[Image]] = []
+    prepared: list[_Item[Key, Image]] = []
     columns, until = 0, time.monotonic() + _SLICE
-    for at, (index, path) in enumerate(paths):
+    for at, (index, key) in enumerate(taken):
         if at and (columns > _COLUMNS_AT_ONCE or time.monotonic() > until):
-            return _TaskResult(failed, prepared, paths[at:])
+            return _TaskResult(failed, prepared, taken[at:])
         try:
-            image = reader.prepare(path)
+            image = reader.prepare(key)
         except Exception as error:
-            failed[index] = failure(path, error)
+            failed[index] = failure(str(key), error)
         else:
-            prepared.append(_Item(index, path, image))
+            prepared.append(_Item(index, key, image))
             columns += image.columns
     return _TaskResult(failed, prepared)
 
 
-def _run(reader: Reader[Image], batches: list[list[_Item[Image]]]) -> _TaskResult[Image]:
+def _run(reader: Reader[Key, Image], batches: list[list[_Item[Key, Image]]]) -> _TaskResult[Key, Image]:
     results: dict[int, Text | CrnnDeployError] = {}
     until = time.monotonic() + _SLICE
     for at, batch in enumerate(batches):
         if at and time.monotonic() > until:
             return _TaskResult(results, not_run=batches[at:])
-        texts = read_each(reader, [item.image for item in batch], [item.path for item in batch])
+        texts = read_each(reader, [item.image for item in batch], [str(item.key) for item in batch])
         results.update(zip((item.place for item in batch), texts, strict=True))
     return _TaskResult(results)
 
 
 def read_each(
-    reader: Reader[Image], images: Sequence[Image], names: Sequence[str]
+    reader: Reader[Any, Image], images: Sequence[Image], names: Sequence[str]
 ) -> Sequence[Text | CrnnDeployError]:
     """Texts of prepared images of one width; where they cannot be read together, each is tried alone."""
     try:

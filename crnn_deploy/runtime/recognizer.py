@@ -15,12 +15,14 @@ from crnn_deploy.errors import CrnnDeployError, ReadFailed
 from crnn_deploy.manifest import Manifest
 from crnn_deploy.models import DEFAULT, model_file
 from crnn_deploy.process import not_forked
+from crnn_deploy.regions.region import Region
 from crnn_deploy.runtime import long_lines
 from crnn_deploy.runtime.backends.backend import Backend, BackendName, Device
 from crnn_deploy.runtime.batching import Groups
 from crnn_deploy.runtime.decoding.ctc import BestPath, Frames, LogitsMissing, Text
+from crnn_deploy.runtime.images.crop import RegionGiven, crop, region_of
 from crnn_deploy.runtime.images.given import Source, is_one
-from crnn_deploy.runtime.images.pixels import MAX_PIXELS, Pixels, use_image
+from crnn_deploy.runtime.images.pixels import MAX_PIXELS, Pixels, read_image, use_image
 from crnn_deploy.runtime.images.prepare import content_width, prepare, prepare_contrasted
 from crnn_deploy.runtime.opening import Opening, Precision, opening
 from crnn_deploy.runtime.orientation import ImageView, Rotate, check_rotate, surest, views
@@ -278,6 +280,43 @@ class Recognizer:
             decoded_grey=self.manifest.decoded_grey,
             name=shown,
         )
+
+    def read_regions(self, page: Source, regions: Iterable[RegionGiven]) -> list[Text]:
+        """Text of each of a page's boxes, in their order, as of the crops of `images.crop.crop`.
+
+        page: one image, as of `read`
+        regions: polygons, such as arrays (N, 2) of x and y in pixels of the page as it is shown upright. The
+            points go clockwise from the top left of the text itself; `regions.region.Region` can say that
+            they do not. Characters are placed in the crops.
+        Raises ImageNotFound, ImageUnreadable, and RegionUnreadable or ReadFailed for the first that cannot
+        be read; RunFailed.
+        """
+        return [_text(result) for result in self.try_read_regions(page, regions)]
+
+    def try_read_regions(self, page: Source, regions: Iterable[RegionGiven]) -> list[Text | CrnnDeployError]:
+        """As `read_regions`, but a box that cannot be read gives its error and the others are read.
+
+        Raises ImageNotFound, ImageUnreadable, RunFailed.
+        """
+        pixels, shown = self.read_page(page), _name(page)
+
+        def prepared(number: int, region: Region) -> Prepared | CrnnDeployError:
+            try:
+                return self.prepare_region(pixels, region, name=f"{shown}: box {number}")
+            except CrnnDeployError as error:
+                return error
+
+        return self.read_prepared(
+            prepared(number, region_of(region)) for number, region in enumerate(regions)
+        )
+
+    def read_page(self, page: Source) -> Pixels:
+        """A page as its boxes are cut out of it. Raises ImageNotFound, ImageUnreadable."""
+        return read_image(page, max_pixels=self._max_pixels, decoded_grey=self.manifest.decoded_grey)
+
+    def prepare_region(self, page: Pixels, region: Region, *, name: str) -> Prepared:
+        """A box of a page as the network takes it. Raises RegionUnreadable, ImageTooLarge."""
+        return self.prepare(crop(page, region, name=name, max_pixels=self._max_pixels), name=name)
 
     def run(self, images: Sequence[Prepared]) -> Frames:
         """What the network says of images of one width, frame by frame; of each, its first view counts.

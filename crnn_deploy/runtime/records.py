@@ -16,12 +16,17 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from crnn_deploy.errors import CrnnDeployError, ReadFailed, printable, printable_json
+from crnn_deploy.regions.region import Point
 from crnn_deploy.runtime.decoding.ctc import Alternative, Char, Text, Turn
 
-__all__ = ["COLUMNS", "FORMATS", "MOST_BYTES", "Csv", "Format", "Jsonl", "Record", "Status"]
+__all__ = [
+    *("BOX_COLUMNS", "COLUMNS", "FORMATS", "MOST_BYTES", "Csv", "Format", "Jsonl", "Record", "Status"),
+    "box_key",
+]
 
 Status = Literal["ok", "low-confidence", "error"]
 COLUMNS = ("path", "text", "confidence", "status", "error")
+BOX_COLUMNS = ("path", "box", "text", "confidence", "status", "error", "polygon")  # where pages have boxes
 MOST_BYTES = 2**24  # of a record
 
 _ESCAPES = {"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"}
@@ -45,6 +50,13 @@ class Record:
     rotated: Turn | None = (
         None  # how the image was turned; None for an error, and where no turns were asked for
     )
+    box: int | None = None  # place in the page's boxes, from 0; None for an image, and a page without boxes
+    polygon: tuple[Point, ...] | None = None  # of the box: pixels of the page
+
+    @property
+    def key(self) -> str:
+        """What tells this record from those of other images and boxes."""
+        return box_key(self.path, self.box)
 
     @classmethod
     def of(
@@ -54,20 +66,30 @@ class Record:
         min_confidence: float = 0.0,
         *,
         with_chars: bool = True,
+        box: int | None = None,
+        polygon: tuple[Point, ...] | None = None,
     ) -> Record:
         """The record of a text, or of the error that stands in its place.
 
         with_chars: False leaves the characters out, which are built when first asked for
+        box, polygon: of a page, where its boxes are read
         """
         if isinstance(result, Text) and not _is_finite(result, with_chars):
             result = ReadFailed(path, "its confidence is not a number; see the temperature in the manifest")
         if isinstance(result, CrnnDeployError):
-            return cls(path, "error", error=" ".join(str(result).splitlines()))
+            error = " ".join(str(result).splitlines())
+            return cls(path, "error", error=error, box=box, polygon=polygon)
         status: Status = "ok" if result.confidence >= min_confidence else "low-confidence"
         chars = result.chars if with_chars else ()
         return cls(
-            *(path, status, result.text, result.confidence, None, chars, result.alternatives, result.rotated)
+            *(path, status, result.text, result.confidence, None, chars, result.alternatives, result.rotated),
+            *(box, polygon),
         )
+
+
+def box_key(path: str, box: int | None) -> str:
+    """What tells the record of a page's box from others; no path has a NUL."""
+    return path if box is None else f"{path}\0{box}"
 
 
 def _is_finite(text: Text, with_chars: bool) -> bool:
@@ -82,17 +104,20 @@ class Format:
 
     name: str
     spans_lines = False  # whether a line end between quotes is part of a record
+    _left_out: tuple[str, ...] = ()
     knows_first = True  # whether a file's torn first record is told from the only line of somebody's file
-    _fixed: tuple[str, ...] = COLUMNS
 
-    def __init__(self, *, show_chars: bool = False, nbest: bool = False, rotated: bool = False) -> None:
-        self.show_chars, self.nbest, self.rotated = show_chars, nbest, rotated
-        self.columns = (
-            *self._fixed,
+    def __init__(
+        self, *, show_chars: bool = False, nbest: bool = False, rotated: bool = False, boxes: bool = False
+    ) -> None:
+        self.show_chars, self.nbest, self.rotated, self.boxes = show_chars, nbest, rotated, boxes
+        columns = (
+            *(BOX_COLUMNS if boxes else COLUMNS),
             *["rotated"] * rotated,
             *["chars"] * show_chars,
             *["alternatives"] * nbest,
         )
+        self.columns = tuple(column for column in columns if column not in self._left_out)
 
     @property
     def header(self) -> bytes:
@@ -105,14 +130,15 @@ class Format:
         if len(data) <= MOST_BYTES:
             return data
         reason = f"its record has more than {MOST_BYTES:,} bytes; leave out characters or alternatives"
-        return self._encode(Record(record.path, "error", error=f"{printable(record.path)[:200]}: {reason}"))
+        error = f"{printable(record.path)[:200]}: {reason}"
+        return self._encode(Record(record.path, "error", error=error, box=record.box))
 
     def shown(self, data: bytes) -> bytes:
         """Encoded records for a terminal: without what it would obey."""
         return printable(_decoded(data)).encode()
 
-    def path(self, data: bytes) -> str:
-        """The path of an encoded record. Raises ValueError for what `encode` has not written."""
+    def key(self, data: bytes) -> str:
+        """The key of an encoded record. Raises ValueError for what `encode` has not written."""
         raise NotImplementedError
 
     def is_torn(self, data: bytes) -> bool:
@@ -124,16 +150,35 @@ class Format:
 
     def _cells(self, record: Record) -> list[str]:
         """A record's columns in words."""
-        confidence = "" if record.confidence is None else f"{record.confidence:.6f}"
-        cells = [record.path, record.text, confidence, record.status, record.error or ""]
+        cells = {
+            "path": record.path,
+            "text": record.text,
+            "confidence": "" if record.confidence is None else f"{record.confidence:.6f}",
+            "status": record.status,
+            "error": record.error or "",
+        }
+        if self.boxes:
+            cells["box"] = "" if record.box is None else str(record.box)
+            cells["polygon"] = "" if record.polygon is None else json.dumps(_plain_points(record.polygon))
         if self.rotated:
-            cells.append("" if record.rotated is None else str(record.rotated))
+            cells["rotated"] = "" if record.rotated is None else str(record.rotated)
         if self.show_chars:
-            cells.append(" ".join(f"{char.char}:{char.confidence:.6f}" for char in record.chars))
+            cells["chars"] = " ".join(f"{char.char}:{char.confidence:.6f}" for char in record.chars)
         if self.nbest:  # texts may hold any sign, so JSON parts them
             found = [[one.text, round(one.score, 6)] for one in record.alternatives]
-            cells.append(json.dumps(found, ensure_ascii=False, allow_nan=False))
-        return cells
+            cells["alternatives"] = json.dumps(found, ensure_ascii=False, allow_nan=False)
+        return [cells[column] for column in self.columns]
+
+
+def _plain_points(polygon: Iterable[Point]) -> list[list[float | None]]:
+    """Points as JSON has them: whole numbers without a decimal point, and null for what is no number."""
+    return [[_plain_number(value) for value in point] for point in polygon]
+
+
+def _plain_number(value: float) -> float | None:
+    if not math.isfinite(value):
+        return None
+    return int(value) if value.is_integer() and abs(value) < 2**53 else value
 
 
 @dataclass(frozen=True)
@@ -152,12 +197,13 @@ class _Table(Format):
 
     syntax: _Syntax
 
-    def __init__(self, *, show_chars: bool = False, nbest: bool = False, rotated: bool = False) -> None:
-        super().__init__(show_chars=show_chars, nbest=nbest, rotated=rotated)
+    def __init__(self, **shown: bool) -> None:
+        super().__init__(**shown)
         given = self.syntax
         statuses = "|".join(get_args(Status)).encode()
-        known = {"confidence": rb"(?:\d+\.\d{6})?+", "status": b"(?:" + statuses + b")"}
-        begun = {"confidence": rb"[\d.]*+", "status": b"[a-z-]*+"}
+        number, digits = rb"(?:\d+\.\d{6})?+", rb"\d*+"
+        known = {"confidence": number, "status": b"(?:" + statuses + b")", "box": b"(" + digits + b")"}
+        begun = {"confidence": rb"[\d.]*+", "status": b"[a-z-]*+", "box": digits}
         cells = [known.get(column, given.cell) for column in self.columns]
         record = b"(" + cells[0] + b")" + b"".join(given.separator + cell for cell in cells[1:]) + given.end
         torn, after = given.torn_end, b""
@@ -166,11 +212,12 @@ class _Table(Format):
             after = given.separator
         self._record, self._later, self._torn = map(re.compile, (record, b"\n" + record, torn))
 
-    def path(self, data: bytes) -> str:
+    def key(self, data: bytes) -> str:
         found = self._record.fullmatch(data)
         if found is None:
             raise ValueError("other columns")
-        return self._plain(_decoded(found[1]))
+        path = self._plain(_decoded(found[1]))
+        return box_key(path, int(found[2])) if self.boxes and found[2] else path
 
     def is_torn(self, data: bytes) -> bool:
         # a quote that is opened and not closed may have hidden whole records
@@ -207,20 +254,18 @@ class PlainText(Tsv):
 
     name = "text"
     knows_first = False
-    _fixed = ("path", "text")
-
-    def __init__(self, *, show_chars: bool = False, nbest: bool = False, rotated: bool = False) -> None:
-        super().__init__(show_chars=show_chars, nbest=nbest)
+    _left_out = ("confidence", "status", "error", "polygon", "rotated")
 
     @property
     def header(self) -> bytes:
         return b""
 
     def _cells(self, record: Record) -> list[str]:
-        if record.status != "ok":
-            return [record.path, *[""] * (len(self.columns) - 1)]
-        path, text, _, _, _, *more = super()._cells(record)
-        return [path, text, *more]
+        cells = super()._cells(record)
+        if record.status == "ok":
+            return cells
+        told = {"path", "box"}
+        return [cell if column in told else "" for column, cell in zip(self.columns, cells, strict=True)]
 
 
 class Csv(_Table):
@@ -235,10 +280,8 @@ class Csv(_Table):
     _cell = rb'(?:"[^"]*+(?:""[^"]*+)*+"|[^",\r\n]*+)'
     syntax = _Syntax(_cell, _cell.replace(b'*+"|', b'*+"?+|'), b",", rb"\r\n", rb"\r?+")
 
-    def __init__(
-        self, *, show_chars: bool = False, nbest: bool = False, rotated: bool = False, safe: bool = False
-    ) -> None:
-        super().__init__(show_chars=show_chars, nbest=nbest, rotated=rotated)
+    def __init__(self, *, safe: bool = False, **shown: bool) -> None:
+        super().__init__(**shown)
         self.safe = safe
 
     @property
@@ -274,7 +317,7 @@ class Jsonl(Format):
     def shown(self, data: bytes) -> bytes:
         return printable_json(_decoded(data)).encode()
 
-    def path(self, data: bytes) -> str:
+    def key(self, data: bytes) -> str:
         try:
             values = json.loads(data, parse_constant=_refuse)
         except RecursionError:
@@ -289,7 +332,9 @@ class Jsonl(Format):
                 "status": "ok" | "low-confidence" | "error",
                 "error": None | str(),
             }:
-                return path
+                box = values.get("box")
+                if box is None or type(box) is int:
+                    return box_key(path, box)
         raise ValueError("other values")
 
     def is_torn(self, data: bytes) -> bool:
@@ -297,7 +342,10 @@ class Jsonl(Format):
 
     def values(self, record: Record) -> dict[str, Any]:
         """A record as JSON has it, by column."""
-        values: dict[str, Any] = {column: getattr(record, column) for column in COLUMNS}
+        columns = BOX_COLUMNS if self.boxes else COLUMNS
+        values: dict[str, Any] = {column: getattr(record, column) for column in columns}
+        if record.polygon is not None and self.boxes:
+            values["polygon"] = _plain_points(record.polygon)
         if self.rotated:
             values["rotated"] = record.rotated
         if self.show_chars:

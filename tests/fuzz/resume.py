@@ -91,7 +91,7 @@ def target(data: bytes) -> None:
     records = records_of(data[2 : 2 + 8 * count])
     encoded = [form.encode(record) for record in records]
     for record, line in zip(records, encoded, strict=True):
-        assert form.path(line) == record.path
+        assert form.key(line) == record.path
     whole = form.header + b"".join(encoded)
     before = changed(whole, data[2 + 8 * count :])
     after = resume(form, before)

@@ -1,0 +1,152 @@
+"""One text of a page as an image of its own: what stands between a detector's box and a recogniser."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from crnn_deploy.errors import CrnnDeployError
+from crnn_deploy.regions.region import Region, problem
+from crnn_deploy.runtime.images.header import MAX_PIXELS, check_size
+from crnn_deploy.runtime.images.pixels import Pixels
+from crnn_deploy.runtime.images.text_sides import Points, TextSides, clockwise, text_sides, upright_corners
+
+__all__ = ["RegionGiven", "RegionUnreadable", "crop", "region_of"]
+
+_MOST_SIDE = 2**15 - 1  # pixels of an image that OpenCV takes samples of
+_MARGIN = 4  # pixels around what samples are taken of; a cubic kernel reaches 2
+_FLAT = 1e-3  # of a quadrilateral's area: a corner whose triangle is smaller lies on a straight line
+
+
+RegionGiven = Region | Sequence[Sequence[float]] | NDArray[Any]
+
+
+class RegionUnreadable(CrnnDeployError, ValueError):
+    """A box of a page that encloses nothing to read."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(f"{name} {reason}")
+
+
+def region_of(given: RegionGiven) -> Region:
+    """A region as it stands, or that of points (N, 2) which go clockwise from the text's own top left.
+
+    Raises TypeError, ValueError for what is no list of points.
+    """
+    if isinstance(given, Region):
+        return given
+    points = np.asarray(given, np.float64)
+    if points.size and (points.ndim != 2 or points.shape[1] != 2):
+        raise ValueError(f"a polygon of shape {points.shape} is not (N, 2): points of x and y")
+    return Region(tuple((float(x), float(y)) for x, y in points.reshape(-1, 2)))
+
+
+def crop(page: Pixels, region: Region, *, name: str, max_pixels: int = MAX_PIXELS) -> Pixels:
+    """What a region encloses, upright: uint8, (H, W) or (H, W, 3) as the page.
+
+    Four corners become a rectangle by a perspective transform as PaddleOCR makes it (get_rotate_crop_image):
+    as wide as the longer of the two sides above and below, as high as the longer of the other two, cubic
+    samples, the page's edge repeated beyond it. PaddleOCR turns what is tall; here --rotate decides that.
+    Where the order of the corners says nothing, the top is the side that runs most to the right. A polygon of
+    more points is straightened between its `text_sides`: as wide as their mean length, as high as the median
+    of the distances between them.
+    Raises RegionUnreadable, ImageTooLarge.
+    """
+    height, width = page.shape[:2]
+    if reason := problem(region.polygon, (width, height)):
+        raise RegionUnreadable(name, reason)
+    points = _distinct(np.array(region.polygon, np.float64))
+    page, points = _around(page, points, name)
+    if len(points) == 4:
+        corners = clockwise(points) if region.ordered else upright_corners(points)
+        if _is_convex(corners):
+            return _rectified(page, corners, name, max_pixels)
+        return _straightened(page, TextSides(corners[:2], corners[:1:-1]), name, max_pixels)
+    return _straightened(page, text_sides(points, ordered=region.ordered), name, max_pixels)
+
+
+def _distinct(points: Points) -> Points:
+    """Points of which none is the one before it again."""
+    return np.asarray(points[(points != np.roll(points, 1, axis=0)).any(axis=1)])
+
+
+def _around(page: Pixels, points: Points, name: str) -> tuple[Pixels, Points]:
+    """The page, and of one that is too long for OpenCV the part around a polygon."""
+    if max(page.shape[:2]) <= _MOST_SIDE:
+        return page, points
+    size = page.shape[1::-1]
+    low = np.clip(np.floor(points.min(axis=0)) - _MARGIN, 0, size).astype(int)
+    high = np.clip(np.ceil(points.max(axis=0)) + _MARGIN, 0, size).astype(int)
+    if (high - low).max() > _MOST_SIDE:
+        raise RegionUnreadable(name, f"is longer than {_MOST_SIDE:,} pixels; cut it into several")
+    return page[low[1] : high[1], low[0] : high[0]], points - low
+
+
+def _is_convex(corners: Points) -> bool:
+    before, after = corners - np.roll(corners, 1, axis=0), np.roll(corners, -1, axis=0) - corners
+    turns = before[:, 0] * after[:, 1] - before[:, 1] * after[:, 0]
+    return bool((turns > _FLAT * turns.sum()).all())
+
+
+def _rectified(page: Pixels, corners: Points, name: str, max_pixels: int) -> Pixels:
+    source = corners.astype(np.float32)  # what OpenCV takes, and of which PaddleOCR takes the lengths
+    top, right, bottom, left = np.linalg.norm(source - np.roll(source, -1, axis=0), axis=1)
+    width, height = _size(max(top, bottom), max(left, right), name, max_pixels)
+    target = np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float32)
+    transform = cv2.getPerspectiveTransform(source, target)
+    made = cv2.warpPerspective(
+        page, transform, (width, height), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
+    )
+    return np.asarray(made, np.uint8)
+
+
+def _straightened(page: Pixels, sides: TextSides, name: str, max_pixels: int) -> Pixels:
+    ways = [_ways(side) for side in (sides.top, sides.bottom)]
+    distances = np.linalg.norm(sides.top - sides.bottom, axis=1)
+    length = float(sum(way[-1] for way in ways)) / 2
+    width, height = _size(length, float(np.median(distances)), name, max_pixels)
+    # a point of the sides lies at the mean of its ways along them, as shares of their lengths
+    shares = sum(way / max(way[-1], 1e-9) for way in ways) / 2
+    columns = np.arange(width) / width
+    top, bottom = (_curve(side, shares, columns) for side in (sides.top, sides.bottom))
+    down = (np.arange(height) / height)[:, None, None]
+    places = (top * (1 - down) + bottom * down).astype(np.float32)
+    made = cv2.remap(page, places, None, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)  # type: ignore[call-overload]
+    if sides.downwards:
+        made = cv2.rotate(made, cv2.ROTATE_90_CLOCKWISE)
+    return np.asarray(made, np.uint8)
+
+
+def _size(width: float, height: float, name: str, max_pixels: int) -> tuple[int, int]:
+    columns, rows = int(width), int(height)
+    if columns < 1 or rows < 1:
+        raise RegionUnreadable(name, f"is {width:.2g} x {height:.2g} pixels, less than one")
+    check_size(columns, rows, name, max_pixels)
+    return columns, rows
+
+
+def _ways(side: Points) -> NDArray[np.float64]:
+    """How far each point of a side lies along it, in pixels."""
+    steps = np.diff(side, axis=0)
+    return np.concatenate([[0.0], np.cumsum(np.hypot(steps[:, 0], steps[:, 1]))])
+
+
+def _curve(points: Points, knots: NDArray[np.float64], at: NDArray[np.float64]) -> Points:
+    """A smooth line through points (K, 2): cubic between them, its slopes those of their neighbours."""
+    knots = np.maximum.accumulate(knots + np.arange(len(knots)) * 1e-9)
+    slopes = np.gradient(points, knots, axis=0)
+    left = np.clip(np.searchsorted(knots, at, "right") - 1, 0, len(knots) - 2)
+    span = (knots[left + 1] - knots[left])[:, None]
+    t = ((at - knots[left]) / span[:, 0])[:, None]
+    begin, end = points[left], points[left + 1]
+    into, out = slopes[left] * span, slopes[left + 1] * span
+    return np.asarray(
+        (2 * t**3 - 3 * t**2 + 1) * begin
+        + (t**3 - 2 * t**2 + t) * into
+        + (3 * t**2 - 2 * t**3) * end
+        + (t**3 - t**2) * out
+    )
