@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["FARTHEST", "LEAST_AREA", "Point", "Region", "clipped", "problem"]
+__all__ = ["FARTHEST", "LEAST_AREA", "Point", "Region", "area", "clipped", "problem"]
 
 Point = tuple[float, float]  # x to the right, y downwards: pixels of the page as it is shown upright
 
@@ -48,11 +48,22 @@ def problem(polygon: Sequence[Point], size: tuple[float, float] | None = None) -
         return f"has {len(polygon)} point{'s' * (len(polygon) > 1)}; a polygon has 3 or more"
     if _crosses_itself(points):
         return "crosses itself"
-    if _area(points) < LEAST_AREA:
+    if area(points) < LEAST_AREA:
         return "has no area"
-    if size is not None and _area(np.array(clipped(polygon, size))) < LEAST_AREA:
+    if size is not None and area(clipped(polygon, size)) < LEAST_AREA:
         return f"lies outside the page of {size[0]:g} x {size[1]:g} pixels"
     return None
+
+
+def area(polygon: Sequence[Point] | NDArray[np.float64]) -> float:
+    """Square pixels within a polygon that does not cross itself; 0 where a number is not finite."""
+    if len(polygon) < 3:
+        return 0.0
+    points = np.asarray(polygon, np.float64)
+    if not np.isfinite(points).all():
+        return 0.0
+    x, y = (points - points[0]).T
+    return abs(float(x @ np.roll(y, -1) - y @ np.roll(x, -1))) / 2
 
 
 def clipped(polygon: Sequence[Point], size: tuple[float, float]) -> tuple[Point, ...]:
@@ -80,14 +91,6 @@ def _cut(points: list[Point], axis: int, sign: float, limit: float) -> list[Poin
         if inside:
             kept.append(end)
     return kept
-
-
-def _area(points: NDArray[np.float64]) -> float:
-    """Square pixels within a polygon (N, 2) that does not cross itself."""
-    if len(points) < 3:
-        return 0.0
-    x, y = (points - points[0]).T
-    return abs(float(x @ np.roll(y, -1) - y @ np.roll(x, -1))) / 2
 
 
 def _crosses_itself(points: NDArray[np.float64]) -> bool:
