@@ -23,6 +23,7 @@ ROOMS: dict[str, str] = {
     "files": "errors",
     "stores": "errors files",
     "process": "files",
+    "regions": "errors files",
     "decoding_rule": "errors",
     "manifest": "decoding_rule errors files",
     "recipes": "errors files manifest",
