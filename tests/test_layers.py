@@ -28,11 +28,11 @@ ROOMS: dict[str, str] = {
     "manifest": "decoding_rule errors files",
     "recipes": "errors files manifest",
     "runtime.decoding": "decoding_rule errors files",
-    "runtime.images": "errors files manifest process",
+    "runtime.images": "errors files manifest process regions",
     "runtime.backends": "errors files manifest process runtime.decoding",
     "verdict": "manifest metrics plain_text runtime.backends runtime.decoding",
     "runtime": (
-        "decoding_rule errors files manifest models process runtime.backends runtime.decoding "
+        "decoding_rule errors files manifest models process regions runtime.backends runtime.decoding "
         "runtime.images verdict"
     ),
     "client": "errors files runtime.decoding runtime.images",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -40,6 +40,7 @@ from crnn_deploy.cli.say import (
 
 if TYPE_CHECKING:
     from crnn_deploy.runtime.output_file import Output
+    from crnn_deploy.runtime.pipeline import Result
     from crnn_deploy.runtime.run_record import Value
 
 __all__ = ["infer"]
@@ -84,7 +85,22 @@ __all__ = ["infer"]
     "--draw",
     metavar="DIR",
     type=FILE,
-    help="Draw a box around every character and write each image as a PNG file below this folder.",
+    help="Draw a box around every character and write each image as a PNG file below this folder; with "
+    "--boxes, draw the boxes of each page and their texts.",
+)
+@click.option(
+    "--boxes",
+    metavar="FILE",
+    type=FILE,
+    help="Read the boxes of pages instead of whole images. FILE is what a text detector or an annotation "
+    "tool writes: ICDAR or PaddleOCR text lines, COCO or labelme JSON, PAGE or ALTO XML, a table (TSV, CSV, "
+    "JSONL); or a folder with such a file for each page.",
+)
+@click.option(
+    "--page-xml",
+    metavar="DIR",
+    type=FILE,
+    help="Write each page as PAGE XML with its texts below this folder; goes with --boxes.",
 )
 @wide_option
 @rotate_option
@@ -107,6 +123,8 @@ def infer(
     min_confidence: float,
     show_chars: bool,
     draw: Path | None,
+    boxes: Path | None,
+    page_xml: Path | None,
     wide: Literal["cut", "shrink"],
     rotate: Literal["none", "90", "auto", "180"],
     max_pixels: int,
@@ -122,6 +140,9 @@ def infer(
     model and the settings. With --resume, it skips the images that FILE holds already, and refuses when model
     or settings have changed.
 
+    With --boxes, PATH means pages, and every box of a page gives one record, with the number of the box (from
+    0, as the file has them) and its polygon.
+
     \b
     crnn-deploy infer crops/
     crnn-deploy infer --model latin --precision int8 crops/
@@ -132,6 +153,8 @@ def infer(
     crnn-deploy infer --decoder beam --lexicon words.txt --nbest 3 --format jsonl crops/
     crnn-deploy infer --rotate auto --format jsonl crops/
     crnn-deploy infer --model plates.onnx --mask AA999AA --show-chars --draw boxes crops/
+    crnn-deploy infer --boxes det_results.txt --format jsonl pages/
+    crnn-deploy infer --boxes pages/xml --page-xml read --draw drawn pages/
 
     The exit code is 0 on success, 1 when an image could not be read or drawn, 2 for bad usage, 130 when
     Ctrl-C or SIGTERM stopped the run. With -o, the records written by then are kept, and --resume continues.
@@ -141,30 +164,33 @@ def infer(
     form_given, format_name = format_name, _format(format_name, output)
     if csv_safe and format_name != "csv":
         raise click.UsageError(f"--csv-safe goes with --format csv; this would be {format_name}")
+    if page_xml is not None and boxes is None:
+        raise click.UsageError("--page-xml needs the boxes of the pages: --boxes FILE")
     check_device(model, device, allow_tf32)
 
     from crnn_deploy.models import DEFAULT
     from crnn_deploy.process import Stop, cpus
     from crnn_deploy.runtime import records
     from crnn_deploy.runtime.images import sources
+    from crnn_deploy.runtime.inputs import BoxesInput, ImagesInput, Input
     from crnn_deploy.runtime.opening import opening
     from crnn_deploy.runtime.output_file import RecordStream, open_output
     from crnn_deploy.runtime.pipeline import read_in_order
     from crnn_deploy.runtime.recognizer import Recognizer
 
-    if draw is not None:
-        from crnn_deploy.runtime.drawing import draw_all
     sources.check(paths)
     model = model or DEFAULT
     given = opening(model, backend=backend, precision=precision, device=device, tf32=allow_tf32)
     if given.path != model:
         say(f"note: --precision int8 reads with {given.path}", err=True)
-    _check_outputs(output, draw, (*paths, model, given.path, decoding["lexicon"], decoding["lm"]))
+    _check_outputs(
+        output, (draw, page_xml), (*paths, boxes, model, given.path, decoding["lexicon"], decoding["lm"])
+    )
     if form_given is None and output is not None and output.suffix.lower() not in ("", *_ENDINGS):
         say(f"{output}: {output.suffix} is no format of records, so they are written as text", err=True)
     rebuild_stale(rebuild, model)
     listed = sources.lines_of(stdin_bytes()) if sources.STDIN in paths else ()
-    count = failed = undrawn = 0
+    count = failed = unmade = 0
     with ExitStack() as stack:
         recognizer = stack.enter_context(
             closing(Recognizer(given.open(), batch=batch, wide=wide, max_pixels=max_pixels, rotate=rotate))
@@ -183,7 +209,14 @@ def infer(
             "show_chars": show_chars,
             "nbest": rule.decoder == "beam" and rule.nbest > 0,
             "rotated": rotate != "none",
+            "boxes": boxes is not None,
         }
+        source: Input
+        about: dict[str, Any] = {"min_confidence": min_confidence, "draw": draw, "max_pixels": max_pixels}
+        if boxes is None:
+            source = ImagesInput(recognizer, paths, listed, **about)
+        else:
+            source = BoxesInput(recognizer, paths, listed, boxes, page_xml=page_xml, say=_note, **about)
         form = records.Csv(**shape, safe=True) if csv_safe else records.FORMATS[format_name](**shape)
         written: Output | RecordStream
         if output is None:
@@ -200,18 +233,21 @@ def infer(
                 settings["rotate"] = rotate
             if given.floats != "fp32":
                 settings["precision"] = given.floats
-            files = {"lexicon": decoding["lexicon"], "lm": decoding["lm"]}
+            if boxes is not None and boxes.is_dir():
+                settings["boxes"] = str(boxes)
+            boxes_file = None if boxes is None or boxes.is_dir() else boxes
+            files = {"lexicon": decoding["lexicon"], "lm": decoding["lm"], "boxes": boxes_file}
             run = RunRecord.of(given.path, rule, settings, **files)
             written = stack.enter_context(open_output(output, form, run, resume=resume))
         hidden = bars_are_hidden() or (output is None and stdout_is_terminal())
         total = None
         if not hidden and sources.STDIN not in paths:
-            total = max(0, sum(1 for _ in sources.find(paths, ())) - len(written.done))
+            total = source.total(written.done)
 
         stop = stack.enter_context(Stop())
-        results = read_in_order(
-            recognizer,
-            stop.until(path for path in sources.find(paths, listed) if not written.done.take(path)),
+        results: Generator[list[Result[Any]], None, None] = read_in_order(
+            source.reader,
+            stop.until(source.left(written.done)),
             batch=batch,
             workers=workers or cpus(),
             stopped=stop,
@@ -219,31 +255,33 @@ def infer(
         stack.enter_context(closing(results))
         bar = stack.enter_context(progress_bar(total, iterable=results, hidden=hidden))
         for chunk in results:
-            done_now = [
-                records.Record.of(path, result, min_confidence, with_chars=show_chars or draw is not None)
-                for path, result in chunk
-            ]
-            not_drawn = [] if draw is None else draw_all(done_now, draw, max_pixels)
+            done_now, not_made = source.records(chunk, show_chars)
             written.write(done_now)
             errors = [record.error for record in done_now if record.error is not None]
-            failed, undrawn = failed + len(errors), undrawn + len(not_drawn)
-            for error in (*errors, *not_drawn):
+            failed, unmade = failed + len(errors), unmade + len(not_made)
+            for error in dict.fromkeys((*errors, *not_made)):  # that of a page is that of each of its boxes
                 say_over_bar(error)
-            count += len(chunk)
+            count += len(done_now)
             bar.update(len(chunk))
     if failed:
-        say(f"{failed} of {count} images failed", err=True)
-    if undrawn:
-        say(f"{undrawn} of {count - failed} images that were read are not drawn", err=True)
+        say(f"{failed} of {count} {source.word} failed", err=True)
+    if unmade:
+        say(source.not_made(unmade, count - failed), err=True)
+    for note in source.notes():
+        say(f"note: {note}", err=True)
     if stop():
-        say(f"stopped after {count} images" + ("; --resume goes on" if output else ""), err=True)
+        say(f"stopped after {count} {source.word}" + ("; --resume goes on" if output else ""), err=True)
         raise KeyboardInterrupt
-    if failed or undrawn:
+    if failed or unmade:
         raise click.exceptions.Exit(1)
 
 
 _ENDINGS = {".txt": "text", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv"}
 _OTHER_ENDINGS = frozenset((".json", ".xlsx", ".xls", ".ods", ".parquet", ".xml", ".html", ".gz", ".zip"))
+
+
+def _note(line: str) -> None:
+    say_over_bar(f"note: {line}")
 
 
 def _format(given: str | None, output: Path | None) -> str:
@@ -266,7 +304,9 @@ def _format(given: str | None, output: Path | None) -> str:
     return given
 
 
-def _check_outputs(output: Path | None, draw: Path | None, inputs: Iterable[str | Path | None]) -> None:
+def _check_outputs(
+    output: Path | None, folders: Iterable[Path | None], inputs: Iterable[str | Path | None]
+) -> None:
     """Refuse to write where something is read, or where nothing can be written.
 
     Raises OutputIsInput, OutputUnwritable.
@@ -278,5 +318,6 @@ def _check_outputs(output: Path | None, draw: Path | None, inputs: Iterable[str 
         from crnn_deploy.runtime.run_record import place
 
         check_outputs((output, place(output)), ("/dev/stdin" if path == STDIN else path for path in inputs))
-    if draw is not None and draw.exists() and not draw.is_dir():
-        raise OutputUnwritable(draw, "it is there and not a folder")
+    for folder in folders:
+        if folder is not None and folder.exists() and not folder.is_dir():
+            raise OutputUnwritable(folder, "it is there and not a folder")

@@ -6,7 +6,7 @@ import math
 import os
 import struct
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -20,7 +20,7 @@ from crnn_deploy.runtime.decoding.ctc import Char, PlacedChar
 from crnn_deploy.runtime.images.pixels import MAX_PIXELS, Pixels, read_image
 from crnn_deploy.runtime.records import Record
 
-__all__ = ["NotDrawn", "boxed", "draw_all", "place", "write_boxed"]
+__all__ = ["NotDrawn", "boxed", "draw_all", "place", "write_boxed", "write_drawing"]
 
 _LEAST_HEIGHT = 96  # pixels; a smaller image is drawn enlarged
 _MOST_WIDTH = 16_384  # pixels of the enlarged image
@@ -74,32 +74,38 @@ def _edges(begin: float, end: float, factor: int) -> tuple[int, int]:
     return round(begin * factor), max(round(end * factor) - 1, 0)
 
 
-def place(path: str, folder: Path) -> Path:
-    """Where an image of this path is drawn: the same path below a folder, and never outside it.
+def place(path: str, folder: Path, ending: str = ".png") -> Path:
+    """Where what is made of an image of this path goes: the same path below a folder, never outside it.
 
     A name that would be too long for a file system is shortened, and a path too long stands at the top.
     """
     pure = PurePath(path)
     parts = ["__" if part == ".." else part for part in pure.parts if part != pure.anchor] or ["image"]
     above = [fitting_name(part, "") for part in parts[:-1]]
-    target = folder.joinpath(*above, fitting_name(parts[-1], ".png"))
+    target = folder.joinpath(*above, fitting_name(parts[-1], ending))
     if len(os.fsencode(os.path.abspath(target))) > _LONGEST_PATH:
-        return folder / fitting_name("~".join(parts), ".png")
+        return folder / fitting_name("~".join(parts), ending)
     return target
 
 
 def write_boxed(path: str, chars: Sequence[Char], folder: Path, max_pixels: int = MAX_PIXELS) -> None:
+    """Draw the image at a path below a folder, with boxes around its characters. Raises NotDrawn."""
+    write_drawing(path, folder, lambda pixels: boxed(pixels, chars), max_pixels)
+
+
+def write_drawing(
+    path: str, folder: Path, drawn: Callable[[Pixels], NDArray[Any]], max_pixels: int = MAX_PIXELS
+) -> None:
     """Draw the image at a path below a folder, as a PNG. Only what this has drawn is overwritten.
 
+    drawn: what is drawn of the image's pixels
     Raises NotDrawn.
     """
     target = place(path, folder)
     try:
         if os.path.lexists(target) and not _is_drawing(target):
             raise OutputUnwritable(target, "it is there and no such drawing; name another folder")
-        encoded: NDArray[np.uint8] = cv2.imencode(
-            ".png", boxed(read_image(path, max_pixels=max_pixels), chars)
-        )[1]
+        encoded: NDArray[np.uint8] = cv2.imencode(".png", drawn(read_image(path, max_pixels=max_pixels)))[1]
         data = encoded.tobytes()
         write(target, data[:_HEADER] + _MARK + data[_HEADER:])
     except (CrnnDeployError, OSError, ValueError, MemoryError, cv2.error) as error:

@@ -13,8 +13,9 @@ from crnn_deploy.regions.region import Point, Region
 from crnn_deploy.runtime.decoding.ctc import Text
 from crnn_deploy.runtime.images.pixels import MAX_PIXELS, Pixels
 from crnn_deploy.runtime.recognizer import Prepared, Recognizer
+from crnn_deploy.runtime.records import box_key
 
-__all__ = ["BoxesMissing", "Page", "PageBox", "PageDiffers", "PageReader", "boxes_of_pages"]
+__all__ = ["BoxesMissing", "Page", "PageBox", "PageDiffers", "PageReader", "pages_of"]
 
 _SAME = 1.0  # pixels by which a page may be larger or smaller than its boxes say: programs round
 
@@ -40,18 +41,23 @@ class PageDiffers(ReadFailed):
 class Page:
     """A page and its boxes.
 
-    boxes: None where nothing is known of them
+    boxes: None where nothing is known of them, or why they cannot be told
     """
 
-    def __init__(self, path: str, boxes: PageBoxes | None) -> None:
-        self.path = path
-        self.regions: Sequence[Region] = () if boxes is None else boxes.regions  # pixels, once it is decoded
-        self._boxes = boxes
+    def __init__(self, path: str, boxes: PageBoxes | CrnnDeployError | None) -> None:
+        self.path, self.boxes = path, boxes
+        self.regions: Sequence[Region] = boxes.regions if isinstance(boxes, PageBoxes) else ()
+        self.size: tuple[int, int] | None = (
+            None  # width and height, once it is decoded; so are `regions` then
+        )
         self._pixels: Pixels | CrnnDeployError | None = None
         self._lock = Lock()
 
     def pixels(self, decode: Callable[[str], Pixels]) -> Pixels:
-        """Its image, which threads decode once and which stays until `forget`. Raises what `decode` raises."""
+        """Its image, which threads decode once and which stays until `forget`.
+
+        Raises what `decode` raises, BoxesMissing, PageDiffers, and the error that is in the place of boxes.
+        """
         with self._lock:
             if self._pixels is None:
                 self._pixels = self._decoded(decode)
@@ -59,6 +65,13 @@ class Page:
         if isinstance(found, CrnnDeployError):
             raise found.with_traceback(None)
         return found
+
+    @property
+    def each(self) -> Sequence[PageBox]:
+        """Its boxes, in their order; one that cannot be read where there is no telling which there are."""
+        if isinstance(self.boxes, PageBoxes):
+            return [PageBox(self, number) for number in range(len(self.regions))]
+        return [PageBox(self)]
 
     @property
     def held(self) -> int:
@@ -71,17 +84,18 @@ class Page:
         self._pixels = None
 
     def _decoded(self, decode: Callable[[str], Pixels]) -> Pixels | CrnnDeployError:
-        if self._boxes is None:
-            return BoxesMissing(self.path)
+        boxes = self.boxes
+        if not isinstance(boxes, PageBoxes):
+            return BoxesMissing(self.path) if boxes is None else boxes
         try:
             pixels = decode(self.path)
         except CrnnDeployError as error:
             return error
-        (height, width), size = pixels.shape[:2], self._boxes.size
-        if self._boxes.unit == "pixel" and size is not None:
-            if max(abs(size[0] - width), abs(size[1] - height)) > _SAME:
-                return PageDiffers(self.path, size, width, height)
-        self.regions = self._boxes.in_pixels(width, height)
+        height, width = pixels.shape[:2]
+        across, down = (width, height) if boxes.size is None or boxes.unit != "pixel" else boxes.size
+        if max(abs(across - width), abs(down - height)) > _SAME:
+            return PageDiffers(self.path, (across, down), width, height)
+        self.size, self.regions = (width, height), boxes.in_pixels(width, height)
         return pixels
 
 
@@ -93,6 +107,11 @@ class PageBox:
     number: int | None = None  # among the page's boxes, from 0
 
     @property
+    def key(self) -> str:
+        """That of its record."""
+        return box_key(self.page.path, self.number)
+
+    @property
     def polygon(self) -> tuple[Point, ...] | None:
         return None if self.number is None else self.page.regions[self.number].polygon
 
@@ -100,14 +119,13 @@ class PageBox:
         return self.page.path if self.number is None else f"{self.page.path}: box {self.number}"
 
 
-def boxes_of_pages(paths: Iterable[str], of: Callable[[str], PageBoxes | None]) -> Iterator[PageBox]:
-    """Every box of every page, in order; a page of which `of` knows nothing gives one that cannot be read."""
+def pages_of(paths: Iterable[str], of: Callable[[str], PageBoxes | None]) -> Iterator[Page]:
+    """The pages with their boxes; where `of` raises an error, it stands in the place of these."""
     for path in paths:
-        boxes = of(path)
-        page = Page(path, boxes)
-        if boxes is None:
-            yield PageBox(page)
-        yield from (PageBox(page, number) for number in range(len(page.regions)))
+        try:
+            yield Page(path, of(path))
+        except CrnnDeployError as error:
+            yield Page(path, error)
 
 
 class PageReader:

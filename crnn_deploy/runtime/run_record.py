@@ -80,6 +80,7 @@ class RunRecord:
         *,
         lexicon: Path | None = None,
         lm: Path | None = None,
+        boxes: Path | None = None,
     ) -> RunRecord:
         """That of a run of a model, by the content of its files. Raises FileUnreadable."""
         of_model: tuple[Path, ...] = (model,)
@@ -91,6 +92,7 @@ class RunRecord:
             "model": of_model,
             **({} if lexicon is None else {"lexicon": (lexicon,)}),
             **({} if lm is None else {"lm": (lm,)}),
+            **({} if boxes is None else {"boxes": (boxes,)}),
         }
         digests = {name: _digest(paths) for name, paths in named.items()}
         decoding = {name.replace("_", "-"): value for name, value in rule.to_plain().items()}

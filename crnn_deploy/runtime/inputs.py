@@ -1,0 +1,179 @@
+"""What `infer` reads: images, or the boxes of pages; which of them are left, and the records of results."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from crnn_deploy.regions.boxes_file import Boxes
+from crnn_deploy.regions.page_boxes import PageBoxes
+from crnn_deploy.runtime.drawing import draw_all
+from crnn_deploy.runtime.images import sources
+from crnn_deploy.runtime.output_file import Done
+from crnn_deploy.runtime.page_outputs import PageOutputs
+from crnn_deploy.runtime.page_reader import PageBox, PageReader, pages_of
+from crnn_deploy.runtime.pipeline import Result
+from crnn_deploy.runtime.recognizer import Recognizer
+from crnn_deploy.runtime.records import Record
+
+__all__ = ["BoxesInput", "ImagesInput", "Input"]
+
+_SHOWN = 3  # names in a note
+
+
+class Input(Protocol):
+    """What is read."""
+
+    word: str  # for what has a record each, in messages
+    reader: Any  # `pipeline.Reader` of its keys
+
+    def total(self, done: Done) -> int:
+        """How many records are to come."""
+
+    def left(self, done: Done) -> Iterator[Any]:
+        """The keys of what has no record yet."""
+
+    def records(self, results: Sequence[Result[Any]], with_chars: bool) -> tuple[list[Record], list[str]]:
+        """Records to be written, and what could not be drawn or written beside them, a line each."""
+
+    def not_made(self, count: int, read: int) -> str:
+        """How many files could not be drawn or written; read: records without an error."""
+
+    def notes(self) -> Iterator[str]:
+        """What is to be known at the end."""
+
+
+class ImagesInput:
+    """Images, each with a record."""
+
+    word = "images"
+
+    def __init__(
+        self,
+        recognizer: Recognizer,
+        paths: Sequence[str],
+        listed: Iterable[bytes],
+        *,
+        min_confidence: float,
+        draw: Path | None,
+        max_pixels: int,
+    ) -> None:
+        self.reader = recognizer
+        self._paths, self._listed, self._min_confidence = paths, listed, min_confidence
+        self._draw, self._max_pixels = draw, max_pixels
+
+    def total(self, done: Done) -> int:
+        return max(0, sum(1 for _ in sources.find(self._paths, ())) - len(done))
+
+    def left(self, done: Done) -> Iterator[str]:
+        return (path for path in sources.find(self._paths, self._listed) if not done.take(path))
+
+    def records(self, results: Sequence[Result[str]], with_chars: bool) -> tuple[list[Record], list[str]]:
+        with_chars = with_chars or self._draw is not None
+        made = [
+            Record.of(path, result, self._min_confidence, with_chars=with_chars) for path, result in results
+        ]
+        return made, [] if self._draw is None else draw_all(made, self._draw, self._max_pixels)
+
+    def not_made(self, count: int, read: int) -> str:
+        return f"{count} of {read} images that were read are not drawn"
+
+    def notes(self) -> Iterator[str]:
+        yield from ()
+
+
+class BoxesInput:
+    """Pages, each box of which has a record.
+
+    say: is given what is to be known at once, a line each
+    Raises BoxesInvalid.
+    """
+
+    word = "boxes"
+
+    def __init__(
+        self,
+        recognizer: Recognizer,
+        paths: Sequence[str],
+        listed: Iterable[bytes],
+        boxes: Path,
+        *,
+        min_confidence: float,
+        draw: Path | None,
+        page_xml: Path | None,
+        max_pixels: int,
+        say: Callable[[str], None],
+    ) -> None:
+        self.reader = PageReader(recognizer)
+        self._boxes, self._paths, self._listed = Boxes(boxes), paths, listed
+        self._min_confidence, self._say = min_confidence, say
+        self._outputs = None if draw is page_xml is None else PageOutputs(draw, page_xml, max_pixels)
+        self._recorded: set[PageBox] = set()  # those that are read again for the sake of their page's files
+        self._empty = 0  # pages without boxes
+        self._told: set[str] = set()
+
+    def total(self, done: Done) -> int:
+        pages = pages_of(sources.find(self._paths, ()), self._of)
+        return max(0, sum(len(page.each) for page in pages) - len(done))
+
+    def left(self, done: Done) -> Iterator[PageBox]:
+        for page in pages_of(sources.find(self._paths, self._listed), self._of):
+            each = page.each
+            recorded = [done.take(box.key) for box in each]
+            self._empty += not each
+            if all(recorded) and (self._outputs is None or not self._outputs.lacks(page)):
+                continue
+            for box, is_recorded in zip(each, recorded, strict=True):
+                if is_recorded and self._outputs is None:
+                    continue
+                if is_recorded:
+                    self._recorded.add(box)
+                yield box
+
+    def records(self, results: Sequence[Result[PageBox]], with_chars: bool) -> tuple[list[Record], list[str]]:
+        made: list[Record] = []
+        failed: list[str] = []
+        for box, result in results:
+            record = Record.of(
+                box.page.path,
+                result,
+                self._min_confidence,
+                with_chars=with_chars,
+                box=box.number,
+                polygon=box.polygon,
+            )
+            if self._outputs is not None:
+                errors, notes = self._outputs.add(box, record)
+                failed += errors
+                for note in notes:
+                    self._say(note)
+            if box in self._recorded:
+                self._recorded.remove(box)
+            else:
+                made.append(record)
+        return made, failed
+
+    def not_made(self, count: int, read: int) -> str:
+        return f"{count} files of pages that were read are not written"
+
+    def notes(self) -> Iterator[str]:
+        if self._empty:
+            pages = "1 page has" if self._empty == 1 else f"{self._empty} pages have"
+            yield f"{pages} no boxes in {self._boxes.path}, and so no records"
+        if unasked := self._boxes.unasked:
+            some = ", ".join(unasked[:_SHOWN]) + (", ..." if len(unasked) > _SHOWN else "")
+            yield f"{self._boxes.path} has boxes of {len(unasked)} more that no PAGE names: {some}"
+
+    def _of(self, path: str) -> PageBoxes | None:
+        found = self._boxes.of(path)
+        if found is None and self._paths == (path,) and (found := self._boxes.only) is not None:
+            self._say_once(f"{self._boxes.path} names the page {found.image}; its boxes are taken for {path}")
+        if found is not None and found.note:
+            self._say_once(f"{path}: {found.note}")
+        return found
+
+    def _say_once(self, note: str) -> None:
+        if note not in self._told:
+            self._told.add(note)
+            self._say(note)

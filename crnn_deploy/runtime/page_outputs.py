@@ -1,0 +1,126 @@
+"""What is made of whole pages once their boxes are read: drawings, and PAGE XML."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from crnn_deploy.errors import CrnnDeployError
+from crnn_deploy.files import OutputExists, write
+from crnn_deploy.regions.page_boxes import PageBoxes
+from crnn_deploy.regions.written_page import ReadLine, WrittenPage, filled_page, new_page
+from crnn_deploy.runtime.backends.installed import own_version
+from crnn_deploy.runtime.drawing import NotDrawn, place, write_drawing
+from crnn_deploy.runtime.images.pixels import MAX_PIXELS, Pixels
+from crnn_deploy.runtime.page_reader import Page, PageBox
+from crnn_deploy.runtime.records import Record
+
+__all__ = ["PageNotWritten", "PageOutputs", "drawn_page"]
+
+_COLOURS = {"ok": (60, 140, 30), "low-confidence": (0, 140, 230), "error": (40, 40, 210)}  # BGR
+_CAPITALS = 21  # pixels, of OpenCV's letters at scale 1
+_SCALES = 0.4, 1.5  # of letters, at least and at most
+
+
+class PageNotWritten(CrnnDeployError):
+    """A page that was read and whose PAGE XML could not be written."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(f"{path} is read and its PAGE XML is not written: {reason}")
+
+
+class PageOutputs:
+    """Collects the records of a page until its last box is read, and makes the page's files then.
+
+    draw: folder of the drawings
+    page_xml: folder of the PAGE XML files
+    """
+
+    def __init__(self, draw: Path | None, page_xml: Path | None, max_pixels: int = MAX_PIXELS) -> None:
+        self._draw, self._page_xml, self._max_pixels = draw, page_xml, max_pixels
+        self._records: list[Record] = []  # of the page whose boxes come now
+
+    def lacks(self, page: Page) -> bool:
+        """Whether a page has no PAGE XML yet, where one is wanted."""
+        return self._page_xml is not None and not os.path.lexists(place(page.path, self._page_xml, ".xml"))
+
+    def add(self, box: PageBox, record: Record) -> tuple[list[str], list[str]]:
+        """Take the next record, and make the files of the page that ends with it.
+
+        What could not be made, and what is to be known of what was made, a line each.
+        """
+        self._records.append(record)
+        if box.number is None or box.number + 1 < len(box.page.regions):
+            return [], []
+        records, self._records = self._records, []
+        failed: list[str] = []
+        notes: list[str] = []
+        if box.page.size is None:  # it cannot be read, which its records say
+            return failed, notes
+        if self._draw is not None:
+            try:
+                write_drawing(
+                    box.page.path, self._draw, lambda pixels: drawn_page(pixels, records), self._max_pixels
+                )
+            except NotDrawn as error:
+                failed.append(str(error))
+        if self._page_xml is not None:
+            target = place(box.page.path, self._page_xml, ".xml")
+            try:
+                if os.path.lexists(target):
+                    raise OutputExists(target)
+                written = _page_xml(box.page, records)
+                write(target, written.document)
+                notes += [f"{target}: {note}" for note in written.notes]
+            except (CrnnDeployError, OSError) as error:
+                failed.append(str(PageNotWritten(box.page.path, str(error))))
+        return failed, notes
+
+
+def _page_xml(page: Page, records: Sequence[Record]) -> WrittenPage:
+    lines = [
+        ReadLine(region, record.text if record.error is None else None, record.confidence)
+        for region, record in zip(page.regions, records, strict=True)
+    ]
+    assert isinstance(page.boxes, PageBoxes) and page.size is not None
+    if page.boxes.document:
+        return filled_page(page.boxes.document, lines)
+    name = os.fsencode(os.path.basename(page.path)).decode(errors="replace")
+    return new_page(name, page.size, lines, creator=f"crnn-deploy {own_version()}")
+
+
+def drawn_page(pixels: Pixels, records: Sequence[Record]) -> NDArray[Any]:
+    """A page (H, W) or (H, W, 3) BGR with its boxes and the text of each above it.
+
+    OpenCV's letters are ASCII: where a text has others, its box has a number, that of its record.
+    """
+    drawn: NDArray[Any] = cv2.cvtColor(pixels, cv2.COLOR_GRAY2BGR) if pixels.ndim == 2 else pixels.copy()
+    for record in records:
+        if not record.polygon or not np.isfinite(record.polygon).all():
+            continue
+        points = np.clip(np.rint(np.array(record.polygon)), -(2**15), 2**15).astype(np.int32)
+        colour = _COLOURS[record.status]
+        cv2.polylines(drawn, [points.reshape(-1, 1, 2)], True, colour, 1, cv2.LINE_AA)
+        plain = record.text.isascii() and record.text.isprintable()
+        label = record.text if record.error is None and plain else f"#{record.box}"
+        _label(drawn, label, points, colour)
+    return drawn
+
+
+def _label(drawn: NDArray[Any], label: str, points: NDArray[np.int32], colour: tuple[int, ...]) -> None:
+    """A text on white, as large as its box lets it be, above the box or in it where there is no room."""
+    (left, top), (right, bottom) = points.min(axis=0).tolist(), points.max(axis=0).tolist()
+    scale = float(np.clip(0.6 * min(right - left, bottom - top) / _CAPITALS, *_SCALES))
+    (wide, tall), below = cv2.getTextSize(label, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)
+    scale = max(_SCALES[0], scale * min(1.0, (right - left) / max(1, wide)))
+    (wide, tall), below = cv2.getTextSize(label, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)
+    left = max(0, min(left, drawn.shape[1] - wide))
+    base = max(tall + 1, min(top - below, drawn.shape[0] - below))
+    cv2.rectangle(drawn, (left, base - tall), (left + wide, base + below - 1), (255, 255, 255), cv2.FILLED)
+    cv2.putText(drawn, label, (left, base), cv2.FONT_HERSHEY_SIMPLEX, scale, colour, 1, cv2.LINE_AA)
