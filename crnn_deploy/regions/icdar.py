@@ -123,16 +123,18 @@ def _line(path: str, at: int, line: str) -> _IcdarLine:
 
 
 def _reading(path: str, found: Sequence[_IcdarLine], least: int) -> _Reading:
-    fitting = [one for one in _READINGS if all(one.fits(line, least) for line in found)]
-    if not fitting:
-        fitting = [_LAST] if all(_LAST.fits(line, least) for line in found) else []
-    if not fitting:
-        line = next((line for line in found if not any(one.fits(line, least) for one in _READINGS)), found[0])
-        raise BoxesInvalid(
-            path,
-            f"line {line.at}: begins with {len(line.numbers)} numbers; lines have 4 (left, top, right, "
-            "bottom), 8 (4 points) or those of more points, and all have a text behind them or none has",
-        )
+    fitting: Sequence[_Reading] = _READINGS
+    for line in found:
+        if left := [one for one in fitting if one.fits(line, least)]:
+            fitting = left
+        elif all(_LAST.fits(each, least) for each in found):
+            return _LAST
+        else:
+            raise BoxesInvalid(
+                path,
+                f"line {line.at}: begins with {len(line.numbers)} numbers; lines have 4 (left, top, right, "
+                "bottom), 8 (4 points) or those of more points, and all have a text behind them or none has",
+            )
     for line in found:
         counts = {one.count(line, least): one.name for one in fitting}
         if len(counts) > 1:

@@ -1,8 +1,9 @@
 """PAGE XML of 2009 to 2024: the lines of a page.
 
 They come in the order of the document, those of a region before those of regions inside it. Where there is a
-ReadingOrder, regions come in that one, and those that it does not name last. A page that holds no TextLine at all is read by its TextRegions, each as one
-line. Coords may be points="x,y x,y" or, up to 2010, Point elements.
+ReadingOrder, regions come in that one, and those that it does not name last. A page that holds no TextLine
+at all is read by its TextRegions, each as one line. Coords may be points="x,y x,y" or, up to 2010, Point
+elements.
 """
 
 from __future__ import annotations
