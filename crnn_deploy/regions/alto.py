@@ -1,7 +1,8 @@
 """ALTO XML, versions 1 to 4: the lines of a page, in the order of the document.
 
 A line is its Shape's Polygon, else its box HPOS, VPOS, WIDTH, HEIGHT. A file that names no MeasurementUnit
-is taken to be in pixels. A BASELINE of one number is a level line across the line's box.
+is in tenths of a millimetre, as the schema says. A BASELINE of one number is
+a level line across the line's box.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ def read_alto(path: str, root: Element) -> PageBoxes:
     if len(pages) != 1:
         raise BoxesInvalid(path, f"has {len(pages)} pages; write a file for each page")
     [page] = pages
-    unit = _UNITS.get(named.get("MeasurementUnit", "pixel"))
+    unit = _UNITS.get(named.get("MeasurementUnit", "mm10"))
     if unit is None:
         raise BoxesInvalid(
             path,

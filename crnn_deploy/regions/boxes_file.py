@@ -41,7 +41,7 @@ class Boxes:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = os.fspath(path)
-        self._pages: dict[str, list[_Page]] = defaultdict(list)  # of a file, by the name of the image
+        self._pages: dict[str, list[_NamedPage]] = defaultdict(list)  # of a file, by the name of the image
         self._files: dict[str, bool] = {}  # of a folder, and whether it was asked for
         try:
             if os.path.isdir(self.path):
@@ -52,7 +52,7 @@ class Boxes:
         except OSError as error:
             raise BoxesInvalid(self.path, f"cannot be read: {error.strerror}") from None
         for one in pages_in(self.path):
-            page = _Page(one, _parts(one.image))
+            page = _NamedPage(one, _parts(one.image))
             self._pages[page.parts[-1] if page.parts else ""].append(page)
 
     @property
@@ -95,7 +95,7 @@ class Boxes:
         one.asked = place
         return one.boxes
 
-    def _fitting(self, page: str, parts: tuple[str, ...], named: Sequence[_Page]) -> list[_Page]:
+    def _fitting(self, page: str, parts: tuple[str, ...], named: Sequence[_NamedPage]) -> list[_NamedPage]:
         """Those that fit best, of pages with the same file name."""
         place, folder = _real(page), os.path.dirname(_real(self.path))
         if found := [one for one in named if _real(os.path.join(folder, _slashed(one.boxes.image))) == place]:
@@ -124,7 +124,7 @@ class Boxes:
         return inside.only or inside.of(page)
 
 
-class _Page:
+class _NamedPage:
     def __init__(self, boxes: PageBoxes, parts: tuple[str, ...]) -> None:
         self.boxes, self.parts = boxes, parts
         self.asked: str | None = None  # the page that it was given for

@@ -33,7 +33,7 @@ _LOOSE = 1  # pixels that its box may be wider than what they span
 
 
 @dataclass(frozen=True)
-class _Line:
+class _IcdarLine:
     at: int  # line of the file
     numbers: tuple[str, ...]  # that it begins with
     has_text: bool  # whether something follows them
@@ -43,12 +43,12 @@ class _Line:
 @dataclass(frozen=True)
 class _Reading:
     name: str
-    fits: Callable[[_Line, int], bool]  # a line, and the least count of numbers in a line of the file
-    count: Callable[[_Line, int], int]  # numbers of it that are coordinates
+    fits: Callable[[_IcdarLine, int], bool]  # a line, and the least count of numbers in a line of the file
+    count: Callable[[_IcdarLine, int], int]  # numbers of it that are coordinates
 
 
 def _fixed(name: str, count: int, text: bool) -> _Reading:
-    def fits(line: _Line, least: int) -> bool:
+    def fits(line: _IcdarLine, least: int) -> bool:
         more = len(line.numbers) - count
         if not text:
             return more == 0 and not line.has_text
@@ -59,7 +59,7 @@ def _fixed(name: str, count: int, text: bool) -> _Reading:
     return _Reading(name, fits, lambda line, least: count)
 
 
-def _fits_as_many(line: _Line, least: int) -> bool:
+def _fits_as_many(line: _IcdarLine, least: int) -> bool:
     more = len(line.numbers) - least
     return least % 2 == 0 and least > 8 and more < _TEXT_OF_NUMBERS and (more > 0 or line.has_text)
 
@@ -113,26 +113,28 @@ def read_icdar(path: str, text: str) -> PageBoxes:
     )
 
 
-def _line(path: str, at: int, line: str) -> _Line:
+def _line(path: str, at: int, line: str) -> _IcdarLine:
     commas = _COMMAS.match(line) is not None
     if not commas and not _BLANKS.match(line):
         raise BoxesInvalid(path, f"line {at}: {shortened(line)!r} does not begin with four numbers")
     fields = line.split(",") if commas else line.split()
     count = next((n for n, one in enumerate(fields) if not _PLAIN.fullmatch(one)), len(fields))
-    return _Line(at, tuple(fields[:count]), count < len(fields), commas)
+    return _IcdarLine(at, tuple(fields[:count]), count < len(fields), commas)
 
 
-def _reading(path: str, found: Sequence[_Line], least: int) -> _Reading:
-    fitting = [one for one in _READINGS if all(one.fits(line, least) for line in found)]
-    if not fitting:
-        fitting = [_LAST] if all(_LAST.fits(line, least) for line in found) else []
-    if not fitting:
-        line = next((line for line in found if not any(one.fits(line, least) for one in _READINGS)), found[0])
-        raise BoxesInvalid(
-            path,
-            f"line {line.at}: begins with {len(line.numbers)} numbers; lines have 4 (left, top, right, "
-            "bottom), 8 (4 points) or those of more points, and all have a text behind them or none has",
-        )
+def _reading(path: str, found: Sequence[_IcdarLine], least: int) -> _Reading:
+    fitting: Sequence[_Reading] = _READINGS
+    for line in found:
+        if left := [one for one in fitting if one.fits(line, least)]:
+            fitting = left
+        elif all(_LAST.fits(each, least) for each in found):
+            return _LAST
+        else:
+            raise BoxesInvalid(
+                path,
+                f"line {line.at}: begins with {len(line.numbers)} numbers; lines have 4 (left, top, right, "
+                "bottom), 8 (4 points) or those of more points, and all have a text behind them or none has",
+            )
     for line in found:
         counts = {one.count(line, least): one.name for one in fitting}
         if len(counts) > 1:
@@ -144,7 +146,7 @@ def _reading(path: str, found: Sequence[_Line], least: int) -> _Reading:
     return fitting[0]
 
 
-def _region(path: str, line: _Line, count: int) -> Region:
+def _region(path: str, line: _IcdarLine, count: int) -> Region:
     place = f"line {line.at}"
     if count == 4:
         left, top, right, bottom = (number(path, place, one) for one in line.numbers[:4])

@@ -1,8 +1,9 @@
 """PAGE XML of 2009 to 2024: the lines of a page.
 
-They come in the order of the document, and where it has a ReadingOrder, their regions in that one; those
-that it does not name come last. A page that holds no TextLine at all is read by its TextRegions, each as one
-line. Coords may be points="x,y x,y" or, up to 2010, Point elements.
+They come in the order of the document, those of a region before those of regions inside it. Where there is a
+ReadingOrder, regions come in that one, and those that it does not name last. A page that holds no TextLine
+at all is read by its TextRegions, each as one line. Coords may be points="x,y x,y" or, up to 2010, Point
+elements.
 """
 
 from __future__ import annotations
@@ -63,7 +64,8 @@ def lines_of(path: str, page: Element) -> list[Element]:
         place = order.get(one.attributes.get("id", ""), place)
         if _is_without_lines(one):
             regions.append((place, one))
-        waiting += [(child, place) for child in reversed(one.children)]
+        children = sorted(one.children, key=lambda child: child.name != "TextLine")
+        waiting += [(child, place) for child in reversed(children)]
     return [one for _, one in sorted(lines or regions, key=lambda found: found[0])]
 
 

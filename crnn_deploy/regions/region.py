@@ -56,11 +56,11 @@ def problem(polygon: Sequence[Point], size: tuple[float, float] | None = None) -
 
 
 def area(polygon: Sequence[Point] | NDArray[np.float64]) -> float:
-    """Square pixels within a polygon that does not cross itself; 0 where a number is not finite."""
+    """Square pixels within a polygon that does not cross itself; 0 where a number is beyond all images."""
     if len(polygon) < 3:
         return 0.0
     points = np.asarray(polygon, np.float64)
-    if not np.isfinite(points).all():
+    if not (np.abs(points) <= FARTHEST).all():
         return 0.0
     x, y = (points - points[0]).T
     return abs(float(x @ np.roll(y, -1) - y @ np.roll(x, -1))) / 2

@@ -28,6 +28,7 @@ __all__ = ["ReadLine", "WrittenPage", "filled_page", "new_page"]
 
 _NAMESPACE = "http://schema.primaresearch.org/PAGE/gts/pagecontent/2019-07-15"
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_IN_PLACE = "\ufffd"
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,199}")  # of those that xsd:ID allows, the plain ones
 _BEHIND_TEXT = ("TextStyle", "UserDefined", "Labels")  # what follows a TextEquiv in a TextLine
 _WITH_CONF = "2013"  # the first year of a schema that has @conf, and needs no PlainText
@@ -52,7 +53,7 @@ class WrittenPage:
     notes: tuple[str, ...]  # sentences for a person; () where there is nothing to say
 
 
-class _Writer:
+class _TextWriter:
     """Texts as XML; counts the characters that it cannot hold."""
 
     def __init__(self) -> None:
@@ -65,7 +66,7 @@ class _Writer:
         return quoteattr(self._plain(text), {"\r": "&#13;", "\n": "&#10;", "\t": "&#9;"})
 
     def _plain(self, text: str) -> str:
-        plain, count = _NOT_XML.subn("\ufffd", text)
+        plain, count = _NOT_XML.subn(_IN_PLACE, text)
         self.replaced += count
         return plain
 
@@ -85,7 +86,7 @@ class _Writer:
     def notes(self) -> list[str]:
         if not self.replaced:
             return []
-        return [f"{self.replaced} characters that XML cannot hold are written as U+FFFD"]
+        return [f"{self.replaced} characters, which XML cannot hold, are written as U+FFFD"]
 
 
 def new_page(
@@ -106,7 +107,7 @@ def new_page(
     creator: the program and its version
     when: the time of writing; None: now
     """
-    writer, time = _Writer(), _time(when)
+    writer, time = _TextWriter(), _time(when)
     width, height = size
     drawn: list[str] = []
     corners: list[tuple[int, int]] = []
@@ -168,7 +169,7 @@ def filled_page(document: bytes, lines: Sequence[ReadLine], *, when: datetime | 
         raise BoxesInvalid("the document", f"has {len(found)} lines; {len(lines)} were read")
     prefix, _, _ = root.tag.rpartition(":")
     namespace = root.attributes.get(f"xmlns:{prefix}" if prefix else "xmlns", "")
-    writer, edits = _Writer(), _Edits(data)
+    writer, edits = _TextWriter(), _Edits(data)
     texts: dict[int, ReadLine] = {}  # by where its element starts
     for element, line in zip(found, lines, strict=True):
         texts[element.start] = line
@@ -243,7 +244,8 @@ def _joined(region: Element, texts: dict[int, ReadLine]) -> ReadLine | None:
         return None
     lines = [texts.get(child.start) for child in region.children if child.name == "TextLine"]
     found = [line.text for line in lines if line is not None and line.text is not None]
-    return ReadLine(Region(()), "\n".join(found)) if 0 < len(found) == len(lines) else None
+    whole = _NOT_XML.sub(_IN_PLACE, "\n".join(found))  # those of the lines are counted already
+    return ReadLine(Region(()), whole) if 0 < len(found) == len(lines) else None
 
 
 def _time(when: datetime | None) -> str:
