@@ -13,9 +13,9 @@ from crnn_deploy.regions.page_boxes import BoxesInvalid, PageBoxes, Unit
 from crnn_deploy.regions.region import Point, Region
 from crnn_deploy.regions.text import bounded, box, number, xy
 
-__all__ = ["CLOSED", "read_alto"]
+__all__ = ["KIND", "read_alto"]
 
-CLOSED = frozenset({"HYP", "SP", "String", "Styles", "Tags"})
+KIND = {"alto": frozenset({"HYP", "SP", "String", "Styles", "Tags"})}
 _UNITS: dict[str, Unit] = {"pixel": "pixel", "mm10": "mm10", "inch1200": "inch1200"}
 _BOX = ("HPOS", "VPOS", "WIDTH", "HEIGHT")
 

@@ -11,7 +11,7 @@ from crnn_deploy.regions import alto, page_xml, table
 from crnn_deploy.regions.coco import read_coco
 from crnn_deploy.regions.icdar import is_icdar, read_icdar
 from crnn_deploy.regions.labelme import read_labelme
-from crnn_deploy.regions.markup import parse_xml
+from crnn_deploy.regions.markup import RootUnknown, parse_xml
 from crnn_deploy.regions.paddle import is_paddle, read_paddle, read_paddle_json
 from crnn_deploy.regions.page_boxes import BoxesInvalid, PageBoxes
 from crnn_deploy.regions.text import json_of, numbered_lines, read_text
@@ -23,7 +23,6 @@ FORMATS_OF_BOXES = (
     "what infer --boxes writes"
 )
 _TOTAL_TEXT = re.compile(r"\s*x:\s*\[\[")
-_ROOT = re.compile(r"(?>\s+|<\?.*?\?>|<!--.*?-->)*+<(?:[\w.-]+:)?([\w.-]+)", re.DOTALL)
 
 
 def pages_in(path: str) -> list[PageBoxes]:
@@ -55,16 +54,15 @@ def _unknown(path: str, what: str) -> BoxesInvalid:
 
 
 def _of_xml(path: str, text: str) -> PageBoxes:
-    found = _ROOT.match(text)
-    name = found[1] if found else ""
-    if name == "PcGts":
-        root, document = parse_xml(path, text, page_xml.CLOSED)
-        return page_xml.read_page_xml(path, root, document)
-    if name == "alto":
-        return alto.read_alto(path, parse_xml(path, text, alto.CLOSED)[0])
-    if re.search(r"<!DOCTYPE", text[:4096]):
-        raise BoxesInvalid(path, "it has a DOCTYPE, which may define entities; take it out")
-    raise _unknown(path, f"its root is {shortened(name)!r}, neither PcGts (PAGE) nor alto")
+    try:
+        root, document = parse_xml(path, text, {**page_xml.KIND, **alto.KIND})
+    except RootUnknown as error:
+        raise _unknown(
+            path, f"its root is {shortened(error.name)!r}, neither PcGts (PAGE) nor alto"
+        ) from None
+    if root.name == "alto":
+        return alto.read_alto(path, root)
+    return page_xml.read_page_xml(path, root, document)
 
 
 def _of_json(path: str, text: str, line: str) -> list[PageBoxes]:

@@ -6,13 +6,13 @@ The tree remembers where its elements stand in the document, so that one can be 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from xml.parsers import expat
 
 from crnn_deploy.errors import shortened
 from crnn_deploy.regions.page_boxes import BoxesInvalid
 
-__all__ = ["Element", "parse_xml"]
+__all__ = ["Element", "RootUnknown", "parse_xml"]
 
 _MOST_ELEMENTS = 1_000_000  # a page of 100,000 lines has half of that; some 500 bytes of memory each
 _TEXT = 4096  # characters that a name or a unit may have
@@ -59,13 +59,22 @@ class Element:
             waiting += one.children[::-1]
 
 
+class RootUnknown(BoxesInvalid):
+    """A document of another kind."""
+
+    def __init__(self, path: str, name: str) -> None:
+        super().__init__(path, f"its root is {shortened(name)!r}")
+        self.name = name
+
+
 class _Refused(Exception):
     pass
 
 
 class _Builder:
-    def __init__(self, data: bytes, closed: frozenset[str]) -> None:
-        self.data, self.closed = data, closed
+    def __init__(self, path: str, data: bytes, kinds: Mapping[str, frozenset[str]]) -> None:
+        self.path, self.data, self.kinds = path, data, kinds
+        self.closed: frozenset[str] = frozenset()
         self.parser = parser = expat.ParserCreate("utf-8")  # whatever the document says of itself
         parser.buffer_text = True
         parser.StartElementHandler = self.start
@@ -93,8 +102,10 @@ class _Builder:
         one = Element(tag, attributes, self.parser.CurrentLineNumber, at, found.end())
         if self.open:
             self.open[-1].children.append(one)
+        elif one.name in self.kinds:
+            self.root, self.closed = one, self.kinds[one.name]
         else:
-            self.root = one
+            raise RootUnknown(self.path, one.name)
         self.open.append(one)
         if one.name in self.closed:
             self.skipped = self.depth
@@ -115,10 +126,11 @@ class _Builder:
         raise _Refused("it has a DOCTYPE, which may define entities; take it out")
 
 
-def parse_xml(path: str, text: str, closed: frozenset[str]) -> tuple[Element, bytes]:
-    """The root of a document, and the document in UTF-8, to which its offsets belong. Raises BoxesInvalid.
+def parse_xml(path: str, text: str, kinds: Mapping[str, frozenset[str]]) -> tuple[Element, bytes]:
+    """The root of a document, and the document in UTF-8, to which its offsets belong.
 
-    closed: names of elements whose inside is left out of the tree
+    kinds: names of roots, and for each the elements whose inside is left out of the tree
+    Raises BoxesInvalid, RootUnknown.
     """
     data = text.encode()
     declared = _ENCODING.match(text)
@@ -126,7 +138,7 @@ def parse_xml(path: str, text: str, closed: frozenset[str]) -> tuple[Element, by
         raise BoxesInvalid(
             path, f"says that it is {shortened(declared[1])} and is read as UTF-8 or UTF-16; convert it"
         )
-    builder = _Builder(data, closed)
+    builder = _Builder(path, data, kinds)
     try:
         builder.parser.Parse(data, True)
     except expat.ExpatError as error:

@@ -16,9 +16,9 @@ from crnn_deploy.regions.page_boxes import BoxesInvalid, PageBoxes
 from crnn_deploy.regions.region import Point, Region
 from crnn_deploy.regions.text import bounded, number, points_of, xy
 
-__all__ = ["CLOSED", "lines_of", "page_of", "read_page_xml"]
+__all__ = ["KIND", "lines_of", "page_of", "read_page_xml"]
 
-CLOSED = frozenset({"Glyph", "Grid", "Labels", "TextEquiv", "TextStyle", "UserDefined", "Word"})
+KIND = {"PcGts": frozenset({"Grid", "Labels", "TextEquiv", "TextStyle", "UserDefined", "Word"})}
 
 
 def read_page_xml(path: str, root: Element, document: bytes) -> PageBoxes:

@@ -162,7 +162,7 @@ def filled_page(document: bytes, lines: Sequence[ReadLine], *, when: datetime | 
     when: the time of writing; None: now
     Raises BoxesInvalid for what is no such document.
     """
-    root, data = parse_xml("the document", document.decode(), page_xml.CLOSED)
+    root, data = parse_xml("the document", document.decode(), page_xml.KIND)
     page = page_xml.page_of("the document", root)
     found = page_xml.lines_of("the document", page)
     if len(found) != len(lines):

@@ -174,12 +174,12 @@ ALTO_3 = """<?xml version="1.0" encoding="UTF-8"?>
               </String>
             </TextLine>
           </TextBlock>
-        </ComposedBlock>
-        <TextBlock ID="b2" HPOS="100" VPOS="400" WIDTH="900" HEIGHT="200">
+          <TextBlock ID="b2" HPOS="100" VPOS="400" WIDTH="900" HEIGHT="200">
           <TextLine ID="l2" HPOS="100.5" VPOS="400" WIDTH="900" HEIGHT="50">
             <String ID="s3" CONTENT="three" WC="0.9" HPOS="100" VPOS="400" WIDTH="300" HEIGHT="50"/>
           </TextLine>
-        </TextBlock>
+          </TextBlock>
+        </ComposedBlock>
       </PrintSpace>
     </Page>
   </Layout>

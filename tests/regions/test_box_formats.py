@@ -219,8 +219,8 @@ def test_regions_without_lines_beside_lines_are_not_read(read: Read) -> None:
 def test_alto_in_physical_units_is_scaled(read: Read) -> None:
     page = one(read(ALTO_3))
     assert (page.image, page.size, page.unit) == ("scan_7.tif", (2100, 2970), "mm10")
-    # those of alto-xml 0.0.5: [(line.id, line.hpos, line.vpos, line.width, line.height) for line in
-    # alto.parse_file(file).extract_text_lines()]
+    # those of alto-xml 0.0.5, which does not read the Shape of a String: [(line.id, line.hpos, line.vpos,
+    # line.width, line.height) for line in alto.parse_file(file).extract_text_lines()]
     boxes = [("l1", 100, 100, 900, 50), ("l2", 100.5, 400, 900, 50)]
     assert [(r.name, r.polygon, r.ordered) for r in page.regions] == [
         (name, corners(x, y, x + width, y + height), True) for name, x, y, width, height in boxes
