@@ -111,6 +111,7 @@ class BoxesInput:
         self._outputs = None if draw is page_xml is None else PageOutputs(draw, page_xml, max_pixels)
         self._recorded: set[PageBox] = set()  # those that are read again for the sake of their page's files
         self._empty = 0  # pages without boxes
+        self._lone = False  # whether the boxes are those of a page that they do not name
         self._told: set[str] = set()
 
     def total(self, done: Done) -> int:
@@ -161,13 +162,14 @@ class BoxesInput:
         if self._empty:
             pages = "1 page has" if self._empty == 1 else f"{self._empty} pages have"
             yield f"{pages} no boxes in {self._boxes.path}, and so no records"
-        if unasked := self._boxes.unasked:
+        if (unasked := self._boxes.unasked) and not self._lone:
             some = ", ".join(unasked[:_SHOWN]) + (", ..." if len(unasked) > _SHOWN else "")
             yield f"{self._boxes.path} has boxes of {len(unasked)} more that no PAGE names: {some}"
 
     def _of(self, path: str) -> PageBoxes | None:
         found = self._boxes.of(path)
         if found is None and self._paths == (path,) and (found := self._boxes.only) is not None:
+            self._lone = True
             self._say_once(f"{self._boxes.path} names the page {found.image}; its boxes are taken for {path}")
         if found is not None and found.note:
             self._say_once(f"{path}: {found.note}")
