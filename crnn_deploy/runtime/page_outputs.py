@@ -24,8 +24,7 @@ from crnn_deploy.runtime.records import Record
 __all__ = ["PageNotWritten", "PageOutputs", "drawn_page"]
 
 _COLOURS = {"ok": (60, 140, 30), "low-confidence": (0, 140, 230), "error": (40, 40, 210)}  # BGR
-_CAPITALS = 21  # pixels, of OpenCV's letters at scale 1
-_SCALES = 0.4, 1.5  # of letters, at least and at most
+_SCALES = 0.3, 1.2  # of OpenCV's letters, whose capitals are 21 pixels high
 
 
 class PageNotWritten(CrnnDeployError):
@@ -96,31 +95,31 @@ def _page_xml(page: Page, records: Sequence[Record]) -> WrittenPage:
 
 
 def drawn_page(pixels: Pixels, records: Sequence[Record]) -> NDArray[Any]:
-    """A page (H, W) or (H, W, 3) BGR with its boxes and the text of each above it.
+    """A page (H, W) or (H, W, 3) BGR with its boxes, and beside it the texts in their places: (H, 2 W, 3).
 
-    OpenCV's letters are ASCII: where a text has others, its box has a number, that of its record.
+    Green boxes were read, orange ones with a low confidence, red ones not. OpenCV's letters are ASCII: where
+    a text has others, and in a box that could not be read, the number of the box stands, with a #.
     """
-    drawn: NDArray[Any] = cv2.cvtColor(pixels, cv2.COLOR_GRAY2BGR) if pixels.ndim == 2 else pixels.copy()
+    page: NDArray[Any] = cv2.cvtColor(pixels, cv2.COLOR_GRAY2BGR) if pixels.ndim == 2 else pixels.copy()
+    texts = np.full_like(page, 255)
     for record in records:
         if not record.polygon or not np.isfinite(record.polygon).all():
             continue
         points = np.clip(np.rint(np.array(record.polygon)), -(2**15), 2**15).astype(np.int32)
         colour = _COLOURS[record.status]
-        cv2.polylines(drawn, [points.reshape(-1, 1, 2)], True, colour, 1, cv2.LINE_AA)
+        for side in (page, texts):
+            cv2.polylines(side, [points.reshape(-1, 1, 2)], True, colour, 1, cv2.LINE_AA)
         plain = record.text.isascii() and record.text.isprintable()
         label = record.text if record.error is None and plain else f"#{record.box}"
-        _label(drawn, label, points, colour)
-    return drawn
+        _label(texts, label, points, colour)
+    return np.hstack([page, texts])
 
 
 def _label(drawn: NDArray[Any], label: str, points: NDArray[np.int32], colour: tuple[int, ...]) -> None:
-    """A text on white, as large as its box lets it be, above the box or in it where there is no room."""
+    """A text in the middle of its box, as large as fits in."""
     (left, top), (right, bottom) = points.min(axis=0).tolist(), points.max(axis=0).tolist()
-    scale = float(np.clip(0.6 * min(right - left, bottom - top) / _CAPITALS, *_SCALES))
-    (wide, tall), below = cv2.getTextSize(label, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)
-    scale = max(_SCALES[0], scale * min(1.0, (right - left) / max(1, wide)))
-    (wide, tall), below = cv2.getTextSize(label, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)
-    left = max(0, min(left, drawn.shape[1] - wide))
-    base = max(tall + 1, min(top - below, drawn.shape[0] - below))
-    cv2.rectangle(drawn, (left, base - tall), (left + wide, base + below - 1), (255, 255, 255), cv2.FILLED)
-    cv2.putText(drawn, label, (left, base), cv2.FONT_HERSHEY_SIMPLEX, scale, colour, 1, cv2.LINE_AA)
+    (wide, tall), _ = cv2.getTextSize(label, cv2.FONT_HERSHEY_SIMPLEX, 1.0, 1)
+    fitting = min((right - left) / max(1, wide), 0.6 * (bottom - top) / tall)
+    scale = float(np.clip(fitting, *_SCALES))
+    at = round((left + right - wide * scale) / 2), round((top + bottom + tall * scale) / 2)
+    cv2.putText(drawn, label, at, cv2.FONT_HERSHEY_SIMPLEX, scale, colour, 1, cv2.LINE_AA)

@@ -154,13 +154,17 @@ def test_pages_are_drawn_with_their_boxes(run: Run) -> None:
     result = run("--boxes", "Label.txt", "--draw", "drawn", *NAMES)
     assert result.exit_code == 0, result.stderr
     drawn = read_image("drawn/sub/three.png.png")
-    assert drawn.shape == (*PAGE.shape, 3)
-    changed = np.argwhere((drawn != PAGE[:, :, None]).any(axis=2))
-    (left, _), (right, _), (_, bottom), _ = QUADS[0]
-    assert changed.min(axis=0)[1] >= left - 1 and changed.max(axis=0)[0] <= bottom + 1
-    assert changed.max(axis=0)[1] >= right  # the box's right edge
-    grey = {*map(tuple, drawn[PAGE == 255].tolist())}
-    assert any(blue < 100 and green > 90 and red < 90 for blue, green, red in grey)  # green: it is sure
+    page, texts = drawn[:, :WIDTH], drawn[:, WIDTH:]
+    assert texts.shape == (*PAGE.shape, 3)
+    (left, top), (right, _), (_, bottom), _ = QUADS[0]
+    for part, white in ((page, PAGE[:, :, None]), (texts, 255)):
+        changed = np.argwhere((part != white).any(axis=2))
+        edges = np.array([top, left, bottom, right])  # of the box; all else is in it
+        assert np.abs(np.concatenate([changed.min(axis=0), changed.max(axis=0)]) - edges).max() <= 1
+    inside = texts[int(top) + 3 : int(bottom) - 3, int(left) + 3 : int(right) - 3]
+    assert (inside != 255).any() and {*map(int, inside[..., 0].ravel())} != {255}  # the text that was read
+    blue, green, red = page[int(top), int(left) + 9].tolist()
+    assert green > 1.5 * max(blue, red)  # the text is sure
 
 
 def test_a_folder_of_files_fits_pages_by_name(run: Run) -> None:
