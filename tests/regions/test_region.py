@@ -7,7 +7,7 @@ from fractions import Fraction
 from itertools import combinations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from crnn_deploy.regions.page_boxes import PageBoxes
@@ -67,6 +67,8 @@ def test_a_polygon_around_the_page_lies_on_it() -> None:
     assert problem([(-50, 5), (5, -50), (-50, -50)], (10, 10)) == "lies outside the page of 10 x 10 pixels"
 
 
+@example([(2, -2), (-6, 6), (2, -6), (-5, 5), (0, 5)], 0.1)
+@example([(-3, 1), (0, -1), (2, -4), (-5, 3)], 1.3)
 @given(POLYGONS, st.floats(0.01, 100))
 def test_a_scaled_polygon_has_the_problems_of_the_first(polygon: list[Point], scale: float) -> None:
     """What touches itself does not cross itself, though rounding moves its points."""
