@@ -60,7 +60,7 @@ def problem(polygon: Sequence[Point], size: tuple[float, float] | None = None) -
 
 def area(polygon: Sequence[Point]) -> float:
     """Square pixels within a polygon that does not cross itself."""
-    left, top = polygon[0] if polygon else (0.0, 0.0)
+    left, top = polygon[0] if len(polygon) else (0.0, 0.0)
     moved = [(x - left, y - top) for x, y in polygon]
     return abs(sum(moved[at - 1][0] * y - x * moved[at - 1][1] for at, (x, y) in enumerate(moved))) / 2
 
