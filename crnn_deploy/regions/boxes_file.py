@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from collections.abc import Sequence
+from functools import cached_property
 
 from crnn_deploy.errors import CrnnDeployError
 from crnn_deploy.regions.formats import pages_in
@@ -42,6 +43,8 @@ class Boxes:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = os.fspath(path)
         self._pages: dict[str, list[_NamedPage]] = defaultdict(list)  # of a file, by the name of the image
+        # the page of a file that holds no other, whatever it calls its image
+        self.only: PageBoxes | None = None
         self._files: dict[str, bool] = {}  # of a folder, and whether it was asked for
         try:
             if os.path.isdir(self.path):
@@ -51,15 +54,12 @@ class Boxes:
                 return
         except OSError as error:
             raise BoxesInvalid(self.path, f"cannot be read: {error.strerror}") from None
-        for one in pages_in(self.path):
-            page = _NamedPage(one, _parts(one.image))
+        pages = pages_in(self.path)
+        if len(pages) == 1:
+            self.only = pages[0]
+        for one in pages:
+            page = _NamedPage(one, os.path.dirname(_real(self.path)))
             self._pages[page.parts[-1] if page.parts else ""].append(page)
-
-    @property
-    def only(self) -> PageBoxes | None:
-        """The page of a file that holds no other, whatever it calls its image; None of other files."""
-        pages = [one for several in self._pages.values() for one in several]
-        return pages[0].boxes if len(pages) == 1 else None
 
     @property
     def unasked(self) -> list[str]:
@@ -67,8 +67,9 @@ class Boxes:
         images = (one.boxes.image for several in self._pages.values() for one in several if one.asked is None)
         return [*images, *(name for name, asked in self._files.items() if not asked)]
 
-    def of(self, page: str) -> PageBoxes | None:
+    def of(self, page: str | os.PathLike[str]) -> PageBoxes | None:
         """The boxes of a page by its path; None where there are none. Raises BoxesInvalid, BoxesAmbiguous."""
+        page = os.fspath(page)
         if os.path.isdir(self.path):
             return self._in_folder(page)
         parts = _parts(page)
@@ -78,9 +79,9 @@ class Boxes:
             names = " and ".join(repr(one.boxes.image) for one in found[:2])
             raise BoxesAmbiguous(
                 page,
-                f"{self.path} has {len(found)} pages of this name, {names}; name the page by its whole path",
+                f"{self.path} has {len(found)} pages that may be it, {names}; keep one, or name the page by its path",
             )
-        if not found and (nameless := self.only) is not None and not nameless.image:
+        if not found and self.only is not None and not self.only.image:
             found = self._pages[""]
         if not found:
             return None
@@ -97,8 +98,8 @@ class Boxes:
 
     def _fitting(self, page: str, parts: tuple[str, ...], named: Sequence[_NamedPage]) -> list[_NamedPage]:
         """Those that fit best, of pages with the same file name."""
-        place, folder = _real(page), os.path.dirname(_real(self.path))
-        if found := [one for one in named if _real(os.path.join(folder, _slashed(one.boxes.image))) == place]:
+        place = _real(page)
+        if found := [one for one in named if one.place == place]:
             return found
         if found := [one for one in named if one.boxes.image == page]:
             return found
@@ -125,9 +126,15 @@ class Boxes:
 
 
 class _NamedPage:
-    def __init__(self, boxes: PageBoxes, parts: tuple[str, ...]) -> None:
-        self.boxes, self.parts = boxes, parts
+    def __init__(self, boxes: PageBoxes, folder: str) -> None:
+        self.boxes, self.folder = boxes, folder
+        self.parts = _parts(boxes.image)
         self.asked: str | None = None  # the page that it was given for
+
+    @cached_property
+    def place(self) -> str:
+        """Where its image is, if the path begins at the file's folder."""
+        return _real(os.path.join(self.folder, _slashed(self.boxes.image)))
 
 
 def _parts(path: str) -> tuple[str, ...]:

@@ -140,8 +140,8 @@ def _reading(path: str, found: Sequence[_IcdarLine], least: int) -> _Reading:
         if len(counts) > 1:
             raise BoxesInvalid(
                 path,
-                f"line {line.at}: may be {' or '.join(counts.values())}; put its text in quotes, as "
-                '...,"12,5"',
+                f"line {line.at}: may be {' or '.join(counts.values())}; put a text in quotes, "
+                'as ...,"12,5", and write points alone as JSON or TSV',
             )
     return fitting[0]
 

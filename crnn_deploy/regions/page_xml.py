@@ -28,7 +28,7 @@ def read_page_xml(path: str, root: Element, document: bytes) -> PageBoxes:
     if lines and lines[0].name == "TextRegion":
         note = f"it has no TextLine; each of its {len(lines)} TextRegions is read as one line"
     elif lines and (without := sum(map(_is_without_lines, page.below()))):
-        note = f"{without} of its TextRegions have no TextLine and are not read"
+        note = f"TextRegions without a TextLine are not read beside those with one: {without}"
     size = None
     if "imageWidth" in page.attributes and "imageHeight" in page.attributes:
         width, height = (

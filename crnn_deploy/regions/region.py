@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain, combinations
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 __all__ = ["FARTHEST", "LEAST_AREA", "Point", "Region", "area", "clipped", "problem"]
 
@@ -15,6 +17,8 @@ Point = tuple[float, float]  # x to the right, y downwards: pixels of the page a
 FARTHEST = 1e6  # pixels, to any side; the largest image that OpenCV opens is 2**20 wide
 LEAST_AREA = 1e-6  # square pixels; what lies below is the rounding of points on one line
 
+_ROUNDING = 1e-12  # of a difference, as a share of what it is between
+_FEW = 16  # points that are gone through sooner without arrays
 _BLOCK = 2**20  # pairs of edges that are held against each other at once
 
 
@@ -38,32 +42,27 @@ def problem(polygon: Sequence[Point], size: tuple[float, float] | None = None) -
     """
     if len(polygon) == 0:
         return "has no points"
-    points = np.array(polygon, np.float64)
-    if not np.isfinite(points).all():
+    points = [(float(x), float(y)) for x, y in polygon]
+    if not all(map(math.isfinite, chain.from_iterable(points))):
         return "has a coordinate that is no finite number"
-    if np.abs(points).max() > FARTHEST:
+    if max(map(abs, chain.from_iterable(points))) > FARTHEST:
         return f"has a coordinate beyond {FARTHEST:,.0f} pixels"
-    points = points[(points != np.roll(points, 1, axis=0)).any(axis=1)] if len(points) > 1 else points
-    if len(polygon) < 3:
-        return f"has {len(polygon)} point{'s' * (len(polygon) > 1)}; a polygon has 3 or more"
+    if len(points) < 3:
+        return f"has {len(points)} point{'s' * (len(points) > 1)}; a polygon has 3 or more"
     if _crosses_itself(points):
         return "crosses itself"
     if area(points) < LEAST_AREA:
         return "has no area"
-    if size is not None and area(clipped(polygon, size)) < LEAST_AREA:
+    if size is not None and area(clipped(points, size)) < LEAST_AREA:
         return f"lies outside the page of {size[0]:g} x {size[1]:g} pixels"
     return None
 
 
-def area(polygon: Sequence[Point] | NDArray[np.float64]) -> float:
-    """Square pixels within a polygon that does not cross itself; 0 where a number is beyond all images."""
-    if len(polygon) < 3:
-        return 0.0
-    points = np.asarray(polygon, np.float64)
-    if not (np.abs(points) <= FARTHEST).all():
-        return 0.0
-    x, y = (points - points[0]).T
-    return abs(float(x @ np.roll(y, -1) - y @ np.roll(x, -1))) / 2
+def area(polygon: Sequence[Point]) -> float:
+    """Square pixels within a polygon that does not cross itself."""
+    left, top = polygon[0] if len(polygon) else (0.0, 0.0)
+    moved = [(x - left, y - top) for x, y in polygon]
+    return abs(sum(moved[at - 1][0] * y - x * moved[at - 1][1] for at, (x, y) in enumerate(moved))) / 2
 
 
 def clipped(polygon: Sequence[Point], size: tuple[float, float]) -> tuple[Point, ...]:
@@ -93,23 +92,36 @@ def _cut(points: list[Point], axis: int, sign: float, limit: float) -> list[Poin
     return kept
 
 
-def _crosses_itself(points: NDArray[np.float64]) -> bool:
-    """Whether two edges of a polygon (N, 2) cross at a point that is an end of neither."""
-    ends = np.roll(points, -1, axis=0)
-    rows = max(1, _BLOCK // max(1, len(points)))
+def _crosses_itself(points: Sequence[Point]) -> bool:
+    """Whether two edges of a polygon cross at a point that is an end of neither."""
+    ends = [*points[1:], points[0]]
+    if len(points) <= _FEW:
+        return any(
+            _side(a, b, c) * _side(a, b, d) < 0 and _side(c, d, a) * _side(c, d, b) < 0
+            for (a, b), (c, d) in combinations(zip(points, ends, strict=True), 2)
+        )
+    starts, stops = np.array(points).T, np.array(ends).T  # (2, N)
+    low, high = np.minimum(starts, stops), np.maximum(starts, stops)
+    rows = _BLOCK // len(points) + 1
     for first in range(0, len(points), rows):
-        start, end = points[first : first + rows, None], ends[first : first + rows, None]
-        apart = _side(start, end, points) * _side(start, end, ends) < 0
-        apart &= _side(points, ends, start) * _side(points, ends, end) < 0
-        if apart.any():
+        # only edges whose boxes overlap can cross
+        left, top = low[:, first : first + rows, None]
+        right, bottom = high[:, first : first + rows, None]
+        near = (left < high[0, first:]) & (right > low[0, first:])
+        near &= (top < high[1, first:]) & (bottom > low[1, first:])
+        one, other = (each + first for each in np.nonzero(near))
+        a, b, c, d = starts[:, one], stops[:, one], starts[:, other], stops[:, other]
+        if ((_side(a, b, c) * _side(a, b, d) < 0) & (_side(c, d, a) * _side(c, d, b) < 0)).any():
             return True
     return False
 
 
-def _side(
-    start: NDArray[np.float64], end: NDArray[np.float64], point: NDArray[np.float64]
-) -> NDArray[np.int8]:
-    """1, -1 or 0 of points that lie right of, left of or on lines; arrays (..., 2) broadcast."""
-    along, to = end - start, point - start
-    turn = along[..., 0] * to[..., 1] - along[..., 1] * to[..., 0]
-    return np.sign(turn).astype(np.int8)
+def _side(start: Any, end: Any, point: Any) -> Any:
+    """Above 0 for a point to the right of a line, below 0 to its left: of points or of arrays (2, N).
+
+    0 for what lies on it but for the rounding of numbers, as after a scaling.
+    """
+    along = (end[0] - start[0]) * (point[1] - start[1])
+    across = (end[1] - start[1]) * (point[0] - start[0])
+    turn = along - across
+    return turn * (abs(turn) > _ROUNDING * (abs(along) + abs(across)))

@@ -86,7 +86,7 @@ class _TextWriter:
     def notes(self) -> list[str]:
         if not self.replaced:
             return []
-        return [f"{self.replaced} characters, which XML cannot hold, are written as U+FFFD"]
+        return [f"characters that XML cannot hold are written as U+FFFD: {self.replaced}"]
 
 
 def new_page(

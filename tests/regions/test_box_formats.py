@@ -83,7 +83,7 @@ def test_where_the_points_end_is_settled_for_the_whole_file(
     ("lines", "said"),
     [
         ([f"{FIVE},a", f"{FIVE},b"], "line 1: may be 4 points and a text or "),
-        ([FIVE], "line 1: may be 4 points and a text or points alone; put its text in quotes"),
+        ([FIVE], "line 1: may be 4 points and a text or points alone; put a text in quotes, as "),
         (
             [f"{FIVE},a", f"{QUAD},b"],
             "line 1: may be 4 points and a text or points and a text that is no number",
@@ -213,7 +213,7 @@ def test_a_page_without_lines_is_read_by_its_regions(read: Read) -> None:
 def test_regions_without_lines_beside_lines_are_not_read(read: Read) -> None:
     page = one(read(PAGE_2013.encode("utf-16")))
     assert [r.name for r in page.regions] == ["l"]
-    assert page.note == "1 of its TextRegions have no TextLine and are not read"
+    assert page.note == "TextRegions without a TextLine are not read beside those with one: 1"
 
 
 def test_alto_in_physical_units_is_scaled(read: Read) -> None:

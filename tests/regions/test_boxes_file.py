@@ -74,7 +74,7 @@ def test_equal_trailing_parts_tell_a_page(
 )
 def test_two_pages_that_fit_alike_are_asked_about(tmp_path: Path, page: str, images: tuple[str, ...]) -> None:
     boxes = labels(tmp_path, *images)
-    with pytest.raises(BoxesAmbiguous, match="2 pages of this name") as error:
+    with pytest.raises(BoxesAmbiguous, match="2 pages that may be it") as error:
         boxes.of(page)
     assert isinstance(error.value, ValueError | CrnnDeployError)
     assert f"{images[0]!r} and {images[1]!r}" in str(error.value)

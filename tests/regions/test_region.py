@@ -7,7 +7,7 @@ from fractions import Fraction
 from itertools import combinations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from crnn_deploy.regions.page_boxes import PageBoxes
@@ -15,7 +15,9 @@ from crnn_deploy.regions.region import Point, Region, area, clipped, problem
 
 SQUARE = ((0.0, 0.0), (10.0, 0.0), (10.0, 5.0), (0.0, 5.0))
 WHOLE = st.integers(-6, 6).map(float)
-POLYGONS = st.lists(st.tuples(WHOLE, WHOLE), max_size=9)
+POLYGONS = st.lists(st.tuples(WHOLE, WHOLE), max_size=9) | st.lists(
+    st.tuples(WHOLE, WHOLE), min_size=15, max_size=20
+)
 
 
 @pytest.mark.parametrize(
@@ -63,6 +65,15 @@ def test_a_polygon_around_the_page_lies_on_it() -> None:
     assert area(clipped([(-50, -50), (50, -50), (50, 50), (-50, 50)], (10, 10))) == 100
     # and one whose box covers the page, but not itself: an edge passes a corner
     assert problem([(-50, 5), (5, -50), (-50, -50)], (10, 10)) == "lies outside the page of 10 x 10 pixels"
+
+
+@example([(2, -2), (-6, 6), (2, -6), (-5, 5), (0, 5)], 0.1)
+@example([(-3, 1), (0, -1), (2, -4), (-5, 3)], 1.3)
+@given(POLYGONS, st.floats(0.01, 100))
+def test_a_scaled_polygon_has_the_problems_of_the_first(polygon: list[Point], scale: float) -> None:
+    """What touches itself does not cross itself, though rounding moves its points."""
+    scaled = [(x * scale, y * scale / 7) for x, y in polygon]
+    assert problem(scaled) == problem(polygon)
 
 
 def side(a: Point, b: Point, c: Point) -> int:

@@ -81,7 +81,7 @@ def test_a_new_page_holds_whole_pixels_of_the_page() -> None:
     page = new_page('a "<&\n.jpg', (100, 50), lines, creator="crnn-deploy 0.2.0", when=WHEN)
     assert page.document.decode() == NEW
     assert page.notes == (
-        "1 characters, which XML cannot hold, are written as U+FFFD",
+        "characters that XML cannot hold are written as U+FFFD: 1",
         "box 4 is left out, since it has no points",
         "box 5 is left out, since it has a coordinate that is no finite number",
     )
@@ -207,7 +207,7 @@ def test_utf_16_is_written_as_utf_8(tmp_path: Path) -> None:
     again = filled_page(page.document, [ReadLine(page.regions[0], "\u00e9\x00\ud800")], when=WHEN)
     assert again.document.startswith(b'<?xml version="1.0" encoding="UTF-8"?>\n<PcGts')
     assert "<Unicode>\u00e9\ufffd\ufffd</Unicode>" in again.document.decode()
-    assert again.notes == ("2 characters, which XML cannot hold, are written as U+FFFD",)
+    assert again.notes == ("characters that XML cannot hold are written as U+FFFD: 2",)
 
 
 def test_lines_must_be_those_of_the_document() -> None:
