@@ -13,7 +13,14 @@ from crnn_deploy.errors import CrnnDeployError
 from crnn_deploy.regions.region import Region, problem
 from crnn_deploy.runtime.images.header import MAX_PIXELS, check_size
 from crnn_deploy.runtime.images.pixels import Pixels
-from crnn_deploy.runtime.images.text_sides import Points, TextSides, clockwise, text_sides, upright_corners
+from crnn_deploy.runtime.images.text_sides import (
+    Points,
+    TextSides,
+    clockwise,
+    shifted,
+    text_sides,
+    upright_corners,
+)
 
 __all__ = ["RegionGiven", "RegionUnreadable", "crop", "region_of"]
 
@@ -70,8 +77,8 @@ def crop(page: Pixels, region: Region, *, name: str, max_pixels: int = MAX_PIXEL
 
 
 def _distinct(points: Points) -> Points:
-    """Points of which none is the one before it again."""
-    return np.asarray(points[(points != np.roll(points, 1, axis=0)).any(axis=1)])
+    """Points of which none is the one after it again."""
+    return np.asarray(points[(points != shifted(points)).any(axis=1)])
 
 
 def _around(page: Pixels, points: Points, name: str) -> tuple[Pixels, Points]:
@@ -87,14 +94,15 @@ def _around(page: Pixels, points: Points, name: str) -> tuple[Pixels, Points]:
 
 
 def _is_convex(corners: Points) -> bool:
-    before, after = corners - np.roll(corners, 1, axis=0), np.roll(corners, -1, axis=0) - corners
+    before = shifted(corners) - corners
+    after = shifted(before)
     turns = before[:, 0] * after[:, 1] - before[:, 1] * after[:, 0]
     return bool((turns > _FLAT * turns.sum()).all())
 
 
 def _rectified(page: Pixels, corners: Points, name: str, max_pixels: int) -> Pixels:
     source = corners.astype(np.float32)  # what OpenCV takes, and of which PaddleOCR takes the lengths
-    top, right, bottom, left = np.linalg.norm(source - np.roll(source, -1, axis=0), axis=1)
+    top, right, bottom, left = np.linalg.norm(source - shifted(source), axis=1)
     width, height = _size(max(top, bottom), max(left, right), name, max_pixels)
     target = np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float32)
     transform = cv2.getPerspectiveTransform(source, target)
