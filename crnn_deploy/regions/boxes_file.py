@@ -79,7 +79,8 @@ class Boxes:
             names = " and ".join(repr(one.boxes.image) for one in found[:2])
             raise BoxesAmbiguous(
                 page,
-                f"{self.path} has {len(found)} pages that may be it, {names}; keep one, or name the page by its path",
+                f"{self.path} has {len(found)} pages that may be it, {names}; keep one, or "
+                "name the page by its path",
             )
         if not found and self.only is not None and not self.only.image:
             found = self._pages[""]

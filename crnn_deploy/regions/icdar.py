@@ -8,6 +8,8 @@
 A text may begin with numbers (`12,5` behind eight others), so where the points end is settled for the whole
 file. Each reading of `_READINGS` that fits all lines is tried, and those that fit must agree. A text is not
 taken to begin with four numbers or more.
+
+Four points go clockwise from the text's top left. More promise nothing: CTW1500's begin at the bottom left.
 """
 
 from __future__ import annotations
@@ -157,7 +159,9 @@ def _region(path: str, line: _IcdarLine, count: int) -> Region:
             )
         return Region(box(left, top, right, bottom))
     points = points_of(path, place, list(line.numbers[:count]))
-    return Region(_from_offsets(path, place, points) if count == _OFFSETS else points)
+    if count == _OFFSETS:
+        points = _from_offsets(path, place, points)
+    return Region(points, ordered=len(points) == 4)
 
 
 def _from_offsets(path: str, place: str, points: tuple[Point, ...]) -> tuple[Point, ...]:

@@ -3,6 +3,8 @@
 - A line for each page: path, tab, JSON. PPOCRLabel, tools/infer_det.py and predict_system.py write
   [{"points": [[x, y], ...], "transcription": ...}, ...], predict_det.py [[[x, y], ...], ...]
 - JSON of PaddleOCR 3, {"input_path": ..., "dt_polys": [[[x, y], ...], ...]}
+
+Four points go clockwise from the text's top left. More are a contour, which may begin anywhere.
 """
 
 from __future__ import annotations
@@ -50,5 +52,5 @@ def _page(path: str, place: str, image: str, boxes: object) -> PageBoxes:
 
 
 def _region(path: str, place: str, one: object) -> Region:
-    points = one.get("points") if isinstance(one, dict) else one
-    return Region(points_of(path, place, points))
+    points = points_of(path, place, one.get("points") if isinstance(one, dict) else one)
+    return Region(points, ordered=len(points) == 4)

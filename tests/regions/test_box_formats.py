@@ -126,6 +126,34 @@ def test_ctw1500_has_a_box_and_offsets(read: Read) -> None:
         read(",".join(map(str, flat)))
 
 
+def test_polygons_promise_no_order(read: Read) -> None:
+    # lines of CTW1500's test set, as mmocr 1.0.1 has them in its tests: they begin at the bottom left
+    lines = (
+        "51,137,58,137,66,137,74,137,82,137,90,137,98,137,98,119,90,119,82,119,74,119,66,119,58,119,50,119,"
+        "####E-313\n41,155,49,155,57,155,65,155,73,155,81,155,89,155,87,136,79,136,71,136,64,136,56,136,48,136,"
+        "41,137,#######\n"
+    )
+    page = one(read(lines))
+    assert [len(region.polygon) for region in page.regions] == [14, 14]
+    assert page.regions[0].polygon[:2] == ((51, 137), (58, 137))
+    assert not any(region.ordered for region in page.regions)
+
+
+def test_lines_of_sroie_have_texts_with_commas(read: Read) -> None:
+    # as mmocr 1.0.1 has them in its tests
+    lines = (
+        "114,54,326,54,326,92,114,92,TAN CHAY YEE\n60,119,300,119,300,136,60,136,###\n"
+        "83,163,277,163,277,183,83,183,NO 2 & 4, JALAN BAYU 4,\n"
+    )
+    page = one(read(lines))
+    assert [region.polygon for region in page.regions] == [
+        corners(114, 54, 326, 92),
+        corners(60, 119, 300, 136),
+        corners(83, 163, 277, 183),
+    ]
+    assert all(region.ordered for region in page.regions)
+
+
 def test_a_file_without_a_line_has_no_boxes(read: Read) -> None:
     assert read(b"") == read(b"\n \r\n") == [PageBoxes("", ())]
 
@@ -138,7 +166,8 @@ def test_paddle_has_a_page_on_each_line(read: Read) -> None:
         "img_2.jpg",
     )
     assert first.regions[0].polygon == ((310, 104), (416, 141), (418, 216), (312, 179))
-    assert first.regions[0].ordered and len(first.regions[1].polygon) == 5
+    assert len(first.regions[1].polygon) == 5
+    assert [region.ordered for region in first.regions] == [True, False]
     assert [region.polygon for region in second.regions] == [corners(30, 1, 80, 9)]
     assert third.regions == ()
 
