@@ -88,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return [Region(tuple(map(tuple, some.tolist())), ordered=ordered) for some in points]
 
     def cut(some: Sequence[Region]) -> list[NDArray[np.uint8]]:
-        return [crop(page, region, name="") for region in some]
+        return [crop(page, region, name="").pixels for region in some]
 
     corners, pairs = regions(boxes), regions([in_pairs(box) for box in boxes])
     outlines = regions([np.roll(in_pairs(box), 5, axis=0) for box in boxes], ordered=False)

@@ -1,7 +1,8 @@
 """Boxes in a table with a header: TSV, and the TSV, CSV and JSON lines that `infer --boxes` writes.
 
 A row is a box. Its page stands in one of `_PAGES`; its shape in `polygon` or `points` (JSON or "x,y x,y"), in
-x1, y1, ..., x4, y4, or in left, top and width, height or right, bottom. Tesseract's TSV names no page; of its
+x1, y1, ..., x4, y4, or in left, top and width, height or right, bottom. Four points go clockwise from the
+text's top left, more promise nothing. Tesseract's TSV names no page; of its
 rows those of lines (level 4) are read. Rows of a page need not stand together.
 """
 
@@ -128,7 +129,8 @@ def _pages(path: str, columns: Sequence[str], rows: Iterator[_Row]) -> list[Page
         if len(regions) == MOST_REGIONS:
             raise BoxesInvalid(path, f"{place}: is beyond the {MOST_REGIONS:,} boxes of a page")
         called = row.get(name) if name is not None else None
-        regions.append(Region(_points(path, place, shape, row), "" if called is None else str(called)))
+        points = _points(path, place, shape, row)
+        regions.append(Region(points, "" if called is None else str(called), ordered=len(points) == 4))
     return [PageBoxes(image, tuple(regions)) for image, regions in found.items()]
 
 

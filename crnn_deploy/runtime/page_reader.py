@@ -11,6 +11,7 @@ from crnn_deploy.errors import CrnnDeployError, ReadFailed
 from crnn_deploy.regions.page_boxes import PageBoxes
 from crnn_deploy.regions.region import Point, Region
 from crnn_deploy.runtime.decoding.ctc import Text
+from crnn_deploy.runtime.images.crop import in_reading_order
 from crnn_deploy.runtime.images.pixels import MAX_PIXELS, Pixels
 from crnn_deploy.runtime.recognizer import Prepared, Recognizer
 from crnn_deploy.runtime.records import box_key
@@ -95,7 +96,8 @@ class Page:
         across, down = (width, height) if boxes.size is None or boxes.unit != "pixel" else boxes.size
         if max(abs(across - width), abs(down - height)) > _SAME:
             return PageDiffers(self.path, (across, down), width, height)
-        self.size, self.regions = (width, height), boxes.in_pixels(width, height)
+        self.size = width, height
+        self.regions = [*map(in_reading_order, boxes.in_pixels(width, height))]
         return pixels
 
 

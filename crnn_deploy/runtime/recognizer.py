@@ -316,7 +316,7 @@ class Recognizer:
 
     def prepare_region(self, page: Pixels, region: Region, *, name: str) -> Prepared:
         """A box of a page as the network takes it. Raises RegionUnreadable, ImageTooLarge."""
-        return self.prepare(crop(page, region, name=name, max_pixels=self._max_pixels), name=name)
+        return self.prepare(crop(page, region, name=name, max_pixels=self._max_pixels).pixels, name=name)
 
     def run(self, images: Sequence[Prepared]) -> Frames:
         """What the network says of images of one width, frame by frame; of each, its first view counts.

@@ -51,7 +51,7 @@ def test_a_region_is_read_as_its_crop_alone(recognizer: Recognizer) -> None:
     page, quads = example_page()
     whole = recognizer.read_regions(page, quads)
     assert [text.text for text in whole][:2] == ["Printed", "Grüße aus Köln"]
-    alone = [recognizer.read(crop(page, region_of(quad), name="")) for quad in quads]
+    alone = [recognizer.read(crop(page, region_of(quad), name="").pixels) for quad in quads]
     assert [(text.text, text.confidence, text.chars) for text in whole] == [
         (text.text, text.confidence, text.chars) for text in alone
     ]

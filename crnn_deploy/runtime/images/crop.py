@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import cv2
@@ -22,7 +23,7 @@ from crnn_deploy.runtime.images.text_sides import (
     upright_corners,
 )
 
-__all__ = ["RegionGiven", "RegionUnreadable", "crop", "region_of"]
+__all__ = ["Crop", "RegionGiven", "RegionUnreadable", "crop", "in_reading_order", "region_of"]
 
 _MOST_SIDE = 2**15 - 1  # pixels of an image that OpenCV takes samples of
 _MARGIN = 4  # pixels around what samples are taken of; a cubic kernel reaches 2
@@ -30,6 +31,7 @@ _FLAT = 1e-3  # of a quadrilateral's area: a corner whose triangle is smaller li
 
 
 RegionGiven = Region | Sequence[Sequence[float]] | NDArray[Any]
+_OnPage = Callable[[Points], Points]
 
 
 class RegionUnreadable(CrnnDeployError, ValueError):
@@ -52,8 +54,24 @@ def region_of(given: RegionGiven) -> Region:
     return Region(tuple((float(x), float(y)) for x, y in points.reshape(-1, 2)))
 
 
-def crop(page: Pixels, region: Region, *, name: str, max_pixels: int = MAX_PIXELS) -> Pixels:
-    """What a region encloses, upright: uint8, (H, W) or (H, W, 3) as the page.
+@dataclass(frozen=True)
+class Crop:
+    """What a region encloses, and the way back to the page."""
+
+    pixels: Pixels  # (H, W) or (H, W, 3), upright
+    on_page: Callable[[Points], Points]  # points of the crop (N, 2), x and y, as they lie on the page
+
+
+def in_reading_order(region: Region) -> Region:
+    """The same region, its four corners clockwise from where the text is taken to begin."""
+    if region.ordered or len(region.polygon) != 4 or problem(region.polygon):
+        return region
+    corners = upright_corners(np.array(region.polygon, np.float64)).tolist()
+    return replace(region, polygon=tuple((x, y) for x, y in corners), ordered=True)
+
+
+def crop(page: Pixels, region: Region, *, name: str, max_pixels: int = MAX_PIXELS) -> Crop:
+    """What a region of a page, (H, W) or (H, W, 3), encloses.
 
     Four corners become a rectangle by a perspective transform as PaddleOCR makes it (get_rotate_crop_image):
     as wide as the longer of the two sides above and below, as high as the longer of the other two, cubic
@@ -67,13 +85,18 @@ def crop(page: Pixels, region: Region, *, name: str, max_pixels: int = MAX_PIXEL
     if reason := problem(region.polygon, (width, height)):
         raise RegionUnreadable(name, reason)
     points = _distinct(np.array(region.polygon, np.float64))
-    page, points = _around(page, points, name)
+    page, origin = _around(page, points, name)
+    points -= origin
     if len(points) == 4:
         corners = clockwise(points) if region.ordered else upright_corners(points)
         if _is_convex(corners):
-            return _rectified(page, corners, name, max_pixels)
-        return _straightened(page, TextSides(corners[:2], corners[:1:-1]), name, max_pixels)
-    return _straightened(page, text_sides(points, ordered=region.ordered), name, max_pixels)
+            pixels, on_page = _rectified(page, corners, name, max_pixels)
+        else:
+            pixels, on_page = _straightened(page, TextSides(corners[:2], corners[:1:-1]), name, max_pixels)
+    else:
+        sides = text_sides(points, ordered=region.ordered)
+        pixels, on_page = _straightened(page, sides, name, max_pixels)
+    return Crop(pixels, lambda some: on_page(some) + origin)
 
 
 def _distinct(points: Points) -> Points:
@@ -81,16 +104,16 @@ def _distinct(points: Points) -> Points:
     return np.asarray(points[(points != shifted(points)).any(axis=1)])
 
 
-def _around(page: Pixels, points: Points, name: str) -> tuple[Pixels, Points]:
-    """The page, and of one that is too long for OpenCV the part around a polygon."""
+def _around(page: Pixels, points: Points, name: str) -> tuple[Pixels, NDArray[np.int_]]:
+    """The page, or of one that is too long for OpenCV the part around a polygon; and where that begins."""
     if max(page.shape[:2]) <= _MOST_SIDE:
-        return page, points
+        return page, np.zeros(2, int)
     size = page.shape[1::-1]
     low = np.clip(np.floor(points.min(axis=0)) - _MARGIN, 0, size).astype(int)
     high = np.clip(np.ceil(points.max(axis=0)) + _MARGIN, 0, size).astype(int)
     if (high - low).max() > _MOST_SIDE:
         raise RegionUnreadable(name, f"is longer than {_MOST_SIDE:,} pixels; cut it into several")
-    return page[low[1] : high[1], low[0] : high[0]], points - low
+    return page[low[1] : high[1], low[0] : high[0]], low
 
 
 def _is_convex(corners: Points) -> bool:
@@ -100,7 +123,7 @@ def _is_convex(corners: Points) -> bool:
     return bool((turns > _FLAT * turns.sum()).all())
 
 
-def _rectified(page: Pixels, corners: Points, name: str, max_pixels: int) -> Pixels:
+def _rectified(page: Pixels, corners: Points, name: str, max_pixels: int) -> tuple[Pixels, _OnPage]:
     source = corners.astype(np.float32)  # what OpenCV takes, and of which PaddleOCR takes the lengths
     top, right, bottom, left = np.linalg.norm(source - shifted(source), axis=1)
     width, height = _size(max(top, bottom), max(left, right), name, max_pixels)
@@ -109,24 +132,38 @@ def _rectified(page: Pixels, corners: Points, name: str, max_pixels: int) -> Pix
     made = cv2.warpPerspective(
         page, transform, (width, height), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
     )
-    return np.asarray(made, np.uint8)
+
+    def on_page(some: Points) -> Points:
+        moved = cv2.perspectiveTransform(some[None].astype(np.float64), np.linalg.inv(transform))[0]
+        return np.asarray(moved, np.float64)
+
+    return np.asarray(made, np.uint8), on_page
 
 
-def _straightened(page: Pixels, sides: TextSides, name: str, max_pixels: int) -> Pixels:
+def _straightened(page: Pixels, sides: TextSides, name: str, max_pixels: int) -> tuple[Pixels, _OnPage]:
     ways = [_ways(side) for side in (sides.top, sides.bottom)]
     distances = np.linalg.norm(sides.top - sides.bottom, axis=1)
     length = float(sum(way[-1] for way in ways)) / 2
     width, height = _size(length, float(np.median(distances)), name, max_pixels)
     # a point of the sides lies at the mean of its ways along them, as shares of their lengths
     shares = sum(way / max(way[-1], 1e-9) for way in ways) / 2
-    columns = np.arange(width) / width
-    top, bottom = (_curve(side, shares, columns) for side in (sides.top, sides.bottom))
+
+    def between(along: NDArray[np.float64], down: NDArray[np.float64]) -> Points:
+        """Points at shares of the way along the text, and of the way from its upper to its lower side."""
+        top, bottom = (_curve(side, shares, along) for side in (sides.top, sides.bottom))
+        return np.asarray(top * (1 - down) + bottom * down)
+
     down = (np.arange(height) / height)[:, None, None]
-    places = (top * (1 - down) + bottom * down).astype(np.float32)
+    places = between(np.arange(width) / width, down).astype(np.float32)
     made = cv2.remap(page, places, None, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)  # type: ignore[call-overload]
     if sides.downwards:
         made = cv2.rotate(made, cv2.ROTATE_90_CLOCKWISE)
-    return np.asarray(made, np.uint8)
+
+    def on_page(some: Points) -> Points:
+        x, y = (some[:, 1], height - some[:, 0]) if sides.downwards else some.T
+        return between(x / width, (y / height)[:, None])
+
+    return np.asarray(made, np.uint8), on_page
 
 
 def _size(width: float, height: float, name: str, max_pixels: int) -> tuple[int, int]:

@@ -47,7 +47,7 @@ def test_four_corners_are_cut_out_as_paddleocr_does(
     turned = square * (wide, high) @ np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]])
     points = (turned + np.array([x, y])).astype(np.float32)
     try:
-        made = crop(NOISE, region_of(points), name="box")
+        made = crop(NOISE, region_of(points), name="box").pixels
     except RegionUnreadable as error:
         assert "outside the page" in str(error) or "less than one" in str(error)
         return
@@ -64,16 +64,16 @@ def test_an_upright_rectangle_is_a_slice(left: int, top: int, wide: int, high: i
     corners = corners_of(left, top, right, bottom)
     part = NOISE[top:bottom, left:right]
     grey = np.ascontiguousarray(NOISE[:, :, 1])
-    np.testing.assert_array_equal(crop(NOISE, region_of(corners), name=""), part)
-    np.testing.assert_array_equal(crop(grey, region_of(corners), name=""), part[:, :, 1])
+    np.testing.assert_array_equal(crop(NOISE, region_of(corners), name="").pixels, part)
+    np.testing.assert_array_equal(crop(grey, region_of(corners), name="").pixels, part[:, :, 1])
     # where the points promise nothing, the page says what is up
     some = corners[start:] + corners[:start]
     for points in (some, some[::-1]):
-        np.testing.assert_array_equal(crop(NOISE, Region(tuple(points), ordered=False), name=""), part)
+        np.testing.assert_array_equal(crop(NOISE, Region(tuple(points), ordered=False), name="").pixels, part)
     # else the first point does; and nothing is ever mirrored
     turned = of_paddle(NOISE, np.array(some, np.float32))
     for points in (some, [some[0], *some[:0:-1]]):
-        np.testing.assert_array_equal(crop(NOISE, region_of(points), name=""), turned)
+        np.testing.assert_array_equal(crop(NOISE, region_of(points), name="").pixels, turned)
 
 
 STRIP = plain_text("Wednesday", (40, 190), (12, 29), 1.0, paper=235, ink=20, smooth=True)
@@ -93,7 +93,7 @@ def outline(grid: list[list[tuple[float, float]]], step: int) -> list[tuple[floa
 @pytest.mark.parametrize("degrees", [30, 90, 150])
 def test_bent_text_is_straightened(degrees: float) -> None:
     page, grid = on_arc(STRIP, degrees)
-    made = crop(page, region_of(outline(grid, 10)), name="")
+    made = crop(page, region_of(outline(grid, 10)), name="").pixels
     assert abs(made.shape[1] - 190) <= 8 and abs(made.shape[0] - 40) <= 1
     assert likeness(made, STRIP) > 0.95
     upright = page[: page.shape[0] // 2]
@@ -113,7 +113,7 @@ def test_an_outline_in_any_order_is_straightened(degrees: float, reverse: bool) 
         for edge, centre in zip(*edges, strict=True)
     ]
     points = hugging[37:] + hugging[:37]
-    made = crop(page, Region(tuple(points[:: -1 if reverse else 1]), ordered=False), name="")
+    made = crop(page, Region(tuple(points[:: -1 if reverse else 1]), ordered=False), name="").pixels
     assert likeness(made, STRIP) > 0.5
     recognizer = Recognizer()
     assert recognizer.read(made).text == recognizer.read(STRIP).text == "Wednesday"
@@ -123,22 +123,55 @@ def test_a_tall_outline_stays_upright() -> None:
     """--rotate decides how it is read, as of an upright box."""
     points = [(20, 5), (40, 5), (41, 30), (40, 60), (39, 80), (21, 80), (20, 40)]
     soft = np.asarray(cv2.blur(NOISE, (7, 7)), np.uint8)
-    made = crop(soft, Region(tuple(points), ordered=False), name="")
+    made = crop(soft, Region(tuple(points), ordered=False), name="").pixels
     assert made.shape[0] > 3 * made.shape[1]
     assert likeness(made, soft[5:80, 20:40]) > 0.7 > 0.3 > likeness(np.rot90(made, 2), soft[5:80, 20:40])
+
+
+@pytest.mark.parametrize(
+    ("points", "ordered"),
+    [
+        ([(20, 12), (90, 30), (85, 60), (12, 45)], True),
+        ([(90, 30), (85, 60), (12, 45), (20, 12)], False),
+        ([(10, 10), (80, 35), (150, 10), (80, 85)], True),  # an arrowhead
+        ([(10, 40), (50, 20), (90, 25), (130, 50), (125, 80), (88, 55), (52, 50), (18, 66)], True),
+        ([(10, 40), (50, 20), (90, 25), (130, 50), (125, 80), (88, 55), (52, 50), (18, 66)], False),
+        ([(20, 5), (40, 5), (41, 30), (40, 60), (39, 80), (21, 80), (20, 40)], False),  # downwards
+    ],
+)
+@pytest.mark.parametrize("left", [0, 33_000])
+def test_a_crop_knows_where_its_pixels_are_on_the_page(
+    points: list[tuple[float, float]], ordered: bool, left: int
+) -> None:
+    page = np.asarray(cv2.blur(NOISE[:, :, 0], (5, 5)), np.uint8)
+    if left:  # a page that is too long for OpenCV
+        page = np.concatenate([np.zeros((90, left), np.uint8), page], axis=1)
+    region = Region(tuple((x + left, y) for x, y in points), ordered=ordered)
+    made = crop(page, region, name="")
+    height, width = made.pixels.shape
+    columns, rows = np.meshgrid(np.arange(width, dtype=np.float64), np.arange(height, dtype=np.float64))
+    grid = np.stack([columns.ravel(), rows.ravel()], axis=1)
+    if height > 2 * width:  # turned upright: a pixel's sample lies at its right edge, which was its upper one
+        grid[:, 0] += 1
+    x, y = (made.on_page(grid) - (left, 0)).T.reshape(2, height, width).astype(np.float32)
+    part = page[:, left:]
+    again = cv2.remap(part, x, y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+    inside = (x > 2) & (x < 157) & (y > 2) & (y < 87)  # beyond, the page's edge is repeated
+    difference = np.abs(again.astype(int) - made.pixels)[inside]
+    assert inside.mean() > 0.9 and np.quantile(difference, 0.99) <= 6
 
 
 def test_an_arrowhead_is_straightened_not_projected() -> None:
     """A perspective of corners that turn inwards goes through infinity."""
     points = np.array([(10, 10), (80, 35), (150, 10), (80, 85)], np.float32)
-    made = crop(NOISE, region_of(points), name="")
+    made = crop(NOISE, region_of(points), name="").pixels
     assert made.size and made.dtype == np.uint8
 
 
 def test_a_page_longer_than_opencv_takes_is_cut_first() -> None:
     page = np.zeros((40, 40_000), np.uint8)
     page[:, 39_800:39_960] = NOISE[:40, :, 0]
-    made = crop(page, region_of(corners_of(39_800, 0, 39_900, 40)), name="")
+    made = crop(page, region_of(corners_of(39_800, 0, 39_900, 40)), name="").pixels
     np.testing.assert_array_equal(made, NOISE[:40, :100, 0])
     with pytest.raises(RegionUnreadable, match=r"^box is longer than 32,767 pixels; cut it into several$"):
         crop(page, region_of(corners_of(0, 0, 40_000, 40)), name="box")
@@ -182,7 +215,7 @@ def test_any_polygon_gives_an_image_or_one_clear_line(
 ) -> None:
     assume(len({*points}) > 2)
     try:
-        made = crop(NOISE, Region(tuple(points), ordered=ordered), name="p.png: box 7")
+        made = crop(NOISE, Region(tuple(points), ordered=ordered), name="p.png: box 7").pixels
     except (RegionUnreadable, ImageTooLarge) as error:
         assert str(error).startswith("p.png: box 7") and "\n" not in str(error)
     else:
