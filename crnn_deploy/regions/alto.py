@@ -57,7 +57,7 @@ def _region(path: str, line: Element) -> Region:
     is_box = not polygon and all(name in line.attributes for name in _BOX)
     if is_box:
         left, top, width, height = _numbers(path, line, _BOX)
-        polygon = box(left, top, left + width, top + height)
+        polygon = box(path, f"line {line.line}", left, top, left + width, top + height)
     baseline: tuple[Point, ...] = ()
     given = line.attributes.get("BASELINE", "").split()
     if len(given) == 1 and "," not in given[0]:

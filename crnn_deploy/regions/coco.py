@@ -68,7 +68,7 @@ def _region(path: str, place: str, one: Mapping[str, Any]) -> Region:
     if not isinstance(given, list) or len(given) != 4:
         raise BoxesInvalid(path, f"{place}: its bbox is no list of x, y, width and height")
     x, y, width, height = (number(path, place, each) for each in given)
-    return Region(box(x, y, x + width, y + height), name)
+    return Region(box(path, place, x, y, x + width, y + height), name)
 
 
 def _largest(path: str, place: str, parts: object) -> tuple[Point, ...]:

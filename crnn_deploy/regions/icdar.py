@@ -152,12 +152,7 @@ def _region(path: str, line: _IcdarLine, count: int) -> Region:
     place = f"line {line.at}"
     if count == 4:
         left, top, right, bottom = (number(path, place, one) for one in line.numbers[:4])
-        if right < left or bottom < top:
-            raise BoxesInvalid(
-                path,
-                f"{place}: its numbers are no left, top, right, bottom; x, y, width, height are not read",
-            )
-        return Region(box(left, top, right, bottom))
+        return Region(box(path, place, left, top, right, bottom))
     points = points_of(path, place, list(line.numbers[:count]))
     if count == _OFFSETS:
         points = _from_offsets(path, place, points)

@@ -37,7 +37,7 @@ def read_labelme(path: str, whole: Mapping[str, Any]) -> PageBoxes:
 
 
 def _region(path: str, place: str, shape: Mapping[str, Any]) -> Region:
-    kind, label = shape.get("shape_type", "polygon"), shape.get("label")
+    kind, label = shape.get("shape_type") or "polygon", shape.get("label")
     name = label if isinstance(label, str) else ""
     if kind not in ("polygon", "rectangle", "rotation"):
         raise BoxesInvalid(
@@ -46,5 +46,5 @@ def _region(path: str, place: str, shape: Mapping[str, Any]) -> Region:
     points = points_of(path, place, shape.get("points"))
     if kind == "rectangle" and len(points) == 2:
         (left, right), (top, bottom) = (sorted(each) for each in zip(*points, strict=True))
-        return Region(box(left, top, right, bottom), name)
+        return Region(box(path, place, left, top, right, bottom), name)
     return Region(points, name, ordered=False)

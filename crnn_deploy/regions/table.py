@@ -141,7 +141,7 @@ def _points(path: str, place: str, shape: tuple[str, ...], row: Mapping[str, obj
     if len(shape) == 4:
         left, top, *others = (number(path, place, one) for one in cells)
         right, bottom = (left + others[0], top + others[1]) if shape == _WIDTHS else others
-        return box(left, top, right, bottom)
+        return box(path, place, left, top, right, bottom)
     [cell] = cells
     if isinstance(cell, str) and not cell.strip().startswith("["):
         return xy(path, place, cell)

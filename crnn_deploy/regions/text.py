@@ -113,8 +113,12 @@ def _pairs(path: str, place: str, flat: Sequence[object]) -> tuple[Point, ...]:
     return tuple(zip(numbers[::2], numbers[1::2], strict=True))
 
 
-def box(left: float, top: float, right: float, bottom: float) -> tuple[Point, ...]:
-    """The corners of an upright box, clockwise from its top left."""
+def box(path: str, place: str, left: float, top: float, right: float, bottom: float) -> tuple[Point, ...]:
+    """The corners of an upright box, clockwise from its top left. Raises BoxesInvalid for swapped edges."""
+    if right < left or bottom < top:
+        raise BoxesInvalid(
+            path, f"{place}: left {left:g}, top {top:g}, right {right:g}, bottom {bottom:g} are no box"
+        )
     return ((left, top), (right, top), (right, bottom), (left, bottom))
 
 

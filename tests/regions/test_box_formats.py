@@ -96,7 +96,7 @@ def test_where_the_points_end_is_settled_for_the_whole_file(
         (["0 0.5 0.5 0.1 0.1"], "line 1: begins with 5 numbers"),
         (
             ["10,20,5,7"],
-            "line 1: its numbers are no left, top, right, bottom; x, y, width, height are not read",
+            "line 1: left 10, top 20, right 5, bottom 7 are no box",
         ),
         ([QUAD, "1,2,a"], "line 2: '1,2,a' does not begin with four numbers"),
         ([f"{QUAD[:-1]}{'9' * 50}"], "is no finite number"),

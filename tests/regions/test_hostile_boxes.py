@@ -89,6 +89,14 @@ def refusal(path: Path, data: bytes | str) -> str:
             COCO.replace("[1, 2, 30, 4.5]", "[1, 2]"),
             "annotation 1: its bbox is no list of x, y, width and height",
         ),
+        (
+            COCO.replace("[1, 2, 30, 4.5]", "[1, 2, -3, 4]"),
+            "annotation 1: left 1, top 2, right -2, bottom 6 are no",
+        ),
+        (
+            "page\tleft\ttop\tright\tbottom\na\t9\t1\t5\t2\n",
+            "line 2: left 9, top 1, right 5, bottom 2 are no box",
+        ),
         # XML
         (DOCTYPE + PAGE_2013, "line 1: it has a DOCTYPE, which may define entities; take it out"),
         ('<!DOCTYPE alto SYSTEM "file:///etc/passwd"><alto/>', "it has a DOCTYPE, which may define entities"),
@@ -114,7 +122,7 @@ def refusal(path: Path, data: bytes | str) -> str:
         ),
         ('<alto><Page WIDTH="0" HEIGHT="5"/></alto>', "is in mm10, and its Page has no WIDTH and HEIGHT"),
     ],
-    ids=range(57),
+    ids=range(59),
 )
 def test_what_is_wrong_is_said_in_one_line(tmp_path: Path, data: bytes | str, said: str) -> None:
     assert said in refusal(tmp_path / "boxes", data)
@@ -239,7 +247,7 @@ def test_damaged_files_give_boxes_or_one_line(tmp_path: Path, name: str) -> None
     chance = random.Random(name)
     path = tmp_path / "boxes"
     read = refused = 0
-    for _ in range(400):
+    for _ in range(250):
         path.write_bytes(mutated(EXAMPLES[name], chance))
         try:
             for page in pages_in(str(path)):
@@ -249,4 +257,4 @@ def test_damaged_files_give_boxes_or_one_line(tmp_path: Path, name: str) -> None
         except CrnnDeployError as error:
             assert "\n" not in str(error)
             refused += 1
-    assert read > 20 and refused > 20, (read, refused)
+    assert read > 12 and refused > 12, (read, refused)
