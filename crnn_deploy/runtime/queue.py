@@ -13,7 +13,8 @@ from crnn_deploy.errors import CrnnDeployError
 from crnn_deploy.runtime.batching import Groups
 from crnn_deploy.runtime.decoding.ctc import Text
 from crnn_deploy.runtime.pipeline import failure, read_each
-from crnn_deploy.runtime.recognizer import Prepared, Recognizer
+from crnn_deploy.runtime.prepared import Prepared
+from crnn_deploy.runtime.recognizer import Recognizer
 
 __all__ = ["CallResults", "Image", "QueueFull", "QueueWatch", "ReadQueue"]
 
