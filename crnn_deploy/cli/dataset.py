@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from crnn_deploy.cli.group import Group
 from crnn_deploy.cli.options import (
     DATA_ONLY,
     FILE,
@@ -39,7 +40,7 @@ __all__ = ["dataset"]
 _MOST_SHOWN = 2000  # images, of a picture
 
 
-@click.group()
+@click.group(cls=Group)
 def dataset() -> None:
     """Check, pack and show labelled images.
 

@@ -16,19 +16,9 @@ from crnn_deploy.cli.options import (
     settings_of,
     warn_of_assumptions,
 )
-from crnn_deploy.cli.say import check_stdout, progress_bar, say
+from crnn_deploy.cli.say import progress_bar, say
 
 __all__ = ["export"]
-
-
-def _list_recipes(ctx: click.Context, _: click.Parameter, value: bool) -> None:
-    if value:
-        from crnn_deploy.recipes.recipe import RECIPES
-
-        check_stdout()
-        for recipe in RECIPES.values():
-            say(f"{recipe.name:28}{recipe.about}")
-        ctx.exit()
 
 
 @click.command()
@@ -42,14 +32,6 @@ def _list_recipes(ctx: click.Context, _: click.Parameter, value: bool) -> None:
     show_default=True,
     help="Let the graph put out logits, log-probabilities, or index and probability of each frame's best "
     "class (argmax).",
-)
-@click.option(
-    "--list-recipes",
-    is_flag=True,
-    is_eager=True,
-    expose_value=False,
-    callback=_list_recipes,
-    help="List the built-in recipes and exit.",
 )
 def export(checkpoint: Path, output: Path | None, graph_output: Any, **source: Any) -> None:
     """Export a checkpoint to ONNX and prove them equal.

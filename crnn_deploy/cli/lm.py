@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from crnn_deploy.cli.group import Group
 from crnn_deploy.cli.options import output_option
 from crnn_deploy.cli.outputs import check_reports
 from crnn_deploy.cli.say import say
@@ -22,7 +23,7 @@ class TextUnreadable(CrnnDeployError, ValueError):
         super().__init__(f"{path}: {reason}")
 
 
-@click.group()
+@click.group(cls=Group)
 def lm() -> None:
     """Make language models for the beam search.
 

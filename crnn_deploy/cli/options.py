@@ -310,7 +310,7 @@ def recipe_option(*, default: str | None = None) -> Decorator:
         required=default is None,
         show_default=default,
         help="Take preprocessing, alphabet, blank and width rule from this recipe, a built-in one "
-        "(crnn-deploy export --list-recipes) or a file.",
+        "(crnn-deploy recipes) or a file.",
     )
 
 
