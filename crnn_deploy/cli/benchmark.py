@@ -17,6 +17,7 @@ from crnn_deploy.cli.options import (
     refuse_given,
 )
 from crnn_deploy.cli.outputs import check_report, put_report
+from crnn_deploy.cli.values import OneOf
 
 __all__ = ["benchmark"]
 
@@ -38,7 +39,7 @@ def _numbers(_: click.Context, parameter: click.Parameter, value: str) -> list[i
 @images_option(default="drawn ones, as --synthetic says")
 @click.option(
     "--synthetic",
-    type=click.Choice(["words", "lines"]),
+    type=OneOf(["words", "lines"]),
     default="words",
     show_default=True,
     help="Draw JPEG files of words or of whole lines to measure the stages on.",

@@ -8,18 +8,19 @@ from typing import Any
 
 import click
 
-from crnn_deploy.cli.options import MODEL, max_images_option, output_option
+from crnn_deploy.cli.options import MODEL, PLACE, max_images_option, output_option
 from crnn_deploy.cli.say import progress_bar, say
+from crnn_deploy.cli.values import OneOf
 
 __all__ = ["calibrate"]
 
 
 @click.command()
 @click.argument("model", metavar="MODEL.onnx", type=MODEL)
-@click.argument("images", metavar="[IMAGES]", required=False)
+@click.argument("images", metavar="[IMAGES]", required=False, type=PLACE)
 @click.option(
     "--method",
-    type=click.Choice(["minmax", "percentile", "entropy", "mse", "auto"]),
+    type=OneOf(["minmax", "percentile", "entropy", "mse", "auto"]),
     default="auto",
     show_default=True,
     help="Choose ranges by this method; auto takes the method that changes the output least on "

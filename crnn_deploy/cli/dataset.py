@@ -13,6 +13,7 @@ from crnn_deploy.cli.group import Group
 from crnn_deploy.cli.options import (
     DATA_ONLY,
     FILE,
+    PLACE,
     alphabet_of,
     alphabet_options,
     check_data_outputs,
@@ -31,6 +32,7 @@ from crnn_deploy.cli.options import (
 )
 from crnn_deploy.cli.outputs import check_report, check_reports, put_report
 from crnn_deploy.cli.say import progress_bar, say, say_over_bar
+from crnn_deploy.cli.values import OneOf
 
 if TYPE_CHECKING:
     from crnn_deploy.datasets import Sample
@@ -52,7 +54,7 @@ def dataset() -> None:
 
 
 @dataset.command()
-@click.argument("data")
+@click.argument("data", type=PLACE)
 @data_options
 @recipe_option(default="paper")
 @model_option()
@@ -137,12 +139,12 @@ def check(
 
 
 @dataset.command()
-@click.argument("data")
+@click.argument("data", type=PLACE)
 @data_options
 @output_option("FOLDER", anywhere=True)
 @click.option(
     "--pack-format",
-    type=click.Choice(["lmdb", "webdataset"]),
+    type=OneOf(["lmdb", "webdataset"]),
     show_default="webdataset for an address in a store, otherwise lmdb",
     help="Write one LMDB, or a folder of tars that the webdataset library reads.",
 )
@@ -229,7 +231,7 @@ def pack(
 
 
 @dataset.command()
-@click.argument("data", metavar="DATA|CONFIG.yaml")
+@click.argument("data", metavar="DATA|CONFIG.yaml", type=PLACE)
 @data_options
 @output_option("FILE.png")
 @max_images_option(120)
@@ -280,7 +282,7 @@ _folder_option = click.option(
 
 
 @dataset.command()
-@click.argument("style", type=click.Choice(["scene", "document"]))
+@click.argument("style", type=OneOf(["scene", "document"]))
 @output_option("FILE.png")
 @_folder_option
 @click.option(

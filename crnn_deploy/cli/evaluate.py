@@ -12,6 +12,7 @@ from crnn_deploy.cli.decoding_options import decoders_given, decoding_options
 from crnn_deploy.cli.options import (
     CHECKPOINT_ONLY,
     MODEL,
+    PLACE,
     batch_option,
     check_data_outputs,
     checkpoint_options,
@@ -37,7 +38,7 @@ _NAMED = 20  # images that could not be read, on stderr
 
 @click.command()
 @click.argument("model", type=MODEL)
-@click.argument("data", metavar="DATA...", nargs=-1, required=True)
+@click.argument("data", metavar="DATA...", nargs=-1, required=True, type=PLACE)
 @data_options
 @json_options
 @html_option

@@ -17,6 +17,7 @@ from crnn_deploy.cli.options import (
     warn_of_assumptions,
 )
 from crnn_deploy.cli.say import progress_bar, say
+from crnn_deploy.cli.values import OneOf
 
 __all__ = ["export"]
 
@@ -27,7 +28,7 @@ __all__ = ["export"]
 @checkpoint_options
 @click.option(
     "--graph-output",
-    type=click.Choice(["logits", "log-probs", "argmax"]),
+    type=OneOf(["logits", "log-probs", "argmax"]),
     default="logits",
     show_default=True,
     help="Let the graph put out logits, log-probabilities, or index and probability of each frame's best "

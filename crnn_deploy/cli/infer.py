@@ -12,6 +12,7 @@ import click
 from crnn_deploy.cli.decoding_options import decoder_given, decoding_options, rule_given
 from crnn_deploy.cli.options import (
     FILE,
+    PLACE,
     backend_option,
     batch_option,
     check_device,
@@ -37,6 +38,7 @@ from crnn_deploy.cli.say import (
     stdin_bytes,
     stdout_is_terminal,
 )
+from crnn_deploy.cli.values import OneOf
 
 if TYPE_CHECKING:
     from crnn_deploy.runtime.output_file import Output
@@ -46,7 +48,7 @@ __all__ = ["infer"]
 
 
 @click.command()
-@click.argument("paths", metavar="PATH...", nargs=-1, required=True)
+@click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=PLACE)
 @model_option(default="latin")
 @precision_option()
 @device_option
@@ -54,7 +56,7 @@ __all__ = ["infer"]
 @click.option(
     "--format",
     "format_name",
-    type=click.Choice(["text", "tsv", "jsonl", "csv"]),
+    type=OneOf(["text", "tsv", "jsonl", "csv"]),
     show_default="as -o FILE ends (.txt, .tsv, .jsonl or .csv), else text",
     help="Write records in this format: text gives path and text; the others give "
     "confidence, status and error too.",

@@ -11,6 +11,7 @@ import click
 
 from crnn_deploy.cli.decoding_options import decoder_given, decoding_options, rule_given
 from crnn_deploy.cli.options import (
+    PLACE,
     backend_option,
     batch_option,
     check_device,
@@ -35,7 +36,7 @@ __all__ = ["infer_cluster"]
 
 
 @click.command()
-@click.argument("inputs", metavar="INPUT...", nargs=-1, required=True)
+@click.argument("inputs", metavar="INPUT...", nargs=-1, required=True, type=PLACE)
 @model_option(default="latin")
 @output_option("FOLDER", anywhere=True)
 @click.option(

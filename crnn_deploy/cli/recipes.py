@@ -6,12 +6,13 @@ import click
 
 from crnn_deploy.cli.outputs import check_report
 from crnn_deploy.cli.say import say
+from crnn_deploy.cli.values import RecipeText
 
 __all__ = ["recipes"]
 
 
 @click.command()
-@click.argument("name", metavar="[NAME]", required=False)
+@click.argument("name", metavar="[NAME]", required=False, type=RecipeText())
 def recipes(name: str | None) -> None:
     """List the built-in recipes, or show one.
 

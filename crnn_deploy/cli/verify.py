@@ -13,6 +13,7 @@ from crnn_deploy.cli.options import (
     CHECKPOINT_ONLY,
     DATA_ONLY,
     MODEL,
+    PLACE,
     check_data_outputs,
     checkpoint_options,
     data_options,
@@ -37,7 +38,7 @@ __all__ = ["verify"]
 @click.argument("reference", type=MODEL)
 @click.argument("candidate", type=MODEL)
 @images_option(default="drawn characters and noise")
-@click.option("--labels", metavar="DATA", help="Read the images of this labelled dataset.")
+@click.option("--labels", metavar="DATA", type=PLACE, help="Read the images of this labelled dataset.")
 @data_options
 @click.option(
     "--tolerance",
