@@ -52,10 +52,13 @@ def calibrate(model: Path, images: str | None, method: Any, max_images: int, out
         check_outputs((output, part), chain([model], () if images is None else find((images,), ())))
         opened = open_model(model)
         if images is None:
-            found = calibration_set.rendered(opened.manifest.alphabet, 3 * max_images)
+            total, found = 3 * max_images, calibration_set.rendered(opened.manifest.alphabet, 3 * max_images)
         else:
-            found = calibration_set.of_folder(images)
-        chosen, held_back = calibration_set.sample(found, opened.manifest, max_images)
+            total, found = sum(1 for _ in find((images,), ())), calibration_set.of_folder(images)
+        with progress_bar(total, "images") as bar:
+            chosen, held_back = calibration_set.sample(
+                found, opened.manifest, max_images, progress=bar.update
+            )
         bar = progress_bar(len(chosen) + (5 * len(held_back) if method == "auto" else 0), "calibrate")
         with bar:
             scales = run(

@@ -28,7 +28,7 @@ from crnn_deploy.cli.options import (
 )
 from crnn_deploy.cli.outputs import check_report, put_report, write_page
 from crnn_deploy.cli.rebuild import rebuild_option, rebuild_stale
-from crnn_deploy.cli.say import progress_bar, say, say_over_bar
+from crnn_deploy.cli.say import progress_bar, say, say_over_bar, working
 
 __all__ = ["evaluate"]
 
@@ -109,10 +109,11 @@ def evaluate(
         backend: Backend = open_backend(model)
         workers = cpus()
     else:
-        from crnn_deploy.export.reference import open_reference
-
         settings = settings_of(recipe, factory, alphabet, alphabet_string, blank, activation)
-        backend = open_reference(model, settings)
+        with working(f"open {model} in PyTorch"):
+            from crnn_deploy.export.reference import open_reference
+
+            backend = open_reference(model, settings)
         warn_of_assumptions(backend.manifest)
         workers = 1  # PyTorch has threads of its own
     provenance = Provenance.of(model, backend.manifest)

@@ -37,7 +37,9 @@ from crnn_deploy.cli.say import (
     say_over_bar,
     stdin_bytes,
     stdout_is_terminal,
+    working,
 )
+from crnn_deploy.cli.summary import Summary
 from crnn_deploy.cli.values import OneOf
 
 if TYPE_CHECKING:
@@ -158,7 +160,8 @@ def infer(
         from crnn_deploy.runtime.drawing import draw_all
     sources.check(paths)
     model = model or DEFAULT
-    given = opening(model, backend=backend, precision=precision, device=device, tf32=allow_tf32)
+    with working("choose how the model runs here"):
+        given = opening(model, backend=backend, precision=precision, device=device, tf32=allow_tf32)
     if given.path != model:
         say(f"note: --precision int8 reads with {given.path}", err=True)
     _check_outputs(output, draw, (*paths, model, given.path, decoding["lexicon"], decoding["lm"]))
@@ -166,7 +169,7 @@ def infer(
         say(f"{output}: {output.suffix} is no format of records, so they are written as text", err=True)
     rebuild_stale(rebuild, model)
     listed = sources.lines_of(stdin_bytes()) if sources.STDIN in paths else ()
-    count = failed = undrawn = 0
+    undrawn = 0
     with ExitStack() as stack:
         recognizer = stack.enter_context(
             closing(Recognizer(given.open(), batch=batch, wide=wide, max_pixels=max_pixels, rotate=rotate))
@@ -210,6 +213,7 @@ def infer(
         if not hidden and sources.STDIN not in paths:
             total = max(0, sum(1 for _ in sources.find(paths, ())) - len(written.done))
 
+        summary = Summary()
         stop = stack.enter_context(Stop())
         results = read_in_order(
             recognizer,
@@ -227,14 +231,14 @@ def infer(
             ]
             not_drawn = [] if draw is None else draw_all(done_now, draw, max_pixels)
             written.write(done_now)
+            summary.add(done_now)
             errors = [record.error for record in done_now if record.error is not None]
-            failed, undrawn = failed + len(errors), undrawn + len(not_drawn)
+            undrawn += len(not_drawn)
             for error in (*errors, *not_drawn):
                 say_over_bar(error)
-            count += len(chunk)
             bar.update(len(chunk))
-    if failed:
-        say(f"{failed} of {count} images failed", err=True)
+    summary.tell()
+    count, failed = summary.count, summary.failed
     if undrawn:
         say(f"{undrawn} of {count - failed} images that were read are not drawn", err=True)
     if stop():
