@@ -6,13 +6,19 @@ import click
 
 from crnn_deploy.cli.outputs import check_report
 from crnn_deploy.cli.say import say
-from crnn_deploy.cli.values import RecipeText
 
 __all__ = ["recipes"]
 
 
+def _names(_: click.Context, __: click.Parameter, incomplete: str) -> list[str]:
+    """The recipes that a shell completes a word to."""
+    from crnn_deploy.recipes.recipe import RECIPES
+
+    return [name for name in RECIPES if name.startswith(incomplete)]
+
+
 @click.command()
-@click.argument("name", metavar="[NAME]", required=False, type=RecipeText())
+@click.argument("name", metavar="[NAME]", required=False, shell_complete=_names)
 def recipes(name: str | None) -> None:
     """List the built-in recipes, or show one.
 

@@ -1,4 +1,4 @@
-"""What commands say on a terminal: bars with rate and time left, a summary, no colour where none is wanted."""
+"""On a terminal: bars with rate and time left, a summary, and no colour where none is wanted."""
 
 from __future__ import annotations
 
