@@ -143,6 +143,13 @@ def test_bash_completes(
     assert done.stderr == ("" if words == ["inf"] else "-o default\n")
 
 
+def test_the_lines_of_the_page_are_those_that_are_tested() -> None:
+    page = (ROOT / "docs" / "command-line.md").read_text(encoding="utf-8")
+    for name in ("bash", "zsh"):
+        assert f'\neval "$(_CRNN_DEPLOY_COMPLETE={name}_source crnn-deploy)"\n' in page
+    assert "\n_CRNN_DEPLOY_COMPLETE=fish_source crnn-deploy | source\n" in page
+
+
 @pytest.mark.skipif(shutil.which("fish") is None, reason="needs fish")
 def test_fish_completes(program: dict[str, str], tmp_path: Path) -> None:
     code = (
