@@ -262,7 +262,9 @@ class _Bars:
     def __init__(self, stack: ExitStack, stop: Stop, images: int) -> None:
         self._stack, self._stop = stack, stop
         self._checking = progress_bar(images, "check", show_pos=False)
-        self._building = progress_bar(_TICKS, "build", show_pos=False, show_eta=False, item_show_func=str)
+        self._building = progress_bar(
+            _TICKS, "build", show_pos=False, show_eta=False, item_show_func=lambda phase: phase
+        )
         self._start: float | None = None
 
     def checked(self, images: int) -> None:

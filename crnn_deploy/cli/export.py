@@ -56,7 +56,7 @@ def export(checkpoint: Path, output: Path | None, graph_output: Any, **source: A
         raise ModelUnreadable(path, "the exported file's name ends in .onnx")
     check_outputs((path,), (checkpoint, source["alphabet"], source["recipe"]))
     settings = settings_of(**source)
-    bar = progress_bar(100, "export", show_pos=False, item_show_func=str)
+    bar = progress_bar(100, "export", show_pos=False, item_show_func=lambda phase: phase)
     with without_collector(), bar:
         bar.update(1, "load PyTorch")
         from crnn_deploy.export.exporter import SIZES, ExportFailed

@@ -45,10 +45,14 @@ class Group(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        name, known = args[0], self.list_commands(ctx)
-        if name not in known and not name.startswith("-") and not ctx.resilient_parsing:
-            raise click.UsageError(f"No such command {name!r}{did_you_mean(name, known)}.", ctx)
+        name = args[0]
+        if name not in self.list_commands(ctx) and not name.startswith("-") and not ctx.resilient_parsing:
+            raise click.UsageError(f"No such command {name!r}{self.nearest(ctx, name)}.", ctx)
         return super().resolve_command(ctx, args)
+
+    def nearest(self, ctx: click.Context, name: str) -> str:
+        """What stands behind a name that none of its commands has."""
+        return did_you_mean(name, self.list_commands(ctx))
 
 
 def _example(command: click.Command, path: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -192,7 +193,7 @@ def infer_cluster(
                 raise KeyboardInterrupt
 
         def begun(chunks: int, of: int) -> None:
-            bar.length = chunks
+            bar.length, bar.start = chunks, time.time()  # not when Ray was started
             if resume:
                 say_over_bar(f"{of - chunks} of {of} files are whole; {chunks} are to be written")
 

@@ -87,6 +87,11 @@ class _Group(Group):
             for stage in STAGES
         }
 
+    def nearest(self, ctx: click.Context, name: str) -> str:
+        """A command in a group too, where its own name is given: `dataset check` for `check`."""
+        nested = [whole for whole in COMMANDS if whole.endswith(f" {name}")]
+        return f" (did you mean {nested[0]}?)" if nested else super().nearest(ctx, name)
+
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in self.commands and cmd_name in _PLACES:
             module, name = _PLACES[cmd_name].split(":")

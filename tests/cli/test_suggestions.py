@@ -26,6 +26,7 @@ TYPE = "lmdb, csv, tsv, doctr, names, tabs, indices, objects, mmocr, icdar, mjsy
         ("build", "No such command 'build' (did you mean build-engine?)."),
         ("dataset chek x", "No such command 'chek' (did you mean check?)."),
         ("lm trian x", "No such command 'trian' (did you mean train?)."),
+        ("pack x", "No such command 'pack' (did you mean dataset pack?)."),
         ("zzz", "No such command 'zzz'."),
         ("--versoin", "No such option '--versoin' (did you mean --version?)."),
         ("infer --max_pixels 3 x", "No such option '--max_pixels' (did you mean --max-pixels?)."),

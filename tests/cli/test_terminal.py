@@ -31,6 +31,7 @@ batch: 2
 log_every: 1
 network: {name: compact, scale: 0.34, hidden: 8}
 train: [{path: labels.txt}]
+validation: {own: {synthetic: {kinds: {number: 1}, size: 1100}}}
 """
 
 
@@ -146,3 +147,4 @@ def test_no_color_takes_all_colour_away(folder: Path) -> None:
     code, seen = run_on_terminal(command, folder, NO_COLOR="1")
     assert code == 0 and not COLOUR.search(seen)
     assert "2/2" in seen and "steps/s" in seen
+    assert re.search(r" (512|1024)/1100 .* validate own  [\d,]+ images/s", seen)
