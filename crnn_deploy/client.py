@@ -21,7 +21,14 @@ from threading import Event, Lock, Thread
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self, TypedDict, Unpack, cast, overload
 
-from crnn_deploy.errors import CrnnDeployError, LibraryMissing, ReadFailed, first_line, shortened
+from crnn_deploy.errors import (
+    CrnnDeployError,
+    LibraryMissing,
+    ReadFailed,
+    did_you_mean,
+    first_line,
+    shortened,
+)
 from crnn_deploy.files import parse_json
 from crnn_deploy.runtime.decoding.ctc import Alternative, Char, PlacedChar, Text
 from crnn_deploy.runtime.images.given import Source, is_one
@@ -166,7 +173,8 @@ class Client:
     ) -> None:
         if unknown := settings.keys() - ReadSettings.__annotations__.keys():
             known = ", ".join(ReadSettings.__annotations__)
-            raise TypeError(f"there is no setting {sorted(unknown)[0]!r}; there are {known}")
+            hint = did_you_mean(name := min(unknown), ReadSettings.__annotations__)
+            raise TypeError(f"there is no setting {name!r}{hint}; there are {known}")
         if not timeout > 0 or retries < 0:
             raise ValueError(
                 f"timeout is {timeout} and retries {retries}; they must be above 0 and at least 0"

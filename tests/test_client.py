@@ -252,7 +252,9 @@ def test_what_the_server_refuses_is_said(both: Served) -> None:
         assert said in str(caught.value) and both.url in str(caught.value)
         copy = pickle.loads(pickle.dumps(caught.value))
         assert (str(copy), copy.status) == (str(caught.value), caught.value.status)
-    with pytest.raises(TypeError, match="no setting 'beam'; there are decoder"):
+    with pytest.raises(
+        TypeError, match=r"no setting 'beam' \(did you mean beam_width\?\); there are decoder"
+    ):
         Client(both.url, beam=3)  # type: ignore[call-arg]
 
 

@@ -119,7 +119,7 @@ def test_one_bad_image_fails_no_other(server: Served) -> None:
         (
             {"params": {"beam": "1"}, "content": b"x"},
             422,
-            "there is no option beam; there are model",
+            "there is no option beam (did you mean beam_width?); there are model",
         ),
         ({"params": {"nbest": "3"}, "files": parts(EXAMPLES[0])}, 422, "nbest needs decoder=beam"),
         ({"params": {"nbest": "x"}, "content": b"x"}, 422, "nbest='x': input should be a valid integer"),
