@@ -20,7 +20,7 @@ class Summary:
     word: for what has a record each
     """
 
-    def __init__(self, word: str = "images") -> None:
+    def __init__(self, word: str) -> None:
         self._word = word
         self.count = self.failed = 0
         self._began = time.monotonic()
