@@ -83,9 +83,7 @@ class JsonImage(BaseModel):
     ] = None
     ordered: Annotated[
         bool,
-        Field(
-            description="Whether the points of its boxes go clockwise from the top left of the text itself."
-        ),
+        Field(description="Whether the points of its boxes go clockwise from the text's own top left."),
     ] = True
 
 
@@ -366,9 +364,7 @@ class _Parts:
         """Boxes belong to the image right before them."""
         image = self.images[-1] if self.images else None
         if not isinstance(image, tuple):
-            raise Problem(
-                422, "a part 'boxes' belongs right behind the part of its image, one for each image"
-            )
+            raise Problem(422, "a part 'boxes' belongs right behind the part of its image, one behind each")
         data = b"".join(self._data)
         self._signs += _signs(data)
         if self._signs > _most_signs(self._most):
