@@ -6,16 +6,19 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import os
 import random
+import re
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
-from functools import partial
-from itertools import count
+from functools import cached_property, partial
+from itertools import chain, count
 from os import PathLike
 from threading import Event, Lock, Thread
 from types import TracebackType
@@ -30,6 +33,7 @@ from crnn_deploy.errors import (
     shortened,
 )
 from crnn_deploy.files import parse_json
+from crnn_deploy.regions.region import Region
 from crnn_deploy.runtime.decoding.ctc import Alternative, Char, PlacedChar, Text
 from crnn_deploy.runtime.images.given import Source, is_one
 from crnn_deploy.runtime.images.header import ImageUnreadable
@@ -37,6 +41,7 @@ from crnn_deploy.runtime.images.header import ImageUnreadable
 if TYPE_CHECKING:
     import httpx
 
+    from crnn_deploy.runtime.images.crop import RegionGiven
     from crnn_deploy.runtime.images.pixels import Pixels
 
 __all__ = [
@@ -51,11 +56,14 @@ __all__ = [
 ]
 
 _IMAGES_AT_ONCE, _BYTES_AT_ONCE = 32, 2**22  # of a request, of which one image alone may have more bytes
+_BOXES_AT_ONCE = 128  # of a request, which has their page in it
 _IN_FLIGHT = 4  # requests
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 2.0  # seconds, before jitter
 _BUSY = (502, 503, 504)  # what a server or a proxy before it answers when it has no time
 _IDLE = 2.0  # seconds that an unused connection is kept; the server ends it after 30
 _NAME = "image"  # of every image in requests, and so in the server's messages
+_BOX_NAME = re.compile(rf"\A{_NAME}(?:: box \d+)?:? ")  # of one of its boxes, in these messages
+_FARTHEST = 1e300  # pixels that a server takes for a number
 _LONGEST_SIDE = 16_383  # pixels of a WebP
 _PNG, _WEBP = (".png", ()), (".webp", (64, 101))  # 64: cv2.IMWRITE_WEBP_QUALITY, beyond 100 lossless
 
@@ -130,6 +138,70 @@ class _Encoded:
 
     name: str  # for messages
     data: bytes
+
+    def failure(self, reason: str) -> CrnnDeployError:
+        """The error that a Recognizer gives for an image in which a server can read nothing."""
+        from crnn_deploy.runtime.images.pixels import decode_image
+
+        try:
+            decode_image(self.data, self.name)
+        except ImageUnreadable as error:
+            return error
+        return ReadFailed(self.name, reason.removeprefix(f"{_NAME}: "))
+
+
+class _SentPage:
+    """An image of which boxes are sent."""
+
+    def __init__(self, image: _Encoded) -> None:
+        self.image = image
+
+    @cached_property
+    def text(self) -> str:
+        """Its bytes as JSON has them."""
+        return base64.b64encode(self.image.data).decode()
+
+    @cached_property
+    def pixels(self) -> Pixels:
+        """Raises ImageUnreadable."""
+        from crnn_deploy.runtime.images.pixels import decode_image
+
+        return decode_image(self.image.data, self.image.name)
+
+
+@dataclass(frozen=True)
+class _SentBox:
+    """A box of an image as it is sent."""
+
+    page: _SentPage
+    number: int  # among the page's boxes, from 0
+    region: Region
+
+    @property
+    def name(self) -> str:
+        return f"{self.page.image.name}: box {self.number}"
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether a server takes its coordinates for numbers."""
+        return all(abs(value) < _FARTHEST for point in self.region.polygon for value in point)
+
+    def failure(self, reason: str) -> CrnnDeployError:
+        """The error that a Recognizer gives for a box in which a server can read nothing.
+
+        Raises ImageUnreadable where the page is none.
+        """
+        from crnn_deploy.runtime.images.crop import crop
+
+        pixels = self.page.pixels
+        try:
+            crop(pixels, self.region, name=self.name)
+        except CrnnDeployError as error:
+            return error
+        return ReadFailed(self.name, _BOX_NAME.sub("", reason))
+
+
+_Sent = _Encoded | _SentBox
 
 
 class _Answer(NamedTuple):
@@ -234,15 +306,49 @@ class Client:
         if is_one(images):
             [result] = self._read([_encoded(cast(Source, images))], Event())
             return result
-        return self._read_all(cast(Iterable[Source], images))
+        return self._read_all(_batches(map(_encoded, cast(Iterable[Source], images))))
 
-    def _read_all(self, images: Iterable[Source]) -> list[_Result]:
-        """Results of any number of images, of which those of a few requests are in memory."""
+    def read_regions(self, page: Source, regions: Iterable[RegionGiven]) -> list[Text]:
+        """Text of each of a page's boxes, in their order, as of `Recognizer.read_regions`.
+
+        The page goes along with each 128 boxes. A server takes no box of more than 1,000 points.
+        Raises ImageNotFound, ImageUnreadable, and RegionUnreadable or ReadFailed for the first that cannot
+        be read; ServerUnreachable, ServerTooSlow, ServerBusy, ServerRefused, AnswerInvalid.
+        """
+        return [_text(result) for result in self.try_read_regions(page, regions)]
+
+    def try_read_regions(self, page: Source, regions: Iterable[RegionGiven]) -> list[_Result]:
+        """As `read_regions`, but a box that cannot be read gives its error and the others are read.
+
+        Raises ImageNotFound, ImageUnreadable, ServerUnreachable, ServerTooSlow, ServerBusy, ServerRefused,
+        AnswerInvalid.
+        """
+        from crnn_deploy.runtime.images.crop import region_of
+
+        image = _encoded(page)
+        if isinstance(image, CrnnDeployError):
+            raise image
+        sent = _SentPage(image)
+        boxes = [_SentBox(sent, number, region_of(region)) for number, region in enumerate(regions)]
+        if not boxes:
+            _ = sent.pixels  # a page that is none raises its error all the same
+        # those of a request are alike in what their points promise
+        boxes.sort(key=lambda box: box.region.ordered)
+        parts = chain.from_iterable(
+            _boxes_at_once([box for box in boxes if box.region.ordered == ordered])
+            for ordered in (False, True)
+        )
+        results = self._read_all(parts)
+        numbered = {box.number: result for box, result in zip(boxes, results, strict=True)}
+        return [numbered[number] for number in range(len(boxes))]
+
+    def _read_all(self, parts: Iterable[Sequence[_Sent | CrnnDeployError]]) -> list[_Result]:
+        """Results of any number of requests, of which a few are in memory."""
         results: list[_Result] = []
         stopped = Event()
         sent: deque[Future[list[_Result]]] = deque()
         try:
-            for some in _batches(map(_encoded, images)):
+            for some in parts:
                 if len(sent) == _IN_FLIGHT:
                     results += sent.popleft().result()
                 sent.append(_in_thread(partial(self._read, some, stopped)))
@@ -252,13 +358,13 @@ class Client:
             stopped.set()
         return results
 
-    def _read(self, images: Sequence[_Encoded | CrnnDeployError], stopped: Event) -> list[_Result]:
+    def _read(self, images: Sequence[_Sent | CrnnDeployError], stopped: Event) -> list[_Result]:
         """Results of the images of a request; an error in the place of one stands as it is."""
-        good = [image for image in images if isinstance(image, _Encoded)]
+        good = [image for image in images if not isinstance(image, CrnnDeployError)]
         found = iter(self._ask(good, stopped) if good else ())
-        return [next(found) if isinstance(image, _Encoded) else image for image in images]
+        return [image if isinstance(image, CrnnDeployError) else next(found) for image in images]
 
-    def _ask(self, images: Sequence[_Encoded], stopped: Event) -> list[_Result]:
+    def _ask(self, images: Sequence[_Sent], stopped: Event) -> list[_Result]:
         response = self._answer(images, stopped)
         try:
             answer, reason = parse_json(response.body), f"status {response.status}"
@@ -268,6 +374,8 @@ class Client:
         if response.status in (200, 422) and isinstance(results, list):
             try:
                 return [_result(image, plain) for image, plain in zip(images, results, strict=True)]
+            except CrnnDeployError:  # of the page, none of whose boxes can be read
+                raise
             except (AttributeError, KeyError, TypeError, ValueError) as error:
                 raise AnswerInvalid(self._address, f"{type(error).__name__} in its results") from error
         detail = answer.get("detail") if isinstance(answer, dict) else None
@@ -280,7 +388,7 @@ class Client:
             return [ReadFailed(images[0].name, detail)]
         raise self._refused(ServerRefused, response, detail)
 
-    def _answer(self, images: Sequence[_Encoded], stopped: Event) -> _Answer:
+    def _answer(self, images: Sequence[_Sent], stopped: Event) -> _Answer:
         """What the server answers once it is neither busy nor out of reach.
 
         Raises ServerUnreachable, ServerTooSlow, ServerBusy, AnswerInvalid.
@@ -310,15 +418,20 @@ class Client:
                 raise failure
         raise AssertionError
 
-    def _post(self, images: Sequence[_Encoded], until: float) -> _Answer:
+    def _post(self, images: Sequence[_Sent], until: float) -> _Answer:
         """Raises TimeoutError and what httpx raises."""
         url = f"{self._address}/v1/read"
         kind = "application/octet-stream"
         body: dict[str, Any]
-        if len(images) == 1:
-            body = {"content": images[0].data, "headers": {**self._headers, "Content-Type": kind}}
+        whole = [image for image in images if isinstance(image, _Encoded)]
+        boxes = [image for image in images if isinstance(image, _SentBox)]
+        if boxes:
+            plain = {"Content-Type": "application/json"}
+            body = {"content": _in_json(boxes), "headers": {**self._headers, **plain}}
+        elif len(whole) == 1:
+            body = {"content": whole[0].data, "headers": {**self._headers, "Content-Type": kind}}
         else:
-            parts = [("image", (_NAME, image.data, kind)) for image in images]
+            parts = [("image", (_NAME, image.data, kind)) for image in whole]
             body = {"files": parts, "headers": self._headers}
         timeout = max(
             until - time.monotonic(), 0.001
@@ -449,27 +562,32 @@ def _batches(
         yield some
 
 
-def _result(image: _Encoded, plain: Mapping[str, Any]) -> _Result:
+def _boxes_at_once(boxes: Sequence[_SentBox]) -> Iterator[Sequence[_Sent | CrnnDeployError]]:
+    """Boxes that are sent together; in the place of one that JSON cannot hold, its error."""
+    good = [box if box.is_plain else box.failure("") for box in boxes]
+    for at in range(0, len(good), _BOXES_AT_ONCE):
+        yield good[at : at + _BOXES_AT_ONCE]
+
+
+def _in_json(boxes: Sequence[_SentBox]) -> bytes:
+    """The body of a request for boxes of one page."""
+    polygons = json.dumps([box.region.polygon for box in boxes], allow_nan=False)
+    ordered = json.dumps(boxes[0].region.ordered)
+    data = boxes[0].page.text
+    image = f'{{"name": "{_NAME}", "data": "{data}", "boxes": {polygons}, "ordered": {ordered}}}'
+    return f'{{"images": [{image}]}}'.encode()
+
+
+def _result(image: _Sent, plain: Mapping[str, Any]) -> _Result:
     """A result of the server's JSON. Raises AttributeError, KeyError, TypeError, ValueError."""
     if plain["status"] == "error":
-        return _failure(image, plain["error"].removeprefix(f"{_NAME}: "))
+        return image.failure(plain["error"].strip())
     chars = tuple((PlacedChar if "top" in char else Char)(**char) for char in plain.get("chars", ()))
     alternatives = tuple(Alternative(**one) for one in plain.get("alternatives", ()))
     text, confidence = plain["text"], plain["confidence"]
     if not isinstance(text, str) or not isinstance(confidence, float):
         raise TypeError("no text")
     return Text(text, confidence, chars, alternatives, plain.get("rotated"))
-
-
-def _failure(image: _Encoded, reason: str) -> CrnnDeployError:
-    """The error that a Recognizer gives for an image in which a server can read nothing."""
-    from crnn_deploy.runtime.images.pixels import decode_image
-
-    try:
-        decode_image(image.data, image.name)
-    except ImageUnreadable as error:
-        return error
-    return ReadFailed(image.name, reason)
 
 
 def _detail(response: _Answer) -> str:
