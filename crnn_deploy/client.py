@@ -34,7 +34,7 @@ from crnn_deploy.errors import (
 )
 from crnn_deploy.files import parse_json
 from crnn_deploy.regions.region import Region
-from crnn_deploy.runtime.decoding.ctc import Alternative, Char, PlacedChar, Text
+from crnn_deploy.runtime.decoding.ctc import Alternative, Char, PageChar, PlacedChar, Text
 from crnn_deploy.runtime.images.given import Source, is_one
 from crnn_deploy.runtime.images.header import ImageUnreadable
 
@@ -582,12 +582,19 @@ def _result(image: _Sent, plain: Mapping[str, Any]) -> _Result:
     """A result of the server's JSON. Raises AttributeError, KeyError, TypeError, ValueError."""
     if plain["status"] == "error":
         return image.failure(plain["error"].strip())
-    chars = tuple((PlacedChar if "top" in char else Char)(**char) for char in plain.get("chars", ()))
+    chars = tuple(map(_char, plain.get("chars", ())))
     alternatives = tuple(Alternative(**one) for one in plain.get("alternatives", ()))
     text, confidence = plain["text"], plain["confidence"]
     if not isinstance(text, str) or not isinstance(confidence, float):
         raise TypeError("no text")
     return Text(text, confidence, chars, alternatives, plain.get("rotated"))
+
+
+def _char(plain: Mapping[str, Any]) -> Char:
+    """Raises KeyError, TypeError, ValueError."""
+    if "polygon" in plain:
+        return PageChar(**{**plain, "polygon": tuple((float(x), float(y)) for x, y in plain["polygon"])})
+    return (PlacedChar if "top" in plain else Char)(**plain)
 
 
 def _detail(response: _Answer) -> str:

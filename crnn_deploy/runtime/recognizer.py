@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from os import PathLike, fsdecode
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args, overload
 
@@ -25,7 +26,7 @@ from crnn_deploy.runtime.images.given import Source, is_one
 from crnn_deploy.runtime.images.pixels import MAX_PIXELS, Pixels, read_image, use_image
 from crnn_deploy.runtime.opening import NotPortable, Opening, Precision, opening
 from crnn_deploy.runtime.orientation import ImageView, Rotate, check_rotate, surest
-from crnn_deploy.runtime.prepared import Prepared, prepared_of
+from crnn_deploy.runtime.prepared import CropPlace, Prepared, prepared_of
 from crnn_deploy.runtime.second_reading import reread
 
 if TYPE_CHECKING:
@@ -301,7 +302,9 @@ class Recognizer:
 
     def prepare_region(self, page: Pixels, region: Region, *, name: str) -> Prepared:
         """A box of a page as the network takes it. Raises RegionUnreadable, ImageTooLarge."""
-        return self.prepare(crop(page, region, name=name, max_pixels=self._max_pixels).pixels, name=name)
+        cut = crop(page, region, name=name, max_pixels=self._max_pixels)
+        place = CropPlace(cut.pixels.shape[0], cut.on_page)
+        return replace(self.prepare(cut.pixels, name=name), crop=place)
 
     def run(self, images: Sequence[Prepared]) -> Frames:
         """What the network says of images of one width, frame by frame; of each, its first view counts.
@@ -325,9 +328,8 @@ class Recognizer:
         Raises RunFailed.
         """
         with not_forked():
-            if self._rotate == "none":
-                return self._read_batch(images)
-            return self._read_views(images)
+            texts = self._read_batch(images) if self._rotate == "none" else self._read_views(images)
+        return [image.placed(text) for image, text in zip(images, texts, strict=True)]
 
     def _read_views(self, images: Sequence[Prepared]) -> list[Text | CrnnDeployError]:
         """The surest reading of each image; views of one width run together, whatever they show."""
