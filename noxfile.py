@@ -17,7 +17,16 @@ PYTHON = sys.executable
 PYTHONS = ("3.11", "3.12", "3.13")  # those of setup.cfg
 # all extras that run without a GPU, as they are installed together; `lowest` tries each, and all with the tests
 EXTRAS = (
-    *("cpu", "cpu,decode", "cpu,evaluate", "cpu,export", "cpu,train", "cpu,serve,client", "cpu,triton", "cpu,ray"),
+    *(
+        "cpu",
+        "cpu,decode",
+        "cpu,evaluate",
+        "cpu,export",
+        "cpu,train",
+        "cpu,serve,client",
+        "cpu,triton",
+        "cpu,ray",
+    ),
     *("openvino", "cpu,export,tensorrt-rtx"),
     "cpu,decode,evaluate,export,train,serve,client,triton,ray,test",
 )

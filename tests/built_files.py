@@ -79,7 +79,9 @@ def differences(wheel: Path, sdist: Path) -> list[str]:
             if not any(path.endswith(f".dist-info/licenses/{name}") for path in held):
                 wrong.append(f"the wheel lacks {name}")
         again = record(wheel_of(source, Path(made, "wheel")))
-    wrong += [f"{name}: another file of the sdist's wheel" for name, _ in sorted(again.items() ^ held.items())]
+    wrong += [
+        f"{name}: another file of the sdist's wheel" for name, _ in sorted(again.items() ^ held.items())
+    ]
     return wrong
 
 
