@@ -1,7 +1,7 @@
 """The jobs of the project, each in one place: `nox` runs those of the gate, `nox --list` says what there is.
 
-Jobs run in the environment that nox stands in (extras `dev`, `test` and all others), so that PyTorch is installed
-once. `dist`, `lowest` and `pythons` make environments of their own, outside the repository.
+Jobs run in the environment that nox stands in (extras `dev`, `test` and all others), so that PyTorch is
+installed once. `dist`, `lowest` and `pythons` make environments of their own, outside the repository.
 """
 
 from __future__ import annotations
@@ -17,17 +17,8 @@ PYTHON = sys.executable
 PYTHONS = ("3.11", "3.12", "3.13")  # those of setup.cfg
 # all extras that run without a GPU, as they are installed together; `lowest` tries each, and all with the tests
 EXTRAS = (
-    *(
-        "cpu",
-        "cpu,decode",
-        "cpu,evaluate",
-        "cpu,export",
-        "cpu,train",
-        "cpu,serve,client",
-        "cpu,triton",
-        "cpu,ray",
-    ),
-    *("openvino", "cpu,export,tensorrt-rtx"),
+    *("cpu", "openvino", "cpu,decode", "cpu,evaluate", "cpu,export", "cpu,train", "cpu,serve,client"),
+    *("cpu,triton", "cpu,ray", "cpu,export,tensorrt-rtx"),
     "cpu,decode,evaluate,export,train,serve,client,triton,ray,test",
 )
 
@@ -64,7 +55,7 @@ def quick(session: nox.Session) -> None:
 
 @nox.session
 def dist(session: nox.Session) -> None:
-    """Wheel and sdist in dist/, checked, and the wheel alone in a fresh environment; its SBOM stands beside it."""
+    """Wheel, sdist and SBOM in dist/, checked; the wheel alone reads in a fresh environment."""
     wheel, sdist = _built(session)
     session.run(PYTHON, "-m", "twine", "check", "--strict", wheel, sdist)
     session.run(PYTHON, "-m", "check_wheel_contents", wheel)
@@ -74,13 +65,13 @@ def dist(session: nox.Session) -> None:
 
 @nox.session
 def lowest(session: nox.Session) -> None:
-    """Each extra with the lowest versions that setup.cfg allows: some 30 minutes, 10 GB; `-- cpu,decode` for one."""
+    """Extras in the lowest versions that setup.cfg allows; 10 GB, or `-- cpu,decode` for some."""
     session.run(PYTHON, "tests/install_extras.py", "--lowest", *(session.posargs or EXTRAS))
 
 
 @nox.session
 def pythons(session: nox.Session) -> None:
-    """The wheel alone on each Python that is on this machine, and whether the extras resolve for all of them."""
+    """The wheel alone on each Python of setup.cfg that is on this machine."""
     wheel, _ = _built(session)
     for version in PYTHONS:
         session.run(PYTHON, "tests/wheel_alone.py", wheel, "--python", version)

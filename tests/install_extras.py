@@ -4,9 +4,10 @@
     python tests/install_extras.py --lowest cpu cpu,decode cpu,export
 
 Takes minutes and gigabytes, so it is no test; those block imports instead (test_extras.py). Run it where all
-extras are installed. PyTorch is installed first, so that pip's settings decide which build it is. With --lowest
-each library is installed in the lowest version that setup.cfg allows, by uv; the lowest PyTorch brings CUDA, 8 GB
-on disk. Where the extra `test` is among them, tests of the other extras run too, with the lowest test tools.
+extras are installed. PyTorch is installed first, so that pip's settings decide which build it is. With
+--lowest each library is installed in the lowest version that setup.cfg allows, by uv; the lowest PyTorch brings
+CUDA, 8 GB on disk. Where the extra `test` is among them, tests of the other extras run too, with the lowest
+test tools.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ def copy_of_the_toolkit(folder: Path) -> None:
 
 
 def tried(extras: str, folder: Path, inputs: Path, torch: str, lowest: bool) -> bool:
-    """Whether everything is as `doctor` says in an environment with these extras alone, and tests of theirs pass."""
+    """Whether everything is as `doctor` says in an environment with these extras alone, and their tests pass."""
     venv.create(folder, with_pip=True)
     source = folder / "source"
     source.mkdir()

@@ -38,7 +38,7 @@ def _of(name: str, value: object) -> Iterator[str]:
     for base in reversed(value.__mro__):
         if not base.__module__.startswith("crnn_deploy"):
             continue
-        for member in base.__dict__.keys() | base.__dict__.get("__annotations__", {}).keys():
+        for member in base.__dict__.keys() | inspect.get_annotations(base).keys():
             if member.startswith("_"):
                 continue
             part = inspect.getattr_static(value, member, None)
@@ -52,7 +52,7 @@ def _of(name: str, value: object) -> Iterator[str]:
 
 
 def _annotation(base: type, member: str) -> str:
-    given = base.__dict__.get("__annotations__", {}).get(member, "attribute")
+    given = inspect.get_annotations(base).get(member, "attribute")
     return given if isinstance(given, str) else inspect.formatannotation(given)
 
 

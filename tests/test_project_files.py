@@ -21,7 +21,7 @@ GATE = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
 JOBS = set(re.findall(r"@nox\.session\ndef (\w+)", NOXFILE))
 
 
-class OnceEach(yaml.SafeLoader):
+class OnceEach(yaml.SafeLoader):  # type: ignore[misc]
     """A loader that refuses a key that stands twice."""
 
 
@@ -29,7 +29,7 @@ def _mapping(loader: OnceEach, node: yaml.MappingNode) -> dict[Any, Any]:
     keys = [key.value for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
     assert len(keys) == len(set(keys)), f"a key stands twice among {keys}{node.start_mark}"
     loader.flatten_mapping(node)
-    return loader.construct_mapping(node, deep=True)
+    return dict(loader.construct_mapping(node, deep=True))
 
 
 OnceEach.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
