@@ -15,7 +15,7 @@ import nox
 ROOT = Path(__file__).parent
 PYTHON = sys.executable
 PYTHONS = ("3.11", "3.12", "3.13")  # those of setup.cfg
-# all extras that run without a GPU, as they are installed together; `lowest` tries each, and all with the tests
+# all extras that run without a GPU, as they are installed together; the last brings the tests
 EXTRAS = (
     *("cpu", "openvino", "cpu,decode", "cpu,evaluate", "cpu,export", "cpu,train", "cpu,serve,client"),
     *("cpu,triton", "cpu,ray", "cpu,export,tensorrt-rtx"),

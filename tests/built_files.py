@@ -2,8 +2,8 @@
 
     python tests/built_files.py dist/crnn_deploy-0.2.0-py3-none-any.whl dist/crnn_deploy-0.2.0.tar.gz
 
-The sdist has the files that git has (where this is a clone); the wheel has the package's; of the sdist the same
-wheel is built.
+The sdist has the files that git has (where this is a clone); the wheel has the package's; of the sdist
+the same wheel is built.
 """
 
 from __future__ import annotations

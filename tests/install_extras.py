@@ -5,8 +5,8 @@
 
 Takes minutes and gigabytes, so it is no test; those block imports instead (test_extras.py). Run it where all
 extras are installed. PyTorch is installed first, so that pip's settings decide which build it is. With
---lowest each library is installed in the lowest version that setup.cfg allows, by uv; the lowest PyTorch brings
-CUDA, 8 GB on disk. Where the extra `test` is among them, tests of the other extras run too, with the lowest
+--lowest each library is installed in the lowest version that setup.cfg allows, by uv; the lowest PyTorch
+brings CUDA, 8 GB on disk. Where the extra `test` is among them, tests of the other extras run too, with the lowest
 test tools.
 """
 
@@ -44,7 +44,7 @@ def copy_of_the_toolkit(folder: Path) -> None:
 
 
 def tried(extras: str, folder: Path, inputs: Path, torch: str, lowest: bool) -> bool:
-    """Whether everything is as `doctor` says in an environment with these extras alone, and their tests pass."""
+    """Whether everything is as `doctor` says with these extras alone, and their tests pass."""
     venv.create(folder, with_pip=True)
     source = folder / "source"
     source.mkdir()

@@ -3,8 +3,8 @@
     python tests/wheel_alone.py dist/crnn_deploy-0.2.0-py3-none-any.whl [--python 3.13] [--sbom FILE]
 
 It runs the README's Python, `doctor` and `infer` on the example images, which must read what
-`examples/labels.txt` says but for a few. Another Python than this one must be on the machine; where it is not, a
-line says so.
+`examples/labels.txt` says but for a few. Another Python than this one must be on the machine; where it is not,
+a line says so.
 """
 
 from __future__ import annotations
@@ -29,20 +29,13 @@ def readme_python() -> str:
 
 
 def interpreter(version: str) -> str | None:
-    """The path of a Python on this machine."""
-    line = [
-        sys.executable,
-        "-m",
-        "uv",
-        "python",
-        "find",
-        "--no-python-downloads",
-        "--no-project",
-        "--system",
-        version,
-    ]
-    found = subprocess.run(line, capture_output=True, text=True)
-    return found.stdout.strip() if found.returncode == 0 else None
+    """The path of a Python on this machine, in the search path or among those of pyenv."""
+    pyenv = sorted((Path.home() / ".pyenv" / "versions").glob(f"{version}.*/bin/python"))
+    for path in (shutil.which(f"python{version}"), *map(str, pyenv)):
+        # a shim of pyenv is there for versions that do not run
+        if path and subprocess.run([path, "--version"], capture_output=True).returncode == 0:
+            return path
+    return None
 
 
 def run(line: list[str], folder: Path) -> str:
