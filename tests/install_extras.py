@@ -6,8 +6,8 @@
 Takes minutes and gigabytes, so it is no test; those block imports instead (test_extras.py). Run it where all
 extras are installed. PyTorch is installed first, so that pip's settings decide which build it is. With
 --lowest each library is installed in the lowest version that setup.cfg allows, by uv; the lowest PyTorch
-brings CUDA, 8 GB on disk. Where the extra `test` is among them, tests of the other extras run too, with the lowest
-test tools.
+brings CUDA, 8 GB on disk. Where the extra `test` is among them, tests of the other extras run too,
+with the lowest test tools.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
     python tests/wheel_alone.py dist/crnn_deploy-0.2.0-py3-none-any.whl [--python 3.13] [--sbom FILE]
 
 It runs the README's Python, `doctor` and `infer` on the example images, which must read what
-`examples/labels.txt` says but for a few. Another Python than this one must be on the machine; where it is not,
-a line says so.
+`examples/labels.txt` says but for a few. Another Python than this one must be on the machine; where it is
+not, a line says so.
 """
 
 from __future__ import annotations
