@@ -35,11 +35,11 @@ ROOMS: dict[str, str] = {
         "decoding_rule errors files manifest models process regions runtime.backends runtime.decoding "
         "runtime.images verdict"
     ),
-    "client": "errors files runtime.decoding runtime.images",
+    "client": "errors files regions runtime.decoding runtime.images",
     "triton": "errors files manifest runtime runtime.backends runtime.decoding",
     "serving": (
-        "decoding_rule errors files manifest models process runtime runtime.backends runtime.decoding "
-        "runtime.images"
+        "decoding_rule errors files manifest models process regions runtime runtime.backends "
+        "runtime.decoding runtime.images"
     ),
     "doctor": "commands errors runtime.backends",
     "graph": "errors files manifest runtime.backends",
