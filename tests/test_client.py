@@ -283,7 +283,7 @@ def test_boxes_of_a_page_give_what_a_recognizer_gives(
     page: Any = {"a file": file, "an array": PAGE, "a colour array": colour, "bytes": file.read_bytes()}[kind]
     for client, recognizer in pairs:
         wanted = recognizer.try_read_regions(page, REGIONS)
-        assert [type(one) for one in wanted[:6]] == [Text] * 6 and wanted[4] != wanted[1]
+        assert [type(one) for one in wanted[:6]] == [Text] * 6 and wanted[4] == wanted[1]
         found = client.try_read_regions(page, iter(REGIONS))
         assert [comparable(one) for one in found] == [comparable(one) for one in wanted]
         assert client.read_regions(page, QUADS) == recognizer.read_regions(page, QUADS)

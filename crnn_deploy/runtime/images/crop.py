@@ -88,7 +88,8 @@ def _around(page: Pixels, points: Points, name: str) -> tuple[Pixels, Points]:
     size = page.shape[1::-1]
     low = np.clip(np.floor(points.min(axis=0)) - _MARGIN, 0, size).astype(int)
     high = np.clip(np.ceil(points.max(axis=0)) + _MARGIN, 0, size).astype(int)
-    _check_side(*(high - low).tolist(), name)
+    wide, tall = (high - low).tolist()
+    _check_side(wide, tall, name)
     return page[low[1] : high[1], low[0] : high[0]], points - low
 
 
