@@ -581,7 +581,9 @@ def _in_json(boxes: Sequence[_SentBox]) -> bytes:
 def _result(image: _Sent, plain: Mapping[str, Any]) -> _Result:
     """A result of the server's JSON. Raises AttributeError, KeyError, TypeError, ValueError."""
     if plain["status"] == "error":
-        return image.failure(plain["error"].strip())
+        if not isinstance(plain["error"], str):
+            raise TypeError("no error")
+        return image.failure(plain["error"])
     chars = tuple(map(_char, plain.get("chars", ())))
     alternatives = tuple(Alternative(**one) for one in plain.get("alternatives", ()))
     text, confidence = plain["text"], plain["confidence"]

@@ -79,7 +79,7 @@ ROOMS: dict[str, str] = {
         "runtime.backends runtime.decoding runtime.images serving stores synthesis training triton "
         "verdict"
     ),
-    "": "cli client datasets errors evaluation manifest metrics process runtime runtime.decoding",
+    "": "cli client datasets errors evaluation manifest metrics process regions runtime runtime.decoding",
 }
 
 # who may import a library, as prefixes of paths below the package

@@ -118,7 +118,7 @@ class ReadQueue:
         self._size, self._batch, self._max_wait, self._watch = size, batch, max_wait, watch
         self._given: SimpleQueue[_Handover | None] = SimpleQueue()
         self._groups: dict[Recognizer, Groups[_Waiting]] = {}  # only those in which something waits
-        self._full: deque[Sequence[_Waiting]] = deque()  # batches: a page's boxes may fill several at a time
+        self._full: deque[list[_Waiting]] = deque()  # batches: a page's boxes may fill several at a time
         self._count, self._lock = 0, threading.Lock()
         self._thread = threading.Thread(target=self._work, name="read queue")
         self._thread.start()
@@ -241,7 +241,8 @@ def _prepared(call: _Handover) -> list[tuple[str, Prepared | CrnnDeployError]]:
     """A call's next image, or boxes of it, with names for messages; what is prepared leaves the call."""
     image = call.images[0]
     if not isinstance(image, BoxedImage):
-        name, data = call.images.popleft()
+        name, data = image
+        call.images.popleft()
         try:
             return [(name, call.recognizer.prepare(data, name=name))]
         except Exception as error:
@@ -250,8 +251,10 @@ def _prepared(call: _Handover) -> list[tuple[str, Prepared | CrnnDeployError]]:
     found: Sequence[Prepared | CrnnDeployError]
     try:
         found = call.recognizer.prepare_regions(image.data, image.regions, name=image.name, first=first)
-    except Exception as error:
+    except CrnnDeployError as error:  # of the image
         found = [failure(image.name, error)] * (count - first)
+    except Exception:  # the other boxes are not to blame
+        found = [_alone(call.recognizer, image, first)]
     call.box += len(found)
     if call.box == count:
         call.images.popleft()
@@ -269,3 +272,14 @@ def _forget_frames(error: BaseException) -> None:
     while led is not None:
         led.__traceback__ = None
         led = led.__cause__ or led.__context__
+
+
+def _alone(recognizer: Recognizer, image: BoxedImage, number: int) -> Prepared | CrnnDeployError:
+    """One box of an image."""
+    try:
+        [found] = recognizer.prepare_regions(
+            image.data, image.regions[: number + 1], name=image.name, first=number
+        )
+    except Exception as error:
+        return failure(f"{image.name}: box {number}", error)
+    return found

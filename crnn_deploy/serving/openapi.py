@@ -23,15 +23,15 @@ _ANSWER = {
     "results": [_RESULT],
     "milliseconds": {"queued": 0.4, "total": 3.1},
 }
-_BOX = [[3, 4], [42, 4], [42, 18], [3, 18]]
+_BOX = [[2, 2], [50, 2], [50, 18], [2, 18]]
 _BOX_ANSWER = {
     **_ANSWER,
     "results": [
         {
             "name": "word.png",
             "box": 0,
-            "text": "TEXT",
-            "confidence": 0.5,
+            "text": "Hello",
+            "confidence": 0.9635147452354431,
             "status": "ok",
             "error": None,
             "polygon": _BOX,

@@ -94,7 +94,7 @@ async def read_images(
                 options.min_confidence,
                 with_chars=options.chars,
                 box=box,
-                polygon=region and region.polygon,
+                polygon=None if region is None else region.polygon,
             )
             state.metrics.image(model.name, record.status, record.confidence)
             if isinstance(result, CrnnDeployError):
