@@ -218,8 +218,8 @@ _Result = Text | CrnnDeployError
 class Client:
     """Reads images by a server; texts and confidences are bitwise those that a Recognizer gives here.
 
-    One exception: a colour array or Pillow image of more than 16,383 pixels a side, where the model's grey is
-    the decoder's own.
+    One exception, where the model's grey is the decoder's own: a colour array or Pillow image of more than
+    16,383 pixels a side, or of which boxes are read.
 
     url: of the server, such as http://127.0.0.1:8000
     token: one of the server's --token-file
