@@ -6,20 +6,15 @@
 
 from __future__ import annotations
 
-import base64
-import json
 import os
 import random
-import re
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
-from functools import cached_property, partial
+from functools import partial
 from itertools import chain, count
-from os import PathLike
 from threading import Event, Lock, Thread
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self, TypedDict, Unpack, cast, overload
@@ -33,16 +28,25 @@ from crnn_deploy.errors import (
     shortened,
 )
 from crnn_deploy.files import parse_json
-from crnn_deploy.regions.region import Region
-from crnn_deploy.runtime.decoding.ctc import Alternative, Char, PageChar, PlacedChar, Text
+from crnn_deploy.runtime.decoding.ctc import Text
 from crnn_deploy.runtime.images.given import Source, is_one
-from crnn_deploy.runtime.images.header import ImageUnreadable
+from crnn_deploy.sent import (
+    NAME,
+    Sent,
+    SentBox,
+    SentImage,
+    SentPage,
+    batches,
+    boxes_at_once,
+    in_json,
+    result_of,
+    sent_image,
+)
 
 if TYPE_CHECKING:
     import httpx
 
     from crnn_deploy.runtime.images.crop import RegionGiven
-    from crnn_deploy.runtime.images.pixels import Pixels
 
 __all__ = [
     "AddressInvalid",
@@ -55,17 +59,10 @@ __all__ = [
     "ServerUnreachable",
 ]
 
-_IMAGES_AT_ONCE, _BYTES_AT_ONCE = 32, 2**22  # of a request, of which one image alone may have more bytes
-_BOXES_AT_ONCE = 128  # of a request, which has their page in it
 _IN_FLIGHT = 4  # requests
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 2.0  # seconds, before jitter
 _BUSY = (502, 503, 504)  # what a server or a proxy before it answers when it has no time
 _IDLE = 2.0  # seconds that an unused connection is kept; the server ends it after 30
-_NAME = "image"  # of every image in requests, and so in the server's messages
-_BOX_NAME = re.compile(rf"\A{_NAME}(?:: box \d+)?:? ")  # of one of its boxes, in these messages
-_FARTHEST = 1e300  # pixels that a server takes for a number
-_LONGEST_SIDE = 16_383  # pixels of a WebP
-_PNG, _WEBP = (".png", ()), (".webp", (64, 101))  # 64: cv2.IMWRITE_WEBP_QUALITY, beyond 100 lossless
 
 
 class AddressInvalid(CrnnDeployError, ValueError):
@@ -130,78 +127,6 @@ class ReadSettings(TypedDict, total=False):
     boost: float
     chars: bool  # whether texts have their characters; without it `Text.chars` is empty
     rotate: Literal["none", "90", "auto", "180"]
-
-
-@dataclass(frozen=True)
-class _Encoded:
-    """An image as it is sent."""
-
-    name: str  # for messages
-    data: bytes
-
-    def failure(self, reason: str) -> CrnnDeployError:
-        """The error that a Recognizer gives for an image in which a server can read nothing."""
-        from crnn_deploy.runtime.images.pixels import decode_image
-
-        try:
-            decode_image(self.data, self.name)
-        except ImageUnreadable as error:
-            return error
-        return ReadFailed(self.name, reason.removeprefix(f"{_NAME}: "))
-
-
-class _SentPage:
-    """An image of which boxes are sent."""
-
-    def __init__(self, image: _Encoded) -> None:
-        self.image = image
-
-    @cached_property
-    def text(self) -> str:
-        """Its bytes as JSON has them."""
-        return base64.b64encode(self.image.data).decode()
-
-    @cached_property
-    def pixels(self) -> Pixels:
-        """Raises ImageUnreadable."""
-        from crnn_deploy.runtime.images.pixels import decode_image
-
-        return decode_image(self.image.data, self.image.name)
-
-
-@dataclass(frozen=True)
-class _SentBox:
-    """A box of an image as it is sent."""
-
-    page: _SentPage
-    number: int  # among the page's boxes, from 0
-    region: Region
-
-    @property
-    def name(self) -> str:
-        return f"{self.page.image.name}: box {self.number}"
-
-    @property
-    def is_plain(self) -> bool:
-        """Whether a server takes its coordinates for numbers."""
-        return all(abs(value) < _FARTHEST for point in self.region.polygon for value in point)
-
-    def failure(self, reason: str) -> CrnnDeployError:
-        """The error that a Recognizer gives for a box in which a server can read nothing.
-
-        Raises ImageUnreadable where the page is none.
-        """
-        from crnn_deploy.runtime.images.crop import crop
-
-        pixels = self.page.pixels
-        try:
-            crop(pixels, self.region, name=self.name)
-        except CrnnDeployError as error:
-            return error
-        return ReadFailed(self.name, _BOX_NAME.sub("", reason))
-
-
-_Sent = _Encoded | _SentBox
 
 
 class _Answer(NamedTuple):
@@ -304,9 +229,9 @@ class Client:
         Raises ServerUnreachable, ServerTooSlow, ServerBusy, ServerRefused, AnswerInvalid.
         """
         if is_one(images):
-            [result] = self._read([_encoded(cast(Source, images))], Event())
+            [result] = self._read([sent_image(cast(Source, images))], Event())
             return result
-        return self._read_all(_batches(map(_encoded, cast(Iterable[Source], images))))
+        return self._read_all(batches(map(sent_image, cast(Iterable[Source], images))))
 
     def read_regions(self, page: Source, regions: Iterable[RegionGiven]) -> list[Text]:
         """Text of each of a page's boxes, in their order, as of `Recognizer.read_regions`.
@@ -325,24 +250,24 @@ class Client:
         """
         from crnn_deploy.runtime.images.crop import region_of
 
-        image = _encoded(page)
+        image = sent_image(page)
         if isinstance(image, CrnnDeployError):
             raise image
-        sent = _SentPage(image)
-        boxes = [_SentBox(sent, number, region_of(region)) for number, region in enumerate(regions)]
+        sent = SentPage(image)
+        boxes = [SentBox(sent, number, region_of(region)) for number, region in enumerate(regions)]
         if not boxes:
             _ = sent.pixels  # a page that is none raises its error all the same
         # those of a request are alike in what their points promise
         boxes.sort(key=lambda box: box.region.ordered)
         parts = chain.from_iterable(
-            _boxes_at_once([box for box in boxes if box.region.ordered == ordered])
+            boxes_at_once([box for box in boxes if box.region.ordered == ordered])
             for ordered in (False, True)
         )
         results = self._read_all(parts)
         numbered = {box.number: result for box, result in zip(boxes, results, strict=True)}
         return [numbered[number] for number in range(len(boxes))]
 
-    def _read_all(self, parts: Iterable[Sequence[_Sent | CrnnDeployError]]) -> list[_Result]:
+    def _read_all(self, parts: Iterable[Sequence[Sent | CrnnDeployError]]) -> list[_Result]:
         """Results of any number of requests, of which a few are in memory."""
         results: list[_Result] = []
         stopped = Event()
@@ -358,13 +283,13 @@ class Client:
             stopped.set()
         return results
 
-    def _read(self, images: Sequence[_Sent | CrnnDeployError], stopped: Event) -> list[_Result]:
+    def _read(self, images: Sequence[Sent | CrnnDeployError], stopped: Event) -> list[_Result]:
         """Results of the images of a request; an error in the place of one stands as it is."""
         good = [image for image in images if not isinstance(image, CrnnDeployError)]
         found = iter(self._ask(good, stopped) if good else ())
         return [image if isinstance(image, CrnnDeployError) else next(found) for image in images]
 
-    def _ask(self, images: Sequence[_Sent], stopped: Event) -> list[_Result]:
+    def _ask(self, images: Sequence[Sent], stopped: Event) -> list[_Result]:
         response = self._answer(images, stopped)
         try:
             answer, reason = parse_json(response.body), f"status {response.status}"
@@ -373,7 +298,7 @@ class Client:
         results = answer.get("results") if isinstance(answer, dict) else None
         if response.status in (200, 422) and isinstance(results, list):
             try:
-                return [_result(image, plain) for image, plain in zip(images, results, strict=True)]
+                return [result_of(image, plain) for image, plain in zip(images, results, strict=True)]
             except CrnnDeployError:  # of the page, none of whose boxes can be read
                 raise
             except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -388,7 +313,7 @@ class Client:
             return [ReadFailed(images[0].name, detail)]
         raise self._refused(ServerRefused, response, detail)
 
-    def _answer(self, images: Sequence[_Sent], stopped: Event) -> _Answer:
+    def _answer(self, images: Sequence[Sent], stopped: Event) -> _Answer:
         """What the server answers once it is neither busy nor out of reach.
 
         Raises ServerUnreachable, ServerTooSlow, ServerBusy, AnswerInvalid.
@@ -418,20 +343,20 @@ class Client:
                 raise failure
         raise AssertionError
 
-    def _post(self, images: Sequence[_Sent], until: float) -> _Answer:
+    def _post(self, images: Sequence[Sent], until: float) -> _Answer:
         """Raises TimeoutError and what httpx raises."""
         url = f"{self._address}/v1/read"
         kind = "application/octet-stream"
         body: dict[str, Any]
-        whole = [image for image in images if isinstance(image, _Encoded)]
-        boxes = [image for image in images if isinstance(image, _SentBox)]
+        whole = [image for image in images if isinstance(image, SentImage)]
+        boxes = [image for image in images if isinstance(image, SentBox)]
         if boxes:
             plain = {"Content-Type": "application/json"}
-            body = {"content": _in_json(boxes), "headers": {**self._headers, **plain}}
+            body = {"content": in_json(boxes), "headers": {**self._headers, **plain}}
         elif len(whole) == 1:
             body = {"content": whole[0].data, "headers": {**self._headers, "Content-Type": kind}}
         else:
-            parts = [("image", (_NAME, image.data, kind)) for image in whole]
+            parts = [("image", (NAME, image.data, kind)) for image in whole]
             body = {"files": parts, "headers": self._headers}
         timeout = max(
             until - time.monotonic(), 0.001
@@ -513,90 +438,6 @@ def _query(settings: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             yield name, "true" if value else "false"
         elif value is not None:
             yield name, str(value)
-
-
-def _encoded(source: Source) -> _Encoded | CrnnDeployError:
-    """An image ready to be sent, or why it is none."""
-    from crnn_deploy.runtime.images.pixels import load_bytes, read_image  # OpenCV, which others need not load
-
-    name = os.fsdecode(source) if isinstance(source, str | PathLike) else f"<{type(source).__name__}>"
-    try:
-        if isinstance(source, bytes | bytearray | memoryview):
-            name, data = "<bytes>", bytes(source)
-        elif isinstance(source, str | PathLike):
-            data = load_bytes(name)
-        else:
-            data = _lossless(read_image(source))
-        if not data:
-            raise ImageUnreadable(name, "empty file")
-    except CrnnDeployError as error:
-        return error
-    return _Encoded(name, data)
-
-
-def _lossless(pixels: Pixels) -> bytes:
-    """Pixels as a file of which a decoder makes the same pixels, and the same grey as of an array.
-
-    Of a coloured PNG, OpenCV lets libpng make the grey, which rounds otherwise; of a WebP it does so itself.
-    """
-    import cv2
-
-    ending, flags = _WEBP if pixels.ndim == 3 and max(pixels.shape) <= _LONGEST_SIDE else _PNG
-    return cv2.imencode(ending, pixels, flags)[1].tobytes()
-
-
-def _batches(
-    images: Iterable[_Encoded | CrnnDeployError],
-) -> Iterator[list[_Encoded | CrnnDeployError]]:
-    """Images that are sent together."""
-    some: list[_Encoded | CrnnDeployError] = []
-    size = 0
-    for image in images:
-        length = len(image.data) if isinstance(image, _Encoded) else 0
-        if some and (len(some) == _IMAGES_AT_ONCE or size + length > _BYTES_AT_ONCE):
-            yield some
-            some, size = [], 0
-        some.append(image)
-        size += length
-    if some:
-        yield some
-
-
-def _boxes_at_once(boxes: Sequence[_SentBox]) -> Iterator[Sequence[_Sent | CrnnDeployError]]:
-    """Boxes that are sent together; in the place of one that JSON cannot hold, its error."""
-    good = [box if box.is_plain else box.failure("") for box in boxes]
-    for at in range(0, len(good), _BOXES_AT_ONCE):
-        yield good[at : at + _BOXES_AT_ONCE]
-
-
-def _in_json(boxes: Sequence[_SentBox]) -> bytes:
-    """The body of a request for boxes of one page."""
-    polygons = json.dumps([box.region.polygon for box in boxes], allow_nan=False)
-    ordered = json.dumps(boxes[0].region.ordered)
-    data = boxes[0].page.text
-    image = f'{{"name": "{_NAME}", "data": "{data}", "boxes": {polygons}, "ordered": {ordered}}}'
-    return f'{{"images": [{image}]}}'.encode()
-
-
-def _result(image: _Sent, plain: Mapping[str, Any]) -> _Result:
-    """A result of the server's JSON. Raises AttributeError, KeyError, TypeError, ValueError."""
-    if plain["status"] == "error":
-        if not isinstance(plain["error"], str):
-            raise TypeError("no error")
-        return image.failure(plain["error"])
-    chars = tuple(map(_char, plain.get("chars", ())))
-    alternatives = tuple(Alternative(**one) for one in plain.get("alternatives", ()))
-    text, confidence = plain["text"], plain["confidence"]
-    if not isinstance(text, str) or not isinstance(confidence, float):
-        raise TypeError("no text")
-    return Text(text, confidence, chars, alternatives, plain.get("rotated"))
-
-
-def _char(plain: Mapping[str, Any]) -> Char:
-    """Raises KeyError, TypeError, ValueError."""
-    if "polygon" in plain:
-        return PageChar(**{**plain, "polygon": tuple((float(x), float(y)) for x, y in plain["polygon"])})
-    return (PlacedChar if "top" in plain else Char)(**plain)
 
 
 def _detail(response: _Answer) -> str:

@@ -35,7 +35,8 @@ ROOMS: dict[str, str] = {
         "decoding_rule errors files manifest models process regions runtime.backends runtime.decoding "
         "runtime.images verdict"
     ),
-    "client": "errors files regions runtime.decoding runtime.images",
+    "sent": "errors regions runtime.decoding runtime.images",
+    "client": "errors files runtime.decoding runtime.images sent",
     "triton": "errors files manifest runtime runtime.backends runtime.decoding",
     "serving": (
         "decoding_rule errors files manifest models process regions runtime runtime.backends "
