@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 from email.utils import parsedate_to_datetime
 from functools import partial
 from itertools import chain, count
@@ -28,6 +29,7 @@ from crnn_deploy.errors import (
     shortened,
 )
 from crnn_deploy.files import parse_json
+from crnn_deploy.regions.region import Region
 from crnn_deploy.runtime.decoding.ctc import Text
 from crnn_deploy.runtime.images.given import Source, is_one
 from crnn_deploy.sent import (
@@ -52,6 +54,7 @@ __all__ = [
     "AddressInvalid",
     "AnswerInvalid",
     "Client",
+    "ImageRefused",
     "ReadSettings",
     "ServerBusy",
     "ServerRefused",
@@ -62,6 +65,7 @@ __all__ = [
 _IN_FLIGHT = 4  # requests
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 2.0  # seconds, before jitter
 _BUSY = (502, 503, 504)  # what a server or a proxy before it answers when it has no time
+_LEAST = Region(((0.0, 0.0), (1.0, 0.0), (1.0, 1.0)))  # the smallest box that a request can have
 _IDLE = 2.0  # seconds that an unused connection is kept; the server ends it after 30
 
 
@@ -106,6 +110,17 @@ class AnswerInvalid(CrnnDeployError, ValueError):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), self._given
+
+
+class ImageRefused(ReadFailed):
+    """An image, or a page with one box, that is larger than the server takes."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(name, reason)
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (str(self).removesuffix(f": {self.reason}"), self.reason)
 
 
 class ReadSettings(TypedDict, total=False):
@@ -306,11 +321,15 @@ class Client:
         detail = answer.get("detail") if isinstance(answer, dict) else None
         if response.status < 400 or not isinstance(detail, str):
             raise AnswerInvalid(self._address, reason)
+        if response.status == 413 and len(images) > 1 and isinstance(images[0], SentBox):
+            [alone] = self._ask([replace(images[0], region=_LEAST)], stopped)
+            if isinstance(alone, ImageRefused):  # the page is too large, whatever its boxes
+                return [ImageRefused(image.name, alone.reason) for image in images]
         if response.status == 413 and len(images) > 1:
             half = len(images) // 2
             return self._ask(images[:half], stopped) + self._ask(images[half:], stopped)
         if response.status == 413:
-            return [ReadFailed(images[0].name, detail)]
+            return [ImageRefused(images[0].name, detail)]
         raise self._refused(ServerRefused, response, detail)
 
     def _answer(self, images: Sequence[Sent], stopped: Event) -> _Answer:

@@ -36,7 +36,7 @@ ROOMS: dict[str, str] = {
         "runtime.images verdict"
     ),
     "sent": "errors regions runtime.decoding runtime.images",
-    "client": "errors files runtime.decoding runtime.images sent",
+    "client": "errors files regions runtime.decoding runtime.images sent",
     "triton": "errors files manifest runtime runtime.backends runtime.decoding",
     "serving": (
         "decoding_rule errors files manifest models process regions runtime runtime.backends "

@@ -238,10 +238,7 @@ def infer(
                 settings["rotate"] = rotate
             if given.floats != "fp32":
                 settings["precision"] = given.floats
-            if boxes is not None and boxes.is_dir():
-                settings["boxes"] = str(boxes)
-            boxes_file = None if boxes is None or boxes.is_dir() else boxes
-            files = {"lexicon": decoding["lexicon"], "lm": decoding["lm"], "boxes": boxes_file}
+            files = {"lexicon": decoding["lexicon"], "lm": decoding["lm"], "boxes": boxes}
             run = RunRecord.of(given.path, rule, settings, **files)
             written = stack.enter_context(open_output(output, form, run, resume=resume))
         hidden = bars_are_hidden() or (output is None and stdout_is_terminal())
@@ -261,8 +258,9 @@ def infer(
         stack.enter_context(closing(results))
         bar = stack.enter_context(progress_bar(total, iterable=results, hidden=hidden))
         for chunk in results:
-            done_now, not_made = source.records(chunk, show_chars)
+            done_now = source.records(chunk, show_chars)
             written.write(done_now)
+            not_made = source.make_files()
             summary.add(done_now)
             errors = [record.error for record in done_now if record.error is not None]
             unmade += len(not_made)
@@ -273,12 +271,12 @@ def infer(
     count, failed = summary.count, summary.failed
     if unmade:
         say(source.not_made(unmade, count - failed), err=True)
-    for note in source.notes():
+    for note in source.notes() if not stop() else ():
         say(f"note: {note}", err=True)
     if stop():
         say(f"stopped after {count} {source.word}" + ("; --resume goes on" if output else ""), err=True)
         raise KeyboardInterrupt
-    if failed or unmade:
+    if failed or unmade or summary.failed_pages:
         raise click.exceptions.Exit(1)
 
 

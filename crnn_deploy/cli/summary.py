@@ -22,12 +22,15 @@ class Summary:
 
     def __init__(self, word: str) -> None:
         self._word = word
-        self.count = self.failed = 0
+        self.count = self.failed = self.failed_pages = 0
         self._began = time.monotonic()
         self._least: tuple[float, str, int | None] | None = None  # confidence, path and box
 
     def add(self, records: Iterable[Record]) -> None:
         for record in records:
+            if self._word == "boxes" and record.box is None:
+                self.failed_pages += 1
+                continue
             self.count += 1
             self.failed += record.error is not None
             if record.text and record.confidence is not None:
@@ -38,6 +41,8 @@ class Summary:
 
     def tell(self) -> None:
         """Say it on stderr; where that is no terminal, only how many images failed, if any."""
+        if self.failed_pages:
+            say(f"{self.failed_pages} pages have no boxes that can be told, and are not read", err=True)
         if not bars_are_hidden():
             say(self._line(time.monotonic() - self._began), err=True)
         elif self.failed:

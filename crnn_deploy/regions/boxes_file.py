@@ -46,8 +46,9 @@ class Boxes:
         # the page of a file that holds no other, whatever it calls its image
         self.only: PageBoxes | None = None
         self._files: dict[str, bool] = {}  # of a folder, and whether it was asked for
+        self.is_folder = os.path.isdir(self.path)
         try:
-            if os.path.isdir(self.path):
+            if self.is_folder:
                 self._files = {
                     one.name: False for one in os.scandir(self.path) if one.name.endswith(_ENDINGS)
                 }
@@ -64,18 +65,20 @@ class Boxes:
     @property
     def unasked(self) -> list[str]:
         """What has boxes and was not asked for: images as the file calls them, or names of files."""
-        images = (one.boxes.image for several in self._pages.values() for one in several if one.asked is None)
+        images = (one.boxes.image for several in self._pages.values() for one in several if not one.is_named)
         return [*images, *(name for name, asked in self._files.items() if not asked)]
 
     def of(self, page: str | os.PathLike[str]) -> PageBoxes | None:
         """The boxes of a page by its path; None where there are none. Raises BoxesInvalid, BoxesAmbiguous."""
         page = os.fspath(page)
-        if os.path.isdir(self.path):
+        if self.is_folder:
             return self._in_folder(page)
         parts = _parts(page)
         named = self._pages.get(parts[-1] if parts else "", [])
         found = self._fitting(page, parts, named)
         if len(found) > 1:
+            for one in found:
+                one.is_named = True
             names = " and ".join(repr(one.boxes.image) for one in found[:2])
             raise BoxesAmbiguous(
                 page,
@@ -94,7 +97,7 @@ class Boxes:
                 f"its boxes in {self.path}, of {one.boxes.image or 'a page without a name'}, were given to "
                 f"{one.asked}; read the two pages one after the other",
             )
-        one.asked = place
+        one.asked, one.is_named = place, True
         return one.boxes
 
     def _fitting(self, page: str, parts: tuple[str, ...], named: Sequence[_NamedPage]) -> list[_NamedPage]:
@@ -131,6 +134,7 @@ class _NamedPage:
         self.boxes, self.folder = boxes, folder
         self.parts = _parts(boxes.image)
         self.asked: str | None = None  # the page that it was given for
+        self.is_named = False  # whether a page was asked for that it may be
 
     @cached_property
     def place(self) -> str:

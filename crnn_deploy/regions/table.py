@@ -1,8 +1,8 @@
 """Boxes in a table with a header: TSV, and the TSV, CSV and JSON lines that `infer --boxes` writes.
 
 A row is a box. Its page stands in one of `_PAGES`; its shape in `polygon` or `points` (JSON or "x,y x,y"), in
-x1, y1, ..., x4, y4, or in left, top and width, height or right, bottom. Four points go clockwise from the
-text's top left, more promise nothing. Tesseract's TSV names no page; of its
+x1, y1, ..., x4, y4, in left, top and width, height or right, bottom, or in xmin, ymin, xmax, ymax. Four
+points go clockwise from the text's top left, more promise nothing. Tesseract's TSV names no page; of its
 rows those of lines (level 4) are read. Rows of a page need not stand together.
 """
 
@@ -25,6 +25,7 @@ _POLYGONS = ("polygon", "points")
 _NAMES = ("id", "name", "box")
 _CORNERS = tuple(f"{axis}{n}" for n in range(1, 5) for axis in "xy")
 _WIDTHS, _EDGES = ("left", "top", "width", "height"), ("left", "top", "right", "bottom")
+_MINIMA = ("xmin", "ymin", "xmax", "ymax")
 _LINE_OF_TESSERACT = "4"  # among page, block, paragraph, line and word
 _ESCAPED = re.compile(r"\\([\\tnr])")
 _PLAIN = {"\\": "\\", "t": "\t", "n": "\n", "r": "\r"}
@@ -103,7 +104,7 @@ def read_rows(path: str, text: str) -> list[PageBoxes]:
 
 def _shape(columns: Sequence[str]) -> tuple[str, ...] | None:
     """The columns that hold a box's shape."""
-    for group in (*((one,) for one in _POLYGONS), _CORNERS, _WIDTHS, _EDGES):
+    for group in (*((one,) for one in _POLYGONS), _CORNERS, _WIDTHS, _EDGES, _MINIMA):
         if all(one in columns for one in group):
             return group
     return None
@@ -114,18 +115,29 @@ def _pages(path: str, columns: Sequence[str], rows: Iterator[_Row]) -> list[Page
     if repeated:
         raise BoxesInvalid(path, f"its header has {shortened(repeated[0])!r} twice")
     if (shape := _shape(columns)) is None:
-        raise BoxesInvalid(path, f"its header is {shortened(repr(columns))}, which names no box")
+        raise BoxesInvalid(
+            path,
+            f"its header is {shortened(repr(columns))}, which names no box; call the columns polygon, or "
+            "x1, y1, ..., x4, y4, or left, top, width, height, or left, top, right, bottom",
+        )
     page = next((one for one in _PAGES if one in columns), None)
     level = page is None and "level" in columns
     name = next((one for one in _NAMES if one in columns), None)
     found: dict[str, list[Region]] = {}
+    of_tesseract: object = None  # the page that its rows are of
     for place, row in rows:
         if level and row["level"] != _LINE_OF_TESSERACT:
             continue
+        if level and "page_num" in row:
+            if of_tesseract not in (None, row["page_num"]):
+                raise BoxesInvalid(path, f"{place}: begins another page; give each page a file of its own")
+            of_tesseract = row["page_num"]
         image = row.get(page) if page is not None else ""
         if not isinstance(image, str):
             raise BoxesInvalid(path, f"{place}: has no {page}")
         regions = found.setdefault(image, [])
+        if "box" in row and row["box"] in ("", None):  # what `infer` writes of a page without boxes
+            continue
         if len(regions) == MOST_REGIONS:
             raise BoxesInvalid(path, f"{place}: is beyond the {MOST_REGIONS:,} boxes of a page")
         called = row.get(name) if name is not None else None

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -28,14 +30,17 @@ class Input(Protocol):
     word: str  # for what has a record each, in messages
     reader: Any  # `pipeline.Reader` of its keys
 
-    def total(self, done: Done) -> int:
-        """How many records are to come."""
+    def total(self, done: Done) -> int | None:
+        """How many records are to come; None where that takes too long to tell."""
 
     def left(self, done: Done) -> Iterator[Any]:
         """The keys of what has no record yet."""
 
-    def records(self, results: Sequence[Result[Any]], with_chars: bool) -> tuple[list[Record], list[str]]:
-        """Records to be written, and what could not be drawn or written beside them, a line each."""
+    def records(self, results: Sequence[Result[Any]], with_chars: bool) -> list[Record]:
+        """Records to be written."""
+
+    def make_files(self) -> list[str]:
+        """Make what stands beside the records that were written; what could not be made, a line each."""
 
     def not_made(self, count: int, read: int) -> str:
         """How many files could not be drawn or written; read: records without an error."""
@@ -62,6 +67,7 @@ class ImagesInput:
         self.reader = recognizer
         self._paths, self._listed, self._min_confidence = paths, listed, min_confidence
         self._draw, self._max_pixels = draw, max_pixels
+        self._not_drawn: list[str] = []  # of the records that were made last
 
     def total(self, done: Done) -> int:
         return max(0, sum(1 for _ in sources.find(self._paths, ())) - len(done))
@@ -69,12 +75,17 @@ class ImagesInput:
     def left(self, done: Done) -> Iterator[str]:
         return (path for path in sources.find(self._paths, self._listed) if not done.take(path))
 
-    def records(self, results: Sequence[Result[str]], with_chars: bool) -> tuple[list[Record], list[str]]:
+    def records(self, results: Sequence[Result[str]], with_chars: bool) -> list[Record]:
         with_chars = with_chars or self._draw is not None
         made = [
             Record.of(path, result, self._min_confidence, with_chars=with_chars) for path, result in results
         ]
-        return made, [] if self._draw is None else draw_all(made, self._draw, self._max_pixels)
+        if self._draw is not None:  # before the records are written: what has one is not drawn by --resume
+            self._not_drawn = draw_all(made, self._draw, self._max_pixels)
+        return made
+
+    def make_files(self) -> list[str]:
+        return self._not_drawn
 
     def not_made(self, count: int, read: int) -> str:
         return f"{count} of {read} images that were read are not drawn"
@@ -114,7 +125,9 @@ class BoxesInput:
         self._lone = False  # whether the boxes are those of a page that they do not name
         self._told: set[str] = set()
 
-    def total(self, done: Done) -> int:
+    def total(self, done: Done) -> int | None:
+        if self._boxes.is_folder:  # its files are read when their pages' turn comes
+            return None
         pages = pages_of(sources.find(self._paths, ()), self._of)
         return max(0, sum(len(page.each) for page in pages) - len(done))
 
@@ -132,9 +145,8 @@ class BoxesInput:
                     self._recorded.add(box)
                 yield box
 
-    def records(self, results: Sequence[Result[PageBox]], with_chars: bool) -> tuple[list[Record], list[str]]:
+    def records(self, results: Sequence[Result[PageBox]], with_chars: bool) -> list[Record]:
         made: list[Record] = []
-        failed: list[str] = []
         for box, result in results:
             record = Record.of(
                 box.page.path,
@@ -145,15 +157,20 @@ class BoxesInput:
                 polygon=box.polygon,
             )
             if self._outputs is not None:
-                errors, notes = self._outputs.add(box, record)
-                failed += errors
-                for note in notes:
-                    self._say(note)
+                self._outputs.add(box, record)
             if box in self._recorded:
                 self._recorded.remove(box)
             else:
                 made.append(record)
-        return made, failed
+        return made
+
+    def make_files(self) -> list[str]:
+        if self._outputs is None:
+            return []
+        failed, notes = self._outputs.make()
+        for note in notes:
+            self._say(note)
+        return failed
 
     def not_made(self, count: int, read: int) -> str:
         return f"{count} files of pages that were read are not written"
@@ -168,12 +185,17 @@ class BoxesInput:
 
     def _of(self, path: str) -> PageBoxes | None:
         found = self._boxes.of(path)
-        if found is None and self._paths == (path,) and (found := self._boxes.only) is not None:
+        if found is None and self._is_one_page and (found := self._boxes.only) is not None:
             self._lone = True
             self._say_once(f"{self._boxes.path} names the page {found.image}; its boxes are taken for {path}")
         if found is not None and found.note:
             self._say_once(f"{path}: {found.note}")
         return found
+
+    @cached_property
+    def _is_one_page(self) -> bool:
+        """Whether the command line names one page alone."""
+        return sources.STDIN not in self._paths and len([*islice(sources.find(self._paths, ()), 2)]) == 1
 
     def _say_once(self, note: str) -> None:
         if note not in self._told:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crnn_deploy.errors import CrnnDeployError
-from crnn_deploy.files import OutputExists, write
+from crnn_deploy.files import write
 from crnn_deploy.regions.page_boxes import PageBoxes
 from crnn_deploy.regions.written_page import ReadLine, WrittenPage, filled_page, new_page
 from crnn_deploy.runtime.backends.installed import own_version
@@ -24,7 +25,7 @@ from crnn_deploy.runtime.records import Record
 __all__ = ["PageNotWritten", "PageOutputs", "drawn_page"]
 
 _COLOURS = {"ok": (60, 140, 30), "low-confidence": (0, 140, 230), "error": (40, 40, 210)}  # BGR
-_SCALES = 0.3, 1.2  # of OpenCV's letters, whose capitals are 21 pixels high
+_SCALES = 0.3, 1.2  # of OpenCV's letters, which are 20 to 30 pixels high at 1
 
 
 class PageNotWritten(CrnnDeployError):
@@ -44,42 +45,56 @@ class PageOutputs:
     def __init__(self, draw: Path | None, page_xml: Path | None, max_pixels: int = MAX_PIXELS) -> None:
         self._draw, self._page_xml, self._max_pixels = draw, page_xml, max_pixels
         self._records: list[Record] = []  # of the page whose boxes come now
+        self._ended: list[tuple[Page, list[Record]]] = []  # pages whose files are to be made
+        self._written: set[Path] = set()  # by this run
 
     def lacks(self, page: Page) -> bool:
         """Whether a page has no PAGE XML yet, where one is wanted."""
         return self._page_xml is not None and not os.path.lexists(place(page.path, self._page_xml, ".xml"))
 
-    def add(self, box: PageBox, record: Record) -> tuple[list[str], list[str]]:
-        """Take the next record, and make the files of the page that ends with it.
+    def add(self, box: PageBox, record: Record) -> None:
+        """Take the next record."""
+        self._records.append(record)
+        if box.number is not None and box.number + 1 == len(box.page.regions):
+            if box.page.size is not None:  # else it cannot be read, which its records say
+                self._ended.append((box.page, self._records))
+            self._records = []
+
+    def make(self) -> tuple[list[str], list[str]]:
+        """Make the files of the pages that have ended, whose records are written by then.
 
         What could not be made, and what is to be known of what was made, a line each.
         """
-        self._records.append(record)
-        if box.number is None or box.number + 1 < len(box.page.regions):
-            return [], []
-        records, self._records = self._records, []
         failed: list[str] = []
         notes: list[str] = []
-        if box.page.size is None:  # it cannot be read, which its records say
-            return failed, notes
-        if self._draw is not None:
-            try:
-                write_drawing(
-                    box.page.path, self._draw, lambda pixels: drawn_page(pixels, records), self._max_pixels
-                )
-            except NotDrawn as error:
-                failed.append(str(error))
-        if self._page_xml is not None:
-            target = place(box.page.path, self._page_xml, ".xml")
-            try:
-                if os.path.lexists(target):
-                    raise OutputExists(target)
-                written = _page_xml(box.page, records)
-                write(target, written.document)
-                notes += [f"{target}: {note}" for note in written.notes]
-            except (CrnnDeployError, OSError) as error:
-                failed.append(str(PageNotWritten(box.page.path, str(error))))
+        for page, records in self._ended:
+            if self._draw is not None:
+                draw = partial(drawn_page, records=records)
+                try:
+                    write_drawing(page.path, self._draw, draw, self._max_pixels)
+                except NotDrawn as error:
+                    failed.append(str(error))
+            if self._page_xml is not None:
+                try:
+                    notes += self._write_xml(page, records, place(page.path, self._page_xml, ".xml"))
+                except PageNotWritten as error:
+                    failed.append(str(error))
+        self._ended = []
         return failed, notes
+
+    def _write_xml(self, page: Page, records: Sequence[Record], target: Path) -> list[str]:
+        """Raises PageNotWritten."""
+        if target in self._written:  # the page was named twice
+            return []
+        if os.path.lexists(target):
+            raise PageNotWritten(page.path, f"{target} is there and not written over; name another folder")
+        try:
+            written = _page_xml(page, records)
+            write(target, written.document)
+        except (CrnnDeployError, OSError) as error:
+            raise PageNotWritten(page.path, str(error)) from None
+        self._written.add(target)
+        return [f"{target}: {note}" for note in written.notes]
 
 
 def _page_xml(page: Page, records: Sequence[Record]) -> WrittenPage:
@@ -111,7 +126,8 @@ def drawn_page(pixels: Pixels, records: Sequence[Record]) -> NDArray[Any]:
             cv2.polylines(side, [points.reshape(-1, 1, 2)], True, colour, 1, cv2.LINE_AA)
         plain = record.text.isascii() and record.text.isprintable()
         label = record.text if record.error is None and plain else f"#{record.box}"
-        _label(texts, label, points, colour)
+        if label:
+            _label(texts, label, points, colour)
     return np.hstack([page, texts])
 
 

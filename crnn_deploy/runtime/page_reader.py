@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from threading import Lock
@@ -69,6 +68,11 @@ class Page:
         return found
 
     @property
+    def is_in_pixels(self) -> bool:
+        """Whether its regions are; those of a physical unit are once the page is decoded."""
+        return self.size is not None or (isinstance(self.boxes, PageBoxes) and self.boxes.unit == "pixel")
+
+    @property
     def each(self) -> Sequence[PageBox]:
         """Its boxes, in their order; one that cannot be read where there is no telling which there are."""
         if isinstance(self.boxes, PageBoxes):
@@ -116,7 +120,10 @@ class PageBox:
 
     @property
     def polygon(self) -> tuple[Point, ...] | None:
-        return None if self.number is None else self.page.regions[self.number].polygon
+        """In pixels; None where that needs the page, which cannot be decoded."""
+        if self.number is None or not self.page.is_in_pixels:
+            return None
+        return self.page.regions[self.number].polygon
 
     def __str__(self) -> str:
         return self.page.path if self.number is None else f"{self.page.path}: box {self.number}"
@@ -139,7 +146,8 @@ class PageReader:
 
     def __init__(self, recognizer: Recognizer) -> None:
         self._recognizer = recognizer
-        self._held: deque[Page] = deque()  # pages that are decoded, the first one first
+        self._held: dict[Page, int] = {}  # pages that are decoded, the first one first, and their pixels
+        self._pixels = 0  # of all of them
         self._lock = Lock()
 
     def prepare(self, box: PageBox) -> Prepared:
@@ -162,6 +170,9 @@ class PageReader:
     def _hold(self, page: Page) -> None:
         with self._lock:
             if page not in self._held:
-                self._held.append(page)
-            while len(self._held) > 1 and sum(one.held for one in self._held) > MAX_PIXELS:
-                self._held.popleft().forget()
+                self._held[page] = page.held
+                self._pixels += page.held
+            while len(self._held) > 1 and self._pixels > MAX_PIXELS:
+                first = next(iter(self._held))
+                self._pixels -= self._held.pop(first)
+                first.forget()

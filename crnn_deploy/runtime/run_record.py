@@ -169,10 +169,14 @@ def place(output: Path) -> Path:
 
 
 def _digest(paths: Iterable[Path]) -> str:
-    """SHA-256 of files, one after the other."""
+    """SHA-256 of files, one after the other; a folder counts by the names and contents of its files."""
     found = hashlib.sha256()
     for path in paths:
         try:
+            if path.is_dir():
+                for one in sorted(one for one in path.iterdir() if one.is_file()):
+                    found.update(os.fsencode(one.name) + _digest([one]).encode())
+                continue
             with files.open_regular(path) as file:
                 while data := file.read(_CHUNK):
                     found.update(data)

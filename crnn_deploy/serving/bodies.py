@@ -209,7 +209,11 @@ def _too_many(most: int) -> Problem:
 def _of_json(body: bytes, most: int) -> list[Given]:
     # values that are refused cost far more memory and time than their bytes, so they are counted first
     if _signs(body) > _most_signs(most):
-        raise Problem(413, f"the JSON holds more than {most} images with their names; send them in several")
+        raise Problem(
+            413,
+            f"the JSON has more lists and commas than {most} images with their names and boxes need; send "
+            "fewer at a time, or boxes of fewer points",
+        )
     try:
         value = _with_few_keys(from_json(body))
         if isinstance(value, dict) and isinstance(images := value.get("images"), list):
@@ -242,7 +246,7 @@ def _with_few_keys(value: Any) -> Any:
 
 
 def _not_as_told(how: str) -> Problem:
-    form = '{"images": [{"data": BASE64, "name": NAME}, ...]}'
+    form = '{"images": [{"data": BASE64, "name": NAME}, ...]}'  # boxes may stand there too
     return Problem(400, f"the JSON is not as it should be{how}; send {form}")
 
 
@@ -345,10 +349,10 @@ class _Parts:
 
     def _end(self) -> None:
         _, parameters = parse_options_header(self._disposition)
+        if parameters.get(b"name") == b"boxes":
+            self._take_boxes()
+            return
         if b"filename" not in parameters:
-            if parameters.get(b"name") == b"boxes":
-                self._take_boxes()
-                return
             field = shortened(parameters.get(b"name", b"").decode(errors="replace"))
             raise Problem(
                 422,
@@ -368,7 +372,11 @@ class _Parts:
         data = b"".join(self._data)
         self._signs += _signs(data)
         if self._signs > _most_signs(self._most):
-            raise Problem(413, f"the parts 'boxes' hold more than {self._most} boxes; send them in several")
+            raise Problem(
+                413,
+                f"the parts 'boxes' have more lists and commas than {self._most} boxes need; send fewer at a "
+                "time, or boxes of fewer points",
+            )
         what = f"the part 'boxes' of image {len(self.images)}"
         try:
             given = from_json(data)

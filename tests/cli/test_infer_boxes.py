@@ -183,7 +183,7 @@ def test_a_folder_of_files_fits_pages_by_name(run: Run) -> None:
     assert result.exit_code == 1
     assert result.stderr.splitlines() == [
         "two.png: the file of boxes names no such page",
-        "1 of 5 boxes failed",
+        "1 pages have no boxes that can be told, and are not read",
         "note: boxes has boxes of 1 more that no PAGE names: other.txt",
     ]
 
@@ -206,8 +206,9 @@ def test_boxes_that_cannot_be_read_have_a_record_that_says_why(run: Run) -> None
     assert made[1]["error"] == "one.png: box 1 crosses itself" and made[1]["polygon"] == bad[1]
     assert made[4]["polygon"] is None
     assert result.exit_code == 1
-    assert result.stderr.splitlines()[-3:] == [
-        "4 of 5 boxes failed",
+    assert result.stderr.splitlines()[-4:] == [
+        "1 pages have no boxes that can be told, and are not read",
+        "3 of 4 boxes failed",
         "note: 1 page has no boxes in Label.txt, and so no records",
         "note: Label.txt has boxes of 1 more that no PAGE names: far.png",
     ]
@@ -246,3 +247,40 @@ def test_what_makes_no_sense_is_refused_before_anything_is_read(
     assert result.exit_code == 2 and said in result.stderr and result.stdout == ""
     assert len(result.stderr.splitlines()) <= 4 and "Traceback" not in result.stderr
     assert Path("Label.txt").read_bytes() == before
+
+
+def test_a_box_without_text_is_drawn_as_any_other(run: Run) -> None:
+    cv2.imwrite("white.png", np.full((60, 100), 255, np.uint8))
+    Path("b.txt").write_text("10,10,60,10,60,40,10,40\n")
+    result = run("--boxes", "b.txt", "--draw", "drawn", "white.png")
+    assert result.exit_code == 0, result.stderr
+    assert read_image("drawn/white.png.png").shape == (60, 200, 3)
+
+
+def test_a_folder_of_boxes_that_has_changed_is_not_gone_on_with(run: Run) -> None:
+    Path("boxes").mkdir()
+    line = ",".join(str(int(value)) for point in QUADS[0] for value in point)
+    Path("boxes/one.txt").write_text(f"{line}\n")
+    run("--boxes", "boxes", "-o", "out.tsv", "one.png")
+    assert run("--boxes", "boxes", "-o", "out.tsv", "--resume", "one.png").exit_code == 0
+    Path("boxes/one.txt").write_text(f"{line}\n{line}\n")
+    refused = run("--boxes", "boxes", "-o", "out.tsv", "--resume", "one.png")
+    assert refused.exit_code == 2 and "boxes boxes" in refused.stderr
+
+
+def test_a_page_xml_that_a_killed_run_wrote_is_kept(run: Run) -> None:
+    """Records come first: of a run that was killed between, --resume makes what is missing, and no more."""
+    run("--boxes", "Label.txt", "--page-xml", "xml", "-o", "out.tsv", *NAMES)
+    whole = Path("out.tsv").read_bytes()
+    Path("xml/sub/three.png.xml").unlink()
+    kept = Path("xml/one.png.xml").read_bytes()
+    result = run("--boxes", "Label.txt", "--page-xml", "xml", "-o", "out.tsv", "--resume", *NAMES)
+    assert result.exit_code == 0 and result.stderr == ""
+    assert Path("out.tsv").read_bytes() == whole and Path("xml/one.png.xml").read_bytes() == kept
+    assert Path("xml/sub/three.png.xml").exists()
+
+
+def test_a_page_that_is_named_twice_is_read_twice_and_written_once(run: Run) -> None:
+    result = run("--boxes", "Label.txt", "--page-xml", "xml", "sub/three.png", "sub/three.png")
+    assert result.exit_code == 0, result.stderr
+    assert len(result.stdout.splitlines()) == 2 and len([*Path("xml").rglob("*.xml")]) == 1

@@ -153,9 +153,9 @@ BAD_BOXES: dict[str, tuple[str, int, str]] = {
     "deep lists": ("[" * 10_000 + "]" * 10_000, 400, ""),
     "many points": (json.dumps([POINT * 1001]), 413, "more than 1,000 points"),
     "many boxes": (json.dumps([[]] * 257), 413, "more than 256 images and boxes"),
-    "a million boxes": ("[" + "[]," * 1_000_000 + "[]]", 413, "more than 256"),
-    "a million points": ("[[" + "[0,0]," * 1_000_000 + "[0,0]]]", 413, "more than 256"),
-    "millions of objects": ("[" + "{}," * 3_000_000 + "{}]", 413, "more than 256"),
+    "a million boxes": ("[" + "[]," * 1_000_000 + "[]]", 413, "than 256 "),
+    "a million points": ("[[" + "[0,0]," * 1_000_000 + "[0,0]]]", 413, "than 256 "),
+    "millions of objects": ("[" + "{}," * 3_000_000 + "{}]", 413, "than 256 "),
     "no boxes": ("[]", 422, "no image of the request has a box"),
 }
 

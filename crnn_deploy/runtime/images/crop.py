@@ -50,7 +50,9 @@ def region_of(given: RegionGiven) -> Region:
         return given
     points = np.asarray(given, np.float64)
     if points.size and (points.ndim != 2 or points.shape[1] != 2):
-        raise ValueError(f"a polygon of shape {points.shape} is not (N, 2): points of x and y")
+        raise ValueError(
+            f"a polygon of shape {points.shape} is not (N, 2): points of x and y; pass a list of polygons"
+        )
     return Region(tuple((float(x), float(y)) for x, y in points.reshape(-1, 2)))
 
 
