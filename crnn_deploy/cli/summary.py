@@ -42,7 +42,9 @@ class Summary:
     def tell(self) -> None:
         """Say it on stderr; where that is no terminal, only how many images failed, if any."""
         if self.failed_pages:
-            say(f"{self.failed_pages} pages have no boxes that can be told, and are not read", err=True)
+            one = self.failed_pages == 1
+            pages = "1 page is" if one else f"{self.failed_pages} pages are"
+            say(f"{pages} not read, since nothing says where {'its' if one else 'their'} boxes are", err=True)
         if not bars_are_hidden():
             say(self._line(time.monotonic() - self._began), err=True)
         elif self.failed:

@@ -183,7 +183,7 @@ def test_a_folder_of_files_fits_pages_by_name(run: Run) -> None:
     assert result.exit_code == 1
     assert result.stderr.splitlines() == [
         "two.png: the file of boxes names no such page",
-        "1 pages have no boxes that can be told, and are not read",
+        "1 page is not read, since nothing says where its boxes are",
         "note: boxes has boxes of 1 more that no PAGE names: other.txt",
     ]
 
@@ -207,7 +207,7 @@ def test_boxes_that_cannot_be_read_have_a_record_that_says_why(run: Run) -> None
     assert made[4]["polygon"] is None
     assert result.exit_code == 1
     assert result.stderr.splitlines()[-4:] == [
-        "1 pages have no boxes that can be told, and are not read",
+        "1 page is not read, since nothing says where its boxes are",
         "3 of 4 boxes failed",
         "note: 1 page has no boxes in Label.txt, and so no records",
         "note: Label.txt has boxes of 1 more that no PAGE names: far.png",
