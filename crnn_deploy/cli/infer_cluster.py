@@ -216,9 +216,11 @@ def infer_cluster(
                 begun=begun,
                 read=read,
             )
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, BrokenPipeError) as error:
+            if isinstance(error, BrokenPipeError) and not stop():  # a Ray that ends breaks its connections
+                raise
             say("stopped; what was read is kept, and --resume goes on", err=True)
-            raise
+            raise KeyboardInterrupt from None
     counts, shown = outcome.counts, without_keys(output)
     if counts.to_do:
         say(f"{shown} is not whole; repeat the command with --resume", err=True)
