@@ -1,7 +1,7 @@
 """How the project's plain docstrings become Markdown for the reference of Python (an extension of griffe).
 
-A docstring has a first line, then lines `name: description` whose continuation is indented, examples behind `>>>`
-and a last sentence `Raises A, B.`. Fields are described by a comment on their line, or above it.
+A docstring has a first line, then lines `name: description` whose continuation is indented, examples behind
+`>>>` and a last sentence `Raises A, B.`. Fields are described by a comment on their line, or above it.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def as_markdown(docstring: str) -> str:
             names = ", ".join(f"`{name}`" for name in item[1].split(", "))
             written.append(f"- {names}: {item[2]}")
         elif line.startswith("    ") and before.startswith("- "):
-            written.append(line)
+            written.append(re.sub(r"^( +)\* ", r"\1\\* ", line))  # a star is no list of its own
             continue
         elif line.startswith("Raises ") or before.startswith("- ") or before == "```":
             written += ["", line]

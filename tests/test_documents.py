@@ -21,7 +21,7 @@ PAGES = [
     path.relative_to(ROOT)
     for path in (
         *(ROOT / "README.md", ROOT / "SECURITY.md"),
-        *sorted((ROOT / "docs").glob("*.md")),
+        *sorted((ROOT / "docs").rglob("*.md")),
         *(ROOT / folder / "README.md" for folder in ("benchmarks", "calibration", "export", "training")),
     )
 ]
