@@ -120,17 +120,19 @@ def run_page(page: Path, folder: Path, *, slow: bool) -> Iterator[tuple[Block, f
     port = _free_port()
     environment = _furnish(folder, port)
     servers: list[subprocess.Popen[bytes]] = []
-    said = ""  # by all blocks since the last one with an output
+    said, silent = "", False  # by the blocks since the last output; whether the last of them was not run
     try:
         for block in blocks_of(page):
             began = time.monotonic()
             if block.not_run is not None or (block.slow and not slow):
-                said = "" if "output" not in block.marks else said
+                if block.language in RUN:
+                    said, silent = "", True
                 continue
             code = block.code.replace(":8000", f":{port}")
             if "output" in block.marks:
-                _check_output(block, code, said)
-                said = ""
+                if not silent:
+                    _check_output(block, code, said)
+                said, silent = "", False
             elif block.language in PARSED:
                 _parse(block)
             elif block.language not in RUN:
@@ -143,6 +145,7 @@ def run_page(page: Path, folder: Path, *, slow: bool) -> Iterator[tuple[Block, f
                 if "before" in block.marks:
                     _shell(block, block.marks["before"], folder, environment, 0)
                 said += _run(block, code, folder, environment)
+                silent = False
             yield block, time.monotonic() - began
     finally:
         for server in servers:
