@@ -200,9 +200,7 @@ def _int8() -> Figure:
     axes = figure.add_subplot()
     axes.scatter(lead[~flip], change[~flip], s=5, color="steelblue", label="the same class")
     axes.scatter(lead[flip], change[flip], s=18, color="firebrick", label="another class")
-    axes.axvline(
-        np.log(4), color="black", linewidth=1, linestyle="--", label="left of it: at most 80 % sure"
-    )
+    axes.axvline(np.log(4), color="black", linewidth=1, linestyle="--", label="left of it: at most 80 % sure")
     line = np.array([1e-3, 40])
     axes.plot(line, line, color="silver", linewidth=1, label="the change equals the lead")
     axes.set(xscale="log", yscale="log", xlim=(5e-3, 40), ylim=(1e-4, 10))

@@ -52,14 +52,14 @@ PARSED = ("json", "toml", "yaml")
 # README.md's blocks that are not run; comments there would be lines that readers of the file have to pass
 NOT_RUN = {
     "-m pytest -q -n 2": "it runs the tests, and this is one of them",
+    "crnn-deploy build-engine": "it needs thousands of images, and one of NVIDIA's libraries",
 }
 SLOW = (
     "crnn-deploy export --checkpoint training/default.pth",  # as in docs/tutorial.md, where it is run
     "crnn-deploy train --config training/finetune.yaml",
-    "crnn-deploy quantize model.onnx crops/labels.txt",
 )
 
-_FENCE = re.compile(r"^((?:<!-- .*? -->\n)*)```([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_FENCE = re.compile(r"^((?:<!-- [^\n]*? -->\n)*)```([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _MARK = re.compile(r"<!-- ([\w ]+?)(?:: (.*?))? -->")
 _SECONDS = 900  # that a block may take
 
@@ -246,8 +246,9 @@ def _furnish(folder: Path, port: int) -> dict[str, str]:
     for name in ("model", "plates"):
         shutil.copy(models / "latin.onnx", folder / f"{name}.onnx")
         shutil.copy(models / "latin.int8.onnx", folder / f"{name}.int8.onnx")
-    for number, name in enumerate(("word.png", "line.png", "a.png", "b.png"), 1):
+    for number, name in enumerate(("word.png", "line.png", "a.png", "b.jpg"), 1):
         shutil.copy(ROOT / "examples" / "images" / f"{number:02}.png", folder / name)
+    (folder / "docs" / "pictures").mkdir(parents=True)
     programs = folder / ".venv" / "bin"
     programs.mkdir(parents=True)
     (programs / "activate").touch()
