@@ -60,7 +60,7 @@ def script_of(suite: str) -> Path:
     """The script that measured a suite."""
     if suite in ELSEWHERE:
         return ROOT / ELSEWHERE[suite]
-    scripts = (ROOT / "benchmarks").glob("*/*.py")
+    scripts = (one for folder in TITLES for one in (ROOT / "benchmarks" / folder).glob("*.py"))
     return next(one for one in scripts if suite in (one.stem, f"{one.parent.name}_{one.stem}"))
 
 
