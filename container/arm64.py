@@ -109,7 +109,7 @@ def build_wheel(folder: Path) -> Path:
     """The toolkit's wheel, built of a copy, since setuptools leaves its work where it builds."""
     rules = (ROOT / ".containerignore").read_text(encoding="utf-8")
     with tempfile.TemporaryDirectory() as made:
-        for name in ("crnn_deploy", "pyproject.toml", "setup.cfg", "README.md", "LICENSE"):
+        for name in ("crnn_deploy", "pyproject.toml", "setup.cfg", "README.md", "LICENSE", "THIRD_PARTY.md"):
             for path in files_of(ROOT, name, rules):
                 place = Path(made, path)
                 place.parent.mkdir(parents=True, exist_ok=True)

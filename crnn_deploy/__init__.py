@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from crnn_deploy.evaluation.evaluate import evaluate
     from crnn_deploy.manifest import Manifest, StepRule, WidthRule
     from crnn_deploy.metrics import score
+    from crnn_deploy.regions.region import Region
     from crnn_deploy.runtime.decoding.alignment import Decoder
     from crnn_deploy.runtime.decoding.beam import Beam
     from crnn_deploy.runtime.decoding.constraints import Constraint
@@ -44,6 +45,7 @@ __all__ = [
     "Decoder",
     "Manifest",
     "Recognizer",
+    "Region",
     "Scorer",
     "StepRule",
     "Text",
@@ -65,6 +67,7 @@ _HOMES = {
     "Decoder": "crnn_deploy.runtime.decoding.alignment",
     "Manifest": "crnn_deploy.manifest",
     "Recognizer": "crnn_deploy.runtime.recognizer",
+    "Region": "crnn_deploy.regions.region",
     "Scorer": "crnn_deploy.runtime.decoding.scoring",
     "StepRule": "crnn_deploy.manifest",
     "Text": "crnn_deploy.runtime.decoding.ctc",

@@ -12,25 +12,41 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from functools import partial
-from itertools import count
-from os import PathLike
+from itertools import chain, count
 from threading import Event, Lock, Thread
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self, TypedDict, Unpack, cast, overload
 
-from crnn_deploy.errors import CrnnDeployError, LibraryMissing, ReadFailed, first_line, shortened
+from crnn_deploy.errors import (
+    CrnnDeployError,
+    LibraryMissing,
+    ReadFailed,
+    did_you_mean,
+    first_line,
+    shortened,
+)
 from crnn_deploy.files import parse_json
-from crnn_deploy.runtime.decoding.ctc import Alternative, Char, PlacedChar, Text
+from crnn_deploy.runtime.decoding.ctc import Text
 from crnn_deploy.runtime.images.given import Source, is_one
-from crnn_deploy.runtime.images.header import ImageUnreadable
+from crnn_deploy.sent import (
+    NAME,
+    Sent,
+    SentBox,
+    SentImage,
+    SentPage,
+    batches,
+    boxes_at_once,
+    in_json,
+    result_of,
+    sent_image,
+)
 
 if TYPE_CHECKING:
     import httpx
 
-    from crnn_deploy.runtime.images.pixels import Pixels
+    from crnn_deploy.runtime.images.crop import RegionGiven
 
 __all__ = [
     "AddressInvalid",
@@ -43,14 +59,10 @@ __all__ = [
     "ServerUnreachable",
 ]
 
-_IMAGES_AT_ONCE, _BYTES_AT_ONCE = 32, 2**22  # of a request, of which one image alone may have more bytes
 _IN_FLIGHT = 4  # requests
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 2.0  # seconds, before jitter
 _BUSY = (502, 503, 504)  # what a server or a proxy before it answers when it has no time
 _IDLE = 2.0  # seconds that an unused connection is kept; the server ends it after 30
-_NAME = "image"  # of every image in requests, and so in the server's messages
-_LONGEST_SIDE = 16_383  # pixels of a WebP
-_PNG, _WEBP = (".png", ()), (".webp", (64, 101))  # 64: cv2.IMWRITE_WEBP_QUALITY, beyond 100 lossless
 
 
 class AddressInvalid(CrnnDeployError, ValueError):
@@ -117,14 +129,6 @@ class ReadSettings(TypedDict, total=False):
     rotate: Literal["none", "90", "auto", "180"]
 
 
-@dataclass(frozen=True)
-class _Encoded:
-    """An image as it is sent."""
-
-    name: str  # for messages
-    data: bytes
-
-
 class _Answer(NamedTuple):
     """What a server answers."""
 
@@ -139,8 +143,8 @@ _Result = Text | CrnnDeployError
 class Client:
     """Reads images by a server; texts and confidences are bitwise those that a Recognizer gives here.
 
-    One exception: a colour array or Pillow image of more than 16,383 pixels a side, where the model's grey is
-    the decoder's own.
+    One exception, where the model's grey is the decoder's own: a colour array or Pillow image of more than
+    16,383 pixels a side, or of which boxes are read.
 
     url: of the server, such as http://127.0.0.1:8000
     token: one of the server's --token-file
@@ -166,7 +170,8 @@ class Client:
     ) -> None:
         if unknown := settings.keys() - ReadSettings.__annotations__.keys():
             known = ", ".join(ReadSettings.__annotations__)
-            raise TypeError(f"there is no setting {sorted(unknown)[0]!r}; there are {known}")
+            hint = did_you_mean(name := min(unknown), ReadSettings.__annotations__)
+            raise TypeError(f"there is no setting {name!r}{hint}; there are {known}")
         if not timeout > 0 or retries < 0:
             raise ValueError(
                 f"timeout is {timeout} and retries {retries}; they must be above 0 and at least 0"
@@ -224,17 +229,51 @@ class Client:
         Raises ServerUnreachable, ServerTooSlow, ServerBusy, ServerRefused, AnswerInvalid.
         """
         if is_one(images):
-            [result] = self._read([_encoded(cast(Source, images))], Event())
+            [result] = self._read([sent_image(cast(Source, images))], Event())
             return result
-        return self._read_all(cast(Iterable[Source], images))
+        return self._read_all(batches(map(sent_image, cast(Iterable[Source], images))))
 
-    def _read_all(self, images: Iterable[Source]) -> list[_Result]:
-        """Results of any number of images, of which those of a few requests are in memory."""
+    def read_regions(self, page: Source, regions: Iterable[RegionGiven]) -> list[Text]:
+        """Text of each of a page's boxes, in their order, as of `Recognizer.read_regions`.
+
+        The page goes along with each 128 boxes. A server takes no box of more than 1,000 points.
+        Raises ImageNotFound, ImageUnreadable, and RegionUnreadable or ReadFailed for the first that cannot
+        be read; ServerUnreachable, ServerTooSlow, ServerBusy, ServerRefused, AnswerInvalid.
+        """
+        return [_text(result) for result in self.try_read_regions(page, regions)]
+
+    def try_read_regions(self, page: Source, regions: Iterable[RegionGiven]) -> list[_Result]:
+        """As `read_regions`, but a box that cannot be read gives its error and the others are read.
+
+        Raises ImageNotFound, ImageUnreadable, ServerUnreachable, ServerTooSlow, ServerBusy, ServerRefused,
+        AnswerInvalid.
+        """
+        from crnn_deploy.runtime.images.crop import region_of
+
+        image = sent_image(page)
+        if isinstance(image, CrnnDeployError):
+            raise image
+        sent = SentPage(image)
+        boxes = [SentBox(sent, number, region_of(region)) for number, region in enumerate(regions)]
+        if not boxes:
+            _ = sent.pixels  # a page that is none raises its error all the same
+        # those of a request are alike in what their points promise
+        boxes.sort(key=lambda box: box.region.ordered)
+        parts = chain.from_iterable(
+            boxes_at_once([box for box in boxes if box.region.ordered == ordered])
+            for ordered in (False, True)
+        )
+        results = self._read_all(parts)
+        numbered = {box.number: result for box, result in zip(boxes, results, strict=True)}
+        return [numbered[number] for number in range(len(boxes))]
+
+    def _read_all(self, parts: Iterable[Sequence[Sent | CrnnDeployError]]) -> list[_Result]:
+        """Results of any number of requests, of which a few are in memory."""
         results: list[_Result] = []
         stopped = Event()
         sent: deque[Future[list[_Result]]] = deque()
         try:
-            for some in _batches(map(_encoded, images)):
+            for some in parts:
                 if len(sent) == _IN_FLIGHT:
                     results += sent.popleft().result()
                 sent.append(_in_thread(partial(self._read, some, stopped)))
@@ -244,13 +283,13 @@ class Client:
             stopped.set()
         return results
 
-    def _read(self, images: Sequence[_Encoded | CrnnDeployError], stopped: Event) -> list[_Result]:
+    def _read(self, images: Sequence[Sent | CrnnDeployError], stopped: Event) -> list[_Result]:
         """Results of the images of a request; an error in the place of one stands as it is."""
-        good = [image for image in images if isinstance(image, _Encoded)]
+        good = [image for image in images if not isinstance(image, CrnnDeployError)]
         found = iter(self._ask(good, stopped) if good else ())
-        return [next(found) if isinstance(image, _Encoded) else image for image in images]
+        return [image if isinstance(image, CrnnDeployError) else next(found) for image in images]
 
-    def _ask(self, images: Sequence[_Encoded], stopped: Event) -> list[_Result]:
+    def _ask(self, images: Sequence[Sent], stopped: Event) -> list[_Result]:
         response = self._answer(images, stopped)
         try:
             answer, reason = parse_json(response.body), f"status {response.status}"
@@ -259,7 +298,9 @@ class Client:
         results = answer.get("results") if isinstance(answer, dict) else None
         if response.status in (200, 422) and isinstance(results, list):
             try:
-                return [_result(image, plain) for image, plain in zip(images, results, strict=True)]
+                return [result_of(image, plain) for image, plain in zip(images, results, strict=True)]
+            except CrnnDeployError:  # of the page, none of whose boxes can be read
+                raise
             except (AttributeError, KeyError, TypeError, ValueError) as error:
                 raise AnswerInvalid(self._address, f"{type(error).__name__} in its results") from error
         detail = answer.get("detail") if isinstance(answer, dict) else None
@@ -272,7 +313,7 @@ class Client:
             return [ReadFailed(images[0].name, detail)]
         raise self._refused(ServerRefused, response, detail)
 
-    def _answer(self, images: Sequence[_Encoded], stopped: Event) -> _Answer:
+    def _answer(self, images: Sequence[Sent], stopped: Event) -> _Answer:
         """What the server answers once it is neither busy nor out of reach.
 
         Raises ServerUnreachable, ServerTooSlow, ServerBusy, AnswerInvalid.
@@ -302,15 +343,20 @@ class Client:
                 raise failure
         raise AssertionError
 
-    def _post(self, images: Sequence[_Encoded], until: float) -> _Answer:
+    def _post(self, images: Sequence[Sent], until: float) -> _Answer:
         """Raises TimeoutError and what httpx raises."""
         url = f"{self._address}/v1/read"
         kind = "application/octet-stream"
         body: dict[str, Any]
-        if len(images) == 1:
-            body = {"content": images[0].data, "headers": {**self._headers, "Content-Type": kind}}
+        whole = [image for image in images if isinstance(image, SentImage)]
+        boxes = [image for image in images if isinstance(image, SentBox)]
+        if boxes:
+            plain = {"Content-Type": "application/json"}
+            body = {"content": in_json(boxes), "headers": {**self._headers, **plain}}
+        elif len(whole) == 1:
+            body = {"content": whole[0].data, "headers": {**self._headers, "Content-Type": kind}}
         else:
-            parts = [("image", (_NAME, image.data, kind)) for image in images]
+            parts = [("image", (NAME, image.data, kind)) for image in whole]
             body = {"files": parts, "headers": self._headers}
         timeout = max(
             until - time.monotonic(), 0.001
@@ -392,76 +438,6 @@ def _query(settings: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             yield name, "true" if value else "false"
         elif value is not None:
             yield name, str(value)
-
-
-def _encoded(source: Source) -> _Encoded | CrnnDeployError:
-    """An image ready to be sent, or why it is none."""
-    from crnn_deploy.runtime.images.pixels import load_bytes, read_image  # OpenCV, which others need not load
-
-    name = os.fsdecode(source) if isinstance(source, str | PathLike) else f"<{type(source).__name__}>"
-    try:
-        if isinstance(source, bytes | bytearray | memoryview):
-            name, data = "<bytes>", bytes(source)
-        elif isinstance(source, str | PathLike):
-            data = load_bytes(name)
-        else:
-            data = _lossless(read_image(source))
-        if not data:
-            raise ImageUnreadable(name, "empty file")
-    except CrnnDeployError as error:
-        return error
-    return _Encoded(name, data)
-
-
-def _lossless(pixels: Pixels) -> bytes:
-    """Pixels as a file of which a decoder makes the same pixels, and the same grey as of an array.
-
-    Of a coloured PNG, OpenCV lets libpng make the grey, which rounds otherwise; of a WebP it does so itself.
-    """
-    import cv2
-
-    ending, flags = _WEBP if pixels.ndim == 3 and max(pixels.shape) <= _LONGEST_SIDE else _PNG
-    return cv2.imencode(ending, pixels, flags)[1].tobytes()
-
-
-def _batches(
-    images: Iterable[_Encoded | CrnnDeployError],
-) -> Iterator[list[_Encoded | CrnnDeployError]]:
-    """Images that are sent together."""
-    some: list[_Encoded | CrnnDeployError] = []
-    size = 0
-    for image in images:
-        length = len(image.data) if isinstance(image, _Encoded) else 0
-        if some and (len(some) == _IMAGES_AT_ONCE or size + length > _BYTES_AT_ONCE):
-            yield some
-            some, size = [], 0
-        some.append(image)
-        size += length
-    if some:
-        yield some
-
-
-def _result(image: _Encoded, plain: Mapping[str, Any]) -> _Result:
-    """A result of the server's JSON. Raises AttributeError, KeyError, TypeError, ValueError."""
-    if plain["status"] == "error":
-        return _failure(image, plain["error"].removeprefix(f"{_NAME}: "))
-    chars = tuple((PlacedChar if "top" in char else Char)(**char) for char in plain.get("chars", ()))
-    alternatives = tuple(Alternative(**one) for one in plain.get("alternatives", ()))
-    text, confidence = plain["text"], plain["confidence"]
-    if not isinstance(text, str) or not isinstance(confidence, float):
-        raise TypeError("no text")
-    return Text(text, confidence, chars, alternatives, plain.get("rotated"))
-
-
-def _failure(image: _Encoded, reason: str) -> CrnnDeployError:
-    """The error that a Recognizer gives for an image in which a server can read nothing."""
-    from crnn_deploy.runtime.images.pixels import decode_image
-
-    try:
-        decode_image(image.data, image.name)
-    except ImageUnreadable as error:
-        return error
-    return ReadFailed(image.name, reason)
 
 
 def _detail(response: _Answer) -> str:

@@ -1,4 +1,4 @@
-"""Every command, the libraries that it needs, and the extras of setup.cfg that bring them.
+"""Every command, its stage, the libraries that it needs, and the extras of setup.cfg that bring them.
 
 The command line finds its commands here, and `doctor` what to look for. Imports the standard library alone.
 """
@@ -14,6 +14,7 @@ __all__ = [
     "DRIVER",
     "EXTRAS",
     "LIBRARIES",
+    "STAGES",
     "Command",
     "Library",
     "Need",
@@ -45,10 +46,14 @@ class Command(NamedTuple):
     """A command of the command line."""
 
     place: str  # module:name
+    stage: str  # of a model's way, one of STAGES
     needs: tuple[Need, ...]  # whatever it does
     ways: tuple[Use, ...] = ()  # of which at least one must be possible
     uses: tuple[Use, ...] = ()  # which it can do without
 
+
+STAGES = ("Make a model", "Prove it", "Run it", "Look at it")  # as `--help` has them
+_MAKE, _PROVE, _RUN_IT, _LOOK = STAGES
 
 EXTRAS = (
     *("cpu", "gpu", "openvino", "tensorrt", "tensorrt-rtx", "pycuda", "cuda", "decode", "kenlm"),
@@ -120,6 +125,7 @@ _BEAM = Use("with --decoder beam at full speed", _all("numba"))
 COMMANDS = {
     "infer": Command(
         "crnn_deploy.cli.infer:infer",
+        _RUN_IT,
         _BASE,
         (
             Use("with --backend onnxruntime, the default", _RUN),
@@ -130,6 +136,7 @@ COMMANDS = {
     ),
     "infer-cluster": Command(
         "crnn_deploy.cli.infer_cluster:infer_cluster",
+        _RUN_IT,
         (*_BASE, *_all("Ray", "PyArrow")),
         (
             Use("with --backend onnxruntime, the default", _RUN),
@@ -140,6 +147,7 @@ COMMANDS = {
     ),
     "serve": Command(
         "crnn_deploy.cli.serve:serve",
+        _RUN_IT,
         (
             *_BASE,
             *_all("FastAPI", "uvicorn", "httptools", "uvloop", "python-multipart", "Prometheus client"),
@@ -154,11 +162,13 @@ COMMANDS = {
     ),
     "export": Command(
         "crnn_deploy.cli.export:export",
+        _MAKE,
         (*_BASE, *_RUN, *_TORCH, *_all("ONNX", "onnxscript", "RapidFuzz")),
         uses=(_YAML,),
     ),
     "build-engine": Command(
         "crnn_deploy.cli.build_engine:build_engine",
+        _MAKE,
         (*_BASE, *_RUN, *_all("ONNX", "ml_dtypes", "RapidFuzz"), _BUILDER),
         uses=(
             Use("with --checkpoint", _TORCH),
@@ -167,11 +177,13 @@ COMMANDS = {
     ),
     "calibrate": Command(
         "crnn_deploy.cli.calibrate:calibrate",
+        _MAKE,
         (*_BASE, *_RUN, *_all("ONNX")),
         uses=(Use("without IMAGES", _DRAW),),
     ),
     "quantize": Command(
         "crnn_deploy.cli.quantize:quantize",
+        _MAKE,
         (*_BASE, *_RUN, *_all("ONNX", "RapidFuzz")),
         uses=(
             Use("without DATA", _DRAW),
@@ -182,24 +194,28 @@ COMMANDS = {
     ),
     "verify": Command(
         "crnn_deploy.cli.verify:verify",
+        _PROVE,
         (*_BASE, *_all("RapidFuzz")),
         (_OF_ONNX, _OF_CHECKPOINTS, _OF_ENGINES),
         (_FROM_LMDB,),
     ),
     "evaluate": Command(
         "crnn_deploy.cli.evaluate:evaluate",
+        _PROVE,
         (*_BASE, *_all("RapidFuzz")),
         (_OF_ONNX, _OF_CHECKPOINTS, _OF_ENGINES),
         (_FROM_LMDB, Use("with --html", _all("Jinja2")), _BEAM, _KENLM),
     ),
     "benchmark": Command(
         "crnn_deploy.cli.benchmark:benchmark",
+        _PROVE,
         _BASE,
         (_OF_ONNX, _OF_ENGINES),
         (Use("with operations counted", _all("ONNX")), Use("with --plot", _all("matplotlib"))),
     ),
     "inspect": Command(
         "crnn_deploy.cli.inspect:inspect_command",
+        _LOOK,
         _all("NumPy"),
         (
             Use("of .engine files", ()),
@@ -209,35 +225,43 @@ COMMANDS = {
     ),
     "describe": Command(
         "crnn_deploy.cli.describe:describe",
+        _MAKE,
         (*_BASE, *_RUN, *_all("ONNX")),
         uses=(_YAML,),
     ),
     "set-decoding": Command(
         "crnn_deploy.cli.set_decoding:set_decoding",
+        _MAKE,
         (*_BASE, *_all("ONNX")),
     ),
     "calibrate-confidence": Command(
         "crnn_deploy.cli.calibrate_confidence:calibrate_confidence",
+        _MAKE,
         (*_BASE, *_RUN, *_all("ONNX")),
         uses=(_FROM_LMDB, Use("with --html", _all("Jinja2", "matplotlib"))),
     ),
     "triton": Command(
         "crnn_deploy.cli.triton:triton",
+        _RUN_IT,
         (*_BASE, *_RUN, *_all("Triton client")),
     ),
-    "lm train": Command("crnn_deploy.cli.lm:lm", _all("NumPy")),
+    "lm train": Command("crnn_deploy.cli.lm:lm", _MAKE, _all("NumPy")),
     "doctor": Command(
         "crnn_deploy.cli.doctor:doctor",
+        _LOOK,
         (),
         uses=(Use("with --model", (*_all("NumPy", "OpenCV"), *_RUN)),),
     ),
+    "recipes": Command("crnn_deploy.cli.recipes:recipes", _LOOK, ()),
     "train": Command(
         "crnn_deploy.cli.train:train",
+        _MAKE,
         (*_BASE, *_TORCH, *_all("RapidFuzz", "Pydantic", "PyYAML", "rich", "TensorBoard"), *_DRAW),
         uses=(_FROM_LMDB, _OF_A_STORE, Use("with --qat", _all("ONNX"))),
     ),
     "dataset check": Command(
         "crnn_deploy.cli.dataset:dataset",
+        _MAKE,
         _BASE,
         uses=(
             _FROM_LMDB,
@@ -247,18 +271,19 @@ COMMANDS = {
         ),
     ),
     "dataset pack": Command(
-        "crnn_deploy.cli.dataset:dataset", _BASE, uses=(Use("into an LMDB", _all("lmdb")), _OF_A_STORE)
+        "crnn_deploy.cli.dataset:dataset", _MAKE, _BASE, uses=(Use("into an LMDB", _all("lmdb")), _OF_A_STORE)
     ),
     "dataset preview": Command(
         "crnn_deploy.cli.dataset:dataset",
+        _MAKE,
         (*_BASE, *_DRAW, *_all("PyTorch", "Pydantic", "PyYAML")),
         uses=(_FROM_LMDB,),
     ),
     "dataset effects": Command(
-        "crnn_deploy.cli.dataset:dataset", (*_BASE, *_DRAW, *_all("PyTorch", "Pydantic", "PyYAML"))
+        "crnn_deploy.cli.dataset:dataset", _MAKE, (*_BASE, *_DRAW, *_all("PyTorch", "Pydantic", "PyYAML"))
     ),
-    "dataset fonts": Command("crnn_deploy.cli.dataset:dataset", (*_BASE, *_DRAW)),
-    "dataset pack-fonts": Command("crnn_deploy.cli.dataset:dataset", (*_BASE, *_DRAW)),
+    "dataset fonts": Command("crnn_deploy.cli.dataset:dataset", _MAKE, (*_BASE, *_DRAW)),
+    "dataset pack-fonts": Command("crnn_deploy.cli.dataset:dataset", _MAKE, (*_BASE, *_DRAW)),
 }
 
 

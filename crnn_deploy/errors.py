@@ -6,6 +6,7 @@ Each class also inherits the builtin that fits, so `except FileNotFoundError` wo
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "ReadFailed",
     "RunFailed",
     "VerdictFailed",
+    "did_you_mean",
     "first_line",
     "printable",
     "printable_json",
@@ -48,6 +50,26 @@ def first_line(error: BaseException) -> str:
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
+def did_you_mean(given: object, known: Iterable[str]) -> str:
+    """` (did you mean X?)` with the nearest of the known names, to stand behind one that is not known.
+
+    The shortest of those that begin with what was given, else the one that differs least; nothing where none
+    is near. Dashes before a name, underscores and capital letters make no difference.
+    """
+    if not isinstance(given, str) or not 1 < len(given) <= _LONGEST_NAME:
+        return ""
+    from difflib import get_close_matches
+
+    by_form = {_form(name): name for name in known}
+    begun = sorted((form for form in by_form if form.startswith(_form(given))), key=len)
+    found = begun or get_close_matches(_form(given), by_form, 1)
+    return f" (did you mean {by_form[found[0]]}?)" if found and _form(given) else ""
+
+
+def _form(name: str) -> str:
+    return name.lower().replace("_", "-").lstrip("-")
+
+
 def shortened(text: str, most: int = 60) -> str:
     """A text of which a message shows no more than so many characters."""
     return text if len(text) <= most else f"{text[:most]}..."
@@ -68,6 +90,7 @@ def printable_json(text: str) -> str:
     return text if text.isprintable() else _OBEYED.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
+_LONGEST_NAME = 100  # characters; comparing longer ones would take long, and no name is so long
 _OBEYED = re.compile("[\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f\\u2028-\\u202e\\u2066-\\u2069\\ud800-\\udfff]")
 
 

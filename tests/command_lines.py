@@ -75,6 +75,7 @@ LINES = {
     "triton": "triton tiny.onnx -o {out}/repository",
     "lm train": "lm train lines.txt -o {out}/lines.arpa",
     "doctor|with --model": "doctor --model tiny.onnx",
+    "recipes": "recipes paper",
     "train": "train --config train.yaml --set out={out}/run",
     "train|of an LMDB": "train --config train.yaml --set out={out}/run-lmdb --set train.0.path=packed.lmdb",
     "train|with --qat": f"train --config train.yaml --set out={{out}}/run-qat {_QAT}",

@@ -27,6 +27,7 @@ import cv2
 import numpy as np
 import onnx
 import pytest
+from drawn_pages import example_page
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -45,7 +46,9 @@ from crnn_deploy.client import (
 from crnn_deploy.decoding_rule import DecodingRule
 from crnn_deploy.errors import ReadFailed
 from crnn_deploy.models import DEFAULT
+from crnn_deploy.regions.region import Region
 from crnn_deploy.runtime.decoding.build import decoder_of
+from crnn_deploy.runtime.images.crop import RegionUnreadable
 
 IMAGES = sorted((Path(__file__).parents[1] / "examples" / "images").glob("*.png"))
 PICTURE = IMAGES[0]
@@ -252,8 +255,77 @@ def test_what_the_server_refuses_is_said(both: Served) -> None:
         assert said in str(caught.value) and both.url in str(caught.value)
         copy = pickle.loads(pickle.dumps(caught.value))
         assert (str(copy), copy.status) == (str(caught.value), caught.value.status)
-    with pytest.raises(TypeError, match="no setting 'beam'; there are decoder"):
+    with pytest.raises(
+        TypeError, match=r"no setting 'beam' \(did you mean beam_width\?\); there are decoder"
+    ):
         Client(both.url, beam=3)  # type: ignore[call-arg]
+
+
+PAGE, QUADS = example_page()
+REGIONS: list[Any] = [
+    *QUADS,
+    np.array(QUADS[0]) + 0.3,
+    Region(QUADS[1][2:] + QUADS[1][:2], ordered=False),  # upside down, and it promises nothing
+    Region((*QUADS[2][1:], (20.0, 144.0), QUADS[2][0], (90.0, 128.0)), ordered=False),
+    [],
+    [[0, 0], [9, 9], [9, 0], [0, 9]],
+    [[np.nan, 0], [9, 0], [9, 9]],
+    [[1e301, 0], [9, 0], [9, 9]],
+    [[900, 900], [950, 900], [950, 950]],
+]
+
+
+@pytest.mark.parametrize("kind", ["a file", "an array", "a colour array", "bytes"])
+def test_boxes_of_a_page_give_what_a_recognizer_gives(
+    pairs: Sequence[tuple[Client, Recognizer]], kind: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "page.jpg"
+    cv2.imwrite(str(file), PAGE)
+    colour = np.stack([PAGE, PAGE // 2, PAGE], axis=2)
+    page: Any = {"a file": file, "an array": PAGE, "a colour array": colour, "bytes": file.read_bytes()}[kind]
+    # the decoder's grey of a colour array is made before boxes are cut out there, and behind that here
+    for client, recognizer in pairs[:1] if kind == "a colour array" else pairs:
+        wanted = recognizer.try_read_regions(page, REGIONS)
+        assert [type(one) for one in wanted[:6]] == [Text] * 6 and wanted[4] == wanted[1]
+        found = client.try_read_regions(page, iter(REGIONS))
+        assert [comparable(one) for one in found] == [comparable(one) for one in wanted]
+        assert client.read_regions(page, QUADS) == recognizer.read_regions(page, QUADS)
+        with pytest.raises(RegionUnreadable, match="box 6 has no points"):
+            client.read_regions(page, REGIONS)
+        assert client.read_regions(page, []) == []
+
+
+def test_more_boxes_than_a_server_takes_go_in_several_requests() -> None:
+    pytest.importorskip("fastapi")
+    served = Served("--workers", "1", "--max-request-images", "50", "--queue", "60")
+    regions = [*REGIONS, QUADS[0] * 300] * 20  # a box of 1,200 points among them
+    [*wanted] = map(comparable, Recognizer().try_read_regions(PAGE, regions))
+    found = Client(served.url, chars=True).try_read_regions(PAGE, regions)
+    for number, (one, other) in enumerate(zip(found, wanted, strict=True)):
+        if number % (len(REGIONS) + 1) == len(REGIONS):
+            assert isinstance(one, CrnnDeployError) and f"box {number}" in str(one)
+        else:
+            assert comparable(one) == other
+    assert served.stop() == 0, served.lines
+
+
+@pytest.mark.parametrize("page", [b"rubbish", "absent.png", None, ENCODED[".jpg"][:200] + b"\xff\xd9"])
+@pytest.mark.parametrize("boxes", [QUADS, []])
+def test_a_page_that_is_none_is_told_as_a_recognizer_tells_it(both: Served, page: Any, boxes: Any) -> None:
+    with pytest.raises(CrnnDeployError) as wanted:
+        Recognizer().try_read_regions(page, boxes)
+    with pytest.raises(type(wanted.value)) as found:
+        Client(both.url).try_read_regions(page, boxes)
+    assert str(found.value) == str(wanted.value)
+
+
+def test_a_text_that_may_not_be_is_an_error_of_its_box(both: Served) -> None:
+    pattern = "[0-9]{200}"
+    recognizer = Recognizer(decoder=decoder_of(DecodingRule(pattern=pattern)))
+    wanted = recognizer.try_read_regions(PAGE, QUADS)
+    found = Client(both.url, pattern=pattern).try_read_regions(PAGE, QUADS)
+    assert {type(one) for one in wanted} == {ReadFailed}
+    assert [comparable(one) for one in found] == [comparable(one) for one in wanted]
 
 
 def _first(client: Client) -> str:

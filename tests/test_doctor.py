@@ -51,7 +51,7 @@ def test_in_a_bare_environment_it_names_every_install() -> None:
     assert others.keys() == LIBRARIES.keys() - {"click"}
     assert libraries["TensorRT"]["install"] == "pip install 'crnn-deploy[tensorrt]'"
     assert commands.keys() == COMMANDS.keys()
-    assert {name for name, item in commands.items() if item["status"] == "works"} == {"doctor"}
+    assert {name for name, item in commands.items() if item["status"] == "works"} == {"doctor", "recipes"}
     assert commands["infer"]["detail"] == "needs NumPy, OpenCV, ONNX Runtime"
     assert commands["infer"]["install"].endswith("; pip install 'crnn-deploy[cpu]'")
     assert commands["train"]["install"].endswith("; pip install 'crnn-deploy[train]'")

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = [
     path.relative_to(ROOT)
     for path in (
-        *(ROOT / "README.md", ROOT / "SECURITY.md"),
+        *(ROOT / name for name in ("README.md", "SECURITY.md", "CONTRIBUTING.md", "THIRD_PARTY.md")),
         *sorted((ROOT / "docs").rglob("*.md")),
         *(ROOT / folder / "README.md" for folder in ("benchmarks", "calibration", "export", "training")),
     )

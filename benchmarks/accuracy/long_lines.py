@@ -21,7 +21,8 @@ from crnn_deploy.models import DEFAULT
 from crnn_deploy.runtime import long_lines
 from crnn_deploy.runtime.backends.backend import open_backend
 from crnn_deploy.runtime.decoding.ctc import BestPath, Frames
-from crnn_deploy.runtime.recognizer import Prepared, Recognizer
+from crnn_deploy.runtime.prepared import Prepared
+from crnn_deploy.runtime.recognizer import Recognizer
 from crnn_deploy.synthesis.fonts import scan
 from crnn_deploy.synthesis.renderer import Renderer
 from crnn_deploy.synthesis.texts import read_words

@@ -27,7 +27,8 @@ from benchmarks.common import BATCH, cpu_in_turn, export_networks, measured, opt
 from crnn_deploy.evaluation.speed import draw_images
 from crnn_deploy.models import DEFAULT
 from crnn_deploy.runtime.batching import Groups
-from crnn_deploy.runtime.recognizer import Prepared, Recognizer
+from crnn_deploy.runtime.prepared import Prepared
+from crnn_deploy.runtime.recognizer import Recognizer
 from crnn_deploy.runtime.records import Record
 
 Task = Callable[[], object]

@@ -17,6 +17,8 @@ from crnn_deploy.cli.options import (
     refuse_given,
 )
 from crnn_deploy.cli.outputs import check_report, put_report
+from crnn_deploy.cli.say import progress_bar
+from crnn_deploy.cli.values import OneOf
 
 __all__ = ["benchmark"]
 
@@ -38,7 +40,7 @@ def _numbers(_: click.Context, parameter: click.Parameter, value: str) -> list[i
 @images_option(default="drawn ones, as --synthetic says")
 @click.option(
     "--synthetic",
-    type=click.Choice(["words", "lines"]),
+    type=OneOf(["words", "lines"]),
     default="words",
     show_default=True,
     help="Draw JPEG files of words or of whole lines to measure the stages on.",
@@ -133,11 +135,15 @@ def benchmark(
                 given = opening(model, precision=precision, threads=number)
                 backends[name, number] = stack.enter_context(closing(given.open()))
                 files_of[name] = given.path
-        cells = core.measure_grid(backends, batches, widths, rounds)
+        first = threads[0]
+        stages = {}
+        with progress_bar(len(batches) * len(widths) + len(files_of), "benchmark") as bar:
+            cells = core.measure_grid(backends, batches, widths, rounds, lambda: bar.update(1))
+            for name in files_of if cells else ():
+                stages[name] = core.measure_stages(backends[name, first], files)
+                bar.update(1)
         if not cells:
             raise click.UsageError("no model takes any of these --widths (crnn-deploy inspect tells which)")
-        first = threads[0]
-        stages = {name: core.measure_stages(backends[name, first], files) for name in files_of}
         memory, peak = core.peak_memory(), core.measure_peak()
         counted = {
             name: core.operations(path, backends[name, first].manifest, widths)

@@ -22,6 +22,7 @@ from crnn_deploy.cli.options import (
     settings_of,
 )
 from crnn_deploy.cli.say import progress_bar, say
+from crnn_deploy.cli.values import OneOf
 
 if TYPE_CHECKING:
     from crnn_deploy.process import Stop
@@ -88,7 +89,7 @@ def _range(_: click.Context, param: click.Parameter, value: str | None) -> Range
 )
 @click.option(
     "--builder",
-    type=click.Choice(["auto", "tensorrt", "tensorrt-rtx"]),
+    type=OneOf(["auto", "tensorrt", "tensorrt-rtx"]),
     default="auto",
     show_default=True,
     help="Build with this library; auto takes TensorRT where it is installed, else TensorRT for RTX.",
@@ -261,7 +262,9 @@ class _Bars:
     def __init__(self, stack: ExitStack, stop: Stop, images: int) -> None:
         self._stack, self._stop = stack, stop
         self._checking = progress_bar(images, "check", show_pos=False)
-        self._building = progress_bar(_TICKS, "build", show_pos=False, show_eta=False, item_show_func=str)
+        self._building = progress_bar(
+            _TICKS, "build", show_pos=False, show_eta=False, item_show_func=lambda phase: phase
+        )
         self._start: float | None = None
 
     def checked(self, images: int) -> None:

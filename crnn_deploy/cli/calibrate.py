@@ -8,18 +8,19 @@ from typing import Any
 
 import click
 
-from crnn_deploy.cli.options import MODEL, max_images_option, output_option
+from crnn_deploy.cli.options import MODEL, PLACE, max_images_option, output_option
 from crnn_deploy.cli.say import progress_bar, say
+from crnn_deploy.cli.values import OneOf
 
 __all__ = ["calibrate"]
 
 
 @click.command()
 @click.argument("model", metavar="MODEL.onnx", type=MODEL)
-@click.argument("images", metavar="[IMAGES]", required=False)
+@click.argument("images", metavar="[IMAGES]", required=False, type=PLACE)
 @click.option(
     "--method",
-    type=click.Choice(["minmax", "percentile", "entropy", "mse", "auto"]),
+    type=OneOf(["minmax", "percentile", "entropy", "mse", "auto"]),
     default="auto",
     show_default=True,
     help="Choose ranges by this method; auto takes the method that changes the output least on "
@@ -51,10 +52,13 @@ def calibrate(model: Path, images: str | None, method: Any, max_images: int, out
         check_outputs((output, part), chain([model], () if images is None else find((images,), ())))
         opened = open_model(model)
         if images is None:
-            found = calibration_set.rendered(opened.manifest.alphabet, 3 * max_images)
+            total, found = 3 * max_images, calibration_set.rendered(opened.manifest.alphabet, 3 * max_images)
         else:
-            found = calibration_set.of_folder(images)
-        chosen, held_back = calibration_set.sample(found, opened.manifest, max_images)
+            total, found = sum(1 for _ in find((images,), ())), calibration_set.of_folder(images)
+        with progress_bar(total, "images") as bar:
+            chosen, held_back = calibration_set.sample(
+                found, opened.manifest, max_images, progress=bar.update
+            )
         bar = progress_bar(len(chosen) + (5 * len(held_back) if method == "auto" else 0), "calibrate")
         with bar:
             scales = run(

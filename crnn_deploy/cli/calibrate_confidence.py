@@ -10,6 +10,7 @@ import click
 
 from crnn_deploy.cli.options import (
     MODEL,
+    PLACE,
     batch_option,
     check_data_outputs,
     confidence_option,
@@ -27,7 +28,7 @@ __all__ = ["calibrate_confidence"]
 
 @click.command("calibrate-confidence")
 @click.argument("model", metavar="MODEL.onnx", type=MODEL)
-@click.argument("data", metavar="DATA...", nargs=-1, required=True)
+@click.argument("data", metavar="DATA...", nargs=-1, required=True, type=PLACE)
 @data_options
 @confidence_option
 @batch_option

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from crnn_deploy.cli.group import Group
 from crnn_deploy.cli.options import (
     DATA_ONLY,
     FILE,
+    PLACE,
     alphabet_of,
     alphabet_options,
     check_data_outputs,
@@ -29,7 +31,8 @@ from crnn_deploy.cli.options import (
     tier_option,
 )
 from crnn_deploy.cli.outputs import check_report, check_reports, put_report
-from crnn_deploy.cli.say import progress_bar, say, say_over_bar
+from crnn_deploy.cli.say import progress_bar, say, say_over_bar, working
+from crnn_deploy.cli.values import OneOf
 
 if TYPE_CHECKING:
     from crnn_deploy.datasets import Sample
@@ -37,9 +40,10 @@ if TYPE_CHECKING:
 __all__ = ["dataset"]
 
 _MOST_SHOWN = 2000  # images, of a picture
+_FONTS = "look at the fonts of this machine"
 
 
-@click.group()
+@click.group(cls=Group)
 def dataset() -> None:
     """Check, pack and show labelled images.
 
@@ -51,7 +55,7 @@ def dataset() -> None:
 
 
 @dataset.command()
-@click.argument("data")
+@click.argument("data", type=PLACE)
 @data_options
 @recipe_option(default="paper")
 @model_option()
@@ -136,12 +140,12 @@ def check(
 
 
 @dataset.command()
-@click.argument("data")
+@click.argument("data", type=PLACE)
 @data_options
 @output_option("FOLDER", anywhere=True)
 @click.option(
     "--pack-format",
-    type=click.Choice(["lmdb", "webdataset"]),
+    type=OneOf(["lmdb", "webdataset"]),
     show_default="webdataset for an address in a store, otherwise lmdb",
     help="Write one LMDB, or a folder of tars that the webdataset library reads.",
 )
@@ -228,7 +232,7 @@ def pack(
 
 
 @dataset.command()
-@click.argument("data", metavar="DATA|CONFIG.yaml")
+@click.argument("data", metavar="DATA|CONFIG.yaml", type=PLACE)
 @data_options
 @output_option("FILE.png")
 @max_images_option(120)
@@ -260,12 +264,18 @@ def preview(data: str, output: Path, max_images: int, **source: Any) -> None:
         from crnn_deploy.training.config import read_config
         from crnn_deploy.training.preview import training_samples
 
+        count = max_images
         samples: Iterator[Sample] = islice(training_samples(read_config(Path(data))), max_images)
     else:
         opened = open_data(data, **source)
         check_data_outputs((output,), (opened,), source["characters"])
-        samples = (shown(opened, i) for i in range(min(max_images, len(opened))))
-    write(output, cv2.imencode(".png", contact_sheet(samples, scan("cjk")))[1].tobytes())
+        count = min(max_images, len(opened))
+        samples = (shown(opened, i) for i in range(count))
+    with working(_FONTS):
+        faces = scan("cjk")
+    with progress_bar(count, "preview", iterable=samples) as bar:
+        sheet = contact_sheet(bar, faces)
+    write(output, cv2.imencode(".png", sheet)[1].tobytes())
 
 
 _folder_option = click.option(
@@ -279,7 +289,7 @@ _folder_option = click.option(
 
 
 @dataset.command()
-@click.argument("style", type=click.Choice(["scene", "document"]))
+@click.argument("style", type=OneOf(["scene", "document"]))
 @output_option("FILE.png")
 @_folder_option
 @click.option(
@@ -300,7 +310,7 @@ def effects(style: Any, output: Path, folders: tuple[Path, ...], photographs: Pa
     import cv2
 
     from crnn_deploy.files import write
-    from crnn_deploy.synthesis.effect_samples import effect_samples
+    from crnn_deploy.synthesis.effect_samples import EACH, EFFECTS, effect_samples
     from crnn_deploy.synthesis.fonts import FOLDERS, scan
     from crnn_deploy.training.preview import contact_sheet
 
@@ -313,9 +323,12 @@ def effects(style: Any, output: Path, folders: tuple[Path, ...], photographs: Pa
             f"there are no photographs (.jpg) in {photographs}; fetch them (python training/fetch.py "
             "photographs), or leave --photographs out"
         )
-    faces = scan("latin", folders or FOLDERS)
+    with working(_FONTS):
+        faces = scan("latin", folders or FOLDERS)
     samples = effect_samples(style, faces, found)
-    write(output, cv2.imencode(".png", contact_sheet(samples, faces))[1].tobytes())
+    with progress_bar(EACH * len(EFFECTS[style]), "effects", iterable=samples) as bar:
+        sheet = contact_sheet(bar, faces)
+    write(output, cv2.imencode(".png", sheet)[1].tobytes())
 
 
 @dataset.command()
@@ -340,7 +353,9 @@ def fonts(tier: Any, folders: tuple[Path, ...], packages: bool) -> None:
     if packages:
         say(" ".join(module.packages(tier)))
         return
-    for face in module.scan(tier, folders or module.FOLDERS):
+    with working(_FONTS):
+        faces = module.scan(tier, folders or module.FOLDERS)
+    for face in faces:
         say(f"{face.split}\t{face.lineage}\t{face.family}\t{face.style}\t{face.path}")
 
 
@@ -365,7 +380,8 @@ def pack_fonts(output: Path, tier: Any, folders: tuple[Path, ...]) -> None:
 
     found = folders or FOLDERS
     check_outputs((output,), (path for folder in found for path in folder.rglob("*")))
-    packed = write_font_pack(output, tier, found)
+    with working("pack the fonts, which takes some minutes where there are many"):
+        packed = write_font_pack(output, tier, found)
     say(
         f"{output}: {packed.fonts} font files and {packed.word_lists} word lists, "
         f"{packed.size / 2**20:.1f} MiB"

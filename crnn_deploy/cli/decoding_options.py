@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from crnn_deploy.cli.options import FILE, confidence_option
+from crnn_deploy.cli.values import OneOf
 
 if TYPE_CHECKING:
     from crnn_deploy.decoding_rule import DecodingRule
@@ -151,7 +152,7 @@ def decoding_options(*, files: bool = True, several: bool = False) -> Callable[.
     """
     decoder = click.option(
         "--decoder",
-        type=click.Choice(_DECODERS),
+        type=OneOf(_DECODERS),
         multiple=several,
         show_default="as the model's manifest says" if files else "greedy",
         help="Find texts with this decoder.",

@@ -17,7 +17,7 @@ from crnn_deploy.cli.options import (
     recipe_option,
     warn_of_assumptions,
 )
-from crnn_deploy.cli.say import say
+from crnn_deploy.cli.say import say, working
 
 __all__ = ["describe"]
 
@@ -44,7 +44,9 @@ def describe(
     from crnn_deploy.files import check_outputs
 
     check_outputs((output,), (foreign, recipe, alphabet))
-    described = run(foreign, output, recipe, *alphabet_and_blank(alphabet, alphabet_string, blank))
+    given = alphabet_and_blank(alphabet, alphabet_string, blank)
+    with working(f"run {foreign} to find its input and its classes"):
+        described = run(foreign, output, recipe, *given)
     manifest = described.manifest
     for note in described.notes:
         say(f"note: {note}")

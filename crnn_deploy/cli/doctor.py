@@ -8,6 +8,7 @@ import click
 
 from crnn_deploy.cli.options import json_options, model_option
 from crnn_deploy.cli.outputs import check_report, put_report
+from crnn_deploy.cli.say import working
 
 __all__ = ["doctor"]
 
@@ -39,12 +40,14 @@ def doctor(model: Path | None, as_json: bool, json_file: Path | None) -> None:
         from crnn_deploy.runtime.choice import choose
 
         check_outputs((json_file,), (model,))
-        choice = choose(model)
+        with working("measure which library runs the model fastest"):
+            choice = choose(model)
         put_report(choice.why(), choice.to_plain(), as_json=as_json, json_file=json_file)
         return
     from crnn_deploy.doctor import examine
 
-    diagnosis = examine()
+    with working("look which libraries work"):
+        diagnosis = examine()
     put_report(diagnosis.table(), diagnosis.to_plain(), as_json=as_json, json_file=json_file)
     if not diagnosis.healthy:
         raise click.exceptions.Exit(1)

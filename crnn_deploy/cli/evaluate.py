@@ -12,6 +12,7 @@ from crnn_deploy.cli.decoding_options import decoders_given, decoding_options
 from crnn_deploy.cli.options import (
     CHECKPOINT_ONLY,
     MODEL,
+    PLACE,
     batch_option,
     check_data_outputs,
     checkpoint_options,
@@ -27,7 +28,7 @@ from crnn_deploy.cli.options import (
 )
 from crnn_deploy.cli.outputs import check_report, put_report, write_page
 from crnn_deploy.cli.rebuild import rebuild_option, rebuild_stale
-from crnn_deploy.cli.say import progress_bar, say, say_over_bar
+from crnn_deploy.cli.say import progress_bar, say, say_over_bar, working
 
 __all__ = ["evaluate"]
 
@@ -37,7 +38,7 @@ _NAMED = 20  # images that could not be read, on stderr
 
 @click.command()
 @click.argument("model", type=MODEL)
-@click.argument("data", metavar="DATA...", nargs=-1, required=True)
+@click.argument("data", metavar="DATA...", nargs=-1, required=True, type=PLACE)
 @data_options
 @json_options
 @html_option
@@ -108,10 +109,11 @@ def evaluate(
         backend: Backend = open_backend(model)
         workers = cpus()
     else:
-        from crnn_deploy.export.reference import open_reference
-
         settings = settings_of(recipe, factory, alphabet, alphabet_string, blank, activation)
-        backend = open_reference(model, settings)
+        with working(f"open {model} in PyTorch"):
+            from crnn_deploy.export.reference import open_reference
+
+            backend = open_reference(model, settings)
         warn_of_assumptions(backend.manifest)
         workers = 1  # PyTorch has threads of its own
     provenance = Provenance.of(model, backend.manifest)

@@ -16,19 +16,10 @@ from crnn_deploy.cli.options import (
     settings_of,
     warn_of_assumptions,
 )
-from crnn_deploy.cli.say import check_stdout, progress_bar, say
+from crnn_deploy.cli.say import progress_bar, say
+from crnn_deploy.cli.values import OneOf
 
 __all__ = ["export"]
-
-
-def _list_recipes(ctx: click.Context, _: click.Parameter, value: bool) -> None:
-    if value:
-        from crnn_deploy.recipes.recipe import RECIPES
-
-        check_stdout()
-        for recipe in RECIPES.values():
-            say(f"{recipe.name:28}{recipe.about}")
-        ctx.exit()
 
 
 @click.command()
@@ -37,19 +28,11 @@ def _list_recipes(ctx: click.Context, _: click.Parameter, value: bool) -> None:
 @checkpoint_options
 @click.option(
     "--graph-output",
-    type=click.Choice(["logits", "log-probs", "argmax"]),
+    type=OneOf(["logits", "log-probs", "argmax"]),
     default="logits",
     show_default=True,
     help="Let the graph put out logits, log-probabilities, or index and probability of each frame's best "
     "class (argmax).",
-)
-@click.option(
-    "--list-recipes",
-    is_flag=True,
-    is_eager=True,
-    expose_value=False,
-    callback=_list_recipes,
-    help="List the built-in recipes and exit.",
 )
 def export(checkpoint: Path, output: Path | None, graph_output: Any, **source: Any) -> None:
     """Export a checkpoint to ONNX and prove them equal.
@@ -73,7 +56,7 @@ def export(checkpoint: Path, output: Path | None, graph_output: Any, **source: A
         raise ModelUnreadable(path, "the exported file's name ends in .onnx")
     check_outputs((path,), (checkpoint, source["alphabet"], source["recipe"]))
     settings = settings_of(**source)
-    bar = progress_bar(100, "export", show_eta=False, show_pos=False, item_show_func=str)
+    bar = progress_bar(100, "export", show_pos=False, item_show_func=lambda phase: phase)
     with without_collector(), bar:
         bar.update(1, "load PyTorch")
         from crnn_deploy.export.exporter import SIZES, ExportFailed

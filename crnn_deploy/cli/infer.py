@@ -12,6 +12,7 @@ import click
 from crnn_deploy.cli.decoding_options import decoder_given, decoding_options, rule_given
 from crnn_deploy.cli.options import (
     FILE,
+    PLACE,
     backend_option,
     batch_option,
     check_device,
@@ -36,7 +37,10 @@ from crnn_deploy.cli.say import (
     say_over_bar,
     stdin_bytes,
     stdout_is_terminal,
+    working,
 )
+from crnn_deploy.cli.summary import Summary
+from crnn_deploy.cli.values import OneOf
 
 if TYPE_CHECKING:
     from crnn_deploy.runtime.output_file import Output
@@ -47,7 +51,7 @@ __all__ = ["infer"]
 
 
 @click.command()
-@click.argument("paths", metavar="PATH...", nargs=-1, required=True)
+@click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=PLACE)
 @model_option(default="latin")
 @precision_option()
 @device_option
@@ -55,7 +59,7 @@ __all__ = ["infer"]
 @click.option(
     "--format",
     "format_name",
-    type=click.Choice(["text", "tsv", "jsonl", "csv"]),
+    type=OneOf(["text", "tsv", "jsonl", "csv"]),
     show_default="as -o FILE ends (.txt, .tsv, .jsonl or .csv), else text",
     help="Write records in this format: text gives path and text; the others give "
     "confidence, status and error too.",
@@ -180,7 +184,8 @@ def infer(
 
     sources.check(paths)
     model = model or DEFAULT
-    given = opening(model, backend=backend, precision=precision, device=device, tf32=allow_tf32)
+    with working("choose how the model runs here"):
+        given = opening(model, backend=backend, precision=precision, device=device, tf32=allow_tf32)
     if given.path != model:
         say(f"note: --precision int8 reads with {given.path}", err=True)
     _check_outputs(
@@ -190,7 +195,7 @@ def infer(
         say(f"{output}: {output.suffix} is no format of records, so they are written as text", err=True)
     rebuild_stale(rebuild, model)
     listed = sources.lines_of(stdin_bytes()) if sources.STDIN in paths else ()
-    count = failed = unmade = 0
+    unmade = 0
     with ExitStack() as stack:
         recognizer = stack.enter_context(
             closing(Recognizer(given.open(), batch=batch, wide=wide, max_pixels=max_pixels, rotate=rotate))
@@ -244,6 +249,7 @@ def infer(
         if not hidden and sources.STDIN not in paths:
             total = source.total(written.done)
 
+        summary = Summary(source.word)
         stop = stack.enter_context(Stop())
         results: Generator[list[Result[Any]], None, None] = read_in_order(
             source.reader,
@@ -257,14 +263,14 @@ def infer(
         for chunk in results:
             done_now, not_made = source.records(chunk, show_chars)
             written.write(done_now)
+            summary.add(done_now)
             errors = [record.error for record in done_now if record.error is not None]
-            failed, unmade = failed + len(errors), unmade + len(not_made)
+            unmade += len(not_made)
             for error in dict.fromkeys((*errors, *not_made)):  # that of a page is that of each of its boxes
                 say_over_bar(error)
-            count += len(done_now)
             bar.update(len(chunk))
-    if failed:
-        say(f"{failed} of {count} {source.word} failed", err=True)
+    summary.tell()
+    count, failed = summary.count, summary.failed
     if unmade:
         say(source.not_made(unmade, count - failed), err=True)
     for note in source.notes():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -11,6 +12,7 @@ import click
 
 from crnn_deploy.cli.decoding_options import decoder_given, decoding_options, rule_given
 from crnn_deploy.cli.options import (
+    PLACE,
     backend_option,
     batch_option,
     check_device,
@@ -35,7 +37,7 @@ __all__ = ["infer_cluster"]
 
 
 @click.command()
-@click.argument("inputs", metavar="INPUT...", nargs=-1, required=True)
+@click.argument("inputs", metavar="INPUT...", nargs=-1, required=True, type=PLACE)
 @model_option(default="latin")
 @output_option("FOLDER", anywhere=True)
 @click.option(
@@ -191,7 +193,7 @@ def infer_cluster(
                 raise KeyboardInterrupt
 
         def begun(chunks: int, of: int) -> None:
-            bar.length = chunks
+            bar.length, bar.start = chunks, time.time()  # not when Ray was started
             if resume:
                 say_over_bar(f"{of - chunks} of {of} files are whole; {chunks} are to be written")
 

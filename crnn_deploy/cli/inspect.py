@@ -16,6 +16,7 @@ from crnn_deploy.cli.options import (
     settings_of,
 )
 from crnn_deploy.cli.outputs import check_report, put_report
+from crnn_deploy.cli.say import working
 
 __all__ = ["inspect_command"]
 
@@ -42,7 +43,9 @@ def inspect_command(file: Path, as_json: bool, json_file: Path | None, **source:
         refuse_given(CHECKPOINT_ONLY, f"describes a checkpoint; {file} says itself what it is")
     check_report(json_file)
     check_outputs((json_file,), (file, source["alphabet"], source["recipe"]))
-    facts = inspect(file, settings_of(**source))
+    settings = settings_of(**source)
+    with working(f"look into {file}"):
+        facts = inspect(file, settings)
     lines = []
     for name, value in facts.items():
         shown = (

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import click
 
+from crnn_deploy.cli.group import Group
 from crnn_deploy.cli.options import output_option
 from crnn_deploy.cli.outputs import check_reports
-from crnn_deploy.cli.say import say
+from crnn_deploy.cli.say import bars_are_hidden, progress_bar, say, working
 from crnn_deploy.errors import CrnnDeployError
 
 __all__ = ["lm"]
@@ -22,7 +23,7 @@ class TextUnreadable(CrnnDeployError, ValueError):
         super().__init__(f"{path}: {reason}")
 
 
-@click.group()
+@click.group(cls=Group)
 def lm() -> None:
     """Make language models for the beam search.
 
@@ -61,8 +62,17 @@ def train(texts: tuple[Path, ...], output: Path, order: int) -> None:
 
     check_reports(output)
     check_outputs((output,), ("/dev/stdin" if text == Path("-") else text for text in texts))
-    model = learn((line for text in texts for line in _lines(text)), order)
-    with replacing(output) as temporary, temporary.open("w", encoding="utf-8") as stream:
+    total = None
+    if not bars_are_hidden() and Path("-") not in texts:
+        total = sum(1 for text in texts for _ in _lines(text))
+    lines = (line for text in texts for line in _lines(text))
+    with progress_bar(total, "lines", iterable=lines) as bar:
+        model = learn(bar, order)
+    with (
+        working(f"write {output}"),
+        replacing(output) as temporary,
+        temporary.open("w", encoding="utf-8") as stream,
+    ):
         model.write(stream)
     say(f"{output}: order {model.order}, {len(model.grams):,} n-grams")
 

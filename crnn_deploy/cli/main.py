@@ -9,9 +9,10 @@ from typing import Any
 
 import click
 
+from crnn_deploy.cli.group import Group
 from crnn_deploy.cli.say import check_stdout, say
-from crnn_deploy.commands import COMMANDS
-from crnn_deploy.errors import CrnnDeployError, printable
+from crnn_deploy.commands import COMMANDS, STAGES
+from crnn_deploy.errors import CrnnDeployError, did_you_mean, printable
 from crnn_deploy.process import INTERRUPTED, interrupted
 
 __all__ = ["main"]
@@ -67,7 +68,7 @@ def _add_options(command: click.Command, parent: click.Context) -> None:
             _add_options(nested, ctx)
 
 
-class _Group(click.Group):
+class _Group(Group):
     """Loads a command when it is asked for, and turns every error into one line and an exit code.
 
     The context's object is what answers signals while a command runs, where the process is the command's own.
@@ -76,6 +77,21 @@ class _Group(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(_PLACES)
 
+    def sections(self, ctx: click.Context) -> dict[str, list[str]]:
+        return {
+            stage: list(
+                dict.fromkeys(
+                    name.partition(" ")[0] for name, command in COMMANDS.items() if command.stage == stage
+                )
+            )
+            for stage in STAGES
+        }
+
+    def nearest(self, ctx: click.Context, name: str) -> str:
+        """A command in a group too, where its own name is given: `dataset check` for `check`."""
+        nested = [whole for whole in COMMANDS if whole.endswith(f" {name}")]
+        return f" (did you mean {nested[0]}?)" if nested else super().nearest(ctx, name)
+
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in self.commands and cmd_name in _PLACES:
             module, name = _PLACES[cmd_name].split(":")
@@ -83,6 +99,12 @@ class _Group(click.Group):
             _add_options(command, ctx)
             self.add_command(command, cmd_name)
         return super().get_command(ctx, cmd_name)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            raise _explained(error) from None
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -95,12 +117,8 @@ class _Group(click.Group):
         try:
             return super().invoke(ctx)
         except click.ClickException as error:
-            if isinstance(error, click.NoSuchOption) and (now := _name_now(error)) is not None:
-                raise click.NoSuchOption(
-                    error.option_name,
-                    f"No such option {error.option_name!r}: it is called {now} now.",
-                    ctx=error.ctx,
-                ) from None
+            if isinstance(error, click.NoSuchOption):
+                raise _explained(error) from None
             vars(error)["message"] = printable(error.message)  # names of files may stand in it
             raise
         except (click.exceptions.Exit, click.Abort, BrokenPipeError):
@@ -122,11 +140,26 @@ class _Group(click.Group):
             ctx.exit(exit_code)
 
 
+def _explained(error: click.NoSuchOption) -> click.NoSuchOption:
+    """The error with what the option is called now, or with the nearest one that the command has."""
+    name = error.option_name
+    hint = _name_now(error) or did_you_mean(name, _options_of(error))
+    return click.NoSuchOption(name, f"No such option {name!r}{hint}.", ctx=error.ctx)
+
+
+def _options_of(error: click.NoSuchOption) -> list[str]:
+    """The options of the command that was given one that it does not have."""
+    if error.ctx is None:
+        return []
+    parameters = error.ctx.command.get_params(error.ctx)
+    return [name for one in parameters for name in (*one.opts, *one.secondary_opts) if name.startswith("--")]
+
+
 def _name_now(error: click.NoSuchOption) -> str | None:
-    """What an option of an earlier version is called in this command."""
-    command = click.Group("none") if error.ctx is None else error.ctx.command
-    known = {name for parameter in command.params for name in parameter.opts}
-    return next((name for name in _RENAMED.get(error.option_name, ()) if name in known), None)
+    """What an option of an earlier version is called in this command, in words."""
+    known = _options_of(error)
+    found = next((name for name in _RENAMED.get(error.option_name, ()) if name in known), None)
+    return None if found is None else f": it is called {found} now"
 
 
 @click.group(cls=_Group, params=[_debug_option()], context_settings={"help_option_names": ["-h", "--help"]})

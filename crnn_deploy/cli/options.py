@@ -13,12 +13,14 @@ if TYPE_CHECKING:
     from crnn_deploy.manifest import Manifest
     from crnn_deploy.recipes.settings import CheckpointSettings
 from crnn_deploy.cli.say import say
+from crnn_deploy.cli.values import File, ModelFile, OneOf, OutputFile, PlaceText, RecipeText
 
 __all__ = [
     "CHECKPOINT_ONLY",
     "DATA_ONLY",
     "FILE",
     "MODEL",
+    "PLACE",
     "alphabet_and_blank",
     "alphabet_in_short",
     "alphabet_of",
@@ -63,48 +65,10 @@ _SHOWN = 40  # characters of an alphabet
 # of `checkpoint_options`
 CHECKPOINT_ONLY = ("recipe", "factory", "alphabet", "alphabet_string", "blank", "activation")
 
-
-# endings that people know a format by; a report in another one would be opened by the wrong program
-_TOLD = frozenset(
-    (
-        *(".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".xlsx", ".yaml", ".yml", ".xml"),
-        *(".html", ".md", ".pdf", ".svg", ".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".tif", ".tiff"),
-        *(".zip", ".gz", ".bz2", ".7z"),
-    )
-)
-
-
-class _File(click.Path):
-    """A file or folder; an empty name, as of a shell's variable that is not set, would be the folder here."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        if value == "":
-            self.fail("the path is empty; name a file, or leave the option out", param, ctx)
-        return super().convert(value, param, ctx)
-
-
-class _OutputFile(_File):
-    """A file that is written; it does not end as another format than the one in its option's metavar does."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        _, dot, ending = ((param and param.metavar) or "").partition(".")
-        if dot and Path(value).suffix.lower() in _TOLD and not str(value).lower().endswith(dot + ending):
-            self.fail(f"{value} must end in .{ending}, the format that is written", param, ctx)
-        return super().convert(value, param, ctx)
-
-
-class _Model(_File):
-    """A model's file, given as a path or as the name of a shipped model."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        from crnn_deploy.models import model_file
-
-        return super().convert(model_file(value) if value else value, param, ctx)
-
-
-FILE = _File(path_type=Path)
-MODEL = _Model(path_type=Path)
-_WRITTEN = _OutputFile(path_type=Path)
+FILE = File(path_type=Path)
+MODEL = ModelFile(path_type=Path)
+PLACE = PlaceText()
+_WRITTEN = OutputFile(path_type=Path)
 DATA_ONLY = ("kind", "image_folder", "characters")  # of `data_options`
 
 
@@ -127,7 +91,7 @@ def output_option(form: str = "FILE", *, default: str | None = None, anywhere: b
     return click.option(
         *("-o", "--output"),
         metavar=form,
-        type=_OutputFile(path_type=str) if anywhere else _WRITTEN,
+        type=OutputFile(path_type=str) if anywhere else _WRITTEN,
         required=default is None,
         show_default=default,
         help="Write the result to this path.",
@@ -170,6 +134,7 @@ def images_option(*, default: str) -> Decorator:
     return click.option(
         "--images",
         metavar="PATH",
+        type=PLACE,
         show_default=default,
         help="Read images from this file, folder or glob.",
     )
@@ -205,7 +170,7 @@ max_pixels_option = click.option(
 )
 backend_option = click.option(
     "--backend",
-    type=click.Choice(["auto", "onnxruntime", "openvino"]),
+    type=OneOf(["auto", "onnxruntime", "openvino"]),
     show_default="onnxruntime, and openvino for bf16",
     help="Run an .onnx file with this library; auto takes the fastest one here, and crnn-deploy doctor "
     "--model FILE says why.",
@@ -217,7 +182,7 @@ def precision_option(*, several: bool = False) -> Decorator:
     return click.option(
         "--precision",
         "precisions" if several else "precision",
-        type=click.Choice(["fp32", "bf16", "int8"]),
+        type=OneOf(["fp32", "bf16", "int8"]),
         multiple=several,
         show_default="as the file is; --backend auto may take bf16",
         help="Run an .onnx file in this precision; bf16 needs OpenVINO and a CPU that has it; int8 takes the "
@@ -227,7 +192,7 @@ def precision_option(*, several: bool = False) -> Decorator:
 
 device_option = click.option(
     "--device",
-    type=click.Choice(["cpu", "cuda"]),
+    type=OneOf(["cpu", "cuda"]),
     default="cpu",
     show_default=True,
     help="Run an .onnx file on this device; an .engine file always runs on the GPU.",
@@ -252,7 +217,7 @@ show_chars_option = click.option(
 )
 wide_option = click.option(
     "--wide",
-    type=click.Choice(["cut", "shrink"]),
+    type=OneOf(["cut", "shrink"]),
     default="cut",
     show_default=True,
     help="Read lines beyond the model's largest width in overlapping parts (cut), or shrink them to that "
@@ -260,7 +225,7 @@ wide_option = click.option(
 )
 rotate_option = click.option(
     "--rotate",
-    type=click.Choice(["none", "90", "auto", "180"]),
+    type=OneOf(["none", "90", "auto", "180"]),
     default="none",
     show_default=True,
     help="Read an image in several turns and keep the surest text: one at least 1.5 times as tall as wide is "
@@ -273,14 +238,14 @@ resume_option = click.option(
 confidence_option = click.option(
     "--confidence",
     "aggregate",
-    type=click.Choice(["min", "mean", "product", "likelihood"]),
+    type=OneOf(["min", "mean", "product", "likelihood"]),
     show_default="as the model's manifest says",
     help="Compute a text's confidence as the minimum, mean or product of its characters' confidences, or as "
     "the likelihood of the whole text per character.",
 )
 tier_option = click.option(
     "--tier",
-    type=click.Choice(["latin", "cjk", "chinese"]),
+    type=OneOf(["latin", "cjk", "chinese"]),
     default="latin",
     show_default=True,
     help="Use fonts for Latin text alone (latin), Chinese, Japanese and Korean ones too (cjk), or of those "
@@ -307,10 +272,11 @@ def recipe_option(*, default: str | None = None) -> Decorator:
     return click.option(
         "--recipe",
         metavar="NAME|FILE.toml",
+        type=RecipeText(),
         required=default is None,
         show_default=default,
         help="Take preprocessing, alphabet, blank and width rule from this recipe, a built-in one "
-        "(crnn-deploy export --list-recipes) or a file.",
+        "(crnn-deploy recipes) or a file.",
     )
 
 
@@ -330,7 +296,7 @@ alphabet_options = _all(
 )
 blank_option = click.option(
     "--blank",
-    type=click.Choice(["first", "last"]),
+    type=OneOf(["first", "last"]),
     show_default="as the recipe says",
     help="Take this class as the CTC blank.",
 )
@@ -345,7 +311,7 @@ checkpoint_options = _all(
     blank_option,
     click.option(
         "--activation",
-        type=click.Choice(["relu", "leaky-relu"]),
+        type=OneOf(["relu", "leaky-relu"]),
         show_default="as the recipe or the checkpoint says",
         help="Build the network with this activation. Some projects have a switch between ReLU and "
         "LeakyReLU (slope 0.2), which the weights alone do not tell.",
@@ -354,7 +320,7 @@ checkpoint_options = _all(
 data_options = _all(
     click.option(
         "--kind",
-        type=click.Choice(
+        type=OneOf(
             [
                 *("lmdb", "csv", "tsv", "doctr", "names", "tabs", "indices"),
                 *("objects", "mmocr", "icdar", "mjsynth", "beside", "webdataset"),
@@ -366,12 +332,14 @@ data_options = _all(
     click.option(
         "--image-folder",
         metavar="DIR",
+        type=PLACE,
         show_default="the folder of the labels",
         help="Look for the images that the labels name in this folder.",
     ),
     click.option(
         "--characters",
         metavar="FILE",
+        type=PLACE,
         help="Look up labels that are numbers, as those of 360CC, in this file of characters (GBK or UTF-8).",
     ),
 )

@@ -11,6 +11,7 @@ from crnn_deploy.cli.options import (
     DATA_ONLY,
     FILE,
     MODEL,
+    PLACE,
     check_data_outputs,
     data_options,
     html_option,
@@ -21,6 +22,7 @@ from crnn_deploy.cli.options import (
 )
 from crnn_deploy.cli.outputs import check_reports, put_report, write_page
 from crnn_deploy.cli.say import progress_bar, say
+from crnn_deploy.cli.values import OneOf
 
 if TYPE_CHECKING:
     from crnn_deploy.process import Stop
@@ -41,7 +43,7 @@ def _share(_: click.Context, param: click.Parameter, value: str) -> float:
 
 @click.command()
 @click.argument("model", metavar="MODEL.onnx", type=MODEL)
-@click.argument("data", metavar="[DATA]", required=False)
+@click.argument("data", metavar="[DATA]", required=False, type=PLACE)
 @data_options
 @click.option(
     "--scales",
@@ -90,21 +92,21 @@ def _share(_: click.Context, param: click.Parameter, value: str) -> float:
 )
 @click.option(
     "--activations",
-    type=click.Choice(["int8", "uint8"]),
+    type=OneOf(["int8", "uint8"]),
     default="int8",
     show_default=True,
     help="Quantise activations to this type; uint8 is for CPUs alone, and faster on those without VNNI.",
 )
 @click.option(
     "--lstm",
-    type=click.Choice(["float", "int8"]),
+    type=OneOf(["float", "int8"]),
     default="float",
     show_default=True,
     help="Keep LSTM layers in float, or run them in int8, which is for ONNX Runtime on CPUs alone.",
 )
 @click.option(
     "--rest",
-    type=click.Choice(["fp32", "fp16"]),
+    type=OneOf(["fp32", "fp16"]),
     default="fp32",
     show_default=True,
     help="Keep what is not quantised in this precision; fp16 is for GPUs alone, and raises the "
@@ -112,7 +114,7 @@ def _share(_: click.Context, param: click.Parameter, value: str) -> float:
 )
 @click.option(
     "--target-device",
-    type=click.Choice(["cpu", "gpu"]),
+    type=OneOf(["cpu", "gpu"]),
     default="cpu",
     show_default=True,
     help="Quantise for this kind of device; for gpu the speed on this CPU does not decide.",
@@ -127,7 +129,7 @@ def _share(_: click.Context, param: click.Parameter, value: str) -> float:
 )
 @click.option(
     "--weight-bits",
-    type=click.Choice(["7", "8"]),
+    type=OneOf(["7", "8"]),
     default="7",
     show_default=True,
     callback=lambda context, parameter, value: int(value),

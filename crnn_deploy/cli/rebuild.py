@@ -9,13 +9,14 @@ from pathlib import Path
 import click
 
 from crnn_deploy.cli.say import say
+from crnn_deploy.cli.values import OneOf
 from crnn_deploy.errors import CrnnDeployError
 
 __all__ = ["RebuildRefused", "SourceChanged", "rebuild_option", "rebuild_stale"]
 
 rebuild_option = click.option(
     "--rebuild",
-    type=click.Choice(["never", "auto"]),
+    type=OneOf(["never", "auto"]),
     default="never",
     show_default=True,
     help="Build an .engine file again (auto), or refuse it (never), if it was built for another TensorRT or "

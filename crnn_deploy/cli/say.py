@@ -9,7 +9,9 @@ from __future__ import annotations
 import json
 import os
 import sys
-from contextlib import suppress
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
@@ -34,6 +36,7 @@ __all__ = [
     "say_over_bar",
     "stdin_bytes",
     "stdout_is_terminal",
+    "working",
 ]
 
 _CLEAR_LINE = "\r\033[K"
@@ -109,9 +112,39 @@ def bars_are_hidden() -> bool:
 
 
 def progress_bar(length: int | None, label: str = "", **options: Any) -> Any:
-    """A progress bar on stderr when that is a terminal."""
+    """A progress bar on stderr when that is a terminal: how much is done, the time left and the rate.
+
+    It counts things; where its length is none, as with show_pos=False, it has no rate.
+    """
     given: dict[str, Any] = {"file": sys.stderr, "show_pos": True, "hidden": bars_are_hidden(), **options}
-    return click.progressbar(length=length, label=label, **given)
+    bar: Any = click.progressbar(length=length, label=label, **given)
+    if bar.show_pos and bar.item_show_func is None:
+        bar.item_show_func = lambda _: _rate(bar.pos, time.time() - bar.start)
+    return bar
+
+
+def _rate(count: int, seconds: float) -> str | None:
+    """Such as `12/s`, with two digits at least; None before the first."""
+    if not count or seconds <= 0:
+        return None
+    rate = count / seconds
+    return f"{rate:,.0f}/s" if rate >= 10 else f"{rate:.2g}/s"
+
+
+@contextmanager
+def working(what: str) -> Iterator[None]:
+    """Say on stderr, when that is a terminal, what is done now, where there is nothing to count.
+
+    The line goes when it is done.
+    """
+    if bars_are_hidden():
+        yield
+        return
+    click.echo(f"{printable(what)} ...", file=sys.stderr, nl=False)
+    try:
+        yield
+    finally:
+        click.echo(_CLEAR_LINE, file=sys.stderr, nl=False)
 
 
 def _print(message: str, err: bool) -> None:

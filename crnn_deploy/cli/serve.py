@@ -16,7 +16,7 @@ from crnn_deploy.cli.options import (
     precision_option,
     workers_option,
 )
-from crnn_deploy.cli.say import say
+from crnn_deploy.cli.say import say, working
 
 __all__ = ["serve"]
 
@@ -140,9 +140,11 @@ def serve(
     from crnn_deploy.serving.models import served_name
     from crnn_deploy.serving.workers import serve as run
 
-    given = tuple(
-        opening(model, backend=backend, precision=precision, device=device) for model in models or (DEFAULT,)
-    )
+    with working("choose how the models run here"):
+        given = tuple(
+            opening(model, backend=backend, precision=precision, device=device)
+            for model in models or (DEFAULT,)
+        )
     if workers is None:  # those on a GPU would each hold its memory
         workers = 1 if device == "cuda" or any(one.path.suffix == ".engine" for one in given) else cpus()
     settings = ServerSettings(

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from crnn_deploy.cli.options import FILE, resume_option
-from crnn_deploy.cli.say import say
+from crnn_deploy.cli.say import say, working
 
 __all__ = ["train"]
 
@@ -61,8 +61,9 @@ def train(path: Path, changes: tuple[str, ...], minutes: float | None, resume: b
     started = time.monotonic()
     if minutes is not None and math.isnan(minutes):
         raise click.BadParameter("it is a number of minutes", param_hint="--minutes")
-    from crnn_deploy.training.config import read_config
-    from crnn_deploy.training.loop import train as run
+    with working("load PyTorch"):
+        from crnn_deploy.training.config import read_config
+        from crnn_deploy.training.loop import train as run
 
     if qat:
         from crnn_deploy.quantization.qdq import WEIGHT_LEVEL
@@ -77,6 +78,7 @@ def train(path: Path, changes: tuple[str, ...], minutes: float | None, resume: b
         resume=resume,
         until=None if minutes is None else started + 60 * minutes,
         told=lambda line: say(line, err=True),
+        during=working,
     )
     for name, score in outcome.scores.items():
         say(f"{name}: exact {score.exact} of {score.images} ({score.accuracy:.2%}), CER {score.cer:.2%}")

@@ -9,6 +9,7 @@ import click
 
 from crnn_deploy.cli.options import FILE, MODEL, batch_option, device_option, output_option, refuse_given
 from crnn_deploy.cli.say import say
+from crnn_deploy.cli.values import OneOf
 
 __all__ = ["triton"]
 
@@ -18,7 +19,7 @@ __all__ = ["triton"]
 @output_option("REPOSITORY")
 @click.option(
     "--layout",
-    type=click.Choice(["bls", "ensemble", "python"]),
+    type=OneOf(["bls", "ensemble", "python"]),
     default="bls",
     show_default=True,
     help="Write a Python model that gives batches of one width to the network in Triton's own backend (bls), "

@@ -13,6 +13,7 @@ from crnn_deploy.cli.options import (
     CHECKPOINT_ONLY,
     DATA_ONLY,
     MODEL,
+    PLACE,
     check_data_outputs,
     checkpoint_options,
     data_options,
@@ -24,7 +25,7 @@ from crnn_deploy.cli.options import (
 )
 from crnn_deploy.cli.outputs import check_report, put_report
 from crnn_deploy.cli.rebuild import rebuild_option, rebuild_stale
-from crnn_deploy.cli.say import say
+from crnn_deploy.cli.say import progress_bar, say_over_bar
 
 if TYPE_CHECKING:
     from crnn_deploy.manifest import Manifest
@@ -37,7 +38,7 @@ __all__ = ["verify"]
 @click.argument("reference", type=MODEL)
 @click.argument("candidate", type=MODEL)
 @images_option(default="drawn characters and noise")
-@click.option("--labels", metavar="DATA", help="Read the images of this labelled dataset.")
+@click.option("--labels", metavar="DATA", type=PLACE, help="Read the images of this labelled dataset.")
 @data_options
 @click.option(
     "--tolerance",
@@ -93,6 +94,7 @@ def verify(
         raise click.UsageError("--text needs --images or --labels: drawn images hold no text to speak of")
 
     from crnn_deploy.files import check_outputs
+    from crnn_deploy.parity.verify import count as count_of
     from crnn_deploy.parity.verify import verify as run
     from crnn_deploy.runtime.backends.backend import SUFFIXES
     from crnn_deploy.runtime.images.sources import find
@@ -113,13 +115,15 @@ def verify(
         return open_checkpoint(path, settings, manifest)
 
     rebuild_stale(rebuild, reference, candidate)
-    report = run(
-        *(reference, candidate, opened),
-        images=images,
-        labelled=labelled,
-        tolerance=tolerance,
-        failed=lambda reason: say(reason, err=True),
-    )
+    with progress_bar(count_of(images, labelled), "verify") as bar:
+        report = run(
+            *(reference, candidate, opened),
+            images=images,
+            labelled=labelled,
+            tolerance=tolerance,
+            failed=say_over_bar,
+            progress=bar.update,
+        )
     lines, plain = [report.parity.table()], report.parity.to_plain()
     if report.format_error is not None:
         lines.append(report.format_error.line())

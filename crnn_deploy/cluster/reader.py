@@ -19,7 +19,8 @@ from crnn_deploy.cluster.task import Task
 from crnn_deploy.errors import CrnnDeployError, first_line
 from crnn_deploy.runtime.images.pixels import Source
 from crnn_deploy.runtime.pipeline import read_in_order
-from crnn_deploy.runtime.recognizer import Prepared, Recognizer
+from crnn_deploy.runtime.prepared import Prepared
+from crnn_deploy.runtime.recognizer import Recognizer
 from crnn_deploy.runtime.records import Record
 
 __all__ = ["ChunkReader", "Receipt"]

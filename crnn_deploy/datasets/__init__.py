@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol, get_args
 
-from crnn_deploy.errors import CrnnDeployError
+from crnn_deploy.errors import CrnnDeployError, did_you_mean
 from crnn_deploy.runtime.images.pixels import Source
 
 if TYPE_CHECKING:
@@ -141,8 +141,9 @@ def open_dataset(
         raise DatasetNotFound(spec)
     if kind is None and characters is not None:
         kind = "indices"
-    if kind is not None and kind not in get_args(Kind):
-        raise DatasetInvalid(spec, f"there is no kind {kind!r}; there are {', '.join(get_args(Kind))}")
+    if kind is not None and kind not in (kinds := get_args(Kind)):
+        hint = did_you_mean(kind, kinds)
+        raise DatasetInvalid(spec, f"there is no kind {kind!r}{hint}; there are {', '.join(kinds)}")
     if (kind == "indices") != (characters is not None):
         raise DatasetInvalid(spec, "labels of the kind 'indices', and no others, need their character file")
     from crnn_deploy.datasets.kinds import Told, kind_of, labels_in, packed_shards

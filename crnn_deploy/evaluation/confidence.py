@@ -28,7 +28,8 @@ from crnn_deploy.runtime.decoding.confidence import (
     restated,
 )
 from crnn_deploy.runtime.decoding.ctc import Frames
-from crnn_deploy.runtime.recognizer import Prepared, Recognizer
+from crnn_deploy.runtime.prepared import Prepared
+from crnn_deploy.runtime.recognizer import Recognizer
 
 __all__ = ["Calibration", "ConfidenceUnfit", "calibrate"]
 

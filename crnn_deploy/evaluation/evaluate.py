@@ -28,7 +28,8 @@ from crnn_deploy.manifest import Manifest
 from crnn_deploy.metrics import Score, score, wilson
 from crnn_deploy.runtime.decoding.ctc import Text
 from crnn_deploy.runtime.images.pixels import Pixels, use_image
-from crnn_deploy.runtime.recognizer import Prepared, Recognizer
+from crnn_deploy.runtime.prepared import Prepared
+from crnn_deploy.runtime.recognizer import Recognizer
 
 __all__ = [
     "DataEmpty",

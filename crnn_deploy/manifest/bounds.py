@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any, get_args
 
 from crnn_deploy.decoding_rule import shown
-from crnn_deploy.errors import ManifestInvalid
+from crnn_deploy.errors import ManifestInvalid, did_you_mean
 
 __all__ = ["MOST_LEVEL", "MOST_WIDTH", "is_number", "need_numbers", "need_one_of", "need_text", "need_whole"]
 
@@ -33,8 +33,9 @@ def is_number(value: Any, least: float, most: float) -> bool:
 
 def need_one_of(kind: Any, **values: Any) -> None:
     for name, value in values.items():
-        if value not in get_args(kind):
-            raise ManifestInvalid(f"unknown {name} {shown(value)}; there are {', '.join(get_args(kind))}")
+        if value not in (known := get_args(kind)):
+            hint = did_you_mean(value, known)
+            raise ManifestInvalid(f"unknown {name} {shown(value)}{hint}; there are {', '.join(known)}")
 
 
 def need_text(name: str, values: Iterable[Any], longest: int) -> None:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from crnn_deploy.decoding_rule import shown
-from crnn_deploy.errors import ManifestInvalid
+from crnn_deploy.errors import ManifestInvalid, did_you_mean
 from crnn_deploy.manifest.bounds import MOST_LEVEL, need_numbers, need_whole
 
 __all__ = [
@@ -90,7 +90,9 @@ def filter_from_plain(plain: Mapping[str, Any]) -> Filter:
     values = dict(plain)
     name = values.pop("filter", None)
     if not isinstance(name, str) or name not in FILTERS:
-        raise ManifestInvalid(f"unknown filter {shown(name)}; there are {', '.join(FILTERS)}")
+        raise ManifestInvalid(
+            f"unknown filter {shown(name)}{did_you_mean(name, FILTERS)}; there are {', '.join(FILTERS)}"
+        )
     try:
         return FILTERS[name](**values)
     except TypeError as error:

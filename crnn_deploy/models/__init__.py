@@ -6,7 +6,7 @@ import os
 from os import PathLike
 from pathlib import Path
 
-from crnn_deploy.errors import CrnnDeployError
+from crnn_deploy.errors import CrnnDeployError, did_you_mean
 
 __all__ = ["DEFAULT", "DEFAULT_INT8", "ModelNameUnknown", "int8_files", "model_file", "shipped"]
 
@@ -20,7 +20,8 @@ class ModelNameUnknown(CrnnDeployError, FileNotFoundError):
 
     def __init__(self, name: str) -> None:
         super().__init__(
-            f"neither a shipped model nor a file is called {name!r}; shipped are {', '.join(shipped())}; "
+            f"neither a shipped model nor a file is called {name!r}{did_you_mean(name, shipped())}; "
+            f"shipped are {', '.join(shipped())}; "
             "a model of your own is given as a path, such as model.onnx"
         )
 

@@ -56,6 +56,7 @@ def verify(
     labelled: Dataset | None = None,
     tolerance: float | None,
     failed: Callable[[str], object] = lambda reason: None,
+    progress: Callable[[int], object] = lambda images: None,
 ) -> Verification:
     """Compare two models, each a checkpoint, an ONNX file or an engine.
 
@@ -65,6 +66,7 @@ def verify(
     tolerance: of logits; None: `compare.TOLERANCE`, and for an engine what its format costs this network,
         measured on some of the images
     failed: called with a line about each image that cannot be read; the others are compared
+    progress: called with the number of images that were compared, or could not be read; `count` has all
     Raises NotComparable, also where no image can be read, and what opening a model raises.
     """
     # an ONNX file says how it is fed; a checkpoint beside it takes that over
@@ -88,6 +90,7 @@ def verify(
     def told(reason: str) -> None:
         failures.append(reason)
         failed(reason)
+        progress(1)
 
     if images is None and labelled is None:
         inputs = _drawn(fed)
@@ -99,7 +102,8 @@ def verify(
         meter, unmeasured = _meter(sides if candidate.suffix == ".engine" else sides[::-1])
     recorders = _Recorder(first), _Recorder(second)
     given = TOLERANCE if meter is not None else tolerance
-    parity = compare(*recorders, _measured(inputs, meter), tolerance=given)
+    measured = _measured(inputs, meter)
+    parity = compare(*recorders, measured, tolerance=given, progress=lambda case: progress(case.batch))
     costs = None if meter is None else meter.error
     if costs is not None:
         best_alone = "argmax" in (ours.output, theirs.output)
@@ -112,6 +116,15 @@ def verify(
     truths = None if labelled is None else [labelled[at].text for at in order]
     verdict = judge(recorders[0].read, recorders[1].read, truths)
     return Verification(parity, verdict, costs, unmeasured, tuple(failures))
+
+
+def count(images: str | None, labelled: Dataset | None = None) -> int:
+    """How many images `verify` compares."""
+    if labelled is not None:
+        return len(labelled)
+    if images is not None:
+        return sum(1 for _ in sources.find((images,), ()))
+    return sum(1 + at % _BATCH for at in range(_CASES))
 
 
 def _meter(sides: Sequence[tuple[Path, Backend]]) -> tuple[Meter | None, str | None]:

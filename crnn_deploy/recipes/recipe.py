@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
-from crnn_deploy.errors import CrnnDeployError, ManifestInvalid, shortened
+from crnn_deploy.errors import CrnnDeployError, ManifestInvalid, did_you_mean, shortened
 from crnn_deploy.files import read_regular
 from crnn_deploy.manifest import (
     Color,
@@ -279,7 +279,8 @@ def find_recipe(name_or_file: str) -> Recipe:
     path = Path(name_or_file)
     if path.suffix != ".toml":
         raise RecipeInvalid(
-            f"there is no recipe {name_or_file!r}; built in are {', '.join(RECIPES)}; or pass a .toml file"
+            f"there is no recipe {name_or_file!r}{did_you_mean(name_or_file, RECIPES)}; "
+            f"built in are {', '.join(RECIPES)}; or pass a .toml file"
         )
     try:
         plain = tomllib.loads(read_regular(path, _LONGEST).decode())
@@ -344,7 +345,7 @@ def _from_toml(plain: Mapping[str, Any], path: Path) -> Recipe:
     values = _typed(plain, {**_PREPARATION, **_BY_HAND})
     base = values.pop("base", None)
     if base is not None and base not in RECIPES:
-        raise RecipeInvalid(f"base {_shown(base)} is not a built-in recipe")
+        raise RecipeInvalid(f"base {_shown(base)} is not a built-in recipe{did_you_mean(base, RECIPES)}")
     values = {"name": path.stem, "about": str(path), **values, "folder": path.parent}
     if base is not None:
         return replace(RECIPES[base], **values)
@@ -360,7 +361,10 @@ def _without_lead(error: Exception) -> str:
 def _typed(plain: Mapping[Any, Any], readers: Mapping[str, Callable[[Any], Any]]) -> dict[str, Any]:
     """The values, each as its reader takes it. Raises RecipeInvalid, ManifestInvalid."""
     if unknown := [name for name in plain if name not in readers]:
-        raise RecipeInvalid(f"unknown keys {_shown_names(unknown)}; known are {sorted(readers)}")
+        raise RecipeInvalid(
+            f"unknown keys {_shown_names(unknown)}{did_you_mean(unknown[0], readers)}; "
+            f"known are {sorted(readers)}"
+        )
     values = {}
     for name, value in plain.items():
         try:
@@ -409,7 +413,7 @@ def _choice(literal: Any) -> Callable[[Any], Any]:
 
     def read(value: Any) -> Any:
         if not isinstance(value, str) or value not in choices:
-            raise _Wrong(f"one of {', '.join(choices)}")
+            raise _Wrong(f"one of {', '.join(choices)}{did_you_mean(value, choices)}")
         return value
 
     return read
@@ -455,7 +459,10 @@ def _width(value: Any) -> WidthRule:
         raise _Wrong("a table of minimum, maximum and what else WidthRule has")
     known = [f.name for f in fields(WidthRule)]
     if unknown := [name for name in value if name not in known]:
-        raise RecipeInvalid(f"unknown keys {_shown_names(unknown)} in width; known are {known}")
+        raise RecipeInvalid(
+            f"unknown keys {_shown_names(unknown)} in width{did_you_mean(unknown[0], known)}; "
+            f"known are {known}"
+        )
     for name in known:
         if name in value and not _is_plain(value[name]):
             raise RecipeInvalid(f"width.{name} is {_shown(value[name])}, not a number or a word")

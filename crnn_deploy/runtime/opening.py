@@ -14,7 +14,7 @@ from crnn_deploy.runtime.backends.backend import Backend, BackendName, Device, F
 from crnn_deploy.runtime.backends.onnx_file import read_metadata
 from crnn_deploy.runtime.backends.weight_bits import largest_weight
 
-__all__ = ["Int8Missing", "Opening", "Precision", "PrecisionGiven", "opening"]
+__all__ = ["Int8Missing", "NotPortable", "Opening", "Precision", "PrecisionGiven", "opening"]
 
 Precision = Literal["fp32", "bf16", "int8"]
 
@@ -25,6 +25,16 @@ class PrecisionGiven(CrnnDeployError, ValueError):
 
 class Int8Missing(CrnnDeployError, FileNotFoundError):
     """A model without an INT8 file that this CPU can run."""
+
+
+class NotPortable(CrnnDeployError, TypeError):
+    """A recogniser that cannot be sent to another process."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "this Recognizer was given a network that is open already, and an open network cannot be copied "
+            "or sent to another process; make it with Recognizer.load(path), which is opened anew there"
+        )
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ from crnn_deploy.regions.region import Point, Region
 from crnn_deploy.runtime.decoding.ctc import Text
 from crnn_deploy.runtime.images.crop import in_reading_order
 from crnn_deploy.runtime.images.pixels import MAX_PIXELS, Pixels
-from crnn_deploy.runtime.recognizer import Prepared, Recognizer
+from crnn_deploy.runtime.prepared import Prepared
+from crnn_deploy.runtime.recognizer import Recognizer
 from crnn_deploy.runtime.records import box_key
 
 __all__ = ["BoxesMissing", "Page", "PageBox", "PageDiffers", "PageReader", "pages_of"]

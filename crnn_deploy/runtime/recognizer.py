@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from os import PathLike, fsdecode
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from crnn_deploy.decoding_rule import DecodingRule
 from crnn_deploy.errors import CrnnDeployError, ReadFailed
 from crnn_deploy.manifest import Manifest
 from crnn_deploy.models import DEFAULT, model_file
@@ -19,49 +19,25 @@ from crnn_deploy.regions.region import Region
 from crnn_deploy.runtime import long_lines
 from crnn_deploy.runtime.backends.backend import Backend, BackendName, Device
 from crnn_deploy.runtime.batching import Groups
-from crnn_deploy.runtime.decoding.ctc import BestPath, Frames, LogitsMissing, Text
+from crnn_deploy.runtime.decoding.bound import bound
+from crnn_deploy.runtime.decoding.ctc import Frames, Text
 from crnn_deploy.runtime.images.crop import RegionGiven, crop, region_of
 from crnn_deploy.runtime.images.given import Source, is_one
 from crnn_deploy.runtime.images.pixels import MAX_PIXELS, Pixels, read_image, use_image
-from crnn_deploy.runtime.images.prepare import content_width, prepare, prepare_contrasted
-from crnn_deploy.runtime.opening import Opening, Precision, opening
-from crnn_deploy.runtime.orientation import ImageView, Rotate, check_rotate, surest, views
+from crnn_deploy.runtime.opening import NotPortable, Opening, Precision, opening
+from crnn_deploy.runtime.orientation import ImageView, Rotate, check_rotate, surest
+from crnn_deploy.runtime.prepared import CropPlace, Prepared, prepared_of
 from crnn_deploy.runtime.second_reading import reread
 
 if TYPE_CHECKING:
-    from crnn_deploy.runtime.decoding.alignment import Decode, Decoder
+    from crnn_deploy.runtime.decoding.alignment import Decoder
 
-__all__ = ["NotPortable", "Prepared", "Recognizer", "Wide"]
+__all__ = ["Recognizer", "Wide"]
 
 Wide = Literal["cut", "shrink"]
 
-
-class NotPortable(CrnnDeployError, TypeError):
-    """A recogniser that cannot be sent to another process."""
-
-    def __init__(self) -> None:
-        super().__init__(
-            "this Recognizer was given a network that is open already, and an open network cannot be copied "
-            "or sent to another process; make it with Recognizer.load(path), which is opened anew there"
-        )
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """An image as the network takes it, and what it takes to place its characters."""
-
-    pixels: NDArray[np.float32]  # (C, H, W)
-    name: str  # for messages
-    span: float  # pixels of the original that the network's whole input spans
-    width: int  # pixels, of the original
-    view: ImageView | None = None  # how the original is turned; None where it is taken as it stands
-    others: tuple[Prepared, ...] = ()  # the other views of the same image
-    contrasted: NDArray[np.float32] | None = None  # (C, H, W) for a second reading, where that differs
-
-    @property
-    def columns(self) -> int:
-        """Width of the network's widest input; images of equal columns run together best."""
-        return max(int(view.pixels.shape[2]) for view in (self, *self.others))
+_TURN = 0.5  # seconds
+_MOST_BYTES = 2**27  # of a page's boxes that are prepared at a time
 
 
 class Recognizer:
@@ -108,7 +84,7 @@ class Recognizer:
         self._backend, self._decoder = backend, decoder
         batch = min(batch, backend.manifest.max_batch or batch)
         self._batch, self._wide, self._max_pixels, self._rotate = batch, wide, max_pixels, rotate
-        self._decode = _bound(decoder, self.manifest)
+        self._decode = bound(decoder, self.manifest)
         self._rule = long_lines.uncut(self.manifest) if wide == "cut" else self.manifest
 
     @classmethod
@@ -259,27 +235,12 @@ class Recognizer:
         """
         shown = name or _name(source)
 
-        def ready(pixels: Pixels, view: ImageView | None = None) -> Prepared:
-            prepared = prepare(pixels, self._rule)
-            width = pixels.shape[1]
-            span = prepared.shape[2] * width / content_width(pixels.shape, self._rule)
-            contrasted = prepare_contrasted(pixels, self._rule)
-            return Prepared(prepared, shown, span, width, view, contrasted=contrasted)
-
-        def all_ready(pixels: Pixels) -> Prepared:
+        def ready(pixels: Pixels) -> Prepared:
             with not_forked():
-                if self._rotate == "none":
-                    return ready(pixels)
-                first, *others = [ready(turned, view) for view, turned in views(pixels, self._rotate)]
-            return replace(first, others=tuple(others))
+                return prepared_of(pixels, self._rule, shown, self._rotate)
 
-        return use_image(
-            source,
-            all_ready,
-            max_pixels=self._max_pixels,
-            decoded_grey=self.manifest.decoded_grey,
-            name=shown,
-        )
+        grey = self.manifest.decoded_grey
+        return use_image(source, ready, max_pixels=self._max_pixels, decoded_grey=grey, name=shown)
 
     def read_regions(self, page: Source, regions: Iterable[RegionGiven]) -> list[Text]:
         """Text of each of a page's boxes, in their order, as of the crops of `images.crop.crop`.
@@ -298,17 +259,42 @@ class Recognizer:
 
         Raises ImageNotFound, ImageUnreadable, RunFailed.
         """
-        pixels, shown = self.read_page(page), _name(page)
+        return self.read_prepared(self._prepared(self.read_page(page), regions, _name(page)))
 
-        def prepared(number: int, region: Region) -> Prepared | CrnnDeployError:
+    def prepare_regions(
+        self, page: Source, regions: Sequence[RegionGiven], *, name: str | None = None, first: int = 0
+    ) -> list[Prepared | CrnnDeployError]:
+        """Boxes of a page from the one at `first` on, as the network takes them, or why one cannot be read.
+
+        name: what messages call the page, as of `prepare`
+        The page is in memory until it returns. What takes more than half a second or 128 MiB is left out of
+        the end of the list, which has at least one box.
+        Raises ImageNotFound, ImageUnreadable.
+        """
+        shown = name or _name(page)
+
+        def some(pixels: Pixels) -> list[Prepared | CrnnDeployError]:
+            until, room = time.monotonic() + _TURN, _MOST_BYTES
+            made: list[Prepared | CrnnDeployError] = []
+            for one in self._prepared(pixels, regions[first:], shown, first):
+                made.append(one)
+                room -= one.nbytes if isinstance(one, Prepared) else 0
+                if room <= 0 or time.monotonic() > until:
+                    break
+            return made
+
+        grey = self.manifest.decoded_grey
+        return use_image(page, some, max_pixels=self._max_pixels, decoded_grey=grey, name=shown)
+
+    def _prepared(
+        self, page: Pixels, regions: Iterable[RegionGiven], shown: str, first: int = 0
+    ) -> Iterator[Prepared | CrnnDeployError]:
+        """Boxes of a decoded page, one after the other; the first one has the number `first`."""
+        for number, region in enumerate(map(region_of, regions), first):
             try:
-                return self.prepare_region(pixels, region, name=f"{shown}: box {number}")
+                yield self.prepare_region(page, region, name=f"{shown}: box {number}")
             except CrnnDeployError as error:
-                return error
-
-        return self.read_prepared(
-            prepared(number, region_of(region)) for number, region in enumerate(regions)
-        )
+                yield error
 
     def read_page(self, page: Source) -> Pixels:
         """A page as its boxes are cut out of it. Raises ImageNotFound, ImageUnreadable."""
@@ -316,7 +302,9 @@ class Recognizer:
 
     def prepare_region(self, page: Pixels, region: Region, *, name: str) -> Prepared:
         """A box of a page as the network takes it. Raises RegionUnreadable, ImageTooLarge."""
-        return self.prepare(crop(page, region, name=name, max_pixels=self._max_pixels).pixels, name=name)
+        cut = crop(page, region, name=name, max_pixels=self._max_pixels)
+        place = CropPlace(cut.pixels.shape[0], cut.on_page)
+        return replace(self.prepare(cut.pixels, name=name), crop=place)
 
     def run(self, images: Sequence[Prepared]) -> Frames:
         """What the network says of images of one width, frame by frame; of each, its first view counts.
@@ -340,9 +328,8 @@ class Recognizer:
         Raises RunFailed.
         """
         with not_forked():
-            if self._rotate == "none":
-                return self._read_batch(images)
-            return self._read_views(images)
+            texts = self._read_batch(images) if self._rotate == "none" else self._read_views(images)
+        return [image.placed(text) for image, text in zip(images, texts, strict=True)]
 
     def _read_views(self, images: Sequence[Prepared]) -> list[Text | CrnnDeployError]:
         """The surest reading of each image; views of one width run together, whatever they show."""
@@ -400,25 +387,6 @@ def _opened(given: Opening, settings: dict[str, Any]) -> Recognizer:
     made = Recognizer(given.open(), **settings)
     made._opening = given.in_any_folder()
     return made
-
-
-def _bound(decoder: Decoder | None, manifest: Manifest) -> Decode:
-    """The decoder as it works with this model; without one, what the manifest says."""
-    if decoder is None and manifest.decoding == DecodingRule():
-        return BestPath(manifest.alphabet, manifest.blank)
-    if decoder is None:
-        from crnn_deploy.runtime.decoding.build import decoder_of  # the best path does without
-
-        decoder = decoder_of(manifest.decoding)
-    if isinstance(decoder, str):
-        raise TypeError(
-            f"decoder is the text {decoder!r}; make one, such as decoder_of(DecodingRule({decoder!r})) of "
-            "crnn_deploy.runtime.decoding.build"
-        )
-    decode = decoder.bind(manifest.alphabet, manifest.blank)
-    if manifest.output == "argmax" and not isinstance(decode, BestPath):
-        raise LogitsMissing("this decoder")
-    return decode
 
 
 def _text(result: Text | CrnnDeployError) -> Text:

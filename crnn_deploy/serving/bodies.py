@@ -5,23 +5,24 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from itertools import islice
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, WithJsonSchema
 from pydantic_core import from_json
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect, Request
 
 from crnn_deploy.errors import ReadFailed, first_line, shortened
-from crnn_deploy.runtime.queue import Image
+from crnn_deploy.regions.region import Region
+from crnn_deploy.runtime.queue import BoxedImage, Image
 from crnn_deploy.serving.problems import Problem
 from crnn_deploy.serving.settings import ServerSettings
 
-__all__ = ["BadImage", "Given", "Inflow", "JsonImages", "images_in"]
+__all__ = ["BadImage", "Given", "Inflow", "JsonImages", "images_in", "regions_of"]
 
 _BODIES_AT_ONCE = 8  # as many bodies of the largest size may be in memory; smaller ones, as many as fit
 _BEGINNING = (
@@ -30,17 +31,39 @@ _BEGINNING = (
 _BEGINNINGS_AT_ONCE = 256
 _LONGEST_NAME = 1024  # characters
 _MOST_SIGNS = _LONGEST_NAME + 8  # braces, brackets and commas for each image of a body of JSON
+_MOST_POINTS = 1000  # of a box; whether it crosses itself takes 40 ms then, and 100 times that for 10,000
 
 
 class BadImage(ReadFailed):
     """An image of a request that cannot be taken out of it."""
 
-    def __init__(self, name: str, reason: str) -> None:
+    def __init__(self, name: str, reason: str, regions: Sequence[Region] | None = None) -> None:
         super().__init__(name, reason)
-        self.name = name
+        self.name, self.regions = name, regions
 
 
-Given = Image | BadImage
+Given = Image | BoxedImage | BadImage
+
+
+def regions_of(image: Given) -> Sequence[Region] | None:
+    """The boxes of an image; None where it is to be read as a whole."""
+    return image.regions if isinstance(image, BoxedImage | BadImage) else None
+
+
+_POLYGONS = {  # of an image
+    "type": ["array", "null"],
+    "items": {
+        "type": "array",
+        "maxItems": _MOST_POINTS,
+        "items": {
+            "description": "x and y in pixels of the image as it is shown upright.",
+            "type": "array",
+            "items": {"type": "number"},
+            "minItems": 2,
+            "maxItems": 2,
+        },
+    },
+}
 
 
 class JsonImage(BaseModel):
@@ -53,6 +76,15 @@ class JsonImage(BaseModel):
         Annotated[str, StringConstraints(max_length=_LONGEST_NAME)] | None,
         Field(description="What the answer calls it."),
     ] = None
+    boxes: Annotated[
+        Any,  # looked at by `_regions`, since Pydantic makes an error of every point
+        WithJsonSchema(_POLYGONS),
+        Field(description="Read these boxes of the image, each by itself, and not the whole image."),
+    ] = None
+    ordered: Annotated[
+        bool,
+        Field(description="Whether the points of its boxes go clockwise from the text's own top left."),
+    ] = True
 
 
 class JsonImages(BaseModel):
@@ -138,9 +170,23 @@ class Inflow:
 def images_in(body: bytes, content_type: str, most: int) -> list[Given]:
     """The images in a body: one that is the body itself, several in multipart/form-data or in JSON.
 
-    most: images of a request
+    most: images of a request, of which each box of an image counts as one
     Raises Problem.
     """
+    given = _images_in(body, content_type, most)
+    boxes = [regions_of(image) for image in given]
+    if any(one is not None for one in boxes):
+        count = sum(1 if one is None else len(one) for one in boxes)
+        if count > most:
+            raise Problem(
+                413, f"more than {most} images and boxes in a request, {count}; send them in several"
+            )
+        if not count:
+            raise Problem(422, "no image of the request has a box, so there is nothing to read; send boxes")
+    return given
+
+
+def _images_in(body: bytes, content_type: str, most: int) -> list[Given]:
     kind, parameters = parse_options_header(content_type)
     if kind == b"multipart/form-data":
         return _parts(body, parameters.get(b"boundary", b""), most)
@@ -162,7 +208,7 @@ def _too_many(most: int) -> Problem:
 
 def _of_json(body: bytes, most: int) -> list[Given]:
     # values that are refused cost far more memory and time than their bytes, so they are counted first
-    if sum(body.count(sign) for sign in (b"{", b"[", b",")) > (most + 1) * _MOST_SIGNS:
+    if _signs(body) > _most_signs(most):
         raise Problem(413, f"the JSON holds more than {most} images with their names; send them in several")
     try:
         value = _with_few_keys(from_json(body))
@@ -180,6 +226,15 @@ def _of_json(body: bytes, most: int) -> list[Given]:
     return [_decoded(image, at) for at, image in enumerate(given.images, 1)]
 
 
+def _signs(json: bytes) -> int:
+    return sum(json.count(sign) for sign in (b"{", b"[", b","))
+
+
+def _most_signs(most: int) -> int:
+    """Of the JSON of a request; a point of a box has three."""
+    return (most + 1) * _MOST_SIGNS + 3 * _MOST_POINTS
+
+
 def _with_few_keys(value: Any) -> Any:
     """An object of JSON cut to a key more than it may have, since Pydantic makes an error of every other."""
     most = len(JsonImage.model_fields) + 1
@@ -193,10 +248,45 @@ def _not_as_told(how: str) -> Problem:
 
 def _decoded(image: JsonImage, at: int) -> Given:
     name = image.name or f"image {at}"
+    regions = None
+    if image.boxes is not None:
+        regions = _regions(image.boxes, "the JSON", f"images[{at - 1}].boxes", image.ordered)
     try:
-        return name, base64.b64decode(image.data, validate=True)
+        data = base64.b64decode(image.data, validate=True)
     except (binascii.Error, ValueError):
-        return BadImage(name, "its data is not base64")
+        return BadImage(name, "its data is not base64", regions)
+    return (name, data) if regions is None else BoxedImage(name, data, regions)
+
+
+def _regions(given: Any, what: str, place: str, ordered: bool = True) -> tuple[Region, ...]:
+    """Polygons of JSON; what is wrong with one of them as a polygon, its own result says.
+
+    what, place: of the request, for messages
+    Raises Problem.
+    """
+
+    def wrong(place: str, reason: str) -> Problem:
+        where = place and f" at {place}"
+        form = "[[[x, y], ...], ...]"
+        return Problem(400, f"{what} is not as it should be{where}: {reason}; send boxes as {form}")
+
+    if not isinstance(given, list):
+        raise wrong(place, "no list of boxes")
+    regions = []
+    for at, polygon in enumerate(given):
+        if not isinstance(polygon, list):
+            raise wrong(f"{place}[{at}]", "no list of points")
+        if len(polygon) > _MOST_POINTS:
+            raise Problem(413, f"a box has more than {_MOST_POINTS:,} points; leave some out")
+        for number, point in enumerate(polygon):
+            if not (isinstance(point, list) and len(point) == 2 and all(map(_is_number, point))):
+                raise wrong(f"{place}[{at}][{number}]", "no point of two numbers")
+        regions.append(Region(tuple((float(x), float(y)) for x, y in polygon), ordered=ordered))
+    return tuple(regions)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
 
 
 def _parts(body: bytes, boundary: bytes, most: int) -> list[Given]:
@@ -222,6 +312,7 @@ class _Parts:
     def __init__(self, body: bytes, most: int) -> None:
         self.images: list[Given] = []
         self.ended = False
+        self._signs = 0  # of all boxes
         self._most = most
         self._data: list[bytes] = []
         self._field, self._value, self._disposition = b"", b"", b""
@@ -236,8 +327,6 @@ class _Parts:
         }
 
     def _begin(self) -> None:
-        if len(self.images) == self._most:
-            raise _too_many(self._most)
         self._data, self._disposition = [], b""
 
     def _on_field(self, data: bytes, start: int, end: int) -> None:
@@ -257,14 +346,35 @@ class _Parts:
     def _end(self) -> None:
         _, parameters = parse_options_header(self._disposition)
         if b"filename" not in parameters:
+            if parameters.get(b"name") == b"boxes":
+                self._take_boxes()
+                return
             field = shortened(parameters.get(b"name", b"").decode(errors="replace"))
             raise Problem(
                 422,
                 f"the part {field!r} has no file name, so it is no image; options stand in the address, such "
                 "as /v1/read?decoder=beam",
             )
+        if len(self.images) == self._most:
+            raise _too_many(self._most)
         name = parameters[b"filename"].decode(errors="replace")[:_LONGEST_NAME]
         self.images.append((name or f"image {len(self.images) + 1}", b"".join(self._data)))
+
+    def _take_boxes(self) -> None:
+        """Boxes belong to the image right before them."""
+        image = self.images[-1] if self.images else None
+        if not isinstance(image, tuple):
+            raise Problem(422, "a part 'boxes' belongs right behind the part of its image, one behind each")
+        data = b"".join(self._data)
+        self._signs += _signs(data)
+        if self._signs > _most_signs(self._most):
+            raise Problem(413, f"the parts 'boxes' hold more than {self._most} boxes; send them in several")
+        what = f"the part 'boxes' of image {len(self.images)}"
+        try:
+            given = from_json(data)
+        except ValueError as error:
+            raise Problem(400, f"{what} is no JSON: {first_line(error)}") from None
+        self.images[-1] = BoxedImage(*image, _regions(given, what, ""))
 
     def _on_end(self) -> None:
         self.ended = True

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from crnn_deploy.errors import CrnnDeployError, ModelNotFound, ModelUnreadable, shortened
+from crnn_deploy.errors import CrnnDeployError, ModelNotFound, ModelUnreadable, did_you_mean, shortened
 from crnn_deploy.files import sha256
 from crnn_deploy.models import shipped
 from crnn_deploy.runtime.backends.backend import Backend
@@ -152,7 +152,8 @@ class Models:
             return next(iter(self._models.values()))
         if (found := self._models.get(name)) is None:
             served = shortened(", ".join(self._models), 300)
-            raise Problem(404, f"no model is called {shortened(name)!r}; served are {served}")
+            hint = did_you_mean(name, self._models)
+            raise Problem(404, f"no model is called {shortened(name)!r}{hint}; served are {served}")
         return found
 
     def changed(self) -> list[ServedModel]:

@@ -12,7 +12,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from crnn_deploy import __version__
-from crnn_deploy.errors import shortened
+from crnn_deploy.errors import did_you_mean, shortened
 from crnn_deploy.serving.models import ServedModel
 from crnn_deploy.serving.options import ReadOptions, options_of
 from crnn_deploy.serving.problems import OPEN_INFERENCE, Problem
@@ -119,7 +119,10 @@ def _options(parameters: Mapping[str, Any]) -> ReadOptions:
         if name in _SHOWN_ELSEWHERE:
             raise Problem(400, f"{name} has no output in this protocol; use POST /v1/read for it")
         if name not in _OPTIONS:
-            raise Problem(400, f"there is no parameter {shortened(name)!r}; there are {', '.join(_OPTIONS)}")
+            hint = did_you_mean(name, _OPTIONS)
+            raise Problem(
+                400, f"there is no parameter {shortened(name)!r}{hint}; there are {', '.join(_OPTIONS)}"
+            )
     values = dict(parameters)
     if isinstance(words := values.get("hotwords"), str):
         values["hotwords"] = words.splitlines()

@@ -23,6 +23,21 @@ _ANSWER = {
     "results": [_RESULT],
     "milliseconds": {"queued": 0.4, "total": 3.1},
 }
+_BOX = [[2, 2], [50, 2], [50, 18], [2, 18]]
+_BOX_ANSWER = {
+    **_ANSWER,
+    "results": [
+        {
+            "name": "word.png",
+            "box": 0,
+            "text": "Hello",
+            "confidence": 0.9635147452354431,
+            "status": "ok",
+            "error": None,
+            "polygon": _BOX,
+        }
+    ],
+}
 _FAILURES = {
     "400": "The body is broken or empty.",
     "401": "A token is missing or wrong.",
@@ -74,10 +89,12 @@ def _answers() -> dict[str, Any]:
         "required": ["name", "text", "confidence", "status", "error"],
         "properties": {
             "name": text,
+            "box": {"type": ["integer", "null"], "minimum": 0},
             "text": text,
             "confidence": {"type": ["number", "null"], "minimum": 0, "maximum": 1},
             "status": {"enum": ["ok", "low-confidence", "error"]},
             "error": {"type": ["string", "null"]},
+            "polygon": {"type": ["array", "null"], "items": {"type": "array", "items": number}},
             "rotated": {"enum": [0, 90, 180, 270, "column", None]},
             "chars": {"type": "array", "items": {"type": "object"}},
             "alternatives": {
@@ -113,8 +130,14 @@ def _answers() -> dict[str, Any]:
         for status, said in _FAILURES.items()
     }
     ok = {
-        "description": "The text of each image, or an error in its place.",
-        "content": {"application/json": {"schema": answer, "example": _ANSWER}},
+        "description": "The text of each image or of each of its boxes, or an error in its place. `box` and "
+        "`polygon` stand there where an image of the request has boxes.",
+        "content": {
+            "application/json": {
+                "schema": answer,
+                "examples": {"images": {"value": _ANSWER}, "boxes": {"value": _BOX_ANSWER}},
+            }
+        },
     }
     return {"200": ok, **failures}
 
@@ -123,8 +146,18 @@ def _body() -> dict[str, Any]:
     schema = JsonImages.model_json_schema()
     image = schema.pop("$defs")["JsonImage"]
     schema["properties"]["images"]["items"] = image
-    example = {"images": [{"name": "word.png", "data": _HELLO}]}
-    files = {"type": "object", "properties": {"images": {"type": "array", "items": _BYTES["schema"]}}}
+    whole = {"name": "word.png", "data": _HELLO}
+    examples = {
+        "images": {"value": {"images": [whole]}},
+        "boxes": {"value": {"images": [{**whole, "boxes": [_BOX]}]}},
+    }
+    boxes = {
+        "description": "The boxes of the image right before this part, as in JSON; without a file name.",
+        "type": "array",
+        "items": {"type": "string", "contentMediaType": "application/json"},
+    }
+    images = {"type": "array", "items": _BYTES["schema"]}
+    files = {"type": "object", "properties": {"images": images, "boxes": boxes}}
     return {
         "required": True,
         "content": {
@@ -132,7 +165,7 @@ def _body() -> dict[str, Any]:
             "image/jpeg": _BYTES,
             "application/octet-stream": _BYTES,
             "multipart/form-data": {"schema": files},
-            "application/json": {"schema": schema, "example": example},
+            "application/json": {"schema": schema, "examples": examples},
         },
     }
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from crnn_deploy.decoding_rule import DecodingRule
-from crnn_deploy.errors import shortened
+from crnn_deploy.errors import did_you_mean, shortened
 from crnn_deploy.manifest import Manifest
 from crnn_deploy.runtime.orientation import Rotate
 from crnn_deploy.serving.problems import Problem
@@ -137,6 +137,7 @@ def _said(error: ValidationError) -> str:
     first = error.errors(include_url=False, include_input=True)[0]
     name = shortened(str(first["loc"][0]) if first["loc"] else "the options")
     if first["type"] == "extra_forbidden":
-        return f"there is no option {name}; there are model, {', '.join(ReadOptions.model_fields)}"
+        known = ["model", *ReadOptions.model_fields]
+        return f"there is no option {name}{did_you_mean(name, known)}; there are {', '.join(known)}"
     value = shortened(repr(first["input"]))
     return f"{name}={value}: {first['msg'][0].lower()}{first['msg'][1:]}"

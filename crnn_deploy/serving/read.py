@@ -12,11 +12,10 @@ from fastapi import APIRouter, Request, Response
 from starlette.datastructures import QueryParams
 
 from crnn_deploy.errors import CrnnDeployError
-from crnn_deploy.runtime.decoding.ctc import Text
-from crnn_deploy.runtime.queue import CallResults, Image, QueueFull
+from crnn_deploy.runtime.queue import BoxedImage, CallResults, Image, QueueFull, places
 from crnn_deploy.runtime.recognizer import Recognizer
 from crnn_deploy.runtime.records import Jsonl, Record
-from crnn_deploy.serving.bodies import BadImage, Given, images_in
+from crnn_deploy.serving.bodies import BadImage, Given, images_in, regions_of
 from crnn_deploy.serving.models import ServedModel
 from crnn_deploy.serving.openapi import READ
 from crnn_deploy.serving.options import ReadOptions, options_of
@@ -30,7 +29,7 @@ router = APIRouter()
 
 @router.post("/v1/read", summary="Read the text of images", response_class=Response, openapi_extra=READ)
 async def read(request: Request) -> Response:
-    """Read one image or several; each gives its text, or an error of its own."""
+    """Read images, or boxes of images; each gives its text, or an error of its own."""
     begun = time.perf_counter()
     state: ServerState = request.app.state.server
     query: bytes = request.scope["query_string"]
@@ -50,6 +49,7 @@ async def read(request: Request) -> Response:
         show_chars=options.chars,
         nbest=options.gives_alternatives(model.manifest),
         rotated=options.rotate != "none",
+        boxes=any(regions_of(image) is not None for image in images),
     )
     results = [_plain(form, record) for record in records]
     if all(record.error is not None for record in records):
@@ -72,30 +72,40 @@ def json_response(values: Any) -> Response:
 async def read_images(
     state: ServerState, model: ServedModel, options: ReadOptions, images: Sequence[Given]
 ) -> tuple[list[Record], float]:
-    """What becomes of each image, and the seconds until the last one was run.
+    """What becomes of each image or of each of its boxes, and the seconds until the last one was run.
 
     Raises Problem where the queue has no room, or never will have.
     """
-    good: list[Image] = [image for image in images if not isinstance(image, BadImage)]
+    good: list[Image | BoxedImage] = [image for image in images if not isinstance(image, BadImage)]
     reading = CallResults((), 0.0)
-    if good:
+    if places(good):
         with model.in_use():
             recognizer = await model.recognizer(options)
             reading = await _queued(state, recognizer, good)
     results = iter(reading.results)
     records = []
     for image in images:
-        result: Text | CrnnDeployError
-        name, result = (image.name, image) if isinstance(image, BadImage) else (image[0], next(results))
-        record = Record.of(name, result, options.min_confidence, with_chars=options.chars)
-        state.metrics.image(model.name, record.status, record.confidence)
-        if isinstance(result, CrnnDeployError):
-            state.metrics.error(type(result).__name__)
-        records.append(record)
+        name, regions = image[0] if isinstance(image, tuple) else image.name, regions_of(image)
+        for box, region in [(None, None)] if regions is None else enumerate(regions):
+            result = image if isinstance(image, BadImage) else next(results)
+            record = Record.of(
+                name,
+                result,
+                options.min_confidence,
+                with_chars=options.chars,
+                box=box,
+                polygon=None if region is None else region.polygon,
+            )
+            state.metrics.image(model.name, record.status, record.confidence)
+            if isinstance(result, CrnnDeployError):
+                state.metrics.error(type(result).__name__)
+            records.append(record)
     return records, reading.queued
 
 
-async def _queued(state: ServerState, recognizer: Recognizer, images: Sequence[Image]) -> CallResults:
+async def _queued(
+    state: ServerState, recognizer: Recognizer, images: Sequence[Image | BoxedImage]
+) -> CallResults:
     loop = asyncio.get_running_loop()
     answered: asyncio.Future[CallResults] = loop.create_future()
 
@@ -103,7 +113,7 @@ async def _queued(state: ServerState, recognizer: Recognizer, images: Sequence[I
         if not answered.done():  # the client may have gone
             answered.set_result(reading)
 
-    if len(images) > state.queue.size:
+    if places(images) > state.queue.size:
         raise Problem(
             413, f"more images than the queue has places ({state.queue.size}); send fewer at a time"
         )

@@ -18,7 +18,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from crnn_deploy.errors import CrnnDeployError, shortened
+from crnn_deploy.errors import CrnnDeployError, did_you_mean, shortened
 
 __all__ = [
     "INPUT",
@@ -259,7 +259,8 @@ def _wanted(outputs: Sequence[_WantedOutput] | None, binary: bool) -> dict[str, 
     for one in outputs:
         if one.name not in OUTPUTS:
             raise TensorsInvalid(
-                f"there is no output {shortened(one.name)!r}; there are {', '.join(OUTPUTS)}"
+                f"there is no output {shortened(one.name)!r}{did_you_mean(one.name, OUTPUTS)}; "
+                f"there are {', '.join(OUTPUTS)}"
             )
         if one.name in wanted:
             raise TensorsInvalid(f"the output {one.name} is asked for twice")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -19,6 +19,11 @@ from crnn_deploy.synthesis.scene import SceneRenderer
 __all__ = ["EffectStyle", "effect_samples"]
 
 EffectStyle = Literal["scene", "document"]
+EACH = 6  # images of an effect
+EFFECTS: dict[EffectStyle, Collection[str]] = {
+    "scene": scene_table.EFFECTS,
+    "document": document_effects.EFFECTS,
+}
 _TEXTS: dict[EffectStyle, tuple[str, ...]] = {
     "scene": ("OPEN", "Harbour", "Gate 17", "CAFE", "Museum", "24h"),
     "document": ("Total 93.80", "the letter of May", "2 x 3.50", "10/04/1962", "Monsieur,", "No. 4711"),
@@ -26,7 +31,7 @@ _TEXTS: dict[EffectStyle, tuple[str, ...]] = {
 
 
 def effect_samples(
-    style: EffectStyle, faces: Sequence[Face], photographs: Sequence[Path] = (), *, each: int = 6
+    style: EffectStyle, faces: Sequence[Face], photographs: Sequence[Path] = (), *, each: int = EACH
 ) -> Iterator[Sample]:
     """Images with one effect of the style's table and no other; the text is the effect's name.
 

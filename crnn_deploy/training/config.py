@@ -5,8 +5,10 @@ Every key is explained where it stands; `training/` in the repository has files 
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import (
@@ -21,10 +23,13 @@ from pydantic import (
 
 from crnn_deploy.datasets import Kind
 from crnn_deploy.datasets.shard_cache import MOST_CACHED, ShardCache
-from crnn_deploy.errors import CrnnDeployError
+from crnn_deploy.errors import CrnnDeployError, did_you_mean
 from crnn_deploy.synthesis.dataset import Polarity, Style
 from crnn_deploy.synthesis.fonts import FOLDERS, Split, Tier
 from crnn_deploy.synthesis.texts import TextKind
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 __all__ = [
     "AlphabetConfig",
@@ -263,7 +268,35 @@ def read_config(path: Path, changes: tuple[str, ...] = ()) -> Config:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
         more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-        raise ConfigInvalid(f"{path}: {key}: {first['msg']}{more}") from error
+        raise ConfigInvalid(f"{path}: {key}: {_said(first)}{more}") from error
+
+
+def _said(fault: ErrorDetails) -> str:
+    """What is wrong with a key, and the nearest key or word where there is none of its name."""
+    if fault["type"] == "extra_forbidden":
+        *above, name = fault["loc"]
+        return f"there is no such key{did_you_mean(name, _section(above).model_fields)}"
+    if fault["type"] == "literal_error":
+        words = re.findall(r"'([^']*)'", fault["ctx"]["expected"])
+        return f"{fault['msg']}{did_you_mean(fault['input'], words)}"
+    return fault["msg"]
+
+
+def _section(above: Sequence[str | int]) -> type[BaseModel]:
+    """The section that keys lead to; positions in a list and names of datasets lead nowhere else."""
+    section: type[BaseModel] = Config
+    for key in above:
+        if key in section.model_fields:
+            section = next(_sections(section.model_fields[str(key)].annotation), section)
+    return section
+
+
+def _sections(kind: Any) -> Iterator[type[BaseModel]]:
+    """The sections that a type names."""
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        yield kind
+    for inner in get_args(kind):
+        yield from _sections(inner)
 
 
 def _why_no_yaml(error: Exception) -> str:

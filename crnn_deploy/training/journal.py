@@ -60,6 +60,7 @@ class Journal:
             disable=not console.is_terminal,
         )
         self._task = self._progress.add_task("train", total=steps, completed=done, said="")
+        self._reading = self._progress.add_task("validate", total=None, visible=False, said="")
         self._steps, self._unheard = steps, False
         self._since, self._done = time.perf_counter(), done
 
@@ -112,8 +113,17 @@ class Journal:
         self._progress.update(self._task, completed=step, said=said)
         self._say(f"step {step}/{self._steps}  {said}")
 
+    def validating(self, name: str, done: int, images: int) -> None:
+        """While a dataset is read: how many of its images are done, beginning with none."""
+        if not done:
+            self._progress.reset(self._reading, total=images)
+        seconds = self._progress.tasks[self._reading].elapsed or 0.0
+        rate = f"  {done / seconds:,.0f} images/s" if done and seconds else ""
+        self._progress.update(self._reading, completed=done, visible=True, said=f"validate {name}{rate}")
+
     def validated(self, step: int, name: str, score: Score, failures: Sequence[str] = ()) -> None:
         """After a validation, for each dataset; with the reason of each image that could not be read."""
+        self._progress.update(self._reading, visible=False)
         with self._writing():
             self._writer.add_scalar(f"exact/{name}", score.accuracy, step)
             self._writer.add_scalar(f"CER/{name}", score.cer, step)

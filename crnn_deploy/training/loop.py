@@ -71,12 +71,15 @@ def train(
     resume: bool = False,
     until: float | None = None,
     told: Callable[[str], object] = lambda line: None,
+    during: Callable[[str], AbstractContextManager[object]] = nullcontext,
 ) -> Outcome:
     """Train until the last step, a signal, or the end of the time. Under torchrun, every process calls it.
 
     until: when it should have ended, as `time.monotonic` says it; one step is done in any case
     told: called, in the first process, with a line for each source of images on disk: how many of its
         samples are used, and why the others are not
+    during: makes the context, in the first process, in which a source on disk is looked at; called with what
+        is done there, in words
     Raises RunExists, ResumeImpossible, PrecisionImpossible, TrainingDiverged in the first process, and what
     opening data and checkpoints raises.
     """
@@ -92,9 +95,8 @@ def train(
         material = stack.enter_context(unpacked(config.font_pack)) if config.font_pack else None
         first_told = told if rank == 0 else (lambda line: None)
         sources = open_sources(config, model.manifest.alphabet, material, first_told)
-        if not _surveyed(
-            config, [dataset for dataset, _ in sources], model.manifest, told, rank, world, device
-        ):
+        datasets = [dataset for dataset, _ in sources]
+        if not _surveyed(config, datasets, model.manifest, told, during, rank, world, device):
             return Outcome(0, False, False, {})
         if config.qat is not None:
             # on the images of the first process, so that all have the same ranges
@@ -294,6 +296,7 @@ def _surveyed(
     datasets: Sequence[Labelled | SyntheticDataset],
     manifest: Manifest,
     told: Callable[[str], object],
+    during: Callable[[str], AbstractContextManager[object]],
     rank: int,
     world: int,
     device: torch.device,
@@ -306,8 +309,10 @@ def _surveyed(
     for at, dataset in enumerate(datasets if rank == 0 else ()):
         if isinstance(dataset, SyntheticDataset):
             continue
-        found = survey(dataset, manifest, ignore_case=config.ignore_case)
-        line = f"train.{at} {config.train[at].path}: {found.told()}"
+        name = f"train.{at} {config.train[at].path}"
+        with during(f"look at the labels and images of {name}"):
+            found = survey(dataset, manifest, ignore_case=config.ignore_case)
+        line = f"{name}: {found.told()}"
         if found.share > config.max_dropped or found.share == 1:
             refused.append(line)
         else:

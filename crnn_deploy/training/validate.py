@@ -69,6 +69,7 @@ def validate(
         for start in range(0, len(dataset), _CHUNK):
             if ended():
                 return {}
+            journal.validating(name, start, len(dataset))
             records = [record(dataset, i) for i in range(start, min(start + _CHUNK, len(dataset)))]
             samples = [one for one in records if isinstance(one, Sample)]
             broken = [one for one in records if isinstance(one, RecordInvalid)]

@@ -20,7 +20,6 @@ from onnx import TensorProto, helper, numpy_helper
 from crnn_deploy.cli.main import main
 from crnn_deploy.models import DEFAULT
 from crnn_deploy.networks.crnn import CRNN
-from crnn_deploy.recipes.recipe import RECIPES
 from crnn_deploy.runtime.backends.ort import OrtBackend
 from crnn_deploy.runtime.recognizer import Recognizer
 
@@ -107,12 +106,6 @@ def test_export_says_what_it_assumed(tmp_path: Path) -> None:
     assert verified.exit_code == 0, verified.output
     wrong = run("verify", tmp_path / "x.pth", tmp_path / "x.onnx", "--activation", "relu")
     assert wrong.exit_code == 1
-
-
-def test_list_recipes() -> None:
-    result = run("export", "--list-recipes")
-    assert result.exit_code == 0
-    assert [line.split()[0] for line in result.stdout.splitlines()] == list(RECIPES)
 
 
 @pytest.mark.parametrize(

@@ -69,7 +69,8 @@ SPEAKS: list[list[object]] = [
     ["evaluate", "latin", LABELS],
     ["verify", "latin", "latin"],
     ["dataset", "check", LABELS],
-    ["export", "--list-recipes"],
+    ["recipes"],
+    ["recipes", "paper"],
 ]
 
 

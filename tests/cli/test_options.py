@@ -88,15 +88,6 @@ def test_a_command_says_in_a_sentence_what_it_does(name: str) -> None:
     assert not rest or rest.rstrip()[-1] in ".:" or "\b" in rest
 
 
-@pytest.mark.parametrize("name", [name for name in COMMANDS if isinstance(COMMANDS[name], click.Group)])
-def test_a_group_lists_its_commands_in_whole_sentences(name: str) -> None:
-    """Click cuts a first sentence that is too long for a line of 80 characters, and ends it with dots."""
-    shown = CliRunner().invoke(main, [*name.split()[1:], "--help"], terminal_width=80).stdout
-    lines = shown.partition("Commands:\n")[2].splitlines()
-    assert len(lines) == len([other for other in COMMANDS if other.rpartition(" ")[0] == name])
-    assert all(re.fullmatch(r"  [a-z-]+ +[^.]+\.", line) for line in lines), shown
-
-
 def is_sentence(text: str | None) -> bool:
     """Whether it begins with an imperative."""
     found = re.match(r"([A-Z][a-z]+)\b.*\.$", text or "", re.DOTALL)

@@ -201,7 +201,7 @@ def test_a_recipe_file_may_start_from_a_built_in_one(tmp_path: Path) -> None:
         ("about = ", "not a TOML recipe"),
         ('about = "x"', r"no \[width\] table"),
         ('base = "nobody"', "base 'nobody' is not a built-in recipe"),
-        ('base = "paper"\ncolour = "gray"', r"unknown keys \['colour'\]; known are .*'color'"),
+        ('base = "paper"\ncolour = "gray"', r"unknown keys .*did you mean color.*; known are .*'color'"),
         ("[width]\nminimum = 8\nmaximum = 4", "widths from 8 to 4"),
         ("[width]\nminimum = 8\nmaximum = 16\nmultiple = 5", "not multiples of 5"),
         ("[width]\nminimum = 8\nmaximum = 16\nlength = 5", "length"),

@@ -17,7 +17,7 @@ from crnn_deploy.decoding_rule import DecodingRule
 from crnn_deploy.models import DEFAULT
 from crnn_deploy.runtime.backends.backend import open_backend
 from crnn_deploy.runtime.decoding.build import decoder_of
-from crnn_deploy.runtime.recognizer import NotPortable
+from crnn_deploy.runtime.opening import NotPortable
 
 IMAGES = sorted((Path(__file__).parents[2] / "examples" / "images").glob("*.png"))[:4]
 

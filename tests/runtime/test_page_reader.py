@@ -10,16 +10,19 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from drawn_pages import Quad, example_page
+from drawn_pages import Quad, example_page, on_arc
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crnn_deploy.errors import CrnnDeployError
+from crnn_deploy.plain_text import plain_text
 from crnn_deploy.regions.page_boxes import PageBoxes
 from crnn_deploy.regions.region import Region
 from crnn_deploy.runtime import page_reader
+from crnn_deploy.runtime.decoding.ctc import PageChar, Text
 from crnn_deploy.runtime.images.crop import crop, region_of
 from crnn_deploy.runtime.images.pixels import Pixels, read_image
+from crnn_deploy.runtime.orientation import Rotate
 from crnn_deploy.runtime.page_reader import PageBox, PageReader, pages_of
 from crnn_deploy.runtime.pipeline import read_in_order
 from crnn_deploy.runtime.recognizer import Recognizer
@@ -52,9 +55,52 @@ def test_a_region_is_read_as_its_crop_alone(recognizer: Recognizer) -> None:
     whole = recognizer.read_regions(page, quads)
     assert [text.text for text in whole][:2] == ["Printed", "Grüße aus Köln"]
     alone = [recognizer.read(crop(page, region_of(quad), name="").pixels) for quad in quads]
-    assert [(text.text, text.confidence, text.chars) for text in whole] == [
-        (text.text, text.confidence, text.chars) for text in alone
+    assert [(text.text, text.confidence, plain(text)) for text in whole] == [
+        (text.text, text.confidence, plain(text)) for text in alone
     ]
+
+
+def plain(text: Text) -> list[tuple[object, ...]]:
+    """What is known of each character without the page."""
+    return [(c.char, c.confidence, c.start, c.end, c.left, c.right) for c in text.chars]
+
+
+@pytest.mark.parametrize("rotate", ["none", "180"])
+def test_characters_are_placed_on_the_page(rotate: Rotate) -> None:
+    """Those of an upright box are its columns; those of a box that stands on its head lie where they did."""
+    recognizer = Recognizer(rotate=rotate)
+    page, [quad, *_] = example_page()
+    [text] = recognizer.read_regions(page, [quad])
+    (left, top), (_, bottom) = quad[0], quad[2]
+    for char in text.chars:
+        assert isinstance(char, PageChar)
+        first, last = left + char.left, left + char.right
+        around = [(first, top), (last, top), (last, bottom), (first, bottom)]
+        np.testing.assert_allclose(char.polygon, around, atol=0.01)
+    height, width = page.shape
+    on_head = [(width - x, height - y) for x, y in quad]
+    [turned] = recognizer.read_regions(np.ascontiguousarray(np.rot90(page, 2)), [on_head])
+    assert turned.text == text.text
+    for char, before in zip(turned.chars, text.chars, strict=True):
+        assert isinstance(char, PageChar) and isinstance(before, PageChar)
+        back = [(width - x, height - y) for x, y in char.polygon]
+        np.testing.assert_allclose(back, before.polygon, atol=5)  # a time step is 4 pixels wide
+
+
+def test_characters_on_an_arc_stand_one_after_the_other(recognizer: Recognizer) -> None:
+    strip = plain_text("Wednesday", (40, 190), (12, 29), 1.0, paper=235, ink=20, smooth=True)
+    page, grid = on_arc(strip, 90)
+    [text] = recognizer.read_regions(page, [grid[0][::10] + grid[2][::-1][::10]])
+    assert text.text == "Wednesday"
+    centre = np.array(grid[1])
+    shares = []
+    for char in text.chars:
+        assert isinstance(char, PageChar)
+        middle = np.mean(char.polygon, axis=0)
+        distances = np.linalg.norm(centre - middle, axis=1)
+        assert distances.min() < 4  # it lies on the arc's middle line
+        shares.append(int(distances.argmin()))
+    assert shares == sorted(shares) and shares[0] < 10 and shares[-1] > 45
 
 
 PAGE, QUADS = example_page()

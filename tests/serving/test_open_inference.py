@@ -136,7 +136,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
     "an unknown option": (
         {"parameters": {"beam": 3}},
         "400",
-        "there is no parameter 'beam'; there are decoder",
+        "there is no parameter 'beam' (did you mean beam_width?); there are decoder",
     ),
     "an option of reading alone": (
         {"parameters": {"nbest": 3}},

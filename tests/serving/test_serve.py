@@ -119,7 +119,7 @@ def test_one_bad_image_fails_no_other(server: Served) -> None:
         (
             {"params": {"beam": "1"}, "content": b"x"},
             422,
-            "there is no option beam; there are model",
+            "there is no option beam (did you mean beam_width?); there are model",
         ),
         ({"params": {"nbest": "3"}, "files": parts(EXAMPLES[0])}, 422, "nbest needs decoder=beam"),
         ({"params": {"nbest": "x"}, "content": b"x"}, 422, "nbest='x': input should be a valid integer"),
@@ -190,13 +190,18 @@ def test_the_openapi_document_names_all_options(server: Served) -> None:
     }
 
 
-def test_the_example_of_the_openapi_document_is_one(server: Served) -> None:
+def test_the_examples_of_the_openapi_document_are_some(server: Served) -> None:
     operation = httpx.get(f"{server.url}/openapi.json").json()["paths"]["/v1/read"]["post"]
-    answer = read(server, json=operation["requestBody"]["content"]["application/json"]["example"])
-    shown = operation["responses"]["200"]["content"]["application/json"]["example"]
-    [result] = answer.json()["results"]
-    assert [{name: value for name, value in result.items() if value is not None}] == shown["results"]
-    assert answer.json().keys() == shown.keys()
+    given = operation["requestBody"]["content"]["application/json"]["examples"]
+    shown = operation["responses"]["200"]["content"]["application/json"]["examples"]
+    assert given.keys() == shown.keys() == {"images", "boxes"}
+    for name, example in given.items():
+        answer = read(server, json=example["value"]).json()
+        [result], [expected] = answer["results"], shown[name]["value"]["results"]
+        assert {key: value for key, value in result.items() if value is not None} == {
+            key: value for key, value in expected.items() if value is not None
+        }
+        assert answer.keys() == shown[name]["value"].keys()
 
 
 def test_more_images_than_the_queue_holds_are_refused_and_the_rest_is_read(serving: Start) -> None:

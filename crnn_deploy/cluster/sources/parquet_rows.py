@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from crnn_deploy.cluster.parquet import ParquetInvalid, faults_told
 from crnn_deploy.cluster.plain_footer import plain_footer
-from crnn_deploy.errors import CrnnDeployError, first_line, shortened
+from crnn_deploy.errors import CrnnDeployError, did_you_mean, first_line, shortened
 
 __all__ = ["MOST_PARTS", "Columns", "ParquetRows", "columns_of", "slices"]
 
@@ -136,7 +136,8 @@ def columns_of(rows: ParquetRows, column: str | None) -> Columns:
     names = [field.name for field in fields]
     if column is not None:
         if names.count(column) != 1:
-            raise ParquetInvalid(rows.name, f"it has no column {column!r}; {_listed(names)}")
+            hint = did_you_mean(column, names)
+            raise ParquetInvalid(rows.name, f"it has no column {column!r}{hint}; {_listed(names)}")
         if column in leaves:
             return _with_names(leaves[column], texts)
         if column in texts:

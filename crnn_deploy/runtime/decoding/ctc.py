@@ -23,6 +23,7 @@ __all__ = [
     "Encoder",
     "Frames",
     "LogitsMissing",
+    "PageChar",
     "PlacedChar",
     "Text",
     "Turn",
@@ -107,6 +108,13 @@ class PlacedChar(Char):
 
 
 @dataclass(frozen=True)
+class PageChar(Char):
+    """A character of a page's box; `left` and `right` are pixels of the box's crop."""
+
+    polygon: tuple[tuple[float, float], ...]  # around it, on the page: pixels, to hundredths
+
+
+@dataclass(frozen=True)
 class Alternative:
     """A text that a beam search found."""
 
@@ -145,8 +153,8 @@ class Text:
             made.append(one)
         return made
 
-    def placed(self, rotated: Turn, place: Callable[[tuple[Char, ...]], tuple[Char, ...]]) -> Text:
-        """The same text of an image that was turned; `place` is called when the characters are asked for."""
+    def placed(self, rotated: Turn | None, place: Callable[[tuple[Char, ...]], tuple[Char, ...]]) -> Text:
+        """The same text with its characters elsewhere; `place` is called when they are asked for."""
         [text] = Text.deferred([self.text], [self.confidence], lambda row: place(self.chars))
         text.__dict__.update(alternatives=self.alternatives, rotated=rotated)
         return text

@@ -25,7 +25,7 @@ from crnn_deploy.runtime.images.text_sides import (
 
 __all__ = ["Crop", "RegionGiven", "RegionUnreadable", "crop", "in_reading_order", "region_of"]
 
-_MOST_SIDE = 2**15 - 1  # pixels of an image that OpenCV takes samples of
+_MOST_SIDE = 2**15 - 2  # pixels of an image that OpenCV takes samples of
 _MARGIN = 4  # pixels around what samples are taken of; a cubic kernel reaches 2
 _FLAT = 1e-3  # of a quadrilateral's area: a corner whose triangle is smaller lies on a straight line
 
@@ -111,8 +111,8 @@ def _around(page: Pixels, points: Points, name: str) -> tuple[Pixels, NDArray[np
     size = page.shape[1::-1]
     low = np.clip(np.floor(points.min(axis=0)) - _MARGIN, 0, size).astype(int)
     high = np.clip(np.ceil(points.max(axis=0)) + _MARGIN, 0, size).astype(int)
-    if (high - low).max() > _MOST_SIDE:
-        raise RegionUnreadable(name, f"is longer than {_MOST_SIDE:,} pixels; cut it into several")
+    wide, tall = (high - low).tolist()
+    _check_side(wide, tall, name)
     return page[low[1] : high[1], low[0] : high[0]], low
 
 
@@ -145,6 +145,7 @@ def _straightened(page: Pixels, sides: TextSides, name: str, max_pixels: int) ->
     distances = np.linalg.norm(sides.top - sides.bottom, axis=1)
     length = float(sum(way[-1] for way in ways)) / 2
     width, height = _size(length, float(np.median(distances)), name, max_pixels)
+    _check_side(width, height, name)
     # a point of the sides lies at the mean of its ways along them, as shares of their lengths
     shares = sum(way / max(way[-1], 1e-9) for way in ways) / 2
 
@@ -172,6 +173,11 @@ def _size(width: float, height: float, name: str, max_pixels: int) -> tuple[int,
         raise RegionUnreadable(name, f"is {width:.2g} x {height:.2g} pixels, less than one")
     check_size(columns, rows, name, max_pixels)
     return columns, rows
+
+
+def _check_side(width: int, height: int, name: str) -> None:
+    if max(width, height) > _MOST_SIDE:
+        raise RegionUnreadable(name, f"is longer than {_MOST_SIDE:,} pixels; cut it into several")
 
 
 def _ways(side: Points) -> NDArray[np.float64]:

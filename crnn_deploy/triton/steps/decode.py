@@ -14,7 +14,8 @@ import triton_python_backend_utils as triton
 
 from crnn_deploy.errors import CrnnDeployError
 from crnn_deploy.runtime.decoding.ctc import Text
-from crnn_deploy.runtime.recognizer import Prepared, Recognizer
+from crnn_deploy.runtime.prepared import Prepared
+from crnn_deploy.runtime.recognizer import Recognizer
 from crnn_deploy.runtime.second_reading import sureness
 from crnn_deploy.triton.network import OWN
 from crnn_deploy.triton.steps.network import TritonNetwork

@@ -168,12 +168,18 @@ def test_an_arrowhead_is_straightened_not_projected() -> None:
     assert made.size and made.dtype == np.uint8
 
 
+def test_an_outline_that_goes_round_and_round_is_no_text() -> None:
+    around = corners_of(10, 10, 150, 80) * 300  # its sides are longer than any image that OpenCV makes
+    with pytest.raises(RegionUnreadable, match=r"^box is longer than 32,766 pixels; cut it into several$"):
+        crop(NOISE, region_of(around), name="box")
+
+
 def test_a_page_longer_than_opencv_takes_is_cut_first() -> None:
     page = np.zeros((40, 40_000), np.uint8)
     page[:, 39_800:39_960] = NOISE[:40, :, 0]
     made = crop(page, region_of(corners_of(39_800, 0, 39_900, 40)), name="").pixels
     np.testing.assert_array_equal(made, NOISE[:40, :100, 0])
-    with pytest.raises(RegionUnreadable, match=r"^box is longer than 32,767 pixels; cut it into several$"):
+    with pytest.raises(RegionUnreadable, match=r"^box is longer than 32,766 pixels; cut it into several$"):
         crop(page, region_of(corners_of(0, 0, 40_000, 40)), name="box")
 
 
