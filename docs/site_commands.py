@@ -14,8 +14,8 @@ from typing import Any
 
 import click
 
-from crnn_deploy import commands
 from crnn_deploy.cli.main import main
+from crnn_deploy.commands import COMMANDS, STAGES, extras_for
 
 MARK = "<!-- every command -->"
 PROGRAM = "crnn-deploy"
@@ -27,7 +27,7 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 
 
 def _sections() -> Iterator[str]:
-    """All commands under the headings of `--help`, then what every command has."""
+    """All commands under the headings of `--help`."""
     top = click.Context(main, info_name=PROGRAM)
     for stage, names in groupby(_names(), key=_stage_of):
         yield f"## {stage}\n"
@@ -38,14 +38,12 @@ def _sections() -> Iterator[str]:
 
 
 def _names() -> list[str]:
-    stages = list(getattr(commands, "STAGES", ()))
-    names = dict.fromkeys(name.partition(" ")[0] for name in commands.COMMANDS)
-    return sorted(names, key=lambda name: stages.index(_stage_of(name)) if stages else 0)
+    names = dict.fromkeys(name.partition(" ")[0] for name in COMMANDS)
+    return sorted(names, key=lambda name: STAGES.index(_stage_of(name)))
 
 
 def _stage_of(name: str) -> str:
-    first = next(one for key, one in commands.COMMANDS.items() if key.partition(" ")[0] == name)
-    return str(getattr(first, "stage", "Commands"))
+    return next(one.stage for key, one in COMMANDS.items() if key.partition(" ")[0] == name)
 
 
 def _command(command: click.Command, ctx: click.Context) -> Iterator[str]:
@@ -57,7 +55,7 @@ def _command(command: click.Command, ctx: click.Context) -> Iterator[str]:
             yield from _command(nested, click.Context(nested, parent=ctx, info_name=name))
         return
     yield _code(" ".join((ctx.command_path, *command.collect_usage_pieces(ctx))), "text")
-    extras = commands.extras_for(_libraries(path))
+    extras = extras_for(_libraries(path))
     if extras:
         yield f"Installed by the {'extra' if len(extras) == 1 else 'extras'} `{'`, `'.join(extras)}`.\n"
     yield '<dl class="options">'
@@ -70,7 +68,7 @@ def _command(command: click.Command, ctx: click.Context) -> Iterator[str]:
 
 def _libraries(path: str) -> list[str]:
     """What a command needs whatever it does, and for the first of the ways in which it may do it."""
-    one = commands.COMMANDS[path]
+    one = COMMANDS[path]
     ways = one.ways[0].needs if one.ways else ()
     return [need[0] for need in (*one.needs, *ways)]
 

@@ -15,7 +15,7 @@ from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).parents[1]
 ELSEWHERE = (
-    *("CHANGELOG.md", "README.md", "SECURITY.md"),
+    *("CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "README.md", "SECURITY.md", "THIRD_PARTY.md"),
     *("benchmarks/README.md", "calibration/README.md", "export/README.md", "training/README.md"),
 )
 PLACE = "project"  # of these pages in the site

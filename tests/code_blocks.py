@@ -42,7 +42,7 @@ __all__ = ["PAGES", "ROOT", "Block", "Failed", "blocks_of", "run_page"]
 
 ROOT = Path(__file__).parents[1]
 PAGES = (
-    *(ROOT / "README.md", ROOT / "SECURITY.md"),
+    *(ROOT / name for name in ("README.md", "SECURITY.md", "CONTRIBUTING.md", "THIRD_PARTY.md")),
     *sorted((ROOT / "docs").rglob("*.md")),
     *(ROOT / folder / "README.md" for folder in ("benchmarks", "calibration", "export", "training")),
 )
@@ -248,6 +248,7 @@ def _furnish(folder: Path, port: int) -> dict[str, str]:
         shutil.copy(models / "latin.int8.onnx", folder / f"{name}.int8.onnx")
     for number, name in enumerate(("word.png", "line.png", "a.png", "b.jpg"), 1):
         shutil.copy(ROOT / "examples" / "images" / f"{number:02}.png", folder / name)
+    shutil.copy(ROOT / "examples" / "page" / "poster.png", folder / "page.png")
     (folder / "docs" / "pictures").mkdir(parents=True)
     programs = folder / ".venv" / "bin"
     programs.mkdir(parents=True)
