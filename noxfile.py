@@ -54,6 +54,12 @@ def quick(session: nox.Session) -> None:
 
 
 @nox.session
+def site(session: nox.Session) -> None:
+    """The documents as a site, in .site/ (extra `docs`)."""
+    session.run(PYTHON, "-m", "mkdocs", "build", "--strict", env={"NO_MKDOCS_2_WARNING": "1"})
+
+
+@nox.session
 def dist(session: nox.Session) -> None:
     """Wheel, sdist and SBOM in dist/, checked; the wheel alone reads in a fresh environment."""
     wheel, sdist = _built(session)

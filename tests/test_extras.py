@@ -36,7 +36,7 @@ def required() -> dict[str, set[str]]:
     return {
         extra: {re.split(r"[<>=;\s\[]", line.strip())[0].lower() for line in lines.strip().splitlines()}
         for extra, lines in listed.items()
-        if extra not in ("dev", "test")  # for the toolkit's developers
+        if extra not in ("dev", "docs", "test")  # for the toolkit's developers
     }
 
 
