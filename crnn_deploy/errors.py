@@ -25,6 +25,7 @@ __all__ = [
     "ReadFailed",
     "RunFailed",
     "VerdictFailed",
+    "amount",
     "did_you_mean",
     "first_line",
     "printable",
@@ -68,6 +69,11 @@ def did_you_mean(given: object, known: Iterable[str]) -> str:
 
 def _form(name: str) -> str:
     return name.lower().replace("_", "-").lstrip("-")
+
+
+def amount(count: int, noun: str, many: str = "") -> str:
+    """A number and what it counts: `1 image`, `1,200 images`; many: a plural that takes more than an s."""
+    return f"{count:,} {noun if count == 1 else many or noun + 's'}"
 
 
 def shortened(text: str, most: int = 60) -> str:

@@ -30,7 +30,7 @@ ROOMS: dict[str, str] = {
     "runtime.decoding": "decoding_rule errors files manifest",
     "runtime.images": "errors files manifest process regions",
     "runtime.backends": "errors files manifest process runtime.decoding",
-    "verdict": "manifest metrics plain_text runtime.backends runtime.decoding",
+    "verdict": "errors manifest metrics plain_text runtime.backends runtime.decoding",
     "runtime": (
         "decoding_rule errors files manifest models process regions runtime.backends runtime.decoding "
         "runtime.images verdict"

@@ -11,6 +11,7 @@ import click
 from crnn_deploy.cli.options import MODEL, PLACE, max_images_option, output_option
 from crnn_deploy.cli.say import progress_bar, say
 from crnn_deploy.cli.values import OneOf
+from crnn_deploy.errors import amount
 
 __all__ = ["calibrate"]
 
@@ -73,6 +74,6 @@ def calibrate(model: Path, images: str | None, method: Any, max_images: int, out
     widths = len({one["width"] for one in scales.images})
     drawn_by = "drawn, since no IMAGES were given" if scales.rendered else "of the images given"
     say(
-        f"{output}: {len(scales.ranges)} ranges, {scales.method}, "
-        f"{len(scales.images)} images of {widths} widths, {drawn_by}"
+        f"{output}: {amount(len(scales.ranges), 'range')}, {scales.method}, "
+        f"{amount(len(scales.images), 'image')} of {amount(widths, 'width')}, {drawn_by}"
     )

@@ -33,6 +33,7 @@ from crnn_deploy.cli.options import (
 from crnn_deploy.cli.outputs import check_report, check_reports, put_report
 from crnn_deploy.cli.say import progress_bar, say, say_over_bar, working
 from crnn_deploy.cli.values import OneOf
+from crnn_deploy.errors import amount
 
 if TYPE_CHECKING:
     from crnn_deploy.datasets import Sample
@@ -226,7 +227,7 @@ def pack(
     if not packed.whole:
         say(f"stopped after {packed.read} of {packed.total} samples; --resume goes on", err=True)
         raise KeyboardInterrupt
-    say(f"{output}: {packed.written} samples")
+    say(f"{output}: {amount(packed.written, 'sample')}")
     if packed.failed:
         raise click.exceptions.Exit(1)
 

@@ -195,7 +195,7 @@ def infer_cluster(
         def begun(chunks: int, of: int) -> None:
             bar.length, bar.start = chunks, time.time()  # not when Ray was started
             if resume:
-                say_over_bar(f"{of - chunks} of {of} files are whole; {chunks} are to be written")
+                say_over_bar(f"{of - chunks} of {of} files are whole; {chunks} must still be written")
 
         def read(receipt: Receipt) -> None:
             bar.update(not receipt.failed)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from crnn_deploy.errors import amount
+
 __all__ = ["FAULTS", "SHOWN", "Example", "Reconciliation"]
 
 SHOWN = 100  # examples of each fault
@@ -61,7 +63,9 @@ class Reconciliation:
     @property
     def verdict(self) -> str:
         """One line on the counts."""
-        counted = f"{self.inputs:,} inputs, {self.rows:,} rows, {self.errors:,} of them errors"
+        counted = (
+            f"{amount(self.inputs, 'input')}, {amount(self.rows, 'row')}, {self.errors:,} of them errors"
+        )
         if self.whole:
             return f"{counted}: none is missing, none is there twice"
         faults = [f"{getattr(self, name):,} {words}" for name, words in FAULTS.items() if getattr(self, name)]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol, get_args
 
-from crnn_deploy.errors import CrnnDeployError, did_you_mean
+from crnn_deploy.errors import CrnnDeployError, amount, did_you_mean
 from crnn_deploy.runtime.images.pixels import Source
 
 if TYPE_CHECKING:
@@ -180,7 +180,8 @@ def open_dataset(
             raise DatasetInvalid(path, "texts beside images lie in a folder; name that")
         beside = TextsBeside(path, images)
         if beside.untold:
-            told(f"{path}: {beside.untold:,} images have no text beside them and are passed over")
+            skipped = amount(beside.untold, "image is", "images are")
+            told(f"{path}: {skipped} passed over, since no text lies beside")
         return beside
     from crnn_deploy.datasets.labels import open_labels
 

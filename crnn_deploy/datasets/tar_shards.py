@@ -19,6 +19,7 @@ from crnn_deploy.datasets.shard_cache import ShardCache, ShardLost
 from crnn_deploy.datasets.shards import INDEX, Shard, find_shards
 from crnn_deploy.datasets.tar_file import TarInvalid
 from crnn_deploy.datasets.tar_samples import FAULTS, MOST_TEXT, Listing, list_samples, text_of
+from crnn_deploy.errors import amount
 from crnn_deploy.process import not_forked
 from crnn_deploy.runtime.images.pixels import MAX_PIXELS
 from crnn_deploy.stores.local import LocalStore
@@ -168,8 +169,8 @@ def open_tars(spec: str, told: Callable[[str], object], cache: ShardCache | None
     fetched = sum(shard.size for shard in unlisted if not isinstance(shard.store, LocalStore))
     if fetched:
         told(
-            f"{spec}: {len(unlisted):,} shards have no index ({INDEX}), so they are fetched to count their "
-            f"samples, {fetched / 2**20:,.0f} MiB; dataset pack writes an index"
+            f"{spec}: {amount(len(unlisted), 'shard has', 'shards have')} no index ({INDEX}) and must be "
+            f"fetched to count the samples, {fetched / 2**20:,.0f} MiB; dataset pack writes an index"
         )
     dataset = TarShards(shards, cache or ShardCache())
     if not len(dataset):

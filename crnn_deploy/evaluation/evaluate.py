@@ -22,7 +22,7 @@ from rapidfuzz.distance import Levenshtein
 
 from crnn_deploy import files
 from crnn_deploy.datasets import Dataset, RecordInvalid, Sample, record
-from crnn_deploy.errors import CrnnDeployError
+from crnn_deploy.errors import CrnnDeployError, amount
 from crnn_deploy.evaluation.bands import Band, banded
 from crnn_deploy.manifest import Manifest
 from crnn_deploy.metrics import Score, score, wilson
@@ -150,7 +150,8 @@ class Evaluation:
             lines.append(f"misread: {', '.join(common)}")
         if self.outside.images:
             characters = ", ".join(f"{c!r} {n}" for c, n in list(self.outside_characters.items())[:20])
-            lines.append(f"{self.outside.images} labels hold characters outside the alphabet: {characters}")
+            labels = amount(self.outside.images, "label holds", "labels hold")
+            lines.append(f"{labels} characters outside the alphabet: {characters}")
         if self.failed:
             share = f"{self.failed} of {self.overall.images} images"
             lines.append(f"{share} could not be read; these count as wrong")

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rapidfuzz.distance import Levenshtein
 
-from crnn_deploy.errors import RunFailed
+from crnn_deploy.errors import RunFailed, amount
 from crnn_deploy.manifest import Manifest
 from crnn_deploy.runtime.backends.backend import Backend
 from crnn_deploy.runtime.decoding import ctc
@@ -192,9 +192,10 @@ class ParityReport:
         ]
         large = f" per {LARGE:.0f} of max |logit|" if any(c.scale > LARGE for c in self.cases) else ""
         lines.append(
-            f"{'PASSED' if self.passed else 'FAILED'}: {self.images} images, {self.frames} frames; "
-            f"max |delta| {self.max_delta:.2e} (allowed {self.tolerance:.0e}{large}), "
-            f"{self.flips} argmax flips, {self.text_changes} texts changed, CER {self.cer:.4f}"
+            f"{'PASSED' if self.passed else 'FAILED'}: {amount(self.images, 'image')}, "
+            f"{amount(self.frames, 'frame')}; max |delta| {self.max_delta:.2e} "
+            f"(allowed {self.tolerance:.0e}{large}), {amount(self.flips, 'argmax flip')}, "
+            f"{amount(self.text_changes, 'text')} changed, CER {self.cer:.4f}"
         )
         return "\n".join(lines)
 

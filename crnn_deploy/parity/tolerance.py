@@ -9,6 +9,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from crnn_deploy.errors import amount
 from crnn_deploy.parity.compare import LARGE, TIE, TOLERANCE
 from crnn_deploy.runtime.backends.engine_file import Precision
 
@@ -52,8 +53,9 @@ class FormatError:
 
     def line(self) -> str:
         return (
-            f"tolerance: {_SLACK} times what {self.precision} costs this network on {self.images} images, "
-            f"max |delta| {self.max_delta:.1e} of {self.scale:.1f} against {self.against}"
+            f"tolerance: {_SLACK} times what {self.precision} costs this network on "
+            f"{amount(self.images, 'image')}, max |delta| "
+            f"{self.max_delta:.1e} of {self.scale:.1f} against {self.against}"
         )
 
 

@@ -8,6 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
+from crnn_deploy.errors import amount
 from crnn_deploy.regions.boxes_file import Boxes
 from crnn_deploy.regions.page_boxes import PageBoxes
 from crnn_deploy.runtime.drawing import draw_all
@@ -173,11 +174,11 @@ class BoxesInput:
         return failed
 
     def not_made(self, count: int, read: int) -> str:
-        return f"{count} files of pages that were read are not written"
+        return f"{amount(count, 'page was', 'pages were')} read and {'has' if count == 1 else 'have'} no file"
 
     def notes(self) -> Iterator[str]:
         if self._empty:
-            pages = "1 page has" if self._empty == 1 else f"{self._empty} pages have"
+            pages = amount(self._empty, "page has", "pages have")
             yield f"{pages} no boxes in {self._boxes.path}, and so no records"
         if (unasked := self._boxes.unasked) and not self._lone:
             some = ", ".join(unasked[:_SHOWN]) + (", ..." if len(unasked) > _SHOWN else "")

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from crnn_deploy.errors import amount
 from crnn_deploy.manifest import Manifest
 from crnn_deploy.runtime.backends.backend import Backend
 from crnn_deploy.runtime.decoding.ctc import Frames
@@ -55,9 +56,10 @@ class Fidelity:
                 f"FAILED: overflow, a tensor reaches {self.peak:.3g} and the type ends at {self.largest:.3g}"
             )
         return (
-            f"{'PASSED' if self.passed else 'FAILED'}: {self.images} images, {self.frames} frames; "
-            f"max |delta| {self.max_delta:.1e} of {self.scale:.1f}, {self.flips} argmax flips, "
-            f"{self.verdict.flips.count} texts changed, {self.verdict.confident_flips.count} of "
+            f"{'PASSED' if self.passed else 'FAILED'}: {amount(self.images, 'image')}, "
+            f"{amount(self.frames, 'frame')}; "
+            f"max |delta| {self.max_delta:.1e} of {self.scale:.1f}, {amount(self.flips, 'argmax flip')}, "
+            f"{amount(self.verdict.flips.count, 'text')} changed, {self.verdict.confident_flips.count} of "
             f"{self.verdict.confident_flips.images} confident ones"
         )
 

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from crnn_deploy.errors import amount
 from crnn_deploy.manifest import Manifest
 from crnn_deploy.metrics import Score, Z, score, wilson
 from crnn_deploy.runtime.decoding import ctc
@@ -105,7 +106,7 @@ class Check:
             return text
         if self.more_images is None:
             return f"{text}, which no number of images {self.provided} settles"
-        more = f"about {self.more_images:,} images more {self.provided}"
+        more = f"about {amount(self.more_images, 'image')} more {self.provided}"
         return f"{text}, which {more} would settle as {self.settles_as}"
 
 
@@ -192,7 +193,7 @@ class Verdict:
             check.line() for check in self.checks if check.answer == self.answer or self.answer == "PASSED"
         )
         more = ": not enough images to tell" if self.answer == "NOT ENOUGH IMAGES" else ""
-        return f"{self.answer}{more}: {self.images} images; {checks}"
+        return f"{self.answer}{more}: {amount(self.images, 'image')}; {checks}"
 
 
 def judge(

@@ -146,7 +146,7 @@ def test_page_xml_holds_the_texts_and_is_read_again(run: Run) -> None:
     refused = run("--boxes", "given.xml", "--page-xml", "filled", "one.png")
     assert refused.exit_code == 1 and len(refused.stdout.splitlines()) == 3
     assert "one.png is read and its PAGE XML is not written: " in refused.stderr
-    assert "1 files of pages that were read are not written" in refused.stderr
+    assert "1 page was read and has no file" in refused.stderr
     assert Path("filled/one.png.xml").read_text() == made
 
 

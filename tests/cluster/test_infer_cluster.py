@@ -110,7 +110,7 @@ def test_a_run_its_proof_and_what_a_resumed_one_reads_again(
     resumed = alone(f"{command} --resume", ray_home)
     assert resumed.stderr.splitlines() == [
         "the images are those that the first run has listed; images that came later are not read",
-        "2 of 4 files are whole; 2 are to be written",
+        "2 of 4 files are whole; 2 must still be written",
         "2 of 32 images failed; the column error says why",
     ]
     check_rows(output, expected)

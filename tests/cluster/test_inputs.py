@@ -168,7 +168,7 @@ def test_files_that_other_programs_keep_are_passed_over_and_told(here: Path) -> 
     parquet(here / "d" / "c.parquet", 21, img=IMAGES)
     notes: list[str] = []
     assert {one.chunk.source for one in planned(["d"], 21, told=notes.append)} == {"d/c.parquet"}
-    assert "d: 2 files are passed over, as their names or folders begin with _" in notes
+    assert "d: 2 files are passed over, since the name of the file or its folder begins with _" in notes
 
 
 def test_rows_of_an_earlier_run_among_images_are_nothing_to_read(tree: Path) -> None:

@@ -67,7 +67,7 @@ def test_a_column_of_paths(tree: Path, tmp_path: Path) -> None:
     assert listed(["p.parquet"], told=notes.append) == [*names[:4], "p.parquet#4"]
     assert notes == [
         "p.parquet: paths of images are taken from the column path; --column names another",
-        "p.parquet: 1 rows have no path in the column path; each becomes an error",
+        "p.parquet: 1 row has no path in the column path; each becomes an error",
     ]
     parquet(tree / "crops" / "p.parquet", 2, text=["b.png", "a/1.png"], path=names[:2])
     notes.clear()

@@ -12,6 +12,7 @@ from typing import Literal
 from crnn_deploy.cluster.plan import number_of
 from crnn_deploy.cluster.sources import walk
 from crnn_deploy.cluster.sources.item import InputInvalid
+from crnn_deploy.errors import amount
 from crnn_deploy.runtime.images import sources
 from crnn_deploy.runtime.images.sources import IMAGE_SUFFIXES
 from crnn_deploy.stores.address import is_remote
@@ -100,7 +101,8 @@ def files_below(
             )
         yield path
     if passed_over:
-        told(f"{given}: {passed_over:,} files are passed over, as their names or folders begin with _")
+        are = amount(passed_over, "file is", "files are")
+        told(f"{given}: {are} passed over, since the name of the file or its folder begins with _")
 
 
 def _kind_of(path: str) -> Kind | None:

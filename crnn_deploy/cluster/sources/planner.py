@@ -16,7 +16,7 @@ from crnn_deploy.cluster.sources.kinds import COMPRESSED, ENDINGS, Kind, files_b
 from crnn_deploy.cluster.sources.parquet_rows import MOST_PARTS, Columns, ParquetRows, columns_of, slices
 from crnn_deploy.cluster.sources.prefetch import ahead
 from crnn_deploy.datasets.lmdb_file import LmdbImages
-from crnn_deploy.errors import CrnnDeployError
+from crnn_deploy.errors import CrnnDeployError, amount
 from crnn_deploy.runtime.images import sources
 from crnn_deploy.runtime.images.sources import STDIN, PathNotFound
 from crnn_deploy.stores.address import has_scheme, is_remote
@@ -216,7 +216,7 @@ def _of_parquets(one: _Input, options: _Options) -> Iterator[str | Chunk]:
                 if max(groups, default=0) > MOST_PARTS * options.most and name not in assumed:
                     assumed.add(name)
                     options.told(
-                        f"{name}: its row groups have up to {max(groups):,} rows and are cut into "
+                        f"{name}: its row groups have up to {amount(max(groups), 'row')} and are cut into "
                         f"{MOST_PARTS} chunks at most; with smaller ones more workers can read it at once"
                     )
             else:
@@ -247,6 +247,5 @@ def _paths(one: _Input, path: str, rows: ParquetRows, column: str, options: _Opt
                 options.told(f"{rows.name}: relative paths in it begin in its folder")
             yield there if beside else name
     if empty:
-        options.told(
-            f"{rows.name}: {empty:,} rows have no path in the column {column}; each becomes an error"
-        )
+        have = amount(empty, "row has", "rows have")
+        options.told(f"{rows.name}: {have} no path in the column {column}; each becomes an error")
