@@ -81,7 +81,10 @@ def _build_again(path: Path) -> None:
     if _digest(model) != engine.onnx_sha256:
         raise SourceChanged(path, model)
     if given.left_out:
-        say(f"without {', '.join(given.left_out)}: a sidecar's own are not used", err=True)
+        say(
+            f"rebuilt without {', '.join(given.left_out)}: files that a sidecar names are not opened",
+            err=True,
+        )
     context = build_engine.make_context("build-engine", [*given.settings, "-o", str(path), "--", given.model])
     assert build_engine.callback is not None
     with redirect_stdout(sys.stderr):  # stdout is for what the command was asked for

@@ -61,7 +61,7 @@ __all__ = ["serve"]
     type=click.FloatRange(0, 60_000),
     default=50.0,
     show_default=True,
-    help="Let fuller batches of other widths run before an image for at most so long; no image waits while a "
+    help="Let an image wait at most so long behind fuller batches of other widths; no image waits while a "
     "worker is idle.",
 )
 @click.option(

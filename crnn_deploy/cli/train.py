@@ -72,7 +72,10 @@ def train(path: Path, changes: tuple[str, ...], minutes: float | None, resume: b
     config = read_config(path, changes)
     unread = sorted({"network", "recipe"} & config.model_fields_set) if config.start is not None else []
     if unread:
-        say(f"not read, since start.checkpoint brings its own: {', '.join(unread)}", err=True)
+        say(
+            f"the checkpoint decides about {', '.join(unread)}; the configuration's own are not used",
+            err=True,
+        )
     outcome = run(
         config,
         resume=resume,

@@ -62,7 +62,7 @@ class NodesMissing(CrnnDeployError, ValueError):
 
     def __init__(self, needed: str, there: str) -> None:
         super().__init__(
-            f"a worker takes {needed}, and no node has that (there are {there}); give fewer with "
+            f"a worker needs {needed}, and no node has so many (the cluster has {there}); ask for fewer with "
             "--cpus-per-worker or --gpus-per-worker"
         )
 

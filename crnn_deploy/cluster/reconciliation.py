@@ -11,18 +11,18 @@ __all__ = ["FAULTS", "SHOWN", "Example", "Reconciliation"]
 
 SHOWN = 100  # examples of each fault
 
-# what may be wrong, and the words for it after a number
+# what may be wrong, in words that follow the number 1 and others
 FAULTS = {
-    "missing": "images without a row",
-    "duplicates": "rows too many for their inputs",
-    "misplaced": "rows in the wrong file",
-    "unknown": "rows of no input",
-    "renamed": "rows with the wrong path",
-    "torn": "files that are not whole",
-    "strange": "files that are not of this output",
-    "foreign": "files of another run or another place",
-    "misnamed": "files whose paths are not those that were read",
-    "uncounted": "tars that were not read",
+    "missing": ("image without a row", "images without a row"),
+    "duplicates": ("row that repeats an image", "rows that repeat an image"),
+    "misplaced": ("row in the wrong file", "rows in the wrong file"),
+    "unknown": ("row of an image that was not given", "rows of images that were not given"),
+    "renamed": ("row with the wrong path", "rows with the wrong path"),
+    "torn": ("file that is not whole", "files that are not whole"),
+    "strange": ("file that is not of this output", "files that are not of this output"),
+    "foreign": ("file of another run or another place", "files of another run or another place"),
+    "misnamed": ("file that was renamed after it was read", "files that were renamed after they were read"),
+    "uncounted": ("tar that was not read", "tars that were not read"),
 }
 
 Example = dict[str, str | int]
@@ -68,7 +68,9 @@ class Reconciliation:
         )
         if self.whole:
             return f"{counted}: none is missing, none is there twice"
-        faults = [f"{getattr(self, name):,} {words}" for name, words in FAULTS.items() if getattr(self, name)]
+        faults = [
+            amount(getattr(self, name), *words) for name, words in FAULTS.items() if getattr(self, name)
+        ]
         if self.to_do:
             faults.append(f"{len(self.to_do):,} of {self.chunks:,} files to write")
         return f"{counted}: {', '.join(faults)}"

@@ -194,4 +194,6 @@ def _receipts(plan: Plan, left: set[int], task: Task, nodes: Nodes, workers: int
                 return
         for number in sorted(silent):
             left.discard(number)
-            yield Receipt(number, failed="it ended its worker each time (memory, or a fault in native code)")
+            yield Receipt(
+                number, failed="it ends each worker that reads it: no memory, or a fault in native code"
+            )

@@ -122,12 +122,12 @@ def open_dataset(
 
     spec: an LMDB (folder or file), a file of labels, or a folder that holds one of these; a tar, a folder or
         a pattern of tars, here or in a store (s3://, gs://, hdfs://)
-    kind: how to read it; None: told from what is there (`docs/datasets.md`), which `indices` never is
+    kind: how to read it; None: told from the files (`docs/datasets.md`); `indices` must be named
     images: folder to which the names in the labels are relative; None: that of the labels, and `images/` in
         it for docTR's
     characters: the character file that the labels are indexes into; implies `indices`
     told: called with a line that says which kind was taken where the labels could be of two
-    cache: of tars in a store; None: a folder of this user's, and 16 GiB
+    cache: of tars in a store; None: a folder of this user's, and 16 GB
     Texts are as they are kept. A missing or broken image is an error only where its pixels are read.
     Raises DatasetNotFound, DatasetInvalid, LibraryMissing; of tars ShardLost, and what their store raises.
     """

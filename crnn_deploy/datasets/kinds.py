@@ -141,7 +141,7 @@ def _names(path: str, found: Sequence[str]) -> Told:
     if path.lower().endswith(".gt.txt") and len(found) == 1:
         folder, name = os.path.split(path)
         if not _names_a_file(folder, name):
-            raise DatasetInvalid(path, "is the text of one image; name the folder that it lies in")
+            raise DatasetInvalid(path, "holds the text of one image; give the folder that it lies in")
     tabs = sum("\t" in line for line in found)
     if tabs:
         return Told("names", f"{tabs} of its first {len(found)} lines have a tab")

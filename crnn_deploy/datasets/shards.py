@@ -14,6 +14,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from crnn_deploy.datasets import DatasetInvalid, DatasetNotFound
+from crnn_deploy.errors import amount
 from crnn_deploy.files import parse_json
 from crnn_deploy.stores.address import address_of
 from crnn_deploy.stores.store import Entry, Store, Stores
@@ -232,8 +233,8 @@ def _of_folder(
         yield Shard(store, entry.path, entry.size)
     if unlisted and listed:
         told(
-            f"{store.name(within(folder, INDEX))} is not of {len(unlisted):,} of its shards, such as "
-            f"{unlisted[0]}: their samples are counted; pack them anew, or remove it"
+            f"{store.name(within(folder, INDEX))} does not list {amount(len(unlisted), 'shard')} of its "
+            f"folder, such as {unlisted[0]}, whose samples must be counted; pack the folder anew, or remove the index"
         )
 
 

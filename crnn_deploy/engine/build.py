@@ -324,7 +324,10 @@ def _check_narrowest(backend: Backend, manifest: Manifest) -> None:
     try:
         backend.run(np.zeros((1, manifest.channels, manifest.height, width), np.float32))
     except RunFailed as error:
-        raise ProfileInvalid(f"nothing is left at width {width}, the smallest asked for: {error}") from error
+        raise ProfileInvalid(
+            f"the engine cannot run at width {width}, the smallest of --width-range; give a larger "
+            f"one: {error}"
+        ) from error
 
 
 def _write(path: Path, plan: bytes, engine: EngineFile) -> None:

@@ -60,9 +60,9 @@ class PrecisionFailed(VerdictFailed):
         advice = (
             "leave --no-ladder out, or build with --fp32"
             if more
-            else "it is the last rung; please report it with the table and the ONNX file"
+            else "no other number format is left to try; please report this with the table and the ONNX file"
         )
-        super().__init__(f"{rung.name} does not read as the model does ({failed}); {advice}")
+        super().__init__(f"the {rung.name} engine does not read what the model reads ({failed}); {advice}")
 
 
 def climb(

@@ -40,7 +40,7 @@ def profiles_of(
     if count is None:
         count = min(len(buckets), max(1, round(math.log2(widths.maximum / widths.minimum))))
     if not 1 <= count <= len(buckets):
-        raise ProfileInvalid(f"{count} profiles for {len(buckets)} widths")
+        raise ProfileInvalid(f"{count} profiles are too many for an engine of {len(buckets)} widths")
     ends = _ends(buckets, count)
     starts = [buckets[0], *(end + rule.multiple for end in ends[:-1])]
     return tuple(
@@ -66,7 +66,7 @@ def _check(widths: Range, manifest: Manifest) -> None:
         few = " (no time step is left)" if manifest.steps(widths.minimum) < 1 else ""
         raise ProfileInvalid(
             f"--width-range {widths}: the model's rule gives widths from {rule.minimum} to {rule.maximum}, "
-            f"so {outside[0]} never comes{few}"
+            f"and never {outside[0]}{few}"
         )
     if widths.minimum % rule.multiple or widths.maximum % rule.multiple:
         raise ProfileInvalid(f"--width-range {widths}: the model's widths are multiples of {rule.multiple}")

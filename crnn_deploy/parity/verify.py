@@ -144,11 +144,12 @@ def _meter(sides: Sequence[tuple[Path, Backend]]) -> tuple[Meter | None, str | N
             reason = " ".join(str(error).split())[:200]
             return (
                 None,
-                f"what {precision} costs is not measured: PyTorch does not run the network so ({reason})",
+                f"what {precision} costs is not measured: PyTorch does not run the network in that "
+                f"format ({reason})",
             )
         return backend.meter(precision), None
     if path.suffix != ".onnx" or backend.manifest.output == "argmax":
-        return None, f"what {precision} costs is not measured: {path} is no network with logits"
+        return None, f"what {precision} costs is not measured: {path} does not put out logits"
     from crnn_deploy.graph.model import load_onnx
     from crnn_deploy.parity.graph_formats import in_graph
 

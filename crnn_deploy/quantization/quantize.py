@@ -214,8 +214,8 @@ def quantize(
         first = next((one for one in variants if _answer(one, target) == "undecided"), None)
         if first is not None and (ended or not search.strings_decide()):
             raise Refused(
-                f"{first.verdict.line()}; give more images, or write it with --accept-undecided, and "
-                "--float-layers as the report offers them",
+                f"{first.verdict.line()}; give more images, or write the file with --accept-undecided and "
+                "the --float-layers that the report offers",
                 replace(
                     result,
                     variants=(*(one for one in variants if one is not first), first),

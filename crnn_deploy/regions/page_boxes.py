@@ -33,7 +33,7 @@ class PageBoxes:
     size: tuple[float, float] | None = None  # width and height of the page, as the file says them, in `unit`
     unit: Unit = "pixel"  # of the regions and the size; a physical one comes with a size
     document: bytes = field(default=b"", repr=False)  # PAGE XML in UTF-8; b"" of other formats
-    note: str = ""  # what of the page was read otherwise than one may think, to be shown
+    note: str = ""  # what was assumed in reading the file, to be shown
 
     def in_pixels(self, width: int, height: int) -> tuple[Region, ...]:
         """The regions on the page's image of this size: scaled where their unit is a physical one."""

@@ -247,7 +247,7 @@ def _with_few_keys(value: Any) -> Any:
 
 def _not_as_told(how: str) -> Problem:
     form = '{"images": [{"data": BASE64, "name": NAME}, ...]}'  # boxes may stand there too
-    return Problem(400, f"the JSON is not as it should be{how}; send {form}")
+    return Problem(400, f"the JSON does not have the right form{how}; send {form}")
 
 
 def _decoded(image: JsonImage, at: int) -> Given:
@@ -272,19 +272,19 @@ def _regions(given: Any, what: str, place: str, ordered: bool = True) -> tuple[R
     def wrong(place: str, reason: str) -> Problem:
         where = place and f" at {place}"
         form = "[[[x, y], ...], ...]"
-        return Problem(400, f"{what} is not as it should be{where}: {reason}; send boxes as {form}")
+        return Problem(400, f"{what} cannot be read{where}: {reason}; send boxes as {form}")
 
     if not isinstance(given, list):
         raise wrong(place, "no list of boxes")
     regions = []
     for at, polygon in enumerate(given):
         if not isinstance(polygon, list):
-            raise wrong(f"{place}[{at}]", "no list of points")
+            raise wrong(f"{place}[{at}]", "it is not a list of points")
         if len(polygon) > _MOST_POINTS:
             raise Problem(413, f"a box has more than {_MOST_POINTS:,} points; leave some out")
         for number, point in enumerate(polygon):
             if not (isinstance(point, list) and len(point) == 2 and all(map(_is_number, point))):
-                raise wrong(f"{place}[{at}][{number}]", "no point of two numbers")
+                raise wrong(f"{place}[{at}][{number}]", "it is not a point of two numbers")
         regions.append(Region(tuple((float(x), float(y)) for x, y in polygon), ordered=ordered))
     return tuple(regions)
 

@@ -86,7 +86,7 @@ def train(
     with ExitStack() as stack:
         rank, world, device = stack.enter_context(_processes(config))
         if config.precision == "fp16" and device.type != "cuda":
-            raise PrecisionImpossible("fp16 trains on a GPU alone; on a CPU take bf16 or fp32")
+            raise PrecisionImpossible("fp16 needs a GPU; on a CPU take bf16 or fp32")
         last = config.out / state.LAST
         if last.exists() and not resume:
             raise RunExists(config.out)

@@ -114,7 +114,9 @@ def load(
     changed += ["alphabet"] if alphabet != manifest.alphabet and "alphabet" not in changed else []
     changed += ["the number of processes"] if saved_world != world else []
     if changed:
-        raise ResumeImpossible(f"{path} was trained with another {', '.join(changed)}; start a new run (out)")
+        raise ResumeImpossible(
+            f"{path} was trained with another {', '.join(changed)}; set another `out` and start a new run"
+        )
     try:
         module.load_state_dict(content["state_dict"])
         if average is not None:
@@ -131,7 +133,8 @@ def load(
     if (name := first_not_finite(found)) is not None:
         raise ResumeImpossible(
             f"{path} holds {why_not_finite(found[name])}, first in {name}: that training diverged before it "
-            "was saved; start a new run (out) at a lower optimizer.lr, from best.pth if that is sound"
+            "was saved; start a new run with another `out` and a lower optimizer.lr, from best.pth if that "
+            "is sound"
         )
     return step, best
 
@@ -169,5 +172,5 @@ def _save(path: Path, content: Mapping[str, Any]) -> None:
             # torch's writer raises an error of its own after that of the system
             cause = error.__context__ if isinstance(error.__context__, OSError) else error
             reason = getattr(cause, "strerror", None) or next(iter(str(cause).splitlines()), "")
-            then = "go on with --resume: the one before it stands" if path.exists() else "start again"
+            then = "go on with --resume from the state saved before" if path.exists() else "start again"
             raise OutputUnwritable(path, f"{reason}; make room, then {then}") from error

@@ -45,19 +45,19 @@ class Survey:
     samples: int
     looked_at: int = 0  # their labels, and whether their images are there
     read: int = 0  # images, of those whose label is sound
-    by_label: int = 0  # dropped for what the labels say
-    by_image: int = 0  # dropped for what the images show
+    by_label: int = 0  # left out for what the labels say
+    by_image: int = 0  # left out for what the images show
     faults: dict[str, Tally] = field(default_factory=dict)
     characters: Counter[str] = field(default_factory=Counter)  # outside the alphabet
 
     @property
     def share(self) -> float:
-        """Of the samples that are dropped, 0-1; estimated where not all were looked at."""
+        """Of the samples that are left out, 0-1; estimated where not all were looked at."""
         of_sound = Fraction(self.by_image, max(self.read, 1))
         return float((self.by_label + (self.looked_at - self.by_label) * of_sound) / self.looked_at)
 
     def told(self) -> str:
-        """How many are used and dropped, in one line."""
+        """How many are used and left out, in one line."""
         dropped = self.by_label + self.by_image
         if self.read == self.looked_at - self.by_label:
             used = f"{self.looked_at - dropped:,} of {self.looked_at:,} samples are used"
@@ -73,7 +73,7 @@ class Survey:
             for fault, said in _REASONS.items()
             if fault in self.faults
         ]
-        return f"{used}; dropped: {', '.join(reasons)}" if reasons else used
+        return f"{used}; left out: {', '.join(reasons)}" if reasons else used
 
     def _example(self, fault: str) -> str:
         if fault == "unknown":

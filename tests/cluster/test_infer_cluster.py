@@ -118,7 +118,7 @@ def test_a_run_its_proof_and_what_a_resumed_one_reads_again(
 
     (output / "copy.parquet").write_bytes(parts[0].read_bytes())
     stray = alone(f"{command} --resume", ray_home)
-    assert stray.returncode == 1 and "8 rows too many for their inputs" in stray.stdout
+    assert stray.returncode == 1 and "8 rows that repeat an image" in stray.stdout
     assert (
         f"{output} holds files that the run has not written, such as copy.parquet; move them away, "
         "and repeat "

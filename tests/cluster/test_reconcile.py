@@ -347,10 +347,10 @@ def test_examples_name_what_is_wrong(tmp_path: Path) -> None:
     assert len(str(longest)) < 1100
     assert found.to_do == [0, 1, 2]
     assert found.verdict == (
-        "4 inputs, 5 rows, 0 of them errors: 2 images without a row, 1 rows too many for their inputs, "
-        "1 rows in the wrong file, 2 rows of no input, 1 rows with the wrong path, 1 files that are not "
-        "whole, 1 files that are not of this output, 1 files of another run or another place, "
-        "1 tars that were not read, 3 of 3 files to write"
+        "4 inputs, 5 rows, 0 of them errors: 2 images without a row, 1 row that repeats an image, "
+        "1 row in the wrong file, 2 rows of images that were not given, 1 row with the wrong path, "
+        "1 file that is not whole, 1 file that is not of this output, 1 file of another run or another "
+        "place, 1 tar that was not read, 3 of 3 files to write"
     )
 
 

@@ -224,7 +224,7 @@ def test_an_index_that_is_not_of_its_shards_is_told(tmp_path: Path) -> None:
     write_tar(folder / "000007.tar", pairs(70, 72))
     kept = [str(at) for at in (*range(10), *range(50, 53), *range(20, 25), 70, 71)]
     assert texts(folder, told=said.append) == kept
-    assert len(said) == 1 and "is not of 2 of its shards, such as 000001.tar" in said[0]
+    assert len(said) == 1 and "does not list 2 shards of its folder, such as 000001.tar" in said[0]
     (folder / "000000.tar").unlink()
     with pytest.raises(DatasetInvalid, match=r"the shard .*/000000.tar cannot be found"):
         open_dataset(str(folder))

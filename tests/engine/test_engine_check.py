@@ -100,7 +100,7 @@ def test_the_next_rung_is_built_where_the_engine_reads_otherwise(build: Callable
     ("options", "faults", "says"),
     [
         (("--fp16", "--no-ladder"), (TensorProto.FLOAT16,), "leave --no-ladder out, or build with --fp32"),
-        (("--fp32",), (TensorProto.FLOAT,), "it is the last rung"),
+        (("--fp32",), (TensorProto.FLOAT,), "no other number format is left"),
     ],
 )
 def test_nothing_is_written_where_no_rung_reads_as_the_model(
@@ -108,7 +108,7 @@ def test_nothing_is_written_where_no_rung_reads_as_the_model(
 ) -> None:
     result, path = build(*options, faults=faults)
     assert result.exit_code == 1 and not path.exists()
-    assert "does not read as the model does (the engine on the GPU: FAILED" in result.stderr
+    assert "engine does not read what the model reads (the engine on the GPU: FAILED" in result.stderr
     assert says in result.stderr
 
 

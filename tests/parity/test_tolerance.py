@@ -209,7 +209,7 @@ def test_a_network_that_holds_to_float32_keeps_the_usual_tolerance(
     arguments = ["verify", str(checkpoint_of(tiny(), tmp_path)), str(engine), "--factory", f"{source}:make"]
     found = CliRunner().invoke(main, arguments)
     assert found.exit_code == 0, found.output
-    assert "what fp16 costs is not measured: PyTorch does not run the network so" in found.stdout
+    assert "what fp16 costs is not measured: PyTorch does not run the network in that format" in found.stdout
     assert "allowed 1e-04" in found.stdout
 
 

@@ -108,9 +108,9 @@ def test_one_bad_image_fails_no_other(server: Served) -> None:
         ({"content": b"", "headers": {"Content-Type": "image/png"}}, 400, "the body is empty"),
         ({"content": b"x", "headers": {"Content-Type": "text/plain"}}, 415, "Content-Type text/plain is not"),
         ({"content": b"x"}, 415, "Content-Type unknown is not read"),
-        ({"json": {"images": []}}, 400, "the JSON is not as it should be at images"),
+        ({"json": {"images": []}}, 400, "the JSON does not have the right form at images"),
         ({"json": {"images": [{"data": "?"}]}}, 422, "image 1: its data is not base64"),
-        ({"json": {"image": []}}, 400, "the JSON is not as it should be"),
+        ({"json": {"image": []}}, 400, "the JSON does not have the right form"),
         (
             {"params": {"model": "other"}, "content": b"x"},
             404,

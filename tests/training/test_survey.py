@@ -89,7 +89,9 @@ def test_every_reason_is_counted_and_too_much_of_it_is_refused(plain: dict[str, 
 
     result = run(plain, source, tmp_path, "--set", "max_dropped=0.175")
     assert result.exit_code == 0, result.stderr
-    assert result.stderr.splitlines()[0].startswith(f"train.0 {source}: 33 of 40 samples are used; dropped: ")
+    assert result.stderr.splitlines()[0].startswith(
+        f"train.0 {source}: 33 of 40 samples are used; left out: "
+    )
     [validated] = [line for line in result.stderr.splitlines() if line.startswith("step 2  same")]
     assert "/40 = " in validated and "4 could not be read and count as wrong: " in validated
     assert str(tmp_path / "data" / "2.png") in validated
@@ -124,7 +126,7 @@ def test_a_bad_record_ends_neither_a_training_nor_an_evaluation(
     source = packed(tmp_path / "x.lmdb", changes)
     result = run(plain, source, tmp_path)
     assert result.exit_code == 0, result.stderr
-    assert f"39 of 40 samples are used; dropped: {counted}" in result.stderr.splitlines()[0]
+    assert f"39 of 40 samples are used; left out: {counted}" in result.stderr.splitlines()[0]
     assert "1 could not be read and count as wrong" in result.stderr and key in result.stderr
     report = tmp_path / "report.json"
     command = ["evaluate", str(tmp_path / "run" / "last.pth"), source, "--json-file", str(report)]

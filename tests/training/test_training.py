@@ -548,7 +548,7 @@ def test_unusable_data_ends_in_one_line(workers: int, plain: dict[str, Any], tmp
     unknown = {**plain, "alphabet": {"string": "abc"}, "workers": workers}
     impossible = {"synthetic": {"kinds": {"word": 1}, "folders": [FONTS]}}
     for content, told in (
-        (unknown, "0 of 12 samples are used; dropped: 12 characters outside the alphabet"),
+        (unknown, "0 of 12 samples are used; left out: 12 characters outside the alphabet"),
         ({**plain, "train": [impossible], "workers": workers}, "cannot write texts of kind 'word'"),
     ):
         path.write_text(yaml.safe_dump({**content, "out": str(tmp_path / f"{len(told)}")}))
@@ -584,7 +584,7 @@ def test_bf16_takes_a_step(plain: dict[str, Any]) -> None:
 
 def test_fp16_needs_a_gpu(plain: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(PrecisionImpossible, match="fp16 trains on a GPU alone; on a CPU take bf16"):
+    with pytest.raises(PrecisionImpossible, match="fp16 needs a GPU; on a CPU take bf16"):
         train(config_of(plain, precision="fp16"))
     assert not Path(plain["out"]).exists()
 

@@ -167,7 +167,9 @@ class EngineFile:
         except ValueError:
             given = BuildArguments("MODEL.onnx", (), ())
         command = shlex.join(("crnn-deploy", "build-engine", given.model, *given.settings, "-o", str(path)))
-        return f"{command}  # and your own {', '.join(given.left_out)}" if given.left_out else command
+        return (
+            f"{command}  # add the {', '.join(given.left_out)} that you used" if given.left_out else command
+        )
 
     def counts(self) -> dict[Precision, int]:
         """Computing layers by precision, the most frequent first."""
@@ -311,9 +313,11 @@ def check_bytes(engine: EngineFile, path: Path) -> bytes:
 def check_library(engine: EngineFile, path: Path, version: str) -> None:
     """Hold an engine against the version of its builder's library and the system here. Raises EngineStale."""
     if engine.system != system():
-        raise EngineStale(path, f"it was built on {engine.system}, here is {system()}", engine.command(path))
+        raise EngineStale(
+            path, f"it was built on {engine.system}, and this is {system()}", engine.command(path)
+        )
     if engine.builder_version != version:
-        reason = f"it was built by {engine.builder} {engine.builder_version}, here is {version}"
+        reason = f"it was built by {engine.builder} {engine.builder_version}, and {version} is installed"
         raise EngineStale(path, reason, engine.command(path))
 
 

@@ -126,7 +126,11 @@ class TrtBackend:
             )
         count = self._engine.num_optimization_profiles
         if count != len(engine.profiles):
-            raise ModelUnreadable(path, f"it has {count} profiles, its sidecar {len(engine.profiles)}")
+            raise ModelUnreadable(
+                path,
+                f"it has {count} profiles, and its sidecar names {len(engine.profiles)}; build again: "
+                f"{engine.command(path)}",
+            )
         with cuda.active():
             self._contexts = Contexts(trt, self._engine, kernels)
         self._pools = [_Pool(self, at) for at in range(count)]
