@@ -37,13 +37,13 @@ def _numbers(_: click.Context, parameter: click.Parameter, value: str) -> list[i
 
 @click.command()
 @click.argument("models", metavar="MODEL...", nargs=-1, required=True, type=MODEL)
-@images_option(default="drawn ones, as --synthetic says")
+@images_option(default="drawn images (--synthetic)")
 @click.option(
     "--synthetic",
     type=OneOf(["words", "lines"]),
     default="words",
     show_default=True,
-    help="Draw JPEG files of words or of whole lines to measure the stages on.",
+    help="Measure the stages on drawn JPEG files of words or of whole lines.",
 )
 @max_images_option(200)
 @click.option(
@@ -68,7 +68,7 @@ def _numbers(_: click.Context, parameter: click.Parameter, value: str) -> list[i
     default="1",
     show_default=True,
     callback=_numbers,
-    help="Measure with these numbers of threads inside one run.",
+    help="Measure with these numbers of threads in one run of the network.",
 )
 @click.option(
     "--rounds",

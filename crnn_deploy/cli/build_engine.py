@@ -54,13 +54,13 @@ def _range(_: click.Context, param: click.Parameter, value: str | None) -> Range
     "precision",
     flag_value="fp32",
     default="fp32",
-    help="Build in fp32, as the model is; this is the default.",
+    help="Build in fp32, as the model is. This is the default.",
 )
 @click.option(
     "--tf32",
     "precision",
     flag_value="tf32",
-    help="Build in fp32, but round the factors of products to TF32 (10 bits of mantissa in place of 23).",
+    help="Build in fp32, but round the factors of products to TF32 (10 bits of mantissa instead of 23).",
 )
 @click.option("--fp16", "precision", flag_value="fp16", help="Build in half precision (fp16).")
 @click.option(
@@ -79,20 +79,20 @@ def _range(_: click.Context, param: click.Parameter, value: str | None) -> Range
     "--keep-fp32",
     metavar="PATTERN",
     multiple=True,
-    help="Keep the ONNX nodes of this name or operator in fp32 where the others get half precision, such as "
-    "LSTM or 'node_conv2d*'; repeat the option for more.",
+    help="Keep the ONNX nodes with this name or operator in fp32, such as LSTM or 'node_conv2d*', when the "
+    "others get half precision. Repeat the option for more.",
 )
 @click.option(
     "--no-ladder",
     is_flag=True,
-    help="Fail where half precision changes the text, and try no safer precision.",
+    help="Fail if half precision changes the text, instead of trying a safer precision.",
 )
 @click.option(
     "--builder",
     type=OneOf(["auto", "tensorrt", "tensorrt-rtx"]),
     default="auto",
     show_default=True,
-    help="Build with this library; auto takes TensorRT where it is installed, else TensorRT for RTX.",
+    help="Build with this library. auto takes TensorRT if it is installed, else TensorRT for RTX.",
 )
 @click.option(
     "--width-range",
@@ -112,7 +112,7 @@ def _range(_: click.Context, param: click.Parameter, value: str | None) -> Range
     "--profiles",
     metavar="N",
     type=click.IntRange(min=1),
-    show_default="one for each doubling",
+    show_default="one for each doubling of the width",
     help="Split the range of widths into this many optimisation profiles.",
 )
 @click.option(
@@ -120,8 +120,9 @@ def _range(_: click.Context, param: click.Parameter, value: str | None) -> Range
     "targets",
     metavar="sm_XX|current",
     multiple=True,
-    help="Build for this GPU with TensorRT for RTX: its compute capability as sm_89, or current for the GPU "
-    "here; repeat the option for more. Newer GPUs run the engine too where the library allows it.",
+    help="Build for this GPU with TensorRT for RTX: its compute capability such as sm_89, or current for "
+    "the GPU of this machine. Repeat the option for more. Newer GPUs run the engine too if the library "
+    "allows it.",
 )
 @click.option(
     "--timing-cache",
@@ -141,14 +142,14 @@ def _range(_: click.Context, param: click.Parameter, value: str | None) -> Range
     metavar="N",
     type=click.IntRange(0, 5),
     show_default="TensorRT's own",
-    help="Set TensorRT's optimisation level; a higher one builds longer.",
+    help="Set TensorRT's optimisation level. A higher level takes longer to build.",
 )
 @click.option(
     "--argmax",
     is_flag=True,
-    help="Put out each frame's best class alone, so that less is copied from the GPU.",
+    help="Put out only the best class of each frame, so that less is copied from the GPU.",
 )
-@images_option(default="drawn images alone")
+@images_option(default="only drawn images")
 @checkpoint_option(required=False)
 @checkpoint_options
 def build_engine(
@@ -172,12 +173,14 @@ def build_engine(
 ) -> None:
     """Build a TensorRT engine from an ONNX file.
 
-    MODEL.onnx is a file that `export`, `quantize` or `describe` wrote. Half precision is first checked on the
-    CPU, where every tensor is rounded to it. If this machine has a GPU, the engine is then checked on it. The
-    checks read drawn images and those of --images, and compare with MODEL.onnx, or with --checkpoint in
-    PyTorch. If a precision overflows or changes confident texts, the next safer one is tried: recurrent
-    layers and head in fp32, then bf16, then TF32, then fp32. FILE.engine is TensorRT's own format (a plan);
-    FILE.engine.json beside it holds the manifest and what the engine was built from and for.
+    MODEL.onnx is a file that `export`, `quantize` or `describe` wrote. The command first checks half
+    precision on the CPU, where it rounds every tensor. If this machine has a GPU, it then checks the engine
+    on the GPU. The checks read drawn images and those of --images. They compare with MODEL.onnx, or with
+    --checkpoint in PyTorch.
+
+    If a precision overflows or changes confident texts, the command tries the next safer one: first recurrent
+    layers and head in fp32, then bf16, then TF32, then fp32. FILE.engine has TensorRT's own format (a plan).
+    FILE.engine.json beside it holds the manifest, and says from what and for what the engine was built.
 
     \b
     crnn-deploy build-engine model.onnx --fp16

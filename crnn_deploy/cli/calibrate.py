@@ -24,17 +24,17 @@ __all__ = ["calibrate"]
     type=OneOf(["minmax", "percentile", "entropy", "mse", "auto"]),
     default="auto",
     show_default=True,
-    help="Choose ranges by this method; auto takes the method that changes the output least on "
-    "images that were held back.",
+    help="Choose ranges by this method. auto takes the method that changes the output least on images that "
+    "were held back.",
 )
 @max_images_option(512)
 @output_option("SCALES.json")
 def calibrate(model: Path, images: str | None, method: Any, max_images: int, output: Path) -> None:
     """Measure the activations of MODEL, for `quantize`.
 
-    IMAGES is a folder, file or glob; without it, images with text are drawn. An equal share of the images is
-    taken from each range of widths, and they run in the same batches as in `infer`. The scales say how large
-    each activation gets. After Ctrl-C the same command continues where it stopped.
+    IMAGES is a folder, a file or a glob. Without IMAGES, the command draws images with text. It takes an
+    equal share of the images from each range of widths, and runs them in the same batches as `infer`. The
+    scales say how large each activation gets. After Ctrl-C, the same command continues where it stopped.
 
     \b
     crnn-deploy calibrate model.onnx crops/ -o scales.json

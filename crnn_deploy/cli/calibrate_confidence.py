@@ -48,11 +48,11 @@ def calibrate_confidence(
     html: Path | None,
     output: Path,
 ) -> None:
-    """Fit MODEL's confidences to how often it is right.
+    """Fit MODEL's confidences to how often texts are right.
 
-    DATA are labelled images such as those that will be read. A temperature is fitted to half of them and kept
-    in OUT; it scales the logits before confidences are computed. The other half shows how far confidences can
-    be trusted before and after. Texts do not change. OUT may be MODEL.
+    DATA are labelled images like those that you will read. The command fits a temperature to half of them and
+    keeps it in OUT. The temperature scales the logits before confidences are computed. On the other half, the
+    report shows how far you can trust confidences before and after. Texts do not change. OUT may be MODEL.
 
     \b
     crnn-deploy calibrate-confidence plates.onnx labels.tsv --html confidence.html -o plates.onnx

@@ -48,10 +48,12 @@ _FONTS = "look at the fonts of this machine"
 def dataset() -> None:
     """Check, pack and show labelled images.
 
-    Three commands are about the fonts and effects that images are drawn with. DATA is an LMDB, a file of
-    labels (CSV, TSV, labels.json, or lines of a name and a text) or a folder that holds one; or WebDataset
-    tars: one, a folder of them or a pattern such as train-{000000..000099}.tar, on this machine or in a store
-    (s3://, gs://, hdfs://).
+    DATA is an LMDB, a file of labels (CSV, TSV, labels.json, or lines of a name and a text), or a folder that
+    holds one of these. It may also be WebDataset tars: one tar, a folder of tars, or a pattern such as
+    train-{000000..000099}.tar. Tars lie on this machine or in a store (s3://, gs://, hdfs://).
+
+    Images can also be drawn. The commands effects, fonts and pack-fonts are about the effects and fonts of
+    drawn images.
     """
 
 
@@ -78,12 +80,13 @@ def check(
 ) -> None:
     """Report what is wrong with labelled images.
 
-    DATA is a file of labels, an LMDB, or tars with an image and a text for each sample; tars may lie in a
+    DATA is a file of labels, an LMDB, or tars with an image and a text for each sample. Tars may lie in a
     store (s3://, gs://, hdfs://). The check finds unreadable images, characters outside the alphabet, empty
-    labels, images that occur twice, and labels that need more time steps than their image gives (CTC needs
-    one for each character, and one more between equal neighbours). Height, width rule, time steps and
-    alphabet of the network are those of --model or --recipe. Without both, the network is that of the paper:
-    height 32, width in proportion and at least 100, width // 4 + 1 time steps.
+    labels, images that occur twice, and labels that need more time steps than their image gives. CTC needs
+    one time step for each character, and one more between equal neighbours.
+
+    Height, width rule, time steps and alphabet come from --model or --recipe. Without both, the check takes
+    the recipe paper: height 32, width in proportion and at least 100, width // 4 + 1 time steps.
 
     \b
     crnn-deploy dataset check train/labels.csv --alphabet-string 0123456789-
@@ -170,11 +173,13 @@ def pack(
 ) -> None:
     """Pack DATA into a new LMDB or into shards.
 
-    DATA is a file of labels, an LMDB, or tars with an image and a text for each sample; tars may lie in a
-    store (s3://, gs://, hdfs://). OUT.lmdb is a folder in the format of crnn.pytorch and
-    deep-text-recognition-benchmark. Shards lie in a folder beside their index, shards.json; a command that
-    reads DATA takes that folder. The bytes of the images stay as they are. Images that cannot be read are
-    left out, and stderr names each of them.
+    DATA is a file of labels, an LMDB, or tars with an image and a text for each sample. Tars may lie in a
+    store (s3://, gs://, hdfs://). An LMDB is a folder OUT.lmdb, in the format of crnn.pytorch and
+    deep-text-recognition-benchmark. Shards lie in one folder, together with their index, shards.json.
+    Commands that read DATA take that folder.
+
+    The bytes of the images stay as they are. The command leaves out images that it cannot read, and stderr
+    names each of them.
 
     \b
     crnn-deploy dataset pack train/labels.csv -o train.lmdb
@@ -240,8 +245,8 @@ def pack(
 def preview(data: str, output: Path, max_images: int, **source: Any) -> None:
     """Show images over their labels, as one picture.
 
-    With DATA, the picture shows its first images. With the configuration of a training, it shows the images
-    that the training would see, drawn ones among them, with its random changes (augmentation).
+    With DATA, the picture shows its first images. With the configuration of a training, it shows images as
+    the training would see them: drawn ones too, and all with its random changes (augmentation).
 
     \b
     crnn-deploy dataset preview training/default.yaml -o sheet.png
@@ -285,7 +290,7 @@ _folder_option = click.option(
     metavar="DIR",
     multiple=True,
     type=FILE,
-    help="Look for fonts in this folder, not in those of the system; repeat the option for more.",
+    help="Look for fonts in this folder instead of the system's folders. Repeat the option for more.",
 )
 
 
@@ -302,7 +307,8 @@ _folder_option = click.option(
 def effects(style: Any, output: Path, folders: tuple[Path, ...], photographs: Path | None) -> None:
     """Show what can happen to drawn text, one effect after the other.
 
-    The picture has six images of each effect in the table of a style, drawn with that effect and no other.
+    The argument is a style of drawn text. Each style has a table of effects. The picture has six images for
+    each effect. Each image has that effect and no other.
 
     \b
     crnn-deploy dataset effects scene -o scene.png
@@ -336,7 +342,9 @@ def effects(style: Any, output: Path, folders: tuple[Path, ...], photographs: Pa
 @tier_option
 @_folder_option
 @click.option(
-    "--packages", is_flag=True, help="List the Debian packages that bring fonts in place of the fonts."
+    "--packages",
+    is_flag=True,
+    help="List Debian packages that hold fonts, instead of the fonts of this machine.",
 )
 def fonts(tier: Any, folders: tuple[Path, ...], packages: bool) -> None:
     """List the fonts that images are drawn with.
@@ -367,9 +375,9 @@ def fonts(tier: Any, folders: tuple[Path, ...], packages: bool) -> None:
 def pack_fonts(output: Path, tier: Any, folders: tuple[Path, ...]) -> None:
     """Pack fonts and word lists into one file.
 
-    The file is for a machine that has none: with --set font_pack=FILE.tar.xz a training there draws the same
-    images as here. It holds the fonts that `dataset fonts` lists and the system's word lists. Compressing all
-    of Debian's fonts takes some minutes.
+    The file is for a machine without fonts and word lists. With --set font_pack=FILE.tar.xz, a training there
+    draws the same images as on this machine. The file holds the fonts that `dataset fonts` lists, and the
+    word lists of the system. Compressing all of Debian's fonts takes some minutes.
 
     \b
     crnn-deploy dataset pack-fonts -o fonts.tar.xz

@@ -41,28 +41,29 @@ _FILES = (
         "--lexicon",
         metavar="FILE",
         type=FILE,
-        help="Read known words from this file, one a line: beam prefers them, closest-word gives no others.",
+        help="Read known words from this file, one a line. beam prefers them. closest-word gives the "
+        "likeliest of those within --distance edits of what it read, or what it read if there is none.",
     ),
     click.option(
         "--lm",
         metavar="FILE",
         type=FILE,
-        help="Weigh texts with this language model over characters: an .arpa file (crnn-deploy lm train), or "
-        "any other that KenLM reads.",
+        help="Weigh texts with this language model over characters: an .arpa file (crnn-deploy lm train "
+        "writes one), or another file that KenLM reads.",
     ),
 )
 _NBEST = click.option(
     "--nbest",
     metavar="N",
     type=click.IntRange(0, 10_000),
-    help="Give the N likeliest texts too, with their scores (natural logarithms).",
+    help="Give the N likeliest texts as well, with their scores (natural logarithms).",
 )
 _SETTINGS = (
     click.option(
         "--accents/--ignore-accents",
         default=None,
         show_default="accents",
-        help="Find words of the lexicon only with their accents, or also where the text has none "
+        help="Find words of the lexicon only with their accents (--accents), or with any accents or none "
         "(--ignore-accents).",
     ),
     click.option(
@@ -70,14 +71,14 @@ _SETTINGS = (
         metavar="X",
         type=click.FloatRange(-10_000, 0),
         show_default="-6",
-        help="Add this log weight for a word that the lexicon lacks.",
+        help="Add this log weight to a text's score for each word that is not in the lexicon.",
     ),
     click.option(
         "--beam-width",
         metavar="N",
         type=click.IntRange(1, 10_000),
         show_default="10",
-        help="Keep this many prefixes in the beam search.",
+        help="Keep this many beginnings of texts in the beam search.",
     ),
     click.option(
         "--alpha",
@@ -91,30 +92,30 @@ _SETTINGS = (
         metavar="X",
         type=click.FloatRange(-100, 100),
         show_default="0",
-        help="Add this log weight for each character.",
+        help="Add this log weight to a text's score for each character.",
     ),
     click.option(
         "--hotword",
         "hotwords",
         metavar="WORD",
         multiple=True,
-        help="Expect this word in the texts; repeat the option for more.",
+        help="Expect this word in the texts. Repeat the option for more words.",
     ),
     click.option(
         "--boost",
         metavar="X",
         type=click.FloatRange(0, 100),
         show_default="1",
-        help="Add this log weight for each character of a hotword.",
+        help="Add this log weight to a text's score for each character of a hotword.",
     ),
     click.option("--allow", metavar="CHARS", help="Allow only these characters in a text."),
     click.option("--block", metavar="CHARS", help="Allow none of these characters in a text."),
     click.option(
         "--mask",
         metavar="MASK",
-        help="Allow only texts of this form, one sign for each character: A stands for an upper case letter, "
-        "a for a lower case one, L for any letter, 9 for a digit, X for a letter or digit, * for anything; "
-        "any other sign, and any sign after a backslash, stands for itself.",
+        help="Allow only texts of this form, with one sign for each character: A is an upper case letter, a "
+        "is a lower case letter, L is any letter, 9 is a digit, X is a letter or digit, * is anything. Any "
+        "other sign stands for itself, and so does any sign after a backslash.",
     ),
     click.option(
         "--pattern",
@@ -138,7 +139,7 @@ _SETTINGS = (
         metavar="N",
         type=click.IntRange(0, 64),
         show_default="3",
-        help="Take the closest word where it is at most this many edits away.",
+        help="Take only words that are at most this many edits away from what was read.",
     ),
     confidence_option,
 )
@@ -155,7 +156,7 @@ def decoding_options(*, files: bool = True, several: bool = False) -> Callable[.
         type=OneOf(_DECODERS),
         multiple=several,
         show_default="as the model's manifest says" if files else "greedy",
-        help="Find texts with this decoder.",
+        help="Find texts with this decoder (docs/decoding.md compares them).",
     )
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:

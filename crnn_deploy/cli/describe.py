@@ -33,9 +33,9 @@ def describe(
 ) -> None:
     """Add a manifest to an ONNX file of another tool.
 
-    FOREIGN is a CTC model that another tool exported; OUT is the same model with the manifest that the other
-    commands need. The class axis is found by running the model and must fit the alphabet. PaddleOCR and
-    RapidOCR files carry their characters; others need --alphabet.
+    FOREIGN is a CTC model that another tool exported. OUT is the same model with the manifest that the other
+    commands need. The command runs the model to find the axis of the classes, which must fit the alphabet.
+    Files of PaddleOCR and RapidOCR hold their characters. Other files need --alphabet.
 
     \b
     crnn-deploy describe rec.onnx --recipe paddleocr -o described.onnx

@@ -19,8 +19,9 @@ __all__ = ["doctor"]
 def doctor(model: Path | None, as_json: bool, json_file: Path | None) -> None:
     """Show what works on this machine and what is missing.
 
-    The report has the libraries and GPUs that are usable, the commands that work, and what installs the rest.
-    With --model it shows instead which library runs that model fastest here, in fp32 or bf16, and why.
+    The report shows the libraries and GPUs that are usable, the commands that work, and what to install for
+    the others. With --model, it shows instead which library runs that model fastest on this machine, in fp32
+    or bf16, and why.
 
     \b
     crnn-deploy doctor

@@ -71,12 +71,14 @@ def evaluate(
 ) -> None:
     """Measure how well a model reads labelled images.
 
-    MODEL is a checkpoint, an .onnx or an .engine file. Each DATA is a dataset. The report has exact match,
-    match of lower-case letters and digits alone, character error rate (CER) and 1-NED, with counts: for all
-    images, for each dataset, by length of the text and by width of the network's input, each in at most eight
-    rows. An image that cannot be read counts as wrong. Of these, stderr says why for the first 20, and the
-    JSON and HTML reports for all. If --decoder is repeated, the
-    figures of all decoders stand side by side; the rest of the report is of the first.
+    MODEL is a checkpoint, an .onnx file or an .engine file. Each DATA is a dataset. The report has exact
+    match, match of lower-case letters and digits alone, character error rate (CER) and 1-NED, with counts. It
+    has them for all images, for each dataset, by length of the text, and by width of the network's input,
+    each in at most eight rows.
+
+    An image that cannot be read counts as wrong. stderr says why for the first 20 of them, and the JSON and
+    HTML reports for all. If you repeat --decoder, the report shows the figures of all decoders side by side.
+    The rest of the report is about the first decoder.
 
     \b
     crnn-deploy evaluate plates.onnx plates/labels.txt --html plates.html

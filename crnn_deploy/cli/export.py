@@ -37,9 +37,9 @@ __all__ = ["export"]
 def export(checkpoint: Path, output: Path | None, graph_output: Any, **source: Any) -> None:
     """Export a checkpoint to ONNX and prove them equal.
 
-    The exported graph takes any width and batch. The file is written only when logits, every frame's argmax
-    and the text equal PyTorch's at sizes that were not traced. Otherwise the exit code is 1, and a table
-    shows what differed.
+    The exported graph takes any batch, and any width if the network does. The command compares the graph with
+    PyTorch at sizes that the export did not see: logits, the best class of every frame (argmax), and text. It
+    writes the file only if these agree. Otherwise the exit code is 1, and a table shows what differed.
 
     \b
     crnn-deploy export --checkpoint crnn.pth --recipe paper --alphabet-string 0123456789 -o crnn.onnx

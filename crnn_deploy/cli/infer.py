@@ -60,9 +60,9 @@ __all__ = ["infer"]
     "--format",
     "format_name",
     type=OneOf(["text", "tsv", "jsonl", "csv"]),
-    show_default="as -o FILE ends (.txt, .tsv, .jsonl or .csv), else text",
-    help="Write records in this format: text gives path and text; the others give "
-    "confidence, status and error too.",
+    show_default="the format that FILE of -o ends in (.txt, .tsv, .jsonl or .csv), else text",
+    help="Write records in this format. text has path and text. The others also have confidence, status and "
+    "error.",
 )
 @output_option("FILE", default="stdout")
 @click.option(
@@ -81,30 +81,29 @@ __all__ = ["infer"]
     type=click.FloatRange(0, 1),
     default=0.0,
     show_default=True,
-    help="Give a text below this confidence the status low-confidence; only --format text does not show "
-    "statuses.",
+    help="Give a text below this confidence the status low-confidence. --format text does not show it.",
 )
 @show_chars_option
 @click.option(
     "--draw",
     metavar="DIR",
     type=FILE,
-    help="Draw a box around every character and write each image as a PNG file below this folder; with "
+    help="Draw a box around every character and write each image as a PNG file below this folder. With "
     "--boxes, draw the boxes of each page and their texts.",
 )
 @click.option(
     "--boxes",
     metavar="FILE",
     type=FILE,
-    help="Read the boxes of pages instead of whole images. FILE is what a text detector or an annotation "
-    "tool writes: ICDAR or PaddleOCR text lines, COCO or labelme JSON, PAGE or ALTO XML, a table (TSV, CSV, "
-    "JSONL); or a folder with such a file for each page.",
+    help="Read the boxes of pages instead of whole images. FILE comes from a text detector or an annotation "
+    "tool: ICDAR or PaddleOCR text lines, COCO or labelme JSON, PAGE or ALTO XML, or a table (TSV, CSV, "
+    "JSONL). It may also be a folder with one such file for each page.",
 )
 @click.option(
     "--page-xml",
     metavar="DIR",
     type=FILE,
-    help="Write each page as PAGE XML with its texts below this folder; goes with --boxes.",
+    help="Write each page as PAGE XML with its texts below this folder. This needs --boxes.",
 )
 @wide_option
 @rotate_option
@@ -137,15 +136,17 @@ def infer(
 ) -> None:
     """Read the text of images.
 
-    PATH is a file, a folder (with all below it), a glob such as 'crops/**/*.png', or - for a list on
-    standard input, one path on each line. Every image gives one record, in the order of the input. An image
-    that cannot be read gives a record that says why, and the run goes on. An image that --draw cannot write
-    keeps its record and counts as an error. With -o FILE, the run also writes FILE.run.json, which holds the
-    model and the settings. With --resume, it skips the images that FILE holds already, and refuses when model
-    or settings have changed.
+    PATH is a file, a folder (with all below it), a glob such as 'crops/**/*.png', or - for a list on standard
+    input with one path on each line. Every image gives one record, in the order of the input. If an image
+    cannot be read, its record says why, and the run continues. If --draw cannot write an image, the image
+    keeps its record and counts as an error.
 
-    With --boxes, PATH means pages, and every box of a page gives one record, with the number of the box (from
-    0, as the file has them) and its polygon.
+    With -o FILE, the run also writes FILE.run.json, which holds the model and the settings. With --resume, it
+    skips the images that FILE already holds. It refuses to continue if the model or the settings have
+    changed.
+
+    With --boxes, each PATH is a page, and every box of a page gives one record. The record has the number of
+    the box in its file, from 0, and the polygon of the box.
 
     \b
     crnn-deploy infer crops/

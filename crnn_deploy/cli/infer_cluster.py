@@ -44,12 +44,13 @@ __all__ = ["infer_cluster"]
     "--address",
     metavar="auto|HOST:PORT",
     show_default="this machine alone",
-    help="Read on the Ray cluster at this address; auto takes the one that this machine belongs to.",
+    help="Read on the Ray cluster at this address. auto takes the cluster that this machine belongs to.",
 )
 @click.option(
     "--without-token",
     is_flag=True,
-    help="Use a Ray cluster even if it asks for no token: anyone who reaches its ports can run code on it.",
+    help="Use a Ray cluster even if it asks for no token. Anyone who reaches the ports of such a cluster "
+    "can run code on it.",
 )
 @workers_option
 @click.option(
@@ -74,13 +75,13 @@ __all__ = ["infer_cluster"]
     type=click.IntRange(1, 10_000_000),
     default=10_000,
     show_default=True,
-    help="Put at most this many rows into a file of the output; a tar always gives one file. What was "
-    "interrupted is read again by whole files.",
+    help="Put at most this many rows into a file of the output. A tar always gives one file. After a stop, "
+    "--resume reads an unfinished file from its start.",
 )
 @click.option(
     "--column",
     metavar="NAME",
-    show_default="told by its name and type",
+    show_default="recognised by its name and type",
     help="Read the paths or the images of Parquet files from this column.",
 )
 @resume_option
@@ -118,12 +119,13 @@ def infer_cluster(
     """Read the text of images on many machines.
 
     INPUT is a folder, a glob, a list of paths (.txt, or - for standard input), Parquet files with a column of
-    paths or of images, an LMDB or tars: on this machine, or as s3://, gs:// or hdfs://. FOLDER gets Parquet
-    files with a row for each image, of which the texts and confidences are those of infer, bit for bit. An
-    image that cannot be read gives a row that says why. At the end the command reads the rows back and
-    compares them with the inputs, which proves that none was lost or read twice; FOLDER/_run/manifest.json
-    has the counts. Without --address, the command starts Ray on this machine for the time of the run. With
-    --resume, it reads what is missing.
+    paths or of images, an LMDB, or tars. It lies on this machine or in a store (s3://, gs://, hdfs://).
+    FOLDER gets Parquet files with one row for each image. Texts and confidences are those of infer, bit for
+    bit. If an image cannot be read, its row says why.
+
+    At the end the command reads the rows back and compares them with the inputs. That proves that no image
+    was lost or read twice. FOLDER/_run/manifest.json has the counts. Without --address, the command starts
+    Ray on this machine and stops it after the run. With --resume, it reads what is missing.
 
     \b
     crnn-deploy infer-cluster crops/ -o texts/

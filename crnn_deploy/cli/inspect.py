@@ -28,8 +28,9 @@ __all__ = ["inspect_command"]
 def inspect_command(file: Path, as_json: bool, json_file: Path | None, **source: Any) -> None:
     """Show what is in a model's file.
 
-    FILE is a checkpoint, an .onnx or an .engine file. The report has the alphabet and the input; of a network
-    also operators, parameters and FLOPs; of an engine also builder, precisions and profiles.
+    FILE is a checkpoint, an .onnx file or an .engine file. The report shows the alphabet and the input. For a
+    network it also shows operators, parameters and FLOPs. For an engine it also shows builder, precisions and
+    profiles.
 
     \b
     crnn-deploy inspect model.onnx

@@ -100,7 +100,7 @@ def output_option(form: str = "FILE", *, default: str | None = None, anywhere: b
 
 json_options = _all(
     click.option(
-        "--json", "as_json", is_flag=True, help="Print the report as one JSON object in place of a table."
+        "--json", "as_json", is_flag=True, help="Print the report as one JSON object instead of a table."
     ),
     click.option(
         "--json-file", metavar="FILE.json", type=_WRITTEN, help="Write the report as JSON to this file."
@@ -125,7 +125,8 @@ def model_option(*, default: str | None = None, several: bool = False) -> Decora
         metavar="NAME|FILE",
         type=MODEL,
         show_default=default,
-        help="Use this model: a shipped one by its name, or an .onnx or .engine file.",
+        help="Use this model: an .onnx or .engine file, or the name of a model that comes with the toolkit, "
+        "such as latin.",
     )
 
 
@@ -172,8 +173,8 @@ backend_option = click.option(
     "--backend",
     type=OneOf(["auto", "onnxruntime", "openvino"]),
     show_default="onnxruntime, and openvino for bf16",
-    help="Run an .onnx file with this library; auto takes the fastest one here, and crnn-deploy doctor "
-    "--model FILE says why.",
+    help="Run an .onnx file with this library. auto takes the one that is fastest on this machine; "
+    "crnn-deploy doctor --model FILE says why.",
 )
 
 
@@ -185,8 +186,8 @@ def precision_option(*, several: bool = False) -> Decorator:
         type=OneOf(["fp32", "bf16", "int8"]),
         multiple=several,
         show_default="as the file is; --backend auto may take bf16",
-        help="Run an .onnx file in this precision; bf16 needs OpenVINO and a CPU that has it; int8 takes the "
-        "INT8 file beside the model.",
+        help="Run an .onnx file in this precision. bf16 needs OpenVINO and a CPU that supports bf16. int8 "
+        "takes the INT8 file beside the model.",
     )
 
 
@@ -195,61 +196,63 @@ device_option = click.option(
     type=OneOf(["cpu", "cuda"]),
     default="cpu",
     show_default=True,
-    help="Run an .onnx file on this device; an .engine file always runs on the GPU.",
+    help="Run an .onnx file on this device. An .engine file always runs on the GPU.",
 )
 workers_option = click.option(
     "--workers",
     metavar="N",
     type=click.IntRange(min=1),
     show_default="one for each CPU",
-    help="Run this many workers: threads of infer, processes of serve and infer-cluster.",
+    help="Run this many workers. In infer they are threads, in serve and infer-cluster processes.",
 )
 tf32_option = click.option(
     "--allow-tf32",
     is_flag=True,
-    help="Let --device cuda multiply in TF32 (10 bits of mantissa in place of 23), which is faster and less "
-    "exact.",
+    help="Let --device cuda multiply in TF32. That is faster and less exact: 10 bits of mantissa instead of "
+    "23.",
 )
 show_chars_option = click.option(
     "--show-chars",
     is_flag=True,
-    help="Add each character's confidence, and its place in the image where the output has room for that.",
+    help="Add the confidence of each character. JSON lines and Parquet files also get its place in the "
+    "image.",
 )
 wide_option = click.option(
     "--wide",
     type=OneOf(["cut", "shrink"]),
     default="cut",
     show_default=True,
-    help="Read lines beyond the model's largest width in overlapping parts (cut), or shrink them to that "
-    "width (shrink).",
+    help="Read a line that is wider than the model allows in overlapping parts (cut), or shrink it to the "
+    "largest width (shrink).",
 )
 rotate_option = click.option(
     "--rotate",
     type=OneOf(["none", "90", "auto", "180"]),
     default="none",
     show_default=True,
-    help="Read an image in several turns and keep the surest text: one at least 1.5 times as tall as wide is "
-    "turned right and left (90), and read as it stands and as a column too (auto); with 180, every image is "
-    "also read upside down.",
+    help="Read an image in several turns and keep the surest text. 90 turns an image right and left if it is "
+    "at least 1.5 times as tall as wide. auto also reads such an image as it stands, and as a column of "
+    "characters if it is more than 3 times as tall as wide. 180 does what auto does, and reads every image "
+    "upside down too.",
 )
 resume_option = click.option(
-    "--resume", is_flag=True, help="Continue where an earlier run of the same command was stopped."
+    "--resume", is_flag=True, help="Continue an earlier run of the same command that was stopped."
 )
 confidence_option = click.option(
     "--confidence",
     "aggregate",
     type=OneOf(["min", "mean", "product", "likelihood"]),
     show_default="as the model's manifest says",
-    help="Compute a text's confidence as the minimum, mean or product of its characters' confidences, or as "
-    "the likelihood of the whole text per character.",
+    help="Compute a text's confidence from those of its characters, as their minimum (min), mean or "
+    "product, or from the probability of the whole text, per character (likelihood).",
 )
 tier_option = click.option(
     "--tier",
     type=OneOf(["latin", "cjk", "chinese"]),
     default="latin",
     show_default=True,
-    help="Use fonts for Latin text alone (latin), Chinese, Japanese and Korean ones too (cjk), or of those "
-    "the ones with the forms of mainland China alone (chinese).",
+    help="Use only fonts for Latin text (latin), or fonts for Chinese, Japanese and Korean too (cjk), or "
+    "the same without fonts that draw characters in forms other than those of mainland China (chinese).",
 )
 
 
@@ -275,8 +278,8 @@ def recipe_option(*, default: str | None = None) -> Decorator:
         type=RecipeText(),
         required=default is None,
         show_default=default,
-        help="Take preprocessing, alphabet, blank and width rule from this recipe, a built-in one "
-        "(crnn-deploy recipes) or a file.",
+        help="Take preprocessing, alphabet, blank and width rule from this recipe: a TOML file, or the name "
+        "of a built-in recipe (crnn-deploy recipes lists them).",
     )
 
 
@@ -285,8 +288,9 @@ alphabet_options = _all(
         "--alphabet",
         metavar="FILE",
         type=FILE,
-        help="Read the alphabet from this file: all characters on one line, or one on each line (spaces "
-        "count), with the number of its class or without; JSON, YAML or Python's values too.",
+        help="Read the alphabet from this file: all characters on one line, or one on each line. Spaces "
+        "count. A line may also hold the number of the character's class. JSON, YAML and Python files work "
+        "too.",
     ),
     click.option(
         "--alphabet-string",
@@ -301,11 +305,11 @@ blank_option = click.option(
     help="Take this class as the CTC blank.",
 )
 checkpoint_options = _all(
-    recipe_option(default="that of the checkpoint, or of its family where that has one alone"),
+    recipe_option(default="the recipe of the checkpoint, or the only one of its family"),
     click.option(
         "--factory",
         metavar="MODULE:NAME",
-        help="Build your own network with this function: package.module:name or file.py:name.",
+        help="Build your own network with this function or class: package.module:name or file.py:name.",
     ),
     alphabet_options,
     blank_option,
@@ -313,8 +317,8 @@ checkpoint_options = _all(
         "--activation",
         type=OneOf(["relu", "leaky-relu"]),
         show_default="as the recipe or the checkpoint says",
-        help="Build the network with this activation. Some projects have a switch between ReLU and "
-        "LeakyReLU (slope 0.2), which the weights alone do not tell.",
+        help="Build the network with this activation. Some projects can use ReLU or LeakyReLU (slope 0.2), "
+        "and the weights do not say which.",
     ),
 )
 data_options = _all(
@@ -326,7 +330,7 @@ data_options = _all(
                 *("objects", "mmocr", "icdar", "mjsynth", "beside", "webdataset"),
             ]
         ),
-        show_default="told from the dataset's files",
+        show_default="recognised by the dataset's files",
         help="Read the dataset in this format (docs/datasets.md describes them).",
     ),
     click.option(
@@ -340,7 +344,8 @@ data_options = _all(
         "--characters",
         metavar="FILE",
         type=PLACE,
-        help="Look up labels that are numbers, as those of 360CC, in this file of characters (GBK or UTF-8).",
+        help="Look up labels that are numbers of characters, as in 360CC, in this file of characters (GBK "
+        "or UTF-8).",
     ),
 )
 

@@ -60,7 +60,7 @@ def _share(_: click.Context, param: click.Parameter, value: str) -> float:
     callback=_share,
     default="0.1%",
     show_default=True,
-    help="Allow this share of the texts that the float model is confident of to change.",
+    help="Allow at most this share of the confident texts to change.",
 )
 @click.option(
     "--confident-above",
@@ -69,7 +69,7 @@ def _share(_: click.Context, param: click.Parameter, value: str) -> float:
     type=click.FloatRange(0, 1),
     default=0.8,
     show_default=True,
-    help="Count a text as confident where the float model gives the best class of every frame a probability "
+    help="Count a text as confident if the float model gives the best class of every frame a probability "
     "above this.",
 )
 @click.option(
@@ -95,29 +95,29 @@ def _share(_: click.Context, param: click.Parameter, value: str) -> float:
     type=OneOf(["int8", "uint8"]),
     default="int8",
     show_default=True,
-    help="Quantise activations to this type; uint8 is for CPUs alone, and faster on those without VNNI.",
+    help="Quantise activations to this type. uint8 is for CPUs only, and is faster on CPUs without VNNI.",
 )
 @click.option(
     "--lstm",
     type=OneOf(["float", "int8"]),
     default="float",
     show_default=True,
-    help="Keep LSTM layers in float, or run them in int8, which is for ONNX Runtime on CPUs alone.",
+    help="Keep LSTM layers in float, or run them in int8. int8 is for ONNX Runtime on CPUs only.",
 )
 @click.option(
     "--rest",
     type=OneOf(["fp32", "fp16"]),
     default="fp32",
     show_default=True,
-    help="Keep what is not quantised in this precision; fp16 is for GPUs alone, and raises the "
-    "model's opset to 19 at least.",
+    help="Keep what is not quantised in this precision. fp16 is for GPUs only, and raises the model's opset "
+    "to at least 19.",
 )
 @click.option(
     "--target-device",
     type=OneOf(["cpu", "gpu"]),
     default="cpu",
     show_default=True,
-    help="Quantise for this kind of device; for gpu the speed on this CPU does not decide.",
+    help="Quantise for this kind of device. For gpu, the model need not be faster on this CPU.",
 )
 @click.option(
     "--synthetic-images",
@@ -125,7 +125,7 @@ def _share(_: click.Context, param: click.Parameter, value: str) -> float:
     type=click.IntRange(min=1),
     default=10_000,
     show_default=True,
-    help="Draw this many images with text where no DATA is given.",
+    help="Draw this many images with text if no DATA is given.",
 )
 @click.option(
     "--weight-bits",
@@ -133,7 +133,8 @@ def _share(_: click.Context, param: click.Parameter, value: str) -> float:
     default="7",
     show_default=True,
     callback=lambda context, parameter, value: int(value),
-    help="Give the weights this many bits; 8 is for CPUs with VNNI alone, since products overflow on others.",
+    help="Give the weights this many bits. 8 is for CPUs with VNNI only, because products overflow on "
+    "others.",
 )
 @click.option(
     "--float-layers",
@@ -141,12 +142,13 @@ def _share(_: click.Context, param: click.Parameter, value: str) -> float:
     type=click.IntRange(min=0),
     default=0,
     show_default=True,
-    help="Keep the N layers in float whose quantisation changes the margins of the classes most.",
+    help="Keep N layers in float: those whose quantisation most changes the margin between the two best "
+    "classes.",
 )
 @click.option(
     "--accept-undecided",
     is_flag=True,
-    help="Write the model too if there are not enough images to tell whether its text stays the same; its "
+    help="Write the model even if there are not enough images to tell whether its text stays the same. Its "
     "manifest then says so.",
 )
 @json_options
@@ -175,11 +177,14 @@ def quantize(
 ) -> None:
     """Write MODEL in INT8 if its text stays the same.
 
-    The INT8 model must be faster too. Otherwise no model is written, and the report says why. DATA is a
-    folder of images or a labelled dataset. Without DATA, labelled text is drawn in fonts and words that
-    no training saw. If the text changes more than the --max options allow, the layers that change it most
-    go back to float. Where there are not enough images to tell, the report says how many more would settle
-    each check, and what layers back in float would change; --accept-undecided writes the model all the same.
+    The INT8 model must also be faster. Otherwise the command writes no model, and the report says why. DATA
+    is a folder of images or a labelled dataset. Without DATA, the command draws labelled text, with fonts and
+    words that no training saw.
+
+    If the text changes more than the --max options allow, the layers that change it most go back to float. If
+    there are not enough images to tell, the report says how many more each check needs. It also shows what
+    would change with some layers in float (--float-layers). With --accept-undecided, the command writes the
+    model anyway.
 
     \b
     crnn-deploy calibrate model.onnx crops/ -o scales.json

@@ -19,8 +19,8 @@ rebuild_option = click.option(
     type=OneOf(["never", "auto"]),
     default="never",
     show_default=True,
-    help="Build an .engine file again (auto), or refuse it (never), if it was built for another TensorRT or "
-    "GPU, or was changed since.",
+    help="Build an .engine file again (auto) or refuse it (never) if it was built for another TensorRT or "
+    "another GPU, or was changed after it was built.",
 )
 
 

@@ -22,9 +22,10 @@ def _names(_: click.Context, __: click.Parameter, incomplete: str) -> list[str]:
 def recipes(name: str | None) -> None:
     """List the built-in recipes, or show one.
 
-    A recipe is what to know of a model beside its weights: preprocessing, alphabet, blank and width rule.
-    Each line has a recipe's name and where its numbers come from. With NAME the command prints that recipe
-    whole, as TOML. Saved in a file and changed, it is a recipe of your own for --recipe FILE.toml.
+    A recipe holds the facts about a model that its weights do not: preprocessing, alphabet, blank and width
+    rule. Each line has the name of a recipe and the source of its values. With NAME, the command prints the
+    whole recipe as TOML. Save that in a file and change it to make a recipe of your own, for --recipe
+    FILE.toml.
 
     \b
     crnn-deploy recipes

@@ -28,7 +28,7 @@ __all__ = ["serve"]
     metavar="ADDRESS",
     default="127.0.0.1",
     show_default=True,
-    help="Listen on this address; one that other machines reach needs --token-file or --no-token.",
+    help="Listen on this address. An address that other machines reach needs --token-file or --no-token.",
 )
 @click.option(
     "--port",
@@ -36,7 +36,7 @@ __all__ = ["serve"]
     type=click.IntRange(0, 65535),
     default=8000,
     show_default=True,
-    help="Listen on this port; 0 takes one that is free.",
+    help="Listen on this port. 0 takes a free one.",
 )
 @workers_option
 @click.option(
@@ -45,7 +45,7 @@ __all__ = ["serve"]
     type=click.IntRange(min=1),
     default=512,
     show_default=True,
-    help="Let at most this many images wait in each worker; beyond them a request is answered 503.",
+    help="Let at most this many images wait in each worker. A request beyond that gets the answer 503.",
 )
 @click.option(
     "--max-batch",
@@ -61,8 +61,8 @@ __all__ = ["serve"]
     type=click.FloatRange(0, 60_000),
     default=50.0,
     show_default=True,
-    help="Let an image wait at most so long behind fuller batches of other widths; no image waits while a "
-    "worker is idle.",
+    help="Let an image wait at most this many milliseconds while fuller batches of other widths run first. "
+    "No image waits while a worker is idle.",
 )
 @click.option(
     "--max-bytes",
@@ -85,9 +85,14 @@ __all__ = ["serve"]
     "--token-file",
     metavar="FILE",
     type=FILE,
-    help="Let only those call who send a token of this file, one a line, as Authorization: Bearer TOKEN.",
+    help="Refuse a request without a token of this file, sent as Authorization: Bearer TOKEN. The file has "
+    "one token on each line.",
 )
-@click.option("--no-token", is_flag=True, help="Let everybody call who reaches the address, without a token.")
+@click.option(
+    "--no-token",
+    is_flag=True,
+    help="Allow requests without a token, from everybody who can reach the address.",
+)
 @backend_option
 @precision_option()
 @device_option
@@ -110,10 +115,12 @@ def serve(
 ) -> None:
     """Read the text of images that come over HTTP.
 
-    POST /v1/read takes one image or several and gives each its text. The same server speaks the Open
-    Inference Protocol (/v2), counts for Prometheus (/metrics), describes itself (/openapi.json) and shows a
-    page to try it (/). Images of many requests that have one width run together; an image's text does not
-    depend on what else is read. A model file that changes is loaded beside the old one and takes its place.
+    POST /v1/read takes one image or several, and answers with the text of each. The same server speaks the
+    Open Inference Protocol (/v2), gives metrics to Prometheus (/metrics), describes its interface
+    (/openapi.json) and shows a page to try it (/).
+
+    Images of one width run together, also from different requests. The other images do not change an image's
+    text. If a model's file changes, the server loads the new file and then uses it in place of the old one.
 
     \b
     crnn-deploy serve
@@ -121,7 +128,7 @@ def serve(
     crnn-deploy serve --host 0.0.0.0 --token-file tokens.txt
     curl --data-binary @word.png -H 'Content-Type: image/png' http://127.0.0.1:8000/v1/read
 
-    Ctrl-C or SIGTERM ends the server when what it accepted is answered; the exit code is 0 then.
+    After Ctrl-C or SIGTERM, the server answers the requests that it has accepted, and ends with exit code 0.
     """
     if not host:
         raise click.UsageError("--host is empty; give an address, such as 127.0.0.1, or 0.0.0.0 for all")

@@ -24,9 +24,9 @@ __all__ = ["set_decoding"]
 def set_decoding(model: Path, output: Path, **decoding: Any) -> None:
     """Keep a decoder and its settings in a model's file.
 
-    They replace those that MODEL has in its manifest. `infer`, `evaluate` and `Recognizer` use them when they
-    read images with OUT, unless they are told otherwise. Word lists and language models stay files of their
-    own. OUT may be MODEL.
+    The new settings replace those in the manifest of MODEL. `infer`, `evaluate` and `Recognizer` use them
+    when they read images with OUT, unless you give others. OUT does not hold word lists and language models,
+    which stay separate files. OUT may be MODEL.
 
     \b
     crnn-deploy set-decoding plates.onnx --mask AA999AA -o plates.onnx

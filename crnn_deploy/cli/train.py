@@ -28,7 +28,7 @@ __all__ = ["train"]
     "changes",
     metavar="KEY=VALUE",
     multiple=True,
-    help="Change a key of the configuration, such as optimizer.lr=0.001 or train.0.path=own.lmdb; repeat "
+    help="Change a key of the configuration, such as optimizer.lr=0.001 or train.0.path=own.lmdb. Repeat "
     "the option for more.",
 )
 @click.option(
@@ -39,15 +39,15 @@ __all__ = ["train"]
 )
 @resume_option
 @click.option(
-    "--qat", is_flag=True, help="Finetune for INT8: round numbers as `quantize` will (docs/int8.md)."
+    "--qat", is_flag=True, help="Finetune for INT8: round numbers as `quantize` will do (docs/int8.md)."
 )
 def train(path: Path, changes: tuple[str, ...], minutes: float | None, resume: bool, qat: bool) -> None:
     """Train a CRNN on drawn or labelled images.
 
-    The training writes two checkpoints to the folder that the configuration calls `out`: best.pth, the best
-    in validation, and last.pth, from which --resume continues. `export` and `evaluate` read both. After
-    Ctrl-C or SIGTERM the training finishes its step, saves and stops. With --minutes it saves and stops when
-    there is no time for another step, and leaves out a validation for which there is no time.
+    The training writes two checkpoints to the folder that the configuration calls `out`: best.pth, which was
+    best in validation, and last.pth, from which --resume continues. `export` and `evaluate` read both. After
+    Ctrl-C or SIGTERM, the training finishes its step, saves and stops. With --minutes, it saves and stops
+    when there is no time for another step. It leaves out a validation for which there is no time.
 
     \b
     crnn-deploy train --config training/own.yaml --set train.0.path=crops/labels.txt

@@ -22,15 +22,16 @@ __all__ = ["triton"]
     type=OneOf(["bls", "ensemble", "python"]),
     default="bls",
     show_default=True,
-    help="Write a Python model that gives batches of one width to the network in Triton's own backend (bls), "
-    "an ensemble of a preparing step, that network and a decoding step (ensemble), or one Python model that "
-    "runs the network itself (python).",
+    help="Write the models in this layout. bls: a Python model makes batches of one width and gives them to "
+    "the network, which runs in Triton's own backend. ensemble: one model prepares an image, the network "
+    "runs in Triton's own backend, and another model decodes. python: one Python model runs the network "
+    "itself.",
 )
 @click.option(
     "--name",
     metavar="NAME",
     show_default="that of the model's file",
-    help="Give this name to the model that clients ask.",
+    help="Give this name to the model that clients send requests to.",
 )
 @batch_option
 @click.option(
@@ -46,7 +47,7 @@ __all__ = ["triton"]
     "--onnx",
     metavar="FILE.onnx",
     type=FILE,
-    help="Take the names of an engine's tensors from the .onnx file that it was built from.",
+    help="Take the names of an engine's tensors from this .onnx file, from which the engine was built.",
 )
 @click.option("--replace", is_flag=True, help="Write over a repository that this command wrote before.")
 def triton(
@@ -63,8 +64,8 @@ def triton(
     """Write a model repository for Triton.
 
     MODEL is a shipped model by its name, an .onnx file or an .engine file. REPOSITORY is a new folder with
-    the models, their configurations and a README that says what the server needs and how it is started.
-    Clients of that server (NVIDIA Triton Inference Server) send encoded images and get texts, as from
+    the models, their configurations and a README. The README says what the server (NVIDIA Triton Inference
+    Server) needs and how to start it. Its clients send encoded images and get the same texts as from
     crnn-deploy serve. Images of different widths are never padded to run together.
 
     \b

@@ -50,7 +50,7 @@ __all__ = ["verify"]
 )
 @json_options
 @click.option(
-    "--text", is_flag=True, help="Judge by texts and not by logits; this needs --images or --labels."
+    "--text", is_flag=True, help="Judge by texts and not by logits. This needs --images or --labels."
 )
 @rebuild_option
 @checkpoint_options
@@ -71,9 +71,9 @@ def verify(
 ) -> None:
     """Compare two models on the same images.
 
-    REFERENCE and CANDIDATE are each a checkpoint, an .onnx or an .engine file. Logits, every frame's argmax
-    and the text are compared. A checkpoint is given the images as the other file's manifest says, if that
-    has one.
+    REFERENCE and CANDIDATE are each a checkpoint, an .onnx file or an .engine file. The command compares
+    logits, the best class of every frame (argmax), and text. For a checkpoint, images are prepared as the
+    manifest of the other file says, if that file has one.
 
     \b
     crnn-deploy verify crnn.pth crnn.onnx

@@ -325,8 +325,8 @@ def _check_narrowest(backend: Backend, manifest: Manifest) -> None:
         backend.run(np.zeros((1, manifest.channels, manifest.height, width), np.float32))
     except RunFailed as error:
         raise ProfileInvalid(
-            f"the engine cannot run at width {width}, the smallest of --width-range; give a larger "
-            f"one: {error}"
+            f"nothing is left after pooling at width {width}, the smallest of the engine; give a larger "
+            f"--width-range: {error}"
         ) from error
 
 
