@@ -206,9 +206,13 @@ def decoder_given(manifest: Manifest, given: Mapping[str, Any]) -> Decoder | Non
     if given["alpha"] is not None and given["lm"] is None:
         raise click.UsageError("--alpha weighs a language model; name it with --lm FILE")
     if given["unknown"] is not None and given["lexicon"] is None:
-        raise click.UsageError("--unknown weighs words that a lexicon lacks; name it with --lexicon FILE")
+        raise click.UsageError(
+            "--unknown weighs words that are not in a lexicon; give the lexicon with --lexicon FILE"
+        )
     if given["accents"] is not None and given["lexicon"] is None:
-        raise click.UsageError("--ignore-accents is for a lexicon's words; name it with --lexicon FILE")
+        raise click.UsageError(
+            "--ignore-accents is for the words of a lexicon; give the lexicon with --lexicon FILE"
+        )
     if given["boost"] is not None and not rule.hotwords:
         raise click.UsageError("--boost weighs hotwords; name one with --hotword WORD")
     words: list[str] = []

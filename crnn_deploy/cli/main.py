@@ -31,6 +31,8 @@ _RENAMED = {  # options of earlier versions, and what they are called in the com
     "--widths": ("--width-range",),
 }
 
+_SHOWN = 3  # commands that have an option which another lacks
+
 
 def _debug_option() -> click.Option:
     """`--debug`, for the group and every command: it may stand before or after a command's name."""
@@ -141,25 +143,45 @@ class _Group(Group):
 
 
 def _explained(error: click.NoSuchOption) -> click.NoSuchOption:
-    """The error with what the option is called now, or with the nearest one that the command has."""
+    """The error with the option's new name, the commands that have it, or the nearest one of this command."""
     name = error.option_name
-    hint = _name_now(error) or did_you_mean(name, _options_of(error))
+    hint = _name_now(error) or _elsewhere(error) or did_you_mean(name, _options_of(error))
     return click.NoSuchOption(name, f"No such option {name!r}{hint}.", ctx=error.ctx)
+
+
+def _elsewhere(error: click.NoSuchOption) -> str:
+    """Which commands have the option that this one does not have, in words."""
+    if error.ctx is None:
+        return ""
+    root = error.ctx.find_root()
+    found = []
+    for whole in COMMANDS:
+        command: click.Command | None = root.command
+        for name in whole.split():
+            command = command.get_command(root, name) if isinstance(command, click.Group) else None
+        if command is not None and error.option_name in _options(command, root):
+            found.append(whole)
+    if not found:
+        return ""
+    shown = ", ".join((*found[:_SHOWN], *(["..."] if len(found) > _SHOWN else [])))
+    return f"; {shown} {'has' if len(found) == 1 else 'have'} it"
 
 
 def _options_of(error: click.NoSuchOption) -> list[str]:
     """The options of the command that was given one that it does not have."""
-    if error.ctx is None:
-        return []
-    parameters = error.ctx.command.get_params(error.ctx)
-    return [name for one in parameters for name in (*one.opts, *one.secondary_opts) if name.startswith("--")]
+    return [] if error.ctx is None else _options(error.ctx.command, error.ctx)
+
+
+def _options(command: click.Command, ctx: click.Context) -> list[str]:
+    names = (name for one in command.get_params(ctx) for name in (*one.opts, *one.secondary_opts))
+    return [name for name in names if name.startswith("--")]
 
 
 def _name_now(error: click.NoSuchOption) -> str | None:
     """What an option of an earlier version is called in this command, in words."""
     known = _options_of(error)
     found = next((name for name in _RENAMED.get(error.option_name, ()) if name in known), None)
-    return None if found is None else f": it is called {found} now"
+    return None if found is None else f": its new name is {found}"
 
 
 @click.group(cls=_Group, params=[_debug_option()], context_settings={"help_option_names": ["-h", "--help"]})

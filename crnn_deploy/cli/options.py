@@ -461,8 +461,8 @@ def warn_of_assumptions(manifest: Manifest) -> None:
     if "assumed" in (source := manifest.source):
         remedies = ", ".join(_REMEDIES[name] for name in source["assumed"].split(", "))
         say(
-            f"warning: nothing tells {assumptions(manifest)}, so it was assumed; "
-            f"if it is wrong, the texts are wrong: give {remedies}",
+            f"warning: assumed, since the checkpoint does not say it: {assumptions(manifest)}; "
+            f"if this is wrong, the texts are wrong: give {remedies}",
             err=True,
         )
 

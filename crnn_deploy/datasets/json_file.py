@@ -22,6 +22,8 @@ _DOCTR = 'is not an object of names and texts, {"img_1.jpg": "text", ...}'
 JsonKind = Literal["doctr", "mmocr", "objects"]
 Row = tuple[str, str]
 
+_CUT = "cut the words out and label each (infer --boxes reads them as they are)"
+
 
 def read_json(path: str, kind: str | None) -> tuple[JsonKind, Iterator[Row]]:
     """Which of the kinds of JSON a file holds, and names and texts.
@@ -78,13 +80,15 @@ def _known(whole: Any) -> str:
     """What another tool's JSON is, and what to do."""
     if isinstance(whole, dict):
         if "annotations" in whole or "anns" in whole:
-            return "; it is COCO's, of text detection: cut the words out, and label each"
+            return f"; it is COCO's, of text detection: {_CUT}"
         if any(isinstance(value, dict) and "polygons" in value for value in whole.values()):
             return "; it is docTR's of text detection, with polygons: cut the words out, and label each"
         if "metainfo" in whole:
             return "; mmocr's has a data_list"
-        if "shapes" in whole or "_via_img_metadata" in whole:
-            return "; it has shapes, as labels of text detection: cut the words out, and label each"
+        if "shapes" in whole:
+            return f"; it has shapes, as labels of text detection: {_CUT}"
+        if "_via_img_metadata" in whole:
+            return "; it is VIA's, of text detection: cut the words out, and label each"
         lists = [value for value in whole.values() if isinstance(value, list)]
         if any(isinstance(one, dict) and "transcription" in one for value in lists for one in value):
             return (

@@ -111,7 +111,8 @@ def kind_of(path: str) -> Told:
     if begins and _BOXES.match(begins[0]):
         raise DatasetInvalid(
             path,
-            "line 1 gives corners of a box, as labels of text detection do; cut the words out, label each",
+            "line 1 gives corners of a box, as labels of text detection do; cut the words out and label each "
+            "(infer --boxes reads them as they are)",
         )
     if begins and all(map(_MJSYNTH.match, begins)):
         return Told("mjsynth", "its texts stand in the names of the images, as in MJSynth's lists")

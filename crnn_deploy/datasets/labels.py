@@ -176,7 +176,8 @@ def _tabs(path: str) -> Iterator[Row]:
             raise DatasetInvalid(
                 path,
                 f"line {number}: is a label of text detection, as PPOCRLabel's Label.txt has them; export "
-                "the recognition results there (rec_gt.txt), or cut the boxes out",
+                "the recognition results there (rec_gt.txt), or cut the boxes out and label each (infer "
+                "--boxes reads them as they are)",
             )
         names = _name_list(name) if name.startswith("[") else None
         if names is not None and not (names and all(isinstance(one, str) for one in names)):

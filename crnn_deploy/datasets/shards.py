@@ -234,7 +234,8 @@ def _of_folder(
     if unlisted and listed:
         told(
             f"{store.name(within(folder, INDEX))} does not list {amount(len(unlisted), 'shard')} of its "
-            f"folder, such as {unlisted[0]}, whose samples must be counted; pack the folder anew, or remove the index"
+            f"folder, such as {unlisted[0]}, whose samples must be counted; pack the folder "
+            "anew, or remove the index"
         )
 
 

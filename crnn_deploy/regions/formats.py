@@ -50,7 +50,7 @@ def pages_in(path: str) -> list[PageBoxes]:
 
 
 def _unknown(path: str, what: str) -> BoxesInvalid:
-    return BoxesInvalid(path, f"is no file of boxes that is read: {what}; read are {FORMATS_OF_BOXES}")
+    return BoxesInvalid(path, f"has no form of boxes that is known: {what}; known are {FORMATS_OF_BOXES}")
 
 
 def _of_xml(path: str, text: str) -> PageBoxes:

@@ -182,7 +182,8 @@ class BoxesInput:
             yield f"{pages} no boxes in {self._boxes.path}, and so no records"
         if (unasked := self._boxes.unasked) and not self._lone:
             some = ", ".join(unasked[:_SHOWN]) + (", ..." if len(unasked) > _SHOWN else "")
-            yield f"{self._boxes.path} has boxes of {len(unasked)} more that no PAGE names: {some}"
+            pages = amount(len(unasked), "page")
+            yield f"{self._boxes.path} has boxes of {pages} that PAGE does not name: {some}"
 
     def _of(self, path: str) -> PageBoxes | None:
         found = self._boxes.of(path)

@@ -105,9 +105,9 @@ class Check:
         if self.answer != "NOT ENOUGH IMAGES":
             return text
         if self.more_images is None:
-            return f"{text}, which no number of images {self.provided} settles"
-        more = f"about {amount(self.more_images, 'image')} more {self.provided}"
-        return f"{text}, which {more} would settle as {self.settles_as}"
+            return f"{text}; no number of further images {self.provided} would settle it"
+        more = f"about {amount(self.more_images, 'further image')} {self.provided}"
+        return f"{text}; {more} would settle it as {self.settles_as}"
 
 
 @dataclass(frozen=True)

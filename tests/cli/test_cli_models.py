@@ -318,7 +318,10 @@ def test_describe_says_which_alphabet_it_took(recipe: Path, tmp_path: Path) -> N
     assert (
         "alphabet: 0123456789abcdefghijklmnopqrstuvwxyz (36: the recipe paddle's, assumed)" in result.stdout
     )
-    assert "warning: nothing tells the alphabet 0123456789" in result.stderr and "--alphabet" in result.stderr
+    assert (
+        "warning: assumed, since the checkpoint does not say it: the alphabet 0123456789" in result.stderr
+        and "--alphabet" in result.stderr
+    )
 
 
 @pytest.mark.parametrize(

@@ -158,7 +158,7 @@ def test_alternatives_stand_in_every_format(recognizer: Recognizer) -> None:
         (["--decoder", "beam", "--alpha", "1"], "--alpha weighs a language model; name it with --lm FILE"),
         (
             ["--decoder", "beam", "--unknown", "-9"],
-            "--unknown weighs words that a lexicon lacks; name it with",
+            "--unknown weighs words that are not in a lexicon; give the lexicon with",
         ),
         (["--decoder", "beam", "--lexicon", "none.txt"], "none.txt: no such file"),
         (["--decoder", "beam", "--lexicon", "empty.txt"], "empty.txt: it holds no words"),

@@ -184,7 +184,7 @@ def test_a_folder_of_files_fits_pages_by_name(run: Run) -> None:
     assert result.stderr.splitlines() == [
         "two.png: the file of boxes names no such page",
         "1 page is not read, since nothing says where its boxes are",
-        "note: boxes has boxes of 1 more that no PAGE names: other.txt",
+        "note: boxes has boxes of 1 page that PAGE does not name: other.txt",
     ]
 
 
@@ -210,7 +210,7 @@ def test_boxes_that_cannot_be_read_have_a_record_that_says_why(run: Run) -> None
         "1 page is not read, since nothing says where its boxes are",
         "3 of 4 boxes failed",
         "note: 1 page has no boxes in Label.txt, and so no records",
-        "note: Label.txt has boxes of 1 more that no PAGE names: far.png",
+        "note: Label.txt has boxes of 1 page that PAGE does not name: far.png",
     ]
 
 

@@ -174,7 +174,10 @@ def test_options_of_a_dataset_are_refused_where_none_is_read(arguments: tuple[An
         (("infer", "--model", "x.engine", "--allow-tf32", "."), "--allow-tf32 is for .onnx files"),
         (("infer", "--allow-tf32", "."), "--allow-tf32 goes with --device cuda"),
         (("infer", "--rebuild", "auto", "IMAGES"), "--rebuild auto is for .engine files"),
-        (("infer", "--ignore-accents", "--decoder", "beam", "IMAGES"), "--ignore-accents is for a lexicon's"),
+        (
+            ("infer", "--ignore-accents", "--decoder", "beam", "IMAGES"),
+            "--ignore-accents is for the words of a lexicon",
+        ),
         (("infer", "--boost", "2", "--decoder", "beam", "IMAGES"), "--boost weighs hotwords"),
         (("verify", DEFAULT, DEFAULT, "--rebuild", "auto"), "--rebuild auto is for .engine files"),
         (
@@ -217,7 +220,7 @@ def test_an_option_that_would_be_ignored_is_refused(
 def test_an_option_of_before_says_what_it_is_called(arguments: tuple[str, ...], now: str) -> None:
     result = run(*arguments, "x")
     assert result.exit_code == 2
-    assert f"No such option '{arguments[-1]}': it is called {now} now." in result.stderr
+    assert f"No such option '{arguments[-1]}': its new name is {now}." in result.stderr
 
 
 def messages() -> Iterator[str]:

@@ -241,7 +241,9 @@ def test_a_network_that_its_width_rule_does_not_fit(tiny_onnx: Path, tmp_path: P
 
     path = changed(tiny_onnx, tmp_path / "x.onnx", claim)
     result = run("build-engine", path, "-o", tmp_path / "x.engine")
-    assert result.exit_code == 2 and "nothing is left after pooling at width 1" in result.stderr, result.output
+    assert result.exit_code == 2 and "nothing is left after pooling at width 1" in result.stderr, (
+        result.output
+    )
 
 
 def test_progress_and_stop(tiny_onnx: Path, tmp_path: Path) -> None:
@@ -462,7 +464,10 @@ def test_a_sidecar_names_neither_code_nor_files_to_write(
     command = ("infer", "--model", copy, "--rebuild", "auto", tmp_path / "x.png")
     (tmp_path / "x.png").write_bytes(b"")
     result = run(*command)
-    assert "without --factory, --checkpoint, --timing-cache, --images: files that a sidecar names" in result.stderr
+    assert (
+        "without --factory, --checkpoint, --timing-cache, --images: files that a sidecar names"
+        in result.stderr
+    )
     assert "needs an NVIDIA GPU" in result.stderr
     assert "never" not in result.output and "never" not in capfd.readouterr().out
     assert not (tmp_path / "cache").exists() and not (tmp_path / "other.engine").exists()

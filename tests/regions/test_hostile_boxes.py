@@ -35,7 +35,7 @@ def refusal(path: Path, data: bytes | str) -> str:
     [
         (
             "hello\n",
-            "is no file of boxes that is read: it begins with 'hello'; read are ICDAR text lines, PaddleOCR",
+            "has no form of boxes that is known: it begins with 'hello'; known are ICDAR text lines, ",
         ),
         ("[1, 2]", "it is a list of JSON"),
         ('{"a": 1}', "its keys are a"),

@@ -74,7 +74,7 @@ def test_how_many_images_more_settle_a_check(
     before = [reading("a")] * sure + [reading("a", 0.5)] * unsure
     [check] = judge(before, [reading("b")] * flips + before[flips:], budget=Budget(budget)).checks
     assert check.answer == "NOT ENOUGH IMAGES" and check.more_images == more
-    told = "which no number of images" if more is None else f"about {more:,} images more"
+    told = "no number of further images" if more is None else f"about {more:,} further images"
     assert told in check.line()
 
 
@@ -96,7 +96,7 @@ def test_that_many_images_more_settle_it_and_one_less_does_not(
         assert (high <= allowed or low > allowed) == settled
         if settled:
             assert check.settles_as == ("PASSED" if high <= allowed else "FAILED")
-            assert check.line().endswith(f"would settle as {check.settles_as}")
+            assert check.line().endswith(f"would settle it as {check.settles_as}")
 
 
 @pytest.mark.parametrize(("worse", "better", "allowed"), [(10, 0, 0.012), (3, 3, 0.002), (2, 8, 0.0001)])
@@ -109,7 +109,7 @@ def test_with_labels_so_many_images_that_change_nothing_on_average_settle_it(
     check = judge(before, after, ["a"] * 1000, budget=Budget(1.0, accuracy_loss=allowed)).checks[1]
     assert check.answer == "NOT ENOUGH IMAGES" and check.settles_as == "PASSED"
     assert check.more_images is not None
-    assert f"{check.more_images:,} images more that change nothing on average would settle" in check.line()
+    assert f"{check.more_images:,} further images that change nothing on average would settle" in check.line()
     mean, changed = (worse - better) / 1000, (worse + better) / 1000
     spread = math.sqrt(changed - mean**2)
     for more, settled in ((check.more_images, True), (check.more_images - 1, False)):
