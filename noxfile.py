@@ -77,9 +77,12 @@ def lowest(session: nox.Session) -> None:
 
 @nox.session
 def pythons(session: nox.Session) -> None:
-    """The wheel alone on each Python of setup.cfg that is on this machine."""
+    """The wheel alone on each Python of setup.cfg on this machine; wheels of all that is pinned."""
     wheel, _ = _built(session)
+    extras = [f"--extra={name}" for name in f"{EXTRAS[-1]},dev,docs".split(",")]
     for version in PYTHONS:
+        pinned = (*extras, "-c", "constraints.txt", "--only-binary=:all:", f"--python-version={version}.5")
+        session.run(PYTHON, "-m", "uv", "pip", "compile", "-q", *pinned, "setup.cfg", silent=True)
         session.run(PYTHON, "tests/wheel_alone.py", wheel, "--python", version)
 
 
