@@ -348,7 +348,8 @@ class Client:
             except (httpx.TimeoutException, TimeoutError):
                 raise ServerTooSlow(f"{self._address} does not answer within {self._timeout:g} s") from None
             except httpx.TransportError as error:
-                failure = ServerUnreachable(f"{self._address} cannot be reached: {first_line(error)}")
+                then = "; start one with crnn-deploy serve" if _is_refused(error) else ""
+                failure = ServerUnreachable(f"{self._address} cannot be reached: {first_line(error)}{then}")
             except httpx.RequestError as error:
                 raise AnswerInvalid(self._address, first_line(error)) from None
             else:
@@ -467,6 +468,13 @@ def _detail(response: _Answer) -> str:
         answer = None
     detail = answer.get("detail") if isinstance(answer, dict) else None
     return detail if isinstance(detail, str) else "it is busy or starts"
+
+
+def _is_refused(error: BaseException | None) -> bool:
+    """Whether nothing listens at the address; httpx tells it in the error that caused its own."""
+    while error is not None and not isinstance(error, ConnectionRefusedError):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def _retry_after(value: str) -> float:

@@ -5,6 +5,7 @@ Each class also inherits the builtin that fits, so `except FileNotFoundError` wo
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -28,6 +29,8 @@ __all__ = [
     "amount",
     "did_you_mean",
     "first_line",
+    "is_address",
+    "nothing_at",
     "printable",
     "printable_json",
     "shortened",
@@ -76,6 +79,16 @@ def amount(count: int, noun: str, many: str = "") -> str:
     return f"{count:,} {noun if count == 1 else many or noun + 's'}"
 
 
+def nothing_at(path: Path, what: str, wanted: str) -> str:
+    """That no file lies at a path, or that a folder does, where `wanted` is what to give in its place."""
+    return f"{path} is a folder; give {wanted}" if os.path.isdir(path) else f"no {what} at {path}"
+
+
+def is_address(text: str) -> bool:
+    """Whether a text in the place of a file is an address, such as http://host/x or s3://bucket/x."""
+    return _ADDRESS.match(text) is not None
+
+
 def shortened(text: str, most: int = 60) -> str:
     """A text of which a message shows no more than so many characters."""
     return text if len(text) <= most else f"{text[:most]}..."
@@ -97,6 +110,7 @@ def printable_json(text: str) -> str:
 
 
 _LONGEST_NAME = 100  # characters; comparing longer ones would take long, and no name is so long
+_ADDRESS = re.compile("[A-Za-z][A-Za-z0-9+.-]*://")
 _OBEYED = re.compile("[\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f\\u2028-\\u202e\\u2066-\\u2069\\ud800-\\udfff]")
 
 
@@ -105,10 +119,13 @@ def _escape(match: re.Match[str]) -> str:
 
 
 class ModelNotFound(CrnnDeployError, FileNotFoundError):
-    """No model file at this path."""
+    """No model file at this path.
 
-    def __init__(self, path: Path) -> None:
-        super().__init__(f"no model file at {path}")
+    wanted: what to give where it is a folder
+    """
+
+    def __init__(self, path: Path, wanted: str = "an .onnx or .engine file") -> None:
+        super().__init__(nothing_at(path, "model file", wanted))
 
 
 class ModelClosed(CrnnDeployError, RuntimeError):

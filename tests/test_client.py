@@ -537,13 +537,16 @@ def test_time_and_connections_have_an_end() -> None:
         with stub(slow) as server, pytest.raises(ServerTooSlow, match=r"does not answer within 0\.3 s"):
             Client(server.url, timeout=0.3).read(b"x")
     with stub("reset") as server:
-        with pytest.raises(ServerUnreachable, match="cannot be reached"):
+        with pytest.raises(ServerUnreachable, match="cannot be reached") as broken:
             Client(server.url, retries=1).read([b"x", b"y"])
+        assert "start one" not in str(broken.value)
         assert len(server.times) == 2
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         address = f"http://127.0.0.1:{closed.getsockname()[1]}"
-        with pytest.raises(ConnectionError, match=r"cannot be reached.*refused"):
+        with pytest.raises(
+            ConnectionError, match=r"cannot be reached.*refused; start one with crnn-deploy serve$"
+        ):
             Client(address, retries=1).read(b"x")
 
 

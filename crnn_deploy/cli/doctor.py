@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from crnn_deploy.cli.options import json_options, model_option
+from crnn_deploy.cli.options import check_no_folder, json_options, model_option
 from crnn_deploy.cli.outputs import check_report, put_report
 from crnn_deploy.cli.say import working
 
@@ -33,6 +33,8 @@ def doctor(model: Path | None, as_json: bool, json_file: Path | None) -> None:
     from crnn_deploy.files import check_outputs
 
     check_report(json_file)
+    if model is not None:
+        check_no_folder(model, wanted="an .onnx file")
     if model is not None and model.suffix != ".onnx":
         raise ModelUnreadable(
             model, "libraries are compared on an .onnx file; TensorRT alone runs an .engine"

@@ -15,6 +15,7 @@ from crnn_deploy.cli.options import (
     PLACE,
     batch_option,
     check_data_outputs,
+    check_no_folder,
     checkpoint_options,
     data_options,
     html_option,
@@ -98,6 +99,7 @@ def evaluate(
     from crnn_deploy.runtime.backends.backend import SUFFIXES, Backend, open_backend
     from crnn_deploy.runtime.recognizer import Recognizer
 
+    check_no_folder(model)
     if model.suffix in SUFFIXES:
         refuse_given(CHECKPOINT_ONLY, f"describes a checkpoint; {model} says itself what it is")
     if html is not None:

@@ -10,6 +10,7 @@ import click
 from crnn_deploy.cli.options import (
     CHECKPOINT_ONLY,
     MODEL,
+    check_no_folder,
     checkpoint_options,
     json_options,
     refuse_given,
@@ -36,6 +37,8 @@ def inspect_command(file: Path, as_json: bool, json_file: Path | None, **source:
     crnn-deploy inspect model.onnx
     crnn-deploy inspect model.engine --json
     """
+    check_no_folder(file)
+
     from crnn_deploy.files import check_outputs
     from crnn_deploy.inspection import inspect
     from crnn_deploy.runtime.backends.backend import SUFFIXES

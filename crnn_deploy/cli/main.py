@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import os
+import re
 import traceback
 from contextlib import nullcontext
 from typing import Any
@@ -31,6 +33,7 @@ _RENAMED = {  # options of earlier versions, and what they are called in the com
     "--widths": ("--width-range",),
 }
 
+_EXTRA = re.compile(r"Got unexpected extra arguments? \((.*)\)", re.DOTALL)  # click's words
 _SHOWN = 3  # commands that have an option which another lacks
 
 
@@ -121,7 +124,9 @@ class _Group(Group):
         except click.ClickException as error:
             if isinstance(error, click.NoSuchOption):
                 raise _explained(error) from None
-            vars(error)["message"] = printable(error.message)  # names of files may stand in it
+            vars(error)["message"] = printable(
+                error.message + _model_meant(error)
+            )  # names of files may stand in it
             raise
         except (click.exceptions.Exit, click.Abort, BrokenPipeError):
             raise  # click knows them
@@ -165,6 +170,23 @@ def _elsewhere(error: click.NoSuchOption) -> str:
         return ""
     shown = ", ".join((*found[:_SHOWN], *(["..."] if len(found) > _SHOWN else [])))
     return f"; {shown} {'has' if len(found) == 1 else 'have'} it"
+
+
+def _model_meant(error: click.ClickException) -> str:
+    """How a model is given to a command that takes it by --model and was given it without, in words."""
+    found = _EXTRA.fullmatch(error.message)
+    if found is None or not isinstance(error, click.UsageError) or error.ctx is None:
+        return ""
+    parameters = error.ctx.command.get_params(error.ctx)
+    if any(isinstance(one, click.Argument) for one in parameters):
+        return ""
+    if not any("--model" in one.opts for one in parameters):
+        return ""
+    from crnn_deploy.models import shipped
+
+    given = found[1].split(" ")[0]
+    is_model = given in shipped() or given.endswith((".onnx", ".engine")) or os.path.exists(given)
+    return f"; did you mean --model {given}?" if is_model else ""
 
 
 def _options_of(error: click.NoSuchOption) -> list[str]:

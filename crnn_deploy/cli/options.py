@@ -31,6 +31,7 @@ __all__ = [
     "blank_option",
     "check_data_outputs",
     "check_device",
+    "check_no_folder",
     "checkpoint_option",
     "checkpoint_options",
     "confidence_option",
@@ -372,6 +373,15 @@ def check_device(model: Path | None, device: str, allow_tf32: bool) -> None:
         )
     if allow_tf32 and device != "cuda":
         raise click.UsageError("--allow-tf32 goes with --device cuda")
+
+
+def check_no_folder(*models: Path, wanted: str = "a checkpoint, an .onnx file or an .engine file") -> None:
+    """Refuse a folder in the place of a model's file. Raises ModelNotFound."""
+    from crnn_deploy.errors import ModelNotFound
+
+    for model in models:
+        if model.is_dir():
+            raise ModelNotFound(model, wanted)
 
 
 def open_data(data: str, kind: Any, image_folder: str | None, characters: str | None) -> Kept:

@@ -9,7 +9,7 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
-from crnn_deploy.errors import did_you_mean
+from crnn_deploy.errors import did_you_mean, is_address
 
 __all__ = ["File", "ModelFile", "OneOf", "OutputFile", "PlaceText", "RecipeText"]
 
@@ -36,6 +36,8 @@ class File(click.Path):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if value == "":
             self.fail("the path is empty; name a file, or leave the option out", param, ctx)
+        if self.type is Path and isinstance(value, str) and is_address(value):
+            self.fail(f"{value} is an address; give a file of this machine", param, ctx)
         return super().convert(value, param, ctx)
 
 

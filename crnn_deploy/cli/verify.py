@@ -15,6 +15,7 @@ from crnn_deploy.cli.options import (
     MODEL,
     PLACE,
     check_data_outputs,
+    check_no_folder,
     checkpoint_options,
     data_options,
     images_option,
@@ -92,6 +93,8 @@ def verify(
         refuse_given(DATA_ONLY, "describes labelled images; name them with --labels DATA")
     if text and images is None and labels is None:
         raise click.UsageError("--text needs --images or --labels: drawn images hold no text to speak of")
+
+    check_no_folder(reference, candidate)
 
     from crnn_deploy.files import check_outputs
     from crnn_deploy.parity.verify import count as count_of

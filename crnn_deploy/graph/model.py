@@ -82,7 +82,7 @@ def load_onnx(path: Path) -> onnx.ModelProto:
 def _read(path: Path) -> tuple[onnx.ModelProto, str]:
     """A checked graph and the digest of its file."""
     if not path.is_file():
-        raise ModelNotFound(path)
+        raise ModelNotFound(path, "an .onnx file")
     outside = check_self_contained(path)
     try:
         content = path.read_bytes()
@@ -151,7 +151,7 @@ def backend_of(graph: onnx.ModelProto, name: Path = _GRAPH) -> OrtBackend:
 def check_rewritable(path: Path) -> None:
     """Raises ModelNotFound, ModelUnreadable where `rewrite` would."""
     if not path.is_file():
-        raise ModelNotFound(path)
+        raise ModelNotFound(path, "an .onnx file")
     if path.suffix != ".onnx":
         raise ModelUnreadable(path, "only an .onnx file can be changed; an engine is built anew from it")
 

@@ -6,9 +6,17 @@ import os
 from os import PathLike
 from pathlib import Path
 
-from crnn_deploy.errors import CrnnDeployError, did_you_mean
+from crnn_deploy.errors import CrnnDeployError, did_you_mean, is_address
 
-__all__ = ["DEFAULT", "DEFAULT_INT8", "ModelNameUnknown", "int8_files", "model_file", "shipped"]
+__all__ = [
+    "DEFAULT",
+    "DEFAULT_INT8",
+    "ModelElsewhere",
+    "ModelNameUnknown",
+    "int8_files",
+    "model_file",
+    "shipped",
+]
 
 _FOLDER = Path(__file__).parent
 DEFAULT = _FOLDER / "latin.onnx"
@@ -26,6 +34,18 @@ class ModelNameUnknown(CrnnDeployError, FileNotFoundError):
         )
 
 
+class ModelElsewhere(CrnnDeployError, ValueError):
+    """The address of a server or of a store in the place of a model's file."""
+
+    def __init__(self, address: str) -> None:
+        then = "give a file, or ask a server with crnn_deploy.Client (docs/serving.md)"
+        if not address.lower().startswith("http"):
+            then = "download the model, and give its file"
+        super().__init__(
+            f"{address} is an address, but the toolkit runs models itself, from files of this machine; {then}"
+        )
+
+
 def shipped() -> dict[str, Path]:
     """The shipped models by name: the files' names without `.onnx`."""
     return {name: _FOLDER / f"{name}.onnx" for name in sorted(path.stem for path in _FOLDER.glob("*.onnx"))}
@@ -36,11 +56,14 @@ def model_file(given: str | PathLike[str]) -> Path:
 
     A text that is the name of a shipped model means that model, even where a file is called the same;
     `./latin` and a `Path` mean files. Any other text is a path.
-    Raises ModelNameUnknown where a text has neither folder nor suffix and no file is called so.
+    Raises ModelNameUnknown where a text has neither folder nor suffix and no file is called so, and
+    ModelElsewhere for an address.
     """
     path = Path(given)
     if not isinstance(given, str):
         return path
+    if is_address(given):
+        raise ModelElsewhere(given)
     if (found := shipped().get(given)) is not None:
         return found
     if given == path.name and not path.suffix and not os.path.exists(path):

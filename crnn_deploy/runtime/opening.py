@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
 
-from crnn_deploy.errors import BackendMissing, CrnnDeployError
+from crnn_deploy.errors import BackendMissing, CrnnDeployError, ModelNotFound
 from crnn_deploy.manifest import Manifest
 from crnn_deploy.models import int8_files
 from crnn_deploy.runtime.backends import cpu
@@ -120,8 +120,10 @@ def opening(
 def _int8_of(path: Path) -> Path:
     """The INT8 file that lies beside a model, is of the same weights and runs on this CPU.
 
-    Raises Int8Missing, ModelUnreadable, ManifestMissing, ManifestInvalid.
+    Raises ModelNotFound, Int8Missing, ModelUnreadable, ManifestMissing, ManifestInvalid.
     """
+    if not path.is_file():
+        raise ModelNotFound(path, "an .onnx file")
     seven, eight = int8_files(path)
     if path in (seven, eight):
         return path

@@ -33,6 +33,7 @@ __all__ = ["make_app"]
 
 _LOOKS = 1.0  # seconds between two looks at the models' files
 _TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}  # of the page's files
+_READS = "images are read by POST /v1/read"
 _log = logging.getLogger("crnn_deploy.serving")
 _pages = APIRouter(include_in_schema=False)
 
@@ -41,7 +42,7 @@ def make_app(settings: ServerSettings, metrics: Metrics, tokens: Tokens | None =
     """The application, with its models loaded.
 
     tokens: of those who may call; None: everybody may
-    Raises NameTwice, and what opening a model raises.
+    Raises what opening a model raises.
     """
     models = Models(settings)
     for model in models:
@@ -122,10 +123,13 @@ async def _problem(request: Request, problem: Problem) -> Response:
 
 
 async def _http_problem(request: Request, error: HTTPException) -> Response:
-    detail = {
-        404: "there is nothing at this address; images are read by POST /v1/read",
-        405: f"this address does not answer {request.method[:20]}",
-    }.get(error.status_code, str(error.detail))
+    detail = str(error.detail)
+    if error.status_code == 404:
+        detail = f"there is nothing at this address; {_READS}"
+    elif error.status_code == 405:
+        allowed = (error.headers or {}).get("Allow", "")
+        then = "send an image by POST" if "POST" in allowed else _READS
+        detail = f"this address does not answer {request.method[:20]}; {then}"
     return problem_response(request.scope, error.status_code, detail, error.headers)
 
 

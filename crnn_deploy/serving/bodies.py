@@ -19,11 +19,12 @@ from starlette.requests import ClientDisconnect, Request
 from crnn_deploy.errors import ReadFailed, first_line, shortened
 from crnn_deploy.regions.region import Region
 from crnn_deploy.runtime.queue import BoxedImage, Image
-from crnn_deploy.serving.problems import Problem
+from crnn_deploy.serving.problems import Problem, file_name_sent
 from crnn_deploy.serving.settings import ServerSettings
 
-__all__ = ["BadImage", "Given", "Inflow", "JsonImages", "images_in", "regions_of"]
+__all__ = ["IMAGE", "BadImage", "Given", "Inflow", "JsonImages", "images_in", "regions_of"]
 
+IMAGE = "image"  # what one without a name is called
 _BODIES_AT_ONCE = 8  # as many bodies of the largest size may be in memory; smaller ones, as many as fit
 _BEGINNING = (
     2**18
@@ -193,7 +194,7 @@ def _images_in(body: bytes, content_type: str, most: int) -> list[Given]:
     if kind == b"application/json":
         return _of_json(body, most)
     if kind.startswith(b"image/") or kind == b"application/octet-stream":
-        return [("image", body)]
+        return [(IMAGE, body)]
     raise Problem(
         415,
         f"a body of Content-Type {shortened(content_type) or 'unknown'} is not read; send image/*, "
@@ -226,7 +227,7 @@ def _of_json(body: bytes, most: int) -> list[Given]:
         place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"])
         raise _not_as_told(f"{place and f' at {shortened(place[1:])}'}: {first['msg']}") from None
     except ValueError as error:
-        raise _not_as_told(f": {first_line(error)}") from None
+        raise _not_as_told(f": {first_line(error)}", body) from None
     return [_decoded(image, at) for at, image in enumerate(given.images, 1)]
 
 
@@ -245,9 +246,9 @@ def _with_few_keys(value: Any) -> Any:
     return dict(islice(value.items(), most)) if isinstance(value, dict) else value
 
 
-def _not_as_told(how: str) -> Problem:
+def _not_as_told(how: str, body: bytes = b"") -> Problem:
     form = '{"images": [{"data": BASE64, "name": NAME}, ...]}'  # boxes may stand there too
-    return Problem(400, f"the JSON does not have the right form{how}; send {form}")
+    return Problem(400, f"the JSON does not have the right form{how}; send {form}{file_name_sent(body)}")
 
 
 def _decoded(image: JsonImage, at: int) -> Given:
@@ -356,8 +357,8 @@ class _Parts:
             field = shortened(parameters.get(b"name", b"").decode(errors="replace"))
             raise Problem(
                 422,
-                f"the part {field!r} has no file name, so it is no image; options stand in the address, such "
-                "as /v1/read?decoder=beam",
+                f"the part {field!r} has no file name, so it is no image; curl sends an image with -F "
+                "images=@FILE, and options stand in the address, such as /v1/read?decoder=beam",
             )
         if len(self.images) == self._most:
             raise _too_many(self._most)

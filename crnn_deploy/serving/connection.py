@@ -13,6 +13,7 @@ from crnn_deploy.serving.problems import PROBLEM, problem_body
 __all__ = ["Connection"]
 
 _MOST_HEADER = 2**16  # bytes of a request's first line and headers
+_BETWEEN = 4  # bytes of a header beside its name and value: colon, space and the line's end
 _HEADER_TIME = 10.0  # seconds in which they must have come
 
 
@@ -44,6 +45,10 @@ class _Joining:
             self._pieces.clear()
 
 
+class _HeadersTooLong(Exception):
+    """Ends the parser's work on a request that has its answer."""
+
+
 class Connection(HttpToolsProtocol):
     """uvicorn's protocol, which has no limits of its own for what comes before a request's body."""
 
@@ -69,10 +74,14 @@ class Connection(HttpToolsProtocol):
             self._header_bytes += len(data)
         super().data_received(data)
         if self._timer is not None and self._header_bytes > _MOST_HEADER:
-            self._refuse(431, f"the headers have more than {_MOST_HEADER:,} bytes")
+            self._refuse_long()
 
     def on_headers_complete(self) -> None:
         self._end()
+        size = len(self.url) + sum(len(name) + len(value) + _BETWEEN for name, value in self.headers)
+        if size > _MOST_HEADER:
+            self._refuse_long()
+            raise _HeadersTooLong
         super().on_headers_complete()
 
     def send_400_response(self, msg: str) -> None:
@@ -93,6 +102,9 @@ class Connection(HttpToolsProtocol):
         else:  # browsers open connections that they do not need
             self._end()
             self.transport.close()
+
+    def _refuse_long(self) -> None:
+        self._refuse(431, f"the headers have more than {_MOST_HEADER:,} bytes")
 
     def _refuse(self, status: int, detail: str) -> None:
         self._end()

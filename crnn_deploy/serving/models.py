@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import stat
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,7 @@ from crnn_deploy.serving.options import ReadOptions
 from crnn_deploy.serving.problems import Problem
 from crnn_deploy.serving.settings import ServerSettings
 
-__all__ = ["ModelWatch", "Models", "NameTwice", "ServedModel", "served_name"]
+__all__ = ["ModelWatch", "Models", "NameTwice", "ServedModel", "check_models", "served_name"]
 
 _MOST_RECOGNIZERS = 16  # of a model, one for each set of options that was asked for lately; some take 10 MB
 
@@ -41,6 +42,17 @@ class NameTwice(CrnnDeployError, ValueError):
             f"two models would be served as {name}; a file is served under its name without the ending, so "
             "give each once, and rename a file where two have one name"
         )
+
+
+def check_models(models: Iterable[Opening]) -> None:
+    """Raises NameTwice, ModelNotFound and ModelUnreadable for what tells itself before a model is opened."""
+    names = set()
+    for opening in models:
+        signature_of(opening.path)
+        _digest(opening.path)
+        if (name := served_name(opening.path)) in names:
+            raise NameTwice(name)
+        names.add(name)
 
 
 class ModelWatch(Protocol):
@@ -63,9 +75,9 @@ class ServedModel:
         self.name, self.opening, self.path = name, opening, opening.path
         self._settings = settings
         self.signature = signature_of(self.path)
-        self.digest = sha256(self.path)
+        self.digest = _digest(self.path)
         self._backend: Backend = opening.open()
-        if sha256(self.path) != self.digest:
+        if _digest(self.path) != self.digest:
             self._backend.close()
             raise ModelUnreadable(self.path, "it changed while it was loaded")
         self.manifest = self._backend.manifest
@@ -131,15 +143,13 @@ class _LastLook:
 
 
 class Models:
-    """The models of a server by name; used in one thread. Raises NameTwice and what ServedModel raises."""
+    """The models of a server by name; used in one thread. Raises what ServedModel raises."""
 
     def __init__(self, settings: ServerSettings) -> None:
         self._settings = settings
         self._models: dict[str, ServedModel] = {}
         for opening in settings.models:
             name = served_name(opening.path)
-            if name in self._models:
-                raise NameTwice(name)
             self._models[name] = ServedModel(name, opening, settings)
         self._seen = {name: _LastLook(model.signature) for name, model in self._models.items()}
 
@@ -196,4 +206,14 @@ def signature_of(path: Path) -> Signature:
         status = os.stat(path)
     except OSError:
         raise ModelNotFound(path) from None
+    if not stat.S_ISREG(status.st_mode):
+        raise ModelNotFound(path)
     return status.st_mtime_ns, status.st_size, status.st_ino
+
+
+def _digest(path: Path) -> str:
+    """SHA-256 of the file. Raises ModelUnreadable."""
+    try:
+        return sha256(path)
+    except OSError as error:
+        raise ModelUnreadable(path, f"cannot be read: {error.strerror or error}") from error

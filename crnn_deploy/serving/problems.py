@@ -12,10 +12,12 @@ from starlette.types import Scope
 
 from crnn_deploy.errors import CrnnDeployError
 
-__all__ = ["OPEN_INFERENCE", "PROBLEM", "Problem", "problem_body", "problem_response"]
+__all__ = ["OPEN_INFERENCE", "PROBLEM", "Problem", "file_name_sent", "problem_body", "problem_response"]
 
 PROBLEM = "application/problem+json"  # media type
 OPEN_INFERENCE = "/v2"  # what stands before all addresses of the Open Inference Protocol
+
+_LONGEST_PATH = 4096  # characters
 
 
 class Problem(CrnnDeployError):
@@ -35,6 +37,16 @@ class Problem(CrnnDeployError):
     ) -> None:
         super().__init__(detail)
         self.status, self.headers, self.members = status, dict(headers or {}), dict(members or {})
+
+
+def file_name_sent(body: bytes) -> str:
+    """What stands behind an error where the body is short text and no JSON, as the name of a file is."""
+    try:
+        text = body[: _LONGEST_PATH + 1].decode()
+    except UnicodeDecodeError:
+        return ""
+    is_name = 0 < len(text) <= _LONGEST_PATH and text.isprintable() and text[0] not in "{["
+    return "; is the @ missing in --data-binary @FILE?" if is_name else ""
 
 
 def problem_body(

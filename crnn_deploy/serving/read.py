@@ -15,11 +15,11 @@ from crnn_deploy.errors import CrnnDeployError
 from crnn_deploy.runtime.queue import BoxedImage, CallResults, Image, QueueFull, places
 from crnn_deploy.runtime.recognizer import Recognizer
 from crnn_deploy.runtime.records import Jsonl, Record
-from crnn_deploy.serving.bodies import BadImage, Given, images_in, regions_of
+from crnn_deploy.serving.bodies import IMAGE, BadImage, Given, images_in, regions_of
 from crnn_deploy.serving.models import ServedModel
 from crnn_deploy.serving.openapi import READ
 from crnn_deploy.serving.options import ReadOptions, options_of
-from crnn_deploy.serving.problems import Problem
+from crnn_deploy.serving.problems import Problem, file_name_sent
 from crnn_deploy.serving.state import ServerState
 
 __all__ = ["read_images", "router"]
@@ -44,6 +44,7 @@ async def read(request: Request) -> Response:
         images = images_in(body, request.headers.get("content-type", ""), state.settings.max_images)
         model = state.models.get(name)  # another may have taken its place meanwhile
         records, queued = await read_images(state, model, options, images)
+        hint = file_name_sent(body) if images == [(IMAGE, body)] else ""
     request.scope["state"]["log"] = {"model": model.name, "images": len(records)}
     form = Jsonl(
         show_chars=options.chars,
@@ -53,7 +54,7 @@ async def read(request: Request) -> Response:
     )
     results = [_plain(form, record) for record in records]
     if all(record.error is not None for record in records):
-        raise Problem(422, str(records[0].error), members={"results": results})
+        raise Problem(422, f"{records[0].error}{hint}", members={"results": results})
     took = time.perf_counter() - begun
     answer = {
         "model": model.name,

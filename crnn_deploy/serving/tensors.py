@@ -19,6 +19,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from crnn_deploy.errors import CrnnDeployError, did_you_mean, shortened
+from crnn_deploy.serving.problems import file_name_sent
 
 __all__ = [
     "INPUT",
@@ -175,7 +176,8 @@ def _parsed(text: bytes, max_images: int) -> _RequestJson:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
     if first["type"] == "json_invalid":
-        raise TensorsInvalid(f"the body is not the JSON of an inference request: {first['msg'][14:]}")
+        hint = file_name_sent(text)
+        raise TensorsInvalid(f"the body is not the JSON of an inference request: {first['msg'][14:]}{hint}")
     place = shortened(".".join(map(str, first["loc"])))
     if first["type"] == "extra_forbidden":
         raise TensorsInvalid(f"{place} in the inference request is not known here; leave it out")

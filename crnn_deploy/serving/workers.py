@@ -28,6 +28,7 @@ from crnn_deploy.serving.access_log import log_to_stderr
 from crnn_deploy.serving.app import make_app
 from crnn_deploy.serving.connection import Connection
 from crnn_deploy.serving.metrics import Metrics, forget_gauges, metrics_folder
+from crnn_deploy.serving.models import check_models
 from crnn_deploy.serving.settings import ServerSettings
 from crnn_deploy.serving.tokens import Tokens, check_exposure
 
@@ -55,9 +56,11 @@ def serve(settings: ServerSettings, ready: Callable[[str], None]) -> None:
     """Answer requests until SIGTERM or Ctrl-C, and then what was accepted.
 
     ready: called once, with the address, when all workers answer
-    Raises TokensInvalid, Exposed, AddressInUse, and ServerFailed with what a worker's models raise.
+    Raises what `check_models` raises, TokensInvalid, Exposed, AddressInUse, and ServerFailed with what a
+    worker's models raise.
     """
     log_to_stderr()
+    check_models(settings.models)
     tokens = None if settings.token_file is None else Tokens.read(settings.token_file)
     check_exposure(settings.host, tokens, settings.open_to_all)
     if tokens is not None and tokens.warning is not None:

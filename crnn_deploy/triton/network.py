@@ -86,7 +86,7 @@ def _of_engine(model: Path, batch: int, onnx: Path | None, tensors: bool) -> Ser
             f"name the file that {model} was built from, whose tensors' names it has: --onnx FILE"
         )
     if not onnx.is_file():
-        raise ModelNotFound(onnx)
+        raise ModelNotFound(onnx, "an .onnx file")
     if sha256(onnx) != engine.onnx_sha256:
         raise NamesMissing(f"{onnx} is not the file that {model} was built from; name that one with --onnx")
     given, *outputs = _tensors(onnx)

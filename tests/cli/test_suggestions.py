@@ -41,6 +41,16 @@ TYPE = "lmdb, csv, tsv, doctr, names, tabs, indices, objects, mmocr, icdar, mjsy
         ("evaluate latin x --kind lmbd", f"'lmbd' is not one of {TYPE} (did you mean lmdb?)"),
         ("infer --decoder bem x", "'bem' is not one of greedy, beam, closest-word (did you mean beam?)"),
         ("infer --wide zzz x", "'zzz' is not one of cut, shrink\n"),
+        ("serve english.onnx", "argument (english.onnx); did you mean --model english.onnx?\n"),
+        ("serve --model a.onnx b.engine", "argument (b.engine); did you mean --model b.engine?\n"),
+        ("serve latin chinese", "arguments (latin chinese); did you mean --model latin?\n"),
+        ("serve base.toml", "argument (base.toml); did you mean --model base.toml?\n"),
+        ("serve 8001", "Got unexpected extra argument (8001)\n"),
+        ("doctor latin", "argument (latin); did you mean --model latin?\n"),
+        ("inspect latin x.onnx", "Got unexpected extra argument (x.onnx)\n"),
+        ("export --checkpoint https://x.org/a.pth", "https://x.org/a.pth is an address; give a file of this"),
+        ("infer --lexicon http://x/w.txt x", "http://x/w.txt is an address; give a file of this machine"),
+        ("infer -o s3://b/x.jsonl x", "s3://b/x.jsonl is an address; give a file of this machine"),
         ("infer --model latn x", "is called 'latn' (did you mean latin?); shipped are latin, "),
         ("evaluate latin-int8 x", "is called 'latin-int8' (did you mean latin.int8?); shipped are "),
         ("describe c.pth -o x.onnx --recipe papre", "no recipe 'papre' (did you mean paper?); "),
@@ -115,3 +125,12 @@ def test_all_choices_name_the_nearest() -> None:
     choices = [one.type for one in parameters if isinstance(one.type, click.Choice)]
     assert len(choices) > 40 and len(OPTIONS) > 150
     assert all(isinstance(kind, OneOf) for kind in choices)
+
+
+def test_a_folder_with_a_colon_is_no_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("c:").mkdir()
+    Path("c:/words.txt").write_text("Printed\n")
+    image = str(ROOT / "examples" / "images" / "01.png")
+    result = CliRunner().invoke(main, ["infer", "--decoder", "beam", "--lexicon", "c:/words.txt", image])
+    assert result.exit_code == 0 and "Printed" in result.stdout

@@ -175,8 +175,10 @@ def test_only_regular_files_are_opened(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "x.pth")
     with pytest.raises(CheckpointUnreadable, match="not a regular file"):
         load(tmp_path / "x.pth")
-    for path in (tmp_path / "none.pth", tmp_path, tmp_path / "x.pth" / "y.pth"):
-        with pytest.raises(CheckpointNotFound):
+    with pytest.raises(CheckpointNotFound, match=f"{tmp_path} is a folder; give the file of a checkpoint"):
+        load(tmp_path)
+    for path in (tmp_path / "none.pth", tmp_path / "x.pth" / "y.pth"):
+        with pytest.raises(CheckpointNotFound, match="no checkpoint at"):
             load(path)
 
 

@@ -10,7 +10,7 @@ from click.testing import CliRunner, Result
 from crnn_deploy import Recognizer
 from crnn_deploy.cli.main import main
 from crnn_deploy.errors import ModelNotFound
-from crnn_deploy.models import DEFAULT, DEFAULT_INT8, ModelNameUnknown, model_file, shipped
+from crnn_deploy.models import DEFAULT, DEFAULT_INT8, ModelElsewhere, ModelNameUnknown, model_file, shipped
 
 ROOT = Path(__file__).parents[2]
 IMAGE = ROOT / "examples" / "images" / "01.png"
@@ -99,6 +99,48 @@ def test_every_command_that_reads_a_model_takes_a_name(
     result = run(*("nobody" if word == "NAME" else word for word in arguments))
     assert result.exit_code == 2
     assert "neither a shipped model nor a file is called 'nobody'; shipped are latin" in result.stderr
+
+
+@pytest.mark.parametrize("arguments", (*ARGUMENTS, ("triton", "NAME", "-o", "out")), ids=lambda one: one[0])
+@pytest.mark.parametrize("folder", ["crops", "crops.onnx"])
+def test_a_folder_in_the_place_of_a_model_is_called_one(
+    folder: str, arguments: tuple[str | Path, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path(folder).mkdir()
+    Path("scales.json").write_text("{}")
+    given = (DEFAULT if word == "model.onnx" else word for word in arguments)
+    result = run(*(f"./{folder}" if word == "NAME" else word for word in given))
+    assert result.exit_code == 2 and len(result.stderr.splitlines()) == 1
+    assert f"Error: {folder} is a folder; give a" in result.stderr and ".onnx" in result.stderr
+
+
+@pytest.mark.parametrize("options", [("--precision", "int8"), ("--precision", "fp32"), ("--backend", "auto")])
+def test_a_folder_is_called_one_however_it_is_run(options: tuple[str, str], tmp_path: Path) -> None:
+    result = run("infer", "--model", tmp_path, *options, IMAGE)
+    assert result.exit_code == 2 and f"{tmp_path} is a folder; give an .onnx" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("address", "then"),
+    [
+        ("http://127.0.0.1:8000", "; give a file, or ask a server with crnn_deploy.Client (docs/serving.md)"),
+        ("https://ocr.example/v1/read", "; give a file, or ask a server with crnn_deploy.Client"),
+        ("s3://models/plates.onnx", "; download the model, and give its file"),
+    ],
+)
+def test_an_address_is_no_model(address: str, then: str) -> None:
+    said = f"{address} is an address, but the toolkit runs models itself, from files of this machine{then}"
+    with pytest.raises(ModelElsewhere) as raised:
+        Recognizer(address)
+    assert said in str(raised.value)
+    for arguments in (
+        ("infer", "--model", address, IMAGE),
+        ("serve", "--model", address),
+        ("inspect", address),
+    ):
+        result = run(*arguments)
+        assert result.exit_code == 2 and len(result.stderr.splitlines()) == 1 and said in result.stderr
 
 
 @pytest.mark.parametrize(

@@ -151,6 +151,45 @@ def test_large_bodies_that_do_not_end_shut_out_no_small_one(serving: Callable[..
             one.close()
 
 
+def answered(server: Served, request: bytes) -> bytes:
+    """All that comes back until the server closes the connection."""
+    address = urllib.parse.urlsplit(server.url)
+    with socket.create_connection((address.hostname, address.port), 20) as connection:
+        connection.sendall(request)
+        return b"".join(iter(lambda: connection.recv(2**16), b""))
+
+
+def get(padding: int, then: str = "close", path: str = "/v1/models") -> bytes:
+    """A request with a header of so many bytes."""
+    fields = (f"GET {path} HTTP/1.1", "Host: localhost", f"Connection: {then}", f"X-Long: {'x' * padding}")
+    return "\r\n".join([*fields, "", ""]).encode()
+
+
+def test_long_headers_are_refused_in_one_piece_and_in_many(server: Served) -> None:
+    assert answered(server, get(60_000)).startswith(b"HTTP/1.1 200 ")
+    for request in (
+        get(70_000),
+        get(70_000).removesuffix(b"\r\n\r\n"),
+        get(0, path="/v1/models?" + "x" * 70_000),
+        get(0).replace(b"X-Long: ", b"X: y\r\n" * 12_000 + b"Z: "),
+        get(70_000).replace(b"GET /v1/models", b"POST /v1/read") + b"x" * 100,
+    ):
+        answer = answered(server, request)
+        assert answer.startswith(b"HTTP/1.1 431 ") and answer.count(b"HTTP/1.1") == 1
+        assert b"the headers have more than 65,536 bytes" in answer and b"request_id" in answer
+
+
+def test_what_follows_long_headers_is_no_request(server: Served) -> None:
+    answer = answered(server, get(70_000, "keep-alive") + get(0))
+    assert answer.startswith(b"HTTP/1.1 431 ") and answer.count(b"HTTP/1.1") == 1
+
+
+def test_a_body_does_not_count_as_headers(server: Served) -> None:
+    head = "POST /v1/read HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: image/png\r\n"
+    answer = answered(server, head.encode() + b"Content-Length: 100000\r\n\r\n" + bytes(100_000))
+    assert answer.startswith(b"HTTP/1.1 422 ")
+
+
 def test_the_server_is_well_afterwards(server: Served) -> None:
     assert server.process.poll() is None and len(server.workers()) == 2
     for _ in range(8):  # each worker

@@ -145,6 +145,37 @@ def test_an_address_that_is_not_there_and_a_method_that_is_not_answered(server: 
     answer = httpx.get(f"{server.url}/v1/read")
     assert answer.status_code == 405 and answer.json()["title"] == "Method Not Allowed"
     assert answer.headers["allow"] == "POST"
+    for path in ("/v1/read", "/v2/models/latin/infer"):
+        assert "this address does not answer GET; send an image by POST" in httpx.get(server.url + path).text
+    for path in ("/", "/v1/models"):
+        said = httpx.post(server.url + path, content=b"x").json()["detail"]
+        assert said == "this address does not answer POST; images are read by POST /v1/read"
+
+
+AT = "; is the @ missing in --data-binary @FILE?"
+
+
+@pytest.mark.parametrize("kind", ["image/png", "application/octet-stream", "application/json"])
+def test_the_name_of_a_file_is_no_file(kind: str, server: Served) -> None:
+    """As `curl --data-binary FILE` sends it."""
+    headers = {"Content-Type": kind}
+    for name in ("examples/images/01.png", "Bilder/Größe 1.png"):
+        answer = read(server, content=name.encode(), headers=headers)
+        assert answer.status_code in (400, 422) and answer.json()["detail"].endswith(AT)
+    for other in (b"", b"\x89PNG", b"P6\n1 1\n255\n", b"a" * 5000, b'{"images": [', b"[1]"):
+        answer = read(server, content=other, headers=headers)
+        assert answer.status_code in (400, 422) and "missing" not in answer.json()["detail"], other
+    answer = httpx.post(f"{server.url}/v2/models/latin/infer", content=b"request.json")
+    assert answer.status_code == 400 and answer.json()["error"].endswith(AT)
+    answer = read(server, files=[("images", ("a.png", b"a.png"))])
+    assert answer.status_code == 422 and "missing" not in answer.json()["detail"]
+
+
+def test_an_image_that_is_short_text_is_read(server: Served) -> None:
+    """A PBM file may be one line of digits."""
+    header = {"Content-Type": "image/x-portable-bitmap"}
+    answer = read(server, content=b"P1 8 8 " + b"0" * 64, headers=header)
+    assert answer.status_code == 200, answer.text
 
 
 def test_several_models_are_served_by_name(serving: Start) -> None:
@@ -393,6 +424,13 @@ def test_a_server_that_cannot_begin_says_why(tmp_path: Path) -> None:
     broken.write_bytes(b"no model")
     assert "broken.onnx" in failing("--model", broken, "--port", "0")
     assert "no model file" in failing("--model", tmp_path / "absent.onnx", "--port", "0")
+    folder = tmp_path / "crops.onnx"
+    folder.mkdir()
+    os.mkfifo(tmp_path / "pipe.onnx")
+    for options in ((), ("--backend", "auto"), ("--precision", "int8")):
+        said = failing("--model", folder, "--port", "0", *options)
+        assert said.startswith(f"Error: {folder} is a folder; give an .onnx") and said.count("\n") == 1
+    assert failing("--model", tmp_path / "pipe.onnx", "--port", "0").startswith("Error: no model file at ")
     again = ("--model", DEFAULT, "--model", DEFAULT, "--port", "0")
     assert "two models would be served as latin" in failing(*again)
     with socket.create_server(("127.0.0.1", 0)) as taken:

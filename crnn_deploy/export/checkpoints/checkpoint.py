@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
-from crnn_deploy.errors import CrnnDeployError
+from crnn_deploy.errors import CrnnDeployError, nothing_at
 from crnn_deploy.export.checkpoints.file_kinds import is_safetensors
 from crnn_deploy.export.checkpoints.stored import AnotherFile, FileBroken, NamesCode, NumpyArray, Stored
 from crnn_deploy.export.checkpoints.torch_file import read_saved
@@ -79,7 +79,7 @@ class CheckpointNotFound(CrnnDeployError, FileNotFoundError):
     """No checkpoint at this path."""
 
     def __init__(self, path: Path) -> None:
-        super().__init__(f"no checkpoint at {path}")
+        super().__init__(nothing_at(path, "checkpoint", "the file of a checkpoint, such as model.pth"))
 
 
 class CheckpointUnreadable(CrnnDeployError, ValueError):
