@@ -107,6 +107,9 @@ def _no_images(path: str, ending: str, ctx: click.Context | None) -> str:
 class RecipeText(click.types.StringParamType):
     """A recipe: the name of a built-in one, or a file."""
 
+    def get_missing_message(self, param: click.Parameter, ctx: click.Context | None) -> str:
+        return "crnn-deploy recipes lists the built-in ones"
+
     def shell_complete(
         self, ctx: click.Context, param: click.Parameter, incomplete: str
     ) -> list[CompletionItem]:

@@ -320,10 +320,14 @@ def test_an_option_that_is_an_argument_here_says_so(line: str, hint: str) -> Non
         ("doctor m.engine", "m.engine is a model; give it with --model m.engine"),
         ("export c.pth --checkpoint d.pth", "c.pth is a checkpoint; give it with --checkpoint c.pth"),
         ("inspect m.onnx c.pth", "Got unexpected extra argument (c.pth)"),
+        (
+            "describe x.onnx -o y.onnx",
+            "Missing option '--recipe'. crnn-deploy recipes lists the built-in ones",
+        ),
         ("serve x", "Got unexpected extra argument (x)"),
     ],
 )
-def test_an_argument_that_is_an_option_here_says_so(line: str, said: str) -> None:
+def test_what_is_too_much_or_missing_says_how_to_give_it(line: str, said: str) -> None:
     result = run(*line.split())
     assert result.exit_code == 2 and result.stderr.splitlines()[-1] == f"Error: {said}"
 
