@@ -73,7 +73,11 @@ def calibrate(model: Path, images: str | None, method: Any, max_images: int, out
         say(f"{name}: {shown} (of {len(held_back)} images held back)")
     widths = len({one["width"] for one in scales.images})
     drawn_by = "drawn, since no IMAGES were given" if scales.rendered else "of the images given"
+    why = ", as --method says"
+    if method == "auto":
+        why = f", which has the least of {', then of '.join(scales.compared[scales.method])}"
     say(
-        f"{output}: {amount(len(scales.ranges), 'range')}, {scales.method}, "
-        f"{amount(len(scales.images), 'image')} of {amount(widths, 'width')}, {drawn_by}"
+        f"{output}: {amount(len(scales.ranges), 'range')} by {scales.method}{why}; "
+        f"{amount(len(scales.images), 'image')} of {amount(widths, 'width')}, {drawn_by}; "
+        "crnn-deploy quantize decides whether the texts stay the same"
     )

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import os
-import re
 import traceback
 from contextlib import nullcontext
 from typing import Any
@@ -13,28 +11,15 @@ import click
 
 from crnn_deploy.cli.group import Group
 from crnn_deploy.cli.say import check_stdout, say
+from crnn_deploy.cli.unknown import explained
 from crnn_deploy.commands import COMMANDS, STAGES
-from crnn_deploy.errors import CrnnDeployError, did_you_mean, printable
+from crnn_deploy.errors import CrnnDeployError, printable
 from crnn_deploy.process import INTERRUPTED, interrupted
 
 __all__ = ["main"]
 
 _PLACES = {name.partition(" ")[0]: command.place for name, command in COMMANDS.items()}
-_RENAMED = {  # options of earlier versions, and what they are called in the commands that had them
-    "--batch": ("--batch-range", "--batches"),
-    "--confidence": ("--confident-above",),
-    "--count": ("--max-images",),
-    "--engine": ("--backend",),
-    "--images": ("--image-folder",),
-    "--model": ("--factory",),
-    "--samples": ("--max-images", "--synthetic-images"),
-    "--target": ("--target-device",),
-    "--tf32": ("--allow-tf32",),
-    "--widths": ("--width-range",),
-}
-
-_EXTRA = re.compile(r"Got unexpected extra arguments? \((.*)\)", re.DOTALL)  # click's words
-_SHOWN = 3  # commands that have an option which another lacks
+_WORDS = "crnn_deploy.words"  # of the command line, in a context's meta
 
 
 def _debug_option() -> click.Option:
@@ -106,10 +91,11 @@ class _Group(Group):
         return super().get_command(ctx, cmd_name)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.meta[_WORDS] = tuple(args)
         try:
             return super().parse_args(ctx, args)
-        except click.NoSuchOption as error:
-            raise _explained(error) from None
+        except click.UsageError as error:
+            raise explained(error, args) from None
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -122,12 +108,10 @@ class _Group(Group):
         try:
             return super().invoke(ctx)
         except click.ClickException as error:
-            if isinstance(error, click.NoSuchOption):
-                raise _explained(error) from None
-            vars(error)["message"] = printable(
-                error.message + _model_meant(error)
-            )  # names of files may stand in it
-            raise
+            if isinstance(error, click.UsageError):
+                error = explained(error, ctx.meta[_WORDS])
+            vars(error)["message"] = printable(error.message)  # names of files may stand in it
+            raise error from None
         except (click.exceptions.Exit, click.Abort, BrokenPipeError):
             raise  # click knows them
         except Exception as error:
@@ -136,74 +120,15 @@ class _Group(Group):
             if interrupted():
                 ctx.exit(INTERRUPTED)
             if not isinstance(error, CrnnDeployError):
-                from crnn_deploy.doctor import explained
+                from crnn_deploy.doctor import explained as mended
 
-                error = explained(error, ctx.invoked_subcommand or "") or error
+                error = mended(error, ctx.invoked_subcommand or "") or error
             message, exit_code = str(error), getattr(error, "exit_code", 1)
             if not isinstance(error, CrnnDeployError | OSError):  # a full disk is nobody's bug
                 kind = type(error).__name__
                 message = f"unexpected {kind}: {message}; run again with --debug for the traceback"
             say(f"Error: {' '.join(message.splitlines())}", err=True)
             ctx.exit(exit_code)
-
-
-def _explained(error: click.NoSuchOption) -> click.NoSuchOption:
-    """The error with the option's new name, the commands that have it, or the nearest one of this command."""
-    name = error.option_name
-    hint = _name_now(error) or _elsewhere(error) or did_you_mean(name, _options_of(error))
-    return click.NoSuchOption(name, f"No such option {name!r}{hint}.", ctx=error.ctx)
-
-
-def _elsewhere(error: click.NoSuchOption) -> str:
-    """Which commands have the option that this one does not have, in words."""
-    if error.ctx is None:
-        return ""
-    root = error.ctx.find_root()
-    found = []
-    for whole in COMMANDS:
-        command: click.Command | None = root.command
-        for name in whole.split():
-            command = command.get_command(root, name) if isinstance(command, click.Group) else None
-        if command is not None and error.option_name in _options(command, root):
-            found.append(whole)
-    if not found:
-        return ""
-    shown = ", ".join((*found[:_SHOWN], *(["..."] if len(found) > _SHOWN else [])))
-    return f"; {shown} {'has' if len(found) == 1 else 'have'} it"
-
-
-def _model_meant(error: click.ClickException) -> str:
-    """How a model is given to a command that takes it by --model and was given it without, in words."""
-    found = _EXTRA.fullmatch(error.message)
-    if found is None or not isinstance(error, click.UsageError) or error.ctx is None:
-        return ""
-    parameters = error.ctx.command.get_params(error.ctx)
-    if any(isinstance(one, click.Argument) for one in parameters):
-        return ""
-    if not any("--model" in one.opts for one in parameters):
-        return ""
-    from crnn_deploy.models import shipped
-
-    given = found[1].split(" ")[0]
-    is_model = given in shipped() or given.endswith((".onnx", ".engine")) or os.path.exists(given)
-    return f"; did you mean --model {given}?" if is_model else ""
-
-
-def _options_of(error: click.NoSuchOption) -> list[str]:
-    """The options of the command that was given one that it does not have."""
-    return [] if error.ctx is None else _options(error.ctx.command, error.ctx)
-
-
-def _options(command: click.Command, ctx: click.Context) -> list[str]:
-    names = (name for one in command.get_params(ctx) for name in (*one.opts, *one.secondary_opts))
-    return [name for name in names if name.startswith("--")]
-
-
-def _name_now(error: click.NoSuchOption) -> str | None:
-    """What an option of an earlier version is called in this command, in words."""
-    known = _options_of(error)
-    found = next((name for name in _RENAMED.get(error.option_name, ()) if name in known), None)
-    return None if found is None else f": its new name is {found}"
 
 
 @click.group(cls=_Group, params=[_debug_option()], context_settings={"help_option_names": ["-h", "--help"]})

@@ -9,7 +9,6 @@ import click
 
 from crnn_deploy.cli.options import (
     DATA_ONLY,
-    FILE,
     MODEL,
     PLACE,
     check_data_outputs,
@@ -22,7 +21,7 @@ from crnn_deploy.cli.options import (
 )
 from crnn_deploy.cli.outputs import check_reports, put_report, write_page
 from crnn_deploy.cli.say import progress_bar, say
-from crnn_deploy.cli.values import OneOf
+from crnn_deploy.cli.values import File, OneOf
 
 if TYPE_CHECKING:
     from crnn_deploy.process import Stop
@@ -41,15 +40,32 @@ def _share(_: click.Context, param: click.Parameter, value: str) -> float:
     return share
 
 
+class _ScalesFile(File):
+    """A file of `calibrate`; where none is given, the command that writes one is."""
+
+    def get_missing_message(self, param: click.Parameter, ctx: click.Context | None) -> str:
+        model = "MODEL.onnx" if ctx is None else ctx.params.get("model", "MODEL.onnx")
+        return f"Write them with: crnn-deploy calibrate {model} -o scales.json"
+
+
+def _there(_: click.Context, param: click.Parameter, model: Path) -> Path:
+    """A model that is there: this is told before that scales are missing."""
+    from crnn_deploy.errors import ModelNotFound
+
+    if not model.exists():
+        raise ModelNotFound(model)
+    return model
+
+
 @click.command()
-@click.argument("model", metavar="MODEL.onnx", type=MODEL)
+@click.argument("model", metavar="MODEL.onnx", type=MODEL, callback=_there)
 @click.argument("data", metavar="[DATA]", required=False, type=PLACE)
 @data_options
 @click.option(
     "--scales",
     "scales_path",
     metavar="SCALES.json",
-    type=FILE,
+    type=_ScalesFile(path_type=Path),
     required=True,
     help="Read from this file the ranges of activations that `calibrate` wrote.",
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,19 @@ from click.shell_completion import CompletionItem
 
 from crnn_deploy.errors import did_you_mean, is_address
 
-__all__ = ["File", "ModelFile", "OneOf", "OutputFile", "PlaceText", "RecipeText"]
+__all__ = [
+    "CHECKPOINTS",
+    "MODELS",
+    "File",
+    "ModelFile",
+    "OneOf",
+    "OutputFile",
+    "PlaceText",
+    "RecipeText",
+]
+
+MODELS = (".onnx", ".engine")  # endings of the files that `--model` takes
+CHECKPOINTS = (".pth", ".pt", ".ckpt", ".safetensors")  # and of those that `export` takes
 
 # endings that people know a format by; a report in another one would be opened by the wrong program
 _TOLD = frozenset(
@@ -68,7 +81,13 @@ class ModelFile(File):
 
 
 class PlaceText(click.types.StringParamType):
-    """A path, a pattern or an address, kept as it was written."""
+    """A path, a pattern or an address of images or labels, kept as it was written; no model's file."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        ending = os.path.splitext(value)[1].lower()
+        if ending in MODELS + CHECKPOINTS and not os.path.isdir(value):
+            raise click.UsageError(_no_images(value, ending, ctx), ctx)
+        return super().convert(value, param, ctx)
 
     def shell_complete(
         self, ctx: click.Context, param: click.Parameter, incomplete: str
@@ -76,8 +95,22 @@ class PlaceText(click.types.StringParamType):
         return [CompletionItem(incomplete, type="file")]
 
 
+def _no_images(path: str, ending: str, ctx: click.Context | None) -> str:
+    """What to do with a model's file that stands among images."""
+    kind = "model" if ending in MODELS else "checkpoint"
+    wanted = ctx is not None and any("--model" in one.opts for one in ctx.command.params)
+    if ctx is None or not wanted or ctx.params.get("model") is not None:
+        return f"{path} is a {kind}; name images in its place"
+    if kind == "model":
+        return f"{path} is a model; give it with --model {path}"
+    return f"{path} is a checkpoint; export it first: crnn-deploy export --checkpoint {path}"
+
+
 class RecipeText(click.types.StringParamType):
     """A recipe: the name of a built-in one, or a file."""
+
+    def get_missing_message(self, param: click.Parameter, ctx: click.Context | None) -> str:
+        return "crnn-deploy recipes lists the built-in ones"
 
     def shell_complete(
         self, ctx: click.Context, param: click.Parameter, incomplete: str

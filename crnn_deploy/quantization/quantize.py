@@ -135,7 +135,11 @@ class Quantization:
 
     def table(self) -> str:
         """The variants as lines of text, the last with all its figures."""
-        lines = [f"{v.name}: {v.speed:.2f} x float, {v.verdict.line()}" for v in self.variants]
+        told = [*(one.verdict.line() for one in self.variants[:-1]), self.chosen.verdict.answer]
+        lines = [
+            f"{one.name}: {one.speed:.2f} x float, {answer}"
+            for one, answer in zip(self.variants, told, strict=True)
+        ]
         offers = [offer.line() for offer in self.offers]
         if offers:
             offers.insert(0, f"--accept-undecided writes one of these, compared on {_SCREEN} images at most:")

@@ -12,7 +12,7 @@ from crnn_deploy.models import int8_files
 from crnn_deploy.runtime.backends import cpu
 from crnn_deploy.runtime.backends.backend import Backend, BackendName, Device, FloatFormat, open_backend
 from crnn_deploy.runtime.backends.onnx_file import read_metadata
-from crnn_deploy.runtime.backends.weight_bits import largest_weight
+from crnn_deploy.runtime.backends.weight_bits import is_quantised
 
 __all__ = ["Int8Missing", "NotPortable", "Opening", "Precision", "PrecisionGiven", "opening"]
 
@@ -95,7 +95,7 @@ def opening(
     made = Opening(path, device=device, threads=threads, tf32=tf32)
     if precision is not None and path.suffix == ".engine":
         raise PrecisionGiven(f"{path} runs in the precision that it was built in; leave {precision} out")
-    if precision == "fp32" and path.is_file() and largest_weight(path):
+    if precision == "fp32" and path.is_file() and is_quantised(path):
         raise PrecisionGiven(
             f"{path} is an INT8 file, which does not run in fp32; name the float model instead"
         )
@@ -118,15 +118,17 @@ def opening(
 
 
 def _int8_of(path: Path) -> Path:
-    """The INT8 file that lies beside a model, is of the same weights and runs on this CPU.
+    """The model itself where it is INT8, or the INT8 file of it that lies beside it and runs on this CPU.
 
-    Raises ModelNotFound, Int8Missing, ModelUnreadable, ManifestMissing, ManifestInvalid.
+    Raises ModelNotFound, PrecisionGiven, Int8Missing, ModelUnreadable, ManifestMissing, ManifestInvalid.
     """
     if not path.is_file():
         raise ModelNotFound(path, "an .onnx file")
+    if is_quantised(path):
+        return path
     seven, eight = int8_files(path)
     if path in (seven, eight):
-        return path
+        raise _not_quantised(path)
     found = eight if eight.is_file() and not cpu.saturates() else seven
     if not found.is_file():
         reason = f"there is no {seven.name} beside it"
@@ -136,6 +138,8 @@ def _int8_of(path: Path) -> Path:
             f"{path} has no INT8 file for this CPU: {reason}; make one with crnn-deploy quantize, or name "
             "your own as the model"
         )
+    if not is_quantised(found):
+        raise _not_quantised(found)
     ours, theirs = (Manifest.in_metadata(read_metadata(one), one) for one in (path, found))
     same = all(
         getattr(ours, name) == getattr(theirs, name)
@@ -147,3 +151,7 @@ def _int8_of(path: Path) -> Path:
             "quantize, or name it as the model"
         )
     return found
+
+
+def _not_quantised(path: Path) -> PrecisionGiven:
+    return PrecisionGiven(f"{path} is not quantised; make it with crnn-deploy quantize")

@@ -99,9 +99,12 @@ class Check:
     provided: str = "like these"
 
     def line(self) -> str:
-        """The figure, its interval, what is allowed, and what is lacking."""
+        """The answer, the figure, its interval, what is allowed, and what is lacking."""
         low, high = self.interval
-        text = f"{self.name} {self.value:.3%} (95 %: {low:.3%} to {high:.3%}, allowed {self.allowed:.3%})"
+        text = (
+            f"{self.answer}: {self.name} {self.value:.3%} "
+            f"(95 %: {low:.3%} to {high:.3%}, allowed {self.allowed:.3%})"
+        )
         if self.answer != "NOT ENOUGH IMAGES":
             return text
         if self.more_images is None:
@@ -170,7 +173,7 @@ class Verdict:
         return plain
 
     def table(self) -> str:
-        """The figures as lines of text, the answer last."""
+        """The figures as lines of text; at the end the answer, and below it each check."""
         lines = [f"strings changed: {self.flips}", f"confident strings changed: {self.confident_flips}"]
         if self.right_to_wrong is not None:
             assert self.exact is not None and self.cer is not None
@@ -185,15 +188,19 @@ class Verdict:
             f"smallest probability {change.min_probability:.2f}, margin {change.margin:.2f}"
             for change in self.changes[:5]
         ]
-        return "\n".join([*lines, self.line()])
+        return "\n".join([*lines, self.line(), *(f"  {check.line()}" for check in self.checks)])
 
     def line(self) -> str:
-        """The answer and the checks that it comes from."""
-        checks = "; ".join(
-            check.line() for check in self.checks if check.answer == self.answer or self.answer == "PASSED"
-        )
-        more = ": not enough images to tell" if self.answer == "NOT ENOUGH IMAGES" else ""
-        return f"{self.answer}{more}: {amount(self.images, 'image')}; {checks}"
+        """The answer in short, as for an error: which checks failed, or how many images would settle them."""
+        text = f"{self.answer}: {amount(self.images, 'image')}"
+        if self.answer == "FAILED":
+            beyond = [check.name for check in self.checks if check.answer == "FAILED"]
+            return f"{text}; beyond what is allowed: {', '.join(beyond)}"
+        more = [check.more_images for check in self.checks if check.answer == "NOT ENOUGH IMAGES"]
+        numbers = [number for number in more if number is not None]
+        if not more or len(numbers) < len(more):
+            return text
+        return f"{text}; about {max(numbers):,} more would settle {'it' if len(more) == 1 else 'all checks'}"
 
 
 def judge(

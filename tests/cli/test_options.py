@@ -202,8 +202,6 @@ def test_an_option_that_would_be_ignored_is_refused(
 @pytest.mark.parametrize(
     ("arguments", "now"),
     [
-        (("export", "--model"), "--factory"),
-        (("evaluate", "--images"), "--image-folder"),
         (("build-engine", "--batch"), "--batch-range"),
         (("build-engine", "--widths"), "--width-range"),
         (("benchmark", "--batch"), "--batches"),
@@ -213,14 +211,162 @@ def test_an_option_that_would_be_ignored_is_refused(
         (("quantize", "--samples"), "--synthetic-images"),
         (("quantize", "--confidence"), "--confident-above"),
         (("quantize", "--target"), "--target-device"),
-        (("infer", "--engine"), "--backend"),
         (("infer", "--tf32"), "--allow-tf32"),
     ],
 )
-def test_an_option_of_before_says_what_it_is_called(arguments: tuple[str, ...], now: str) -> None:
+def test_an_option_that_other_commands_have_says_what_it_is_called_here(
+    arguments: tuple[str, ...], now: str
+) -> None:
     result = run(*arguments, "x")
     assert result.exit_code == 2
-    assert f"No such option '{arguments[-1]}': its new name is {now}." in result.stderr
+    assert f"No such option '{arguments[-1]}'; here it is called {now}." in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("line", "hint"),
+    [
+        (
+            "evaluate --model m.onnx x",
+            "give the model as the first argument: crnn-deploy evaluate m.onnx DATA...",
+        ),
+        (
+            "evaluate --model=m.onnx x",
+            "give the model as the first argument: crnn-deploy evaluate m.onnx DATA...",
+        ),
+        ("evaluate x --model", "give the model as the first argument: crnn-deploy evaluate MODEL DATA..."),
+        (
+            "evaluate --checkpoint c.pth x",
+            "give the checkpoint as the first argument: crnn-deploy evaluate c.pth DATA...",
+        ),
+        (
+            "verify --model m.onnx",
+            "give the model as the first argument: crnn-deploy verify m.onnx CANDIDATE",
+        ),
+        ("benchmark --model m.onnx", "give the model as the first argument: crnn-deploy benchmark m.onnx"),
+        ("inspect --model m.onnx", "give the model as the first argument: crnn-deploy inspect m.onnx"),
+        (
+            "build-engine --model m.onnx",
+            "give the model as the first argument: crnn-deploy build-engine m.onnx",
+        ),
+        (
+            "calibrate --model m.onnx",
+            "give the model as the first argument: crnn-deploy calibrate m.onnx [IMAGES]",
+        ),
+        (
+            "quantize --model m.onnx",
+            "give the model as the first argument: crnn-deploy quantize m.onnx [DATA]",
+        ),
+        (
+            "calibrate-confidence --model m.onnx x",
+            "give the model as the first argument: crnn-deploy calibrate-confidence m.onnx DATA...",
+        ),
+        (
+            "set-decoding --model m.onnx",
+            "give the model as the first argument: crnn-deploy set-decoding m.onnx",
+        ),
+        (
+            "triton --model m.onnx",
+            "give the model as the first argument: crnn-deploy triton m.onnx",
+        ),
+        ("describe --model m.onnx", "give the model as the first argument: crnn-deploy describe m.onnx"),
+        (
+            "benchmark --engine m.engine",
+            "give the model as the first argument: crnn-deploy benchmark m.engine",
+        ),
+        (
+            "calibrate m.onnx --images crops",
+            "give the images as the second argument: crnn-deploy calibrate MODEL.onnx crops",
+        ),
+        (
+            "quantize m.onnx --images crops",
+            "give the data as the second argument: crnn-deploy quantize MODEL.onnx crops; "
+            "--image-folder is for the images that labels name",
+        ),
+        (
+            "evaluate m.onnx --data crops",
+            "give the data as the second argument: crnn-deploy evaluate MODEL crops",
+        ),
+        ("infer --images crops", "give the images as the first argument: crnn-deploy infer crops"),
+        (
+            "infer-cluster --images crops",
+            "give the images as the first argument: crnn-deploy infer-cluster crops",
+        ),
+        (
+            "dataset check --images crops",
+            "give the data as the first argument: crnn-deploy dataset check crops; "
+            "--image-folder is for the images that labels name",
+        ),
+        (
+            "infer --engine m.engine",
+            "give an .engine file with --model, and the library for an .onnx file with --backend",
+        ),
+        (
+            "export --model c.pth",
+            "give a checkpoint with --checkpoint, and the code of your own network with --factory",
+        ),
+    ],
+)
+def test_an_option_that_is_an_argument_here_says_so(line: str, hint: str) -> None:
+    result = run(*line.split())
+    [name] = [word.partition("=")[0] for word in line.split() if word.startswith("--")]
+    assert result.exit_code == 2
+    assert result.stderr.splitlines()[-1] == f"Error: No such option '{name}'; {hint}."
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("serve m.onnx", "m.onnx is a model; give it with --model m.onnx"),
+        ("doctor m.engine", "m.engine is a model; give it with --model m.engine"),
+        ("export c.pth --checkpoint d.pth", "c.pth is a checkpoint; give it with --checkpoint c.pth"),
+        ("inspect m.onnx c.pth", "Got unexpected extra argument (c.pth)"),
+        (
+            "describe x.onnx -o y.onnx",
+            "Missing option '--recipe'. crnn-deploy recipes lists the built-in ones",
+        ),
+        ("serve x", "Got unexpected extra argument (x)"),
+    ],
+)
+def test_what_is_too_much_or_missing_says_how_to_give_it(line: str, said: str) -> None:
+    result = run(*line.split())
+    assert result.exit_code == 2 and result.stderr.splitlines()[-1] == f"Error: {said}"
+
+
+@pytest.mark.parametrize("checkpoint", ["c.pth", "c.pt", "C.PTH", "c.ckpt", "c.safetensors"])
+def test_a_model_among_the_images_is_refused_before_anything_is_read(checkpoint: str) -> None:
+    images = str(Path(__file__).parents[2] / "examples" / "images")
+    for line, said in (
+        (f"infer m.onnx {images}", "m.onnx is a model; give it with --model m.onnx"),
+        (f"infer {images} ../M.engine", "../M.engine is a model; give it with --model ../M.engine"),
+        (f"infer {images} --model latin m.onnx", "m.onnx is a model; name images in its place"),
+        (
+            f"infer-cluster {checkpoint} {images} -o x",
+            f"{checkpoint} is a checkpoint; export it first: crnn-deploy export --checkpoint {checkpoint}",
+        ),
+        (
+            f"infer {checkpoint} {images}",
+            f"{checkpoint} is a checkpoint; export it first: crnn-deploy export --checkpoint {checkpoint}",
+        ),
+        ("calibrate m.onnx n.onnx -o x.json", "n.onnx is a model; name images in its place"),
+        (
+            f"evaluate latin {checkpoint}",
+            f"{checkpoint} is a checkpoint; name images in its place",
+        ),
+        ("verify latin latin --images m.onnx", "m.onnx is a model; name images in its place"),
+    ):
+        result = run(*line.split())
+        assert result.exit_code == 2 and not result.stdout
+        assert result.stderr.splitlines()[-1] == f"Error: {said}"
+
+
+def test_a_folder_is_read_whatever_its_name_and_what_is_in_it(tmp_path: Path) -> None:
+    folder = tmp_path / "crops.onnx"
+    folder.mkdir()
+    image = Path(__file__).parents[2] / "examples" / "images" / "01.png"
+    (folder / "a.png").write_bytes(image.read_bytes())
+    (folder / "m.onnx").touch()
+    result = run("infer", folder)
+    assert result.exit_code == 0 and result.stdout == f"{folder / 'a.png'}\tPrinted\n", result.stderr
 
 
 def messages() -> Iterator[str]:

@@ -36,6 +36,26 @@ def test_the_scales_say_where_they_come_from(tiny_scales: Path, tiny_onnx: Path)
     assert len(counts) == 6 and max(counts) - min(counts) <= 1  # an equal share of each width
 
 
+def test_the_last_line_says_which_method_was_chosen_and_by_what(
+    tiny_onnx: Path, tiny_images: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "s.json"
+    auto = run("calibrate", tiny_onnx, tiny_images, "-o", path)
+    *_, last = auto.stdout.splitlines()
+    found = read_scales(path, open_model(tiny_onnx))
+    figures = ("confident strings changed", "change of the margins", "strings changed")
+    ranked = sorted(found.compared, key=lambda name: [found.compared[name][figure] for figure in figures])
+    assert last.startswith(
+        f"{path}: {len(found.ranges)} ranges by {ranked[0]}, which has the least of "
+        f"confident strings changed, then of change of the margins, then of strings changed; "
+        f"{len(found.images)} images of 6 widths, "
+    )
+    decides = "; crnn-deploy quantize decides whether the texts stay the same"
+    assert last.endswith(f"of the images given{decides}")
+    [told] = run("calibrate", tiny_onnx, tiny_images, "--method", "mse", "-o", path).stdout.splitlines()
+    assert " ranges by mse, as --method says; " in told and told.endswith(decides)
+
+
 def test_bad_input_is_one_line(tiny_onnx: Path, tiny_scales: Path, tiny_images: Path, tmp_path: Path) -> None:
     few = write_images(tmp_path / "few", 5)
     same = write_images(tmp_path / "same", 40, width=100)

@@ -58,7 +58,20 @@ def test_a_written_model_and_its_report(
     again = run("calibrate", out, tiny_images, "-o", tmp_path / "no.json")
     assert again.exit_code == 2 and "quantised already" in again.stderr
     judged = run("verify", tiny_onnx, out, "--images", tiny_images, "--text")
-    assert judged.exit_code == 1 and "not enough images to tell" in judged.stdout
+    assert judged.exit_code == 1 and judged.stdout.count("\nNOT ENOUGH IMAGES: ") == 1
+    assert "\n  NOT ENOUGH IMAGES: confident strings changed 0" in judged.stdout
+
+
+def test_missing_scales_say_what_writes_them_and_a_missing_model_is_told_first(
+    tiny_onnx: Path, tmp_path: Path
+) -> None:
+    missing = run("quantize", tiny_onnx, "-o", tmp_path / "x.onnx")
+    assert missing.exit_code == 2
+    assert missing.stderr.splitlines()[-1] == (
+        f"Error: Missing option '--scales'. Write them with: crnn-deploy calibrate {tiny_onnx} -o scales.json"
+    )
+    wrong = run("quantize", tmp_path / "no.onnx", "-o", tmp_path / "x.onnx")
+    assert wrong.exit_code == 2 and wrong.stderr == f"Error: no model file at {tmp_path / 'no.onnx'}\n"
 
 
 def test_a_refusal_writes_nothing(
@@ -69,7 +82,7 @@ def test_a_refusal_writes_nothing(
         "quantize", tiny_onnx, tiny_images, "--scales", tiny_scales, "--target-device", "gpu", "-o", out
     )
     assert result.exit_code == 1 and not out.exists()
-    assert "not enough images to tell" in result.stderr and len(result.stderr.splitlines()) == 1
+    assert "NOT ENOUGH IMAGES" in result.stderr and len(result.stderr.splitlines()) == 1
 
 
 def test_too_few_images_are_told_how_many_more_and_what_may_be_done(
@@ -90,10 +103,17 @@ def test_too_few_images_are_told_how_many_more_and_what_may_be_done(
     )
     refused = run(*command, "--json-file", report)
     assert refused.exit_code == 1 and not out.exists()
-    assert "images more like these would settle" in refused.stderr and "--accept-undecided" in refused.stderr
     plain = json.loads(report.read_text())
-    [check] = plain["variants"][-1]["verdict"]["checks"]
+    verdict = plain["variants"][-1]["verdict"]
+    [check] = verdict["checks"]
     assert check["more_images"] > 1000
+    line = (
+        f"NOT ENOUGH IMAGES: {verdict['images']} images; about {check['more_images']:,} more would settle it"
+    )
+    assert f"no INT8 model was written: {line}; give more images" in refused.stderr
+    assert "--accept-undecided" in refused.stderr
+    assert refused.stdout.count(line) == refused.stdout.splitlines().count(line) == 1
+    assert refused.stdout.count(" further images like these would settle it as PASSED") == 1
     offers = plain["offers"]
     layers = qdq.quantizable(load_onnx(tiny_onnx))
     by_margins = sorted(plain["sensitivity"], key=lambda one: -one["margin_change"])
@@ -108,7 +128,7 @@ def test_too_few_images_are_told_how_many_more_and_what_may_be_done(
     [variant] = json.loads(report.read_text())["variants"]
     assert variant["kept_float"] == [by_margins[0]["layer"]] and variant["name"].endswith("1 layers float")
     told = open_model(out).manifest.source["int8_verdict"]
-    assert told.startswith("NOT ENOUGH IMAGES") and "images more like these would settle" in told
+    assert told.startswith("NOT ENOUGH IMAGES: ") and told.endswith(" more would settle it")
     assert "int8_verdict" not in open_model(tiny_onnx).manifest.source
     assert accepted.stdout.endswith("too few images to tell whether its text stays the same\n")
     shown = run("inspect", out)

@@ -241,6 +241,38 @@ def test_an_int8_file_that_is_missing_or_of_another_model_is_refused(own: tuple[
     assert refused.exit_code == 2 and "there is no plates.int8.onnx beside it" in refused.stderr
 
 
+@pytest.mark.parametrize("named", ["plates.onnx", "plates.int8.onnx"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("infer", "--model", "MODEL", EXAMPLES),
+        ("serve", "--model", "MODEL"),
+        ("benchmark", "MODEL"),
+    ],
+    ids=lambda command: command[0],
+)
+def test_a_float_file_that_is_named_as_an_int8_file_is_refused(
+    own: tuple[Path, Path], named: str, command: tuple[str | Path, ...]
+) -> None:
+    model, quantised = own
+    shutil.copy(model, quantised)
+    asked = model.with_name(named)
+    refused = run(*(asked if word == "MODEL" else word for word in command), "--precision", "int8")
+    assert refused.exit_code == 2 and not refused.stdout
+    said = f"Error: {quantised} is not quantised; make it with crnn-deploy quantize\n"
+    assert refused.stderr.endswith(said) and "note:" not in refused.stderr
+    with pytest.raises(PrecisionGiven, match="is not quantised"):
+        Recognizer.load(asked, precision="int8")
+
+
+def test_an_int8_file_of_any_name_is_one(own: tuple[Path, Path], tmp_path: Path) -> None:
+    _, quantised = own
+    renamed = quantised.rename(tmp_path / "other.onnx")
+    assert opening(renamed, precision="int8").path == renamed
+    with pytest.raises(PrecisionGiven, match="is an INT8 file"):
+        opening(renamed, precision="fp32")
+
+
 def test_the_int8_file_that_is_read_is_not_written_over(own: tuple[Path, Path]) -> None:
     model, quantised = own
     before = quantised.read_bytes()

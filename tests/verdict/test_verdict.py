@@ -56,7 +56,7 @@ def test_three_answers(images: int, flips: int, answer: str) -> None:
     same = [reading("a")] * images
     verdict = judge(same, [reading("b")] * flips + same[flips:])
     assert verdict.answer == answer and verdict.passed == (answer == "PASSED")
-    assert ("not enough images to tell" in verdict.line()) == (answer == "NOT ENOUGH IMAGES")
+    assert verdict.line().startswith(f"{answer}: {images:,} images")
 
 
 @pytest.mark.parametrize(
@@ -116,6 +116,39 @@ def test_with_labels_so_many_images_that_change_nothing_on_average_settle_it(
         images = 1000 + more
         highest = mean * 1000 / images + 1.959964 * spread / math.sqrt(images)
         assert (highest <= allowed) == settled
+
+
+def test_the_answer_is_one_short_line_and_each_check_a_line_below_it() -> None:
+    before = [reading("a")] * 500
+    truths = ["a"] * 500
+    verdict = judge(before, before, truths)
+    *_, answer, first, second, third = verdict.table().splitlines()
+    most = max(check.more_images or 0 for check in verdict.checks)
+    assert (
+        answer
+        == verdict.line()
+        == f"NOT ENOUGH IMAGES: 500 images; about {most:,} more would settle all checks"
+    )
+    assert [first, second, third] == [f"  {check.line()}" for check in verdict.checks]
+    assert all(
+        check.line().startswith(f"NOT ENOUGH IMAGES: {check.name} 0.000% (") for check in verdict.checks
+    )
+    enough = [reading("a")] * (500 + most)
+    settled = judge(enough, enough, ["a"] * (500 + most))
+    assert settled.line() == f"PASSED: {500 + most:,} images"
+
+
+def test_how_many_images_settle_all_is_told_only_where_it_is_known() -> None:
+    unsure = [reading("a", 0.5)] * 500
+    assert judge(unsure, unsure).line() == "NOT ENOUGH IMAGES: 500 images"  # none is sure
+    assert judge(unsure, unsure, ["a"] * 500).line() == "NOT ENOUGH IMAGES: 500 images"
+    sure = [reading("a")] * 500
+    assert judge(sure, sure).line() == "NOT ENOUGH IMAGES: 500 images; about 3,338 more would settle it"
+    failed = judge(sure, [reading("b")] * 500, ["a"] * 500).line()
+    assert failed == (
+        "FAILED: 500 images; beyond what is allowed: confident strings changed, loss of exact accuracy, "
+        "increase of the CER"
+    )
 
 
 def test_strings_nobody_was_sure_of_cost_nothing_without_labels_and_accuracy_with() -> None:

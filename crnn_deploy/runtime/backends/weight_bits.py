@@ -1,4 +1,4 @@
-"""Whether INT8 weights are too large for this CPU, which then would read other texts without a word.
+"""Whether a file is INT8, and its weights too large for this CPU, which then would read other texts.
 
 On x86 without VNNI, ONNX Runtime and oneDNN (OpenVINO) add two products of an activation of 8 bits and a
 weight in 16 bits, with saturation (VPMADDUBSW). With weights up to 64 the sum fits: 2 * 255 * 64 = 32,640.
@@ -17,14 +17,17 @@ from crnn_deploy.errors import CrnnDeployError, ModelUnreadable
 from crnn_deploy.runtime.backends import cpu
 from crnn_deploy.runtime.backends.onnx_file import mapped, messages, numbers_of, varints
 
-__all__ = ["LARGEST", "CpuUnfit", "check_weights", "largest_weight"]
+__all__ = ["LARGEST", "CpuUnfit", "check_weights", "is_quantised", "largest_weight"]
 
 LARGEST = 64  # |weight| that never overflows
 
 # of onnx.proto: numbers of fields, and a type
-_MODEL_GRAPH, _GRAPH_WEIGHT = 7, 5
+_MODEL_GRAPH, _GRAPH_NODE, _GRAPH_WEIGHT = 7, 1, 5
+_NODE_OP_TYPE = 4
 _TENSOR_TYPE, _TENSOR_INTEGERS, _TENSOR_RAW = 2, 5, 9
 _INT8 = 3
+
+_QUANTISED = (b"quantize", b"qlinear", b"integer")  # in the names of operators on integers
 
 
 class CpuUnfit(CrnnDeployError, RuntimeError):
@@ -53,6 +56,23 @@ def largest_weight(path: Path) -> int:
         return max((int(np.abs(one.astype(np.int16)).max(initial=0)) for one in _tensors(path)), default=0)
     except (IndexError, ValueError, OSError) as error:
         raise ModelUnreadable(path, "not an ONNX file, or a truncated one") from error
+
+
+def is_quantised(path: Path) -> bool:
+    """Whether an operator of a file's graph quantises, or computes with integers. Raises ModelUnreadable."""
+    try:
+        return any(word in name.lower() for name in _operators(path) for word in _QUANTISED)
+    except (IndexError, ValueError, OSError) as error:
+        raise ModelUnreadable(path, "not an ONNX file, or a truncated one") from error
+
+
+def _operators(path: Path) -> Iterator[bytes]:
+    for at, graph in messages(mapped(path)):
+        if at != _MODEL_GRAPH:
+            continue
+        for number, node in messages(graph):
+            if number == _GRAPH_NODE:
+                yield from (bytes(value) for field, value in messages(node) if field == _NODE_OP_TYPE)
 
 
 def _tensors(path: Path) -> Iterator[NDArray[np.int8]]:

@@ -21,7 +21,13 @@ from crnn_deploy.quantization import qdq  # noqa: E402
 from crnn_deploy.quantization.calibrate import read_scales  # noqa: E402
 from crnn_deploy.runtime.backends import cpu  # noqa: E402
 from crnn_deploy.runtime.backends.backend import BackendName, open_backend  # noqa: E402
-from crnn_deploy.runtime.backends.weight_bits import LARGEST, CpuUnfit, check_weights, largest_weight  # noqa: E402
+from crnn_deploy.runtime.backends.weight_bits import (  # noqa: E402
+    LARGEST,
+    CpuUnfit,
+    check_weights,
+    is_quantised,
+    largest_weight,
+)
 
 
 def file_of(path: Path, *tensors: TensorProto) -> Path:
@@ -42,6 +48,22 @@ def test_the_largest_weight_however_it_is_stored(tmp_path: Path) -> None:
     (tmp_path / "d").write_bytes(b"no model")
     with pytest.raises(ModelUnreadable):
         largest_weight(tmp_path / "d")
+
+
+@pytest.mark.parametrize(
+    ("operator", "quantises"),
+    [
+        *(("DequantizeLinear", True), ("QLinearConv", True), ("MatMulInteger", True)),
+        *(("DynamicQuantizeLSTM", True), ("Conv", False), ("Softmax", False)),
+    ],
+)
+def test_operators_tell_a_quantised_graph(tmp_path: Path, operator: str, quantises: bool) -> None:
+    nodes = [helper.make_node("Relu", ["x"], ["y"], "Quantize"), helper.make_node(operator, ["y"], ["z"])]
+    onnx.save(helper.make_model(helper.make_graph(nodes, "QLinear", [], [])), tmp_path / "m.onnx")
+    assert is_quantised(tmp_path / "m.onnx") == quantises
+    (tmp_path / "m.onnx").write_bytes(b"no model")
+    with pytest.raises(ModelUnreadable):
+        is_quantised(tmp_path / "m.onnx")
 
 
 @pytest.fixture(params=[7, 8])
