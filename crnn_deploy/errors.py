@@ -28,6 +28,7 @@ __all__ = [
     "amount",
     "did_you_mean",
     "first_line",
+    "or_recipe",
     "printable",
     "printable_json",
     "shortened",
@@ -74,6 +75,12 @@ def _form(name: str) -> str:
 def amount(count: int, noun: str, many: str = "") -> str:
     """A number and what it counts: `1 image`, `1,200 images`; many: a plural that takes more than an s."""
     return f"{count:,} {noun if count == 1 else many or noun + 's'}"
+
+
+def or_recipe(names: Iterable[str]) -> str:
+    """`, or name the recipe ... X` with the first of the names, to stand behind a remedy; else nothing."""
+    first = next(iter(names), None)
+    return "" if first is None else f", or name the recipe that has them with --recipe {first}"
 
 
 def shortened(text: str, most: int = 60) -> str:
@@ -149,13 +156,19 @@ _HINTS = {  # by how many classes more there are than characters; a fit has one
 
 
 class AlphabetMismatch(CrnnDeployError, ValueError):
-    """The alphabet plus the blank is not what the network puts out."""
+    """The alphabet plus the blank is not what the network puts out.
 
-    def __init__(self, tokens: int, classes: int) -> None:
+    owner: what holds the alphabet; recipes: the names of those that have as many characters as the network
+    """
+
+    def __init__(
+        self, tokens: int, classes: int, owner: str = "the alphabet", recipes: Iterable[str] = ()
+    ) -> None:
+        self.tokens, self.classes = tokens, classes
         super().__init__(
-            f"the alphabet has {tokens} characters, so {tokens + 1} classes with the blank, "
+            f"{owner} has {tokens} characters, so {tokens + 1} classes with the blank, "
             f"but the network puts out {classes}; pass the {classes - 1} characters it was trained on with "
-            f"--alphabet{_HINTS.get(classes - tokens, '')}"
+            f"--alphabet{_HINTS.get(classes - tokens, '')}{or_recipe(recipes)}"
         )
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import importlib
+import shlex
 import traceback
 from contextlib import nullcontext
 from typing import Any
 
 import click
 
-from crnn_deploy.cli.group import Group
+from crnn_deploy.cli.group import PROGRAM, WORDS, Group
 from crnn_deploy.cli.say import check_stdout, say
 from crnn_deploy.commands import COMMANDS, STAGES
 from crnn_deploy.errors import CrnnDeployError, did_you_mean, printable
@@ -121,8 +122,10 @@ class _Group(Group):
         except click.ClickException as error:
             if isinstance(error, click.NoSuchOption):
                 raise _explained(error) from None
+            if isinstance(error, click.MissingParameter):
+                error = _with_option(error, ctx.meta[WORDS])
             vars(error)["message"] = printable(error.message)  # names of files may stand in it
-            raise
+            raise error
         except (click.exceptions.Exit, click.Abort, BrokenPipeError):
             raise  # click knows them
         except Exception as error:
@@ -147,6 +150,22 @@ def _explained(error: click.NoSuchOption) -> click.NoSuchOption:
     name = error.option_name
     hint = _name_now(error) or _elsewhere(error) or did_you_mean(name, _options_of(error))
     return click.NoSuchOption(name, f"No such option {name!r}{hint}.", ctx=error.ctx)
+
+
+def _with_option(error: click.MissingParameter, words: tuple[str, ...]) -> click.UsageError:
+    """The error with the whole command, where a file was given without the option that it belongs to."""
+    option, ctx = error.param, error.ctx
+    if ctx is None or not isinstance(option, click.Option) or not isinstance(option.type, click.Path):
+        return error
+    # what no argument of the command takes
+    left = ctx.command.make_parser(ctx).parse_args(list(words))[1]
+    if not left:
+        return error
+    at = words.index(left[0])
+    names = ctx.command_path.split()[1:]
+    whole = shlex.join((PROGRAM, *names, *words[:at], option.opts[0], *words[at:]))
+    missing = error.format_message().rstrip(".")
+    return click.UsageError(f"{missing}; write it before the file: {whole}", ctx)
 
 
 def _elsewhere(error: click.NoSuchOption) -> str:

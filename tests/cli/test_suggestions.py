@@ -115,3 +115,23 @@ def test_all_choices_name_the_nearest() -> None:
     choices = [one.type for one in parameters if isinstance(one.type, click.Choice)]
     assert len(choices) > 40 and len(OPTIONS) > 150
     assert all(isinstance(kind, OneOf) for kind in choices)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (
+            "export my.pth -o e.onnx",
+            "--checkpoint'; write it before the file: crnn-deploy export --checkpoint my",
+        ),
+        ("export --blank last my.pth", "the file: crnn-deploy export --blank last --checkpoint my.pth\n"),
+        ("--debug export my.pth", "write it before the file: crnn-deploy export --checkpoint my.pth\n"),
+        ("set-decoding a.onnx b.onnx", "crnn-deploy set-decoding a.onnx -o b.onnx\n"),
+        ("dataset pack a b", "crnn-deploy dataset pack a -o b\n"),
+        ("export", "Missing option '--checkpoint'.\n"),
+        ("quantize a.onnx crops", "Missing option '--scales'.\n"),
+    ],
+)
+def test_a_file_without_its_option_gets_the_whole_command(arguments: str, said: str) -> None:
+    result = CliRunner().invoke(main, arguments.split())
+    assert result.exit_code == 2 and said in result.stderr, result.stderr
