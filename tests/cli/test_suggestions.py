@@ -122,7 +122,7 @@ def test_all_choices_name_the_nearest() -> None:
     [
         (
             "export my.pth -o e.onnx",
-            "--checkpoint'; write it before the file: crnn-deploy export --checkpoint my",
+            "; write it before the file: crnn-deploy export --checkpoint my.pth -o e.onnx\n",
         ),
         ("export --blank last my.pth", "the file: crnn-deploy export --blank last --checkpoint my.pth\n"),
         ("--debug export my.pth", "write it before the file: crnn-deploy export --checkpoint my.pth\n"),
