@@ -31,6 +31,7 @@ __all__ = [
     "first_line",
     "is_address",
     "nothing_at",
+    "or_recipe",
     "printable",
     "printable_json",
     "shortened",
@@ -87,6 +88,12 @@ def nothing_at(path: Path, what: str, wanted: str) -> str:
 def is_address(text: str) -> bool:
     """Whether a text in the place of a file is an address, such as http://host/x or s3://bucket/x."""
     return _ADDRESS.match(text) is not None
+
+
+def or_recipe(names: Iterable[str]) -> str:
+    """`, or name the recipe ... X` with the first of the names, to stand behind a remedy; else nothing."""
+    first = next(iter(names), None)
+    return "" if first is None else f", or name the recipe that has them with --recipe {first}"
 
 
 def shortened(text: str, most: int = 60) -> str:
@@ -166,13 +173,19 @@ _HINTS = {  # by how many classes more there are than characters; a fit has one
 
 
 class AlphabetMismatch(CrnnDeployError, ValueError):
-    """The alphabet plus the blank is not what the network puts out."""
+    """The alphabet plus the blank is not what the network puts out.
 
-    def __init__(self, tokens: int, classes: int) -> None:
+    owner: what holds the alphabet; recipes: the names of those that have as many characters as the network
+    """
+
+    def __init__(
+        self, tokens: int, classes: int, owner: str = "the alphabet", recipes: Iterable[str] = ()
+    ) -> None:
+        self.tokens, self.classes = tokens, classes
         super().__init__(
-            f"the alphabet has {tokens} characters, so {tokens + 1} classes with the blank, "
+            f"{owner} has {tokens} characters, so {tokens + 1} classes with the blank, "
             f"but the network puts out {classes}; pass the {classes - 1} characters it was trained on with "
-            f"--alphabet{_HINTS.get(classes - tokens, '')}"
+            f"--alphabet{_HINTS.get(classes - tokens, '')}{or_recipe(recipes)}"
         )
 
 

@@ -15,6 +15,7 @@ from crnn_deploy.cli.options import (
     plot_option,
     precision_option,
     refuse_given,
+    refuse_images,
 )
 from crnn_deploy.cli.outputs import check_report, put_report
 from crnn_deploy.cli.say import progress_bar
@@ -109,6 +110,7 @@ def benchmark(
     if images is not None:
         refuse_given(("synthetic",), "draws images in place of --images; leave one of the two out")
 
+    refuse_images(*models)
     from contextlib import ExitStack, closing
     from itertools import chain, islice, product
 

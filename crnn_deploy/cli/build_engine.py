@@ -19,6 +19,7 @@ from crnn_deploy.cli.options import (
     images_option,
     output_option,
     refuse_given,
+    refuse_images,
     settings_of,
 )
 from crnn_deploy.cli.say import progress_bar, say
@@ -192,6 +193,7 @@ def build_engine(
     """
     if checkpoint is None:
         refuse_given(CHECKPOINT_ONLY, "describes a checkpoint; name it with --checkpoint FILE")
+    refuse_images(model)
 
     from crnn_deploy.errors import ModelUnreadable
     from crnn_deploy.files import check_outputs

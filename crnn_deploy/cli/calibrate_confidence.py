@@ -20,7 +20,7 @@ from crnn_deploy.cli.options import (
     open_data,
     output_option,
 )
-from crnn_deploy.cli.outputs import check_reports, put_report, write_page
+from crnn_deploy.cli.outputs import check_kind_of, check_reports, put_report, write_page
 from crnn_deploy.cli.say import progress_bar, say
 
 __all__ = ["calibrate_confidence"]
@@ -73,6 +73,7 @@ def calibrate_confidence(
     if html is not None:  # before the run: its libraries may be missing
         from crnn_deploy.evaluation.confidence_report import render
     check_rewritable(model)
+    check_kind_of(model, output)
     check_reports(json_file, html)
     datasets = {spec: open_data(spec, kind, image_folder, characters) for spec in data}
     check_data_outputs((json_file, html, output), datasets.values(), characters)

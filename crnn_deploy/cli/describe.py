@@ -17,6 +17,7 @@ from crnn_deploy.cli.options import (
     recipe_option,
     warn_of_assumptions,
 )
+from crnn_deploy.cli.outputs import check_kind_of
 from crnn_deploy.cli.say import say, working
 
 __all__ = ["describe"]
@@ -44,6 +45,7 @@ def describe(
     from crnn_deploy.files import check_outputs
 
     check_outputs((output,), (foreign, recipe, alphabet))
+    check_kind_of(foreign, output)
     given = alphabet_and_blank(alphabet, alphabet_string, blank)
     with working(f"run {foreign} to find its input and its classes"):
         described = run(foreign, output, recipe, *given)

@@ -16,6 +16,7 @@ from crnn_deploy.cli.options import (
     settings_of,
     warn_of_assumptions,
 )
+from crnn_deploy.cli.outputs import check_kind
 from crnn_deploy.cli.say import progress_bar, say
 from crnn_deploy.cli.values import OneOf
 
@@ -55,6 +56,7 @@ def export(checkpoint: Path, output: Path | None, graph_output: Any, **source: A
     if path.suffix != ".onnx":
         raise ModelUnreadable(path, "the exported file's name ends in .onnx")
     check_outputs((path,), (checkpoint, source["alphabet"], source["recipe"]))
+    check_kind(path, quantised=False)
     settings = settings_of(**source)
     bar = progress_bar(100, "export", show_pos=False, item_show_func=lambda phase: phase)
     with without_collector(), bar:

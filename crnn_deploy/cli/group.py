@@ -9,9 +9,10 @@ import click
 
 from crnn_deploy.errors import did_you_mean
 
-__all__ = ["Group", "examples"]
+__all__ = ["PROGRAM", "WORDS", "Group", "examples"]
 
-_PROGRAM = "crnn-deploy"
+PROGRAM = "crnn-deploy"
+WORDS = f"{__name__}.words"  # in a context's meta: what stands behind the name of the command that runs
 
 
 def examples(command: click.Command) -> list[str]:
@@ -48,7 +49,9 @@ class Group(click.Group):
         name = args[0]
         if name not in self.list_commands(ctx) and not name.startswith("-") and not ctx.resilient_parsing:
             raise click.UsageError(f"No such command {name!r}{self.nearest(ctx, name)}.", ctx)
-        return super().resolve_command(ctx, args)
+        found = super().resolve_command(ctx, args)
+        ctx.meta[WORDS] = tuple(found[2])  # parsing takes the words off the list
+        return found
 
     def nearest(self, ctx: click.Context, name: str) -> str:
         """What stands behind a name that none of its commands has."""
@@ -60,7 +63,7 @@ def _example(command: click.Command, path: str) -> str:
 
     path: the command with the groups that it is in, the program's name first
     """
-    words = " ".join((_PROGRAM, *path.split()[1:]))
+    words = " ".join((PROGRAM, *path.split()[1:]))
     if isinstance(command, click.Group):
         name, first = next(iter(command.commands.items()))
         return _example(first, f"{path} {name}")

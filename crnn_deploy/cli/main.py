@@ -9,9 +9,9 @@ from typing import Any
 
 import click
 
-from crnn_deploy.cli.group import Group
+from crnn_deploy.cli.group import WORDS, Group
 from crnn_deploy.cli.say import check_stdout, say
-from crnn_deploy.cli.unknown import explained
+from crnn_deploy.cli.usage_errors import explained
 from crnn_deploy.commands import COMMANDS, STAGES
 from crnn_deploy.errors import CrnnDeployError, printable
 from crnn_deploy.process import INTERRUPTED, interrupted
@@ -19,7 +19,6 @@ from crnn_deploy.process import INTERRUPTED, interrupted
 __all__ = ["main"]
 
 _PLACES = {name.partition(" ")[0]: command.place for name, command in COMMANDS.items()}
-_WORDS = "crnn_deploy.words"  # of the command line, in a context's meta
 
 
 def _debug_option() -> click.Option:
@@ -91,7 +90,6 @@ class _Group(Group):
         return super().get_command(ctx, cmd_name)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        ctx.meta[_WORDS] = tuple(args)
         try:
             return super().parse_args(ctx, args)
         except click.UsageError as error:
@@ -109,7 +107,7 @@ class _Group(Group):
             return super().invoke(ctx)
         except click.ClickException as error:
             if isinstance(error, click.UsageError):
-                error = explained(error, ctx.meta[_WORDS])
+                error = explained(error, ctx.meta[WORDS])
             vars(error)["message"] = printable(error.message)  # names of files may stand in it
             raise error from None
         except (click.exceptions.Exit, click.Abort, BrokenPipeError):

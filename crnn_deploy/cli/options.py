@@ -49,6 +49,7 @@ __all__ = [
     "precision_option",
     "recipe_option",
     "refuse_given",
+    "refuse_images",
     "resume_option",
     "rotate_option",
     "settings_of",
@@ -364,6 +365,18 @@ def refuse_given(names: Iterable[str], reason: str) -> None:
             raise click.UsageError(f"{parameter.opts[-1]} {reason}")
 
 
+def refuse_images(*models: Path) -> None:
+    """Refuse images in the place of models, for commands with `images_option`. Raises ModelUnreadable."""
+    from crnn_deploy.errors import ModelUnreadable
+    from crnn_deploy.runtime.images.sources import IMAGE_SUFFIXES
+
+    for path in models:
+        if path.is_dir():
+            raise ModelUnreadable(path, "it is a folder, not a model; images are given with --images")
+        if path.suffix.lower() in IMAGE_SUFFIXES:
+            raise ModelUnreadable(path, "it is an image, not a model; images are given with --images")
+
+
 def check_device(model: Path | None, device: str, allow_tf32: bool) -> None:
     """Refuse options of the device that the model or another option makes useless. Raises UsageError."""
     if model is not None and model.suffix == ".engine":
@@ -465,9 +478,9 @@ _REMEDIES = {
 
 
 def warn_of_assumptions(manifest: Manifest) -> None:
-    """Say on stderr what of a checkpoint nothing told, and how to say it."""
-    from crnn_deploy.cli.say import say
-
+    """Say on stderr what of a checkpoint nothing told, or is doubtful, and how to say it."""
+    if "doubt" in manifest.source:
+        say(f"warning: {manifest.source['doubt']}", err=True)
     if "assumed" in (source := manifest.source):
         remedies = ", ".join(_REMEDIES[name] for name in source["assumed"].split(", "))
         say(

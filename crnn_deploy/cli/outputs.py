@@ -6,8 +6,24 @@ from pathlib import Path
 from typing import Any
 
 from crnn_deploy.cli.say import check_stdout, plain_json, say, say_json
+from crnn_deploy.errors import CrnnDeployError
 
-__all__ = ["check_report", "check_reports", "put_report", "write_page"]
+__all__ = [
+    "ModelKept",
+    "check_kind",
+    "check_kind_of",
+    "check_report",
+    "check_reports",
+    "put_report",
+    "write_page",
+]
+
+
+class ModelKept(CrnnDeployError, FileExistsError):
+    """A model that another command made, which an output would replace."""
+
+    def __init__(self, path: Path, kind: str) -> None:
+        super().__init__(f"{path} is {kind}; name another output, or remove it first")
 
 
 def check_reports(*paths: Path | None) -> None:
@@ -27,6 +43,27 @@ def check_report(*files: Path | None) -> None:
     if not any(files):
         check_stdout()
     check_reports(*files)
+
+
+def check_kind(output: Path, *, quantised: bool) -> None:
+    """Refuse to write a model in float over a quantised one, and a quantised one over one in float.
+
+    Raises ModelKept.
+    """
+    from crnn_deploy.runtime.backends.onnx_file import is_quantised
+
+    found = is_quantised(output)
+    if found is not None and found is not quantised:
+        raise ModelKept(output, "a quantised model" if found else "a model in float")
+
+
+def check_kind_of(model: Path, output: Path) -> None:
+    """As `check_kind`, where a model is written again. Raises ModelKept."""
+    from crnn_deploy.runtime.backends.onnx_file import is_quantised
+
+    quantised = is_quantised(model)
+    if quantised is not None:  # the command says what is wrong with another file
+        check_kind(output, quantised=quantised)
 
 
 def put_report(table: str, value: Any, *, as_json: bool, json_file: Path | None) -> None:

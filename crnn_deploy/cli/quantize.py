@@ -19,7 +19,7 @@ from crnn_deploy.cli.options import (
     output_option,
     refuse_given,
 )
-from crnn_deploy.cli.outputs import check_reports, put_report, write_page
+from crnn_deploy.cli.outputs import check_kind, check_reports, put_report, write_page
 from crnn_deploy.cli.say import progress_bar, say
 from crnn_deploy.cli.values import File, OneOf
 
@@ -233,6 +233,7 @@ def quantize(
             from crnn_deploy.quantization.report import render
         check_reports(json_file, html)
         check_outputs((output, json_file, html), (model, scales_path))
+        check_kind(output, quantised=True)
         labelled = None
         if data is not None and (
             not Path(data).is_dir() or (kind, image_folder, characters) != (None, None, None)

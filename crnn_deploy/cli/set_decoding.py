@@ -9,6 +9,7 @@ import click
 
 from crnn_deploy.cli.decoding_options import decoding_options, rule_given
 from crnn_deploy.cli.options import MODEL, output_option
+from crnn_deploy.cli.outputs import check_kind_of
 from crnn_deploy.cli.say import say
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ def set_decoding(model: Path, output: Path, **decoding: Any) -> None:
         decoder_of(rule).bind(manifest.alphabet, manifest.blank)  # what cannot work says so now
         return changed
 
+    check_kind_of(model, output)
     rule = rewrite(model, output, change).decoding
     shown = ", ".join(f"{name} {value!r}" for name, value in rule.to_plain().items() if name != "decoder")
     say(f"{output}: {rule.decoder}" + (f", {shown}" if shown else ""))

@@ -22,6 +22,7 @@ from crnn_deploy.cli.options import (
     json_options,
     open_data,
     refuse_given,
+    refuse_images,
     settings_of,
 )
 from crnn_deploy.cli.outputs import check_report, put_report
@@ -94,6 +95,7 @@ def verify(
     if text and images is None and labels is None:
         raise click.UsageError("--text needs --images or --labels: drawn images hold no text to speak of")
 
+    refuse_images(reference, candidate)
     check_no_folder(reference, candidate)
 
     from crnn_deploy.files import check_outputs

@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 
+from crnn_deploy.errors import or_recipe
 from crnn_deploy.export.checkpoints.checkpoint import Checkpoint
+from crnn_deploy.export.fitting import recipes_with
 from crnn_deploy.recipes.alphabets import AlphabetInvalid, check_alphabet
 from crnn_deploy.recipes.recipe import RECIPES, Recipe
 from crnn_deploy.recipes.settings import CheckpointSettings
@@ -24,6 +26,7 @@ class AlphabetTold:
     blank: int  # its class
     told: str  # in words
     assumed: bool = False  # whether nothing tells it
+    owner: str = "the alphabet"  # what has so many characters, for messages
 
 
 def alphabet_of(checkpoint: Checkpoint, recipe: Recipe, settings: CheckpointSettings) -> AlphabetTold:
@@ -40,15 +43,19 @@ def alphabet_of(checkpoint: Checkpoint, recipe: Recipe, settings: CheckpointSett
             classes, f"the checkpoint's {where}", recipe, settings, _blank_beside(checkpoint, classes)
         )
     if recipe.alphabet is None:
+        network = checkpoint.network
+        count = "" if network is None else f"{network.classes - 1} "
+        named = [] if network is None else recipes_with(network.family, network.classes)
+        shown = " (crnn-deploy recipes shows where they are published)" if recipe.name in RECIPES else ""
         raise AlphabetInvalid(
-            f"neither {checkpoint.path} nor the recipe {recipe.name} holds an alphabet; "
-            f"pass --alphabet FILE. {recipe.about}"
+            f"neither {checkpoint.path} nor the recipe {recipe.name} holds an alphabet; pass the {count}"
+            f"characters it was trained on with --alphabet FILE{or_recipe(named)}{shown}"
         )
     # that of a recipe file is the user's own, unless the file has it from a recipe that is built in
     assumed = any(recipe.alphabet is known.alphabet for known in RECIPES.values())
     where = f"the recipe {recipe.name}'s{', assumed' if assumed else ''}"
     told = _told(_given(recipe.alphabet, where, checkpoint, settings), where, recipe, settings)
-    return replace(told, assumed=assumed)
+    return replace(told, assumed=assumed, owner=f"the recipe {recipe.name}")
 
 
 def _given(

@@ -16,7 +16,7 @@ from crnn_deploy.networks.families import Family, StateDict
 from crnn_deploy.recipes.recipe import RECIPES, Blank, Recipe
 from crnn_deploy.recipes.words import input_in_words
 
-__all__ = ["Fitting", "RecipeUnclear", "fitting_recipe"]
+__all__ = ["Fitting", "RecipeUnclear", "doubt_of", "fitting_recipe", "recipes_with"]
 
 
 class RecipeUnclear(CrnnDeployError, ValueError):
@@ -39,6 +39,7 @@ class Fitting:
     recipe: Recipe
     told: str  # in words
     assumed: bool = False  # whether another recipe may be the right one
+    doubt: str = ""  # in words, where the user names a built-in recipe that the network is not known with
 
 
 def fitting_recipe(
@@ -49,7 +50,7 @@ def fitting_recipe(
     saved: what the file says beside its weights; blank: as the user gave it
     Raises RecipeUnclear.
     """
-    fits = [RECIPES[name] for name in (family.recipe, *family.others)]
+    fits = _fits(family)
     if family.published is None:
         return Fitting(fits[0], f"the only one of {family.name}")
     if family.name == "mmocr" and (found := _mmocr(saved, blank)) is not None:
@@ -63,6 +64,36 @@ def fitting_recipe(
         reason = f"assumed, as it is the published one of networks with {classes} classes"
         return Fitting(RECIPES[name], reason, assumed=True)
     raise RecipeUnclear(path, family.name, _unlike(fits))
+
+
+def doubt_of(recipe: Recipe, family: Family, state: StateDict) -> str:
+    """Why a recipe that the user named may be a mistake; empty where it fits, or is a file of the user."""
+    fits = _fits(family)
+    if RECIPES.get(recipe.name) is not recipe or _prepared(recipe) in map(_prepared, fits):
+        return ""
+    published = family.published(state) if family.published is not None else None
+    names = dict.fromkeys(name for name in (published, *(one.name for one in fits)) if name is not None)
+    return (
+        f"the recipe {recipe.name} is of another network; weights of {family.name} go with "
+        f"{', '.join(names)}; name the right one with --recipe, unless {recipe.name} is what they were "
+        "trained with"
+    )
+
+
+def recipes_with(family: Family, classes: int) -> list[str]:
+    """The built-in recipes of a family that have the characters of so many classes."""
+    fits = _fits(family)
+    return [
+        name
+        for name, recipe in RECIPES.items()
+        if recipe.alphabet is not None
+        and len(recipe.alphabet) + 1 == classes
+        and (recipe.family == family.name or recipe in fits)
+    ]
+
+
+def _fits(family: Family) -> list[Recipe]:
+    return [RECIPES[name] for name in (family.recipe, *family.others)]
 
 
 def _mmocr(saved: Mapping[str, Any], blank: Blank | int | None) -> Fitting | None:
@@ -87,5 +118,10 @@ def _unlike(recipes: list[Recipe]) -> list[Recipe]:
     """Those that prepare images differently, or put the blank elsewhere; of like ones the first."""
     found: dict[Recipe, Recipe] = {}
     for recipe in recipes:
-        found.setdefault(replace(recipe, name="", about="", family=None, alphabet=None), recipe)
+        found.setdefault(_prepared(recipe), recipe)
     return list(found.values())
+
+
+def _prepared(recipe: Recipe) -> Recipe:
+    """What a recipe says of images and the blank alone."""
+    return replace(recipe, name="", about="", family=None, alphabet=None)

@@ -10,14 +10,14 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from crnn_deploy.errors import ModelInvalid, first_line
+from crnn_deploy.errors import AlphabetMismatch, ModelInvalid, first_line
 from crnn_deploy.export.activation import ActivationTold, activation_of
 from crnn_deploy.export.alphabet import alphabet_of
 from crnn_deploy.export.channels import fit_channels
 from crnn_deploy.export.checkpoints.checkpoint import Checkpoint, CheckpointUnreadable, load
 from crnn_deploy.export.checkpoints.finite import first_not_finite, why_not_finite
 from crnn_deploy.export.checkpoints.weights import load_state
-from crnn_deploy.export.fitting import Fitting, fitting_recipe
+from crnn_deploy.export.fitting import Fitting, doubt_of, fitting_recipe, recipes_with
 from crnn_deploy.export.layout import laid_out
 from crnn_deploy.export.limits import TooLarge, bounded_outputs, bounded_weights
 from crnn_deploy.export.own_network import own_module
@@ -132,7 +132,14 @@ def _with_alphabet(
     assumed += ["alphabet"] if alphabet.assumed else []
     if assumed:
         source["assumed"] = ", ".join(assumed)
-    return reference_of(module, replace(recipe, blank=alphabet.blank), alphabet.tokens, source)
+    if facts.fitting.doubt:
+        source["doubt"] = facts.fitting.doubt
+    try:
+        return reference_of(module, replace(recipe, blank=alphabet.blank), alphabet.tokens, source)
+    except AlphabetMismatch as error:
+        network = checkpoint.network if facts.family != "own" else None
+        named = [] if network is None else recipes_with(network.family, error.classes)
+        raise AlphabetMismatch(error.tokens, error.classes, alphabet.owner, named) from error
 
 
 def reference_of(
@@ -193,7 +200,10 @@ def _family_module(
             "leave --activation out"
         )
     module = build(False)  # what is no such network says so, before anybody is asked for its recipe
-    fitting = given or fitting_recipe(family, state, checkpoint.saved, settings.blank, checkpoint.path)
+    if given is not None:
+        fitting = replace(given, doubt=doubt_of(given.recipe, family, state))
+    else:
+        fitting = fitting_recipe(family, state, checkpoint.saved, settings.blank, checkpoint.path)
     activation = None
     try:
         if family.leaky:

@@ -68,7 +68,10 @@ def read_table(path: Path) -> AlphabetFile:
     try:
         data = read_regular(path, _MOST_BYTES)
     except FileNotFoundError as error:
-        raise AlphabetInvalid(f"no alphabet file at {path}") from error
+        raise AlphabetInvalid(
+            f"no alphabet file at {path}; --alphabet-string takes the characters themselves (alphabet.string "
+            "in a training)"
+        ) from error
     except OSError as error:
         raise AlphabetInvalid(f"{path} cannot be read: {error.strerror}") from error
     text = _decoded(data, path).replace("\r\n", "\n")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -18,11 +19,16 @@ from click.testing import CliRunner, Result
 from onnx import TensorProto, helper, numpy_helper
 
 from crnn_deploy.cli.main import main
-from crnn_deploy.models import DEFAULT
+from crnn_deploy.export.reference import open_reference
+from crnn_deploy.models import DEFAULT, DEFAULT_INT8
+from crnn_deploy.networks.clovaai import FourStage, vgg
 from crnn_deploy.networks.crnn import CRNN
+from crnn_deploy.recipes.recipe import RECIPES
+from crnn_deploy.recipes.settings import CheckpointSettings
 from crnn_deploy.runtime.backends.ort import OrtBackend
 from crnn_deploy.runtime.recognizer import Recognizer
 
+ROOT = Path(__file__).parents[2]
 DATA = Path(__file__).parents[3] / "shared" / "data"
 DIGITS = "0123456789"
 
@@ -113,7 +119,18 @@ def test_export_says_what_it_assumed(tmp_path: Path) -> None:
     [
         (("--recipe", "paper", "--alphabet-string", "012"), ("3 characters", "11")),
         (("--alphabet-string", DIGITS), ("--recipe NAME", "crnn.pytorch")),
-        (("--alphabet", "missing.txt"), ("no alphabet file",)),
+        (
+            ("--alphabet", "missing.txt"),
+            ("no alphabet file at missing.txt; --alphabet-string takes the characters themselves",),
+        ),
+        (
+            ("--recipe", "paper"),
+            ("the recipe paper has 36 characters, so 37 classes", "pass the 10 characters", "--alphabet"),
+        ),
+        (
+            ("--recipe", "sierkinhane-360cc"),
+            (" holds an alphabet; pass the 10 characters it was trained on with --alphabet FILE (",),
+        ),
         (("--recipe", "nothing"), ("no recipe 'nothing'", "crnn.pytorch")),
         (("--recipe", "missing.toml"), ("no recipe file",)),
         (("--alphabet-string", DIGITS, "-o", "x.pb"), (".onnx",)),
@@ -127,6 +144,129 @@ def test_export_says_in_one_line_what_is_wrong(
     assert len(result.stderr.splitlines()) == 1
     assert all(part in result.stderr for part in expected), result.stderr
     assert result.stdout == ""
+
+
+def four_stage(path: Path, channels: int, classes: int) -> Path:
+    """Weights of EasyOCR's second generation (256 channels), or of clovaai."""
+    torch.manual_seed(0)
+    torch.save(FourStage(vgg(1, channels), channels, 8, classes).state_dict(), path)
+    return path
+
+
+def test_a_recipe_of_another_network_gets_a_warning(checkpoint: Path, tmp_path: Path) -> None:
+    """Its texts would be wrong without an error."""
+    given = ("--checkpoint", checkpoint, "--recipe", "mmocr", "--alphabet-string", DIGITS)
+    result = run("export", *given, "-o", tmp_path / "x.onnx")
+    assert result.exit_code == 0, result.output
+    warning = result.stderr.splitlines()[0]
+    assert warning == (
+        "warning: the recipe mmocr is of another network; weights of crnn go with crnn.pytorch, paper, "
+        "sierkinhane-360cc; name the right one with --recipe, unless mmocr is what they were trained with"
+    )
+
+
+def test_a_recipe_that_fits_is_not_doubted(tmp_path: Path) -> None:
+    path = four_stage(tmp_path / "x.pth", 256, 97)
+    (tmp_path / "paper.toml").write_text('base = "paper"\n')
+    characters = RECIPES["easyocr-english-g2"].alphabet
+
+    def doubt(recipe: str) -> str | None:
+        return open_reference(path, CheckpointSettings(recipe, alphabet=characters)).manifest.source.get(
+            "doubt"
+        )
+
+    for fits in ("easyocr-english-g2", "easyocr-g2", "easyocr-cyrillic-g2", "clovaai-vgg-sensitive"):
+        assert doubt(fits) is None
+    assert doubt(str(tmp_path / "paper.toml")) is None  # the user's own
+    found = doubt("paper")
+    assert found is not None and "go with easyocr-english-g2, easyocr-g2, clovaai-vgg; name" in found
+
+
+@pytest.mark.parametrize(
+    ("classes", "recipe", "expected"),
+    [
+        (
+            97,
+            "paper",
+            "the recipe paper has 36 characters, so 37 classes with the blank, but the network puts out 97; "
+            "pass the 96 characters it was trained on with --alphabet, or name the recipe that has them with "
+            "--recipe easyocr-english-g2\n",
+        ),
+        (
+            352,
+            "easyocr-english-g2",
+            "so 97 classes with the blank, but the network puts out 352; pass the 351 ",
+        ),
+        (
+            352,
+            "easyocr-g2",
+            "holds an alphabet; pass the 351 characters it was trained on with --alphabet FILE, or name the "
+            "recipe that has them with --recipe easyocr-latin-g2 (crnn-deploy recipes shows where ",
+        ),
+        (
+            51,
+            "easyocr-g2",
+            "pass the 50 characters it was trained on with --alphabet FILE (crnn-deploy recipes",
+        ),
+    ],
+)
+def test_a_recipe_without_the_characters_names_one_that_has_them(
+    classes: int, recipe: str, expected: str, tmp_path: Path
+) -> None:
+    path = four_stage(tmp_path / "x.pth", 256, classes)
+    result = run("export", "--checkpoint", path, "--recipe", recipe)
+    assert result.exit_code == 2 and expected in result.stderr, result.stderr
+    assert "github.com" not in result.stderr and len(result.stderr) - len(str(path)) < 250
+    whole = run("export", "--checkpoint", path, "--recipe", recipe, "--alphabet-string", "abc")
+    assert "Error: the alphabet has 3 characters" in whole.stderr
+
+
+def test_a_quantised_model_and_one_in_float_do_not_replace_each_other(
+    checkpoint: Path, model: Path, tmp_path: Path
+) -> None:
+    quantised, in_float = tmp_path / "m.int8.onnx", tmp_path / "m.onnx"
+    shutil.copy(DEFAULT_INT8, quantised)
+    shutil.copy(DEFAULT, in_float)
+    (tmp_path / "scales.json").touch()
+    (tmp_path / "broken.onnx").write_bytes(b"no model")
+    before = quantised.read_bytes(), in_float.read_bytes()
+    export = ("export", "--checkpoint", checkpoint, "--recipe", "crnn.pytorch", "--alphabet-string", DIGITS)
+    for over, command in (
+        (quantised, export),
+        (in_float, ("quantize", model, "--scales", tmp_path / "scales.json")),
+        (quantised, ("describe", model, "--recipe", "crnn.pytorch")),
+        (quantised, ("set-decoding", in_float)),
+        (in_float, ("set-decoding", quantised)),
+        (quantised, ("calibrate-confidence", in_float, ROOT / "examples" / "labels.txt")),
+    ):
+        result = run(*command, "-o", over)
+        kind = "a quantised model" if over == quantised else "a model in float"
+        assert result.exit_code == 2
+        assert result.stderr == f"Error: {over} is {kind}; name another output, or remove it first\n"
+    assert before == (quantised.read_bytes(), in_float.read_bytes())
+    # what the same command wrote, and what is no model, is replaced
+    assert run("set-decoding", quantised, "-o", quantised).exit_code == 0
+    for over in (in_float, tmp_path / "broken.onnx"):
+        assert run(*export, "-o", over).exit_code == 0
+        assert Recognizer.load(over).manifest.alphabet == tuple(DIGITS)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "verify MODEL IMAGES",
+        "verify IMAGES MODEL",
+        "verify MODEL IMAGES/03.png",
+        "benchmark MODEL IMAGES",
+        "build-engine IMAGES",
+    ],
+)
+def test_images_in_the_place_of_a_model_are_told(command: str) -> None:
+    images = ROOT / "examples" / "images"
+    result = run(*command.replace("MODEL", str(DEFAULT)).replace("IMAGES", str(images)).split())
+    kind = "an image" if command.endswith("png") else "a folder"
+    assert result.exit_code == 2 and result.stderr.count("\n") == 1
+    assert f"it is {kind}, not a model; images are given with --images\n" in result.stderr
 
 
 def test_verify(checkpoint: Path, model: Path, tmp_path: Path) -> None:

@@ -134,3 +134,23 @@ def test_a_folder_with_a_colon_is_no_address(tmp_path: Path, monkeypatch: pytest
     image = str(ROOT / "examples" / "images" / "01.png")
     result = CliRunner().invoke(main, ["infer", "--decoder", "beam", "--lexicon", "c:/words.txt", image])
     assert result.exit_code == 0 and "Printed" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (
+            "export my.pth -o e.onnx",
+            "; write it before the file: crnn-deploy export --checkpoint my.pth -o e.onnx\n",
+        ),
+        ("export --blank last my.pth", "the file: crnn-deploy export --blank last --checkpoint my.pth\n"),
+        ("--debug export my.pth", "write it before the file: crnn-deploy export --checkpoint my.pth\n"),
+        ("set-decoding a.onnx b.onnx", "crnn-deploy set-decoding a.onnx -o b.onnx\n"),
+        ("dataset pack a b", "crnn-deploy dataset pack a -o b\n"),
+        ("export", "Missing option '--checkpoint'.\n"),
+        ("quantize a.onnx crops", "Missing option '--scales'.\n"),
+    ],
+)
+def test_a_file_without_its_option_gets_the_whole_command(arguments: str, said: str) -> None:
+    result = CliRunner().invoke(main, arguments.split())
+    assert result.exit_code == 2 and said in result.stderr, result.stderr

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import onnx
 
-from crnn_deploy.errors import ModelInvalid, ModelUnreadable
+from crnn_deploy.errors import AlphabetMismatch, ModelInvalid, ModelUnreadable
 from crnn_deploy.export.foreign.graph import ForeignGraph
 from crnn_deploy.export.foreign.inputs import feeds
 from crnn_deploy.files import replacing
@@ -57,7 +57,12 @@ def describe(
         )
     given, told = _characters(model, alphabet, recipe)
     assumed = not alphabet and any(given[0] is known.alphabet for known in RECIPES.values())
-    graph = _opened(model, foreign, recipe, given)
+    try:
+        graph = _opened(model, foreign, recipe, given)
+    except AlphabetMismatch as error:
+        if given[0] is not recipe.alphabet:
+            raise
+        raise AlphabetMismatch(error.tokens, error.classes, f"the recipe {recipe.name}") from error
     feed, found = graph.feed, graph.found
     recipe = replace(recipe, width=feed.width, mean=feed.mean, std=feed.std)
     tokens = check_alphabet(found.tokens, "the model")

@@ -1,13 +1,15 @@
-"""What an error says of an option or argument that a command does not have: how this command takes it."""
+"""What an error of usage says beyond the words of click: how this command takes what it was given."""
 
 from __future__ import annotations
 
 import os
 import re
+import shlex
 from collections.abc import Sequence
 
 import click
 
+from crnn_deploy.cli.group import PROGRAM
 from crnn_deploy.cli.values import CHECKPOINTS, MODELS, ModelFile, PlaceText
 from crnn_deploy.commands import COMMANDS
 from crnn_deploy.errors import did_you_mean
@@ -33,6 +35,8 @@ _SHOWN = 3  # commands that have an option which another lacks
 
 def explained(error: click.UsageError, words: Sequence[str]) -> click.UsageError:
     """The error of an option or argument that is not known, with what to do; words: of the command line."""
+    if isinstance(error, click.MissingParameter):
+        return _with_option(error, words)
     return _option(error, words) if isinstance(error, click.NoSuchOption) else _argument(error)
 
 
@@ -61,6 +65,22 @@ def _argument(error: click.UsageError) -> click.UsageError:
         if given in shipped() or os.path.exists(given):
             return click.UsageError(f"{error.message}; did you mean --model {given}?", error.ctx)
     return error
+
+
+def _with_option(error: click.MissingParameter, words: Sequence[str]) -> click.UsageError:
+    """The error with the whole command, where a file was given without the option that it belongs to."""
+    option, ctx = error.param, error.ctx
+    if ctx is None or not isinstance(option, click.Option) or not isinstance(option.type, click.Path):
+        return error
+    # what no argument of the command takes
+    left = ctx.command.make_parser(ctx).parse_args(list(words))[1]
+    if not left:
+        return error
+    at = words.index(left[0])
+    names = ctx.command_path.split()[1:]
+    whole = shlex.join((PROGRAM, *names, *words[:at], option.opts[0], *words[at:]))
+    missing = error.format_message().rstrip(".")
+    return click.UsageError(f"{missing}; write it before the file: {whole}", ctx)
 
 
 def _as_argument(name: str, ctx: click.Context, words: Sequence[str]) -> str:
