@@ -1,10 +1,11 @@
-"""Does the batch change what is read? Every image alone and in random batches, compared to the bit.
+"""Whether an image reads the same in a batch as alone, to the bit.
 
     python -m benchmarks.accuracy.batch_invariance MODEL.onnx ... [--cases 300] [--json FILE]
 
-A case is 1 to 10 images of noise, 8 to 64 px high and 8 to 200 px wide, read alone by one thread, and
-shuffled in batches of 2 to 9 by one thread and by two. Text, confidence and every character's confidence and
-place must be equal. Needs the extra [cpu]. Exit code 1 when one image differs.
+A case is 1 to 10 images of noise, 8 to 64 px high and 8 to 200 px wide. One thread reads each image alone.
+Then the images are shuffled and read in batches of 2 to 9, by one thread and by two. The text, its
+confidence, and each character's confidence and place must be equal. If one image differs, the exit code is 1.
+The script needs the extra [cpu].
 """
 
 from __future__ import annotations

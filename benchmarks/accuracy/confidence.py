@@ -2,9 +2,10 @@
 
     python -m benchmarks.accuracy.confidence [--model FILE] [--images 1000] [--json FILE] [--picture FILE.png]
 
-Held-out words in held-out fonts, as of default_model.py but drawn with other seeds: half of the images of all
-sets together is fitted to, the other half tells. A row for each way to make a line's confidence of its
-characters'. Needs the extras [cpu,evaluate,train] and the fonts and word lists of the tier `latin`.
+The images are held-out words in held-out fonts, drawn as in `benchmarks.accuracy.default_model`, but with
+other seeds. The calibration is fitted to half of the images of all sets, and measured on the other half. A
+line's confidence can be made from its characters' in several ways; the result has a row for each way. The
+script needs the extras [cpu,evaluate,train], and the fonts and word lists of the tier `latin`.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
-"""How well the default model, or another, reads: held-out words and fonts, and real images.
+"""How well the default model, or another, reads words and fonts that it was not trained on, and real images.
 
     python -m benchmarks.accuracy.default_model [--model NAME|FILE] [--images 2000] [--data DIR ...]
         [--json FILE]
 
-Drawn images: words that were not trained on, in fonts of designs that were not, one seed for each set. Exact
-and case-sensitive. Each --data is a dataset of real images, as `crnn-deploy evaluate` takes it; labels with
-characters outside the alphabet count as wrong. Needs the extras [cpu,evaluate,train] and the fonts and word
-lists of the tier `latin`.
+The drawn images show words that are not in the training, in fonts whose designs are not in it. Each set has a
+seed. A text is right only if it is exact, upper and lower case included. Each --data is a dataset of real
+images, as `crnn-deploy evaluate` takes it. A label with a character outside the model's alphabet counts as
+wrong. The script needs the extras [cpu,evaluate,train], and the fonts and word lists of the tier `latin`.
 """
 
 from __future__ import annotations

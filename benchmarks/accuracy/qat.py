@@ -1,10 +1,10 @@
-"""Quantisation-aware finetuning where quantisation after training fails: weights of 3 bits.
+"""How much finetuning for INT8 wins back if quantising after training fails, with weights of 3 bits.
 
     python -m benchmarks.accuracy.qat [--steps 240] [--level 3] [--images 1000] [--json FILE]
 
-The default model's convolutions and its last layer get weights of 7 levels; then it is finetuned with the
-same rounding on drawn images, exported, calibrated and quantised again in the same way. Each reads the same
-held-out drawn images, and is held against the float default model.
+The convolutions and the last layer of the default model get weights of 7 levels. Then the model is finetuned
+on drawn images, with the same rounding, and exported, calibrated and quantised again in the same way. Both
+results read the same held-out drawn images, and are compared with the float default model.
 """
 
 from __future__ import annotations
