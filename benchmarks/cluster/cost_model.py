@@ -4,10 +4,13 @@
     python -m benchmarks.cluster.cost_model --gpu-rate 20000 [--gpu-price 1.00]
     python -m benchmarks.cluster.cost_model --manifest OUTPUT/_run/manifest.json --network latin
 
-The first prints the tables, and puts them into a page and draws the picture where those are named. The second
-has the network on GPUs, one a machine, of so many images and dollars as the reader has measured. The third
-holds the CPU-seconds of a run's workers against those predicted. What an image costs comes from
-benchmarks/results; what is assumed stands in `Assumed`, with its source. The picture needs matplotlib.
+- The first command prints the tables. It also puts them into --page and draws --picture, if you name them.
+- The second command assumes that GPUs run the network, one in each machine. You give the images a second and
+  the dollars an hour that you measured.
+- The third command compares the CPU-seconds of a run's workers with the prediction.
+
+The costs of an image come from benchmarks/results. What is assumed stands in the class `Assumed`, with its
+sources. The picture needs matplotlib.
 """
 
 from __future__ import annotations
