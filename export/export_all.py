@@ -2,9 +2,9 @@
 
     python export/export_all.py [--checkpoints DIR] [-o DIR] [--json FILE] [NAME ...]
 
-Built-in families are exported with random weights, batch norm's statistics among them, through a checkpoint
-file and the same steps as `crnn-deploy export`. A recipe file NAME.toml is exported when DIR/NAME holds its
-checkpoint. Exit code 1 when one proof failed.
+Built-in families are exported with random weights and random statistics of batch norm. They go through a
+checkpoint file and the same steps as `crnn-deploy export`. A recipe file NAME.toml is exported if DIR/NAME
+holds its checkpoint. If one proof fails, the exit code is 1.
 """
 
 from __future__ import annotations

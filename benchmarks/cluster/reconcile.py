@@ -1,4 +1,4 @@
-"""What the proof of a run takes, which counts its rows: seconds, CPU-seconds and memory by the number of inputs.
+"""What it costs to prove that a run lost and doubled no row: seconds, CPU-seconds, memory, by inputs.
 
     python -m benchmarks.cluster.reconcile [--inputs 1000000,10000000] [--rows-per-file 5000] [--json FILE]
 

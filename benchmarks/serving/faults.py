@@ -3,17 +3,18 @@
     python -m benchmarks.serving.faults [--parts memory,kill,slow,malformed,schema,drain,drain-hanging]
         [--network tiny] [--requests 100000] [--malformed 10000] [--slow 100] [--examples 200] [--json FILE]
 
-memory: PSS and RSS of all processes over so many requests of 32 clients.
-kill: kill -9 of one of two workers under load, with clients that send again what they lost; then the
-    seconds until its successor answers.
-slow: so many clients of each kind that send headers or bodies a little at a time, stop half way or are
-    silent, while others are served.
-malformed: so many requests of `benchmarks.serving.malformed`. Nothing may crash, answer 5xx other than 503,
-    or show a traceback.
-schema: schemathesis on the OpenAPI document.
-drain, drain-hanging: SIGTERM with 64 requests on their way, alone and beside a client that hangs.
+- memory: PSS and RSS of all processes during --requests requests of 32 clients. RSS counts all memory of a
+  process; PSS counts its share of what processes share.
+- kill: kill -9 of one of two workers under load. The clients send lost requests again. The figure is the
+  seconds until the worker's successor answers.
+- slow: --slow clients of each kind: they send headers or bodies a little at a time, stop half way, or are
+  silent, while other clients are served.
+- malformed: --malformed requests of `benchmarks.serving.malformed`. Nothing may crash, answer 5xx other than
+  503, or show a traceback.
+- schema: schemathesis on the OpenAPI document
+- drain, drain-hanging: SIGTERM while 64 requests are on their way, without and with a client that hangs
 
-Exit code 1 where a bar is missed. Needs the extras [cpu,export,serve,test].
+If a goal is missed, the exit code is 1. The script needs the extras [cpu,export,serve,test].
 """
 
 from __future__ import annotations

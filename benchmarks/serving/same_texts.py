@@ -1,13 +1,14 @@
-"""Whether the server reads what `Recognizer` reads, to the bit, whatever comes together.
+"""Whether the server reads what `Recognizer` reads, to the bit, whichever requests come together.
 
     python -m benchmarks.serving.same_texts [--images 5000] [--model latin] [--clients 32] [--workers 1]
         [--seed 0] [--json FILE]
 
-Words, lines, upright and turned, and broken files come in random groups of 1 to 20, as raw bytes, multipart,
-JSON and both forms of the Open Inference Protocol, with random options, at random moments from many clients
-at once. What is said of each image (text, confidence, turn, characters, other texts, whether there is an
-error) is compared with what the records of `crnn-deploy infer` hold for the same bytes. Exit code 1 where one
-differs. Needs the extras [cpu,serve], and [export] for networks of benchmarks.common.
+The images are words, lines, upright and turned images, and broken files. They come in random groups of 1 to
+20, with random options, at random moments, from many clients at once. The requests are raw bytes, multipart,
+JSON, and both forms of the Open Inference Protocol. For each image the answer is compared with the record of
+`crnn-deploy infer` for the same bytes: text, confidence, turn, characters, other texts, and whether there is
+an error. If one differs, the exit code is 1. The script needs the extras [cpu,serve], and [export] for
+networks of `benchmarks.common`.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""What a server takes from its start until it is ready, and after its first image.
+"""What a server takes from its start until it is ready, and until its first image is read.
 
     python -m benchmarks.serving.start [--rounds 7] [--workers 1,2] [--models latin] [--json FILE]
 
-CPU time is that of all its processes. models: shipped names, or networks of benchmarks.common. Needs the
-extras [cpu,serve], and [export] for networks.
+CPU time is that of all its processes. --models takes names of shipped models, or networks of
+`benchmarks.common`. The script needs the extras [cpu,serve], and [export] for networks.
 """
 
 from __future__ import annotations
