@@ -1,14 +1,17 @@
-"""Everything there is to know of the toolkit on a machine with an NVIDIA GPU, part by part.
+"""Everything that can be measured of the toolkit on a machine with an NVIDIA GPU, part by part.
 
     python -m benchmarks.gpu.check --plan
     python -m benchmarks.gpu.check --json gpu.json [--minutes N] [--only PART ...] [--folder DIR]
     python -m benchmarks.gpu.check --merge one.json two.json --json gpu.json
 
---plan lists the parts, what each needs and how long it takes; it needs no GPU. Each part is a process of its
-own with a share of the time. What fails or is not installed says so in one line, a crash costs one row, and
-the rest goes on. The results are written after each part; parts that FILE.json holds from an earlier run stay
-where this run does not measure them anew. Needs PyTorch for CUDA and the extras [export] and [cpu] or [gpu];
-engines need [tensorrt] or [tensorrt-rtx], and [cuda] or [pycuda].
+--plan lists the parts, what each needs and how long it takes. It needs no GPU.
+
+Each part is a process of its own with a share of the time. If something fails or is not installed, the script
+says so in one line and goes on. A crash costs one row. The results are written after each part. If the file
+of --json holds parts of an earlier run, they stay unless this run measures them again.
+
+The script needs PyTorch for CUDA, the extra [export], and [cpu] or [gpu]. Engines need [tensorrt] or
+[tensorrt-rtx], and [cuda] or [pycuda].
 """
 
 from __future__ import annotations

@@ -2,9 +2,10 @@
 
     python -m benchmarks.speed.backbones [--classes 176] [--width 108] [--rounds 15] [--json FILE]
 
-Random weights: speeds hold, accuracies do not. All networks are exported (and proven) by the toolkit, and run
-in one process with one thread, round by round in turn; medians of process CPU time at batch 1 and 8. Three
-input channels where the published network has them. Needs the extras [cpu,export].
+Weights are random, so speeds are valid and accuracies are not. The toolkit exports all networks, and proves
+each export. They run in one process with one thread, in turn, round by round. The figures are medians of the
+process's CPU time at batch 1 and 8. A network has three input channels if the published one has them. The
+script needs the extras [cpu,export].
 """
 
 from __future__ import annotations

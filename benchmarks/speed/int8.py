@@ -1,12 +1,18 @@
-"""INT8 against its bars: text on held-out rendered images and on real ones, and speed.
+"""How INT8 compares with the float model: text on held-out drawn images and on real ones, and speed.
 
     python -m benchmarks.speed.int8 [--model FILE.onnx] [--scales FILE] [--activations uint8]
         [--checkpoint FILE.pth] [--images 5000] [--data DIR ...] [--json FILE]
 
-One run: calibrates where no --scales are given, quantises the convolutions and products, and measures strings
-changed, batch invariance, CPU-seconds of float, INT8 and PyTorch eager (--checkpoint, batch 1), and how many
-convolutions TensorRT for RTX sees in each precision. Without --activations both kinds are measured, and uint8
-with the LSTM in int8. Needs the extras [cpu,evaluate,export,train].
+One run calibrates, unless you give --scales, and quantises the convolutions and matrix products. Then it
+measures:
+
+- how many texts change
+- whether an image gives the same output alone and in a batch
+- CPU-seconds of float, INT8 and PyTorch eager (of --checkpoint, at batch 1)
+- how many convolutions TensorRT for RTX sees in each precision
+
+Without --activations it measures int8 and uint8, and uint8 with the LSTM in int8. The script needs the extras
+[cpu,evaluate,export,train].
 """
 
 from __future__ import annotations

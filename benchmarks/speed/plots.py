@@ -1,8 +1,8 @@
-"""The pictures in docs/, drawn from the committed results.
+"""The pictures in docs/plots, drawn from the committed results.
 
     python -m benchmarks.speed.plots [--results benchmarks/results] [--out docs/plots]
 
-Needs matplotlib (extra [train]).
+The script needs matplotlib (extra [train]).
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""The tables in docs/performance.md, written anew from the committed results.
+"""The tables in docs/performance.md, written from the committed results.
 
     python -m benchmarks.speed.tables [--results benchmarks/results] [--page FILE]
 
-A table stands between `<!-- NAME -->` and `<!-- end -->`; what stands around it is written by hand. The
-kinds of CPU that there are results of stand one under the other.
+A table stands between `<!-- NAME -->` and `<!-- end -->`. The text around it is written by hand. A row has
+one line for each kind of CPU that has results.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
-"""Images per CPU-second over batch, width and backend, and the share of what a convolution reaches here.
+"""How many images per CPU-second each backend reads, by batch and width, and the share of the peak.
 
     python -m benchmarks.speed.throughput [--network paper] [--batches 1,4,16] [--widths 32,100] [--json FILE]
 
-ONNX Runtime in fp32 and int8 (static scales, LSTM float), OpenVINO in fp32, asked for bf16 and on the int8
-file, and PyTorch eager; one thread, noise for pixels. Needs the extras [cpu,export], and [openvino] for its
-rows.
+The backends are ONNX Runtime in fp32 and int8 (static scales, float LSTM), OpenVINO in fp32, asked for bf16,
+and on the int8 file, and PyTorch eager. Each has one thread. The pixels are noise. The peak is the most
+operations per CPU-second that convolutions reach on this machine. The script needs the extras [cpu,export],
+and [openvino] for its rows.
 """
 
 from __future__ import annotations
