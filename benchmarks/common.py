@@ -72,8 +72,10 @@ def options(description: str | None, *, rounds: int) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--rounds", type=int, default=rounds, help="the default is %(default)s")
-    parser.add_argument("--json", type=Path, help="where the results go")
+    parser.add_argument(
+        "--rounds", type=int, default=rounds, help="Measure this many rounds. The default is %(default)s."
+    )
+    parser.add_argument("--json", type=Path, help="Write the results to this file.")
     return parser
 
 

@@ -202,11 +202,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("folder", type=Path, help="where the Debian is made; it stays there")
+    parser.add_argument("folder", type=Path, help="Make the Debian in this folder. It stays there.")
     parser.add_argument(
-        "--cpu", action="append", help="for qemu; the default is cortex-a72, neoverse-n1, max"
+        "--cpu",
+        action="append",
+        help="Let qemu imitate this CPU. Repeat it for more. By default: cortex-a72, neoverse-n1, max.",
     )
-    parser.add_argument("--json", type=Path, help="a folder for results, one of each kind of CPU")
+    parser.add_argument(
+        "--json", type=Path, help="Write results to this folder, one file for each kind of CPU."
+    )
     given = parser.parse_args()
     if missing := packages_missing():
         parser.error(f"this needs packages of Debian: apt-get install {' '.join(missing)}")

@@ -134,12 +134,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("names", nargs="*", help="recipes; all when none is named")
+    parser.add_argument("names", nargs="*", help="Export these recipes. By default all are exported.")
     parser.add_argument(
-        "--checkpoints", type=Path, help="folder with a folder of checkpoints for each recipe file"
+        "--checkpoints",
+        type=Path,
+        help="Look in this folder for a folder of checkpoints for each recipe file.",
     )
-    parser.add_argument("-o", "--out", type=Path, help="keep the ONNX files here")
-    parser.add_argument("--json", type=Path, help="write the table here")
+    parser.add_argument("-o", "--out", type=Path, help="Keep the ONNX files in this folder.")
+    parser.add_argument("--json", type=Path, help="Write the table to this file.")
     arguments = parser.parse_args()
     rows: dict[str, dict[str, Any]] = {}
     print(

@@ -109,9 +109,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--out", type=Path, default=Path("runs/activation"), help="folder of the networks")
-    parser.add_argument("--steps", type=int, default=600)
-    parser.add_argument("--json", type=Path)
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/activation"), help="Keep the networks in this folder."
+    )
+    parser.add_argument("--steps", type=int, default=600, help="Train each network for this many steps.")
+    parser.add_argument("--json", type=Path, help="Write the results to this file.")
     options = parser.parse_args()
     torch.set_num_threads(1)
     rows: dict[str, dict[str, Any]] = {}

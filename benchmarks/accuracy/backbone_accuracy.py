@@ -94,10 +94,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--steps", type=int, default=2000, help="of 64 images")
-    parser.add_argument("--jobs", type=int, default=2, help="networks that train at once")
-    parser.add_argument("--out", type=Path, default=Path("runs/backbones"), help="folder of the networks")
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--steps", type=int, default=2000, help="Train for this many steps of 64 images.")
+    parser.add_argument("--jobs", type=int, default=2, help="Train this many networks at once.")
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/backbones"), help="Keep the networks in this folder."
+    )
+    parser.add_argument("--json", type=Path, help="Write the results to this file.")
     options = parser.parse_args()
     torch.set_num_threads(1)
     made = networks()

@@ -49,9 +49,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("models", nargs="+", type=Path)
-    parser.add_argument("--cases", type=int, default=300)
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("models", nargs="+", type=Path, help="Read with these models.")
+    parser.add_argument("--cases", type=int, default=300, help="Draw this many cases for each model.")
+    parser.add_argument("--json", type=Path, help="Write the results to this file.")
     arguments = parser.parse_args()
     results = header("batch_invariance")
     different = 0

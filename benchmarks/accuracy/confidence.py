@@ -40,10 +40,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--model", type=Path, default=DEFAULT)
-    parser.add_argument("--images", type=int, default=1000, help="of each set")
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--picture", type=Path, help="reliability diagrams of the aggregate min")
+    parser.add_argument("--model", type=Path, default=DEFAULT, help="Measure this model.")
+    parser.add_argument("--images", type=int, default=1000, help="Draw this many images of each set.")
+    parser.add_argument("--json", type=Path, help="Write the results to this file.")
+    parser.add_argument("--picture", type=Path, help="Draw the reliability diagrams of the aggregate min.")
     arguments = parser.parse_args()
     results = header("confidence")
     with closing(Recognizer.load(arguments.model)) as recognizer:

@@ -56,11 +56,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--model", type=model_file, default=DEFAULT, help="a shipped model's name or a file")
-    parser.add_argument("--images", type=int, default=2000, help="of each drawn set")
-    parser.add_argument("--data", action="append", default=[], help="real images")
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--html", type=Path, help="the page of `crnn-deploy evaluate`")
+    parser.add_argument(
+        "--model",
+        type=model_file,
+        default=DEFAULT,
+        help="Read with this model: the name of a shipped one, or a file.",
+    )
+    parser.add_argument("--images", type=int, default=2000, help="Draw this many images of each set.")
+    parser.add_argument("--data", action="append", default=[], help="Read these real images too.")
+    parser.add_argument("--json", type=Path, help="Write the results to this file.")
+    parser.add_argument(
+        "--html", type=Path, help="Write a page of the results, as `crnn-deploy evaluate` does."
+    )
     arguments = parser.parse_args()
     with closing(Recognizer.load(arguments.model)) as recognizer:
         alphabet = recognizer.manifest.alphabet

@@ -169,9 +169,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--weights", type=Path)
-    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--weights", type=Path, help="Read the weights from this file.")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        default=ROOT.parent / "shared" / "data",
+        help="Look for the folders of images in this folder.",
+    )
+    parser.add_argument("--json", type=Path, help="Write the results to this file.")
     args = parser.parse_args()
     weights = args.weights or find_weights(args.data)
     paths = crops(args.data)

@@ -102,8 +102,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--sizes", type=int, default=1000)
-    parser.add_argument("--json", type=Path)
+    parser.add_argument(
+        "--sizes", type=int, default=1000, help="Compare images of this many sizes for each recipe."
+    )
+    parser.add_argument("--json", type=Path, help="Write the results to this file.")
     args = parser.parse_args()
     rows = []
     with tempfile.TemporaryDirectory() as folder:

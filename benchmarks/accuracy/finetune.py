@@ -42,11 +42,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("data", nargs="+", metavar="NAME=DATA")
     parser.add_argument(
-        "--set", dest="changes", action="append", default=[], help="as `crnn-deploy train --set`"
+        "data", nargs="+", metavar="NAME=DATA", help="Finetune on these datasets, one after another."
     )
-    parser.add_argument("--json", type=Path)
+    parser.add_argument(
+        "--set",
+        dest="changes",
+        action="append",
+        default=[],
+        help="Change the training's configuration, as `crnn-deploy train --set` does.",
+    )
+    parser.add_argument("--json", type=Path, help="Write the results to this file.")
     arguments = parser.parse_args()
     results = header("finetune")
     before = open_reference(CHECKPOINT, CheckpointSettings()).manifest.alphabet

@@ -445,12 +445,33 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--models", default=",".join(ROADS), help="the default is %(default)s")
-    parser.add_argument("--weights", type=Path, metavar="FILE.pth", help="english_g2's")
-    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
-    parser.add_argument("--few", type=int, default=1500, help="labelled images; the default is %(default)s")
-    parser.add_argument("--emulated", type=int, default=1000, help="images; the default is %(default)s")
-    parser.add_argument("--json", type=Path, help="where the results go; other models' rows there stay")
+    parser.add_argument(
+        "--models", default=",".join(ROADS), help="Take these models. The default is %(default)s."
+    )
+    parser.add_argument(
+        "--weights", type=Path, metavar="FILE.pth", help="Read english_g2's weights from this file."
+    )
+    parser.add_argument(
+        "--data",
+        type=Path,
+        default=ROOT.parent / "shared" / "data",
+        help="Look for the images and weights in this folder.",
+    )
+    parser.add_argument(
+        "--few",
+        type=int,
+        default=1500,
+        help="Judge with this many labelled images first. The default is %(default)s.",
+    )
+    parser.add_argument(
+        "--emulated",
+        type=int,
+        default=1000,
+        help="Compare weights of 7 and 8 bits on this many images. The default is %(default)s.",
+    )
+    parser.add_argument(
+        "--json", type=Path, help="Write the results to this file. Rows of other models there stay."
+    )
     given = parser.parse_args(arguments)
     os.environ["OMP_NUM_THREADS"] = "1"
     results = header("int8_roads") | {"models": {}}

@@ -52,8 +52,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--lines", type=int, default=40)
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--lines", type=int, default=40, help="Draw this many lines.")
+    parser.add_argument("--json", type=Path, help="Write the results to this file.")
     arguments = parser.parse_args()
     backend = open_backend(DEFAULT)
     manifest, best_path = backend.manifest, BestPath(backend.manifest.alphabet, backend.manifest.blank)

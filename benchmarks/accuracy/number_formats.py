@@ -42,9 +42,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("images", nargs="+", help="folders, files or globs")
-    parser.add_argument("--checkpoint", type=Path, default=_CHECKPOINT)
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("images", nargs="+", help="Read these folders, files or globs.")
+    parser.add_argument("--checkpoint", type=Path, default=_CHECKPOINT, help="Measure this checkpoint.")
+    parser.add_argument("--json", type=Path, help="Write the results to this file.")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     reference = open_reference(arguments.checkpoint, CheckpointSettings())

@@ -33,10 +33,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--steps", type=int, default=240)
-    parser.add_argument("--level", type=int, default=3, help="largest level of a weight")
-    parser.add_argument("--images", type=int, default=1000)
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--steps", type=int, default=240, help="Finetune for this many steps.")
+    parser.add_argument(
+        "--level", type=int, default=3, help="Round weights to whole levels from -LEVEL to LEVEL."
+    )
+    parser.add_argument("--images", type=int, default=1000, help="Read this many drawn images.")
+    parser.add_argument("--json", type=Path, help="Write the results to this file.")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         drawn = {"kinds": {"word": 3, "number": 1, "line": 1}}

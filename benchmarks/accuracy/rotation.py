@@ -128,9 +128,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--images", type=int, default=400, help="of each set")
-    parser.add_argument("--data", action="append", default=[], help="real images that stand upright")
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--images", type=int, default=400, help="Read this many images of each set.")
+    parser.add_argument("--data", action="append", default=[], help="Read these upright real images too.")
+    parser.add_argument("--json", type=Path, help="Write the results to this file.")
     arguments = parser.parse_args()
     with closing(open_backend(DEFAULT)) as backend:
         drawn = drawn_sets(backend.manifest.alphabet, arguments.images)

@@ -370,14 +370,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--runs",
         type=int,
         default=20,
-        help="with one to three faults each, after one without; the default is %(default)s",
+        help="Make this many runs with faults, after one without. The default is %(default)s.",
     )
-    parser.add_argument("--images", type=int, default=6000)
-    parser.add_argument("--rows-per-file", type=int, default=100)
-    parser.add_argument("--model", default="latin")
-    parser.add_argument("--store", choices=(*KINDS, "none"), help="the realest that is installed")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", type=Path, help="where the results go")
+    parser.add_argument("--images", type=int, default=6000, help="Read this many images.")
+    parser.add_argument(
+        "--rows-per-file", type=int, default=100, help="Write this many rows to a file of the output."
+    )
+    parser.add_argument("--model", default="latin", help="Read with this model.")
+    parser.add_argument(
+        "--store",
+        choices=(*KINDS, "none"),
+        help="Start this S3 server, instead of the most real one installed.",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="Choose the faults with this seed.")
+    parser.add_argument("--json", type=Path, help="Write the results to this file.")
     given = parser.parse_args(arguments)
     inside("benchmarks.cluster.faults")
     kind = given.store or next(iter(installed()), "none")

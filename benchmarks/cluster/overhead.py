@@ -150,13 +150,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--images", default="2000,200000", help="each in turn; the default is %(default)s")
-    parser.add_argument("--distinct", type=int, default=5000)
-    parser.add_argument("--model", default="latin")
-    parser.add_argument("--rows-per-file", type=int, default=10_000)
-    parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=1)
-    parser.add_argument("--json", type=Path, help="where the results go")
+    parser.add_argument(
+        "--images",
+        default="2000,200000",
+        help="Read these numbers of images, one after another. The default is %(default)s.",
+    )
+    parser.add_argument(
+        "--distinct", type=int, default=5000, help="Draw this many images; further names are links to them."
+    )
+    parser.add_argument("--model", default="latin", help="Read with this model.")
+    parser.add_argument(
+        "--rows-per-file", type=int, default=10_000, help="Write this many rows to a file of the output."
+    )
+    parser.add_argument(
+        "--workers", type=int, default=2, help="Use this many threads of infer, and as many workers."
+    )
+    parser.add_argument("--rounds", type=int, default=1, help="Measure this many rounds.")
+    parser.add_argument("--json", type=Path, help="Write the results to this file.")
     given = parser.parse_args(arguments)
     inside("benchmarks.cluster.overhead")
     if ctypes.CDLL(None, use_errno=True).prctl(_CHILD_SUBREAPER, 1, 0, 0, 0):

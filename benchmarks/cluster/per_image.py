@@ -126,8 +126,10 @@ def fetching(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = options(__doc__, rounds=5)
-    parser.add_argument("--images", type=int, default=1000)
-    parser.add_argument("--without-store", action="store_true", help="leave out what needs an S3 server")
+    parser.add_argument(
+        "--images", type=int, default=1000, help="Draw this many words, and a fifth as many lines."
+    )
+    parser.add_argument("--without-store", action="store_true", help="Leave out what needs an S3 server.")
     given = parser.parse_args(arguments)
     cv2.setNumThreads(1)
     tasks: dict[str, Task] = {}

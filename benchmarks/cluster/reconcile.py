@@ -107,9 +107,15 @@ def prove(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = options(__doc__, rounds=3)
-    parser.add_argument("--inputs", default="1000000,10000000")
-    parser.add_argument("--rows-per-file", type=int, default=5000)
-    parser.add_argument("--folder", type=Path, help="where the outputs are drawn; by default a temporary one")
+    parser.add_argument(
+        "--inputs", default="1000000,10000000", help="Prove outputs of these numbers of inputs."
+    )
+    parser.add_argument(
+        "--rows-per-file", type=int, default=5000, help="Put this many rows into a file of the output."
+    )
+    parser.add_argument(
+        "--folder", type=Path, help="Make the outputs in this folder. By default it is a temporary one."
+    )
     given = parser.parse_args(arguments)
     rows: dict[str, Any] = {}
     for inputs in map(int, given.inputs.split(",")):

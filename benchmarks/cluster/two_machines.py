@@ -303,10 +303,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--steps", type=int, default=200, help="the default is %(default)s")
-    parser.add_argument("--images", type=int, default=1000, help="drawn images; the default is %(default)s")
-    parser.add_argument("--store", choices=("ceph", "moto"), help="the realest that is installed")
-    parser.add_argument("--json", type=Path, help="where the results go")
+    parser.add_argument(
+        "--steps", type=int, default=200, help="Train for this many steps. The default is %(default)s."
+    )
+    parser.add_argument(
+        "--images", type=int, default=1000, help="Draw this many images. The default is %(default)s."
+    )
+    parser.add_argument(
+        "--store",
+        choices=("ceph", "moto"),
+        help="Start this S3 server, instead of the most real one installed.",
+    )
+    parser.add_argument("--json", type=Path, help="Write the results to this file.")
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args(arguments)
     if given.inside:

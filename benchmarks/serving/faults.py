@@ -375,16 +375,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--parts", default=",".join(PARTS))
-    parser.add_argument("--network", default="tiny")
-    parser.add_argument("--requests", type=int, default=100_000)
-    parser.add_argument("--malformed", type=int, default=10_000)
-    parser.add_argument("--slow", type=int, default=100, help="slow clients of each kind")
-    parser.add_argument("--patience", type=float, default=60, help="seconds that a slow client stays")
-    parser.add_argument("--settled", type=float, default=12, help="seconds before a worker is killed")
-    parser.add_argument("--examples", type=int, default=200, help="of schemathesis, for each operation")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", type=Path, help="where the results go")
+    parser.add_argument("--parts", default=",".join(PARTS), help="Measure these parts.")
+    parser.add_argument("--network", default="tiny", help="Serve this network of benchmarks.common.")
+    parser.add_argument(
+        "--requests", type=int, default=100_000, help="Send this many requests in the part memory."
+    )
+    parser.add_argument("--malformed", type=int, default=10_000, help="Send this many malformed requests.")
+    parser.add_argument("--slow", type=int, default=100, help="Start this many slow clients of each kind.")
+    parser.add_argument(
+        "--patience", type=float, default=60, help="Let a slow client stay for this many seconds."
+    )
+    parser.add_argument(
+        "--settled", type=float, default=12, help="Wait this many seconds before a worker is killed."
+    )
+    parser.add_argument(
+        "--examples", type=int, default=200, help="Let schemathesis try this many examples of each operation."
+    )
+    parser.add_argument("--seed", type=int, default=0, help="Draw with this seed.")
+    parser.add_argument("--json", type=Path, help="Write the results to this file.")
     given = parser.parse_args(arguments)
     [model] = export_networks([cast(Network, given.network)]).values()
     rows: dict[str, Any] = {}

@@ -155,11 +155,20 @@ def arriving(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = options(__doc__, rounds=5)
-    parser.add_argument("--networks", default="compact,paper")
-    parser.add_argument("--clients", default="1,32,256")
-    parser.add_argument("--images", type=int, default=1000)
-    parser.add_argument("--seconds", type=float, default=120, help="of arrivals at random; 0: none")
-    parser.add_argument("--peers", default=",".join(PEERS))
+    parser.add_argument(
+        "--networks", default="compact,paper", help="Serve these networks of benchmarks.common."
+    )
+    parser.add_argument(
+        "--clients", default="1,32,256", help="Load the servers with these numbers of clients."
+    )
+    parser.add_argument("--images", type=int, default=1000, help="Send this many images in each round.")
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=120,
+        help="Send requests at random for this many seconds; 0 leaves this out.",
+    )
+    parser.add_argument("--peers", default=",".join(PEERS), help="Compare these servers.")
     given = parser.parse_args(arguments)
     many = [int(some) for some in given.clients.split(",")]
     cpus = sorted(os.sched_getaffinity(0))

@@ -41,7 +41,7 @@ window.allShown = new Promise((resolve) => {
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = options(__doc__, rounds=7)
-    parser.add_argument("--images", default="1,12,100")
+    parser.add_argument("--images", default="1,12,100", help="Choose these numbers of images in the page.")
     given = parser.parse_args(arguments)
     counts = [int(count) for count in given.images.split(",")]
     browser = next(filter(None, map(shutil.which, BROWSERS)), None)

@@ -183,12 +183,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--images", type=int, default=5000)
-    parser.add_argument("--model", default="latin", help="a shipped name or a network of benchmarks.common")
-    parser.add_argument("--clients", type=int, default=32)
-    parser.add_argument("--workers", type=int, default=1)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", type=Path, help="where the results go")
+    parser.add_argument("--images", type=int, default=5000, help="Send this many images.")
+    parser.add_argument(
+        "--model", default="latin", help="Serve this shipped model, or network of benchmarks.common."
+    )
+    parser.add_argument("--clients", type=int, default=32, help="Send from this many clients at once.")
+    parser.add_argument("--workers", type=int, default=1, help="Start the server with this many workers.")
+    parser.add_argument("--seed", type=int, default=0, help="Draw with this seed.")
+    parser.add_argument("--json", type=Path, help="Write the results to this file.")
     given = parser.parse_args(arguments)
     random = Random(given.seed)
     images = pictures(given.images, random)

@@ -38,8 +38,8 @@ def start(model: str | Path, workers: int, image: bytes, folder: Path) -> dict[s
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = options(__doc__, rounds=7)
-    parser.add_argument("--workers", default="1,2")
-    parser.add_argument("--models", default="latin")
+    parser.add_argument("--workers", default="1,2", help="Start servers with these numbers of workers.")
+    parser.add_argument("--models", default="latin", help="Serve these models.")
     given = parser.parse_args(arguments)
     models: dict[str, str | Path] = {name: name for name in given.models.split(",") if name in shipped()}
     networks = [name for name in given.models.split(",") if name not in models]

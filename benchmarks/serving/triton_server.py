@@ -200,7 +200,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("repository", type=Path)
+    parser.add_argument("repository", type=Path, help="Serve the models of this model repository.")
     with start_triton(parser.parse_args().repository) as server:
         print(f"http {server.http}, grpc {server.grpc}; Ctrl-C ends it", flush=True)
         try:

@@ -57,10 +57,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--classes", type=int, default=176)
-    parser.add_argument("--width", type=int, default=108, help="pixels; the mean of word crops 32 px high")
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--classes", type=int, default=176, help="Give the networks this many classes.")
+    parser.add_argument(
+        "--width",
+        type=int,
+        default=108,
+        help="Measure images of this width: by default the mean of words 32 px high.",
+    )
+    parser.add_argument("--rounds", type=int, default=15, help="Measure this many rounds.")
+    parser.add_argument("--json", type=Path, help="Write the results to this file.")
     arguments = parser.parse_args()
     alphabet = tuple(chr(0x4E00 + i) for i in range(arguments.classes - 1))
     results = header("backbones")

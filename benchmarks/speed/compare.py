@@ -92,9 +92,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("before", type=Path)
-    parser.add_argument("after", type=Path)
-    parser.add_argument("--tolerance", type=float, default=0.1, help="the default is %(default)s")
+    parser.add_argument("before", type=Path, help="Compare with this results file.")
+    parser.add_argument("after", type=Path, help="Compare this results file.")
+    parser.add_argument(
+        "--tolerance",
+        type=float,
+        default=0.1,
+        help="Call a quantity worse only if it grows by more than this share. The default is %(default)s.",
+    )
     given = parser.parse_args(arguments)
     before, after = (json.loads(path.read_text(encoding="utf-8")) for path in (given.before, given.after))
     for key in ("suite", "machine", "cpu", "device"):

@@ -249,10 +249,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--images", type=int, default=8000, help="of each drawn set")
-    parser.add_argument("--pyctcdecode", metavar="PYTHON", help="an interpreter that has it")
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--rounds", type=int, default=9, help="Measure this many rounds.")
+    parser.add_argument("--images", type=int, default=8000, help="Draw this many images of each set.")
+    parser.add_argument(
+        "--pyctcdecode", metavar="PYTHON", help="Compare with the pyctcdecode of this Python."
+    )
+    parser.add_argument("--json", type=Path, help="Write the results to this file.")
     arguments = parser.parse_args()
     results = header("decode")
     packages = ("numba", "fast-ctc-decode")

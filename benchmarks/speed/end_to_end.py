@@ -103,10 +103,14 @@ def compared(network: str, model: Path, folders: Sequence[Path], workers: int, r
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = options(__doc__, rounds=3)
-    parser.add_argument("--images", type=int, default=10_000, help="files for the compact network")
-    parser.add_argument("--paper-images", type=int, default=1000, help="files for the paper's network")
-    parser.add_argument("--workers", type=int, default=cpus())
-    parser.add_argument("--networks", nargs="+", default=NETWORKS)
+    parser.add_argument(
+        "--images", type=int, default=10_000, help="Read this many files with the compact network."
+    )
+    parser.add_argument(
+        "--paper-images", type=int, default=1000, help="Read this many files with the paper's network."
+    )
+    parser.add_argument("--workers", type=int, default=cpus(), help="Run infer with this many workers.")
+    parser.add_argument("--networks", nargs="+", default=NETWORKS, help="Measure these networks.")
     given = parser.parse_args(arguments)
     rows: dict[str, Any] = {"workers": {"count": given.workers}}
     with tempfile.TemporaryDirectory() as name:

@@ -139,8 +139,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--images", type=int, default=2000)
-    parser.add_argument("--json", type=Path)
+    parser.add_argument(
+        "--images", type=int, default=2000, help="Read this many images with the default model."
+    )
+    parser.add_argument("--json", type=Path, help="Write the results to this file.")
     arguments = parser.parse_args()
     results = header("engines")
     results["half precision of the default model"] = half_precision(arguments.images)

@@ -70,8 +70,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--images", type=int, default=100_000)
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--images", type=int, default=100_000, help="Read at most this many images.")
+    parser.add_argument("--json", type=Path, help="Write the results to this file.")
     arguments = parser.parse_args()
     results = header("infer_stream")
     with tempfile.TemporaryDirectory() as name:

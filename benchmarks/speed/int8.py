@@ -88,14 +88,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--model", type=Path, default=DEFAULT)
-    parser.add_argument("--scales", type=Path)
-    parser.add_argument("--activations", choices=["int8", "uint8"])
-    parser.add_argument("--keep-float", nargs="*", default=[], help="outputs of layers that stay float")
-    parser.add_argument("--checkpoint", type=Path, help="of the same weights, for PyTorch's speed")
-    parser.add_argument("--images", type=int, default=5000)
-    parser.add_argument("--data", action="append", default=[], help="folders of real images")
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--model", type=Path, default=DEFAULT, help="Quantise this model.")
+    parser.add_argument("--scales", type=Path, help="Read the scales from this file instead of calibrating.")
+    parser.add_argument(
+        "--activations", choices=["int8", "uint8"], help="Measure only this kind of activations."
+    )
+    parser.add_argument(
+        "--keep-float", nargs="*", default=[], help="Keep the layers with these outputs in float."
+    )
+    parser.add_argument(
+        "--checkpoint", type=Path, help="Measure PyTorch's speed with this checkpoint of the same weights."
+    )
+    parser.add_argument("--images", type=int, default=5000, help="Draw this many held-out images.")
+    parser.add_argument(
+        "--data", action="append", default=[], help="Read the real images of this folder too."
+    )
+    parser.add_argument("--json", type=Path, help="Write the results to this file.")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     model = open_model(arguments.model)

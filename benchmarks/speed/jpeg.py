@@ -125,8 +125,10 @@ def texts(folders: Sequence[str]) -> dict[str, Any]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = options(__doc__, rounds=9)
-    parser.add_argument("--images", type=int, default=200)
-    parser.add_argument("--data", action="append", default=[], metavar="DIR")
+    parser.add_argument("--images", type=int, default=200, help="Draw this many words.")
+    parser.add_argument(
+        "--data", action="append", default=[], metavar="DIR", help="Read the images of this folder."
+    )
     given = parser.parse_args(arguments)
     cv2.setNumThreads(1)
     rows = speeds(draw_images("words", given.images), given.rounds)

@@ -56,8 +56,10 @@ def latencies(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = options(__doc__, rounds=3)
-    parser.add_argument("--words", type=int, default=100)
-    parser.add_argument("--threads", type=numbers, default=[1, 2])
+    parser.add_argument("--words", type=int, default=100, help="Read this many words in each round.")
+    parser.add_argument(
+        "--threads", type=numbers, default=[1, 2], help="Measure with these numbers of threads, such as 1,2."
+    )
     given = parser.parse_args(arguments)
     files = draw_images("words", given.words)
     backends: dict[str, tuple[Backend, int]] = {}

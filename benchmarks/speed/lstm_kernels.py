@@ -337,7 +337,7 @@ def _bitwise(run: Run, features: Array) -> bool:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = options(__doc__, rounds=9)
-    parser.add_argument("--width", type=int, default=108)
+    parser.add_argument("--width", type=int, default=108, help="Measure images of this width in pixels.")
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)
     paper = export_networks(["paper"])["paper"]

@@ -93,7 +93,7 @@ def shares(spent: Counter[str]) -> dict[str, float]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = options(__doc__, rounds=5)
-    parser.add_argument("--words", type=int, default=256)
+    parser.add_argument("--words", type=int, default=256, help="Read this many words.")
     given = parser.parse_args(arguments)
     model = export_networks(["paper"])["paper"]
     backend = OrtBackend(model)

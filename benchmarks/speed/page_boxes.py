@@ -78,7 +78,7 @@ def by_paddleocr(page: NDArray[np.uint8], corners: Points) -> NDArray[np.uint8]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = options(__doc__, rounds=7)
-    parser.add_argument("--boxes", type=int, default=300)
+    parser.add_argument("--boxes", type=int, default=300, help="Draw this many words on the page.")
     given = parser.parse_args(arguments)
     cv2.setNumThreads(1)
     words = [decode_image(data, "<word>", decoded_grey=True) for data in draw_images("words", given.boxes)]

@@ -154,9 +154,9 @@ def doctr_way(path: Path, crops: Sequence[NDArray[np.uint8]]) -> Task:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = options(__doc__, rounds=5)
-    parser.add_argument("--words", type=int, default=256)
-    parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out: it needs g++")
-    parser.add_argument("--networks", nargs="+", default=NETWORKS)
+    parser.add_argument("--words", type=int, default=256, help="Read this many words.")
+    parser.add_argument("--no-compile", action="store_true", help="Leave torch.compile out, which needs g++.")
+    parser.add_argument("--networks", nargs="+", default=NETWORKS, help="Measure these networks.")
     given = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

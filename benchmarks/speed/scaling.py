@@ -125,7 +125,12 @@ def decoding(rounds: int) -> dict[str, Any]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = options(__doc__, rounds=5)
-    parser.add_argument("--largest", type=int, default=100_000, help="images; the default is %(default)s")
+    parser.add_argument(
+        "--largest",
+        type=int,
+        default=100_000,
+        help="Read at most this many images. The default is %(default)s.",
+    )
     given = parser.parse_args(arguments)
     models = export_networks(["tiny", "compact"])
     rows: dict[str, Any] = {}

@@ -348,8 +348,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--results", type=Path, default=RESULTS)
-    parser.add_argument("--page", type=Path, default=RESULTS.parents[1] / "docs" / "performance.md")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="Read the results in this folder.")
+    parser.add_argument(
+        "--page",
+        type=Path,
+        default=RESULTS.parents[1] / "docs" / "performance.md",
+        help="Write the tables into this page.",
+    )
     given = parser.parse_args(arguments)
     page = given.page.read_text(encoding="utf-8")
     given.page.write_text(written(page, given.results), encoding="utf-8")

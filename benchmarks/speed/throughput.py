@@ -117,9 +117,18 @@ def numbers(text: str) -> list[int]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = options(__doc__, rounds=5)
-    parser.add_argument("--network", choices=["paper", "compact", "tiny"], default="paper")
-    parser.add_argument("--batches", type=numbers, default=[1, 4, 16])
-    parser.add_argument("--widths", type=numbers, default=[32, 100, 400])
+    parser.add_argument(
+        "--network", choices=["paper", "compact", "tiny"], default="paper", help="Measure this network."
+    )
+    parser.add_argument(
+        "--batches", type=numbers, default=[1, 4, 16], help="Measure batches of these sizes, such as 1,4,16."
+    )
+    parser.add_argument(
+        "--widths",
+        type=numbers,
+        default=[32, 100, 400],
+        help="Measure images of these widths in pixels, such as 32,100.",
+    )
     given = parser.parse_args(arguments)
     [model] = export_networks([given.network]).values()
     rows = grid(module(given.network), model, given.batches, given.widths, given.rounds)

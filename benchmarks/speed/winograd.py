@@ -97,7 +97,7 @@ def mnn(path: Path, pixels: NDArray[np.float32]) -> Run:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = options(__doc__, rounds=9)
-    parser.add_argument("--width", type=int, default=108)
+    parser.add_argument("--width", type=int, default=108, help="Measure images of this width in pixels.")
     given = parser.parse_args(arguments)
     pixels = noise((1, 1, 32, given.width))
     runs: dict[str, Run] = {}
