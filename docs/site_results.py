@@ -117,7 +117,7 @@ def _page(folder: str) -> Iterator[str]:
     for suite, results in suites().items():
         if script_of(suite).parent.name == folder:
             yield f"\n## {suite} {{#{suite}}}\n"
-            yield escape(_docstring(suite), quote=False) + "\n"
+            yield _docstring(suite) + "\n"
             yield from _machines(results)
             yield from _table(results)
 

