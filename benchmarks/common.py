@@ -1,8 +1,9 @@
-"""What the benchmarks of speed share: the networks, the words, rounds in turn, and how results are written.
+"""What the benchmarks share: the networks, the words, rounds in turn, and how results are written.
 
-What is compared runs in one process with one thread, round by round in turn, after a round that warms up, so
-that a loaded machine slows all alike. CPU time is that of the whole process. Every round's value is kept:
-`benchmarks.speed.compare` tells noise by them. Weights are random: speeds hold, accuracies do not.
+Things that are compared run in one process with one thread. They take turns, round by round, after a round
+that warms up, so a busy machine slows all alike. CPU time is that of the whole process. Every round's value
+is kept; `benchmarks.speed.compare` uses them to tell a change from noise. Weights are random, so speeds are
+valid and accuracies are not.
 """
 
 from __future__ import annotations
@@ -71,8 +72,10 @@ def options(description: str | None, *, rounds: int) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--rounds", type=int, default=rounds, help="the default is %(default)s")
-    parser.add_argument("--json", type=Path, help="where the results go")
+    parser.add_argument(
+        "--rounds", type=int, default=rounds, help="Measure this many rounds. The default is %(default)s."
+    )
+    parser.add_argument("--json", type=Path, help="Write the results to this file.")
     return parser
 
 

@@ -1,16 +1,20 @@
-"""The wheel on an ARM64 Debian that is emulated: it installs, and reads the example images as it does here.
+"""Whether the wheel installs on an emulated ARM64 Debian, and reads the example images as it does here.
 
     python -m container.arm64 FOLDER [--cpu max] [--cpu cortex-a72] [--json FOLDER]
 
-For root on an x86 Debian with the packages debootstrap and qemu-user-static, in an environment that has the
-toolkit's extra [cpu]. In FOLDER it makes an arm64 Debian (some minutes; a second run takes it again), builds
-the wheel here, and installs it there with [cpu] from binary wheels, pinned by constraints.txt. Then, for each
-CPU that qemu is asked for, `doctor` and `infer` run inside, and `infer` here. In fp32 and INT8 the texts must
-be the same, the pixels that the network gets equal to the bit, confidences within a tolerance, and records
-equal to the bit in batches of 1 and 8. It prints what it found; the exit code is 1 on a difference.
+Run it as root on an x86 Debian with the packages debootstrap and qemu-user-static, in an environment that has
+the toolkit's extra [cpu]. The script does this:
 
-Emulated: every instruction of every program inside, by qemu-user, and /proc/cpuinfo, which has the CPU's
-features as qemu reports them. Not emulated: the kernel, which is this machine's. So no speed is measured.
+1. It makes an arm64 Debian in FOLDER. This takes some minutes; a second run uses the same Debian again.
+2. It builds the wheel here, and installs it there with [cpu] from binary wheels, pinned by constraints.txt.
+3. For each --cpu that qemu imitates, it runs `doctor` and `infer` inside, and `infer` here.
+
+In fp32 and in INT8, the texts must be the same, and the pixels that the network gets must be equal to the
+bit. Confidences must agree within a tolerance. Records must be equal to the bit in batches of 1 and 8. The
+script prints what it found. If something differs, the exit code is 1.
+
+Emulated are all instructions of all programs inside, by qemu-user, and /proc/cpuinfo, which shows the CPU's
+features as qemu reports them. The kernel is not emulated; it is this machine's. So no speed is measured.
 """
 
 from __future__ import annotations
@@ -198,11 +202,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("folder", type=Path, help="where the Debian is made; it stays there")
+    parser.add_argument("folder", type=Path, help="Make the Debian in this folder. It stays there.")
     parser.add_argument(
-        "--cpu", action="append", help="for qemu; the default is cortex-a72, neoverse-n1, max"
+        "--cpu",
+        action="append",
+        help="Let qemu imitate this CPU. Repeat it for more. By default: cortex-a72, neoverse-n1, max.",
     )
-    parser.add_argument("--json", type=Path, help="a folder for results, one of each kind of CPU")
+    parser.add_argument(
+        "--json", type=Path, help="Write results to this folder, one file for each kind of CPU."
+    )
     given = parser.parse_args()
     if missing := packages_missing():
         parser.error(f"this needs packages of Debian: apt-get install {' '.join(missing)}")

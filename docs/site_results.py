@@ -33,6 +33,46 @@ ELSEWHERE = {  # scripts that are not named for their suite
     "export_parity": "export/export_all.py",
 }
 FACTS = ("suite", "machine", "cpu", "device", "versions", "load")
+COLUMNS = {  # names of figures that a reader cannot guess
+    "alphanumeric": "letters and digits right, in any case",
+    "bitwise_alone_and_together": "same bits alone and in a batch",
+    "cer": "CER",
+    "clients_busy": "share of a CPU that the clients took",
+    "confident_flips": "confident texts changed",
+    "differ": "images that differ",
+    "duplicates": "rows that repeat an image",
+    "ece_after": "calibration error (ECE) after",
+    "ece_before": "calibration error (ECE) before",
+    "edits": "characters to edit",
+    "every so often": "through its life",
+    "exact": "exact texts",
+    "kept_float": "layers kept in float",
+    "last_of_first_rss": "RSS at the end / at the start",
+    "margin_change": "change of the margin between the two best classes",
+    "max_delta": "largest difference",
+    "missing": "images without a row",
+    "most": "largest difference, grey levels",
+    "of_in_process": "speed / speed in one process",
+    "of_inference_alone": "speed / speed of inference alone",
+    "one_minus_ned": "1 - NED",
+    "other_size": "images of another size",
+    "right": "told correctly",
+    "said": "what the command says last",
+    "scale": "largest logit",
+    "settles_as": "likely answer with more images",
+    "share_of_the_spread": "share of the squared changes of edits",
+    "speed_x_float_batch_8": "times as fast as float, batch 8",
+    "strange": "files that are not of this output",
+    "tall": "tall images",
+    "tie": "margin of a tie",
+    "to_do": "chunks to make again",
+    "told": "activation that is told",
+    "uncounted": "tars that were not read",
+    "whole_faster": "whole network, times as fast",
+    "x_float": "times as fast as float",
+    "x_onnx_runtime": "times as fast as ONNX Runtime",
+    "x_pytorch_eager": "times as fast as PyTorch eager",
+}
 MOST = 30  # lines of a table that is shown at once; longer ones open on a click
 MARK = "<!-- every suite -->"
 
@@ -77,7 +117,7 @@ def _page(folder: str) -> Iterator[str]:
     for suite, results in suites().items():
         if script_of(suite).parent.name == folder:
             yield f"\n## {suite} {{#{suite}}}\n"
-            yield escape(_docstring(suite), quote=False) + "\n"
+            yield _docstring(suite) + "\n"
             yield from _machines(results)
             yield from _table(results)
 
@@ -104,12 +144,16 @@ def _table(results: dict[str, dict[str, Any]]) -> Iterator[str]:
     for columns, alike in groupby(keys, key=lambda key: tuple(rows[key])):
         lines = [(name, kind, rows[name, kind]) for name, kind in alike]
         kinds = len(results) > 1
-        head = ("", *(["CPU"] if kinds else []), *(name.replace("_", " ") for name in columns))
+        head = ("", *(["CPU"] if kinds else []), *map(_title, columns))
         body = ((name, *([kind] if kinds else []), *figures.values()) for name, kind, figures in lines)
         table = _html([head], "th", "thead") + _html(body, "td", "tbody")
         shown = f"<table>{table}</table>"
         summary = f"<summary>{len(lines)} rows: {escape(', '.join(head[1:]))}</summary>"
         yield (f"<details>{summary}{shown}</details>" if len(lines) > MOST else shown) + "\n"
+
+
+def _title(column: str) -> str:
+    return COLUMNS.get(column, column.replace("_", " "))
 
 
 def _html(lines: Iterable[Iterable[str]], cell: str, part: str) -> str:

@@ -2,9 +2,9 @@
 
     python export/export_all.py [--checkpoints DIR] [-o DIR] [--json FILE] [NAME ...]
 
-Built-in families are exported with random weights, batch norm's statistics among them, through a checkpoint
-file and the same steps as `crnn-deploy export`. A recipe file NAME.toml is exported when DIR/NAME holds its
-checkpoint. Exit code 1 when one proof failed.
+Built-in families are exported with random weights and random statistics of batch norm. They go through a
+checkpoint file and the same steps as `crnn-deploy export`. A recipe file NAME.toml is exported if DIR/NAME
+holds its checkpoint. If one proof fails, the exit code is 1.
 """
 
 from __future__ import annotations
@@ -134,12 +134,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("names", nargs="*", help="recipes; all when none is named")
+    parser.add_argument("names", nargs="*", help="Export these recipes. By default all are exported.")
     parser.add_argument(
-        "--checkpoints", type=Path, help="folder with a folder of checkpoints for each recipe file"
+        "--checkpoints",
+        type=Path,
+        help="Look in this folder for a folder of checkpoints for each recipe file.",
     )
-    parser.add_argument("-o", "--out", type=Path, help="keep the ONNX files here")
-    parser.add_argument("--json", type=Path, help="write the table here")
+    parser.add_argument("-o", "--out", type=Path, help="Keep the ONNX files in this folder.")
+    parser.add_argument("--json", type=Path, help="Write the table to this file.")
     arguments = parser.parse_args()
     rows: dict[str, dict[str, Any]] = {}
     print(

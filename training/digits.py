@@ -1,6 +1,9 @@
-"""Draw digits to train the paper's network on: short ones in OUT/short and all in OUT/all.
+"""Draw digits to train the paper's network on.
 
-python training/digits.py OUT
+\b
+    python training/digits.py OUT
+
+OUT/short gets numbers of one to three digits, and OUT/all numbers of any length.
 """
 
 import csv

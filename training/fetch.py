@@ -1,10 +1,10 @@
-"""Fonts and photographs that scene text is drawn with, out of npm's and Debian's packages.
+"""Fetch the fonts and photographs that scene text is drawn with, from packages of npm and Debian.
 
     python training/fetch.py fonts
     python training/fetch.py photographs
 
-Each file is checked against the SHA-256 of a list: crnn_deploy/synthesis/fontsource.toml and
-training/photographs.toml. A run that was stopped goes on where it was when it is started again.
+Each file is checked against the SHA-256 in a list: crnn_deploy/synthesis/fontsource.toml or
+training/photographs.toml. If a run was stopped, start it again; it goes on where it was.
 """
 
 from __future__ import annotations
@@ -39,7 +39,9 @@ def main() -> None:
 
 @main.command(cls=ScriptCommand)
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path), default="runs/fonts")
-@click.option("--chinese", is_flag=True, help="those for simplified Chinese, in place of the Latin ones")
+@click.option(
+    "--chinese", is_flag=True, help="Fetch the fonts for simplified Chinese instead of the Latin ones."
+)
 def fonts(folder: Path, chinese: bool) -> None:
     """Fetch the fonts of fontsource.toml from npm into FOLDER (runs/fonts)."""
     missing: dict[str, list[ListedFont]] = defaultdict(list)

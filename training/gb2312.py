@@ -1,15 +1,16 @@
-"""Write the alphabet of the Chinese model to stdout, one line in the order of its classes.
+"""Write the alphabet of the Chinese model to stdout, in one line, in the order of its classes.
 
+\b
     python training/gb2312.py > gb2312.txt
     python training/gb2312.py --level 1 > gb2312_level1.txt
 
-ASCII, Chinese marks, signs of menus, tickets and price tags, and the ideographs of GB 2312: 3,755 of its
-first level, by their sound, and 3,008 of its second, by their radicals.
+The alphabet has ASCII, Chinese punctuation marks, signs of menus, tickets and price tags, and the ideographs
+of GB 2312: 3,755 of its first level, in the order of their sound, and 3,008 of its second, by their radicals.
 
-Full-width letters, digits and signs are no classes of their own: in print only the space around them differs,
-so what is read is ASCII. Benchmarks of Chinese text fold them before they compare (Yu et al., arXiv
-2112.15093). Only marks that Chinese sets in another shape or place than ASCII keep their own form, and for
-money there is one sign, the full-width one.
+Full-width letters, digits and signs are no classes of their own, and are read as ASCII: in print, only the
+space around them differs. Benchmarks of Chinese text also turn them into ASCII before they compare (Yu et
+al., arXiv 2112.15093). A mark keeps its own form only if Chinese sets it in another shape or place than
+ASCII. Money has one sign, the full-width one.
 """
 
 from __future__ import annotations
@@ -30,8 +31,14 @@ def ideographs(rows: range) -> str:
     return "".join(code.decode("gb2312", errors="ignore") for code in codes)
 
 
-@click.command()
-@click.option("--level", type=click.IntRange(1, 2), default=2, show_default=True, help="highest level")
+@click.command(help=__doc__)
+@click.option(
+    "--level",
+    type=click.IntRange(1, 2),
+    default=2,
+    show_default=True,
+    help="Write ideographs up to this level.",
+)
 def main(level: int) -> None:
     text = ASCII + MARKS + SIGNS + ideographs(FIRST_LEVEL)
     if level == 2:

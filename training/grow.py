@@ -1,16 +1,21 @@
-"""A wider compact network that reads exactly as a trained narrower one: a place to go on training from.
+"""Make a wider compact network that reads exactly as a trained narrower one, to train it further.
 
+\b
     python training/grow.py training/default.pth wide.pth --widths 32,64,128,192,256 --hidden 192
 
-What is new reads what is old, but nothing old reads what is new: the weights between them are zero, so the
-logits do not change until training moves them (Chen, Goodfellow and Shlens, Net2Net, arXiv 1511.05641).
+The new units read the outputs of the old ones, but no old unit reads the new ones: the weights between them
+are zero. So the logits do not change until training changes those weights (Chen, Goodfellow and Shlens,
+Net2Net, arXiv 1511.05641).
 
+To start a training for an alphabet of thousands of characters:
+
+\b
     python training/grow.py training/default.pth start.pth --widths 32,64,128,192,256 --hidden 192 \\
         --head 128 --recipe training/chinese.toml
 
-makes a start for an alphabet of thousands: the last layer becomes a product of two, the nearest to it, and
-the input rule is another recipe's. A training with `start.checkpoint: start.pth` and its own `alphabet` keeps
-the rows of the characters that are in both.
+This replaces the last layer with a product of two, the nearest to it of that size, and takes the input rule
+of another recipe. A training with `start.checkpoint: start.pth` and its own `alphabet` keeps the rows of the
+characters that are in both alphabets.
 """
 
 from __future__ import annotations
@@ -119,15 +124,20 @@ def check_larger(old: CompactCRNN, widths: Sequence[int], hidden: int) -> None:
     "--widths",
     required=True,
     callback=widths_of,
-    help="channels after each of the five changes of size, by commas",
+    help="Give the five stages these numbers of channels, separated by commas.",
 )
-@click.option("--hidden", required=True, type=click.IntRange(1, _MOST), help="LSTM units per direction")
+@click.option(
+    "--hidden",
+    required=True,
+    type=click.IntRange(1, _MOST),
+    help="Give the LSTM this many units per direction.",
+)
 @click.option(
     "--head",
     type=click.IntRange(1, _MOST),
-    help="features between the LSTM and the classes, in place of one layer",
+    help="Replace the last layer with two, with this many features between them.",
 )
-@click.option("--recipe", help="input rule of the new network; the checkpoint's where it is left out")
+@click.option("--recipe", help="Take the input rule of this recipe, instead of the checkpoint's.")
 def main(
     checkpoint: Path, output: Path, widths: tuple[int, ...], hidden: int, head: int | None, recipe: str | None
 ) -> None:

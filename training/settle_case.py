@@ -1,10 +1,12 @@
-"""Labels in capitals whatever the image shows, given the case of a second reading where both agree.
+"""Give labels that are all in capitals the case of a second reading, if both agree.
 
+\b
     python training/settle_case.py receipts/labels.tsv readings.tsv settled.tsv
 
-Both files have a line `image<TAB>text` for each image. A label without letters is kept. A label that the
-reading equals but for case and spaces takes the reading's case, letter by letter, and keeps its own spaces.
-All others are left out, since nobody knows how their images are written.
+Use it for labels that are in capitals, whatever the images show. Both files have a line `image<TAB>text` for
+each image. A label without letters is kept. If the reading differs from a label only in case and spaces, the
+label takes the reading's case, letter by letter, and keeps its own spaces. All other labels are left out,
+since nobody knows how their images are written.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
-"""Whether the activation of a trained checkpoint is told from its bare weights.
+"""Whether the weights of a checkpoint alone show that its network has ReLU or LeakyReLU.
 
     python -m benchmarks.accuracy.activation [--out DIR] [--steps 600] [--json FILE]
 
-Trains small networks of the three families that are published with ReLU and with LeakyReLU, each with both,
-on three kinds of drawn images, and reads what batch norm remembers of it. 18 networks, one to two minutes
-each on one CPU. Needs the extras [cpu,train].
+The script trains small networks of three published families, on three kinds of drawn images, once with ReLU
+and once with LeakyReLU. Then it reads the statistics that batch norm keeps in each checkpoint, and tells the
+activation from them. It trains 18 networks. Each takes one to two minutes on one CPU. It needs the extras
+[cpu,train].
 """
 
 from __future__ import annotations
@@ -108,9 +109,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--out", type=Path, default=Path("runs/activation"), help="folder of the networks")
-    parser.add_argument("--steps", type=int, default=600)
-    parser.add_argument("--json", type=Path)
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/activation"), help="Keep the networks in this folder."
+    )
+    parser.add_argument("--steps", type=int, default=600, help="Train each network for this many steps.")
+    parser.add_argument("--json", type=Path, help="Write the results to this file.")
     options = parser.parse_args()
     torch.set_num_threads(1)
     rows: dict[str, dict[str, Any]] = {}

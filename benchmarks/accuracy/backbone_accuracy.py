@@ -2,11 +2,12 @@
 
     python -m benchmarks.accuracy.backbone_accuracy [--steps 2000] [--jobs 2] [--out DIR] [--json FILE]
 
-From random weights: the compact network, docTR's crnn_mobilenet_v3_small (whose published weights are not
-used, since they were trained on other images) and the paper's VGG at a quarter of its channels. Words and
-numbers of 62 characters, training fonts and words; then held-out ones, 2,000 images a set. What they cost is
-in backbones.py. About 45 minutes on two cores. Needs the extras
-[cpu,evaluate,train] and the fonts and word lists of the tier `latin`.
+Three networks start from random weights: the compact network, docTR's crnn_mobilenet_v3_small, and the
+paper's VGG at a quarter of its channels. docTR's published weights are not used, since they were trained on
+other images. The texts are words and numbers of 62 characters. Each network is trained with the training
+fonts and words, and tested with the held-out ones, on 2,000 images a set. `benchmarks.speed.backbones` says
+how fast they are. The script takes about 45 minutes on two cores. It needs the extras [cpu,evaluate,train],
+and the fonts and word lists of the tier `latin`.
 """
 
 from __future__ import annotations
@@ -93,10 +94,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--steps", type=int, default=2000, help="of 64 images")
-    parser.add_argument("--jobs", type=int, default=2, help="networks that train at once")
-    parser.add_argument("--out", type=Path, default=Path("runs/backbones"), help="folder of the networks")
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--steps", type=int, default=2000, help="Train for this many steps of 64 images.")
+    parser.add_argument("--jobs", type=int, default=2, help="Train this many networks at once.")
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/backbones"), help="Keep the networks in this folder."
+    )
+    parser.add_argument("--json", type=Path, help="Write the results to this file.")
     options = parser.parse_args()
     torch.set_num_threads(1)
     made = networks()

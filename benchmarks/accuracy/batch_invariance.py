@@ -1,10 +1,11 @@
-"""Does the batch change what is read? Every image alone and in random batches, compared to the bit.
+"""Whether an image reads the same in a batch as alone, to the bit.
 
     python -m benchmarks.accuracy.batch_invariance MODEL.onnx ... [--cases 300] [--json FILE]
 
-A case is 1 to 10 images of noise, 8 to 64 px high and 8 to 200 px wide, read alone by one thread, and
-shuffled in batches of 2 to 9 by one thread and by two. Text, confidence and every character's confidence and
-place must be equal. Needs the extra [cpu]. Exit code 1 when one image differs.
+A case is 1 to 10 images of noise, 8 to 64 px high and 8 to 200 px wide. One thread reads each image alone.
+Then the images are shuffled and read in batches of 2 to 9, by one thread and by two. The text, its
+confidence, and each character's confidence and place must be equal. If one image differs, the exit code is 1.
+The script needs the extra [cpu].
 """
 
 from __future__ import annotations
@@ -48,9 +49,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("models", nargs="+", type=Path)
-    parser.add_argument("--cases", type=int, default=300)
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("models", nargs="+", type=Path, help="Read with these models.")
+    parser.add_argument("--cases", type=int, default=300, help="Draw this many cases for each model.")
+    parser.add_argument("--json", type=Path, help="Write the results to this file.")
     arguments = parser.parse_args()
     results = header("batch_invariance")
     different = 0

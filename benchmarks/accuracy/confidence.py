@@ -2,9 +2,10 @@
 
     python -m benchmarks.accuracy.confidence [--model FILE] [--images 1000] [--json FILE] [--picture FILE.png]
 
-Held-out words in held-out fonts, as of default_model.py but drawn with other seeds: half of the images of all
-sets together is fitted to, the other half tells. A row for each way to make a line's confidence of its
-characters'. Needs the extras [cpu,evaluate,train] and the fonts and word lists of the tier `latin`.
+The images are held-out words in held-out fonts, drawn as in `benchmarks.accuracy.default_model`, but with
+other seeds. The calibration is fitted to half of the images of all sets, and measured on the other half. A
+line's confidence can be made from its characters' in several ways; the result has a row for each way. The
+script needs the extras [cpu,evaluate,train], and the fonts and word lists of the tier `latin`.
 """
 
 from __future__ import annotations
@@ -39,10 +40,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--model", type=Path, default=DEFAULT)
-    parser.add_argument("--images", type=int, default=1000, help="of each set")
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--picture", type=Path, help="reliability diagrams of the aggregate min")
+    parser.add_argument("--model", type=Path, default=DEFAULT, help="Measure this model.")
+    parser.add_argument("--images", type=int, default=1000, help="Draw this many images of each set.")
+    parser.add_argument("--json", type=Path, help="Write the results to this file.")
+    parser.add_argument("--picture", type=Path, help="Draw the reliability diagrams of the aggregate min.")
     arguments = parser.parse_args()
     results = header("confidence")
     with closing(Recognizer.load(arguments.model)) as recognizer:

@@ -1,12 +1,12 @@
-"""How well the default model, or another, reads: held-out words and fonts, and real images.
+"""How well the default model, or another, reads words and fonts that it was not trained on, and real images.
 
     python -m benchmarks.accuracy.default_model [--model NAME|FILE] [--images 2000] [--data DIR ...]
         [--json FILE]
 
-Drawn images: words that were not trained on, in fonts of designs that were not, one seed for each set. Exact
-and case-sensitive. Each --data is a dataset of real images, as `crnn-deploy evaluate` takes it; labels with
-characters outside the alphabet count as wrong. Needs the extras [cpu,evaluate,train] and the fonts and word
-lists of the tier `latin`.
+The drawn images show words that are not in the training, in fonts whose designs are not in it. Each set has a
+seed. A text is right only if it is exact, upper and lower case included. Each --data is a dataset of real
+images, as `crnn-deploy evaluate` takes it. A label with a character outside the model's alphabet counts as
+wrong. The script needs the extras [cpu,evaluate,train], and the fonts and word lists of the tier `latin`.
 """
 
 from __future__ import annotations
@@ -56,11 +56,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--model", type=model_file, default=DEFAULT, help="a shipped model's name or a file")
-    parser.add_argument("--images", type=int, default=2000, help="of each drawn set")
-    parser.add_argument("--data", action="append", default=[], help="real images")
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--html", type=Path, help="the page of `crnn-deploy evaluate`")
+    parser.add_argument(
+        "--model",
+        type=model_file,
+        default=DEFAULT,
+        help="Read with this model: the name of a shipped one, or a file.",
+    )
+    parser.add_argument("--images", type=int, default=2000, help="Draw this many images of each set.")
+    parser.add_argument("--data", action="append", default=[], help="Read these real images too.")
+    parser.add_argument("--json", type=Path, help="Write the results to this file.")
+    parser.add_argument(
+        "--html", type=Path, help="Write a page of the results, as `crnn-deploy evaluate` does."
+    )
     arguments = parser.parse_args()
     with closing(Recognizer.load(arguments.model)) as recognizer:
         alphabet = recognizer.manifest.alphabet

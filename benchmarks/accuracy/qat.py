@@ -1,10 +1,10 @@
-"""Quantisation-aware finetuning where quantisation after training fails: weights of 3 bits.
+"""How much finetuning for INT8 wins back if quantising after training fails, with weights of 3 bits.
 
     python -m benchmarks.accuracy.qat [--steps 240] [--level 3] [--images 1000] [--json FILE]
 
-The default model's convolutions and its last layer get weights of 7 levels; then it is finetuned with the
-same rounding on drawn images, exported, calibrated and quantised again in the same way. Each reads the same
-held-out drawn images, and is held against the float default model.
+The convolutions and the last layer of the default model get weights of 7 levels. Then the model is finetuned
+on drawn images, with the same rounding, and exported, calibrated and quantised again in the same way. Both
+results read the same held-out drawn images, and are compared with the float default model.
 """
 
 from __future__ import annotations
@@ -33,10 +33,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--steps", type=int, default=240)
-    parser.add_argument("--level", type=int, default=3, help="largest level of a weight")
-    parser.add_argument("--images", type=int, default=1000)
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--steps", type=int, default=240, help="Finetune for this many steps.")
+    parser.add_argument(
+        "--level", type=int, default=3, help="Round weights to whole levels from -LEVEL to LEVEL."
+    )
+    parser.add_argument("--images", type=int, default=1000, help="Read this many drawn images.")
+    parser.add_argument("--json", type=Path, help="Write the results to this file.")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         drawn = {"kinds": {"word": 3, "number": 1, "line": 1}}

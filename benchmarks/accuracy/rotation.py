@@ -1,12 +1,14 @@
-"""What each value of `--rotate` reads of upright and of turned images, what it costs, and what it harms.
+"""How many upright and turned images each value of `--rotate` reads, what it costs, and what it harms.
 
     python -m benchmarks.accuracy.rotation [--images 400] [--data DIR ...] [--json FILE]
 
-Each set is read as it is and turned clockwise by 90, 180 and 270 degrees. An image is harmed where it is read
-exactly without turns, and otherwise with them. Columns are words of capitals in upright letters, one below
-the other, and Chinese characters of GB 2312 level 1, of which the cuts alone are counted, since they need no
-model. Needs the extras [cpu,evaluate,train], the fonts and word lists of the tier `latin`, and for the
-Chinese columns fonts-noto-cjk.
+Each set is read as it is, and turned clockwise by 90, 180 and 270 degrees. An image is harmed if it is read
+exactly without `--rotate`, and not with it.
+
+There are also columns, whose upright characters stand one below the other. Some are words of capital letters.
+Others are Chinese characters of GB 2312 level 1. Of these, the script counts only how many are cut correctly
+between the characters, which needs no model. It needs the extras [cpu,evaluate,train], the fonts and word
+lists of the tier `latin`, and for the Chinese columns fonts-noto-cjk.
 """
 
 from __future__ import annotations
@@ -126,9 +128,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--images", type=int, default=400, help="of each set")
-    parser.add_argument("--data", action="append", default=[], help="real images that stand upright")
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--images", type=int, default=400, help="Read this many images of each set.")
+    parser.add_argument("--data", action="append", default=[], help="Read these upright real images too.")
+    parser.add_argument("--json", type=Path, help="Write the results to this file.")
     arguments = parser.parse_args()
     with closing(open_backend(DEFAULT)) as backend:
         drawn = drawn_sets(backend.manifest.alphabet, arguments.images)

@@ -1,1 +1,1 @@
-"""Many machines on one: object stores, nodes and what happens to them. Run these from the project's root."""
+"""Many machines on one: object stores, nodes, and what goes wrong. Run these from the project's root."""

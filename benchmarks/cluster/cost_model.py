@@ -4,10 +4,13 @@
     python -m benchmarks.cluster.cost_model --gpu-rate 20000 [--gpu-price 1.00]
     python -m benchmarks.cluster.cost_model --manifest OUTPUT/_run/manifest.json --network latin
 
-The first prints the tables, and puts them into a page and draws the picture where those are named. The second
-has the network on GPUs, one a machine, of so many images and dollars as the reader has measured. The third
-holds the CPU-seconds of a run's workers against those predicted. What an image costs comes from
-benchmarks/results; what is assumed stands in `Assumed`, with its source. The picture needs matplotlib.
+- The first command prints the tables. It also puts them into --page and draws --picture, if you name them.
+- The second command assumes that GPUs run the network, one in each machine. You give the images a second and
+  the dollars an hour that you measured.
+- The third command compares the CPU-seconds of a run's workers with the prediction.
+
+The costs of an image come from benchmarks/results. What is assumed stands in the class `Assumed`, with its
+sources. The picture needs matplotlib.
 """
 
 from __future__ import annotations
@@ -255,15 +258,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--page", type=Path, help="put the tables into this page")
-    parser.add_argument("--picture", type=Path, help="draw the picture")
-    parser.add_argument("--gpu-rate", type=float, help="images that a GPU recognises in a second")
-    parser.add_argument("--gpu-price", type=float, help="dollars for an hour of a GPU")
-    parser.add_argument("--manifest", type=Path, help="compare with this run")
-    parser.add_argument("--network", choices=NETWORKS, default="latin", help="of the run")
-    parser.add_argument("--kind", choices=("words", "lines"), default="words", help="of its images")
-    parser.add_argument("--suffix", choices=("JPEG", "PNG"), default="JPEG", help="of its images")
-    parser.add_argument("--layout", choices=LAYOUTS, default="local", help="where its images lie")
+    parser.add_argument("--page", type=Path, help="Put the tables into this page.")
+    parser.add_argument("--picture", type=Path, help="Draw the picture to this file.")
+    parser.add_argument(
+        "--gpu-rate", type=float, help="Assume that a GPU recognises this many images in a second."
+    )
+    parser.add_argument("--gpu-price", type=float, help="Assume that a GPU costs this many dollars an hour.")
+    parser.add_argument(
+        "--manifest", type=Path, help="Compare the run that wrote this manifest with the prediction."
+    )
+    parser.add_argument("--network", choices=NETWORKS, default="latin", help="Predict for this network.")
+    parser.add_argument(
+        "--kind", choices=("words", "lines"), default="words", help="Predict for images of this kind."
+    )
+    parser.add_argument(
+        "--suffix", choices=("JPEG", "PNG"), default="JPEG", help="Predict for image files of this format."
+    )
+    parser.add_argument(
+        "--layout", choices=LAYOUTS, default="local", help="Predict for images that lie in this way."
+    )
     given = parser.parse_args(arguments)
     if given.manifest is not None:
         step = measured_steps(given.kind, given.network, given.suffix)

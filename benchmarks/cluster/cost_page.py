@@ -42,8 +42,16 @@ def steps_table(assumed: Assumed, gpu_rate: float | None = None) -> str:
             ]
             rates = [1e3 / image_ms(step, layout, assumed) for layout in CALLED.values()]
             rows.append([f"{kind}, {network}", number(step.image_bytes / 1e3), *map(number, cells + rates)])
-    head = ["", "kB", "fetch an object", "fetch from a tar", "read", "recognise", "write"]
-    return table([*head, "images a CPU-second: objects", "tars"], rows)
+    head = [
+        "images, network",
+        "kB an image",
+        "fetch an object",
+        "fetch from a tar",
+        "read",
+        "recognise",
+        "write",
+    ]
+    return table([*head, "images per CPU-second: objects", "images per CPU-second: tars"], rows)
 
 
 def runs_table(assumed: Assumed, gpu_rate: float | None = None) -> str:
@@ -68,15 +76,17 @@ def runs_table(assumed: Assumed, gpu_rate: float | None = None) -> str:
                     ]
                 )
     head = [
-        "",
+        "images, where they lie, network",
         "CPU-hours",
         *["GPU-hours"] * bool(gpu_rate),
         "GB read",
-        "GET, HEAD",
-        "$ machines",
-        "$ requests",
+        "GET and HEAD requests",
+        "$ for machines",
+        "$ for requests",
     ]
-    return table([*head, "hours on 1", "on 10", "on 100", "for an hour: machines / prefixes"], rows)
+    return table(
+        [*head, "hours on 1 machine", "hours on 10", "hours on 100", "for an hour: machines / prefixes"], rows
+    )
 
 
 def limits_table(assumed: Assumed, gpu_rate: float | None = None) -> str:
@@ -91,11 +101,11 @@ def limits_table(assumed: Assumed, gpu_rate: float | None = None) -> str:
             cells += [number(per_second), number(per_second * image_ms(step, layout, assumed) / 1e3)]
         rows.append([network, *cells])
     head = [
-        "",
+        "network",
         "objects: images a second",
-        "vCPUs that reach it",
+        "objects: vCPUs that read as many",
         "tars: images a second",
-        "vCPUs that reach it",
+        "tars: vCPUs that read as many",
     ]
     return table(head, rows)
 
@@ -108,7 +118,9 @@ def gpu_table(assumed: Assumed, gpu_rate: float | None = None) -> str:
             step = measured_steps(kind, "latin")
             fed = image_ms(step, layout, assumed) - step.recognise_ms
             rows.append([f"{kind}, {layout}", *(number(rate * fed / 1e3) for rate in (1000, 10_000, 50_000))])
-    return table(["vCPUs to feed a GPU of so many images a second", "1,000", "10,000", "50,000"], rows)
+    return table(
+        ["vCPUs beside a GPU that recognises so many images a second", "1,000", "10,000", "50,000"], rows
+    )
 
 
 TABLES: dict[str, Callable[[Assumed, float | None], str]] = {

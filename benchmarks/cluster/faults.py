@@ -3,15 +3,21 @@
     python -m benchmarks.cluster.faults [--runs 20] [--images 6000] [--rows-per-file 100] [--model latin]
         [--store ceph|moto|none] [--seed 0] [--json FILE]
 
-Three Ray nodes of one CPU each run as processes in network namespaces, an S3 server in a fourth one. Each
-run reads the same drawn words and broken files, from a folder into a folder or from the store into the store,
-and one to three faults come when a random number of files is there: a worker's process is killed; all
-processes of a node are killed, and half of the time it comes back at once; the driver is killed, now and then
-before it has planned; the store is away for ten seconds, its cable out or its server gone; the disk of the
-output is full. After each the run goes on with --resume, as a person would, until the command says that it is
-whole. Then counts, ids, texts and confidences are compared with the records of `infer`, to the bit. The
-first run has no fault. Exit code 1 where a row is lost, doubled or changed. Needs Linux, root and the
-extras [cpu,ray].
+Three Ray nodes of one CPU each run as processes in network namespaces. An S3 server runs in a fourth one.
+Each run reads the same drawn words and broken files, from a folder into a folder, or from the store into the
+store. The first run has no fault. In every other run, one to three faults come, each when a random number of
+files is there:
+
+- a worker's process is killed
+- all processes of a node are killed; half of the time the node comes back at once
+- the driver is killed, sometimes before it has planned
+- the store is away for ten seconds, because its cable is out or its server is gone
+- the disk of the output is full
+
+After each fault the run goes on with --resume, as a person would do it, until the command says that the
+output is whole. Then counts, ids, texts and confidences are compared with the records of `infer`, to the bit.
+If a row is lost, doubled or changed, the exit code is 1. The script needs Linux, root, and the extras
+[cpu,ray].
 """
 
 from __future__ import annotations
@@ -364,14 +370,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--runs",
         type=int,
         default=20,
-        help="with one to three faults each, after one without; the default is %(default)s",
+        help="Make this many runs with faults, after one without. The default is %(default)s.",
     )
-    parser.add_argument("--images", type=int, default=6000)
-    parser.add_argument("--rows-per-file", type=int, default=100)
-    parser.add_argument("--model", default="latin")
-    parser.add_argument("--store", choices=(*KINDS, "none"), help="the realest that is installed")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", type=Path, help="where the results go")
+    parser.add_argument("--images", type=int, default=6000, help="Read this many images.")
+    parser.add_argument(
+        "--rows-per-file", type=int, default=100, help="Write this many rows to a file of the output."
+    )
+    parser.add_argument("--model", default="latin", help="Read with this model.")
+    parser.add_argument(
+        "--store",
+        choices=(*KINDS, "none"),
+        help="Start this S3 server, instead of the most real one installed.",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="Choose the faults with this seed.")
+    parser.add_argument("--json", type=Path, help="Write the results to this file.")
     given = parser.parse_args(arguments)
     inside("benchmarks.cluster.faults")
     kind = given.store or next(iter(installed()), "none")

@@ -1,9 +1,9 @@
 """Three Ray nodes and a store as processes of one machine, each with a network of its own, to break them.
 
-`inside` starts a script again in namespaces of its own for the network, the processes and the mounts: nothing
-that it starts reaches a real network, and all of it ends when the script ends, however that ends. Within it,
-`Cluster` has a network namespace for each node and one for a store, joined by a bridge, and a small disk that
-can be filled. Needs Linux, the right to make namespaces, and `ip` and `unshare`.
+`inside` starts a script again in new namespaces for the network, the processes and the mounts. Nothing that
+the script starts reaches a real network. All of it ends when the script ends, however that happens. Inside,
+`Cluster` has a network namespace for each node and one for a store, which a bridge joins, and a small disk
+that can be filled. It needs Linux, the right to make namespaces, and `ip` and `unshare`.
 """
 
 from __future__ import annotations

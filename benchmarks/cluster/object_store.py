@@ -1,15 +1,17 @@
-"""An S3 server of this machine, the realest that is installed.
+"""An S3 server on this machine, as real as the installed programs allow.
 
     python -m benchmarks.cluster.object_store FOLDER -- COMMAND ...
 
-after `unshare -n` and `ip link set lo up`. It starts in the current network namespace, says which one it is
-on stderr, makes the bucket `crops` and runs a command with AWS_ENDPOINT_URL and keys in its environment; the
-server ends with the command. Nothing protects the server: start it only where nobody else can reach it.
+Run it after `unshare -n` and `ip link set lo up`. The server starts in the current network namespace. The
+script says on stderr which server it is, makes the bucket `crops`, and runs the command with AWS_ENDPOINT_URL
+and keys in its environment. The server ends with the command. Nothing protects the server, so start it only
+where nobody else can reach it.
 
-`ceph`: RADOS Gateway before one monitor and one OSD that keeps its objects in memory, as root. It checks
-keys, as Amazon does. Debian: apt-get install --no-install-recommends ceph-mon ceph-osd radosgw iproute2
-`moto`: Python's stand-in, which lets every key in. PyPI: moto[s3]>=5.2.5 flask flask-cors; MOTO_PYTHON names
-the Python that has them, where that is another one.
+- `ceph`: RADOS Gateway, with one monitor and one OSD that keeps its objects in memory. It needs root. It
+  checks keys, as Amazon does. Debian: apt-get install --no-install-recommends ceph-mon ceph-osd radosgw
+  iproute2
+- `moto`: Python's stand-in, which accepts every key. PyPI: moto[s3]>=5.2.5 flask flask-cors. If another
+  Python than this one has them, MOTO_PYTHON names it.
 """
 
 from __future__ import annotations

@@ -1,16 +1,20 @@
-"""CPU time and memory of `infer-cluster` on one machine beside `infer` on the same images.
+"""CPU time and memory of `infer-cluster` on one machine, beside `infer` on the same images.
 
     python -m benchmarks.cluster.overhead [--images 2000,200000] [--distinct 5000] [--model latin]
         [--rows-per-file 10000] [--workers 2] [--rounds 1] [--json FILE]
 
-`infer` reads a folder with so many threads, `infer-cluster` the same folder on a Ray of its own with so many
-workers, in turn. The CPU time of a command is that of all processes that it starts, Ray's among them: by the
-kernel's account of children that have ended, or by looks at all processes every fifth of a second, whichever
-is more, as the kernel keeps no account of workers that Ray does not wait for. The memory of each worker is
-taken every second; it is flat where the last fifth of a worker's life holds as much as the second. Texts and
-confidences are compared with the records of `infer`, to the bit. Names beyond the distinct images are links
-to them. Exit code 1 where a row is lost, doubled or changed. Needs Linux, the right to make namespaces and
-the extras [cpu,ray].
+The two take turns on the same folder: `infer` with --workers threads, and `infer-cluster` with as many
+workers on a Ray of its own. Only --distinct images differ; further names are links to them. Texts and
+confidences are compared with the records of `infer`, to the bit.
+
+CPU time is that of all processes that a command starts, Ray's among them. It is taken in two ways, and the
+larger figure counts: the kernel's account of children that have ended, and a look at all processes every
+fifth of a second. The second is needed since the kernel keeps no account of workers that Ray does not wait
+for.
+
+The memory of each worker is taken every second. It is flat if the last fifth of a worker's life holds as much
+as the second fifth. If a row is lost, doubled or changed, the exit code is 1. The script needs Linux, the
+right to make namespaces, and the extras [cpu,ray].
 """
 
 from __future__ import annotations
@@ -146,13 +150,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--images", default="2000,200000", help="each in turn; the default is %(default)s")
-    parser.add_argument("--distinct", type=int, default=5000)
-    parser.add_argument("--model", default="latin")
-    parser.add_argument("--rows-per-file", type=int, default=10_000)
-    parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=1)
-    parser.add_argument("--json", type=Path, help="where the results go")
+    parser.add_argument(
+        "--images",
+        default="2000,200000",
+        help="Read these numbers of images, one after another. The default is %(default)s.",
+    )
+    parser.add_argument(
+        "--distinct", type=int, default=5000, help="Draw this many images; further names are links to them."
+    )
+    parser.add_argument("--model", default="latin", help="Read with this model.")
+    parser.add_argument(
+        "--rows-per-file", type=int, default=10_000, help="Write this many rows to a file of the output."
+    )
+    parser.add_argument(
+        "--workers", type=int, default=2, help="Use this many threads of infer, and as many workers."
+    )
+    parser.add_argument("--rounds", type=int, default=1, help="Measure this many rounds.")
+    parser.add_argument("--json", type=Path, help="Write the results to this file.")
     given = parser.parse_args(arguments)
     inside("benchmarks.cluster.overhead")
     if ctypes.CDLL(None, use_errno=True).prctl(_CHILD_SUBREAPER, 1, 0, 0, 0):

@@ -1,12 +1,17 @@
-"""What one image costs, step by step: the figures that the cost model starts from.
+"""What it costs to fetch, read, recognise and write one image: the figures that the cost model starts from.
 
     unshare -n sh -c 'ip link set lo up && python -m benchmarks.cluster.per_image [--json FILE]'
     python -m benchmarks.cluster.per_image --without-store [--images 1000] [--rounds 5]
 
-One process, one thread, in turn. Reading is decoding and preparing; recognising is the network and the texts,
-in batches of one width. Fetching is the client's CPU time alone, from an S3 server of this machine
-(benchmarks.cluster.object_store) without TLS; requests are counted in its log. Weights are random but for
-`latin`. Needs the extras [cpu,export,ray].
+One process with one thread measures the steps in turn:
+
+- fetch: the client's CPU time alone, from an S3 server on this machine (`benchmarks.cluster.object_store`)
+  without TLS. The server's log gives the number of requests.
+- read: decode the image file and prepare the image
+- recognise: the network and the texts, in batches of one width. Weights are random, except those of `latin`.
+- rows: make a file of output rows
+
+The script needs the extras [cpu,export,ray].
 """
 
 from __future__ import annotations
@@ -121,8 +126,10 @@ def fetching(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = options(__doc__, rounds=5)
-    parser.add_argument("--images", type=int, default=1000)
-    parser.add_argument("--without-store", action="store_true", help="leave out what needs an S3 server")
+    parser.add_argument(
+        "--images", type=int, default=1000, help="Draw this many words, and a fifth as many lines."
+    )
+    parser.add_argument("--without-store", action="store_true", help="Leave out what needs an S3 server.")
     given = parser.parse_args(arguments)
     cv2.setNumThreads(1)
     tasks: dict[str, Task] = {}

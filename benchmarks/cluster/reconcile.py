@@ -1,11 +1,12 @@
-"""What the proof of a run takes: seconds, CPU-seconds and memory by the number of inputs.
+"""What it costs to prove that a run lost and doubled no row: seconds, CPU-seconds, memory, by inputs.
 
     python -m benchmarks.cluster.reconcile [--inputs 1000000,10000000] [--rows-per-file 5000] [--json FILE]
 
-The output is drawn by lot: once with names of some 40 characters that the plan has listed, once as tars,
-whose names it knows as a digest alone. Then ten files of it are damaged, and the proof has to count that.
-Each proof is a process of its own, with its start. The files are local; an object store adds its latency, 32
-requests at a time. Needs the extra [ray].
+The output is made up at random, in two kinds. In `names` the plan lists every input, with a name of some 40
+characters. In `tars` the plan knows the names only as a digest. After the measurement ten files of the output
+are damaged, and the result shows what the proof counts then. Each proof is a process of its own, start-up
+included. The files are local; an object store adds its latency, 32 requests at a time. The script needs the
+extra [ray].
 """
 
 from __future__ import annotations
@@ -106,9 +107,15 @@ def prove(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = options(__doc__, rounds=3)
-    parser.add_argument("--inputs", default="1000000,10000000")
-    parser.add_argument("--rows-per-file", type=int, default=5000)
-    parser.add_argument("--folder", type=Path, help="where the outputs are drawn; by default a temporary one")
+    parser.add_argument(
+        "--inputs", default="1000000,10000000", help="Prove outputs of these numbers of inputs."
+    )
+    parser.add_argument(
+        "--rows-per-file", type=int, default=5000, help="Put this many rows into a file of the output."
+    )
+    parser.add_argument(
+        "--folder", type=Path, help="Make the outputs in this folder. By default it is a temporary one."
+    )
     given = parser.parse_args(arguments)
     rows: dict[str, Any] = {}
     for inputs in map(int, given.inputs.split(",")):

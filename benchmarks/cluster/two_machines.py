@@ -1,20 +1,20 @@
-"""A training on two machines from shards in a store: killed in the middle, resumed, and compared bit for bit.
+"""Whether a training on two machines gives the same bits after it was killed in the middle and resumed.
 
     python -m benchmarks.cluster.two_machines [--steps 200] [--json FILE]
 
-Two network namespaces stand for the machines. Each has an address on a bridge, processes of its own and a
-cache of its own; an S3 server (`benchmarks.cluster.object_store`) answers from the bridge. `dataset pack`
-writes drawn numbers there as tars, and torchrun trains with gloo over the bridge.
+Two network namespaces stand for the machines. Each has an address on a bridge, its own processes and its own
+cache. An S3 server (`benchmarks.cluster.object_store`) answers from the bridge. `dataset pack` writes drawn
+numbers there as shards (tars), and torchrun trains with gloo over the bridge. The cases:
 
-whole: two machines, without a stop
-killed 1, killed 0: all processes of a machine end at once (SIGKILL) in the middle of a training, of the
-    second and of the first, which writes; then both resume
-silent: the second machine's cable is drawn, so that nothing says that it is gone; after some seconds both are
-    ended and started again
-one machine: two processes of one machine
+- whole: two machines, without a stop
+- killed 1, killed 0: all processes of a machine end at once (SIGKILL) in the middle of a training. 1 is the
+  second machine; 0 is the first, which writes. Then both resume.
+- silent: the second machine's cable is pulled, so nothing says that it is gone. After some seconds both are
+  ended and started again.
+- one machine: two processes of one machine
 
-All of last.pth must be equal bit for bit: weights, average, optimiser, random numbers. Exit code 1 where one
-differs. Needs root, iproute2 and util-linux, an S3 server, and the extras [ray,train].
+Everything in last.pth must be equal bit for bit: weights, average, optimiser, random numbers. If one differs,
+the exit code is 1. The script needs root, iproute2 and util-linux, an S3 server, and the extras [ray,train].
 """
 
 from __future__ import annotations
@@ -303,10 +303,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--steps", type=int, default=200, help="the default is %(default)s")
-    parser.add_argument("--images", type=int, default=1000, help="drawn images; the default is %(default)s")
-    parser.add_argument("--store", choices=("ceph", "moto"), help="the realest that is installed")
-    parser.add_argument("--json", type=Path, help="where the results go")
+    parser.add_argument(
+        "--steps", type=int, default=200, help="Train for this many steps. The default is %(default)s."
+    )
+    parser.add_argument(
+        "--images", type=int, default=1000, help="Draw this many images. The default is %(default)s."
+    )
+    parser.add_argument(
+        "--store",
+        choices=("ceph", "moto"),
+        help="Start this S3 server, instead of the most real one installed.",
+    )
+    parser.add_argument("--json", type=Path, help="Write the results to this file.")
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args(arguments)
     if given.inside:

@@ -1,14 +1,17 @@
-"""Everything there is to know of the toolkit on a machine with an NVIDIA GPU, part by part.
+"""Everything that can be measured of the toolkit on a machine with an NVIDIA GPU, part by part.
 
     python -m benchmarks.gpu.check --plan
     python -m benchmarks.gpu.check --json gpu.json [--minutes N] [--only PART ...] [--folder DIR]
     python -m benchmarks.gpu.check --merge one.json two.json --json gpu.json
 
---plan lists the parts, what each needs and how long it takes; it needs no GPU. Each part is a process of its
-own with a share of the time. What fails or is not installed says so in one line, a crash costs one row, and
-the rest goes on. The results are written after each part; parts that FILE.json holds from an earlier run stay
-where this run does not measure them anew. Needs PyTorch for CUDA and the extras [export] and [cpu] or [gpu];
-engines need [tensorrt] or [tensorrt-rtx], and [cuda] or [pycuda].
+--plan lists the parts, what each needs and how long it takes. It needs no GPU.
+
+Each part is a process of its own with a share of the time. If something fails or is not installed, the script
+says so in one line and goes on. A crash costs one row. The results are written after each part. If the file
+of --json holds parts of an earlier run, they stay unless this run measures them again.
+
+The script needs PyTorch for CUDA, the extra [export], and [cpu] or [gpu]. Engines need [tensorrt] or
+[tensorrt-rtx], and [cuda] or [pycuda].
 """
 
 from __future__ import annotations
@@ -113,16 +116,35 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--plan", action="store_true", help="list the parts and end")
-    parser.add_argument("--minutes", type=float, help="for all parts together; default: as --plan says")
-    parser.add_argument("--only", choices=PARTS, nargs="+", default=list(PARTS), metavar="PART")
-    parser.add_argument("--int8", type=Path, metavar="FILE.onnx", help="Q/DQ form of the default model")
-    parser.add_argument("--folder", type=Path, help="keeps networks and engines for the next run")
+    parser.add_argument("--plan", action="store_true", help="List the parts and end.")
     parser.add_argument(
-        "--target", default="", help="of TensorRT for RTX, as sm_80 or current; default: what targets finds"
+        "--minutes",
+        type=float,
+        help="Spend this many minutes on all parts together. The default is what --plan says.",
     )
-    parser.add_argument("--json", type=Path, metavar="FILE.json")
-    parser.add_argument("--merge", type=Path, nargs="+", metavar="FILE.json", help="join results and end")
+    parser.add_argument(
+        "--only",
+        choices=PARTS,
+        nargs="+",
+        default=list(PARTS),
+        metavar="PART",
+        help="Measure only these parts.",
+    )
+    parser.add_argument(
+        "--int8", type=Path, metavar="FILE.onnx", help="Measure this Q/DQ form of the default model too."
+    )
+    parser.add_argument(
+        "--folder", type=Path, help="Keep networks and engines in this folder for the next run."
+    )
+    parser.add_argument(
+        "--target",
+        default="",
+        help="Build for this TensorRT for RTX target, such as sm_80 or current. By default targets finds it.",
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE.json", help="Write the results to this file.")
+    parser.add_argument(
+        "--merge", type=Path, nargs="+", metavar="FILE.json", help="Join these results and end."
+    )
     # a part in its own process: its name, when it should end, its file, and how the process before ended
     parser.add_argument("--part", nargs=4, metavar=("NAME", "UNTIL", "FILE", "CRASH"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()

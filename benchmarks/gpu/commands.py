@@ -1,4 +1,4 @@
-"""The command line on a GPU, as a person types it, and the tests that need one."""
+"""The command line on a GPU, as a person types it, and the tests that need a GPU."""
 
 from __future__ import annotations
 

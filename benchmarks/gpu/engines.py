@@ -1,4 +1,4 @@
-"""Engines of this machine: built, described, and their text held against PyTorch's."""
+"""Engines built on this machine: what they are, and their text compared with PyTorch's."""
 
 from __future__ import annotations
 

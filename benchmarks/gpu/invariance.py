@@ -1,4 +1,4 @@
-"""Whether an image's frames are the same alone and in a batch, to the bit, by every way to run it there."""
+"""Whether an image gives the same frames alone and in a batch, to the bit, in every way to run it there."""
 
 from __future__ import annotations
 

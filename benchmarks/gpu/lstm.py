@@ -1,11 +1,17 @@
-"""Which way to run a bidirectional LSTM is fastest on this GPU: measured, not assumed.
+"""Which way to run a bidirectional LSTM is fastest on this GPU.
 
-For the default model and the paper's network, in fp32 (without TF32) and fp16, whole networks from images on
-the GPU to logits there: PyTorch; TensorRT's loop over both directions; two forward LSTMs, one of which reads
-the sequence reversed; an engine for each width; convolutions in TensorRT and LSTMs in cuDNN or in our own
-kernel (bilstm.cu), on the same memory; convolutions in PyTorch and our own kernel. Milliseconds by CUDA
-events, with and without a CUDA graph, medians; max_delta is against PyTorch in float64. Our kernel needs
-[cuda] and compute capability 9.0.
+Measured are the default model and the paper's network, in fp32 (without TF32) and fp16: whole networks, from
+images on the GPU to logits on the GPU. The ways are:
+
+- PyTorch
+- TensorRT's loop over both directions
+- two forward LSTMs, one of which reads the sequence reversed
+- an engine for each width
+- convolutions in TensorRT, and LSTMs in cuDNN or in our own kernel (bilstm.cu), on the same memory
+- convolutions in PyTorch, and our own kernel
+
+Times are medians in milliseconds by CUDA events, with and without a CUDA graph. max_delta is the difference
+from PyTorch in float64. Our kernel needs [cuda] and compute capability 9.0.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The GPU, the driver and the libraries of this machine: what is installed, and what of it loads."""
+"""The GPU, the driver and the libraries of this machine: what is installed, and what of it can be loaded."""
 
 from __future__ import annotations
 

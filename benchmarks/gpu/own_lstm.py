@@ -1,7 +1,7 @@
 """Our own kernel for the recurrence of a bidirectional LSTM (bilstm.cu), on PyTorch's memory.
 
-The products with the inputs of all time steps are one matrix product (cuBLAS); what must go step by step is
-one launch.
+One matrix product (cuBLAS) multiplies the inputs of all time steps. One launch of the kernel does the part
+that must go step by step.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Images a second of the paper's network from prepared images, in large batches: width 100, fp16.
+"""How many prepared images a second the paper's network reads in large batches: width 100, fp16.
 
-Prepared images lie in memory of the host that the GPU copies by itself; copies, network and argmax follow
-each other on one stream, and indices and probabilities come back.
+Prepared images lie in the host's memory, and the GPU copies them by itself. Copies, network and argmax follow
+each other on one stream. Indices and probabilities come back.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""How fast the default model's configuration trains: images drawn alone, steps alone, both, and which limits.
+"""How fast the default model's configuration trains: drawing alone, steps alone, both, and which limits.
 
-Fonts and words come from the pack that CRNN_DEPLOY_FONT_PACK names, or from `fonts.tar.xz` in the folder of
-all parts (`crnn-deploy dataset pack-fonts`), else from the machine; the results say which.
+Fonts and words come from a pack (`crnn-deploy dataset pack-fonts`): the one that CRNN_DEPLOY_FONT_PACK names,
+or `fonts.tar.xz` in the folder of all parts. Without a pack they come from the machine. The results say
+which.
 """
 
 from __future__ import annotations

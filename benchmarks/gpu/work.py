@@ -1,8 +1,8 @@
-"""Parts of a measurement: each keeps what it has so far, and what fails costs one line and nothing else.
+"""Parts of a measurement: each keeps what it has so far, and a failure costs one line and nothing else.
 
-A part is a process of its own: one that takes too long ends alone, and what it had measured until then is
-kept. Where a library crashes or the GPU's context is lost to a wrong address, that costs one row: a new
-process goes on behind it.
+A part is a process of its own. If it takes too long, only it ends, and what it has measured so far is kept. A
+library may crash, or a wrong address may destroy the GPU's context. That costs one row: a new process goes on
+with the next one.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Load from a process of its own: so many clients that each wait for their answer, or arrivals at a rate.
+"""Load from a process of its own: a number of clients that each wait for their answer, or requests at a rate.
 
-A closed loop measures what a server can do. An open loop measures what its users see: requests come when
-they come (a Poisson process), and their time runs from the moment at which they were due, so that a server
-that stalls delays nobody's clock.
+A closed loop has a number of clients, and measures what a server can do. An open loop measures what its users
+see. In it, requests come at random moments (a Poisson process), and the time of each runs from the moment at
+which it was due. So a server that stalls cannot hide the delay.
 """
 
 from __future__ import annotations

@@ -3,17 +3,18 @@
     python -m benchmarks.serving.faults [--parts memory,kill,slow,malformed,schema,drain,drain-hanging]
         [--network tiny] [--requests 100000] [--malformed 10000] [--slow 100] [--examples 200] [--json FILE]
 
-memory: PSS and RSS of all processes over so many requests of 32 clients.
-kill: kill -9 of one of two workers under load, with clients that send again what they lost; then the
-    seconds until its successor answers.
-slow: so many clients of each kind that send headers or bodies a little at a time, stop half way or are
-    silent, while others are served.
-malformed: so many requests of `benchmarks.serving.malformed`. Nothing may crash, answer 5xx other than 503,
-    or show a traceback.
-schema: schemathesis on the OpenAPI document.
-drain, drain-hanging: SIGTERM with 64 requests on their way, alone and beside a client that hangs.
+- memory: PSS and RSS of all processes during --requests requests of 32 clients. RSS counts all memory of a
+  process; PSS counts its share of what processes share.
+- kill: kill -9 of one of two workers under load. The clients send lost requests again. The figure is the
+  seconds until the worker's successor answers.
+- slow: --slow clients of each kind: they send headers or bodies a little at a time, stop half way, or are
+  silent, while other clients are served.
+- malformed: --malformed requests of `benchmarks.serving.malformed`. Nothing may crash, answer 5xx other than
+  503, or show a traceback.
+- schema: schemathesis on the OpenAPI document
+- drain, drain-hanging: SIGTERM while 64 requests are on their way, without and with a client that hangs
 
-Exit code 1 where a bar is missed. Needs the extras [cpu,export,serve,test].
+If a goal is missed, the exit code is 1. The script needs the extras [cpu,export,serve,test].
 """
 
 from __future__ import annotations
@@ -374,16 +375,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--parts", default=",".join(PARTS))
-    parser.add_argument("--network", default="tiny")
-    parser.add_argument("--requests", type=int, default=100_000)
-    parser.add_argument("--malformed", type=int, default=10_000)
-    parser.add_argument("--slow", type=int, default=100, help="slow clients of each kind")
-    parser.add_argument("--patience", type=float, default=60, help="seconds that a slow client stays")
-    parser.add_argument("--settled", type=float, default=12, help="seconds before a worker is killed")
-    parser.add_argument("--examples", type=int, default=200, help="of schemathesis, for each operation")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", type=Path, help="where the results go")
+    parser.add_argument("--parts", default=",".join(PARTS), help="Measure these parts.")
+    parser.add_argument("--network", default="tiny", help="Serve this network of benchmarks.common.")
+    parser.add_argument(
+        "--requests", type=int, default=100_000, help="Send this many requests in the part memory."
+    )
+    parser.add_argument("--malformed", type=int, default=10_000, help="Send this many malformed requests.")
+    parser.add_argument("--slow", type=int, default=100, help="Start this many slow clients of each kind.")
+    parser.add_argument(
+        "--patience", type=float, default=60, help="Let a slow client stay for this many seconds."
+    )
+    parser.add_argument(
+        "--settled", type=float, default=12, help="Wait this many seconds before a worker is killed."
+    )
+    parser.add_argument(
+        "--examples", type=int, default=200, help="Let schemathesis try this many examples of each operation."
+    )
+    parser.add_argument("--seed", type=int, default=0, help="Draw with this seed.")
+    parser.add_argument("--json", type=Path, help="Write the results to this file.")
     given = parser.parse_args(arguments)
     [model] = export_networks([cast(Network, given.network)]).values()
     rows: dict[str, Any] = {}

@@ -1,8 +1,7 @@
-"""This toolkit's recogniser behind LitServe, in the virtual environment that `benchmarks.serving.peers`
-makes.
+"""This toolkit's recogniser behind LitServe, in the environment that `benchmarks.serving.peers` makes.
 
-Images come as JSON with base64, as in LitServe's own examples. Texts are those of `Recognizer`, which
-groups what LitServe hands it by width; nothing is padded.
+Images come as JSON with base64, as in LitServe's own examples. `Recognizer` gives the texts. It groups by
+width what LitServe hands to it, so nothing is padded.
 """
 
 from __future__ import annotations

@@ -1,18 +1,20 @@
-"""The server under load, beside reading in this process and beside other servers with the same network.
+"""How fast the server is under load, beside reading in one process and other servers with the same network.
 
     python -m benchmarks.serving.load [--networks compact,paper] [--clients 1,32,256] [--images 1000]
         [--rounds 5] [--seconds 120] [--peers read,infer,litserve,litserve-together,triton] [--json FILE]
 
-Every request is one JPEG file of a drawn word. All servers run at once and are loaded in turn, round by
-round, each with all images; then the same images go through `Recognizer.read` here. CPU time is that of a
-server's processes together. Servers and this process stay on one CPU, the clients, a process of their own,
-on another. At last requests come at random, for so many seconds, at a server's capacity (what its most
-clients got) and at twice that.
+Every request is one JPEG file of a drawn word. All servers run at once. They are loaded in turn, round by
+round, each with all images. Then `Recognizer.read` reads the same images in this process. CPU time is that of
+all processes of a server together. The servers and this process stay on one CPU. The clients are a process of
+their own, on another CPU.
 
-LitServe runs this toolkit's recogniser twice: image by image, and with up to 32 requests at a time, which the
-recogniser groups by width. Triton (the server in nvidia-pytriton's wheel; TRITON_VENV names its
-environment) runs what `crnn-deploy triton --layout python` writes. LitServe's environment is made in
-.benchmarks/ where it is absent. Needs the extras [cpu,export,serve].
+At the end requests come at random moments for --seconds: first at a server's capacity, then at twice that.
+The capacity is the rate that the server reached with the most clients.
+
+LitServe runs this toolkit's recogniser in two ways: image by image, and with up to 32 requests at a time,
+which the recogniser groups by width. Its environment is made in .benchmarks/ if it is absent. Triton is the
+server in nvidia-pytriton's wheel; TRITON_VENV names its environment. It runs what `crnn-deploy triton
+--layout python` writes. The script needs the extras [cpu,export,serve].
 """
 
 from __future__ import annotations
@@ -153,11 +155,20 @@ def arriving(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = options(__doc__, rounds=5)
-    parser.add_argument("--networks", default="compact,paper")
-    parser.add_argument("--clients", default="1,32,256")
-    parser.add_argument("--images", type=int, default=1000)
-    parser.add_argument("--seconds", type=float, default=120, help="of arrivals at random; 0: none")
-    parser.add_argument("--peers", default=",".join(PEERS))
+    parser.add_argument(
+        "--networks", default="compact,paper", help="Serve these networks of benchmarks.common."
+    )
+    parser.add_argument(
+        "--clients", default="1,32,256", help="Load the servers with these numbers of clients."
+    )
+    parser.add_argument("--images", type=int, default=1000, help="Send this many images in each round.")
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=120,
+        help="Send requests at random for this many seconds; 0 leaves this out.",
+    )
+    parser.add_argument("--peers", default=",".join(PEERS), help="Compare these servers.")
     given = parser.parse_args(arguments)
     many = [int(some) for some in given.clients.split(",")]
     cpus = sorted(os.sched_getaffinity(0))

@@ -1,7 +1,7 @@
-"""Requests as nobody should send them: each kind of them, as many as wanted, the same for the same seed.
+"""Requests that nobody should send, of every kind, as many as wanted; the same seed gives the same requests.
 
-A request is bytes for a connection of its own. Some are valid in the end (a mutated image may still be one);
-none may end a server, make it answer 5xx other than 503, or show a traceback.
+A request is bytes for a connection of its own. Some are valid after all, since a mutated image may still be
+an image. No request may end a server, make it answer 5xx other than 503, or show a traceback.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""What the page of `crnn-deploy serve` costs a browser, from choosing images to seeing their texts.
+"""What the page of `crnn-deploy serve` costs a browser, from choosing images until their texts are drawn.
 
     python -m benchmarks.serving.page [--rounds 7] [--images 1,12,100] [--json FILE]
 
-CPU time is that of all threads of Chromium's renderer process, which its DevTools protocol gives in steps of
-10 ms. The driver's own commands are in it (a fifth of it for 12 images). The server's CPU time stands beside
-it, in the same steps. Each round loads the page anew, so its script is as cold as when a person comes. Needs
-the extras [cpu,serve], selenium, Chromium and chromedriver.
+CPU time is that of all threads of Chromium's renderer process. Its DevTools protocol gives it in steps of 10
+ms. The commands of the program that drives the browser are in it: a fifth of it for 12 images. The server's
+CPU time is beside it, in the same steps. Each round loads the page anew, so its script is as cold as for a
+new visitor. The script needs the extras [cpu,serve], selenium, Chromium and chromedriver.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ window.allShown = new Promise((resolve) => {
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = options(__doc__, rounds=7)
-    parser.add_argument("--images", default="1,12,100")
+    parser.add_argument("--images", default="1,12,100", help="Choose these numbers of images in the page.")
     given = parser.parse_args(arguments)
     counts = [int(count) for count in given.images.split(",")]
     browser = next(filter(None, map(shutil.which, BROWSERS)), None)

@@ -1,7 +1,7 @@
-"""A server as a process: how it is started and stopped, and what the kernel says of it and all its children.
+"""A server as a process: how to start and stop it, and what the kernel says of it and of all its children.
 
-Linux only: CPU time and memory come from /proc. A server is the process that was started, whatever descends
-from it, and whatever stays in its session when a parent ends.
+Linux only: CPU time and memory come from /proc. A server is the process that was started, all processes that
+it started in turn, and all that stay in its session when a parent ends.
 """
 
 from __future__ import annotations

@@ -1,13 +1,14 @@
-"""Whether the server reads what `Recognizer` reads, to the bit, whatever comes together.
+"""Whether the server reads what `Recognizer` reads, to the bit, whichever requests come together.
 
     python -m benchmarks.serving.same_texts [--images 5000] [--model latin] [--clients 32] [--workers 1]
         [--seed 0] [--json FILE]
 
-Words, lines, upright and turned, and broken files come in random groups of 1 to 20, as raw bytes, multipart,
-JSON and both forms of the Open Inference Protocol, with random options, at random moments from many clients
-at once. What is said of each image (text, confidence, turn, characters, other texts, whether there is an
-error) is compared with what the records of `crnn-deploy infer` hold for the same bytes. Exit code 1 where one
-differs. Needs the extras [cpu,serve], and [export] for networks of benchmarks.common.
+The images are words, lines, upright and turned images, and broken files. They come in random groups of 1 to
+20, with random options, at random moments, from many clients at once. The requests are raw bytes, multipart,
+JSON, and both forms of the Open Inference Protocol. For each image the answer is compared with the record of
+`crnn-deploy infer` for the same bytes: text, confidence, turn, characters, other texts, and whether there is
+an error. If one differs, the exit code is 1. The script needs the extras [cpu,serve], and [export] for
+networks of `benchmarks.common`.
 """
 
 from __future__ import annotations
@@ -182,12 +183,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--images", type=int, default=5000)
-    parser.add_argument("--model", default="latin", help="a shipped name or a network of benchmarks.common")
-    parser.add_argument("--clients", type=int, default=32)
-    parser.add_argument("--workers", type=int, default=1)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", type=Path, help="where the results go")
+    parser.add_argument("--images", type=int, default=5000, help="Send this many images.")
+    parser.add_argument(
+        "--model", default="latin", help="Serve this shipped model, or network of benchmarks.common."
+    )
+    parser.add_argument("--clients", type=int, default=32, help="Send from this many clients at once.")
+    parser.add_argument("--workers", type=int, default=1, help="Start the server with this many workers.")
+    parser.add_argument("--seed", type=int, default=0, help="Draw with this seed.")
+    parser.add_argument("--json", type=Path, help="Write the results to this file.")
     given = parser.parse_args(arguments)
     random = Random(given.seed)
     images = pictures(given.images, random)

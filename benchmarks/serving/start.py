@@ -1,9 +1,9 @@
-"""What a server takes from its start until it is ready, and after its first image.
+"""What a server takes from its start until it is ready, and until its first image is read.
 
     python -m benchmarks.serving.start [--rounds 7] [--workers 1,2] [--models latin] [--json FILE]
 
-CPU time is that of all its processes. models: shipped names, or networks of benchmarks.common. Needs the
-extras [cpu,serve], and [export] for networks.
+CPU time is that of all its processes. --models takes names of shipped models, or networks of
+`benchmarks.common`. The script needs the extras [cpu,serve], and [export] for networks.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ def start(model: str | Path, workers: int, image: bytes, folder: Path) -> dict[s
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = options(__doc__, rounds=7)
-    parser.add_argument("--workers", default="1,2")
-    parser.add_argument("--models", default="latin")
+    parser.add_argument("--workers", default="1,2", help="Start servers with these numbers of workers.")
+    parser.add_argument("--models", default="latin", help="Serve these models.")
     given = parser.parse_args(arguments)
     models: dict[str, str | Path] = {name: name for name in given.models.split(",") if name in shipped()}
     networks = [name for name in given.models.split(",") if name not in models]

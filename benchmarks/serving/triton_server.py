@@ -1,6 +1,6 @@
 """NVIDIA Triton Inference Server on this machine, started on a model repository and stopped again.
 
-The wheel of `nvidia-pytriton` holds the server's program with its Python backend and no other backend, and
+The wheel of `nvidia-pytriton` holds the server's program with its Python backend, and no other backend. It
 needs no GPU. It lies in a virtual environment of its own, since that backend (2.51) was built for NumPy 1:
 
     python3.11 -m venv FOLDER
@@ -8,8 +8,8 @@ needs no GPU. It lies in a virtual environment of its own, since that backend (2
     FOLDER/bin/pip install --no-deps opencv-python-headless
     export TRITON_VENV=FOLDER
 
-OpenCV's metadata asks for NumPy 2, and its code runs with NumPy 1.26 as well. The models' Python code finds
-this toolkit where it lies. From the project's root:
+OpenCV's metadata asks for NumPy 2, but its code also runs with NumPy 1.26. The models' Python code finds this
+toolkit where it lies. From the project's root:
 
     python -m benchmarks.serving.triton_server REPOSITORY
 """
@@ -200,7 +200,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("repository", type=Path)
+    parser.add_argument("repository", type=Path, help="Serve the models of this model repository.")
     with start_triton(parser.parse_args().repository) as server:
         print(f"http {server.http}, grpc {server.grpc}; Ctrl-C ends it", flush=True)
         try:

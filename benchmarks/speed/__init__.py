@@ -1,1 +1,1 @@
-"""How fast, beside what else one would pick."""
+"""How fast the toolkit is, beside what else one would pick."""

@@ -2,9 +2,10 @@
 
     python -m benchmarks.speed.backbones [--classes 176] [--width 108] [--rounds 15] [--json FILE]
 
-Random weights: speeds hold, accuracies do not. All networks are exported (and proven) by the toolkit, and run
-in one process with one thread, round by round in turn; medians of process CPU time at batch 1 and 8. Three
-input channels where the published network has them. Needs the extras [cpu,export].
+Weights are random, so speeds are valid and accuracies are not. The toolkit exports all networks, and proves
+each export. They run in one process with one thread, in turn, round by round. The figures are medians of the
+process's CPU time at batch 1 and 8. A network has three input channels if the published one has them. The
+script needs the extras [cpu,export].
 """
 
 from __future__ import annotations
@@ -56,10 +57,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--classes", type=int, default=176)
-    parser.add_argument("--width", type=int, default=108, help="pixels; the mean of word crops 32 px high")
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--classes", type=int, default=176, help="Give the networks this many classes.")
+    parser.add_argument(
+        "--width",
+        type=int,
+        default=108,
+        help="Measure images of this width: by default the mean of words 32 px high.",
+    )
+    parser.add_argument("--rounds", type=int, default=15, help="Measure this many rounds.")
+    parser.add_argument("--json", type=Path, help="Write the results to this file.")
     arguments = parser.parse_args()
     alphabet = tuple(chr(0x4E00 + i) for i in range(arguments.classes - 1))
     results = header("backbones")

@@ -1,13 +1,16 @@
-"""What got slower (or larger) between two results files, beyond noise.
+"""What got slower (or larger) between two results files, by more than noise.
 
     python -m benchmarks.speed.compare BEFORE.json AFTER.json [--tolerance 0.1]
 
-Every quantity whose rounds are in both files is compared: those of the scripts that share
-`benchmarks.common`. It is worse where the ratio of the medians exceeds 1 + tolerance and a two-sided
-Mann-Whitney U test finds the rounds different at 1 % (Mann & Whitney 1947; exact for few rounds, ties by
-mid-ranks). Five rounds a file are the fewest that can show it. A machine that is busier in one run than in
-the other shows too: the load is printed. Files of different machines or kinds of CPU are refused.
-Exit code 1 where something got worse.
+The script compares every quantity whose rounds are in both files. Scripts that use `benchmarks.common` write
+rounds. A quantity is worse if both are true:
+
+- the ratio of the medians is more than 1 + tolerance
+- a two-sided Mann-Whitney U test finds the rounds different at 1 % (Mann & Whitney 1947; exact for few
+  rounds, ties by mid-ranks); each file needs at least five rounds for this
+
+If the machine was busier in one run than in the other, that shows too, so the load is printed. Files of
+different machines or kinds of CPU are refused. If something got worse, the exit code is 1.
 """
 
 from __future__ import annotations
@@ -89,9 +92,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("before", type=Path)
-    parser.add_argument("after", type=Path)
-    parser.add_argument("--tolerance", type=float, default=0.1, help="the default is %(default)s")
+    parser.add_argument("before", type=Path, help="Compare with this results file.")
+    parser.add_argument("after", type=Path, help="Compare this results file.")
+    parser.add_argument(
+        "--tolerance",
+        type=float,
+        default=0.1,
+        help="Call a quantity worse only if it grows by more than this share. The default is %(default)s.",
+    )
     given = parser.parse_args(arguments)
     before, after = (json.loads(path.read_text(encoding="utf-8")) for path in (given.before, given.after))
     for key in ("suite", "machine", "cpu", "device"):

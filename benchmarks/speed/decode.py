@@ -1,17 +1,19 @@
-"""How fast decoders are, beside fast-ctc-decode and pyctcdecode, and what a lexicon does for the text.
+"""How fast decoders are, beside fast-ctc-decode and pyctcdecode, and how much a lexicon improves the text.
 
     python -m benchmarks.speed.decode [--rounds 9] [--images 8000] [--pyctcdecode PYTHON] [--json FILE]
 
-Speed: CPU-milliseconds per line of 71 frames, the median of rounds in turn. The frames of 37 classes are the
-default model's on drawn lines, upper and lower case taken together; those of 6,736 classes are made up, as
-peaked as a trained network's. "cold" is a decoder that has seen no line before, "warm" the same lines again.
-Accuracy: drawn held-out words with the faults of cameras, the held-out word list as lexicon, exact and
-case-sensitive; "listed" counts the images alone whose words the list has as they stand, accents included.
-Half the lexicon is every other word of it.
+Speed is in CPU-milliseconds per line of 71 frames (outputs of time steps): the median of rounds in turn. The
+frames of 37 classes are the default model's on drawn lines, with upper and lower case added up. The frames of
+6,736 classes are made up, with peaks like those of a trained network. A "cold" decoder has seen no line
+before; a "warm" one gets the same lines again.
 
-pyctcdecode needs numpy < 2, so it runs in an environment of its own, in the same rounds: --pyctcdecode is its
-interpreter. Needs the extras [cpu,decode,train], fast-ctc-decode, and the fonts and word lists of the tier
-`latin`.
+Accuracy is measured on drawn held-out words with the faults of cameras. The lexicon is the held-out word
+list. A text is right only if it is exact, upper and lower case included. "listed" counts only the images
+whose words are in the list exactly, accents included. "half" of the lexicon is every other word of it.
+
+pyctcdecode needs numpy < 2. So it runs in an environment of its own, in the same rounds, and --pyctcdecode
+names its interpreter. The script needs the extras [cpu,decode,train], fast-ctc-decode, and the fonts and word
+lists of the tier `latin`.
 """
 
 from __future__ import annotations
@@ -247,10 +249,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--images", type=int, default=8000, help="of each drawn set")
-    parser.add_argument("--pyctcdecode", metavar="PYTHON", help="an interpreter that has it")
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--rounds", type=int, default=9, help="Measure this many rounds.")
+    parser.add_argument("--images", type=int, default=8000, help="Draw this many images of each set.")
+    parser.add_argument(
+        "--pyctcdecode", metavar="PYTHON", help="Compare with the pyctcdecode of this Python."
+    )
+    parser.add_argument("--json", type=Path, help="Write the results to this file.")
     arguments = parser.parse_args()
     results = header("decode")
     packages = ("numba", "fast-ctc-decode")

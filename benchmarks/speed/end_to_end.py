@@ -1,11 +1,14 @@
-"""From a folder of 10,000 JPEG files to text, beside inference alone and reading and decoding alone.
+"""How fast a folder of 10,000 JPEG files becomes text, beside inference alone and reading and decoding alone.
 
     python -m benchmarks.speed.end_to_end [--images 10000] [--paper-images 1000] [--workers 2] [--json FILE]
 
-`infer` runs in a process of its own, start-up included. Inference alone runs the same batches in this
-process, made beforehand, on as many threads; reading and decoding alone is `cv2.imread` of the same files (in
-grey), and the toolkit's own (rows `read_image`), which looks at a file before it decodes it. Rates are by CPU
-time, all threads together, and by the clock; the clock needs an idle machine. Needs the extras [cpu,export].
+- `infer` runs in a process of its own, start-up included.
+- Inference alone runs the same batches in this process, on as many threads. They are made beforehand.
+- Reading and decoding alone is `cv2.imread` of the same files (in grey). The rows `read_image` are the
+  toolkit's own function, which checks a file before it decodes it.
+
+Rates are by CPU time, all threads together, and by the clock. The clock is valid only on an idle machine. The
+script needs the extras [cpu,export].
 """
 
 from __future__ import annotations
@@ -100,10 +103,14 @@ def compared(network: str, model: Path, folders: Sequence[Path], workers: int, r
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = options(__doc__, rounds=3)
-    parser.add_argument("--images", type=int, default=10_000, help="files for the compact network")
-    parser.add_argument("--paper-images", type=int, default=1000, help="files for the paper's network")
-    parser.add_argument("--workers", type=int, default=cpus())
-    parser.add_argument("--networks", nargs="+", default=NETWORKS)
+    parser.add_argument(
+        "--images", type=int, default=10_000, help="Read this many files with the compact network."
+    )
+    parser.add_argument(
+        "--paper-images", type=int, default=1000, help="Read this many files with the paper's network."
+    )
+    parser.add_argument("--workers", type=int, default=cpus(), help="Run infer with this many workers.")
+    parser.add_argument("--networks", nargs="+", default=NETWORKS, help="Measure these networks.")
     given = parser.parse_args(arguments)
     rows: dict[str, Any] = {"workers": {"count": given.workers}}
     with tempfile.TemporaryDirectory() as name:

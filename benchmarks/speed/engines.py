@@ -1,13 +1,15 @@
-"""Engines of TensorRT for RTX, and what half precision does to the default model's text. Needs no GPU.
+"""How engines of TensorRT for RTX are built, and how half precision changes the default model's text; no GPU.
 
     python -m benchmarks.speed.engines [--images 2000] [--json FILE]
 
-Builds the default model, the paper's network (37 and 6,736 classes; random weights) and one with colour input
-(random weights) in fp32, fp16 and bf16, as `crnn-deploy build-engine` does: a half precision that fails its
-check becomes a safer one, and the result says so. Layers are counted by the network's tensor types, not read
-back from an engine. Then the default model, rounded as half precision stores it (see `graph.precision`),
-reads held-out words, half of them with the faults of cameras. Needs the extras
-[cpu,export,tensorrt-rtx,train] and the fonts and word lists of the tier `latin`.
+The script builds engines in fp32, fp16 and bf16, as `crnn-deploy build-engine` does: of the default model, of
+the paper's network (37 and 6,736 classes; random weights), and of one with colour input (random weights). If
+half precision fails its check, a safer precision takes its place, and the result says so. The types of the
+layers are those of the network's tensors; they are not read from the engine.
+
+Then the default model reads held-out words, half of them with the faults of cameras. Its values are rounded
+as half precision stores them (see `graph.precision`). The script needs no GPU. It needs the extras
+[cpu,export,tensorrt-rtx,train], and the fonts and word lists of the tier `latin`.
 """
 
 from __future__ import annotations
@@ -137,8 +139,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--images", type=int, default=2000)
-    parser.add_argument("--json", type=Path)
+    parser.add_argument(
+        "--images", type=int, default=2000, help="Read this many images with the default model."
+    )
+    parser.add_argument("--json", type=Path, help="Write the results to this file.")
     arguments = parser.parse_args()
     results = header("engines")
     results["half precision of the default model"] = half_precision(arguments.images)

@@ -1,10 +1,11 @@
-"""What `crnn-deploy infer` needs: memory at few and many images, cold start, and what broken images do.
+"""What `crnn-deploy infer` needs: memory at few and many images, its cold start, and what broken images do.
 
     python -m benchmarks.speed.infer_stream [--images 100000] [--json FILE]
 
-Generated word images (JPEG, 32 to 64 px high, 40 to 300 px wide, in folders of 1,000) go through a small CRNN
-of random weights (a sixteenth of the paper's width, so that the pipeline and not the network is measured).
-Cold start is measured with the paper's network. Needs the extras [cpu,export].
+The images are drawn words (JPEG, 32 to 64 px high, 40 to 300 px wide, in folders of 1,000). They go through a
+small CRNN with random weights. It has a sixteenth of the paper's channels, so the pipeline is measured and
+not the network. The cold start, in a new process, is measured with the paper's network. The script needs the
+extras [cpu,export].
 """
 
 from __future__ import annotations
@@ -69,8 +70,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--images", type=int, default=100_000)
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--images", type=int, default=100_000, help="Read at most this many images.")
+    parser.add_argument("--json", type=Path, help="Write the results to this file.")
     arguments = parser.parse_args()
     results = header("infer_stream")
     with tempfile.TemporaryDirectory() as name:

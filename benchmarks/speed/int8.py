@@ -1,12 +1,18 @@
-"""INT8 against its bars: text on held-out rendered images and on real ones, and speed.
+"""How INT8 compares with the float model: text on held-out drawn images and on real ones, and speed.
 
     python -m benchmarks.speed.int8 [--model FILE.onnx] [--scales FILE] [--activations uint8]
         [--checkpoint FILE.pth] [--images 5000] [--data DIR ...] [--json FILE]
 
-One run: calibrates where no --scales are given, quantises the convolutions and products, and measures strings
-changed, batch invariance, CPU-seconds of float, INT8 and PyTorch eager (--checkpoint, batch 1), and how many
-convolutions TensorRT for RTX sees in each precision. Without --activations both kinds are measured, and uint8
-with the LSTM in int8. Needs the extras [cpu,evaluate,export,train].
+One run calibrates, unless you give --scales, and quantises the convolutions and matrix products. Then it
+measures:
+
+- how many texts change
+- whether an image gives the same output alone and in a batch
+- CPU-seconds of float, INT8 and PyTorch eager (of --checkpoint, at batch 1)
+- how many convolutions TensorRT for RTX sees in each precision
+
+Without --activations it measures int8 and uint8, and uint8 with the LSTM in int8. The script needs the extras
+[cpu,evaluate,export,train].
 """
 
 from __future__ import annotations
@@ -82,14 +88,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--model", type=Path, default=DEFAULT)
-    parser.add_argument("--scales", type=Path)
-    parser.add_argument("--activations", choices=["int8", "uint8"])
-    parser.add_argument("--keep-float", nargs="*", default=[], help="outputs of layers that stay float")
-    parser.add_argument("--checkpoint", type=Path, help="of the same weights, for PyTorch's speed")
-    parser.add_argument("--images", type=int, default=5000)
-    parser.add_argument("--data", action="append", default=[], help="folders of real images")
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--model", type=Path, default=DEFAULT, help="Quantise this model.")
+    parser.add_argument("--scales", type=Path, help="Read the scales from this file instead of calibrating.")
+    parser.add_argument(
+        "--activations", choices=["int8", "uint8"], help="Measure only this kind of activations."
+    )
+    parser.add_argument(
+        "--keep-float", nargs="*", default=[], help="Keep the layers with these outputs in float."
+    )
+    parser.add_argument(
+        "--checkpoint", type=Path, help="Measure PyTorch's speed with this checkpoint of the same weights."
+    )
+    parser.add_argument("--images", type=int, default=5000, help="Draw this many held-out images.")
+    parser.add_argument(
+        "--data", action="append", default=[], help="Read the real images of this folder too."
+    )
+    parser.add_argument("--json", type=Path, help="Write the results to this file.")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     model = open_model(arguments.model)

@@ -2,13 +2,19 @@
 
     python -m benchmarks.speed.jpeg [--images 200] [--rounds 9] [--data DIR ...] [--json FILE]
 
-Drawn words 32 to 64 px high, and the same ones 4 and 12 times larger, as phones give them; decoders take
-bytes and give grey or BGR pixels, one thread. The row `decode_image` is the toolkit's own, which checks a
-file before OpenCV decodes it. The text: every image of --data (folders), itself and enlarged 4 times, is
-written as JPEG and read by the default model from the whole image and from OpenCV's reduced ones, where what
-is left is at least one and a half times as high as the network; beside it, what another quality of JPEG
-changes. Needs the extra [cpu]; `pip install --no-deps simplejpeg 'PyTurboJPEG<2'` (that with Debian's
-libturbojpeg0) brings the other decoders, which are left out where they are missing.
+Speed: the files are drawn words 32 to 64 px high, and the same words 4 and 12 times larger, as phones give
+them. Decoders get bytes and give grey or BGR pixels, with one thread. The row `decode_image` is the toolkit's
+own function, which checks a file before OpenCV decodes it.
+
+Text: every image of the folders of --data is written as JPEG, in its own size and enlarged 4 times. The
+default model reads it from the whole image, and from OpenCV's reduced ones. A reduced image must be at least
+one and a half times as high as the network's input. Another row shows how much another quality of JPEG
+changes the text.
+
+The script needs the extra [cpu]. The other decoders are left out if they are missing. This installs them;
+PyTurboJPEG also needs Debian's libturbojpeg0:
+
+    pip install --no-deps simplejpeg 'PyTurboJPEG<2'
 """
 
 from __future__ import annotations
@@ -119,8 +125,10 @@ def texts(folders: Sequence[str]) -> dict[str, Any]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = options(__doc__, rounds=9)
-    parser.add_argument("--images", type=int, default=200)
-    parser.add_argument("--data", action="append", default=[], metavar="DIR")
+    parser.add_argument("--images", type=int, default=200, help="Draw this many words.")
+    parser.add_argument(
+        "--data", action="append", default=[], metavar="DIR", help="Read the images of this folder."
+    )
     given = parser.parse_args(arguments)
     cv2.setNumThreads(1)
     rows = speeds(draw_images("words", given.images), given.rounds)

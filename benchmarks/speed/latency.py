@@ -1,9 +1,10 @@
-"""How long one word takes, from JPEG bytes to text, one after another.
+"""How long one word takes, from JPEG bytes to text, one word after another.
 
     python -m benchmarks.speed.latency [--words 100] [--threads 1,2] [--rounds 3] [--json FILE]
 
-The paper's network and the compact one in fp32 and int8, and the paper's in PyTorch eager; by the clock, so a
-loaded machine shows. A round reads every word once; the percentiles are of all rounds. Needs [cpu,export].
+The paper's network and the compact one run in fp32 and int8, and the paper's in PyTorch eager too. Times are
+by the clock, so a busy machine shows. A round reads every word once. The percentiles are over all rounds. The
+script needs the extras [cpu,export].
 """
 
 from __future__ import annotations
@@ -55,8 +56,10 @@ def latencies(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = options(__doc__, rounds=3)
-    parser.add_argument("--words", type=int, default=100)
-    parser.add_argument("--threads", type=numbers, default=[1, 2])
+    parser.add_argument("--words", type=int, default=100, help="Read this many words in each round.")
+    parser.add_argument(
+        "--threads", type=numbers, default=[1, 2], help="Measure with these numbers of threads, such as 1,2."
+    )
     given = parser.parse_args(arguments)
     files = draw_images("words", given.words)
     backends: dict[str, tuple[Backend, int]] = {}

@@ -1,22 +1,23 @@
-"""Other ways to run the LSTMs of an INT8 network on a CPU, against ONNX Runtime's float ones.
+"""How other ways to run the LSTMs of an INT8 network on a CPU compare with ONNX Runtime's float LSTMs.
 
     python -m benchmarks.speed.lstm_kernels [--width 108] [--rounds 9] [--json FILE]
 
-The recurrent part of the paper's network (two bidirectional LSTMs of 256 units, random weights), from the
-features to the logits, one thread, batches of 1 and 8, and beside it the whole INT8 network (static scales,
-float LSTMs), whose other part stays as it is: the last column is how much faster the whole would be. Each way
-is also asked whether an image is bitwise the same alone and in a batch, and how far its logits are from the
-float ones.
+Measured is the recurrent part of the paper's network, from the features to the logits: two bidirectional
+LSTMs of 256 units with random weights, one thread, batches of 1 and 8. The whole INT8 network (static scales,
+float LSTMs) is measured beside it. Its other part stays as it is, and one column says how many times as
+fast the whole network would be. For each way the script also checks whether an image gives the same bits
+alone and in a batch, and how far its logits are from the float ones.
 
-- dynamic INT8: ONNX Runtime's kernel, whose scales are taken as it runs
+- dynamic INT8: ONNX Runtime's kernel, which computes its scales as it runs
 - constant INT8: the same kernel, made to find the same scales in every batch (`quantize --lstm int8`)
-- static INT8 steps: the product with the input for all time steps at once, and a Scan whose step quantises
-  the state with the scale 1/127 (a state lies between -1 and 1) and multiplies bytes (MatMulInteger)
+- static INT8 steps: the product with the input for all time steps at once, then a Scan. Each step of it
+  quantises the state with the scale 1/127 (a state lies between -1 and 1) and multiplies bytes
+  (MatMulInteger).
 - C: weights of 8 bits, states of 16 bits with the scale 1/32767, sums in 32 bits, compiled here by `cc -O3
-  -march=native`; the product with the input in float by NumPy
-- OpenVINO and PyTorch (oneDNN), in float, and in bf16 where the CPU has it
+  -march=native`; NumPy computes the product with the input in float
+- OpenVINO and PyTorch (oneDNN), in float, and in bf16 if the CPU has it
 
-Needs the extras [cpu,export], OpenVINO and a C compiler; what is missing is left out.
+The script needs the extras [cpu,export], OpenVINO and a C compiler. What is missing is left out.
 """
 
 from __future__ import annotations
@@ -336,7 +337,7 @@ def _bitwise(run: Run, features: Array) -> bool:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = options(__doc__, rounds=9)
-    parser.add_argument("--width", type=int, default=108)
+    parser.add_argument("--width", type=int, default=108, help="Measure images of this width in pixels.")
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)
     paper = export_networks(["paper"])["paper"]

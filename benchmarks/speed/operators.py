@@ -1,11 +1,11 @@
-"""Where the time of one word goes, operator by operator, in ONNX Runtime and in PyTorch eager.
+"""How long each kind of operator takes for one word, in ONNX Runtime and in PyTorch eager.
 
     python -m benchmarks.speed.operators [--words 256] [--rounds 5] [--json FILE]
 
-The paper's network, 37 classes, random weights, one thread, the words of `benchmarks.speed.peers`: ONNX
-Runtime as `infer` runs it (width buckets in batches of at most 8) and at batch 1, PyTorch eager at batch 1.
-CPU time is taken without a profiler, in turn; the share of each kind of operator comes from the profilers of
-both libraries. Needs the extras [cpu,export].
+Measured is the paper's network with 37 classes and random weights, one thread, on the words of
+`benchmarks.speed.peers`. ONNX Runtime runs as in `infer` (width buckets in batches of at most 8) and at batch
+1. PyTorch eager runs at batch 1. CPU time is taken without a profiler, in turn. The share of each kind of
+operator comes from the profilers of both libraries. The script needs the extras [cpu,export].
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def shares(spent: Counter[str]) -> dict[str, float]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = options(__doc__, rounds=5)
-    parser.add_argument("--words", type=int, default=256)
+    parser.add_argument("--words", type=int, default=256, help="Read this many words.")
     given = parser.parse_args(arguments)
     model = export_networks(["paper"])["paper"]
     backend = OrtBackend(model)

@@ -1,11 +1,13 @@
-"""What the boxes of a page cost: decoding it, cutting them out, and reading them, beside files of crops.
+"""What it costs to decode a page, cut out its boxes and read them, beside files of crops.
 
     python -m benchmarks.speed.page_boxes [--boxes 300] [--rounds 7] [--json FILE]
 
-A page of so many drawn words, three to a line, is read by the default model: through `read_regions`, from a
-PNG file and from pixels in memory, and as files of crops, one for each box. Each box is turned by 3 degrees,
-and cut out by its corners, by PaddleOCR's lines for it, by 14 points that stand across in pairs, and by an
-outline whose order says nothing. One thread. Needs the extra [cpu].
+The page has --boxes drawn words, three in a line. The default model reads it with `read_regions`, from a PNG
+file and from pixels in memory. It also reads files of crops, one for each box.
+
+Each box is turned by 3 degrees. It is cut out in four ways: by its four corners, with PaddleOCR's code for
+that, by 14 points that stand across in pairs, and by an outline whose points begin anywhere. The script uses
+one thread, and needs the extra [cpu].
 """
 
 from __future__ import annotations
@@ -76,7 +78,7 @@ def by_paddleocr(page: NDArray[np.uint8], corners: Points) -> NDArray[np.uint8]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = options(__doc__, rounds=7)
-    parser.add_argument("--boxes", type=int, default=300)
+    parser.add_argument("--boxes", type=int, default=300, help="Draw this many words on the page.")
     given = parser.parse_args(arguments)
     cv2.setNumThreads(1)
     words = [decode_image(data, "<word>", decoded_grey=True) for data in draw_images("words", given.boxes)]

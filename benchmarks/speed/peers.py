@@ -1,13 +1,16 @@
-"""The same words through this toolkit and through what people would use instead.
+"""How fast the same words are read by this toolkit and by what people would use instead.
 
     python -m benchmarks.speed.peers [--words 256] [--rounds 5] [--json FILE]
 
-Recognition alone: words of mean width 108 px lie decoded in memory, each program prepares what it does not
-take as it stands, and gives class scores. 37 classes, random weights (rapidocr_onnxruntime brings its own).
-Programs that are not installed are named and left out. Rows of `docTR` are its networks, exported by this
-toolkit; in docTR's own way every word is fitted into 128 x 32. Needs the extras [cpu,export,openvino] and,
-in an environment of its own, since it asks for other versions,
-`pip install --no-deps rapidocr_onnxruntime==1.4.4 pyclipper shapely six tqdm PyYAML`.
+Only recognition is measured. Words with a mean width of 108 px lie decoded in memory. Each program prepares
+them as it needs them, and gives class scores. There are 37 classes, and weights are random, except that
+rapidocr_onnxruntime brings its own. Programs that are not installed are named and left out. Rows of `docTR`
+are its networks, exported by this toolkit. In docTR's own way, every word is fitted into 128 x 32.
+
+The script needs the extras [cpu,export,openvino]. rapidocr_onnxruntime asks for other versions, so install it
+in an environment of its own:
+
+    pip install --no-deps rapidocr_onnxruntime==1.4.4 pyclipper shapely six tqdm PyYAML
 """
 
 from __future__ import annotations
@@ -151,9 +154,9 @@ def doctr_way(path: Path, crops: Sequence[NDArray[np.uint8]]) -> Task:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = options(__doc__, rounds=5)
-    parser.add_argument("--words", type=int, default=256)
-    parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out: it needs g++")
-    parser.add_argument("--networks", nargs="+", default=NETWORKS)
+    parser.add_argument("--words", type=int, default=256, help="Read this many words.")
+    parser.add_argument("--no-compile", action="store_true", help="Leave torch.compile out, which needs g++.")
+    parser.add_argument("--networks", nargs="+", default=NETWORKS, help="Measure these networks.")
     given = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

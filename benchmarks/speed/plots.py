@@ -1,8 +1,8 @@
-"""The pictures in docs/, drawn from the committed results.
+"""The pictures in docs/plots, drawn from the committed results.
 
     python -m benchmarks.speed.plots [--results benchmarks/results] [--out docs/plots]
 
-Needs matplotlib (extra [train]).
+The script needs matplotlib (extra [train]).
 """
 
 from __future__ import annotations
@@ -75,8 +75,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--results", type=Path, default=RESULTS)
-    parser.add_argument("--out", type=Path, default=RESULTS.parents[1] / "docs" / "plots")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="Read the results in this folder.")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=RESULTS.parents[1] / "docs" / "plots",
+        help="Write the pictures to this folder.",
+    )
     given = parser.parse_args(arguments)
     given.out.mkdir(parents=True, exist_ok=True)
     matplotlib.rcParams["svg.hashsalt"] = "crnn-deploy"  # the same results give the same bytes

@@ -1,11 +1,15 @@
-"""How memory and speed grow: with images, workers, classes and widths.
+"""How memory and speed grow with images, workers, classes and widths.
 
     python -m benchmarks.speed.scaling [--largest 100000] [--json FILE]
 
-`infer` reads a list of JPEG files on standard input, 10,000 files again and again, with a tiny network, so
-that the pipeline is measured: peak memory must not grow with the images. --largest 1000000 takes some ten
-minutes on two cores. Workers: the compact network on 1,000 files. Classes and widths: the paper's network in
-ONNX Runtime, one thread; greedy decoding by the number of classes, argmax apart. Needs [cpu,export].
+- Images: `infer` reads a list of JPEG files on standard input, 10,000 files again and again. The network is
+  tiny, so the pipeline is measured. Peak memory must not grow with the images. --largest 1000000 takes some
+  ten minutes on two cores.
+- Workers: the compact network on 1,000 files.
+- Classes and widths: the paper's network in ONNX Runtime, one thread. Greedy decoding is measured by the
+  number of classes, and argmax separately.
+
+The script needs the extras [cpu,export].
 """
 
 from __future__ import annotations
@@ -121,7 +125,12 @@ def decoding(rounds: int) -> dict[str, Any]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = options(__doc__, rounds=5)
-    parser.add_argument("--largest", type=int, default=100_000, help="images; the default is %(default)s")
+    parser.add_argument(
+        "--largest",
+        type=int,
+        default=100_000,
+        help="Read at most this many images. The default is %(default)s.",
+    )
     given = parser.parse_args(arguments)
     models = export_networks(["tiny", "compact"])
     rows: dict[str, Any] = {}

@@ -1,12 +1,12 @@
-"""What one image in a fresh process takes: CPU-seconds, seconds, peak memory, and which imports cost.
+"""What one image costs in a new process: CPU-seconds, seconds, peak memory, and the time of the imports.
 
     python -m benchmarks.speed.startup [--rounds 11] [--json FILE]
 
-`crnn-deploy infer` on one word with the default model, the paper's network in fp32 and in int8, each after a
-first run that fills the cache of graphs; beside them Python alone and the bare imports of the libraries,
-which are the least that any program pays. The imports' times are those of `python -X importtime` (by the
-clock), the median of the rounds, by top-level package, without what they import in turn. Needs the extras
-[cpu,export].
+`crnn-deploy infer` reads one word with the default model and with the paper's network, each in fp32 and in
+int8. A first run, which is not measured, fills the cache of graphs. Beside them are Python alone and the bare
+imports of the libraries, the least that any program pays. The times of the imports are those of `python -X
+importtime` (by the clock): the median of the rounds, by top-level package, without what a package imports in
+turn. The script needs the extras [cpu,export].
 """
 
 from __future__ import annotations

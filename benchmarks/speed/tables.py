@@ -1,9 +1,9 @@
-"""The tables in docs/performance.md, written anew from the committed results.
+"""The tables in docs/performance.md, written from the committed results.
 
     python -m benchmarks.speed.tables [--results benchmarks/results] [--page FILE]
 
-A table stands between `<!-- NAME -->` and `<!-- end -->`; what stands around it is written by hand. The
-kinds of CPU that there are results of stand one under the other.
+A table stands between `<!-- NAME -->` and `<!-- end -->`. The text around it is written by hand. A row has
+one line for each kind of CPU that has results.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def peers(rows: Rows) -> list[Part]:
         )
         for name in order
     ]
-    return [Table(("", "words per CPU-s", "CPU ms a word (quartiles)", "x PyTorch"), lines)]
+    return [Table(("program", "words per CPU-second", "CPU ms a word (quartiles)", "x PyTorch"), lines)]
 
 
 def throughput(rows: Rows) -> list[Part]:
@@ -102,7 +102,7 @@ def throughput(rows: Rows) -> list[Part]:
     sizes = sorted({(row["width"], row["batch"]) for row in cells})
     rates = {(row["backend"], row["width"], row["batch"]): row["images_per_cpu_second"] for row in cells}
     backends = list(dict.fromkeys(row["backend"] for row in cells))
-    titles = ("images per CPU-s", *(f"{width} px, batch {batch}" for width, batch in sizes))
+    titles = ("images per CPU-second", *(f"{width} px, batch {batch}" for width, batch in sizes))
     lines = [(backend, *(digits(rates[backend, *size]) for size in sizes)) for backend in backends]
     shares = [
         percent(rows[f"ONNX Runtime fp32, batch {batch}, width {width}"]["share_of_fp32_convolution_peak"])
@@ -110,21 +110,24 @@ def throughput(rows: Rows) -> list[Part]:
     ]
     peak = rows["convolution peak"]
     return [
-        Table(titles, [*lines, ("ONNX Runtime fp32, of the peak", *shares)]),
+        Table(titles, [*lines, ("ONNX Runtime fp32, share of the peak", *shares)]),
         f"the peak is {peak['gflops']} GFLOP per CPU-second ({peak['of']}).",
     ]
 
 
 def latency(rows: Rows) -> list[Part]:
     """Milliseconds by the clock."""
-    titles = ("ms, by the clock", "p50", "p95", "p99")
+    titles = ("ms by the clock", "p50", "p95", "p99")
     keys = ("p50_ms", "p95_ms", "p99_ms")
     return [Table(titles, [(name, *(digits(row[key]) for key in keys)) for name, row in rows.items()])]
 
 
 def end_to_end(rows: Rows) -> list[Part]:
     """Rates and their share of inference alone."""
-    titles = ("", "images", "a CPU-second", "CPU ms an image (quartiles)", "of inference alone")
+    titles = (
+        *("what runs", "images", "images per CPU-second", "CPU ms an image (quartiles)"),
+        "speed / speed of inference alone",
+    )
     lines = [
         (
             *(name, f"{row['images']:,}", digits(row["images_per_cpu_second"])),
@@ -173,7 +176,14 @@ def scaling(rows: Rows) -> list[Part]:
     ]
     return [
         Table(("`infer`, tiny network", "peak MB", "CPU ms an image", "images a second"), streams),
-        Table(("`infer`, compact network", "ms by the clock", "CPU ms an image"), workers),
+        Table(
+            (
+                "`infer`, compact network",
+                "ms an image by the clock (quartiles)",
+                "CPU ms an image (quartiles)",
+            ),
+            workers,
+        ),
         Table(("the paper's network", "CPU ms an image (quartiles)"), network),
         Table(("decoding a line of 28 steps", "CPU us (quartiles)"), decoding),
     ]
@@ -190,7 +200,10 @@ def jpeg(rows: Rows) -> list[Part]:
         for name, row in rows.items()
         if "texts_changed" in row
     ]
-    return [Table(("CPU us a file", *sizes), lines), Table(("text at", "images", "changed"), texts)]
+    return [
+        Table(("CPU us a file (quartiles)", *sizes), lines),
+        Table(("read at this size or quality", "images", "texts changed"), texts),
+    ]
 
 
 def winograd(rows: Rows) -> list[Part]:
@@ -200,7 +213,18 @@ def winograd(rows: Rows) -> list[Part]:
         for name, row in rows.items()
         if "cpu_per_image" in row
     ]
-    return [Table(("", "CPU ms (quartiles)", "x ONNX Runtime", "max \\|delta\\|", "largest value"), lines)]
+    return [
+        Table(
+            (
+                "library",
+                "CPU ms (quartiles)",
+                "times as fast as ONNX Runtime",
+                "largest difference",
+                "largest value",
+            ),
+            lines,
+        )
+    ]
 
 
 _SAID: dict[bool | None, str] = {True: "yes", False: "no"}
@@ -219,8 +243,12 @@ def lstm_kernels(rows: Rows) -> list[Part]:
         for name, row in rows.items()
         if "cpu_per_image" in row
     ]
-    columns = ("CPU ms an image (quartiles)", "the whole, times as fast", "bitwise alone and together")
-    return [Table(("", *columns, "max \\|delta\\|"), lines)]
+    columns = (
+        "CPU ms an image (quartiles)",
+        "whole network, times as fast",
+        "same bits alone and in a batch",
+    )
+    return [Table(("way", *columns, "largest difference of logits"), lines)]
 
 
 def operators(rows: Rows) -> list[Part]:
@@ -311,7 +339,7 @@ def bars(kind: str, results: dict[str, Rows]) -> list[Part]:
     ]
     verdicts = {True: "met", False: "**missed**", None: "not run"}
     lines = [(name, value, verdicts[met]) for name, value, met in checked]
-    return [Table(("bar", "measured", ""), lines)]
+    return [Table(("bar", "measured", "result"), lines)]
 
 
 def written(page: str, results: Path) -> str:
@@ -348,8 +376,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--results", type=Path, default=RESULTS)
-    parser.add_argument("--page", type=Path, default=RESULTS.parents[1] / "docs" / "performance.md")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="Read the results in this folder.")
+    parser.add_argument(
+        "--page",
+        type=Path,
+        default=RESULTS.parents[1] / "docs" / "performance.md",
+        help="Write the tables into this page.",
+    )
     given = parser.parse_args(arguments)
     page = given.page.read_text(encoding="utf-8")
     given.page.write_text(written(page, given.results), encoding="utf-8")

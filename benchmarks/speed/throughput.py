@@ -1,10 +1,11 @@
-"""Images per CPU-second over batch, width and backend, and the share of what a convolution reaches here.
+"""How many images per CPU-second each backend reads, by batch and width, and the share of the peak.
 
     python -m benchmarks.speed.throughput [--network paper] [--batches 1,4,16] [--widths 32,100] [--json FILE]
 
-ONNX Runtime in fp32 and int8 (static scales, LSTM float), OpenVINO in fp32, asked for bf16 and on the int8
-file, and PyTorch eager; one thread, noise for pixels. Needs the extras [cpu,export], and [openvino] for its
-rows.
+The backends are ONNX Runtime in fp32 and int8 (static scales, float LSTM), OpenVINO in fp32, asked for bf16,
+and on the int8 file, and PyTorch eager. Each has one thread. The pixels are noise. The peak is the most
+operations per CPU-second that convolutions reach on this machine. The script needs the extras [cpu,export],
+and [openvino] for its rows.
 """
 
 from __future__ import annotations
@@ -116,9 +117,18 @@ def numbers(text: str) -> list[int]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = options(__doc__, rounds=5)
-    parser.add_argument("--network", choices=["paper", "compact", "tiny"], default="paper")
-    parser.add_argument("--batches", type=numbers, default=[1, 4, 16])
-    parser.add_argument("--widths", type=numbers, default=[32, 100, 400])
+    parser.add_argument(
+        "--network", choices=["paper", "compact", "tiny"], default="paper", help="Measure this network."
+    )
+    parser.add_argument(
+        "--batches", type=numbers, default=[1, 4, 16], help="Measure batches of these sizes, such as 1,4,16."
+    )
+    parser.add_argument(
+        "--widths",
+        type=numbers,
+        default=[32, 100, 400],
+        help="Measure images of these widths in pixels, such as 32,100.",
+    )
     given = parser.parse_args(arguments)
     [model] = export_networks([given.network]).values()
     rows = grid(module(given.network), model, given.batches, given.widths, given.rounds)

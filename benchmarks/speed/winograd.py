@@ -1,13 +1,14 @@
-"""Convolutions by Winograd's method in MNN and ncnn against ONNX Runtime's direct ones.
+"""How fast convolutions are by Winograd's method in MNN and ncnn, beside ONNX Runtime's direct ones.
 
     python -m benchmarks.speed.winograd [--width 108] [--rounds 9] [--json FILE]
 
-The convolutions of the paper's network (random weights), from the image to the row of features, one thread,
-one image; |delta| against ONNX Runtime in fp32, both libraries told to compute in fp32. Needs the extras
-[cpu,export] and `pip install --no-deps MNN ncnn pnnx` in an environment of its own. A library that is missing
-is left out. `MNN.tools` is not imported, nor its command `mnnconvert` run: both call `pip install`, in
-whatever environment the first pip of the path belongs to, for a package that reports their use. The converter
-beneath them is called instead.
+Measured are the convolutions of the paper's network (random weights), from the image to the row of features,
+with one thread and one image. |delta| is the difference from ONNX Runtime in fp32. MNN and ncnn are told to
+compute in fp32 too. The script needs the extras [cpu,export], and `pip install --no-deps MNN ncnn pnnx` in an
+environment of its own. A library that is missing is left out.
+
+The script calls MNN's converter directly. It does not import `MNN.tools` or run its command `mnnconvert`:
+both call `pip install` for a package that reports their use, in the environment of the first pip on the path.
 """
 
 from __future__ import annotations
@@ -96,7 +97,7 @@ def mnn(path: Path, pixels: NDArray[np.float32]) -> Run:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = options(__doc__, rounds=9)
-    parser.add_argument("--width", type=int, default=108)
+    parser.add_argument("--width", type=int, default=108, help="Measure images of this width in pixels.")
     given = parser.parse_args(arguments)
     pixels = noise((1, 1, 32, given.width))
     runs: dict[str, Run] = {}
