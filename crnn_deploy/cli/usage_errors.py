@@ -98,7 +98,10 @@ def _as_argument(name: str, ctx: click.Context, words: Sequence[str]) -> str:
             continue
         if name in nouns:
             value = _value(name, words)
-            shown = [value if one is found and value else one.make_metavar(ctx) for one in arguments]
+            shown = [
+                value if one is found and value else one.make_metavar(ctx).removesuffix("...")
+                for one in arguments
+            ]
             line = " ".join(("crnn-deploy", *ctx.command_path.split()[1:], *shown))
             beside = name == "--images" and "--image-folder" in known
             labels = "; --image-folder is for the images that labels name" if beside else ""

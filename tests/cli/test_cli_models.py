@@ -587,8 +587,9 @@ def test_a_closed_stdout_ends_without_a_traceback(
 
 
 def test_no_manifest_names_describe(tmp_path: Path) -> None:
-    path = foreign(tmp_path / "rec.onnx", None, softmax=False)
-    for arguments in (("inspect", path), ("verify", path, path), ("infer", "--model", path, path)):
+    path, image = foreign(tmp_path / "rec.onnx", None, softmax=False), tmp_path / "a.png"
+    image.touch()
+    for arguments in (("inspect", path), ("verify", path, path), ("infer", "--model", path, image)):
         result = run(*arguments)
         assert result.exit_code == 2 and "crnn-deploy describe" in result.stderr, result.stderr
 

@@ -227,16 +227,16 @@ def test_an_option_that_other_commands_have_says_what_it_is_called_here(
     [
         (
             "evaluate --model m.onnx x",
-            "give the model as the first argument: crnn-deploy evaluate m.onnx DATA...",
+            "give the model as the first argument: crnn-deploy evaluate m.onnx DATA",
         ),
         (
             "evaluate --model=m.onnx x",
-            "give the model as the first argument: crnn-deploy evaluate m.onnx DATA...",
+            "give the model as the first argument: crnn-deploy evaluate m.onnx DATA",
         ),
-        ("evaluate x --model", "give the model as the first argument: crnn-deploy evaluate MODEL DATA..."),
+        ("evaluate x --model", "give the model as the first argument: crnn-deploy evaluate MODEL DATA"),
         (
             "evaluate --checkpoint c.pth x",
-            "give the checkpoint as the first argument: crnn-deploy evaluate c.pth DATA...",
+            "give the checkpoint as the first argument: crnn-deploy evaluate c.pth DATA",
         ),
         (
             "verify --model m.onnx",
@@ -258,7 +258,7 @@ def test_an_option_that_other_commands_have_says_what_it_is_called_here(
         ),
         (
             "calibrate-confidence --model m.onnx x",
-            "give the model as the first argument: crnn-deploy calibrate-confidence m.onnx DATA...",
+            "give the model as the first argument: crnn-deploy calibrate-confidence m.onnx DATA",
         ),
         (
             "set-decoding --model m.onnx",

@@ -291,7 +291,7 @@ def test_two_distributions_of_onnx_runtime_in_two_folders_are_no_conflict(tmp_pa
 INFER = """
 from crnn_deploy.cli.main import main
 try:
-    main(["infer", "--model", sys.argv[1], sys.argv[1]], prog_name="crnn-deploy")
+    main(["infer", "--model", sys.argv[1], "-"], prog_name="crnn-deploy")
 except SystemExit as end:
     assert end.code == 2
 """
