@@ -107,7 +107,7 @@ class _Group(Group):
             return super().invoke(ctx)
         except click.ClickException as error:
             if isinstance(error, click.UsageError):
-                error = explained(error, ctx.meta[WORDS])
+                error = explained(error, ctx.meta.get(WORDS, ()))
             vars(error)["message"] = printable(error.message)  # names of files may stand in it
             raise error from None
         except (click.exceptions.Exit, click.Abort, BrokenPipeError):

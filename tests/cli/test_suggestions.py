@@ -148,7 +148,6 @@ def test_a_folder_with_a_colon_is_no_address(tmp_path: Path, monkeypatch: pytest
         ("set-decoding a.onnx b.onnx", "crnn-deploy set-decoding a.onnx -o b.onnx\n"),
         ("dataset pack a b", "crnn-deploy dataset pack a -o b\n"),
         ("export", "Missing option '--checkpoint'.\n"),
-        ("quantize a.onnx crops", "Missing option '--scales'.\n"),
     ],
 )
 def test_a_file_without_its_option_gets_the_whole_command(arguments: str, said: str) -> None:
