@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from crnn_deploy.cli.say import check_stdout, plain_json, say, say_json
-from crnn_deploy.errors import CrnnDeployError
+from crnn_deploy.errors import CrnnDeployError, ModelUnreadable
 
 __all__ = [
     "ModelKept",
@@ -50,20 +50,26 @@ def check_kind(output: Path, *, quantised: bool) -> None:
 
     Raises ModelKept.
     """
-    from crnn_deploy.runtime.backends.onnx_file import is_quantised
-
-    found = is_quantised(output)
+    found = _is_quantised(output)
     if found is not None and found is not quantised:
         raise ModelKept(output, "a quantised model" if found else "a model in float")
 
 
 def check_kind_of(model: Path, output: Path) -> None:
     """As `check_kind`, where a model is written again. Raises ModelKept."""
-    from crnn_deploy.runtime.backends.onnx_file import is_quantised
-
-    quantised = is_quantised(model)
+    quantised = _is_quantised(model)
     if quantised is not None:  # the command says what is wrong with another file
         check_kind(output, quantised=quantised)
+
+
+def _is_quantised(path: Path) -> bool | None:
+    """Whether an ONNX file is quantised; None where none lies at the path."""
+    from crnn_deploy.runtime.backends.weight_bits import is_quantised
+
+    try:
+        return is_quantised(path)
+    except ModelUnreadable:
+        return None
 
 
 def put_report(table: str, value: Any, *, as_json: bool, json_file: Path | None) -> None:

@@ -45,7 +45,7 @@ _WITHIN: dict[_Message, dict[int, _Message]] = {
     "entry": {},
 }
 _MODEL_GRAPH, _MODEL_METADATA = 7, 14
-_GRAPH_NODE, _NODE_OP_TYPE = 1, 4
+_NODE_OP_TYPE = 4
 _ENTRY_KEY, _ENTRY_VALUE = 1, 2
 _DEEPEST = 64  # graphs within graphs
 _IN_MEMORY = "_ORT_MEM_ADDR_"  # a location that ONNX Runtime and OpenVINO take for an address in memory
@@ -94,21 +94,6 @@ def read_metadata(path: Path) -> dict[str, str]:
         raise ModelUnreadable(path, f"cannot be read: {error.strerror}") from error
     except (IndexError, ValueError) as error:
         raise ModelUnreadable(path, _no_onnx(path)) from error
-
-
-def is_quantised(path: Path) -> bool | None:
-    """Whether the graph of an ONNX file quantises; None where no ONNX file lies at the path."""
-    try:
-        graphs = [value for number, value in messages(mapped(path)) if number == _MODEL_GRAPH]
-        nodes = (value for graph in graphs for number, value in messages(graph) if number == _GRAPH_NODE)
-        found = any(
-            number == _NODE_OP_TYPE and b"Quantize" in bytes(value)
-            for node in nodes
-            for number, value in messages(node)
-        )
-    except (OSError, IndexError, ValueError):
-        return None
-    return found if graphs else None
 
 
 def mapped(path: Path) -> memoryview:

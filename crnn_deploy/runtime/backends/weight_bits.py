@@ -67,9 +67,11 @@ def is_quantised(path: Path) -> bool:
 
 
 def _operators(path: Path) -> Iterator[bytes]:
-    for at, graph in messages(mapped(path)):
-        if at != _MODEL_GRAPH:
-            continue
+    """The types of a graph's operators. Raises ValueError where the file has no graph."""
+    graphs = [value for number, value in messages(mapped(path)) if number == _MODEL_GRAPH]
+    if not graphs:
+        raise ValueError
+    for graph in graphs:
         for number, node in messages(graph):
             if number == _GRAPH_NODE:
                 yield from (bytes(value) for field, value in messages(node) if field == _NODE_OP_TYPE)
