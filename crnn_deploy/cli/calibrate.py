@@ -75,7 +75,7 @@ def calibrate(model: Path, images: str | None, method: Any, max_images: int, out
     drawn_by = "drawn, since no IMAGES were given" if scales.rendered else "of the images given"
     why = ", as --method says"
     if method == "auto":
-        why = f", which has the least of {', then of '.join(scales.compared[scales.method])}"
+        why = f", the best by {', then by '.join(scales.compared[scales.method])}"
     say(
         f"{output}: {amount(len(scales.ranges), 'range')} by {scales.method}{why}; "
         f"{amount(len(scales.images), 'image')} of {amount(widths, 'width')}, {drawn_by}; "

@@ -46,8 +46,8 @@ def test_the_last_line_says_which_method_was_chosen_and_by_what(
     figures = ("confident strings changed", "change of the margins", "strings changed")
     ranked = sorted(found.compared, key=lambda name: [found.compared[name][figure] for figure in figures])
     assert last.startswith(
-        f"{path}: {len(found.ranges)} ranges by {ranked[0]}, which has the least of "
-        f"confident strings changed, then of change of the margins, then of strings changed; "
+        f"{path}: {len(found.ranges)} ranges by {ranked[0]}, the best by "
+        f"confident strings changed, then by change of the margins, then by strings changed; "
         f"{len(found.images)} images of 6 widths, "
     )
     decides = "; crnn-deploy quantize decides whether the texts stay the same"
