@@ -162,8 +162,10 @@ class ManifestMissing(CrnnDeployError, ValueError):
 class ManifestInvalid(CrnnDeployError, ValueError):
     """A manifest that contradicts itself or was written by a newer version."""
 
-    def __init__(self, reason: str) -> None:
-        super().__init__(f"the manifest is not valid: {reason}")
+    def __init__(self, reason: str, path: Path | None = None) -> None:
+        self.reason = reason
+        of = "" if path is None else f" of {path}"
+        super().__init__(f"the manifest{of} is not valid: {reason}")
 
 
 _HINTS = {  # by how many classes more there are than characters; a fit has one

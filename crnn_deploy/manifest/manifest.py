@@ -159,7 +159,10 @@ class Manifest:
         """The manifest in the metadata of an ONNX file. Raises ManifestMissing, ManifestInvalid."""
         if (text := metadata.get(METADATA_KEY)) is None:
             raise ManifestMissing(path)
-        return cls.from_json(text)
+        try:
+            return cls.from_json(text)
+        except ManifestInvalid as error:
+            raise ManifestInvalid(error.reason, path) from None
 
     @classmethod
     def from_json(cls, text: str) -> Manifest:

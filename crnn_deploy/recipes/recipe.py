@@ -355,7 +355,7 @@ def _from_toml(plain: Mapping[str, Any], path: Path) -> Recipe:
 
 
 def _without_lead(error: Exception) -> str:
-    return str(error).removeprefix("the manifest is not valid: ")
+    return error.reason if isinstance(error, ManifestInvalid) else str(error)
 
 
 def _typed(plain: Mapping[Any, Any], readers: Mapping[str, Callable[[Any], Any]]) -> dict[str, Any]:

@@ -88,8 +88,9 @@ def test_a_file_without_a_manifest_names_the_command_that_gives_it_one(tmp_path:
 
 
 def test_a_manifest_that_is_no_json_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ManifestInvalid):
-        open_backend(save(tmp_path / "m.onnx", "{"))
+    path = save(tmp_path / "m.onnx", "{")
+    with pytest.raises(ManifestInvalid, match=f"the manifest of {path} is not valid: "):
+        open_backend(path)
 
 
 def test_metadata_that_is_no_text_is_refused(tmp_path: Path) -> None:
