@@ -6,6 +6,7 @@ import re
 import shlex
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
 import click
 import pytest
@@ -91,7 +92,11 @@ EXAMPLES = sorted(
 
 
 @pytest.mark.parametrize("words", EXAMPLES, ids=" ".join)
-def test_the_command_of_an_example_takes_its_options(words: tuple[str, ...]) -> None:
+def test_the_command_of_an_example_takes_its_options(
+    words: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("model.onnx").touch()
     command, name, rest = command_of(list(words))
     command.make_context(name, rest)  # raises where an option or a value is not known
 

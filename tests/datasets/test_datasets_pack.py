@@ -346,7 +346,7 @@ def test_exit_codes_and_streams(folder: Path, tmp_path: Path) -> None:
     path = tmp_path / "x.lmdb"
     (folder / "labels.txt").write_text("0.png zero\ngone.png gone\n")
     result = run(folder, "-o", path)
-    assert (result.exit_code, result.stdout) == (1, f"{path}: 1 samples\n")
+    assert (result.exit_code, result.stdout) == (1, f"{path}: 1 sample\n")
     assert result.stderr == f"no image file at {folder / 'gone.png'}\n1 of 2 images could not be read\n"
     again = run(folder, "-o", path)
     assert (again.exit_code, again.stdout, again.stderr.count("\n")) == (2, "", 1)
@@ -376,7 +376,7 @@ def test_progress_is_shown_on_a_terminal(folder: Path, tmp_path: Path) -> None:
     os.close(main_end)
     stdout, _ = process.communicate()
     assert b"4000/4000" in shown
-    assert stdout.endswith(b": 4000 samples\n")
+    assert stdout.endswith(b": 4,000 samples\n")
 
 
 @pytest.mark.skipif(not DATA.is_dir(), reason="the folder of public data is not here")
