@@ -89,7 +89,7 @@ BROKEN = "raise ImportError('libxcb.so.1: cannot open shared object file: No suc
     ("module", "body", "command", "expected"),
     [
         ("cv2", BROKEN, "infer data/01.png", "OpenCV cannot be imported: libxcb.so.1: cannot open shared"),
-        ("cv2", BROKEN, "benchmark data/01.png", "OpenCV cannot be imported: libxcb.so.1"),
+        ("cv2", BROKEN, "benchmark latin", "OpenCV cannot be imported: libxcb.so.1"),
         ("cv2", "import absent_part\n", "infer data/01.png", "OpenCV cannot be imported: No module named"),
         ("onnxruntime", BROKEN, "infer data/01.png", "ONNX Runtime cannot be imported: libxcb.so.1"),
         ("onnx", BROKEN, "set-decoding data/01.png -o x.onnx", "ONNX cannot be imported: libxcb.so.1"),

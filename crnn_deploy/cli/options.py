@@ -366,13 +366,15 @@ def refuse_given(names: Iterable[str], reason: str) -> None:
 
 
 def refuse_images(*models: Path) -> None:
-    """Refuse images in the place of models, for commands with `images_option`. Raises ModelUnreadable."""
+    """Refuse images in the place of models, for commands with `images_option`.
+
+    Raises ModelNotFound for a folder, ModelUnreadable for an image.
+    """
     from crnn_deploy.errors import ModelUnreadable
     from crnn_deploy.runtime.images.sources import IMAGE_SUFFIXES
 
     for path in models:
-        if path.is_dir():
-            raise ModelUnreadable(path, "it is a folder, not a model; images are given with --images")
+        check_no_folder(path, wanted="a model's file, such as model.onnx; images are given with --images")
         if path.suffix.lower() in IMAGE_SUFFIXES:
             raise ModelUnreadable(path, "it is an image, not a model; images are given with --images")
 

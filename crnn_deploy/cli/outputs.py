@@ -57,6 +57,8 @@ def check_kind(output: Path, *, quantised: bool) -> None:
 
 def check_kind_of(model: Path, output: Path) -> None:
     """As `check_kind`, where a model is written again. Raises ModelKept."""
+    if _is_quantised(output) is None:
+        return
     quantised = _is_quantised(model)
     if quantised is not None:  # the command says what is wrong with another file
         check_kind(output, quantised=quantised)

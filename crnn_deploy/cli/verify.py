@@ -15,7 +15,6 @@ from crnn_deploy.cli.options import (
     MODEL,
     PLACE,
     check_data_outputs,
-    check_no_folder,
     checkpoint_options,
     data_options,
     images_option,
@@ -96,7 +95,6 @@ def verify(
         raise click.UsageError("--text needs --images or --labels: drawn images hold no text to speak of")
 
     refuse_images(reference, candidate)
-    check_no_folder(reference, candidate)
 
     from crnn_deploy.files import check_outputs
     from crnn_deploy.parity.verify import count as count_of

@@ -264,9 +264,13 @@ def test_a_quantised_model_and_one_in_float_do_not_replace_each_other(
 def test_images_in_the_place_of_a_model_are_told(command: str) -> None:
     images = ROOT / "examples" / "images"
     result = run(*command.replace("MODEL", str(DEFAULT)).replace("IMAGES", str(images)).split())
-    kind = "an image" if command.endswith("png") else "a folder"
+    told = (
+        "it is an image, not a model"
+        if command.endswith("png")
+        else "give a model's file, such as model.onnx"
+    )
     assert result.exit_code == 2 and result.stderr.count("\n") == 1
-    assert f"it is {kind}, not a model; images are given with --images\n" in result.stderr
+    assert f"{told}; images are given with --images\n" in result.stderr
 
 
 def test_verify(checkpoint: Path, model: Path, tmp_path: Path) -> None:

@@ -122,7 +122,7 @@ def command(*arguments: str) -> str:
 
 def test_the_command_names_no_code() -> None:
     assert command("m.onnx", "--fp16", "--factory", "evil.py:f", "--recipe", "$(id)", "-o", "/a") == (
-        "crnn-deploy build-engine m.onnx --fp16 -o 'x y.engine'  # and your own --factory, --recipe"
+        "crnn-deploy build-engine m.onnx --fp16 -o 'x y.engine'  # add the --factory, --recipe that you used"
     )
     assert command("m.onnx", "--other") == "crnn-deploy build-engine MODEL.onnx -o 'x y.engine'"
     assert shlex.split(command("$(id) `id`;.onnx", "--bf16"))[2] == "$(id) `id`;.onnx"
