@@ -16,6 +16,7 @@ import os
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -27,6 +28,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.process_tree import memory_mb
 from crnn_deploy.evaluation.speed import draw_images, header
 from crnn_deploy.manifest import Manifest, WidthRule
 from crnn_deploy.runtime.batching import batches
@@ -52,6 +54,8 @@ __all__ = [
     "word_files",
     "write",
 ]
+
+_LOOK = 0.5  # seconds
 
 Network = Literal[
     "paper",  # arXiv 1507.05717 with batch norm, LSTMs of 256 units, grey
@@ -226,10 +230,13 @@ def infer(model: Path, *arguments: object, feed: Callable[[Any], None] | None = 
 
 
 def run_alone(command: Sequence[str], feed: Callable[[Any], None] | None = None) -> dict[str, Any]:
-    """A command in a process of its own, measured by the kernel."""
+    """A command in a process of its own, measured by the kernel.
+
+    Its peak memory is that of the process alone, or what it and its own processes were seen to hold together.
+    """
     # an installed package is compiled; where that is switched off, every start would compile it anew
     environment = {key: os.environ[key] for key in os.environ.keys() - {"PYTHONDONTWRITEBYTECODE"}}
-    start = time.perf_counter()
+    start, ended = time.perf_counter(), threading.Event()
     process = subprocess.Popen(
         command,
         env=environment,
@@ -241,14 +248,30 @@ def run_alone(command: Sequence[str], feed: Callable[[Any], None] | None = None)
         assert process.stdin is not None
         feed(process.stdin)
         process.stdin.close()
+    family = _Watch(process.pid, ended)
+    family.start()
     _, status, usage = os.wait4(process.pid, 0)
+    ended.set()
     process.returncode = os.waitstatus_to_exitcode(status)
     return {
         "seconds": round(time.perf_counter() - start, 3),
         "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 3),
-        "peak_mb": round(usage.ru_maxrss / 1024, 1),
+        "peak_mb": round(max(usage.ru_maxrss / 1024, family.most), 1),
         "exit_code": process.returncode,
     }
+
+
+class _Watch(threading.Thread):
+    """Looks now and then what a process and those that it has started hold together."""
+
+    def __init__(self, root: int, ended: threading.Event) -> None:
+        super().__init__(daemon=True)
+        self.most = 0.0  # MB, of the sums of PSS
+        self._root, self._ended = root, ended
+
+    def run(self) -> None:
+        while not self._ended.wait(_LOOK):
+            self.most = max(self.most, memory_mb(self._root)[0])
 
 
 # channels and side of 3x3 convolutions of equal work, as they stand in VGG-like networks

@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 __all__ = [
     "AlphabetMismatch",
@@ -48,6 +49,17 @@ class CrnnDeployError(Exception):
 
     def __init__(self, message: str) -> None:
         super().__init__(" ".join(printable(message).splitlines()))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For another process. Most classes make their message themselves, of what pickle does not know."""
+        return _restored, (type(self), self.args, self.__dict__)
+
+
+def _restored(kind: type[CrnnDeployError], said: tuple[Any, ...], fields: dict[str, Any]) -> CrnnDeployError:
+    error = kind.__new__(kind, *said)
+    error.args = said
+    error.__dict__.update(fields)
+    return error
 
 
 def first_line(error: BaseException) -> str:

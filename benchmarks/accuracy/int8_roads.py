@@ -17,9 +17,10 @@ Each model goes through these steps:
 4. `quantize` with many images
 5. after each `quantize`, `verify --text` on images that took no part in its verdict
 
-Then weights of 7 and of 8 bits are compared. The Q/DQ graph runs as it stands, node by node in float. Integer
-kernels with VNNI compute the same, up to the rounding of float sums. If a model's weights or images are
-missing, the script names it on stderr and leaves it out. It needs the extras [cpu,evaluate,export,train].
+Then weights of 7 and of 8 bits are compared: in the Q/DQ graph as it stands, node by node in float, and in
+this CPU's integer kernels. Weights of 8 bits run in integer kernels only on a CPU with VNNI; there, step 4
+is also taken with `--weight-bits 8`. If a model's weights or images are missing, the script names it on
+stderr and leaves it out. It needs the extras [cpu,evaluate,export,train].
 """
 
 from __future__ import annotations
@@ -53,6 +54,7 @@ from crnn_deploy.models import DEFAULT
 from crnn_deploy.parity.proof_images import held_out, proof_images, read
 from crnn_deploy.quantization import qdq
 from crnn_deploy.quantization.calibrate import read_scales
+from crnn_deploy.runtime.backends import cpu
 from crnn_deploy.runtime.backends.outputs import frames_of
 from crnn_deploy.runtime.decoding.ctc import Frames
 from crnn_deploy.synthesis.fonts import scan
@@ -356,7 +358,7 @@ def by_edits(
 
 
 def emulated(model: OnnxModel, scales: Path, labels: Path, images: int) -> dict[str, dict[str, Any]]:
-    """Weights of 7 and 8 bits, node by node in float; and of 7 by this CPU's integer kernels."""
+    """Weights of 7 and 8 bits, node by node in float, and by this CPU's integer kernels if they hold them."""
     dataset = open_dataset(str(labels), kind="tabs")
     proof = proof_images(model.manifest, None, Part(dataset, 0, min(images, len(dataset))), 0)
     reference = read(model.backend(), proof.batches)
@@ -370,7 +372,7 @@ def emulated(model: OnnxModel, scales: Path, labels: Path, images: int) -> dict[
             rows[f"{name}, emulated in float"] = compared(
                 reference, read(NodeByNode(graph), proof.batches), proof.truths
             )
-            if bits == 7:
+            if bits == 7 or not cpu.saturates():
                 candidate = read(backend_of(graph), proof.batches)
                 rows[f"{name}, integer kernels of this CPU"] = {
                     **compared(reference, candidate, proof.truths),
@@ -436,6 +438,8 @@ def drive(road: Road, few: int, emulated_images: int, folder: Path) -> dict[str,
         accepted = ("--accept-undecided", "--float-layers", number)
         step(f"few, accepted, {number} in float", few_labels, *uint8, *accepted)
     step("many", many_labels, *uint8)
+    if not cpu.saturates():
+        step("many, weights of 8 bits", many_labels, *uint8, "--weight-bits", 8)
     results["rows"] = rows
     results["emulated"] = emulated(model, scales, few_labels, emulated_images)
     return results

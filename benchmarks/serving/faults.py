@@ -36,9 +36,10 @@ from pathlib import Path
 from typing import Any, cast
 
 from benchmarks.common import Network, export_networks, write
+from benchmarks.process_tree import pids_of
 from benchmarks.serving.clients import Target, closed_loop, generator, percentiles
 from benchmarks.serving.malformed import malformed
-from benchmarks.serving.processes import HOST, Server, crnn_deploy_server, pids_of
+from benchmarks.serving.processes import HOST, Server, crnn_deploy_server
 from benchmarks.serving.wire import Connection, multipart, post, raw
 from crnn_deploy.evaluation.speed import draw_images
 

@@ -29,9 +29,9 @@ from statistics import median
 from typing import Any, cast
 
 from benchmarks.common import Network, export_networks, measured, options, write
+from benchmarks.process_tree import cpu_seconds, memory_mb
 from benchmarks.serving.clients import Outcome, Target, closed_loop, generator, open_loop, percentiles
 from benchmarks.serving.peers import OURS, PEERS, Peer, opened
-from benchmarks.serving.processes import cpu_seconds, memory_mb
 from crnn_deploy.evaluation.speed import draw_images
 from crnn_deploy.runtime.recognizer import Recognizer
 

@@ -1,7 +1,7 @@
-"""A server as a process: how to start and stop it, and what the kernel says of it and of all its children.
+"""A server as a process: how to start and stop it.
 
-Linux only: CPU time and memory come from /proc. A server is the process that was started, all processes that
-it started in turn, and all that stay in its session when a parent ends.
+Linux only. A server is the process that was started, all processes that it started in turn, and all that stay
+in its session when a parent ends.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
-__all__ = ["NotReady", "Server", "cpu_seconds", "crnn_deploy_server", "free_port", "memory_mb", "pids_of"]
+from benchmarks.process_tree import cpu_seconds, memory_mb, pids_of
+
+__all__ = ["NotReady", "Server", "crnn_deploy_server", "free_port"]
 
 ROOT = Path(__file__).parents[2]
-TICK = os.sysconf("SC_CLK_TCK")
 HOST = "127.0.0.1"
 
 
@@ -33,51 +34,6 @@ def free_port() -> int:
     with socket.socket() as taken:
         taken.bind((HOST, 0))
         return int(taken.getsockname()[1])
-
-
-def _stats() -> dict[int, list[str]]:
-    """Fields of /proc/PID/stat from the third one on, by process."""
-    found: dict[int, list[str]] = {}
-    for entry in os.listdir("/proc"):
-        if entry.isdigit():
-            try:
-                text = Path("/proc", entry, "stat").read_text(encoding="utf-8", errors="replace")
-            except (FileNotFoundError, ProcessLookupError):
-                continue
-            found[int(entry)] = text.rpartition(")")[2].split()
-    return found
-
-
-def _family(root: int, stats: Mapping[int, Sequence[str]]) -> set[int]:
-    inside = {pid for pid, fields in stats.items() if pid == root or int(fields[3]) == root}
-    while more := {pid for pid, fields in stats.items() if int(fields[1]) in inside} - inside:
-        inside |= more
-    return {pid for pid in inside if stats[pid][0] != "Z"}
-
-
-def pids_of(root: int) -> set[int]:
-    """The living processes of a server."""
-    return _family(root, _stats())
-
-
-def cpu_seconds(root: int) -> float:
-    """CPU time of a server so far, that of children that ended included."""
-    stats = _stats()
-    return sum(sum(map(int, stats[pid][11:15])) for pid in _family(root, stats)) / TICK
-
-
-def memory_mb(root: int) -> tuple[float, float]:
-    """PSS, in which shared pages count in parts, and RSS of a server, both in MB."""
-    pss = rss = 0
-    for pid in pids_of(root):
-        try:
-            text = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii")
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        found = dict(re.findall(r"^(Pss|Rss): +(\d+) kB", text, re.M))
-        pss += int(found.get("Pss", 0))
-        rss += int(found.get("Rss", 0))
-    return round(pss / 1024, 1), round(rss / 1024, 1)
 
 
 class Server:

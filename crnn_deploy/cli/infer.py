@@ -177,10 +177,9 @@ def infer(
     from crnn_deploy.process import Stop, cpus
     from crnn_deploy.runtime import records
     from crnn_deploy.runtime.images import sources
-    from crnn_deploy.runtime.inputs import BoxesInput, ImagesInput, Input
+    from crnn_deploy.runtime.inputs import ImagesInput, Input
     from crnn_deploy.runtime.opening import opening
     from crnn_deploy.runtime.output_file import RecordStream, open_output
-    from crnn_deploy.runtime.pipeline import read_in_order
     from crnn_deploy.runtime.recognizer import Recognizer
 
     sources.check(paths)
@@ -222,6 +221,8 @@ def infer(
         if boxes is None:
             source = ImagesInput(recognizer, paths, listed, **about)
         else:
+            from crnn_deploy.runtime.boxes_input import BoxesInput  # and with it the formats of boxes
+
             source = BoxesInput(recognizer, paths, listed, boxes, page_xml=page_xml, say=_note, **about)
         form = records.Csv(**shape, safe=True) if csv_safe else records.FORMATS[format_name](**shape)
         written: Output | RecordStream
@@ -249,9 +250,12 @@ def infer(
 
         summary = Summary(source.word)
         stop = stack.enter_context(Stop())
-        results: Generator[list[Result[Any]], None, None] = read_in_order(
+        shares = boxes is not None or decoder is not None  # threads share a page, and what a decoder knows
+        results = _results(
             source.reader,
             stop.until(source.left(written.done)),
+            processes=given.can_fork and not shares,
+            chars=show_chars or draw is not None,
             batch=batch,
             workers=workers or cpus(),
             stopped=stop,
@@ -279,6 +283,19 @@ def infer(
         raise KeyboardInterrupt
     if failed or unmade or summary.failed_pages:
         raise click.exceptions.Exit(1)
+
+
+def _results(
+    reader: Any, left: Iterable[Any], *, processes: bool, chars: bool, workers: int, **how: Any
+) -> Generator[list[Result[Any]], None, None]:
+    """What threads read, or processes where that is possible and there are several."""
+    if processes and workers > 1:
+        from crnn_deploy.runtime.processes import read_in_processes
+
+        return read_in_processes(reader, left, chars=chars, workers=workers, **how)
+    from crnn_deploy.runtime.pipeline import read_in_order
+
+    return read_in_order(reader, left, workers=workers, **how)
 
 
 _ENDINGS = {".txt": "text", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
@@ -47,6 +48,15 @@ class Opening:
     floats: FloatFormat = "fp32"
     threads: int = 1  # inside one run
     tf32: bool = False
+
+    @property
+    def can_fork(self) -> bool:
+        """Whether processes that are forked can run the network that this process has opened.
+
+        ONNX Runtime's on the CPU has no threads of its own. Those of OpenVINO, and a GPU, stay behind.
+        """
+        plain = self.backend == "onnxruntime" and self.device == "cpu" and self.threads == 1
+        return sys.platform == "linux" and plain and self.path.suffix == ".onnx"
 
     def in_any_folder(self) -> Opening:
         """The same for a process that works in another folder."""

@@ -9,15 +9,15 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import islice
 from queue import Empty, SimpleQueue
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from crnn_deploy.errors import CrnnDeployError, ReadFailed, RunFailed
 from crnn_deploy.runtime.batching import Groups
 from crnn_deploy.runtime.decoding.ctc import Text
+from crnn_deploy.runtime.order import Order, Result, Taken
 
-__all__ = ["Reader", "Result", "failure", "read_each", "read_in_order"]
+__all__ = ["MOST_COLUMNS", "Image", "Reader", "Result", "failure", "read_each", "read_in_order"]
 
 _BATCHES_IN_WINDOW = 64  # of words in buckets of 4 pixels, 5 of 6 batches are full then
 _BATCHES_GIVEN = 4  # images in so many batches are given at once: each time costs a write
@@ -25,12 +25,10 @@ _BATCHES_AT_ONCE = 4  # that a thread is handed, and images in so many: each han
 _SLICE = 0.05  # seconds of work after which a thread gives what it has and leaves the rest to all
 _PATIENCE = 0.7  # seconds that what has begun may still take once the run is stopped
 _TURN = 0.2  # seconds after which a thread that waits looks whether the run is stopped
-_MOST_COLUMNS = 2**16  # of images that wait for others, 8 MiB of grey 32-pixel lines
+MOST_COLUMNS = 2**16  # of images that wait for others, 8 MiB of grey 32-pixel lines
 _COLUMNS_AT_ONCE = 2**14  # of images that a thread prepares before it gives them
 
 Key = TypeVar("Key")  # what says which image: its path, or a box of a page
-_Taken = list[tuple[int, Key]]  # places in the input, and keys
-Result = tuple[Key, Text | CrnnDeployError]  # which image, and what was read in it
 
 
 class Sized(Protocol):
@@ -87,16 +85,12 @@ class _Window(Generic[Key, Image]):
     """The images between the input and the output: taken, prepared, grouped, read."""
 
     def __init__(self, reader: Reader[Key, Image], keys: Iterable[Key], batch: int, size: int) -> None:
-        self._reader, self._remaining, self._batch, self._size = reader, iter(keys), batch, size
-        self._keys: dict[int, Key] = {}  # of all that was taken and not yet given, by place in the input
-        self._taken = self._given = 0
-        self._exhausted = False
+        self._reader, self._batch, self._size = reader, batch, size
+        self._order = Order(keys, size)
         self.given_up = False  # a thread still works, and nobody waits for it
-        self._left: deque[_Taken[Key]] = deque()  # of tasks that had enough of wide images
+        self._left: deque[Taken[Key]] = deque()  # of tasks that had enough of wide images
         self._groups: Groups[_Item[Key, Image]] = Groups(batch)
         self._full: deque[list[_Item[Key, Image]]] = deque()
-        self._done: dict[int, Text | CrnnDeployError] = {}
-        self._ready: list[Result[Key]] = []  # in order, to be given next
         self._submitted: set[Future[_TaskResult[Key, Image]]] = set()
 
     def results(
@@ -128,12 +122,10 @@ class _Window(Generic[Key, Image]):
                 continue
             submitted.remove(future)
             self._take(future.result())
-            self._move_on()
-            if len(self._ready) >= max(1, least):
-                yield self._ready
-                self._ready = []
-        if self._ready:
-            yield self._ready
+            if len(self._order.ready) >= max(1, least):
+                yield self._order.give()
+        if self._order.ready:
+            yield self._order.give()
 
     def end(self) -> None:
         """No thread has anything to do any more; one that was given up may still be at it."""
@@ -147,37 +139,23 @@ class _Window(Generic[Key, Image]):
         if self._full:
             share = max(1, min(_BATCHES_AT_ONCE, len(self._full) // 2))
             return partial(_run, self._reader, [self._full.popleft() for _ in range(share)])
-        if self._groups.columns < _MOST_COLUMNS and self._left:
-            return partial(_prepare, self._reader, self._left.popleft())
-        if (
-            not self._exhausted
-            and (room := self._size - len(self._keys) - len(self._ready)) > 0
-            and self._groups.columns < _MOST_COLUMNS
-        ):
+        if self._groups.columns < MOST_COLUMNS:
+            if self._left:
+                return partial(_prepare, self._reader, self._left.popleft())
             # in small parts at first, so that a few images are shared among all threads
-            most = self._batch * (_BATCHES_AT_ONCE if self._taken >= self._size else 1)
-            some = list(enumerate(islice(self._remaining, min(most, room)), self._taken))
-            if some:
-                self._taken += len(some)
-                self._keys.update(some)
+            most = self._batch * (_BATCHES_AT_ONCE if self._order.taken >= self._size else 1)
+            if some := self._order.take(most):
                 return partial(_prepare, self._reader, some)
-            self._exhausted = True
         return partial(_run, self._reader, [self._groups.pop_oldest()]) if self._groups else None
 
     def _take(self, outcome: _TaskResult[Key, Image]) -> None:
-        self._done.update(outcome.results)
+        self._order.add(outcome.results)
         if outcome.left:
             self._left.append(outcome.left)
         self._full.extendleft(reversed(outcome.not_run))
         for item in outcome.prepared:
             if batch := self._groups.add(item.image.columns, item):
                 self._full.append(batch)
-
-    def _move_on(self) -> None:
-        """Results that come next and are done become ready to be given."""
-        while (result := self._done.pop(self._given, None)) is not None:
-            self._ready.append((self._keys.pop(self._given), result))
-            self._given += 1
 
 
 class _Item(NamedTuple, Generic[Key, Image]):
@@ -194,11 +172,11 @@ class _TaskResult(Generic[Key, Image]):
 
     results: dict[int, Text | CrnnDeployError]
     prepared: Sequence[_Item[Key, Image]] = ()
-    left: _Taken[Key] = field(default_factory=list)
+    left: Taken[Key] = field(default_factory=list)
     not_run: Sequence[list[_Item[Key, Image]]] = ()
 
 
-def _prepare(reader: Reader[Key, Image], taken: _Taken[Key]) -> _TaskResult[Key, Image]:
+def _prepare(reader: Reader[Key, Image], taken: Taken[Key]) -> _TaskResult[Key, Image]:
     failed: dict[int, Text | CrnnDeployError] = {}
     prepared: list[_Item[Key, Image]] = []
     columns, until = 0, time.monotonic() + _SLICE

@@ -313,6 +313,7 @@ class Jsonl(Format):
     name = "jsonl"
 
     _opening = b'{"path": "'
+    _json = json.JSONEncoder(ensure_ascii=False, allow_nan=False)  # json.dumps would make one for each record
 
     def shown(self, data: bytes) -> bytes:
         return printable_json(_decoded(data)).encode()
@@ -355,7 +356,7 @@ class Jsonl(Format):
         return values
 
     def _encode(self, record: Record) -> bytes:
-        line = json.dumps(self.values(record), ensure_ascii=False, allow_nan=False) + "\n"
+        line = self._json.encode(self.values(record)) + "\n"
         return line.encode(errors="backslashreplace")  # what is not text is \udc80 to \udcff in JSON too
 
 

@@ -18,9 +18,9 @@ pytest.importorskip("uvicorn", reason="needs the extra [serve]")
 if not sys.platform.startswith("linux"):
     pytest.skip("CPU time of a server comes from /proc", allow_module_level=True)
 
+from benchmarks.process_tree import cpu_seconds, memory_mb, pids_of
 from benchmarks.serving.clients import Target, closed_loop, open_loop, percentiles
 from benchmarks.serving.malformed import KINDS, malformed
-from benchmarks.serving.processes import cpu_seconds, memory_mb, pids_of
 from crnn_deploy.evaluation.speed import draw_images
 
 

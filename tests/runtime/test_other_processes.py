@@ -14,9 +14,13 @@ pytest.importorskip("onnxruntime")
 
 from crnn_deploy import Beam, Constraint, Recognizer
 from crnn_deploy.decoding_rule import DecodingRule
+from crnn_deploy.errors import AlphabetMismatch, CharacterUnknown, CrnnDeployError, ModelNotFound, RunFailed
 from crnn_deploy.models import DEFAULT
 from crnn_deploy.runtime.backends.backend import open_backend
 from crnn_deploy.runtime.decoding.build import decoder_of
+from crnn_deploy.runtime.decoding.ctc import LogitsMissing
+from crnn_deploy.runtime.images.header import ImageUnreadable
+from crnn_deploy.runtime.images.pixels import ImageNotFound
 from crnn_deploy.runtime.opening import NotPortable
 
 IMAGES = sorted((Path(__file__).parents[2] / "examples" / "images").glob("*.png"))[:4]
@@ -108,3 +112,21 @@ def test_workers_of_a_data_loader() -> None:
     recognizer = Recognizer()
     loaded = data.DataLoader(Texts(recognizer), batch_size=None, num_workers=1)
     assert list(loaded) == [text.text for text in read(recognizer)]
+
+
+ERRORS = [
+    ImageNotFound("word.png"),
+    ImageUnreadable("word.png", "empty file"),
+    ModelNotFound(Path("m.onnx"), "an .onnx file"),
+    AlphabetMismatch(36, 38),
+    CharacterUnknown("x", "box"),
+    LogitsMissing("a lexicon"),
+    RunFailed(Path("m.onnx"), (1, 1, 32, 100), "no memory"),
+]
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+def test_an_error_is_the_same_in_another_process(error: CrnnDeployError) -> None:
+    again = pickle.loads(pickle.dumps(error))
+    assert type(again) is type(error) and str(again) == str(error) and again.args == error.args
+    assert vars(again) == vars(error)

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from contextlib import suppress
 from os import PathLike
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import cv2
 import numpy as np
@@ -30,6 +30,9 @@ from crnn_deploy.runtime.images.header import (
 from crnn_deploy.runtime.images.paper import on_paper
 from crnn_deploy.runtime.images.turned import turned
 
+if TYPE_CHECKING:
+    from multiprocessing.context import BaseContext
+
 __all__ = [
     "MAX_PIXELS",
     "ImageNotFound",
@@ -40,6 +43,7 @@ __all__ = [
     "decode_image",
     "load_bytes",
     "read_image",
+    "share_memory",
     "use_image",
 ]
 
@@ -116,6 +120,15 @@ def use_image(
         with _pixels.part(source.size[0] * source.size[1]):
             return function(_from_pillow(source, name, max_pixels))
     raise ImageUnreadable(f"<{type(source).__name__}>", why_no_image(source))
+
+
+def share_memory(context: BaseContext) -> None:
+    """Let the processes that this one forks from now on wait for each other before they decode large images.
+
+    Raises OSError where the system has no locks for several processes.
+    """
+    _pixels.share(context)
+    _file_bytes.share(context)
 
 
 def load_bytes(path: str, max_pixels: int = MAX_PIXELS) -> bytes:

@@ -1,0 +1,296 @@
+"""Reading in processes: order, memory, failures and stops, with readers that take their time."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from multiprocessing import active_children, get_context
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+pytest.importorskip("onnxruntime")
+
+from crnn_deploy import Recognizer
+from crnn_deploy.errors import CrnnDeployError, ReadFailed
+from crnn_deploy.models import DEFAULT
+from crnn_deploy.runtime.decoding.ctc import Text
+from crnn_deploy.runtime.images.budget import MemoryBudget
+from crnn_deploy.runtime.opening import opening
+from crnn_deploy.runtime.pipeline import Result, read_in_order
+from crnn_deploy.runtime.processes import ReadingStopped, read_in_processes
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="images are read in processes on Linux alone")
+
+BATCH = 2
+FEW = 2 * BATCH  # images below which threads read
+WINDOW = 64 * BATCH  # images for each process
+
+
+class Word:
+    """As wide as its name is long."""
+
+    def __init__(self, path: str) -> None:
+        self.path, self.columns = path, len(path)
+
+
+class Reader:
+    """Reads `x` as the text X."""
+
+    def prepare(self, source: str, /) -> Word:
+        if "error" in source:
+            raise CrnnDeployError(f"{source}: error")
+        return Word(source)
+
+    def read_batch(self, images: Sequence[Word], /) -> list[Text | CrnnDeployError]:
+        assert len({image.columns for image in images}) == 1 and len(images) <= BATCH
+        return [Text(image.path.upper(), os.getpid(), ()) for image in images]
+
+
+def flat(chunks: Iterable[list[Result[str]]]) -> list[Result[str]]:
+    return [result for chunk in chunks for result in chunk]
+
+
+@pytest.mark.parametrize("workers", [2, 3])
+@pytest.mark.parametrize("count", [FEW, 3 * FEW, 3000])
+def test_every_path_has_one_result_in_order(count: int, workers: int) -> None:
+    rng = np.random.default_rng(count)
+    paths = [
+        f"error {at}" if rng.random() < 0.05 else f"{at} ".ljust(rng.integers(5, 30), "x")
+        for at in range(count)
+    ]
+    results = flat(read_in_processes(Reader(), iter(paths), batch=BATCH, workers=workers))
+    assert [path for path, _ in results] == paths
+    for path, result in results:
+        if "error" in path:
+            assert isinstance(result, CrnnDeployError) and str(result) == f"{path}: error"
+        else:
+            assert isinstance(result, Text) and result.text == path.upper()
+    readers = {result.confidence for _, result in results if isinstance(result, Text)}
+    assert os.getpid() not in readers and len(readers) == (workers if count > FEW else 2)
+    assert not active_children()
+
+
+def test_few_images_are_read_by_threads() -> None:
+    results = flat(read_in_processes(Reader(), map(str, range(FEW - 1)), batch=BATCH, workers=2))
+    assert {result.confidence for _, result in results if isinstance(result, Text)} == {os.getpid()}
+
+
+def test_inputs_are_drawn_on_a_window_ahead_only() -> None:
+    drawn = given = 0
+
+    def paths() -> Iterator[str]:
+        nonlocal drawn
+        for drawn in range(1, 2001):
+            yield str(drawn)
+
+    for some in read_in_processes(Reader(), paths(), batch=BATCH, workers=2):
+        assert drawn - given <= 2 * WINDOW
+        given += len(some)
+    assert given == drawn == 2000
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Words, an image of another kind, one that is damaged and one that is not there."""
+    folder, rng = tmp_path_factory.mktemp("files"), np.random.default_rng(0)
+    paths = []
+    for at in range(700):
+        pixels = np.full((32, int(rng.integers(20, 300)), 3), 255, np.uint8)
+        cv2.putText(pixels, f"{at}", (2, 26), cv2.FONT_HERSHEY_SIMPLEX, 0.9, (0, 0, 0), 2)
+        paths.append(str(folder / f"{at:03}.{'png' if at % 7 else 'jpg'}"))
+        cv2.imwrite(paths[-1], pixels)
+    Path(paths[100]).write_bytes(Path(paths[101]).read_bytes()[:60])
+    os.remove(paths[200])
+    return paths
+
+
+@pytest.mark.parametrize("settings", [{}, {"rotate": "180"}, {"batch": 3}])
+def test_real_images_read_as_in_threads(files: list[str], settings: dict[str, object]) -> None:
+    recognizer = Recognizer.load(DEFAULT, **settings)  # type: ignore[arg-type]
+    [threads, processes] = (
+        flat(read(recognizer, files, batch=8, workers=2)) for read in (read_in_order, read_in_processes)
+    )
+    for (path, one), (other_path, other) in zip(threads, processes, strict=True):
+        assert path == other_path and type(one) is type(other)
+        if isinstance(one, Text) and isinstance(other, Text):
+            assert one == other and one.chars == other.chars
+        else:
+            assert str(one) == str(other) and isinstance(other, CrnnDeployError)
+    assert sum(isinstance(result, CrnnDeployError) for _, result in processes) == 2
+
+
+def test_characters_are_left_out_where_nobody_asks_for_them(files: list[str]) -> None:
+    kept, left_out = (
+        flat(read_in_processes(Recognizer(), files, batch=8, workers=2, chars=chars))
+        for chars in (True, False)
+    )
+    for (_, one), (_, other) in zip(kept, left_out, strict=True):
+        if isinstance(one, Text) and isinstance(other, Text):
+            assert (one.text, one.confidence) == (other.text, other.confidence)
+            assert len(one.chars) == len(one.text) and other.chars == ()
+
+
+def test_a_breakdown_costs_only_the_image_that_caused_it() -> None:
+    class Broken(Reader):
+        def read_batch(self, images: Sequence[Word], /) -> list[Text | CrnnDeployError]:
+            if any(image.path == "777" for image in images):
+                raise RuntimeError("broken")
+            return super().read_batch(images)
+
+    results = flat(read_in_processes(Broken(), map(str, range(1000)), batch=BATCH, workers=2))
+    failed = [(path, result) for path, result in results if not isinstance(result, Text)]
+    assert len(results) == 1000 and len(failed) == 1
+    [(path, result)] = failed
+    assert path == "777" and isinstance(result, ReadFailed) and "RuntimeError: broken" in str(result)
+
+
+def test_a_process_that_dies_ends_the_reading_with_a_line() -> None:
+    class Deadly(Reader):
+        def prepare(self, source: str, /) -> Word:
+            if source == "900":
+                os.kill(os.getpid(), signal.SIGKILL)
+            return super().prepare(source)
+
+    given = []
+    with pytest.raises(ReadingStopped) as caught:
+        for some in read_in_processes(Deadly(), map(str, range(1500)), batch=BATCH, workers=2):
+            given += some
+    said = re.search(r"ended \(signal 9\); it had images from (\d+) to (\d+)\. ", str(caught.value))
+    assert said is not None and int(said[1]) <= 900 <= int(said[2])
+    assert [path for path, _ in given] == [str(number) for number in range(len(given))]
+    assert not active_children()
+
+
+def test_once_stopped_the_results_end_before_the_first_gap() -> None:
+    class Slow(Reader):
+        def prepare(self, source: str, /) -> Word:
+            time.sleep(0.001)
+            return super().prepare(source)
+
+    stopped = False
+    results = read_in_processes(
+        Slow(), map(str, range(10**6)), batch=BATCH, workers=2, stopped=lambda: stopped
+    )
+    given = flat(islice(results, 20))
+    stopped, begun = True, time.monotonic()
+    given += flat(results)
+    assert time.monotonic() - begun < 5
+    assert [path for path, _ in given] == [str(number) for number in range(len(given))]
+    assert not active_children()
+
+
+def test_a_process_that_never_answers_is_given_up() -> None:
+    class Held(Reader):
+        def prepare(self, source: str, /) -> Word:
+            if source == "400":
+                time.sleep(3600)
+            return super().prepare(source)
+
+    began = time.monotonic()
+    results = read_in_processes(
+        Held(),
+        map(str, range(1500)),
+        batch=BATCH,
+        workers=2,
+        stopped=lambda: time.monotonic() > began + 2,
+    )
+    given = flat(results)
+    assert time.monotonic() - began < 20
+    assert [path for path, _ in given] == [str(number) for number in range(len(given))]
+    assert 0 < len(given) <= 400 and not active_children()
+
+
+def test_closing_early_ends_the_processes() -> None:
+    results = read_in_processes(Reader(), map(str, range(10**6)), batch=BATCH, workers=3)
+    next(results)
+    assert len(active_children()) == 3
+    results.close()
+    assert not active_children()
+
+
+KILLED = """
+import os, sys, time
+from crnn_deploy.runtime.processes import read_in_processes
+class Slow:
+    def prepare(self, path):
+        print(os.getpid(), flush=True)
+        time.sleep(3600)
+for some in read_in_processes(Slow(), map(str, range(500)), batch=2, workers=2):
+    pass
+"""
+
+
+def test_processes_end_with_their_parent() -> None:
+    with subprocess.Popen([sys.executable, "-c", KILLED], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        readers = {int(process.stdout.readline()) for _ in range(2)}
+        process.kill()
+    until = time.monotonic() + 20
+    while any(map(_alive, readers)):
+        assert time.monotonic() < until
+        time.sleep(0.02)
+
+
+def _alive(process: int) -> bool:
+    try:
+        state = Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except OSError:
+        return False
+    return state != "Z"
+
+
+def test_a_budget_is_that_of_all_processes_together() -> None:
+    """Four processes that take 40 of 100 each: never more than two at a time hold some."""
+    context = get_context("fork")
+    budget, held, most, lock = MemoryBudget(100), context.RawValue("i"), context.RawValue("i"), context.Lock()
+    budget.share(context)
+
+    def hold() -> None:
+        for _ in range(10):
+            with budget.part(40):
+                with lock:
+                    held.value += 1
+                    most.value = max(most.value, held.value)
+                time.sleep(0.005)
+                with lock:
+                    held.value -= 1
+
+    processes = [context.Process(target=hold) for _ in range(4)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+        assert process.exitcode == 0
+    assert most.value == 2 and held.value == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"), [("model.onnx", sys.platform == "linux"), ("model.engine", False)]
+)
+def test_which_networks_can_be_run_by_forked_processes(name: str, expected: bool) -> None:
+    assert opening(Path(name)).can_fork is expected
+    assert not opening(Path(name), device="cuda").can_fork
+    assert not opening(Path(name), threads=2).can_fork
+    if name.endswith(".onnx"):
+        assert not opening(Path(name), backend="openvino").can_fork
+
+
+def test_infer_gives_the_same_records_by_any_number_of_workers(files: list[str]) -> None:
+    command = [sys.executable, "-m", "crnn_deploy", "infer", "--format", "jsonl", "--show-chars"]
+    folder = str(Path(files[0]).parent)
+    runs = [
+        subprocess.run([*command, "--workers", workers, folder], capture_output=True, text=True)
+        for workers in ("1", "2", "5")
+    ]
+    assert {run.returncode for run in runs} == {1}  # the damaged image
+    assert len({run.stdout for run in runs}) == 1 and runs[0].stdout.count("\n") == 699
+    assert len({re.sub(r"\d+\.\d+", "", run.stderr.splitlines()[0]) for run in runs}) == 1
