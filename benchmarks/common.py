@@ -28,7 +28,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.process_tree import memory_mb
+from benchmarks.process_tree import held_mb
 from crnn_deploy.evaluation.speed import draw_images, header
 from crnn_deploy.manifest import Manifest, WidthRule
 from crnn_deploy.runtime.batching import batches
@@ -244,12 +244,12 @@ def run_alone(command: Sequence[str], feed: Callable[[Any], None] | None = None)
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
+    family = _Watch(process.pid, ended)
+    family.start()
     if feed:
         assert process.stdin is not None
         feed(process.stdin)
         process.stdin.close()
-    family = _Watch(process.pid, ended)
-    family.start()
     _, status, usage = os.wait4(process.pid, 0)
     ended.set()
     process.returncode = os.waitstatus_to_exitcode(status)
@@ -266,12 +266,12 @@ class _Watch(threading.Thread):
 
     def __init__(self, root: int, ended: threading.Event) -> None:
         super().__init__(daemon=True)
-        self.most = 0.0  # MB, of the sums of PSS
+        self.most = 0.0  # MB
         self._root, self._ended = root, ended
 
     def run(self) -> None:
         while not self._ended.wait(_LOOK):
-            self.most = max(self.most, memory_mb(self._root)[0])
+            self.most = max(self.most, held_mb(self._root))
 
 
 # channels and side of 3x3 convolutions of equal work, as they stand in VGG-like networks

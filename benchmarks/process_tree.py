@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-__all__ = ["TICK", "cpu_seconds", "memory_mb", "pids_of"]
+__all__ = ["TICK", "cpu_seconds", "held_mb", "memory_mb", "pids_of"]
 
 TICK = os.sysconf("SC_CLK_TCK")  # of the kernel's CPU times, a second
 
@@ -45,13 +46,24 @@ def cpu_seconds(root: int) -> float:
 
 def memory_mb(root: int) -> tuple[float, float]:
     """PSS, in which shared pages count in parts, and RSS of a process and its family, both in MB."""
-    pss = rss = 0
-    for pid in pids_of(root):
-        try:
-            text = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii")
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        found = dict(re.findall(r"^(Pss|Rss): +(\d+) kB", text, re.M))
-        pss += int(found.get("Pss", 0))
-        rss += int(found.get("Rss", 0))
-    return round(pss / 1024, 1), round(rss / 1024, 1)
+    each = [_memory(pid) for pid in pids_of(root)]
+    return _mb(sum(one["Pss"] for one in each)), _mb(sum(one["Rss"] for one in each))
+
+
+def held_mb(root: int) -> float:
+    """RSS of a process, and what its family has beyond that for each member alone, in MB."""
+    others = [_memory(pid) for pid in pids_of(root) - {root}]
+    return _mb(_memory(root)["Rss"] + sum(one["Private_Clean"] + one["Private_Dirty"] for one in others))
+
+
+def _memory(pid: int) -> Counter[str]:
+    """Kilobytes by kind; none of a process that has ended."""
+    try:
+        text = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii")
+    except (FileNotFoundError, ProcessLookupError):
+        return Counter()
+    return Counter({kind: int(size) for kind, size in re.findall(r"^(\w+): +(\d+) kB", text, re.M)})
+
+
+def _mb(kilobytes: int) -> float:
+    return round(kilobytes / 1024, 1)
