@@ -9,14 +9,14 @@ from typing import Generic, TypeVar
 from crnn_deploy.errors import CrnnDeployError
 from crnn_deploy.runtime.decoding.ctc import Text
 
-__all__ = ["Order", "Result", "Taken"]
+__all__ = ["InOrder", "Result", "Taken"]
 
 Key = TypeVar("Key")  # what says which image: its path, or a box of a page
 Result = tuple[Key, Text | CrnnDeployError]  # which image, and what was read in it
 Taken = list[tuple[int, Key]]  # places in the input, and keys
 
 
-class Order(Generic[Key]):
+class InOrder(Generic[Key]):
     """What was taken of an input and not yet given.
 
     size: most keys of that

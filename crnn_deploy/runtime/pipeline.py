@@ -15,7 +15,7 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 from crnn_deploy.errors import CrnnDeployError, ReadFailed, RunFailed
 from crnn_deploy.runtime.batching import Groups
 from crnn_deploy.runtime.decoding.ctc import Text
-from crnn_deploy.runtime.order import Order, Result, Taken
+from crnn_deploy.runtime.order import InOrder, Result, Taken
 
 __all__ = ["MOST_COLUMNS", "Image", "Reader", "Result", "failure", "read_each", "read_in_order"]
 
@@ -86,7 +86,7 @@ class _Window(Generic[Key, Image]):
 
     def __init__(self, reader: Reader[Key, Image], keys: Iterable[Key], batch: int, size: int) -> None:
         self._reader, self._batch, self._size = reader, batch, size
-        self._order = Order(keys, size)
+        self._order = InOrder(keys, size)
         self.given_up = False  # a thread still works, and nobody waits for it
         self._left: deque[Taken[Key]] = deque()  # of tasks that had enough of wide images
         self._groups: Groups[_Item[Key, Image]] = Groups(batch)

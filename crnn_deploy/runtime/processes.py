@@ -24,7 +24,7 @@ from crnn_deploy.errors import CrnnDeployError
 from crnn_deploy.runtime.batching import Groups
 from crnn_deploy.runtime.decoding.ctc import Alternative, Char, Text, Turn
 from crnn_deploy.runtime.images.pixels import share_memory
-from crnn_deploy.runtime.order import Order, Result, Taken
+from crnn_deploy.runtime.order import InOrder, Result, Taken
 from crnn_deploy.runtime.pipeline import MOST_COLUMNS, Reader, failure, read_each, read_in_order
 
 __all__ = ["ReadingStopped", "read_in_processes"]
@@ -80,7 +80,7 @@ def read_in_processes(
         yield from read_in_order(reader, everything, batch=batch, workers=workers, stopped=stopped)
         return
     processes = _Processes(reader, batch, chars, workers, is_stopped)
-    order = Order(everything, _BATCHES_IN_WINDOW * batch * workers)
+    order = InOrder(everything, _BATCHES_IN_WINDOW * batch * workers)
     try:
         yield from processes.results(order, stopped)
     finally:
@@ -98,7 +98,7 @@ class _Processes:
         self._all: list[_ReadingProcess] = []
 
     def results(
-        self, order: Order[str], stopped: Callable[[], bool]
+        self, order: InOrder[str], stopped: Callable[[], bool]
     ) -> Generator[list[Result[str]], None, None]:
         """Results in order, some batches at a time. Raises ReadingStopped."""
         left: deque[Taken[str]] = deque()
@@ -114,10 +114,10 @@ class _Processes:
                 break
             for connection in wait([*busy], _TURN):
                 assert isinstance(connection, Connection)
-                answer = busy[connection].answer()
-                if answer.left:
-                    left.append(answer.left)
-                order.add({place: _unpacked(result) for place, result in answer.results.items()})
+                reply = busy[connection].reply()
+                if reply.left:
+                    left.append(reply.left)
+                order.add({place: _unpacked(result) for place, result in reply.results.items()})
             if len(order.ready) >= _BATCHES_GIVEN * self._batch:
                 yield order.give()
         if order.ready:
@@ -128,7 +128,7 @@ class _Processes:
         for one in self._all:
             one.end()
 
-    def _hand_out(self, order: Order[str], left: deque[Taken[str]]) -> None:
+    def _hand_out(self, order: InOrder[str], left: deque[Taken[str]]) -> None:
         """Give every process something to do that has nothing, as long as there is something."""
         idle = [one for one in self._all if one.handed is None]
         while idle or len(self._all) < self._workers:
@@ -170,12 +170,12 @@ class _ReadingProcess:
         self.handed = taken
         self._talk(lambda: self.connection.send(taken))
 
-    def answer(self) -> _Answer:
-        answer: _Answer = self._talk(self.connection.recv)
+    def reply(self) -> _Reply:
+        reply: _Reply = self._talk(self.connection.recv)
         handed, self.handed = self.handed or [], None
-        gone = {place for place, _ in answer.left} | answer.results.keys()
+        gone = {place for place, _ in reply.left} | reply.results.keys()
         self.waiting = [one for one in (*self.waiting, *handed) if one[0] not in gone]
-        return answer
+        return reply
 
     def _talk(self, function: Callable[[], Any]) -> Any:
         """Raises ReadingStopped."""
@@ -196,14 +196,14 @@ class _ReadingProcess:
         self.process.close()
 
 
-class _Answer(NamedTuple):
+class _Reply(NamedTuple):
     """What a process has done with what it was handed; the rest waits in it for others of its width."""
 
     results: dict[int, Any]  # by place; texts as of `_packed`
     left: Taken[str]  # what it has not begun
 
 
-class _Item(NamedTuple):
+class _WaitingImage(NamedTuple):
     """A prepared image."""
 
     place: int
@@ -225,19 +225,19 @@ def _read(
     ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
     for one in others:  # else they would stay open when the parent has closed them
         one.close()
-    groups: Groups[_Item] = Groups(batch)
+    groups: Groups[_WaitingImage] = Groups(batch)
     with suppress(EOFError, OSError):
         while True:
-            connection.send(_answered(reader, groups, connection.recv(), chars, is_stopped))
+            connection.send(_reply_to(reader, groups, connection.recv(), chars, is_stopped))
     os._exit(0)
 
 
-def _answered(
-    reader: Reader[str, Any], groups: Groups[_Item], handed: Taken[str], chars: bool, is_stopped: Any
-) -> _Answer:
+def _reply_to(
+    reader: Reader[str, Any], groups: Groups[_WaitingImage], handed: Taken[str], chars: bool, is_stopped: Any
+) -> _Reply:
     results: dict[int, Any] = {}
 
-    def run(items: Sequence[_Item]) -> None:
+    def run(items: Sequence[_WaitingImage]) -> None:
         texts = read_each(reader, [item.image for item in items], [item.path for item in items])
         results.update((item.place, _packed(text, chars)) for item, text in zip(items, texts, strict=True))
 
@@ -246,17 +246,17 @@ def _answered(
     until = time.monotonic() + _SLICE
     for at, (place, path) in enumerate(handed):
         if is_stopped.value or (at and time.monotonic() > until):
-            return _Answer(results, handed[at:])
+            return _Reply(results, handed[at:])
         try:
             image = reader.prepare(path)
         except Exception as error:
             results[place] = failure(path, error)
             continue
-        if full := groups.add(image.columns, _Item(place, path, image)):
+        if full := groups.add(image.columns, _WaitingImage(place, path, image)):
             run(full)
         while groups.columns > MOST_COLUMNS:
             run(groups.pop_oldest())
-    return _Answer(results, [])
+    return _Reply(results, [])
 
 
 _Packed = tuple[str, float, tuple[Char, ...] | None, tuple[Alternative, ...], Turn | None]
