@@ -205,8 +205,8 @@ workers_option = click.option(
     metavar="N",
     type=click.IntRange(min=1),
     show_default="one for each CPU",
-    help="Run this many workers. They are processes. In infer they are threads with a GPU, OpenVINO, --boxes or "
-    "a decoder, and outside Linux.",
+    help="Run this many workers. They are processes. In infer they are threads outside Linux, with a GPU, "
+    "with OpenVINO, --boxes or a decoder.",
 )
 tf32_option = click.option(
     "--allow-tf32",
