@@ -10,20 +10,21 @@ import ctypes
 import math
 import os
 import signal
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from itertools import chain, islice
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess
 from typing import Any, NamedTuple
 
 from crnn_deploy.errors import CrnnDeployError
 from crnn_deploy.runtime.batching import Groups
 from crnn_deploy.runtime.decoding.ctc import Alternative, Char, Text, Turn
-from crnn_deploy.runtime.images.pixels import share_memory
+from crnn_deploy.runtime.images.budget import SharedBudget
+from crnn_deploy.runtime.images.pixels import join_budgets
 from crnn_deploy.runtime.order import InOrder, Result, Taken
 from crnn_deploy.runtime.pipeline import MOST_COLUMNS, Reader, failure, read_each, read_in_order
 
@@ -36,6 +37,7 @@ _BATCHES_GIVEN = 8  # images in so many batches are given at once
 _SLICE = 0.1  # seconds of work after which a process gives what it has and leaves the rest to all
 _PATIENCE = 0.7  # seconds that what has begun may still take once the run is stopped
 _TURN = 0.2  # seconds after which the parent looks whether the run is stopped
+_SPARE_FILES = 16  # that the parent may open besides, such as folders and the images that it draws
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of linux/prctl.h
 
 
@@ -64,55 +66,58 @@ def read_in_processes(
     """Results of all paths in their order, some batches at a time, as of `pipeline.read_in_order`.
 
     chars: False leaves out the characters of texts, which takes less time than to make and to send them
-    Threads read where there are too few images to share, or where the system has no locks for processes.
+    Threads read where there are too few images to share, or where no process can be made.
     Raises ReadingStopped.
     """
     remaining = iter(paths)
     first = [*islice(remaining, _FEW * batch)]
     everything = chain(first, remaining)
-    context = get_context("fork")
-    try:
-        share_memory(context)
-        is_stopped = context.RawValue("b", 0)
-    except (OSError, ImportError):
-        first = []
-    if len(first) < _FEW * batch:
+    processes = None
+    if len(first) == _FEW * batch:
+        with suppress(OSError, ImportError):
+            processes = _Processes(reader, batch, chars, workers)
+    if processes is None:
         yield from read_in_order(reader, everything, batch=batch, workers=workers, stopped=stopped)
         return
-    processes = _Processes(reader, batch, chars, workers, is_stopped)
-    order = InOrder(everything, _BATCHES_IN_WINDOW * batch * workers)
     try:
-        yield from processes.results(order, stopped)
+        yield from processes.results(everything, stopped)
     finally:
         processes.end()
 
 
 class _Processes:
-    """The processes of one reading; another one is started when all are at work and there is more to do."""
+    """The processes of one reading; another one is started when all are at work and there is more to do.
 
-    def __init__(
-        self, reader: Reader[str, Any], batch: int, chars: bool, workers: int, is_stopped: Any
-    ) -> None:
-        self._reader, self._batch, self._chars, self._workers = reader, batch, chars, workers
-        self._is_stopped = is_stopped  # shared by all
+    Raises OSError or ImportError where not even one can be made.
+    """
+
+    def __init__(self, reader: Reader[str, Any], batch: int, chars: bool, workers: int) -> None:
+        context = get_context("fork")
+        self._batch, self._workers = batch, workers
+        self._is_stopped = context.RawValue("b", 0)
+        budgets = SharedBudget(context), SharedBudget(context)
+        self._loop = _Loop(reader, batch, chars, self._is_stopped, budgets)
         self._all: list[_ReadingProcess] = []
+        self._start()
 
     def results(
-        self, order: InOrder[str], stopped: Callable[[], bool]
+        self, paths: Iterable[str], stopped: Callable[[], bool]
     ) -> Generator[list[Result[str]], None, None]:
         """Results in order, some batches at a time. Raises ReadingStopped."""
+        order = InOrder(paths, _BATCHES_IN_WINDOW * self._batch * self._workers)
         left: deque[Taken[str]] = deque()
         until = math.inf
         while True:
+            started = False
             if stopped():
                 self._is_stopped.value = 1
                 until = min(until, time.monotonic() + _PATIENCE)
             else:
-                self._hand_out(order, left)
+                started = self._hand_out(order, left)
             busy = {one.connection: one for one in self._all if one.handed is not None}
             if not busy or time.monotonic() > until:
                 break
-            for connection in wait([*busy], _TURN):
+            for connection in wait([*busy], 0 if started else _TURN):
                 assert isinstance(connection, Connection)
                 reply = busy[connection].reply()
                 if reply.left:
@@ -128,49 +133,76 @@ class _Processes:
         for one in self._all:
             one.end()
 
-    def _hand_out(self, order: InOrder[str], left: deque[Taken[str]]) -> None:
-        """Give every process something to do that has nothing, as long as there is something."""
+    def _hand_out(self, order: InOrder[str], left: deque[Taken[str]]) -> bool:
+        """Give every process something to do that has nothing, as long as there is something.
+
+        Whether one more was started: before another is, what those before have done is looked at.
+        """
+        # in small parts at first, so that a few images are shared among all processes
+        most = self._batch * (_BATCHES_AT_ONCE if order.taken >= _BATCHES_IN_WINDOW * self._batch else 1)
         idle = [one for one in self._all if one.handed is None]
-        while idle or len(self._all) < self._workers:
-            # in small parts at first, so that a few images are shared among all processes
-            most = self._batch * (_BATCHES_AT_ONCE if order.taken >= _BATCHES_IN_WINDOW * self._batch else 1)
-            some = left.popleft() if left else order.take(most)
-            if not some:
-                break
-            (idle.pop() if idle else self._started()).hand(some)
+        while idle and (some := left.popleft() if left else order.take(most)):
+            idle.pop().hand(some)
         for one in idle:
             if one.waiting:
                 one.hand([])
+        if idle or len(self._all) == self._workers:
+            return False
+        if not (some := left.popleft() if left else order.take(most)):
+            return False
+        try:
+            self._start()
+        except OSError:  # there are as many as the system allows
+            self._workers = len(self._all)
+            left.appendleft(some)
+            return False
+        self._all[-1].hand(some)
+        return True
 
-    def _started(self) -> _ReadingProcess:
-        context = get_context("fork")
-        ours, theirs = context.Pipe()
-        others = [ours, *(one.connection for one in self._all)]
-        process = context.Process(
-            target=_read,
-            args=(self._reader, self._batch, self._chars, theirs, others, self._is_stopped),
-            daemon=True,
-        )
-        process.start()
+    def _start(self) -> None:
+        """Raises OSError, also where too few files could be opened afterwards."""
+        ours, theirs = get_context("fork").Pipe()
+        # a signal that a thread's end would send is none of its process's end
+        with_parent = threading.current_thread() is threading.main_thread()
+        try:
+            with ExitStack() as spare:
+                for _ in range(_SPARE_FILES):
+                    spare.callback(os.close, os.dup(ours.fileno()))
+            number = os.fork()
+        except OSError:
+            ours.close()
+            theirs.close()
+            raise
+        if not number:
+            code = 1
+            try:
+                # else they would stay open when the parent has closed them
+                for one in [ours, *(one.connection for one in self._all)]:
+                    one.close()
+                self._loop(theirs, with_parent)
+                code = 0
+            finally:
+                os._exit(code)
         theirs.close()
-        self._all.append(_ReadingProcess(process, ours))
-        return self._all[-1]
+        self._all.append(_ReadingProcess(number, ours))
 
 
 class _ReadingProcess:
     """A process that reads, as its parent knows it."""
 
-    def __init__(self, process: BaseProcess, connection: Connection[Any, Any]) -> None:
-        self.process, self.connection = process, connection
+    def __init__(self, number: int, connection: Connection[Any, Any]) -> None:
+        self.connection = connection
         self.handed: Taken[str] | None = None  # what it is at; None where it waits for something to do
         self.waiting: Taken[str] = []  # images that it has prepared and not read
+        self._number = number
 
     def hand(self, taken: Taken[str]) -> None:
-        """Images to read; none: read those of the batch that has waited longest."""
+        """Images to read; none: read those of the batch that has waited longest. Raises ReadingStopped."""
         self.handed = taken
         self._talk(lambda: self.connection.send(taken))
 
     def reply(self) -> _Reply:
+        """What it has done with what it was handed. Raises ReadingStopped."""
         reply: _Reply = self._talk(self.connection.recv)
         handed, self.handed = self.handed or [], None
         gone = {place for place, _ in reply.left} | reply.results.keys()
@@ -178,22 +210,30 @@ class _ReadingProcess:
         return reply
 
     def _talk(self, function: Callable[[], Any]) -> Any:
-        """Raises ReadingStopped."""
         try:
             return function()
         except (EOFError, OSError):
-            self.process.join(1)
             held = [*self.waiting, *(self.handed or [])]
-            raise ReadingStopped(held[0][1], held[-1][1], self.process.exitcode) from None
+            raise ReadingStopped(held[0][1], held[-1][1], self._ended(_PATIENCE)) from None
 
     def end(self) -> None:
         """It has nothing to do any more. One that works on is ended, as it may be in native code for ever."""
         self.connection.close()
-        self.process.join(_PATIENCE if self.handed is None else 0)
-        if self.process.is_alive():
-            self.process.kill()
-            self.process.join()
-        self.process.close()
+        self._ended(_PATIENCE if self.handed is None else 0)
+
+    def _ended(self, patience: float) -> int | None:
+        """Its exit code, or the signal that ended it below 0; None where that is not known."""
+        until = time.monotonic() + patience
+        try:
+            while not (found := os.waitpid(self._number, os.WNOHANG))[0]:
+                if time.monotonic() > until:
+                    os.kill(self._number, signal.SIGKILL)
+                    found = os.waitpid(self._number, 0)
+                    break
+                time.sleep(0.002)
+        except ChildProcessError:  # it was waited for before, or by the program around
+            return None
+        return os.waitstatus_to_exitcode(found[1])
 
 
 class _Reply(NamedTuple):
@@ -211,52 +251,53 @@ class _WaitingImage(NamedTuple):
     image: Any
 
 
-def _read(
-    reader: Reader[str, Any],
-    batch: int,
-    chars: bool,
-    connection: Connection[Any, Any],
-    others: Sequence[Connection[Any, Any]],
-    is_stopped: Any,
-) -> None:
+class _Loop:
     """What a process does: read what it is handed until its parent closes the connection."""
-    for number in (signal.SIGINT, signal.SIGTERM):  # the parent answers them
-        signal.signal(number, signal.SIG_IGN)
-    ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
-    for one in others:  # else they would stay open when the parent has closed them
-        one.close()
-    groups: Groups[_WaitingImage] = Groups(batch)
-    with suppress(EOFError, OSError):
-        while True:
-            connection.send(_reply_to(reader, groups, connection.recv(), chars, is_stopped))
-    os._exit(0)
 
+    def __init__(
+        self,
+        reader: Reader[str, Any],
+        batch: int,
+        chars: bool,
+        is_stopped: Any,
+        budgets: tuple[SharedBudget, SharedBudget],
+    ) -> None:
+        self._reader, self._chars, self._is_stopped, self._budgets = reader, chars, is_stopped, budgets
+        self._groups: Groups[_WaitingImage] = Groups(batch)
 
-def _reply_to(
-    reader: Reader[str, Any], groups: Groups[_WaitingImage], handed: Taken[str], chars: bool, is_stopped: Any
-) -> _Reply:
-    results: dict[int, Any] = {}
+    def __call__(self, connection: Connection[Any, Any], with_parent: bool) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):  # the parent answers them
+            signal.signal(number, signal.SIG_IGN)
+        if with_parent:
+            ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
+        join_budgets(*self._budgets)
+        with suppress(EOFError, OSError):
+            while True:
+                connection.send(self._reply(connection.recv()))
 
-    def run(items: Sequence[_WaitingImage]) -> None:
-        texts = read_each(reader, [item.image for item in items], [item.path for item in items])
-        results.update((item.place, _packed(text, chars)) for item, text in zip(items, texts, strict=True))
+    def _reply(self, handed: Taken[str]) -> _Reply:
+        results: dict[int, Any] = {}
+        if not handed:
+            self._run(self._groups.pop_oldest(), results)
+        until = time.monotonic() + _SLICE
+        for at, (place, path) in enumerate(handed):
+            if self._is_stopped.value or (at and time.monotonic() > until):
+                return _Reply(results, handed[at:])
+            try:
+                image = self._reader.prepare(path)
+            except Exception as error:
+                results[place] = failure(path, error)
+                continue
+            if full := self._groups.add(image.columns, _WaitingImage(place, path, image)):
+                self._run(full, results)
+            while self._groups.columns > MOST_COLUMNS:
+                self._run(self._groups.pop_oldest(), results)
+        return _Reply(results, [])
 
-    if not handed:
-        run(groups.pop_oldest())
-    until = time.monotonic() + _SLICE
-    for at, (place, path) in enumerate(handed):
-        if is_stopped.value or (at and time.monotonic() > until):
-            return _Reply(results, handed[at:])
-        try:
-            image = reader.prepare(path)
-        except Exception as error:
-            results[place] = failure(path, error)
-            continue
-        if full := groups.add(image.columns, _WaitingImage(place, path, image)):
-            run(full)
-        while groups.columns > MOST_COLUMNS:
-            run(groups.pop_oldest())
-    return _Reply(results, [])
+    def _run(self, batch: Sequence[_WaitingImage], results: dict[int, Any]) -> None:
+        texts = read_each(self._reader, [one.image for one in batch], [one.path for one in batch])
+        for one, text in zip(batch, texts, strict=True):
+            results[one.place] = _packed(text, self._chars)
 
 
 _Packed = tuple[str, float, tuple[Char, ...] | None, tuple[Alternative, ...], Turn | None]

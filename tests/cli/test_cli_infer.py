@@ -194,7 +194,7 @@ def test_resume_reads_what_is_missing_and_nothing_twice(
 ) -> None:
     for number in range(30):
         Path(f"images/n{number}.png").touch()
-    args = ("images", "images/a.png", "--batch", "1", "--format", form, "--show-chars")
+    args = ("images", "images/a.png", "--batch", "1", "--format", form, "--show-chars", "--workers", "1")
     run(*args, "-o", "full")
     full = Path("full").read_bytes()
     Path("full.run.json").rename("out.run.json")

@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
-from multiprocessing import active_children, get_context
+from multiprocessing import get_context
 from pathlib import Path
 
 import cv2
@@ -23,7 +23,8 @@ from crnn_deploy import Recognizer
 from crnn_deploy.errors import CrnnDeployError, ReadFailed
 from crnn_deploy.models import DEFAULT
 from crnn_deploy.runtime.decoding.ctc import Text
-from crnn_deploy.runtime.images.budget import MemoryBudget
+from crnn_deploy.runtime.images.budget import MemoryBudget, SharedBudget
+from crnn_deploy.runtime.images.pixels import read_image, use_image
 from crnn_deploy.runtime.opening import opening
 from crnn_deploy.runtime.pipeline import Result, read_in_order
 from crnn_deploy.runtime.processes import ReadingStopped, read_in_processes
@@ -55,6 +56,19 @@ class Reader:
         return [Text(image.path.upper(), os.getpid(), ()) for image in images]
 
 
+def children() -> set[int]:
+    """Processes that this one has started, those that nobody has waited for included."""
+    found = set()
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = path.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[1]) == os.getpid():
+            found.add(int(path.parent.name))
+    return found
+
+
 def flat(chunks: Iterable[list[Result[str]]]) -> list[Result[str]]:
     return [result for chunk in chunks for result in chunk]
 
@@ -76,7 +90,7 @@ def test_every_path_has_one_result_in_order(count: int, workers: int) -> None:
             assert isinstance(result, Text) and result.text == path.upper()
     readers = {result.confidence for _, result in results if isinstance(result, Text)}
     assert os.getpid() not in readers and len(readers) == (workers if count > FEW else 2)
-    assert not active_children()
+    assert not children()
 
 
 def test_few_images_are_read_by_threads() -> None:
@@ -167,7 +181,7 @@ def test_a_process_that_dies_ends_the_reading_with_a_line() -> None:
     said = re.search(r"ended \(signal 9\); it had images from (\d+) to (\d+)\. ", str(caught.value))
     assert said is not None and int(said[1]) <= 900 <= int(said[2])
     assert [path for path, _ in given] == [str(number) for number in range(len(given))]
-    assert not active_children()
+    assert not children()
 
 
 def test_once_stopped_the_results_end_before_the_first_gap() -> None:
@@ -185,7 +199,7 @@ def test_once_stopped_the_results_end_before_the_first_gap() -> None:
     given += flat(results)
     assert time.monotonic() - begun < 5
     assert [path for path, _ in given] == [str(number) for number in range(len(given))]
-    assert not active_children()
+    assert not children()
 
 
 def test_a_process_that_never_answers_is_given_up() -> None:
@@ -206,15 +220,15 @@ def test_a_process_that_never_answers_is_given_up() -> None:
     given = flat(results)
     assert time.monotonic() - began < 20
     assert [path for path, _ in given] == [str(number) for number in range(len(given))]
-    assert 0 < len(given) <= 400 and not active_children()
+    assert 0 < len(given) <= 400 and not children()
 
 
 def test_closing_early_ends_the_processes() -> None:
     results = read_in_processes(Reader(), map(str, range(10**6)), batch=BATCH, workers=3)
     next(results)
-    assert len(active_children()) == 3
+    assert len(children()) == 3
     results.close()
-    assert not active_children()
+    assert not children()
 
 
 KILLED = """
@@ -252,9 +266,10 @@ def test_a_budget_is_that_of_all_processes_together() -> None:
     """Four processes that take 40 of 100 each: never more than two at a time hold some."""
     context = get_context("fork")
     budget, held, most, lock = MemoryBudget(100), context.RawValue("i"), context.RawValue("i"), context.Lock()
-    budget.share(context)
+    shared = SharedBudget(context)
 
     def hold() -> None:
+        budget.join(shared)
         for _ in range(10):
             with budget.part(40):
                 with lock:
@@ -271,6 +286,72 @@ def test_a_budget_is_that_of_all_processes_together() -> None:
         process.join(60)
         assert process.exitcode == 0
     assert most.value == 2 and held.value == 0
+
+
+def test_a_killed_process_holds_up_nobody_who_reads_large_images(tmp_path: Path) -> None:
+    """It held the pixels of an image that is counted; its parent and a second reading go on."""
+
+    class Deadly(Reader):
+        def prepare(self, source: str, /) -> Word:
+            if source == "40":
+                use_image(large, lambda pixels: os.kill(os.getpid(), signal.SIGKILL))
+            return super().prepare(source)
+
+    large = str(tmp_path / "large.png")
+    cv2.imwrite(large, np.zeros((5000, 8000), np.uint8))  # 40 of 64 million pixels
+    for _ in range(2):
+        with pytest.raises(ReadingStopped):
+            flat(read_in_processes(Deadly(), map(str, range(60)), batch=BATCH, workers=2))
+        assert read_image(large).shape == (5000, 8000)
+
+
+def test_as_many_processes_as_the_system_allows(monkeypatch: pytest.MonkeyPatch) -> None:
+    fork, made = os.fork, 0
+
+    def scarce() -> int:
+        nonlocal made
+        if made == allowed:
+            raise BlockingIOError(11, "Resource temporarily unavailable")
+        made += 1
+        return fork()
+
+    monkeypatch.setattr(os, "fork", scarce)
+    for allowed in (0, 1, 3):
+        made = 0
+        results = flat(read_in_processes(Reader(), map(str, range(1500)), batch=BATCH, workers=8))
+        assert [path for path, _ in results] == [*map(str, range(1500))]
+        readers = {result.confidence for _, result in results if isinstance(result, Text)}
+        assert len(readers) == max(1, allowed) and (os.getpid() in readers) == (allowed == 0)
+    assert not children()
+
+
+UNFINISHED = """
+import sys, threading
+from crnn_deploy.runtime.decoding.ctc import Text
+from crnn_deploy.runtime.processes import read_in_processes
+class Word:
+    columns = 1
+class Reader:
+    def prepare(self, path):
+        return Word()
+    def read_batch(self, images):
+        return [Text("x", 1.0, ())] * len(images)
+results = read_in_processes(Reader(), map(str, range(5000)), batch=2, workers=2)
+if sys.argv[1] == "another thread":  # which begins, and ends before the rest is read
+    thread = threading.Thread(target=next, args=(results,))
+    thread.start()
+    thread.join()
+    print(sum(map(len, results)) > 4000)
+else:
+    next(results)
+    print(True)
+"""
+
+
+@pytest.mark.parametrize("how", ["left unfinished", "another thread"])
+def test_a_reading_of_another_thread_and_one_that_is_left_unfinished(how: str) -> None:
+    command = [sys.executable, "-c", UNFINISHED, how]
+    assert subprocess.run(command, capture_output=True, text=True, timeout=60).stdout == "True\n"
 
 
 @pytest.mark.parametrize(

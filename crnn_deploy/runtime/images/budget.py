@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from multiprocessing.context import BaseContext
 
-__all__ = ["MemoryBudget"]
+__all__ = ["MemoryBudget", "SharedBudget"]
 
 _SMALL = 64  # a part of the whole that is not worth counting
 _NOTHING = nullcontext()
@@ -23,6 +23,17 @@ class _Held:
     value = 0
 
 
+class SharedBudget:
+    """What several processes that are forked hold of a budget together.
+
+    Raises OSError where the system has no locks for several processes.
+    """
+
+    def __init__(self, context: BaseContext) -> None:
+        self.held, self.first = context.RawValue("q", 0), context.Lock()
+        self.room = context.Condition(context.Lock())
+
+
 class MemoryBudget:
     """An amount of which each thread takes a part while it works.
 
@@ -32,26 +43,19 @@ class MemoryBudget:
     """
 
     def __init__(self, whole: int) -> None:
-        self._whole, self._shared = whole, False
+        self._whole = whole
         self._clear()
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self._clear)  # what the parent's threads hold never returns
 
     def _clear(self) -> None:
-        if self._shared:
-            return
         self._held: Any = _Held()
         self._first: Any = Lock()  # of the one that waits for room
         self._room: Any = Condition(Lock())
 
-    def share(self, context: BaseContext) -> None:
-        """From now on the whole is that of this process and those that it forks, all together.
-
-        No thread may hold a part. Raises OSError where the system has no locks for several processes.
-        """
-        if not self._shared:
-            held, first, room = context.RawValue("q", 0), context.Lock(), context.Condition(context.Lock())
-            self._held, self._first, self._room, self._shared = held, first, room, True
+    def join(self, shared: SharedBudget) -> None:
+        """From now on the whole is that of all processes that join. No thread of this one may hold a part."""
+        self._held, self._first, self._room = shared.held, shared.first, shared.room
 
     def part(self, amount: int) -> AbstractContextManager[None]:
         """Take a part, waiting until there is room for it, and give it back when the block ends."""

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from contextlib import suppress
 from os import PathLike
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from crnn_deploy.errors import CrnnDeployError, shortened
 from crnn_deploy.files import RegularFile
 from crnn_deploy.process import not_forked
-from crnn_deploy.runtime.images.budget import MemoryBudget
+from crnn_deploy.runtime.images.budget import MemoryBudget, SharedBudget
 from crnn_deploy.runtime.images.given import PillowImage, Source, why_no_image
 from crnn_deploy.runtime.images.header import (
     EXIF_ORIENTATION,
@@ -30,9 +30,6 @@ from crnn_deploy.runtime.images.header import (
 from crnn_deploy.runtime.images.paper import on_paper
 from crnn_deploy.runtime.images.turned import turned
 
-if TYPE_CHECKING:
-    from multiprocessing.context import BaseContext
-
 __all__ = [
     "MAX_PIXELS",
     "ImageNotFound",
@@ -41,9 +38,9 @@ __all__ = [
     "Pixels",
     "Source",
     "decode_image",
+    "join_budgets",
     "load_bytes",
     "read_image",
-    "share_memory",
     "use_image",
 ]
 
@@ -122,13 +119,10 @@ def use_image(
     raise ImageUnreadable(f"<{type(source).__name__}>", why_no_image(source))
 
 
-def share_memory(context: BaseContext) -> None:
-    """Let the processes that this one forks from now on wait for each other before they decode large images.
-
-    Raises OSError where the system has no locks for several processes.
-    """
-    _pixels.share(context)
-    _file_bytes.share(context)
+def join_budgets(pixels: SharedBudget, file_bytes: SharedBudget) -> None:
+    """Wait from now on before large images are decoded until all processes that join have room for them."""
+    _pixels.join(pixels)
+    _file_bytes.join(file_bytes)
 
 
 def load_bytes(path: str, max_pixels: int = MAX_PIXELS) -> bytes:
