@@ -55,7 +55,7 @@ __all__ = [
     "write",
 ]
 
-_LOOK = 0.5  # seconds
+_LOOK = 0.1  # seconds
 
 Network = Literal[
     "paper",  # arXiv 1507.05717 with batch norm, LSTMs of 256 units, grey
