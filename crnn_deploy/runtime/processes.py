@@ -16,9 +16,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import ExitStack, suppress
 from itertools import chain, islice
-from multiprocessing import get_context
-from multiprocessing.connection import Connection, wait
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from crnn_deploy.errors import CrnnDeployError
 from crnn_deploy.runtime.batching import Groups
@@ -27,6 +25,9 @@ from crnn_deploy.runtime.images.budget import SharedBudget
 from crnn_deploy.runtime.images.pixels import join_budgets
 from crnn_deploy.runtime.order import InOrder, Result, Taken
 from crnn_deploy.runtime.pipeline import MOST_COLUMNS, Reader, failure, read_each, read_in_order
+
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
 
 __all__ = ["ReadingStopped", "read_in_processes"]
 
@@ -92,7 +93,11 @@ class _Processes:
     """
 
     def __init__(self, reader: Reader[str, Any], batch: int, chars: bool, workers: int) -> None:
+        from multiprocessing import get_context  # late: a start with one image takes no time for it
+        from multiprocessing.connection import wait
+
         context = get_context("fork")
+        self._pipe, self._wait = context.Pipe, wait
         self._batch, self._workers = batch, workers
         self._is_stopped = context.RawValue("b", 0)
         budgets = SharedBudget(context), SharedBudget(context)
@@ -114,11 +119,12 @@ class _Processes:
                 until = min(until, time.monotonic() + _PATIENCE)
             else:
                 started = self._hand_out(order, left)
-            busy = {one.connection: one for one in self._all if one.handed is not None}
+            busy: dict[Any, _ReadingProcess] = {
+                one.connection: one for one in self._all if one.handed is not None
+            }
             if not busy or time.monotonic() > until:
                 break
-            for connection in wait([*busy], 0 if started else _TURN):
-                assert isinstance(connection, Connection)
+            for connection in self._wait([*busy], 0 if started else _TURN):
                 reply = busy[connection].reply()
                 if reply.left:
                     left.append(reply.left)
@@ -161,7 +167,7 @@ class _Processes:
 
     def _start(self) -> None:
         """Raises OSError, also where too few files could be opened afterwards."""
-        ours, theirs = get_context("fork").Pipe()
+        ours, theirs = self._pipe()
         # a signal that a thread's end would send is none of its process's end
         with_parent = threading.current_thread() is threading.main_thread()
         try:
