@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import pairwise
 from pathlib import Path
 
@@ -136,14 +136,30 @@ run()
 """
 
 
+def family(pid: int) -> list[list[str]]:
+    """Fields of /proc/PID/stat, from the third one on, of a process and its children."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            fields = path.read_text().rpartition(")")[2].split()
+            if pid in (int(path.parent.name), int(fields[1])):
+                found.append(fields)
+    return found
+
+
+def used(fields: list[str]) -> float:
+    """Seconds of the CPU."""
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def works(process: subprocess.Popen[str], seconds: float) -> None:
-    """Wait until a process has used so many seconds of the CPU."""
+    """Wait until a process and those that it has started have used so many seconds of the CPU."""
     until = time.monotonic() + 200
     while time.monotonic() < until and process.poll() is None:
-        fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
-        if (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK") > seconds:
+        if sum(map(used, family(process.pid))) > seconds:
             return
         time.sleep(0.05)
+    process.kill()
     pytest.fail(f"it has ended: {process.communicate()}")
 
 
