@@ -23,7 +23,7 @@ from crnn_deploy.errors import BackendMissing, CrnnDeployError, ModelNotFound
 from crnn_deploy.files import parse_json
 from crnn_deploy.manifest import Manifest
 from crnn_deploy.runtime.backends import cache
-from crnn_deploy.runtime.backends.backend import Backend, BackendName, FloatFormat, open_backend
+from crnn_deploy.runtime.backends.backend import Backend, BackendName, BatchSizes, FloatFormat, open_backend
 from crnn_deploy.runtime.bf16 import check_bf16
 
 __all__ = ["WAYS", "Choice", "Way", "choose"]
@@ -108,8 +108,8 @@ def _measure(path: Path) -> Choice:
         for way in get_args(Way)[1:]:
             name, floats = WAYS[way]
             try:
-                alone = floats == "bf16" and check_bf16(path)
-                backend = open_backend(path, backend=name, floats=floats, alone=alone)
+                sizes: BatchSizes = check_bf16(path) if floats == "bf16" else "any"
+                backend = open_backend(path, backend=name, floats=floats, batch_sizes=sizes)
                 opened[way] = stack.enter_context(closing(backend))
             except BackendMissing as error:
                 refused[way] = str(error) if floats == "bf16" else "not installed"

@@ -11,7 +11,14 @@ from crnn_deploy.errors import BackendMissing, CrnnDeployError, ModelNotFound
 from crnn_deploy.manifest import Manifest
 from crnn_deploy.models import int8_files
 from crnn_deploy.runtime.backends import cpu
-from crnn_deploy.runtime.backends.backend import Backend, BackendName, Device, FloatFormat, open_backend
+from crnn_deploy.runtime.backends.backend import (
+    Backend,
+    BackendName,
+    BatchSizes,
+    Device,
+    FloatFormat,
+    open_backend,
+)
 from crnn_deploy.runtime.backends.onnx_file import read_metadata
 from crnn_deploy.runtime.backends.weight_bits import is_quantised
 
@@ -67,11 +74,11 @@ class Opening:
 
         Raises Bf16Refused, and what `open_backend` raises.
         """
-        alone = False
+        batch_sizes: BatchSizes = "any"
         if self.floats == "bf16":
             from crnn_deploy.runtime.bf16 import check_bf16  # and with it the verdict, only where it is asked
 
-            alone = check_bf16(self.path)
+            batch_sizes = check_bf16(self.path)
         return open_backend(
             self.path,
             threads=self.threads,
@@ -79,7 +86,7 @@ class Opening:
             device=self.device,
             tf32=self.tf32,
             floats=self.floats,
-            alone=alone,
+            batch_sizes=batch_sizes,
         )
 
 

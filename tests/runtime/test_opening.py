@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,11 @@ from crnn_deploy import Recognizer
 from crnn_deploy.cli.main import main
 from crnn_deploy.errors import BackendMissing
 from crnn_deploy.models import DEFAULT, DEFAULT_INT8
+from crnn_deploy.recipes.recipe import RECIPES
 from crnn_deploy.runtime.backends import cpu
-from crnn_deploy.runtime.backends.backend import manifest_of
+from crnn_deploy.runtime.backends.backend import manifest_of, open_backend
 from crnn_deploy.runtime.backends.ort import OrtBackend
-from crnn_deploy.runtime.bf16 import Bf16Refused, check_bf16
+from crnn_deploy.runtime.bf16 import Bf16Refused, ask_bf16, check_bf16
 from crnn_deploy.runtime.choice import choose
 from crnn_deploy.runtime.decoding.ctc import Frames
 from crnn_deploy.runtime.opening import Int8Missing, Opening, PrecisionGiven, opening
@@ -62,28 +64,28 @@ def in_bf16(values: NDArray[np.float32]) -> NDArray[np.float32]:
 class PaperBf16:
     """An OpenVINO with products of bfloat16, on a CPU without: ONNX Runtime with weights of another file."""
 
-    opened: Sequence[tuple[str, bool]] = ()
+    opened: Sequence[tuple[str, str]] = ()
 
-    def __init__(self, file: Path, drift: float = 0.0) -> None:
+    def __init__(self, file: Path, drift: Callable[[int], float]) -> None:
         self._file, self._drift = file, drift
 
-    def __call__(self, path: Path, *, threads: int, floats: str, alone: bool) -> Any:
-        self.opened = [*self.opened, (floats, alone)]
+    def __call__(self, path: Path, *, threads: int, floats: str, batch_sizes: str) -> Any:
+        self.opened = [*self.opened, (floats, batch_sizes)]
         if floats == "fp32":
             return OrtBackend(path, threads=threads)
-        return _Drifting(OrtBackend(self._file, threads=threads), self._drift, alone)
+        return _Drifting(OrtBackend(self._file, threads=threads), self._drift, batch_sizes)
 
 
 class _Drifting:
     """A backend in which an image's probabilities hang on how many run together."""
 
-    def __init__(self, backend: OrtBackend, drift: float, alone: bool) -> None:
+    def __init__(self, backend: OrtBackend, drift: Callable[[int], float], batch_sizes: str) -> None:
         self._backend, self._drift = backend, drift
-        self.manifest = replace(backend.manifest, max_batch=1) if alone else backend.manifest
+        self.manifest = replace(backend.manifest, max_batch=1 if batch_sizes == "one" else None)
 
     def run(self, images: NDArray[np.float32]) -> Frames:
         frames = self._backend.run(images)
-        return replace(frames, probabilities=frames.probabilities * np.float32(1 - self._drift * len(images)))
+        return replace(frames, probabilities=frames.probabilities * np.float32(1 - self._drift(len(images))))
 
     def close(self) -> None:
         self._backend.close()
@@ -92,7 +94,8 @@ class _Drifting:
 @pytest.fixture
 def paper_bf16(own_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., PaperBf16]:
     def made(
-        change: Callable[[NDArray[np.float32]], NDArray[np.float32]] = in_bf16, drift: float = 0.0
+        change: Callable[[NDArray[np.float32]], NDArray[np.float32]] = in_bf16,
+        drift: Callable[[int], float] = lambda size: 0.0,
     ) -> PaperBf16:
         paper = PaperBf16(with_weights(tmp_path / "in-bf16.onnx", change), drift)
         monkeypatch.setattr(cpu, "has_bf16", lambda: True)
@@ -124,7 +127,7 @@ def test_the_real_bf16_reads_the_examples_alone_and_together() -> None:
 def test_bf16_is_held_to_the_verdict_once(paper_bf16: Callable[..., PaperBf16]) -> None:
     paper = paper_bf16()
     recognizer = Recognizer.load("latin", precision="bf16")
-    assert recognizer.manifest.max_batch is None and list(paper.opened) == [("bf16", False)] * 2
+    assert recognizer.manifest.max_batch is None and list(paper.opened) == [("bf16", "any")] * 2
     texts = [text.text for text in recognizer.read(IMAGES)]
     assert texts == [text.text for text in Recognizer().read(IMAGES)]
     check_bf16(DEFAULT)
@@ -149,11 +152,59 @@ def test_a_model_that_reads_otherwise_in_bf16_is_refused_with_the_figures(
 
 
 def test_images_run_alone_where_a_batch_changes_a_bit(paper_bf16: Callable[..., PaperBf16]) -> None:
-    paper = paper_bf16(drift=1e-6)
+    paper = paper_bf16(drift=lambda size: 1e-6 * size)
     recognizer = Recognizer.load("latin", precision="bf16", batch=8)
-    assert recognizer.manifest.max_batch == 1 and list(paper.opened) == [("bf16", False), ("bf16", True)]
+    assert recognizer.manifest.max_batch == 1 and list(paper.opened) == [("bf16", "any"), ("bf16", "one")]
     told = run("infer", "--precision", "bf16", EXAMPLES)
     assert told.exit_code == 0 and "runs one image at a time (max_batch)" in told.stderr
+
+
+def test_a_lone_image_has_company_where_that_alone_changes_a_bit(
+    paper_bf16: Callable[..., PaperBf16],
+) -> None:
+    paper = paper_bf16(drift=lambda size: 1e-6 * (size == 1))
+    Recognizer.load("latin", precision="bf16")
+    assert list(paper.opened) == [("bf16", "any"), ("bf16", "two or more")]
+
+
+def test_openvino_runs_a_lone_image_beside_a_copy_of_itself() -> None:
+    pytest.importorskip("openvino")
+    images = np.random.default_rng(0).standard_normal((9, 1, 32, 100), np.float32)
+    with closing(open_backend(DEFAULT, backend="openvino", batch_sizes="two or more")) as paired:
+        assert paired.manifest.max_batch == 8
+        together = paired.run(images)
+        for at, image in enumerate(images):
+            lone, beside = paired.run(image[None]), paired.run(images[[at, at]])
+            assert lone.indices.shape == (1, together.indices.shape[1])
+            assert np.array_equal(lone.probabilities[0], beside.probabilities[0])
+            assert np.array_equal(lone.indices[0], together.indices[at])
+
+
+@pytest.mark.skipif(not cpu.has_bf16(), reason="this CPU has no bf16")
+def test_no_image_of_large_lstms_depends_on_its_batch_in_bf16(tmp_path: Path) -> None:
+    """OpenVINO multiplies states of 256 units in another way where there is one image."""
+    pytest.importorskip("openvino")
+    torch = pytest.importorskip("torch")
+    from crnn_deploy.export.exporter import export
+    from crnn_deploy.export.reference import reference_of
+    from crnn_deploy.networks.crnn import CRNN
+
+    torch.manual_seed(0)
+    recipe = RECIPES["paper"]
+    assert recipe.alphabet is not None
+    module = CRNN(32, 1, 37, 256, widths=(8, 16, 32, 32, 64, 64, 64))
+    model = tmp_path / "large.onnx"
+    export(reference_of(module, recipe, recipe.alphabet, {"recipe": "paper", "family": "crnn"}), model)
+    sizes = ask_bf16(model).batch_sizes
+    assert sizes != "one"
+    with closing(open_backend(model, backend="openvino", floats="bf16", batch_sizes=sizes)) as backend:
+        for width in (32, 108, 400):
+            images = np.random.default_rng(width).standard_normal((8, 1, 32, width), np.float32)
+            alone = [backend.run(image[None]) for image in images]
+            for size in (2, 3, 5, 8):
+                together = backend.run(images[:size])
+                for at in range(size):
+                    assert np.array_equal(alone[at].probabilities[0], together.probabilities[at])
 
 
 def test_the_fastest_is_taken_of_those_that_pass(

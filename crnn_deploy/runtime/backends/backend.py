@@ -15,11 +15,16 @@ from crnn_deploy.process import not_forked
 from crnn_deploy.runtime.backends.weight_bits import check_weights
 from crnn_deploy.runtime.decoding.ctc import Frames
 
-__all__ = ["SUFFIXES", "Backend", "BackendName", "Device", "FloatFormat", "manifest_of", "open_backend"]
+__all__ = [
+    *("SUFFIXES", "Backend", "BackendName", "BatchSizes", "Device", "FloatFormat"),
+    *("manifest_of", "open_backend"),
+]
 
 BackendName = Literal["onnxruntime", "openvino"]
 Device = Literal["cpu", "cuda"]
 FloatFormat = Literal["fp32", "bf16"]
+# of the batches in which OpenVINO runs images: with two or more, a lone image runs beside a copy of itself
+BatchSizes = Literal["any", "two or more", "one"]
 SUFFIXES = (".onnx", ".engine")  # of model files that `open_backend` knows
 
 
@@ -49,7 +54,7 @@ def open_backend(
     device: Device = "cpu",
     tf32: bool = False,
     floats: FloatFormat = "fp32",
-    alone: bool = False,
+    batch_sizes: BatchSizes = "any",
 ) -> Backend:
     """The backend for a model file, told by its suffix.
 
@@ -58,13 +63,13 @@ def open_backend(
     tf32: whether fp32 products of an .onnx file on cuda may round their factors to TF32; an .engine was built
         with or without it
     floats: the format of OpenVINO's products; whether the text bears bf16 is asked by `runtime.bf16`
-    alone: OpenVINO runs every image alone, however many are given
+    batch_sizes: in which OpenVINO runs images, however many are given
 
     Raises ModelNotFound, ModelUnreadable, ManifestMissing, BackendMissing, CpuUnfit; of an engine, what
     `trt.open_engine` raises.
     """
     with not_forked():
-        return _opened(path, threads, backend, device, tf32, floats, alone)
+        return _opened(path, threads, backend, device, tf32, floats, batch_sizes)
 
 
 def _opened(
@@ -74,7 +79,7 @@ def _opened(
     device: Device,
     tf32: bool,
     floats: FloatFormat,
-    alone: bool,
+    batch_sizes: BatchSizes,
 ) -> Backend:
     if not path.is_file():
         raise ModelNotFound(path)
@@ -85,7 +90,7 @@ def _opened(
             raise BackendMissing(f"OpenVINO runs on the CPU here; for {device} take the backend onnxruntime")
         from crnn_deploy.runtime.backends.openvino import OpenVinoBackend
 
-        return OpenVinoBackend(path, threads=threads, floats=floats, alone=alone)
+        return OpenVinoBackend(path, threads=threads, floats=floats, batch_sizes=batch_sizes)
     if floats != "fp32":
         raise BackendMissing(
             f"{floats} is run by OpenVINO, from an .onnx file; {path} would be run by another"

@@ -24,13 +24,16 @@ from crnn_deploy.runtime.decoding.ctc import Frames
 
 __all__ = ["OpenVinoBackend", "import_openvino", "signal_stack_kept"]
 
+_MOST = {"one": 1, "two or more": 8}  # images of a batch
+
 
 class OpenVinoBackend:
     """An ONNX file with a manifest, run by OpenVINO.
 
     threads: threads inside one run
     floats: bf16 needs a CPU with its instructions: on others OpenVINO would take fp32 without a word
-    alone: every image runs alone, and the manifest says so
+    batch_sizes: in which images run; with "two or more" a lone image runs beside a copy of itself. The
+        manifest's `max_batch` is 1 for "one", and 8 for "two or more"
     Raises BackendMissing, ModelUnreadable, ManifestMissing, ManifestInvalid.
     """
 
@@ -40,12 +43,13 @@ class OpenVinoBackend:
         *,
         threads: int = 1,
         floats: Literal["fp32", "bf16"] = "fp32",
-        alone: bool = False,
+        batch_sizes: Literal["any", "two or more", "one"] = "any",
     ) -> None:
         openvino = import_openvino()
         check_self_contained(path)
         manifest = held_to_scales(Manifest.in_metadata(read_metadata(path), path), path)
-        self.manifest = replace(manifest, max_batch=1) if alone else manifest
+        self.manifest = replace(manifest, max_batch=_MOST.get(batch_sizes, manifest.max_batch))
+        self._least = 2 if batch_sizes == "two or more" else 1
         hint = {"fp32": "f32", "bf16": "bf16"}[floats]
         settings = {
             **{"INFERENCE_PRECISION_HINT": hint, "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1},
@@ -76,8 +80,11 @@ class OpenVinoBackend:
             request = model.create_infer_request()
 
         def infer(part: NDArray[np.float32]) -> list[NDArray[Any]]:
+            size = len(part)
+            if size < self._least:
+                part = np.repeat(part, self._least, axis=0)
             results = request.infer([np.ascontiguousarray(part)])
-            return [np.array(results[at]) for at in range(len(model.outputs))]
+            return [np.array(results[at][:size]) for at in range(len(model.outputs))]
 
         try:
             outputs = in_parts(infer, images, self.manifest.max_batch)
