@@ -35,6 +35,7 @@ SPEED = {
     "latency",
     "lstm_kernels",
     "operators",
+    "page_boxes",
     "peers",
     "scaling",
     "startup",
