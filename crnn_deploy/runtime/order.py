@@ -1,4 +1,4 @@
-"""Keys in, results out in the same order: what has no result yet holds back those behind it."""
+"""Keys in, results out in the same order: a key without a result holds back the results behind it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class InOrder(Generic[Key]):
 
     def __init__(self, keys: Iterable[Key], size: int) -> None:
         self._remaining, self._size = iter(keys), size
-        self._keys: dict[int, Key] = {}  # of what has no result, or has one behind such, by place
+        self._keys: dict[int, Key] = {}  # of all that was taken and is not yet ready, by place
         self._done: dict[int, Text | CrnnDeployError] = {}
         self._given = 0
         self.taken = 0

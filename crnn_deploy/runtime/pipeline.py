@@ -17,7 +17,7 @@ from crnn_deploy.runtime.batching import Groups
 from crnn_deploy.runtime.decoding.ctc import Text
 from crnn_deploy.runtime.order import InOrder, Result, Taken
 
-__all__ = ["MOST_COLUMNS", "Image", "Reader", "Result", "failure", "read_each", "read_in_order"]
+__all__ = ["MOST_COLUMNS", "Reader", "Result", "failure", "read_each", "read_in_order"]
 
 _BATCHES_IN_WINDOW = 64  # of words in buckets of 4 pixels, 5 of 6 batches are full then
 _BATCHES_GIVEN = 4  # images in so many batches are given at once: each time costs a write

@@ -1,7 +1,7 @@
 """Any number of images through processes that share a recogniser's network: results in order, memory flat.
 
-Python lets one thread of a process run at a time, and a small network leaves so little to native code that
-two threads read hardly more than one. Each process here reads for itself, with one thread.
+In one process, only one thread at a time runs Python code, and a small network leaves little to native
+code. So two threads read hardly more than one. Each process here reads for itself, with one thread.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def read_in_processes(
 
     chars: False leaves out the characters of texts, which takes less time than to make and to send them
     Threads read where there are too few images to share, or where no process can be made.
-    Raises ReadingStopped.
+    Raises ReadingStopped, after the results before the first gap.
     """
     remaining = iter(paths)
     first = [*islice(remaining, _FEW * batch)]
@@ -80,8 +80,13 @@ def read_in_processes(
     if processes is None:
         yield from read_in_order(reader, everything, batch=batch, workers=workers, stopped=stopped)
         return
+    order = InOrder(everything, _BATCHES_IN_WINDOW * batch * workers)
     try:
-        yield from processes.results(everything, stopped)
+        yield from processes.results(order, stopped)
+    except ReadingStopped:
+        if order.ready:
+            yield order.give()
+        raise
     finally:
         processes.end()
 
@@ -106,10 +111,9 @@ class _Processes:
         self._start()
 
     def results(
-        self, paths: Iterable[str], stopped: Callable[[], bool]
+        self, order: InOrder[str], stopped: Callable[[], bool]
     ) -> Generator[list[Result[str]], None, None]:
         """Results in order, some batches at a time. Raises ReadingStopped."""
-        order = InOrder(paths, _BATCHES_IN_WINDOW * self._batch * self._workers)
         left: deque[Taken[str]] = deque()
         until = math.inf
         while True:
@@ -168,7 +172,7 @@ class _Processes:
     def _start(self) -> None:
         """Raises OSError, also where too few files could be opened afterwards."""
         ours, theirs = self._pipe()
-        # a signal that a thread's end would send is none of its process's end
+        # the system sends that signal when the thread that forks ends, so only the main thread asks for it
         with_parent = threading.current_thread() is threading.main_thread()
         try:
             with ExitStack() as spare:

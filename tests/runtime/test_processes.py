@@ -184,6 +184,23 @@ def test_a_process_that_dies_ends_the_reading_with_a_line() -> None:
     assert not children()
 
 
+def test_what_was_read_before_a_process_died_is_given() -> None:
+    """The images before it are fewer than are given at once."""
+
+    class Deadly(Reader):
+        def prepare(self, source: str, /) -> Word:
+            if source == "6":
+                time.sleep(0.5)
+                os.kill(os.getpid(), signal.SIGKILL)
+            return super().prepare(source)
+
+    given: list[Result[str]] = []
+    with pytest.raises(ReadingStopped):
+        for some in read_in_processes(Deadly(), map(str, range(9)), batch=BATCH, workers=4):
+            given += some
+    assert [path for path, _ in given][:4] == ["0", "1", "2", "3"]
+
+
 def test_once_stopped_the_results_end_before_the_first_gap() -> None:
     class Slow(Reader):
         def prepare(self, source: str, /) -> Word:

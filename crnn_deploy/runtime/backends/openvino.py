@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from crnn_deploy.errors import BackendMissing, ModelClosed, ModelUnreadable, RunFailed
 from crnn_deploy.manifest import Manifest
+from crnn_deploy.runtime.backends.backend import BatchSizes
 from crnn_deploy.runtime.backends.onnx_file import check_self_contained, read_metadata
 from crnn_deploy.runtime.backends.openvino_import import without_telemetry
 from crnn_deploy.runtime.backends.outputs import frames_of, in_parts
@@ -43,7 +44,7 @@ class OpenVinoBackend:
         *,
         threads: int = 1,
         floats: Literal["fp32", "bf16"] = "fp32",
-        batch_sizes: Literal["any", "two or more", "one"] = "any",
+        batch_sizes: BatchSizes = "any",
     ) -> None:
         openvino = import_openvino()
         check_self_contained(path)
