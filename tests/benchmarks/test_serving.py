@@ -119,7 +119,7 @@ def test_malformed_requests_are_the_same_for_the_same_seed() -> None:
 
 def test_a_server_is_all_of_its_processes() -> None:
     """A child that works, and one that has ended: the time of both is counted."""
-    work = "sum(i for i in range(2_000_000))"
+    work = "sum(i for i in range(10_000_000))"
     code = (
         "import subprocess, sys, time\n"
         f"subprocess.run([sys.executable, '-c', '{work}'])\n"
