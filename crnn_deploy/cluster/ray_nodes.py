@@ -10,12 +10,12 @@ import os
 import secrets
 import signal
 import socket
+import threading
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import asdict, dataclass
 from importlib import import_module
-from threading import current_thread, main_thread
 from typing import Any
 
 from crnn_deploy.cluster.plan import Chunk
@@ -34,7 +34,7 @@ __all__ = [
 ]
 
 _STORE_BYTES = 200 * 2**20  # of objects, on a Ray of the command's own: only the model goes through it
-_PATIENCE = 10.0  # seconds, for a connection to a cluster
+_PATIENCE = 10.0  # seconds, for a connection to a cluster and for a thread that has been told to end
 _RETRIES = 10  # of a chunk whose worker or node ends
 _QUIET = {
     "RAY_BACKEND_LOG_LEVEL": "fatal",  # what matters is raised
@@ -151,7 +151,7 @@ def _sigterm_kept() -> Iterator[None]:
     except SystemExit:
         raise KeyboardInterrupt from None
     finally:
-        if before is not None and current_thread() is main_thread():
+        if before is not None and threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, before)
 
 
@@ -218,8 +218,8 @@ def read_chunks(
     """Receipts of all chunks, each as soon as it is there, in any order.
 
     A chunk whose worker or node ends is given to another one, some times; one that ends its worker each time
-    gives no receipt. Within `connected`, and in the thread that leaves it: while another thread waits for a
-    receipt, Ray's shutdown ends the process. Raises ClusterFailed.
+    gives no receipt. Iterated within `connected`, and closed before that is left: while a thread waits for a
+    receipt, Ray's shutdown ends the process without a word. Raises ClusterFailed.
     """
     ray = _ray()
     context = ray.data.DataContext.get_current()
@@ -241,12 +241,23 @@ def read_chunks(
             num_gpus=gpus,
             max_task_retries=_RETRIES,
         )
-    batches = receipts.iter_batches(batch_size=1, batch_format="pyarrow", prefetch_batches=0)
+    batches = iter(receipts.iter_batches(batch_size=1, batch_format="pyarrow", prefetch_batches=0))
     try:
         for batch in batches:
             yield from (Receipt(**row) for row in batch.to_pylist())
     except Exception as error:
         raise ClusterFailed(first_line(error)) from error
+    finally:
+        with suppress(Exception):  # of a Ray that ends itself
+            batches.close()
+        _join_fetching_threads()
+
+
+def _join_fetching_threads() -> None:
+    """Ray Data fetches receipts in a thread, tells it to end and does not wait for it."""
+    for thread in threading.enumerate():
+        if thread.name == "iter_threaded":  # as of ray.data._internal.block_batching.util
+            thread.join(_PATIENCE)
 
 
 def _ray() -> Any:

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
@@ -56,7 +56,7 @@ class Reader:
         return [Text(image.path.upper(), os.getpid(), ()) for image in images]
 
 
-def children() -> set[int]:
+def all_children() -> set[int]:
     """Processes that this one has started, those that nobody has waited for included."""
     found = set()
     for path in Path("/proc").glob("[0-9]*/stat"):
@@ -69,13 +69,22 @@ def children() -> set[int]:
     return found
 
 
+@pytest.fixture
+def children() -> Callable[[], set[int]]:
+    """Processes that this one has started since the test began; those of earlier tests may go on."""
+    before = all_children()
+    return lambda: all_children() - before
+
+
 def flat(chunks: Iterable[list[Result[str]]]) -> list[Result[str]]:
     return [result for chunk in chunks for result in chunk]
 
 
 @pytest.mark.parametrize("workers", [2, 3])
 @pytest.mark.parametrize("count", [FEW, 3 * FEW, 3000])
-def test_every_path_has_one_result_in_order(count: int, workers: int) -> None:
+def test_every_path_has_one_result_in_order(
+    count: int, workers: int, children: Callable[[], set[int]]
+) -> None:
     rng = np.random.default_rng(count)
     paths = [
         f"error {at}" if rng.random() < 0.05 else f"{at} ".ljust(rng.integers(5, 30), "x")
@@ -167,7 +176,7 @@ def test_a_breakdown_costs_only_the_image_that_caused_it() -> None:
     assert path == "777" and isinstance(result, ReadFailed) and "RuntimeError: broken" in str(result)
 
 
-def test_a_process_that_dies_ends_the_reading_with_a_line() -> None:
+def test_a_process_that_dies_ends_the_reading_with_a_line(children: Callable[[], set[int]]) -> None:
     class Deadly(Reader):
         def prepare(self, source: str, /) -> Word:
             if source == "900":
@@ -201,7 +210,7 @@ def test_what_was_read_before_a_process_died_is_given() -> None:
     assert [path for path, _ in given][:4] == ["0", "1", "2", "3"]
 
 
-def test_once_stopped_the_results_end_before_the_first_gap() -> None:
+def test_once_stopped_the_results_end_before_the_first_gap(children: Callable[[], set[int]]) -> None:
     class Slow(Reader):
         def prepare(self, source: str, /) -> Word:
             time.sleep(0.001)
@@ -219,7 +228,7 @@ def test_once_stopped_the_results_end_before_the_first_gap() -> None:
     assert not children()
 
 
-def test_a_process_that_never_answers_is_given_up() -> None:
+def test_a_process_that_never_answers_is_given_up(children: Callable[[], set[int]]) -> None:
     class Held(Reader):
         def prepare(self, source: str, /) -> Word:
             if source == "400":
@@ -240,7 +249,7 @@ def test_a_process_that_never_answers_is_given_up() -> None:
     assert 0 < len(given) <= 400 and not children()
 
 
-def test_closing_early_ends_the_processes() -> None:
+def test_closing_early_ends_the_processes(children: Callable[[], set[int]]) -> None:
     results = read_in_processes(Reader(), map(str, range(10**6)), batch=BATCH, workers=3)
     next(results)
     assert len(children()) == 3
@@ -253,7 +262,7 @@ import os, sys, time
 from crnn_deploy.runtime.processes import read_in_processes
 class Slow:
     def prepare(self, path):
-        print(os.getpid(), flush=True)
+        os.write(1, f"{os.getpid()}\\n".encode())  # whole, beside that of the other process
         time.sleep(3600)
 for some in read_in_processes(Slow(), map(str, range(500)), batch=2, workers=2):
     pass
@@ -263,8 +272,10 @@ for some in read_in_processes(Slow(), map(str, range(500)), batch=2, workers=2):
 def test_processes_end_with_their_parent() -> None:
     with subprocess.Popen([sys.executable, "-c", KILLED], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        readers = {int(process.stdout.readline()) for _ in range(2)}
-        process.kill()
+        try:
+            readers = {int(process.stdout.readline()) for _ in range(2)}
+        finally:
+            process.kill()
     until = time.monotonic() + 20
     while any(map(_alive, readers)):
         assert time.monotonic() < until
@@ -292,6 +303,9 @@ def test_a_budget_is_that_of_all_processes_together() -> None:
                 with lock:
                     held.value += 1
                     most.value = max(most.value, held.value)
+                until = time.monotonic() + 5  # the first one waits for a second one
+                while most.value < 2 and time.monotonic() < until:
+                    time.sleep(0.005)
                 time.sleep(0.005)
                 with lock:
                     held.value -= 1
@@ -322,7 +336,9 @@ def test_a_killed_process_holds_up_nobody_who_reads_large_images(tmp_path: Path)
         assert read_image(large).shape == (5000, 8000)
 
 
-def test_as_many_processes_as_the_system_allows(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_as_many_processes_as_the_system_allows(
+    monkeypatch: pytest.MonkeyPatch, children: Callable[[], set[int]]
+) -> None:
     fork, made = os.fork, 0
 
     def scarce() -> int:
