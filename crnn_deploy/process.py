@@ -9,12 +9,14 @@ waits for it, as those that would begin wait for the fork.
 from __future__ import annotations
 
 import gc
+import math
 import os
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
+from pathlib import Path
 from types import FrameType, TracebackType
 from typing import TypeVar
 
@@ -31,6 +33,8 @@ __all__ = [
 
 INTERRUPTED = 130  # exit code, 128 + SIGINT, as shells have it
 
+_CONTROL_GROUPS = Path("/sys/fs/cgroup")  # of the second version, and below it those of the first
+
 _GRACE = 1.5  # seconds between a signal and its answer
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -46,8 +50,17 @@ _Handler = Callable[[int, FrameType | None], object] | int | None
 
 
 def cpus() -> int:
-    """CPUs that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """CPUs that this process may use: those of its affinity, and no more than its container's quota gives.
+
+    A quota such as `docker run --cpus 1.5` is rounded up.
+    """
+    found = [len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1]
+    for limit in ("cpu.max", "cpu/cpu.cfs_quota_us cpu/cpu.cfs_period_us"):
+        with suppress(OSError, ValueError):  # also where there is no quota
+            quota, period = _of_container(limit)
+            if quota > 0:
+                found.append(math.ceil(quota / period))
+    return min(found)
 
 
 def memory() -> int | None:
@@ -55,13 +68,16 @@ def memory() -> int | None:
     found = []
     with suppress(AttributeError, ValueError, OSError):  # not on Windows
         found.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    for limit in (
-        "memory.max",
-        "memory/memory.limit_in_bytes",
-    ):  # of control groups, the second version first
-        with suppress(OSError, ValueError), open(f"/sys/fs/cgroup/{limit}", encoding="ascii") as file:
-            found.append(int(file.read()))
+    for limit in ("memory.max", "memory/memory.limit_in_bytes"):
+        with suppress(OSError, ValueError):
+            found += _of_container(limit)
     return min(found, default=None)
+
+
+def _of_container(names: str) -> list[int]:
+    """Numbers of files of control groups. Raises OSError, and ValueError where one is `max`: no limit."""
+    words = " ".join((_CONTROL_GROUPS / name).read_text(encoding="ascii") for name in names.split())
+    return [int(word) for word in words.split()]
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import gc
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -368,3 +369,33 @@ def test_the_collector_is_as_before_behind_its_pause() -> None:
         assert not gc.isenabled()
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({}, None),
+        ({"cpu.max": "max 100000"}, None),
+        ({"cpu.max": "50000 100000"}, 1),
+        ({"cpu.max": "150000 100000"}, 2),
+        ({"cpu.max": "99900000 100000"}, None),
+        ({"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, None),
+        ({"cpu/cpu.cfs_quota_us": "100000", "cpu/cpu.cfs_period_us": "100000"}, 1),
+    ],
+)
+def test_a_quota_of_the_container_bounds_the_cpus(
+    tmp_path: Path, files: dict[str, str], expected: int | None
+) -> None:
+    """expected: None where the CPUs of the affinity count"""
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(content + "\n")
+    printed = "from crnn_deploy.process import cpus; print(cpus())"
+    script = 'mount --bind "$1" /sys/fs/cgroup && exec "$2" -c "$3"'
+    command = ["unshare", "--mount", "sh", "-c", script, "sh", str(tmp_path), sys.executable, printed]
+    if shutil.which("unshare") is None:
+        pytest.skip("needs util-linux")
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    if run.returncode:
+        pytest.skip(f"needs the right to mount: {run.stderr}")
+    assert int(run.stdout) == (expected or len(os.sched_getaffinity(0)))
