@@ -1,0 +1,212 @@
+"""What the choices of the Latin training are worth: the size of the network, and each source of images.
+
+    python -m benchmarks.accuracy.latin_choices sizes|sources [--minutes 20] [--jobs 2] [--data FOLDER]
+        [--out DIR] [--json FILE]
+
+- sizes: compact networks of several sizes, all from the default model, which `training/grow.py` widens
+- sources: the Latin network without one of the sources of `training/latin.yaml`, or with drawn print alone
+
+Each network is trained for the same CPU time by one thread, with a learning rate that falls to 0 at the end.
+A few steps before tell how many fit. Then it is exported, and reads the real images of --data that nothing is
+trained on, and 1,000 held-out drawn images of each kind. A result has exact texts, and letters and digits in
+any case, each with a 95 % interval (Wilson's). CPU time is that of drawn words in batches of 8, in one thread
+of ONNX Runtime; the networks take turns.
+
+`bash training/latin.sh` prepares what the trainings read. The script needs the extras
+[cpu,evaluate,export,train].
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+
+from benchmarks.accuracy.default_model import drawn_sets
+from benchmarks.common import cpu_in_turn, measured, prepared_words, stacks, write
+from crnn_deploy.datasets import Dataset, open_dataset
+from crnn_deploy.evaluation.evaluate import evaluate
+from crnn_deploy.evaluation.speed import operations
+from crnn_deploy.manifest import Manifest
+from crnn_deploy.metrics import Score
+from crnn_deploy.runtime.backends.ort import OrtBackend
+from crnn_deploy.runtime.recognizer import Recognizer
+
+ROOT = Path(__file__).parents[2]
+CONFIG = ROOT / "training" / "latin.yaml"
+DEFAULT = ROOT / "training" / "default.pth"
+LATIN = ("32,64,128,192,256", 192)
+SIZES = {
+    "as the default model": ("24,48,96,128,192", 128),
+    "a longer memory": ("24,48,96,128,192", 192),
+    "Latin": LATIN,
+    "Latin, 256 units": ("32,64,128,192,256", 256),
+    "largest": ("40,80,160,224,320", 256),
+}
+SOURCES = (
+    "scene words",
+    "receipts",
+    "drawn scenes",
+    "drawn documents",
+    "drawn print",
+)  # as latin.yaml has them
+SCENE_WORDS = "scene_words_"  # sets that count as one
+PROBE = 40  # steps that tell how long one takes
+DRAWN = ("clean words", "augmented words", "clean numbers", "clean codes", "clean random characters")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One training."""
+
+    name: str
+    widths: str
+    hidden: int
+    without: frozenset[str] = frozenset()  # sources
+
+    @property
+    def file(self) -> str:
+        return self.name.replace(" ", "-").replace(",", "")
+
+
+def choices(kind: str) -> list[Choice]:
+    if kind == "sizes":
+        return [Choice(name, *size) for name, size in SIZES.items()]
+    found = [Choice("all sources", *LATIN)]
+    found += [Choice(f"without {source}", *LATIN, frozenset([source])) for source in SOURCES]
+    return [*found, Choice("drawn print alone", *LATIN, frozenset(SOURCES[:-1]))]
+
+
+def config_of(choice: Choice, folder: Path, start: Path, steps: int) -> Path:
+    plain = yaml.safe_load(CONFIG.read_text(encoding="utf-8"))
+    kept = [
+        source for name, source in zip(SOURCES, plain["train"], strict=True) if name not in choice.without
+    ]
+    plain |= {"out": str(folder / f"{steps}"), "start": {"checkpoint": str(start)}, "train": kept}
+    plain |= {"steps": steps, "validation": {}, "save_every": steps, "log_every": 20}
+    plain["schedule"] = {"name": "trapezoid", "warmup": min(100, steps // 4), "decay": 0.5}
+    path = folder / f"{steps}.yaml"
+    path.write_text(yaml.safe_dump(plain), encoding="utf-8")
+    return path
+
+
+def run(command: Sequence[object], log: Path) -> float:
+    """CPU-seconds of a Python program, from the repository's root."""
+    with log.open("a", encoding="utf-8") as file:
+        process = subprocess.Popen([sys.executable, *map(str, command)], stdout=file, stderr=file, cwd=ROOT)
+        _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise SystemExit(f"{' '.join(map(str, command))} failed; {log} says why")
+    return usage.ru_utime + usage.ru_stime
+
+
+def trained(choice: Choice, out: Path, seconds: float) -> tuple[Path, dict[str, Any]]:
+    """The exported network after its training, and what the training was."""
+    folder = out / choice.file
+    folder.mkdir(parents=True, exist_ok=True)
+    start, model, told, log = (folder / name for name in ("start.pth", "model.onnx", "told.json", "log"))
+    if not model.exists():
+        grown = ("--widths", choice.widths, "--hidden", choice.hidden)
+        run(["training/grow.py", DEFAULT, start, *grown], log)
+        train = ["-m", "crnn_deploy", "train", "--config"]
+        one, two = (
+            run([*train, config_of(choice, folder, start, steps)], log) for steps in (PROBE, 2 * PROBE)
+        )
+        step = (two - one) / PROBE
+        steps = round((seconds - (one - PROBE * step)) / step)
+        spent = run([*train, config_of(choice, folder, start, steps)], log)
+        checkpoint = folder / f"{steps}" / "last.pth"
+        run(["-m", "crnn_deploy", "export", "--checkpoint", checkpoint, "-o", model], log)
+        told.write_text(json.dumps({"steps": steps, "training_cpu_seconds": round(spent)}))
+    found: dict[str, Any] = json.loads(told.read_text())
+    return model, found
+
+
+def sets_of(data: Path, manifest: Manifest) -> dict[str, Dataset]:
+    drawn = drawn_sets(manifest.alphabet, 1000)
+    return {name: drawn[name] for name in DRAWN} | {
+        path.parent.name: open_dataset(str(path.parent), kind="tabs")
+        for path in sorted(data.glob("*/labels.tsv"))
+        if path.parent.name.startswith(("dev_", SCENE_WORDS))
+    }
+
+
+def accuracies(model: Path, data: Path) -> dict[str, Any]:
+    with closing(Recognizer.load(model)) as recognizer:
+        work = operations(model, recognizer.manifest, [100])[100]
+        scores = dict(evaluate(recognizer, sets_of(data, recognizer.manifest), chunk=256).by_group)
+    together = [scores.pop(name) for name in [*scores] if name.startswith(SCENE_WORDS)]
+    if together:
+        scores["scene words"] = sum(together, Score())
+    return {
+        "MFLOP_at_100": round(work / 1e6, 1),
+        "sets": {name: score.to_plain() for name, score in scores.items()},
+    }
+
+
+def speeds(models: Mapping[str, Path], rounds: int) -> dict[str, dict[str, Any]]:
+    """CPU-milliseconds a word."""
+    tasks, images = {}, {}
+    for name, model in models.items():
+        backend = OrtBackend(model)
+        batches = stacks(prepared_words(400, backend.manifest))
+        tasks[name], images[name] = partial(_infer, backend, batches), 400
+    return {name: measured(values, "CPU ms") for name, values in cpu_in_turn(tasks, images, rounds).items()}
+
+
+def _infer(backend: OrtBackend, batches: Sequence[NDArray[np.float32]]) -> None:
+    for batch in batches:
+        backend.run(batch)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("kind", choices=("sizes", "sources"), help="Compare these.")
+    parser.add_argument(
+        "--minutes", type=float, default=20, help="Train each network for so many CPU-minutes."
+    )
+    parser.add_argument("--jobs", type=int, default=2, help="Train this many networks at once.")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        default=ROOT.parent / "shared" / "data",
+        help="Read the real sets in this folder.",
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/latin_choices"), help="Keep the networks in this folder."
+    )
+    parser.add_argument("--rounds", type=int, default=9, help="Measure the speed in this many rounds.")
+    parser.add_argument("--json", type=Path, help="Write the results to this file.")
+    given = parser.parse_args()
+    compared, out = choices(given.kind), given.out / given.kind
+    with ThreadPoolExecutor(given.jobs) as pool:
+        made = list(pool.map(lambda choice: trained(choice, out, 60 * given.minutes), compared))
+    models = {choice.name: model for choice, (model, _) in zip(compared, made, strict=True)}
+    rows: dict[str, dict[str, Any]] = {}
+    for choice, (model, told) in zip(compared, made, strict=True):
+        rows[choice.name] = {"widths": choice.widths, "hidden": choice.hidden, **told}
+        rows[choice.name] |= accuracies(model, given.data)
+        print(choice.name, told, flush=True)
+    for name, spent in speeds(models, given.rounds).items():
+        rows[name]["word"] = spent
+    write(f"latin_{given.kind}", rows, given.json)
+
+
+if __name__ == "__main__":
+    main()
