@@ -15,7 +15,7 @@ __all__ = ["Placement", "View", "drawn_placement"]
 
 Points = NDArray[np.float32]  # (..., 2), x and y
 
-_MOST_RISE = 1.3  # of a turned word's rise, in letter heights; more leaves letters too small to read
+_MOST_RISE = 2.2  # of a turned word's rise, in letter heights; more leaves letters too small to read
 _COARSE = 4  # pixels between the points that curves are computed at
 
 
@@ -142,9 +142,11 @@ def drawn_placement(width: float, height: float, characters: int, dice: Dice) ->
         waves = float(dice.rng.uniform(0.5, min(2.0, characters / 4)))
         phase = float(dice.rng.uniform(0, 2 * np.pi))
         placed = replace(placed, wave=wave * height, waves=waves, phase=phase)
-    if tilt := dice.throw("tilt"):
-        # small angles are common
-        tilt = min(tilt * float(dice.rng.random()), float(np.arctan(_MOST_RISE / wide)))
+    tilt = dice.throw("steep")
+    if tilt is None and (tilt := dice.throw("tilt")):
+        tilt *= float(dice.rng.random())  # small angles are common
+    if tilt:
+        tilt = min(tilt, float(np.arctan(_MOST_RISE / wide)))
         placed = replace(placed, tilt=tilt * dice.sign())
     if aside := dice.throw("perspective"):
         # seen from one side, a word is narrower too

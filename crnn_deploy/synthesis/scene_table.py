@@ -35,9 +35,10 @@ EFFECTS: Mapping[str, Effect] = MappingProxyType(
         "jumping": Effect(0.05, 0.02, 0.12),  # each letter above the baseline at most
         "bolder": Effect(0.15, 0.02, 0.08),  # wider strokes
         # geometry
-        "arc": Effect(0.14, 0.2, 2.0),  # radians that the baseline turns by
+        "arc": Effect(0.20, 0.2, 2.0),  # radians that the baseline turns by
         "wave": Effect(0.04, 0.05, 0.25),  # amplitude, letter heights
         "tilt": Effect(0.65, 0.0, 0.32),  # radians
+        "steep": Effect(0.10, 0.25, 0.75),  # radians, in place of the tilt
         "slant": Effect(0.10, 0.0, 0.35),  # shear
         "perspective": Effect(0.50, 0.0, 0.55),  # how much larger one end is
         # crop; letter heights at each side
