@@ -47,6 +47,9 @@ _EARLY = 0.6  # exponent: half the strength brings two thirds of the effects
 _TRIES = 3
 _NEARLY_CLEAN = 0.1  # share of the images
 _LOOSE = np.array([0.16, 0.42, 0.16, 0.42])  # letter heights at strength 1: left, top, right, bottom
+_LOW, _HANGING = frozenset("012"), frozenset("34579")  # old-style figures of x-height, and below the line
+_FIGURE = 0.7  # em, the height of a figure
+_ONE_AS_LETTER = 0.3  # share of old-style figures whose 1 is an I
 _MARGIN = 2  # pixels that `glyphs` leaves around the ink
 
 
@@ -145,12 +148,22 @@ class SceneRenderer:
         size = next((size for size in _SIZES if size >= 0.8 * height), _SIZES[-1])
         spacing = dice.throw("wide_tracking") or -(dice.throw("tight_tracking") or 0.0)
         smaller, jumping = dice.throw("small_capitals"), dice.throw("jumping")
+        low = dice.throw("old_style_figures") if any(map(str.isdecimal, text)) else None
+        as_letter = rng.random() < _ONE_AS_LETTER
         runs = []
-        for at, part in enumerate(self._parts(text, face, bool(jumping), bool(smaller) and text.isupper())):
+        for at, part in enumerate(
+            self._parts(text, face, bool(jumping or low), bool(smaller) and text.isupper())
+        ):
             own = face if face.covers(part) else self._designs.pick(part, rng)
-            small = smaller and text.isupper() and at > 0
+            small = smaller if smaller and text.isupper() and at > 0 else 1.0
             raised = rng.uniform(0, jumping) if jumping else 0.0
-            runs.append(Run(part, own, round(size * smaller) if small and smaller else size, spacing, raised))
+            drawn = part
+            if low and part in _LOW:
+                small = low
+                drawn = "I" if as_letter and part == "1" and own.covers("I") else part
+            elif low and part in _HANGING:
+                raised -= (1 - low) * _FIGURE
+            runs.append(Run(drawn, own, round(size * small), spacing, raised))
         line = set_line(runs)
         assert line is not None, text
         mask = line.mask

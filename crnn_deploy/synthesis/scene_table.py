@@ -32,6 +32,7 @@ EFFECTS: Mapping[str, Effect] = MappingProxyType(
         "stretched": Effect(0.12, 1.1, 1.9),  # width, times
         "condensed": Effect(0.85, 0.95, 0.45),  # width, times
         "small_capitals": Effect(0.15, 0.7, 0.85),  # of capitals: the others' height beside the first
+        "old_style_figures": Effect(0.12, 0.64, 0.78),  # their x-height beside the height of the others
         "jumping": Effect(0.05, 0.02, 0.12),  # each letter above the baseline at most
         "bolder": Effect(0.15, 0.02, 0.08),  # wider strokes
         # geometry

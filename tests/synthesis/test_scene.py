@@ -93,7 +93,7 @@ def test_a_line_with_spaces_and_a_character_of_one_face_only(faces: list[Face]) 
 
 @pytest.mark.parametrize("name", EFFECTS)
 def test_each_effect_can_be_drawn_alone(faces: list[Face], photographs: list[Path], name: str) -> None:
-    text = "HOTEL"
+    text = "HOTEL 24"
     plain = SceneRenderer(faces, ALPHABET, photographs, table=NONE)
     own = SceneRenderer(faces, ALPHABET, photographs, table=alone(name))
     drawn = [draw(own, seed, text) for seed in range(12)]
@@ -123,6 +123,32 @@ def test_what_single_effects_do(sans: Face) -> None:
         assert mean(name, "edges") < 0.9 * mean(None, "edges")
     assert mean("sharpened", "edges") > 1.1 * mean(None, "edges")
     assert mean("noise", "edges") > 1.1 * mean(None, "edges")
+
+
+def test_old_style_figures_stand_lower_than_capitals(sans: Face) -> None:
+    """Of a wide gap between two halves: 0 as high as a small letter, 7 below the line, 8 as it was."""
+    always = {**NONE, "old_style_figures": replace(EFFECTS["old_style_figures"], chance=9.0)}
+    old, seen = SceneRenderer([sans], ALPHABET, table=always), 0
+    for seed in range(30):
+        (top, bottom), zero = halves(draw(old, seed, "H   0"))
+        if (high := bottom - top) < 16:
+            continue
+        seen += 1
+        assert zero[0] - top > 0.1 * high and abs(zero[1] - bottom) < 0.15 * high
+        (top, bottom), seven = halves(draw(old, seed, "H   7"))
+        assert seven[0] - top > 0.1 * high and seven[1] - bottom > 0.1 * high
+        (top, bottom), eight = halves(draw(old, seed, "H   8"))
+        assert abs(eight[0] - top) < 0.15 * high and abs(eight[1] - bottom) < 0.15 * high
+    assert seen > 5
+
+
+def halves(image: NDArray[np.uint8]) -> list[tuple[int, int]]:
+    """The first and the last row of dark ink in the left half and in the right one."""
+    plane = grey(image)
+    dark = plane < (plane.min() + plane.max()) / 2
+    middle = plane.shape[1] // 2
+    rows = [np.flatnonzero(half.any(axis=1)) for half in (dark[:, :middle], dark[:, middle:])]
+    return [(int(some[0]), int(some[-1])) for some in rows]
 
 
 def test_polarity(faces: list[Face]) -> None:
