@@ -56,13 +56,13 @@ SIZES = {
     "Latin, 256 units": ("32,64,128,192,256", 256),
     "largest": ("40,80,160,224,320", 256),
 }
-SOURCES = (
-    "scene words",
-    "receipts",
-    "drawn scenes",
-    "drawn documents",
-    "drawn print",
-)  # as latin.yaml has them
+SOURCES = {  # where each stands in latin.yaml
+    "scene words": (0,),
+    "receipts": (1,),
+    "drawn scenes": (2,),
+    "drawn documents": (3,),
+    "drawn print": (4, 5),
+}
 SCENE_WORDS = "scene_words_"  # sets that count as one
 PROBE = 40  # steps that tell how long one takes
 DRAWN = ("clean words", "augmented words", "clean numbers", "clean codes", "clean random characters")
@@ -87,14 +87,13 @@ def choices(kind: str) -> list[Choice]:
         return [Choice(name, *size) for name, size in SIZES.items()]
     found = [Choice("all sources", *LATIN)]
     found += [Choice(f"without {source}", *LATIN, frozenset([source])) for source in SOURCES]
-    return [*found, Choice("drawn print alone", *LATIN, frozenset(SOURCES[:-1]))]
+    return [*found, Choice("drawn print alone", *LATIN, frozenset(SOURCES) - {"drawn print"})]
 
 
 def config_of(choice: Choice, folder: Path, start: Path, steps: int) -> Path:
     plain = yaml.safe_load(CONFIG.read_text(encoding="utf-8"))
-    kept = [
-        source for name, source in zip(SOURCES, plain["train"], strict=True) if name not in choice.without
-    ]
+    left_out = {place for name in choice.without for place in SOURCES[name]}
+    kept = [source for place, source in enumerate(plain["train"]) if place not in left_out]
     plain |= {"out": str(folder / f"{steps}"), "start": {"checkpoint": str(start)}, "train": kept}
     plain |= {"steps": steps, "validation": {}, "save_every": steps, "log_every": 20}
     plain["schedule"] = {"name": "trapezoid", "warmup": min(100, steps // 4), "decay": 0.5}
