@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from crnn_deploy.networks.crnn import HeightInvalid
+from crnn_deploy.networks.depthwise import Depthwise
 
 __all__ = ["COMPACT_WIDTHS", "CompactCRNN"]
 
@@ -39,7 +40,7 @@ class _Separable(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.depthwise = nn.Conv2d(channels, channels, 5, 1, 2, groups=channels, bias=False)
+        self.depthwise = Depthwise(channels, 5)
         self.norm1 = nn.BatchNorm2d(channels)
         self.pointwise = nn.Conv2d(channels, channels, 1, bias=False)
         self.norm2 = nn.BatchNorm2d(channels)
