@@ -26,12 +26,12 @@ class Depthwise(nn.Conv2d):
     def forward(self, images: Tensor) -> Tensor:
         if self.training and images.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
             low = images.to(torch.get_autocast_dtype("cpu"))
-            result: Tensor = _Convolution.apply(low, self.weight)  # type: ignore[no-untyped-call]
+            result: Tensor = _InBfloat16.apply(low, self.weight)  # type: ignore[no-untyped-call]
             return result
         return super().forward(images)
 
 
-class _Convolution(torch.autograd.Function):
+class _InBfloat16(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, images: Tensor, weight: Tensor) -> Tensor:
         ctx.save_for_backward(images, weight)
