@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
@@ -41,6 +43,7 @@ from crnn_deploy.training.validate import validate
 
 __all__ = ["Outcome", "PrecisionImpossible", "RunExists", "train"]
 
+_LETTING_GO = 1.0  # seconds at most
 _MEASURED = 16  # batches, of the ranges of activations before a training for INT8
 
 
@@ -287,7 +290,13 @@ def _of_any(flags: Sequence[bool], world: int, device: torch.device) -> list[boo
     if world == 1:
         return list(flags)
     told = torch.tensor([float(flag) for flag in flags], device=device)
+    held = sys.getrefcount(told)
     distributed.all_reduce(told)
+    if device.type == "cpu":
+        # a thread of gloo lets go of it a moment later, and aborts a process that ends before
+        until = time.monotonic() + _LETTING_GO
+        while sys.getrefcount(told) > held and time.monotonic() < until:
+            time.sleep(0)
     return [count > 0 for count in told.tolist()]
 
 
