@@ -50,8 +50,8 @@ CONFIG = ROOT / "training" / "latin.yaml"
 DEFAULT = ROOT / "training" / "default.pth"
 LATIN = ("32,64,128,192,256", 192)
 SIZES = {
-    "as the default model": ("24,48,96,128,192", 128),
-    "a longer memory": ("24,48,96,128,192", 192),
+    "default": ("24,48,96,128,192", 128),
+    "default, 192 units": ("24,48,96,128,192", 192),
     "Latin": LATIN,
     "Latin, 256 units": ("32,64,128,192,256", 256),
     "largest": ("40,80,160,224,320", 256),

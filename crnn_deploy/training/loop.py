@@ -43,7 +43,7 @@ from crnn_deploy.training.validate import validate
 
 __all__ = ["Outcome", "PrecisionImpossible", "RunExists", "train"]
 
-_LETTING_GO = 1.0  # seconds at most
+_RELEASED = 1.0  # seconds within which gloo releases a tensor
 _MEASURED = 16  # batches, of the ranges of activations before a training for INT8
 
 
@@ -293,8 +293,8 @@ def _of_any(flags: Sequence[bool], world: int, device: torch.device) -> list[boo
     held = sys.getrefcount(told)
     distributed.all_reduce(told)
     if device.type == "cpu":
-        # a thread of gloo lets go of it a moment later, and aborts a process that ends before
-        until = time.monotonic() + _LETTING_GO
+        # a thread of gloo releases the tensor a moment later; if Python ends before that, the process aborts
+        until = time.monotonic() + _RELEASED
         while sys.getrefcount(told) > held and time.monotonic() < until:
             time.sleep(0)
     return [count > 0 for count in told.tolist()]
