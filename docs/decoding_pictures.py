@@ -43,7 +43,7 @@ def main() -> None:
     model = train(LINES, 4)
     decoders: dict[str, Decoder] = {
         "greedy": Greedy(),
-        "greedy, --block í": Greedy(Constraint(block="í")),
+        "greedy, --block i": Greedy(Constraint(block="i")),
         "beam": Beam(nbest=5),
         "beam, --lm, --alpha 1 --beta 1": Beam(scorers=[(model, 1.0)], bonus=1.0, nbest=5),
         "closest-word": ClosestWord(["naïve façade", "native arcade", "neat facade"]),

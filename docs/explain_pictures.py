@@ -89,14 +89,14 @@ def _batch() -> Figure:
 
 def _verdicts() -> Figure:
     """Intervals of the share of confident texts that change, by how many there were."""
-    int8 = _result("int8--avx2--cpu")["int8"]["rendered"]["confident_strings_changed"]
+    int8 = _result("int8--avx512-vnni-bf16--cpu")["int8"]["rendered"]["confident_strings_changed"]
     roads = _result("int8_roads--avx2--cpu")["models"]
-    counted = [("the tutorial's 12 images", 0, 4), ("latin, 5,000 drawn", int8["count"], int8["images"])]
+    counted = [("the tutorial's 12 images", 0, 6), ("latin, 5,000 drawn", int8["count"], int8["images"])]
     for model, row, name in (
         ("english_g2", "few", "english_g2, 1,500 words"),
         ("english_g2", "many", "english_g2, 3,768 words"),
         ("plate", "many", "plate, 15,000 drawn"),
-        ("own", "many", "latin, 14,000 drawn"),
+        ("own", "many", "print model, 14,000 drawn"),
     ):
         one = roads[model]["rows"][row]
         counted.append((name, one["confident_strings_changed"], one["confident_strings"]))
@@ -129,7 +129,7 @@ def _verdicts() -> Figure:
 
 def _ladder() -> Figure:
     """How formats store a number, and what that did to logits of the default model."""
-    measured = _result("number_formats--avx2--cpu")
+    measured = _result("number_formats--avx512-vnni-bf16--cpu")
     rungs = (  # bits of exponent and mantissa, and the largest number
         ("fp16", 5, 10, "65,504"),
         ("bf16", 8, 7, "3e38"),

@@ -55,7 +55,7 @@ NOT_RUN = {
     "crnn-deploy build-engine": "it needs thousands of images, and one of NVIDIA's libraries",
 }
 SLOW = (
-    "crnn-deploy export --checkpoint training/default.pth",  # as in docs/tutorial.md, where it is run
+    "crnn-deploy export --checkpoint training/latin.pth",  # as in docs/tutorial.md, where it is run
     "crnn-deploy train --config training/finetune.yaml",
 )
 

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# The Chinese model, from the default model's convolutions to its ONNX file, in the repository's root:
+# The Chinese model, from the print model's convolutions to its ONNX file, in the repository's root:
 #   apt-get install $(crnn-deploy dataset fonts --packages) $(crnn-deploy dataset fonts --packages --tier chinese)
 #   bash training/chinese.sh
 set -euo pipefail
 mkdir -p runs
 python training/fetch.py fonts --chinese runs/fonts_cjk
 python training/gb2312.py > runs/gb2312.txt
-python training/grow.py training/default.pth runs/chinese_start.pth \
+python training/grow.py training/print.pth runs/chinese_start.pth \
     --widths 32,64,128,192,256 --hidden 192 --head 128 --recipe training/chinese.toml
 for part in chinese chinese_2; do
     torchrun --nproc-per-node 2 -m crnn_deploy train --config "training/$part.yaml"

@@ -1,7 +1,7 @@
 """Make a wider compact network that reads exactly as a trained narrower one, to train it further.
 
 \b
-    python training/grow.py training/default.pth wide.pth --widths 32,64,128,192,256 --hidden 192
+    python training/grow.py training/print.pth wide.pth --widths 32,64,128,192,256 --hidden 192
 
 The new units read the outputs of the old ones, but no old unit reads the new ones: the weights between them
 are zero. So the logits do not change until training changes those weights (Chen, Goodfellow and Shlens,
@@ -10,7 +10,7 @@ Net2Net, arXiv 1511.05641).
 To start a training for an alphabet of thousands of characters:
 
 \b
-    python training/grow.py training/default.pth start.pth --widths 32,64,128,192,256 --hidden 192 \\
+    python training/grow.py training/print.pth start.pth --widths 32,64,128,192,256 --hidden 192 \\
         --head 128 --recipe training/chinese.toml
 
 This replaces the last layer with a product of two, the nearest to it of that size, and takes the input rule

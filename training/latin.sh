@@ -11,4 +11,4 @@ ln -sfn "$(realpath "$1")" runs/data/scene
 ln -sfn "$(realpath "$2")" runs/data/receipts
 grep -v '###' "$1/labels.tsv" > runs/data/scene.txt  # ### marks what nobody could read
 python training/settle_case.py "$2/labels.tsv" "$3" runs/data/receipts.txt
-python training/grow.py training/default.pth runs/wide.pth --widths 32,64,128,192,256 --hidden 192
+python training/grow.py training/print.pth runs/wide.pth --widths 32,64,128,192,256 --hidden 192

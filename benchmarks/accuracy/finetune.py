@@ -29,7 +29,7 @@ from crnn_deploy.training.sources import open_source
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "training" / "finetune.yaml"
-CHECKPOINT = ROOT / "training" / "default.pth"
+CHECKPOINT = ROOT / "training" / "latin.pth"
 
 
 def score(checkpoint: Path, dataset: Dataset) -> Score:

@@ -204,7 +204,7 @@ def own(data: Path, weights: Path | None) -> Road:
     alphabet = open_model(DEFAULT).manifest.alphabet
     images = held_out(alphabet, 16_000 + CALIBRATED)
     return Road(
-        ROOT / "training" / "default.pth",
+        ROOT / "training" / "latin.pth",
         (),
         Part(images, 0, 14_000 + CALIBRATED),
         Part(images, 14_000 + CALIBRATED, 2000),

@@ -3,7 +3,7 @@
     python -m benchmarks.accuracy.latin_choices sizes|sources [--minutes 20] [--jobs 2] [--data FOLDER]
         [--out DIR] [--json FILE]
 
-- sizes: compact networks of several sizes, all from the default model, which `training/grow.py` widens
+- sizes: compact networks of several sizes, all from the print model, which `training/grow.py` widens
 - sources: the Latin network without one of the sources of `training/latin.yaml`, or with drawn print alone
 
 Each network is trained for the same CPU time by one thread, with a learning rate that falls to 0 at the end.
@@ -47,7 +47,7 @@ from crnn_deploy.runtime.recognizer import Recognizer
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "training" / "latin.yaml"
-DEFAULT = ROOT / "training" / "default.pth"
+PRINT = ROOT / "training" / "print.pth"
 LATIN = ("32,64,128,192,256", 192)
 SIZES = {
     "default": ("24,48,96,128,192", 128),
@@ -120,7 +120,7 @@ def trained(choice: Choice, out: Path, seconds: float) -> tuple[Path, dict[str, 
     start, model, told, log = (folder / name for name in ("start.pth", "model.onnx", "told.json", "log"))
     if not model.exists():
         grown = ("--widths", choice.widths, "--hidden", choice.hidden)
-        run(["training/grow.py", DEFAULT, start, *grown], log)
+        run(["training/grow.py", PRINT, start, *grown], log)
         train = ["-m", "crnn_deploy", "train", "--config"]
         one, two = (
             run([*train, config_of(choice, folder, start, steps)], log) for steps in (PROBE, 2 * PROBE)

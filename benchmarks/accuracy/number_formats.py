@@ -35,7 +35,7 @@ from crnn_deploy.runtime.images.pixels import read_image
 from crnn_deploy.runtime.images.prepare import prepare
 
 _BATCH, _SAMPLES, _DRAWS = 8, (32, 64, 128, 256), 1000
-_CHECKPOINT = Path(__file__).parents[2] / "training" / "default.pth"
+_CHECKPOINT = Path(__file__).parents[2] / "training" / "latin.pth"
 
 
 def main() -> None:

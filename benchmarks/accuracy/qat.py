@@ -2,9 +2,9 @@
 
     python -m benchmarks.accuracy.qat [--steps 240] [--level 3] [--images 1000] [--json FILE]
 
-The convolutions and the last layer of the default model get weights of 7 levels. Then the model is finetuned
+The convolutions and the last layer of the print model get weights of 7 levels. Then the model is finetuned
 on drawn images, with the same rounding, and exported, calibrated and quantised again in the same way. Both
-results read the same held-out drawn images, and are compared with the float default model.
+results read the same held-out drawn images, and are compared with the float print model.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from crnn_deploy.training.config import Config
 from crnn_deploy.training.loop import train
 from crnn_deploy.verdict.judge import judge
 
-CHECKPOINT = Path(__file__).parents[2] / "training" / "default.pth"
+CHECKPOINT = Path(__file__).parents[2] / "training" / "print.pth"
 
 
 def main() -> None:
@@ -70,7 +70,7 @@ def main() -> None:
             model = open_model(path)
             scales = calibrate(model, images, held_back, "mse", Path(folder) / "scales.json", rendered=True)
             proof = proof_images(floating.manifest, None, None, arguments.images)
-            reference = reference or read(model.backend(), proof.batches)  # the float default model
+            reference = reference or read(model.backend(), proof.batches)  # the float print model
             quantised = qdq.insert(model.graph, scales.ranges, weight_level=arguments.level)
             verdict = judge(reference, read(backend_of(quantised), proof.batches), proof.truths)
             results[name] = {k: v for k, v in verdict.to_plain().items() if k != "changes"}

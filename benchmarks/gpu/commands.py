@@ -37,7 +37,7 @@ def commands(work: Work) -> None:
         "-o",
         engine,
     )
-    checkpoint = str(_ROOT / "training" / "default.pth")
+    checkpoint = str(_ROOT / "training" / "latin.pth")
     steps: dict[str, Sequence[str]] = {
         "infer": (*run, "infer", images),
         "infer --device cuda": (*run, "infer", "--device", "cuda", images),

@@ -53,7 +53,7 @@ def _reference(network: Network) -> ReferenceBackend:
 
 def networks(folder: Path) -> tuple[Network, ...]:
     """The default model, and the paper's network where `prepare` has made it."""
-    default = Network(DEFAULT_MODEL, _ROOT / "training" / "default.pth", DEFAULT, CheckpointSettings())
+    default = Network(DEFAULT_MODEL, _ROOT / "training" / "latin.pth", DEFAULT, CheckpointSettings())
     checkpoint, settings = folder / "paper.pth", CheckpointSettings("paper", alphabet=_ALPHABET)
     paper = Network(PAPER, checkpoint, folder / "paper.onnx", settings)
     return (default, paper) if checkpoint.exists() else (default,)

@@ -43,6 +43,10 @@ def vgg(scale: float) -> Callable[[int], nn.Module]:
 
 NETWORKS: dict[str, tuple[str, Callable[[int], nn.Module]]] = {
     "compact": ("paper", lambda classes: CompactCRNN(32, 1, classes)),
+    "compact, 256 channels (the default model's)": (
+        "paper",
+        lambda classes: CompactCRNN(32, 1, classes, 192, widths=(32, 64, 128, 192, 256)),
+    ),
     "VGG x 1/4": ("paper", vgg(1 / 4)),
     "VGG x 1/2": ("paper", vgg(1 / 2)),
     "VGG x 1 (the paper)": ("paper", vgg(1)),

@@ -249,7 +249,7 @@ def preview(data: str, output: Path, max_images: int, **source: Any) -> None:
     the training would see them: drawn ones too, and all with its random changes (augmentation).
 
     \b
-    crnn-deploy dataset preview training/default.yaml -o sheet.png
+    crnn-deploy dataset preview training/print.yaml -o sheet.png
     crnn-deploy dataset preview train.lmdb -o sheet.png --max-images 40
     """
     if max_images > _MOST_SHOWN:
@@ -381,7 +381,7 @@ def pack_fonts(output: Path, tier: Any, folders: tuple[Path, ...]) -> None:
 
     \b
     crnn-deploy dataset pack-fonts -o fonts.tar.xz
-    crnn-deploy train --config training/default.yaml --set font_pack=fonts.tar.xz
+    crnn-deploy train --config training/print.yaml --set font_pack=fonts.tar.xz
     """
     from crnn_deploy.files import check_outputs
     from crnn_deploy.synthesis.font_pack import write_font_pack

@@ -52,7 +52,7 @@ def train(path: Path, changes: tuple[str, ...], minutes: float | None, resume: b
     \b
     crnn-deploy train --config training/own.yaml --set train.0.path=crops/labels.txt
     crnn-deploy train --config training/own.yaml --resume --minutes 30
-    torchrun --nproc-per-node 2 -m crnn_deploy train --config training/default.yaml
+    torchrun --nproc-per-node 2 -m crnn_deploy train --config training/print.yaml
 
     The exit code is 0 at the last step or when the minutes are over, 1 when a loss, a gradient or a weight
     is no finite number any more, 2 for a bad configuration or bad data, 130 when a signal stopped the

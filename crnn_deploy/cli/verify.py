@@ -45,7 +45,7 @@ __all__ = ["verify"]
     "--tolerance",
     metavar="X",
     type=click.FloatRange(min=0),
-    show_default="1e-4; for an engine other than int8, four times the error that its number format causes "
+    show_default="1e-4; for an engine other than int8, six times the error that its number format causes "
     "in the other model, but at least 1e-4",
     help="Allow logits up to 10 to differ by this much, and larger ones in proportion.",
 )

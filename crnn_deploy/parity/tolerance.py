@@ -19,8 +19,8 @@ Logits = Callable[[NDArray[np.float32]], NDArray[np.float64]]
 
 FLOATS: tuple[Precision, ...] = ("fp32", "tf32", "fp16", "bf16")  # int8 is judged by its texts
 # Other images come, and GPUs sum in another order. The worst of 910 photographed words and receipts was, in
-# 99 of 100 samples, at most 3.9 times the worst of 256 of them (benchmarks/accuracy/number_formats.py).
-_SLACK = 4
+# 99 of 100 samples, at most 5.2 times the worst of 256 of them (benchmarks/accuracy/number_formats.py).
+_SLACK = 6
 
 
 @dataclass(frozen=True)

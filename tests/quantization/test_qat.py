@@ -30,7 +30,7 @@ def test_fake_quantisation_computes_what_the_file_computes() -> None:
     root = Path(__file__).parents[2]
     source = load_onnx(DEFAULT)
     ranges = read_scales(root / "calibration" / "latin.scales.json", open_model(DEFAULT)).ranges
-    module = open_reference(root / "training" / "default.pth", CheckpointSettings()).module
+    module = open_reference(root / "training" / "print.pth", CheckpointSettings()).module
     before = {name: value.clone() for name, value in module.state_dict().items()}
     images = np.random.default_rng(0).normal(0, 0.5, (2, 1, 32, 100)).astype(np.float32)
     plain = onnxruntime.SessionOptions()
@@ -59,7 +59,7 @@ def test_finetuning_for_int8_writes_an_ordinary_checkpoint(tmp_path: Path) -> No
 
     from crnn_deploy.export.checkpoints.checkpoint import load
 
-    start = Path(__file__).parents[2] / "training" / "default.pth"
+    start = Path(__file__).parents[2] / "training" / "print.pth"
     (tmp_path / "c.yaml").write_text(
         f"{{out: {tmp_path / 'run'}, start: {{checkpoint: {start}}}, steps: 1, batch: 2, window: 1, ema: 0,"
         " train: [{synthetic: {kinds: {word: 1}}}]}"
@@ -77,7 +77,7 @@ def test_a_resumed_finetuning_for_int8_equals_an_uninterrupted_one(tmp_path: Pat
 
     from crnn_deploy.export.checkpoints.checkpoint import load
 
-    start = Path(__file__).parents[2] / "training" / "default.pth"
+    start = Path(__file__).parents[2] / "training" / "print.pth"
     (tmp_path / "c.yaml").write_text(
         f"{{start: {{checkpoint: {start}}}, batch: 2, window: 1, ema: 0, optimizer: {{lr: 0.01}},"
         " train: [{synthetic: {kinds: {word: 1}}}]}"

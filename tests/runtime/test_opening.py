@@ -230,6 +230,9 @@ def test_bf16_runs_in_openvino_on_the_cpu_alone() -> None:
 def test_a_precision_that_a_file_does_not_have_is_refused(tmp_path: Path) -> None:
     with pytest.raises(PrecisionGiven, match="is an INT8 file"):
         opening(DEFAULT_INT8, precision="fp32")
+    for given in ({"backend": "openvino"}, {"backend": "openvino", "precision": "int8"}):
+        with pytest.raises(PrecisionGiven, match="OpenVINO reads other texts from INT8 files"):
+            opening(DEFAULT_INT8, **given)  # type: ignore[arg-type]
     with pytest.raises(PrecisionGiven, match="it was built in"):
         opening(tmp_path / "m.engine", precision="int8")
     with pytest.raises(ValueError, match="it must be one of fp32, bf16, int8"):
@@ -249,7 +252,8 @@ def test_int8_takes_the_file_beside_the_model(own: tuple[Path, Path]) -> None:
     model, quantised = own
     assert opening(DEFAULT, precision="int8").path == DEFAULT_INT8
     assert opening(model, precision="int8").path == quantised == opening(quantised, precision="int8").path
-    asked, named = run("infer", "--model", model, "--precision", "int8", EXAMPLES), run("infer", EXAMPLES)
+    asked = run("infer", "--model", model, "--precision", "int8", EXAMPLES)
+    named = run("infer", "--model", quantised, EXAMPLES)
     assert asked.stdout == named.stdout and f"--precision int8 reads with {quantised}" in asked.stderr
     assert Recognizer.load(model, precision="int8").manifest == manifest_of(quantised)
 

@@ -24,7 +24,7 @@ def run(script: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]
 
 
 def test_a_grown_network_has_the_sizes_asked_for_and_the_logits_it_had(tmp_path: Path) -> None:
-    wide, old = tmp_path / "wide.pth", ROOT / "training" / "default.pth"
+    wide, old = tmp_path / "wide.pth", ROOT / "training" / "print.pth"
     done = run("grow.py", old, wide, "--widths", "26,50,97,140,200", "--hidden", "130")
     assert done.returncode == 0, done.stderr
     grown, trained = (open_reference(path, CheckpointSettings(None)) for path in (wide, old))
@@ -48,7 +48,7 @@ def test_a_grown_network_has_the_sizes_asked_for_and_the_logits_it_had(tmp_path:
 
 
 def test_a_factorised_head_is_the_best_of_its_rank_and_takes_another_input_rule(tmp_path: Path) -> None:
-    start, old = tmp_path / "start.pth", ROOT / "training" / "default.pth"
+    start, old = tmp_path / "start.pth", ROOT / "training" / "print.pth"
     done = run(
         *("grow.py", old, start, "--widths", "24,48,96,128,192", "--hidden", "128", "--head", "40"),
         *("--recipe", "training/chinese.toml"),
@@ -91,7 +91,7 @@ def test_sizes_that_cannot_be_grown_to_are_one_line(
     monkeypatch.syspath_prepend(ROOT / "training")
     main = importlib.import_module("grow").main
     done = CliRunner().invoke(
-        main, [str(ROOT / "training" / "default.pth"), str(tmp_path / "o.pth"), *sizes.split()]
+        main, [str(ROOT / "training" / "print.pth"), str(tmp_path / "o.pth"), *sizes.split()]
     )
     assert done.exit_code == 2 and said in done.stderr.splitlines()[-1]
     assert not (tmp_path / "o.pth").exists()
@@ -99,7 +99,7 @@ def test_sizes_that_cannot_be_grown_to_are_one_line(
 
 def test_a_network_with_a_factorised_head_is_not_grown_again(tmp_path: Path) -> None:
     sizes = ("--widths", "24,48,96,128,192", "--hidden", "128", "--head", "8")
-    assert run("grow.py", ROOT / "training" / "default.pth", tmp_path / "start.pth", *sizes).returncode == 0
+    assert run("grow.py", ROOT / "training" / "print.pth", tmp_path / "start.pth", *sizes).returncode == 0
     done = run("grow.py", tmp_path / "start.pth", tmp_path / "again.pth", *sizes)
     assert done.returncode == 2 and "a product of two" in done.stderr.splitlines()[-1]
 
