@@ -34,35 +34,13 @@ class ProofImages:
 
 
 def held_out(alphabet: Sequence[str], size: int) -> Dataset:
-    """Words, numbers and lines in words and fonts that no training saw, half of them with faults."""
-    # drawing needs fontTools and Pillow, which nothing else here does
-    from crnn_deploy.synthesis.dataset import SyntheticDataset
-    from crnn_deploy.synthesis.fonts import scan, tier_of
-    from crnn_deploy.synthesis.renderer import Renderer
-    from crnn_deploy.synthesis.texts import TextSource, read_words, writable
+    """Words, numbers and lines in words and fonts that no training saw, half of them with faults.
 
-    renderer = Renderer(
-        [face for face in scan(tier_of(alphabet)) if face.split == "held-out"], tuple(alphabet)
-    )
-    words = read_words("held-out")
-    kinds = writable(alphabet, words, {"word": 3, "number": 1, "line": 1})
-    texts = TextSource(alphabet, words, kinds)
-    clean, faulty = (SyntheticDataset(texts, renderer, _SEED, flag, "both", size) for flag in (False, True))
-    return _Alternating(clean, faulty)
+    For Chinese they are Chinese. Raises what `printed` raises.
+    """
+    from crnn_deploy.synthesis.printed import printed  # drawing needs fontTools and Pillow: nothing else here
 
-
-@dataclass(frozen=True)
-class _Alternating:
-    """Images of two datasets in turn."""
-
-    even: Dataset
-    odd: Dataset
-
-    def __len__(self) -> int:
-        return len(self.even)
-
-    def __getitem__(self, index: int) -> Sample:
-        return (self.odd if index % 2 else self.even)[index]
+    return printed(alphabet, "held-out", {"word": 3, "number": 1, "line": 1}, _SEED, size)
 
 
 def proof_images(

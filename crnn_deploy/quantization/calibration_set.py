@@ -55,20 +55,15 @@ def of_folder(spec: str) -> Iterator[Found]:
 
 
 def rendered(alphabet: Sequence[str], size: int) -> Iterator[Found]:
-    """Images drawn with the words and fonts of training: words, numbers, lines, half of them with faults."""
-    # drawing needs fontTools and Pillow, which nothing else here does
-    from crnn_deploy.synthesis.dataset import SyntheticDataset
-    from crnn_deploy.synthesis.fonts import scan, tier_of
-    from crnn_deploy.synthesis.renderer import Renderer
-    from crnn_deploy.synthesis.texts import TextSource, read_words, writable
+    """Images drawn with the words and fonts of training: words, numbers, lines, half of them with faults.
 
-    renderer = Renderer([face for face in scan(tier_of(alphabet)) if face.split == "train"], tuple(alphabet))
-    words = read_words("train")
-    kinds = writable(alphabet, words, {"word": 2, "number": 1, "line": 1})
-    texts = TextSource(alphabet, words, kinds)
-    halves = [SyntheticDataset(texts, renderer, _SEED, flag, "both", size) for flag in (False, True)]
+    For Chinese they are Chinese. Raises what `printed` raises.
+    """
+    from crnn_deploy.synthesis.printed import printed  # drawing needs fontTools and Pillow: nothing else here
+
+    images = printed(alphabet, "train", {"word": 2, "number": 1, "line": 1}, _SEED, size)
     for at in range(size):
-        yield f"rendered {at}", halves[at % 2][at].image
+        yield f"rendered {at}", images[at].image
 
 
 def sample(

@@ -269,12 +269,15 @@ class TextSource:
 
 
 def writable(
-    alphabet: Sequence[str], words: Sequence[str], weights: Mapping[TextKind, float]
+    alphabet: Sequence[str],
+    words: Sequence[str],
+    weights: Mapping[TextKind, float],
+    chinese: ChineseWords | None = None,
 ) -> dict[TextKind, float]:
     """Of some kinds of text those that an alphabet can write; random characters where it can write none."""
     found: dict[TextKind, float] = {}
     for kind, weight in weights.items():
         with suppress(TextsImpossible):
-            TextSource(alphabet, words, {kind: weight}).sample(np.random.default_rng(0))
+            TextSource(alphabet, words, {kind: weight}, chinese=chinese).sample(np.random.default_rng(0))
             found[kind] = weight
     return found or {"random": 1}
