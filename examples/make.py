@@ -1,19 +1,20 @@
-"""Draw the example images: a dozen texts in fonts that the default model was not trained with.
+"""Draw the example images: Latin and Chinese texts in fonts that the shipped models were not trained with.
 
     python examples/make.py
 
-Writes images/*.png and labels.txt (name, space, text) beside this file. Needs the extra [train] and the fonts
-of the tier `latin` (crnn-deploy dataset fonts --packages).
+Writes images/*.png and labels.txt (name, space, text) beside this file, and the same below chinese/. Needs
+the extra [train] and the fonts of the tiers `latin` and `chinese` (crnn-deploy dataset fonts --packages).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from crnn_deploy.synthesis.fonts import scan
+from crnn_deploy.synthesis.fonts import Tier, scan
 from crnn_deploy.synthesis.renderer import Renderer
 
 HERE = Path(__file__).parent
@@ -34,19 +35,38 @@ EXAMPLES = (
 )
 
 
-def main() -> None:
-    characters = sorted({character for text, _, _ in EXAMPLES for character in text})
-    renderer = Renderer([face for face in scan() if face.split == "held-out"], characters)
-    (HERE / "images").mkdir(exist_ok=True)
+CHINESE = (
+    ("最高洗涤温度30℃", 0.0, False),
+    ("请勿在此停车", 0.4, True),
+    ("2026年11月30日", 0.3, False),
+    ("人民币壹仟贰佰元整", 0.5, False),
+    ("联系电话：010-62345678", 0.6, False),
+    ("用手机APP扫一扫", 0.5, True),
+    ("饕餮盛宴", 0.2, True),
+    ("但愿人长久，千里共婵娟。", 0.4, False),
+)
+
+
+def draw(examples: Sequence[tuple[str, float, bool]], tier: Tier, folder: Path, seed: int) -> None:
+    """The images of some examples, and their labels."""
+    characters = sorted({character for text, _, _ in examples for character in text})
+    faces = [face for face in scan(tier) if face.split == "held-out"]
+    renderer = Renderer(faces, characters)
+    (folder / "images").mkdir(parents=True, exist_ok=True)
     lines = []
-    for at, (text, strength, inverted) in enumerate(EXAMPLES, 1):
-        rng = np.random.default_rng((2026, at))
+    for at, (text, strength, inverted) in enumerate(examples, 1):
+        rng = np.random.default_rng((seed, at))
         name = f"{at:02}.png"
         cv2.imwrite(
-            str(HERE / "images" / name), renderer.render(text, rng, strength=strength, inverted=inverted)
+            str(folder / "images" / name), renderer.render(text, rng, strength=strength, inverted=inverted)
         )
         lines.append(f"images/{name} {text}\n")
-    (HERE / "labels.txt").write_text("".join(lines), encoding="utf-8")
+    (folder / "labels.txt").write_text("".join(lines), encoding="utf-8")
+
+
+def main() -> None:
+    draw(EXAMPLES, "latin", HERE, 2026)
+    draw(CHINESE, "chinese", HERE / "chinese", 2027)
 
 
 if __name__ == "__main__":

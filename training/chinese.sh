@@ -5,6 +5,7 @@
 set -euo pipefail
 mkdir -p runs
 python training/fetch.py fonts --chinese runs/fonts_cjk
+python training/fetch.py photographs
 python training/gb2312.py > runs/gb2312.txt
 python training/grow.py training/print.pth runs/chinese_start.pth \
     --widths 32,64,128,192,256 --hidden 192 --head 128 --recipe training/chinese.toml

@@ -26,7 +26,7 @@ import torch
 import yaml
 from torch import nn
 
-from benchmarks.accuracy.default_model import drawn_sets
+from benchmarks.accuracy.drawn_text import drawn_sets
 from crnn_deploy.evaluation.evaluate import evaluate
 from crnn_deploy.evaluation.speed import header
 from crnn_deploy.export.reference import open_reference

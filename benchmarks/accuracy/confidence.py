@@ -2,7 +2,7 @@
 
     python -m benchmarks.accuracy.confidence [--model FILE] [--images 1000] [--json FILE] [--picture FILE.png]
 
-The images are held-out words in held-out fonts, drawn as in `benchmarks.accuracy.default_model`, but with
+The images are held-out words in held-out fonts, drawn as in `benchmarks.accuracy.drawn_text`, but with
 other seeds. The calibration is fitted to half of the images of all sets, and measured on the other half. A
 line's confidence can be made from its characters' in several ways; the result has a row for each way. The
 script needs the extras [cpu,evaluate,train], and the fonts and word lists of the tier `latin`.

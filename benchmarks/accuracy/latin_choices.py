@@ -35,7 +35,7 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from benchmarks.accuracy.default_model import drawn_sets
+from benchmarks.accuracy.drawn_text import drawn_sets
 from benchmarks.common import cpu_in_turn, measured, prepared_words, stacks, write
 from crnn_deploy.datasets import Dataset, open_dataset
 from crnn_deploy.evaluation.evaluate import evaluate

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from benchmarks.accuracy.default_model import drawn_sets
+from benchmarks.accuracy.drawn_text import drawn_sets
 from benchmarks.common import write
 from crnn_deploy.datasets import open_dataset
 from crnn_deploy.models import DEFAULT

@@ -36,7 +36,7 @@ import fast_ctc_decode
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.accuracy.default_model import SETS
+from benchmarks.accuracy.drawn_text import SETS
 from crnn_deploy.decoding_rule import DecodingRule
 from crnn_deploy.evaluation.speed import header
 from crnn_deploy.models import DEFAULT
@@ -78,11 +78,11 @@ for _ in sys.stdin:
 
 
 def drawn(backend: Backend, name: str, count: int, *, without: range = range(0)) -> list[tuple[str, Frames]]:
-    """Texts of a set of `benchmarks.accuracy.default_model`, and the default model's frames of them."""
-    kind, augmented, polarity, seed = SETS[name]
+    """Texts of a set of `benchmarks.accuracy.drawn_text`, and the default model's frames of them."""
+    kinds, augmented, polarity, seed = SETS[name]
     recognizer, alphabet = Recognizer(backend), backend.manifest.alphabet
     renderer = Renderer([face for face in scan() if face.split == "held-out"], alphabet)
-    texts = TextSource(alphabet, read_words("held-out"), {kind: 1})
+    texts = TextSource(alphabet, read_words("held-out"), kinds)
     images = SyntheticDataset(texts, renderer, seed, augmented, polarity)
     kept = (index for index in itertools.count() if index not in without)
     samples = [images[index] for index in itertools.islice(kept, count)]

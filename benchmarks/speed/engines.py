@@ -26,7 +26,7 @@ import onnx
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.accuracy.default_model import drawn_sets
+from benchmarks.accuracy.drawn_text import drawn_sets
 from crnn_deploy.engine.build import BuildSettings, build_engine
 from crnn_deploy.evaluation.speed import header
 from crnn_deploy.export.exporter import export

@@ -38,6 +38,7 @@ SPEED = {
     "page_boxes",
     "peers",
     "scaling",
+    "shipped_models",
     "startup",
     "throughput",
     "winograd",
