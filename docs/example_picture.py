@@ -1,4 +1,4 @@
-"""The example images with what the shipped models read in them: examples.png and chinese.png of docs/pictures.
+"""The example images with what the shipped models read in them: docs/pictures/examples.png, chinese.png.
 
     python docs/example_picture.py
 
