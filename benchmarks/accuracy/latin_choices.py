@@ -4,13 +4,13 @@
         [--out DIR] [--json FILE]
 
 - sizes: compact networks of several sizes, all from the print model, which `training/grow.py` widens
-- sources: the Latin network without one of the sources of `training/latin.yaml`, or with drawn print alone
+- sources: the network of `latin` without one of the sources of `training/latin.yaml`, or with drawn print alone
 
-Each network is trained for the same CPU time by one thread, with a learning rate that falls to 0 at the end.
-A few steps before tell how many fit. Then it is exported, and reads the real images of --data that nothing is
-trained on, and 1,000 held-out drawn images of each kind. A result has exact texts, and letters and digits in
-any case, each with a 95 % interval (Wilson's). CPU time is that of drawn words in batches of 8, in one thread
-of ONNX Runtime; the networks take turns.
+Each network is trained for the same CPU time by one thread, in bf16 where the CPU has it, with a learning
+rate that falls to 0 at the end. A few steps before tell how many fit. Then it is exported, and reads the real
+images of --data that nothing is trained on, and 1,000 held-out drawn images of each kind. A result has exact
+texts, and letters and digits in any case, each with a 95 % interval (Wilson's). CPU time is that of drawn
+words in batches of 8, in one thread of ONNX Runtime; the networks take turns.
 
 `bash training/latin.sh` prepares what the trainings read. The script needs the extras
 [cpu,evaluate,export,train].
@@ -42,6 +42,7 @@ from crnn_deploy.evaluation.evaluate import evaluate
 from crnn_deploy.evaluation.speed import operations
 from crnn_deploy.manifest import Manifest
 from crnn_deploy.metrics import Score
+from crnn_deploy.runtime.backends.cpu import has_bf16
 from crnn_deploy.runtime.backends.ort import OrtBackend
 from crnn_deploy.runtime.recognizer import Recognizer
 
@@ -50,10 +51,10 @@ CONFIG = ROOT / "training" / "latin.yaml"
 PRINT = ROOT / "training" / "print.pth"
 LATIN = ("32,64,128,192,256", 192)
 SIZES = {
-    "default": ("24,48,96,128,192", 128),
-    "default, 192 units": ("24,48,96,128,192", 192),
-    "Latin": LATIN,
-    "Latin, 256 units": ("32,64,128,192,256", 256),
+    "print": ("24,48,96,128,192", 128),
+    "print, 192 units": ("24,48,96,128,192", 192),
+    "latin": LATIN,
+    "latin, 256 units": ("32,64,128,192,256", 256),
     "largest": ("40,80,160,224,320", 256),
 }
 SOURCES = {  # where each stands in latin.yaml
@@ -96,6 +97,7 @@ def config_of(choice: Choice, folder: Path, start: Path, steps: int) -> Path:
     kept = [source for place, source in enumerate(plain["train"]) if place not in left_out]
     plain |= {"out": str(folder / f"{steps}"), "start": {"checkpoint": str(start)}, "train": kept}
     plain |= {"steps": steps, "validation": {}, "save_every": steps, "log_every": 20}
+    plain["precision"] = "bf16" if has_bf16() else "fp32"
     plain["schedule"] = {"name": "trapezoid", "warmup": min(100, steps // 4), "decay": 0.5}
     path = folder / f"{steps}.yaml"
     path.write_text(yaml.safe_dump(plain), encoding="utf-8")
