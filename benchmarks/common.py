@@ -59,7 +59,7 @@ _LOOK = 0.1  # seconds
 
 Network = Literal[
     "paper",  # arXiv 1507.05717 with batch norm, LSTMs of 256 units, grey
-    "compact",  # the default model's, of 37 classes
+    "compact",  # the print model's, of 37 classes
     "tiny",  # the paper's with a sixteenth of its channels, so that all but the network is measured
     "docTR vgg16",  # docTR's crnn_vgg16_bn, colour
     "docTR mobilenet small",  # docTR's crnn_mobilenet_v3_small, colour

@@ -4,7 +4,7 @@
         [--out DIR] [--json FILE]
 
 - sizes: compact networks of several sizes, all from the print model, which `training/grow.py` widens
-- sources: the network of `latin` without one of the sources of `training/latin.yaml`, or with drawn print alone
+- sources: the network of `latin` without one source of `training/latin.yaml`, or with drawn print alone
 
 Each network is trained for the same CPU time by one thread, in bf16 where the CPU has it, with a learning
 rate that falls to 0 at the end. A few steps before tell how many fit. Then it is exported, and reads the real

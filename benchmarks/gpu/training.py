@@ -1,4 +1,4 @@
-"""How fast the default model's configuration trains: drawing alone, steps alone, both, and which limits.
+"""How fast the print model's configuration trains: drawing alone, steps alone, both, and which limits.
 
 Fonts and words come from a pack (`crnn-deploy dataset pack-fonts`): the one that CRNN_DEPLOY_FONT_PACK names,
 or `fonts.tar.xz` in the folder of all parts. Without a pack they come from the machine. The results say
@@ -78,7 +78,7 @@ def _pack(folder: Path) -> Path | None:
 
 
 def _config(batch: int, images: int) -> Config:
-    """The default model's configuration, but for the size of batch and window."""
+    """The print model's configuration, but for the size of batch and window."""
     config = read_config(_ROOT / "training" / "print.yaml", (f"recipe={_ROOT / 'training' / 'latin.toml'}",))
     return config.model_copy(update={"batch": batch, "window": max(1, images // batch)})
 
@@ -97,7 +97,7 @@ def _fonts(material: Material | None, pack: Path | None) -> str:
         return f"{len(faces)} faces of the pack {pack.name}"
     if any(face.path.is_relative_to(folder) for face in faces for folder in source.synthetic.folders):
         return f"{len(faces)} faces of this machine"
-    return f"{len(faces)} faces of matplotlib: others than the default model's, so other images are drawn"
+    return f"{len(faces)} faces of matplotlib: others than the print model's, so other images are drawn"
 
 
 def _drawn(work: Work, material: Material | None, workers: int) -> dict[str, float]:

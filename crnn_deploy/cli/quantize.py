@@ -111,7 +111,7 @@ def _there(_: click.Context, param: click.Parameter, model: Path) -> Path:
     type=OneOf(["int8", "uint8"]),
     default="int8",
     show_default=True,
-    help="Quantise activations to this type. uint8 is for CPUs only, and is faster on CPUs without VNNI.",
+    help="Quantise activations to this type. uint8 is for CPUs only, and is faster there.",
 )
 @click.option(
     "--lstm",

@@ -70,15 +70,15 @@ class Opening:
         return replace(self, path=self.path.absolute())
 
     def open(self) -> Backend:
-        """The network. In bf16 the file, as it is now, is first held to the verdict (`bf16.check_bf16`).
+        """The network. In OpenVINO the file, as it is now, is first held to the verdict (`openvino_check`).
 
-        Raises Bf16Refused, and what `open_backend` raises.
+        Raises OpenVinoRefused, and what `open_backend` raises.
         """
         batch_sizes: BatchSizes = "any"
-        if self.floats == "bf16":
-            from crnn_deploy.runtime.bf16 import check_bf16  # and with it the verdict, only where it is asked
+        if self.backend == "openvino":
+            from crnn_deploy.runtime.openvino_check import check_openvino  # and with it the verdict
 
-            batch_sizes = check_bf16(self.path)
+            batch_sizes = check_openvino(self.path, self.floats)
         return open_backend(
             self.path,
             threads=self.threads,
@@ -122,11 +122,6 @@ def opening(
         return replace(made, backend="openvino", floats="bf16")
     if precision == "int8":
         made = replace(made, path=_int8_of(path))
-    if backend == "openvino" and made.path.is_file() and is_quantised(made.path):
-        raise PrecisionGiven(  # OpenVINO 2026.4: logits up to 5 away, 5 of the 12 example texts changed
-            f"{made.path} is an INT8 file, and OpenVINO reads other texts from INT8 files; read it with ONNX "
-            "Runtime, or read the float model with OpenVINO"
-        )
     if backend != "auto":
         return replace(made, backend=backend or "onnxruntime")
     if device != "cpu":

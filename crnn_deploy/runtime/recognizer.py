@@ -113,7 +113,7 @@ class Recognizer:
         tf32: on cuda, whether fp32 products may round their factors to TF32: faster, and coarser than fp32
         decoder, wide, max_pixels, rotate: as of `Recognizer`
         Raises ModelNameUnknown, ModelNotFound, ModelUnreadable, ManifestMissing, ManifestInvalid,
-        BackendMissing, Bf16Refused, Int8Missing, LogitsMissing.
+        BackendMissing, OpenVinoRefused, Int8Missing, LogitsMissing.
         """
         given = opening(
             model_file(path),

@@ -30,7 +30,7 @@ def test_fake_quantisation_computes_what_the_file_computes() -> None:
     root = Path(__file__).parents[2]
     source = load_onnx(DEFAULT)
     ranges = read_scales(root / "calibration" / "latin.scales.json", open_model(DEFAULT)).ranges
-    module = open_reference(root / "training" / "print.pth", CheckpointSettings()).module
+    module = open_reference(root / "training" / "latin.pth", CheckpointSettings()).module
     before = {name: value.clone() for name, value in module.state_dict().items()}
     images = np.random.default_rng(0).normal(0, 0.5, (2, 1, 32, 100)).astype(np.float32)
     plain = onnxruntime.SessionOptions()

@@ -20,8 +20,8 @@ def test_a_choice_is_remembered_and_explained(
     monkeypatch.setenv("CRNN_DEPLOY_CACHE", str(tmp_path))
     first = choose(tiny_onnx)
     assert choose(tiny_onnx) == first  # times are never the same twice
-    # and what the verdict said of bf16, where that could be asked
-    asked = cpu.has_bf16() and find_spec("openvino") is not None
+    # and what the verdict said of OpenVINO in fp32, and in bf16 where that could be asked
+    asked = (1 + cpu.has_bf16()) * (find_spec("openvino") is not None)
     assert len(list(tmp_path.rglob("*.json"))) == 1 + asked
     shown = CliRunner().invoke(main, ["doctor", "--model", str(tiny_onnx)])
     assert shown.exit_code == 0 and shown.stdout == first.why() + "\n"

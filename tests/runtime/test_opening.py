@@ -23,10 +23,10 @@ from crnn_deploy.recipes.recipe import RECIPES
 from crnn_deploy.runtime.backends import cpu
 from crnn_deploy.runtime.backends.backend import manifest_of, open_backend
 from crnn_deploy.runtime.backends.ort import OrtBackend
-from crnn_deploy.runtime.bf16 import Bf16Refused, ask_bf16, check_bf16
 from crnn_deploy.runtime.choice import choose
 from crnn_deploy.runtime.decoding.ctc import Frames
 from crnn_deploy.runtime.opening import Int8Missing, Opening, PrecisionGiven, opening
+from crnn_deploy.runtime.openvino_check import OpenVinoRefused, ask_openvino, check_openvino
 
 onnx = pytest.importorskip("onnx")
 
@@ -130,7 +130,7 @@ def test_bf16_is_held_to_the_verdict_once(paper_bf16: Callable[..., PaperBf16]) 
     assert recognizer.manifest.max_batch is None and list(paper.opened) == [("bf16", "any")] * 2
     texts = [text.text for text in recognizer.read(IMAGES)]
     assert texts == [text.text for text in Recognizer().read(IMAGES)]
-    check_bf16(DEFAULT)
+    check_openvino(DEFAULT, "bf16")
     assert len(paper.opened) == 2  # the verdict is remembered
     assert run("infer", "--precision", "bf16", EXAMPLES).stdout == run("infer", EXAMPLES).stdout
 
@@ -141,7 +141,7 @@ def test_a_model_that_reads_otherwise_in_bf16_is_refused_with_the_figures(
     rng = np.random.default_rng(0)
     paper = paper_bf16(lambda values: values + rng.normal(0, 0.1, values.shape).astype(np.float32))
     for _ in range(2):  # measured, and remembered
-        with pytest.raises(Bf16Refused, match=r"reads other texts in bf16: FAILED: 32 images.*confident"):
+        with pytest.raises(OpenVinoRefused, match=r"reads other texts in bf16: FAILED: 32 images.*confident"):
             Recognizer.load("latin", precision="bf16")
     assert len(paper.opened) == 1
     refused = run("infer", "--precision", "bf16", EXAMPLES)
@@ -149,6 +149,26 @@ def test_a_model_that_reads_otherwise_in_bf16_is_refused_with_the_figures(
     choice = choose(DEFAULT)
     assert "reads other texts in bf16" in choice.refused["openvino bf16"]
     assert run("doctor", "--model", "latin").stdout == choice.why() + "\n"
+
+
+def test_openvino_is_held_to_the_verdict_in_fp32_too(
+    own_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As OpenVINO 2026.4 reads other texts from INT8 files than ONNX Runtime does."""
+    rng = np.random.default_rng(0)
+    other = with_weights(
+        tmp_path / "other.onnx", lambda values: values + rng.normal(0, 0.1, values.shape).astype(np.float32)
+    )
+    monkeypatch.setattr(
+        "crnn_deploy.runtime.backends.openvino.OpenVinoBackend",
+        lambda path, *, threads, floats, batch_sizes: OrtBackend(other, threads=threads),
+    )
+    for _ in range(2):  # measured, and remembered
+        with pytest.raises(OpenVinoRefused, match=r"reads other texts in OpenVINO: FAILED: .*ONNX Runtime$"):
+            Recognizer.load("latin", backend="openvino")
+    refused = run("infer", "--backend", "openvino", EXAMPLES)
+    assert refused.exit_code == 2 and refused.stderr.count("\n") == 1
+    assert "reads other texts in OpenVINO" in choose(DEFAULT).refused["openvino"]
 
 
 def test_images_run_alone_where_a_batch_changes_a_bit(paper_bf16: Callable[..., PaperBf16]) -> None:
@@ -195,7 +215,7 @@ def test_no_image_of_large_lstms_depends_on_its_batch_in_bf16(tmp_path: Path) ->
     module = CRNN(32, 1, 37, 256, widths=(8, 16, 32, 32, 64, 64, 64))
     model = tmp_path / "large.onnx"
     export(reference_of(module, recipe, recipe.alphabet, {"recipe": "paper", "family": "crnn"}), model)
-    sizes = ask_bf16(model).batch_sizes
+    sizes = ask_openvino(model, "bf16").batch_sizes
     assert sizes != "one"
     with closing(open_backend(model, backend="openvino", floats="bf16", batch_sizes=sizes)) as backend:
         for width in (32, 108, 400):
@@ -230,9 +250,6 @@ def test_bf16_runs_in_openvino_on_the_cpu_alone() -> None:
 def test_a_precision_that_a_file_does_not_have_is_refused(tmp_path: Path) -> None:
     with pytest.raises(PrecisionGiven, match="is an INT8 file"):
         opening(DEFAULT_INT8, precision="fp32")
-    for given in ({"backend": "openvino"}, {"backend": "openvino", "precision": "int8"}):
-        with pytest.raises(PrecisionGiven, match="OpenVINO reads other texts from INT8 files"):
-            opening(DEFAULT_INT8, **given)  # type: ignore[arg-type]
     with pytest.raises(PrecisionGiven, match="it was built in"):
         opening(tmp_path / "m.engine", precision="int8")
     with pytest.raises(ValueError, match="it must be one of fp32, bf16, int8"):

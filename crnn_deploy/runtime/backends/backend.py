@@ -62,7 +62,8 @@ def open_backend(
     device: where ONNX Runtime runs an .onnx file; an .engine runs on the GPU
     tf32: whether fp32 products of an .onnx file on cuda may round their factors to TF32; an .engine was built
         with or without it
-    floats: the format of OpenVINO's products; whether the text bears bf16 is asked by `runtime.bf16`
+    floats: the format of OpenVINO's products; whether the text stays the same is asked by
+        `runtime.openvino_check`
     batch_sizes: in which OpenVINO runs images, however many are given
 
     Raises ModelNotFound, ModelUnreadable, ManifestMissing, BackendMissing, CpuUnfit; of an engine, what
