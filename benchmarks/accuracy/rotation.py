@@ -5,10 +5,11 @@
 Each set is read as it is, and turned clockwise by 90, 180 and 270 degrees. An image is harmed if it is read
 exactly without `--rotate`, and not with it.
 
-There are also columns, whose upright characters stand one below the other. Some are words of capital letters.
-Others are Chinese characters of GB 2312 level 1. Of these, the script counts only how many are cut correctly
-between the characters, which needs no model. It needs the extras [cpu,evaluate,train], the fonts and word
-lists of the tier `latin`, and for the Chinese columns fonts-noto-cjk.
+There are also columns, whose upright characters stand one below the other. Some are words of capital
+letters. Others are Chinese words of 4 to 12 characters, which the Chinese model reads, beside the same
+words as lines. Of columns of random characters of GB 2312 level 1, the script counts how many are cut
+correctly between the characters. It needs the extras [cpu,evaluate,train], the fonts and word lists of the
+tier `latin`, and for the Chinese columns fonts-noto-cjk and wordfreq.
 """
 
 from __future__ import annotations
@@ -28,12 +29,13 @@ from PIL import Image, ImageDraw, ImageFont
 from benchmarks.accuracy.drawn_text import drawn_sets
 from benchmarks.common import write
 from crnn_deploy.datasets import open_dataset
-from crnn_deploy.models import DEFAULT
+from crnn_deploy.models import DEFAULT, shipped
 from crnn_deploy.runtime.backends.backend import open_backend
 from crnn_deploy.runtime.images.column import lay_out
 from crnn_deploy.runtime.images.pixels import read_image
 from crnn_deploy.runtime.orientation import Rotate
 from crnn_deploy.runtime.recognizer import Recognizer
+from crnn_deploy.synthesis.chinese_words import read_chinese_words
 from crnn_deploy.synthesis.fonts import scan
 from crnn_deploy.synthesis.texts import read_words
 
@@ -41,6 +43,7 @@ SETS = ("clean words", "augmented words", "clean numbers", "augmented lines of w
 ROTATES: tuple[Rotate, ...] = get_args(Rotate)
 DEGREES = {0: None, 90: cv2.ROTATE_90_CLOCKWISE, 180: cv2.ROTATE_180, 270: cv2.ROTATE_90_COUNTERCLOCKWISE}
 CHINESE = Path("/usr/share/fonts/opentype/noto/NotoSansCJK-Regular.ttc")
+CHINESE_HELD_OUT = Path("/usr/share/fonts/opentype/noto/NotoSerifCJK-Regular.ttc")
 GAPS = (0.05, 0.15, 0.4)  # between the characters of a column, times the size of the font
 
 Labelled = Sequence[tuple[str, NDArray[Any]]]
@@ -101,6 +104,27 @@ def latin_columns(count: int) -> Labelled:
     return made
 
 
+def chinese_words(count: int) -> tuple[Labelled, Labelled]:
+    """Held-out words in a held-out face, as columns and as lines."""
+    rng = np.random.default_rng(13)
+    known = read_chinese_words("held-out")
+    columns: list[tuple[str, NDArray[Any]]] = []
+    lines: list[tuple[str, NDArray[Any]]] = []
+    while len(columns) < count:
+        text = "".join(rng.choice(known.words, 3, p=known.shares))[: rng.integers(4, 13)]
+        if len(text) < 4:
+            continue
+        font = ImageFont.truetype(CHINESE_HELD_OUT, int(rng.integers(18, 48)), index=2)
+        gap = int(font.size * rng.choice(GAPS))
+        columns.append((text, column(text, font, gap, True)[0]))
+        left, top, right, bottom = font.getbbox(text, anchor="lm")
+        pad = int(font.size) // 8
+        image = Image.new("L", (int(right - left) + 2 * pad, int(bottom - top) + 2 * pad), 235)
+        ImageDraw.Draw(image).text((pad - left, pad - top), text, font=font, fill=25, anchor="lm")
+        lines.append((text, np.asarray(image)))
+    return columns, lines
+
+
 def chinese_cuts(count: int) -> dict[str, Any]:
     """How many columns of 4 to 12 characters are cut between all of them, by the gap between characters."""
     pool = [bytes((0xB0 + at // 94, 0xA1 + at % 94)).decode("gb2312") for at in range(3755)]
@@ -152,6 +176,13 @@ def main() -> None:
         columns = latin_columns(arguments.images)
         rows["columns of capitals"] = {"images": len(columns), "turned by 0": read_all(readers, columns)}
         print(rows["columns of capitals"])
+    if CHINESE_HELD_OUT.is_file():
+        with closing(open_backend(shipped()["chinese"])) as backend:
+            readers = {name: Recognizer(backend, rotate=name) for name in ROTATES}
+            columns, lines = chinese_words(arguments.images)
+            rows["Chinese columns"] = {"images": len(columns), "turned by 0": read_all(readers, columns)}
+            rows["the same as lines"] = {"images": len(lines), "turned by 0": read_all(readers, lines)}
+        print(rows["Chinese columns"], rows["the same as lines"])
     if CHINESE.is_file():
         rows["cuts of Chinese columns"] = chinese_cuts(arguments.images)
         print(rows["cuts of Chinese columns"])
