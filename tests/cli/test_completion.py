@@ -60,7 +60,7 @@ def plain(names: Iterable[str]) -> list[list[str]]:
         ("crnn-deploy dataset effects ", plain(["scene", "document"])),
         ("crnn-deploy infer --model ", [["file", ""], *plain(shipped())]),
         ("crnn-deploy infer --model latin.i", [["file", "latin.i"], *plain(["latin.int8"])]),
-        ("crnn-deploy verify own.pth lat", [["file", "lat"], *plain(shipped())]),
+        ("crnn-deploy verify own.pth lat", [["file", "lat"], *plain(["latin", "latin.int8"])]),
         ("crnn-deploy benchmark a.onnx b.onnx plates", [["file", "plates"]]),
         ("crnn-deploy export --recipe mm", [["file", "mm"], *plain(["mmocr", "mmocr-0.x"])]),
         ("crnn-deploy recipes ", plain(RECIPES)),

@@ -51,7 +51,7 @@ TYPE = "lmdb, csv, tsv, doctr, names, tabs, indices, objects, mmocr, icdar, mjsy
         ("export --checkpoint https://x.org/a.pth", "https://x.org/a.pth is an address; give a file of this"),
         ("infer --lexicon http://x/w.txt x", "http://x/w.txt is an address; give a file of this machine"),
         ("infer -o s3://b/x.jsonl x", "s3://b/x.jsonl is an address; give a file of this machine"),
-        ("infer --model latn x", "is called 'latn' (did you mean latin?); shipped are latin, "),
+        ("infer --model latn x", "is called 'latn' (did you mean latin?); shipped are chinese, "),
         ("evaluate latin-int8 x", "is called 'latin-int8' (did you mean latin.int8?); shipped are "),
         ("describe c.pth -o x.onnx --recipe papre", "no recipe 'papre' (did you mean paper?); "),
         ("dataset check DATA --recipe crnn_pytorch", "recipe 'crnn_pytorch' (did you mean crnn.pytorch?); "),

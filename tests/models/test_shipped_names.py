@@ -98,7 +98,7 @@ def test_every_command_that_reads_a_model_takes_a_name(
     monkeypatch.chdir(tmp_path)
     result = run(*("nobody" if word == "NAME" else word for word in arguments))
     assert result.exit_code == 2
-    assert "neither a shipped model nor a file is called 'nobody'; shipped are latin" in result.stderr
+    assert "neither a shipped model nor a file is called 'nobody'; shipped are chinese" in result.stderr
 
 
 @pytest.mark.parametrize("arguments", (*ARGUMENTS, ("triton", "NAME", "-o", "out")), ids=lambda one: one[0])
