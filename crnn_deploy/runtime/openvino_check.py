@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import get_args
@@ -21,6 +21,7 @@ from crnn_deploy.errors import BackendMissing, CrnnDeployError, ModelNotFound
 from crnn_deploy.files import parse_json
 from crnn_deploy.runtime.backends import cache, cpu
 from crnn_deploy.runtime.backends.backend import Backend, BatchSizes, FloatFormat, open_backend
+from crnn_deploy.runtime.backends.weight_bits import is_quantised
 from crnn_deploy.runtime.decoding.ctc import Frames
 from crnn_deploy.verdict.fidelity import Proof
 
@@ -60,8 +61,8 @@ def check_openvino(path: Path, floats: FloatFormat) -> BatchSizes:
 def ask_openvino(path: Path, floats: FloatFormat) -> Seen:
     """What OpenVINO does to a model's drawn images and their texts; remembered for file, versions and CPU.
 
-    Raises BackendMissing where there is no OpenVINO, or no bf16 that is asked for, ModelNotFound, and what
-    `open_backend` raises.
+    Raises BackendMissing where there is no OpenVINO, no bf16 that is asked for, or no ONNX Runtime to hold
+    bf16 and INT8 against, ModelNotFound, and what `open_backend` raises.
     """
     if not path.is_file():
         raise ModelNotFound(path)
@@ -70,16 +71,26 @@ def ask_openvino(path: Path, floats: FloatFormat) -> Seen:
             f"bf16 needs a CPU with AVX512_BF16 or AMX; this one ({cpu.kind()}) has neither, and reads in "
             "fp32 or int8"
         )
-    entry = f"{hashlib.sha256(f'openvino {floats} {cache.key(path)}'.encode()).hexdigest()}.json"
-    if (known := cache.load(entry)) is not None and (remembered := _remembered(known)) is not None:
+    if (remembered := _remembered(entry := _entry(path, floats))) is not None:
         return remembered
-    with (
-        closing(open_backend(path)) as reference,
-        closing(open_backend(path, backend="openvino", floats=floats)) as candidate,
-    ):
-        found = _asked(reference, candidate)
+    with ExitStack() as stack:
+        reference: Backend | None = None
+        try:
+            reference = stack.enter_context(closing(open_backend(path)))
+        except BackendMissing:
+            if floats != "fp32" or is_quantised(path):
+                raise
+            # without ONNX Runtime a float model is held against itself, which tells the sizes of batches
+            if (remembered := _remembered(entry := _entry(path, "alone"))) is not None:
+                return remembered
+        candidate = stack.enter_context(closing(open_backend(path, backend="openvino", floats=floats)))
+        found = _asked(reference or candidate, candidate)
     cache.store(entry, json.dumps(asdict(found)).encode())
     return found
+
+
+def _entry(path: Path, kind: str) -> str:
+    return f"{hashlib.sha256(f'openvino {kind} {cache.key(path)}'.encode()).hexdigest()}.json"
 
 
 def _asked(reference: Backend, candidate: Backend) -> Seen:
@@ -118,8 +129,10 @@ def _same_in_batches(
     return True
 
 
-def _remembered(data: bytes) -> Seen | None:
-    """What was stored; None where the file holds something else."""
+def _remembered(entry: str) -> Seen | None:
+    """What was stored; None where there is nothing, or something else."""
+    if (data := cache.load(entry)) is None:
+        return None
     try:
         found = Seen(**parse_json(data))
         kinds = (type(found.passed), type(found.line))

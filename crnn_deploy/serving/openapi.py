@@ -13,7 +13,7 @@ __all__ = ["READ"]
 _RESULT = {
     "name": "word.png",
     "text": "Hello",
-    "confidence": 0.9822298288345337,
+    "confidence": 0.9941428303718567,
     "status": "ok",
     "error": None,
 }
@@ -31,7 +31,7 @@ _BOX_ANSWER = {
             "name": "word.png",
             "box": 0,
             "text": "Hello",
-            "confidence": 0.9635147452354431,
+            "confidence": 0.9948850274085999,
             "status": "ok",
             "error": None,
             "polygon": _BOX,

@@ -6,6 +6,7 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -43,14 +44,40 @@ def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "labels.txt"
 
 
+@pytest.fixture(scope="module")
+def too_sure(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The default model with logits twice as large: it reads the same texts, and is far too sure of them."""
+    onnx = pytest.importorskip("onnx")
+    model, path = onnx.load(DEFAULT), tmp_path_factory.mktemp("too_sure") / "too_sure.onnx"
+    values = {value.name: value for value in model.graph.initializer}
+    made = {name: node for node in model.graph.node for name in node.output}
+    node = made["logits"]
+    while node.op_type not in ("MatMul", "Gemm"):  # the bias, and what only moves logits
+        for name in node.input:
+            if name in values and node.op_type == "Add":
+                _double(values[name])
+        node = next(made[name] for name in node.input if name in made)
+    for name in node.input:
+        if name in values:
+            _double(values[name])
+    onnx.save(model, path)
+    return path
+
+
+def _double(tensor: Any) -> None:
+    from onnx import numpy_helper
+
+    tensor.CopyFrom(numpy_helper.from_array(2 * numpy_helper.to_array(tensor), tensor.name))
+
+
 def calibrate(*args: object) -> Result:
     return CliRunner().invoke(main, ["calibrate-confidence", *map(str, args)])
 
 
-def test_calibration_from_images_to_the_models_file(labelled: Path, tmp_path: Path) -> None:
+def test_calibration_from_images_to_the_models_file(labelled: Path, too_sure: Path, tmp_path: Path) -> None:
     pytest.importorskip("jinja2")
     path, page, figures = tmp_path / "m.onnx", tmp_path / "m.html", tmp_path / "m.json"
-    result = calibrate(DEFAULT, labelled, "-o", path, "--html", page, "--json-file", figures)
+    result = calibrate(too_sure, labelled, "-o", path, "--html", page, "--json-file", figures)
     assert (result.exit_code, result.stderr) == (0, "")
     plain = json.loads(figures.read_text())
     assert plain["fitted_images"] + plain["held_out_images"] == 160 and plain["failed"] == 0
@@ -63,7 +90,7 @@ def test_calibration_from_images_to_the_models_file(labelled: Path, tmp_path: Pa
     assert f"{plain['ece_before']:.4f}" in result.stdout and f"{plain['ece_after']:.4f}" in page.read_text()
     assert "data:image/png;base64," in page.read_text()
     # the file reads the same texts, as sure as the temperature says
-    before, after = Recognizer(), Recognizer.load(path)
+    before, after = Recognizer.load(too_sure), Recognizer.load(path)
     assert after.manifest == replace(before.manifest, decoding=DecodingRule(temperature=plain["temperature"]))
     assert plain["temperature"] > 1
     images = sorted(labelled.parent.glob("*.png"))[:20]

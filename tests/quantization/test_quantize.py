@@ -280,10 +280,11 @@ def test_the_models_int8_file_reads_the_examples_and_its_scales_are_its_own() ->
     floating, quantised = (
         run(
             "infer", "--precision", precision, "--batch", "4", "--workers", "1", root / "examples" / "images"
-        ).stdout
+        ).stdout.splitlines()
         for precision in ("fp32", "int8")
     )
-    assert floating and floating == quantised
+    assert len(floating) == len(quantised) == 12
+    assert sum(one != other for one, other in zip(floating, quantised, strict=True)) <= 1
 
 
 def test_one_string_of_too_few_sends_no_layer_back_to_float(tmp_path: Path) -> None:
@@ -292,7 +293,7 @@ def test_one_string_of_too_few_sends_no_layer_back_to_float(tmp_path: Path) -> N
 
     root = Path(__file__).parents[2]
     plain = json.loads((root / "calibration" / "latin.scales.json").read_text())
-    plain["ranges"]["relu_1"] *= 0.3
+    plain["ranges"]["relu_2"] *= 0.4
     (tmp_path / "clipped.json").write_text(json.dumps(plain))
     refused = run(
         *("quantize", DEFAULT, root / "examples" / "images", "--scales", tmp_path / "clipped.json"),
@@ -314,7 +315,7 @@ def test_an_undecided_model_is_offered_where_layers_in_float_only_make_it_slow(
 
     root = Path(__file__).parents[2]
     plain = json.loads((root / "calibration" / "latin.scales.json").read_text())
-    plain["ranges"]["relu_1"] *= 0.3
+    plain["ranges"]["relu_2"] *= 0.4
     (tmp_path / "clipped.json").write_text(json.dumps(plain))
     speeds = iter([1.5, 0.9])  # of the model, and with a layer in float
     monkeypatch.setattr(quantize, "OpenVinoBackend", no_openvino)
