@@ -25,10 +25,8 @@ from crnn_deploy.evaluation.speed import header
 from crnn_deploy.models import model_file, shipped
 from crnn_deploy.runtime.recognizer import Recognizer
 from crnn_deploy.synthesis.chinese_words import read_chinese_words
-from crnn_deploy.synthesis.coverage import as_drawn
 from crnn_deploy.synthesis.dataset import Polarity, SyntheticDataset
-from crnn_deploy.synthesis.fonts import Face, Tier, scan
-from crnn_deploy.synthesis.printed import is_chinese
+from crnn_deploy.synthesis.printed import faces_for, is_chinese
 from crnn_deploy.synthesis.renderer import Renderer
 from crnn_deploy.synthesis.texts import TextKind, TextSource, read_words
 
@@ -64,18 +62,13 @@ def drawn_sets(alphabet: Sequence[str], size: int) -> dict[str, Dataset]:
     """The sets of drawn images for an alphabet."""
     chinese = read_chinese_words("held-out") if is_chinese(alphabet) else None
     words = read_words("held-out")
-    renderer = Renderer(held_out_faces(alphabet, "chinese" if chinese else "latin"), tuple(alphabet))
+    renderer = Renderer(faces_for(alphabet, "held-out"), tuple(alphabet))
     return {
         name: SyntheticDataset(
             TextSource(alphabet, words, kinds, chinese=chinese), renderer, seed, augmented, polarity, size
         )
         for name, (kinds, augmented, polarity, seed) in (CHINESE_SETS if chinese else SETS).items()
     }
-
-
-def held_out_faces(alphabet: Sequence[str], tier: Tier) -> list[Face]:
-    """The faces that no training saw."""
-    return [as_drawn(face, alphabet) for face in scan(tier) if face.split == "held-out"]
 
 
 def main() -> None:

@@ -11,19 +11,19 @@ and for a Chinese model those of the tier `chinese`.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.accuracy.drawn_text import held_out_faces
 from benchmarks.common import cpu_in_turn, measured, options, write
 from crnn_deploy.models import shipped
 from crnn_deploy.runtime.recognizer import Recognizer
 from crnn_deploy.synthesis.chinese_words import read_chinese_words
-from crnn_deploy.synthesis.printed import is_chinese
+from crnn_deploy.synthesis.printed import faces_for, is_chinese
 from crnn_deploy.synthesis.renderer import Renderer
-from crnn_deploy.synthesis.texts import TextSource, read_words
+from crnn_deploy.synthesis.texts import TextKind, TextSource, read_words
 
 LENGTH = 10  # characters of a Chinese line
 
@@ -31,9 +31,10 @@ LENGTH = 10  # characters of a Chinese line
 def drawn(alphabet: Sequence[str], count: int) -> tuple[str, list[NDArray[np.uint8]]]:
     """What a model with the alphabet reads: a name, and images."""
     chinese = read_chinese_words("held-out") if is_chinese(alphabet) else None
-    renderer = Renderer(held_out_faces(alphabet, "chinese" if chinese else "latin"), tuple(alphabet))
-    kind, name = ("chinese-sentence", f"lines of {LENGTH} characters") if chinese else ("word", "words")
-    texts = TextSource(alphabet, read_words("held-out"), {kind: 1}, chinese=chinese)  # type: ignore[dict-item]
+    renderer = Renderer(faces_for(alphabet, "held-out"), tuple(alphabet))
+    kind: TextKind = "chinese-sentence" if chinese else "word"
+    name = f"lines of {LENGTH} characters" if chinese else "words"
+    texts = TextSource(alphabet, read_words("held-out"), {kind: 1}, chinese=chinese)
     rng = np.random.default_rng(1)
     images: list[NDArray[np.uint8]] = []
     while len(images) < count:
@@ -52,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for model in shipped():
         recognizer = Recognizer(model)
         name, images = drawn(recognizer.manifest.alphabet, given.images)
-        tasks[f"{model}, {name}"] = lambda reader=recognizer, images=images: reader.read(images)  # type: ignore[misc]
+        tasks[f"{model}, {name}"] = partial(recognizer.read, images)
     rows = {}
     for name, values in cpu_in_turn(tasks, dict.fromkeys(tasks, given.images), given.rounds).items():
         rows[name] = {"cpu_per_image": measured(values, "CPU ms")}

@@ -25,11 +25,11 @@ from crnn_deploy.runtime.backends.weight_bits import is_quantised
 from crnn_deploy.runtime.decoding.ctc import Frames
 from crnn_deploy.verdict.fidelity import Proof
 
-__all__ = ["OpenVinoRefused", "Seen", "ask_openvino", "check_openvino"]
+__all__ = ["OpenVinoRefused", "OpenVinoVerdict", "ask_openvino", "check_openvino"]
 
 
 @dataclass(frozen=True)
-class Seen:
+class OpenVinoVerdict:
     """What OpenVINO does to a model on this machine."""
 
     passed: bool
@@ -58,7 +58,7 @@ def check_openvino(path: Path, floats: FloatFormat) -> BatchSizes:
     return found.batch_sizes
 
 
-def ask_openvino(path: Path, floats: FloatFormat) -> Seen:
+def ask_openvino(path: Path, floats: FloatFormat) -> OpenVinoVerdict:
     """What OpenVINO does to a model's drawn images and their texts; remembered for file, versions and CPU.
 
     Raises BackendMissing where there is no OpenVINO, no bf16 that is asked for, or no ONNX Runtime to hold
@@ -93,11 +93,11 @@ def _entry(path: Path, kind: str) -> str:
     return f"{hashlib.sha256(f'openvino {kind} {cache.key(path)}'.encode()).hexdigest()}.json"
 
 
-def _asked(reference: Backend, candidate: Backend) -> Seen:
+def _asked(reference: Backend, candidate: Backend) -> OpenVinoVerdict:
     proof = Proof(reference, reference.manifest)
     frames = proof.run(candidate)
     fidelity = proof.check(frames, candidate.manifest)
-    return Seen(fidelity.passed, fidelity.line(), _batch_sizes(candidate, proof.batches, frames))
+    return OpenVinoVerdict(fidelity.passed, fidelity.line(), _batch_sizes(candidate, proof.batches, frames))
 
 
 def _batch_sizes(
@@ -129,12 +129,12 @@ def _same_in_batches(
     return True
 
 
-def _remembered(entry: str) -> Seen | None:
+def _remembered(entry: str) -> OpenVinoVerdict | None:
     """What was stored; None where there is nothing, or something else."""
     if (data := cache.load(entry)) is None:
         return None
     try:
-        found = Seen(**parse_json(data))
+        found = OpenVinoVerdict(**parse_json(data))
         kinds = (type(found.passed), type(found.line))
         return found if kinds == (bool, str) and found.batch_sizes in get_args(BatchSizes) else None
     except (ValueError, TypeError):

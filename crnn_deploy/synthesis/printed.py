@@ -12,11 +12,11 @@ from crnn_deploy.datasets import Dataset, Sample
 from crnn_deploy.synthesis.chinese_words import ChineseWords, read_chinese_words
 from crnn_deploy.synthesis.coverage import as_drawn
 from crnn_deploy.synthesis.dataset import SyntheticDataset
-from crnn_deploy.synthesis.fonts import Split, Tier, scan, tier_of
+from crnn_deploy.synthesis.fonts import Face, Split, Tier, scan, tier_of
 from crnn_deploy.synthesis.renderer import Renderer
 from crnn_deploy.synthesis.texts import TextKind, TextSource, read_words, writable
 
-__all__ = ["is_chinese", "printed", "printed_texts"]
+__all__ = ["faces_for", "is_chinese", "printed", "printed_texts"]
 
 _FREQUENT = range(0xB0, 0xD8)  # rows of GB 2312 in EUC-CN: its first level, 3,755 ideographs
 _MOST = 0.9  # of them
@@ -34,12 +34,16 @@ def printed(
     kinds: how often each kind of text is drawn, of those that the alphabet can write; Chinese has its own
     Raises FontsMissing, CharactersNotCovered, WordsMissing.
     """
-    tier: Tier = "chinese" if is_chinese(alphabet) else tier_of(alphabet)
-    faces = [as_drawn(face, alphabet) for face in scan(tier) if face.split == split]
-    renderer = Renderer(faces, tuple(alphabet))
+    renderer = Renderer(faces_for(alphabet, split), tuple(alphabet))
     texts = printed_texts(alphabet, split, kinds)
     clean, faulty = (SyntheticDataset(texts, renderer, seed, flag, "both", size) for flag in (False, True))
     return _Alternating(clean, faulty)
+
+
+def faces_for(alphabet: Sequence[str], split: Split) -> list[Face]:
+    """The faces of one split that an alphabet is drawn with. Raises FontsMissing."""
+    tier: Tier = "chinese" if is_chinese(alphabet) else tier_of(alphabet)
+    return [as_drawn(face, alphabet) for face in scan(tier) if face.split == split]
 
 
 def printed_texts(alphabet: Sequence[str], split: Split, kinds: Mapping[TextKind, float]) -> TextSource:

@@ -278,13 +278,20 @@ def test_the_models_int8_file_reads_the_examples_and_its_scales_are_its_own() ->
     root = Path(__file__).parents[2]
     assert read_scales(root / "calibration" / "latin.scales.json", open_model(DEFAULT)).rendered
     floating, quantised = (
-        run(
-            "infer", "--precision", precision, "--batch", "4", "--workers", "1", root / "examples" / "images"
-        ).stdout.splitlines()
+        [
+            json.loads(line)
+            for line in run(
+                *("infer", "--precision", precision, "--format", "jsonl", "--batch", "4", "--workers", "1"),
+                root / "examples" / "images",
+            ).stdout.splitlines()
+        ]
         for precision in ("fp32", "int8")
     )
-    assert len(floating) == len(quantised) == 12
-    assert sum(one != other for one, other in zip(floating, quantised, strict=True)) <= 1
+    changed = [one for one, other in zip(floating, quantised, strict=True) if one["text"] != other["text"]]
+    assert len(floating) == 12 and len(changed) <= 1
+    assert all(
+        one["confidence"] < 0.8 for one in changed
+    )  # as the verdict has it: no text that it is sure of
 
 
 def test_one_string_of_too_few_sends_no_layer_back_to_float(tmp_path: Path) -> None:
