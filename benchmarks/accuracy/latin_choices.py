@@ -1,16 +1,18 @@
-"""What the choices of the Latin training are worth: the size of the network, and each source of images.
+"""What the choices of the Latin training are worth: network sizes, sources of images, and their order.
 
-    python -m benchmarks.accuracy.latin_choices sizes|sources [--minutes 20] [--jobs 2] [--data FOLDER]
+    python -m benchmarks.accuracy.latin_choices sizes|sources|order [--minutes 20] [--jobs 2] [--data FOLDER]
         [--out DIR] [--json FILE]
 
 - sizes: compact networks of several sizes, all from the print model, which `training/grow.py` widens
 - sources: the network of `latin` without one source of `training/latin.yaml`, or with drawn print alone
+- order: the network of `latin` with all sources from the first step; with print and documents alone for the
+  first half of the steps; or with the images that it misreads after the first half as one more source
 
 Each network is trained for the same CPU time by one thread, in bf16 where the CPU has it, with a learning
-rate that falls to 0 at the end. A few steps before tell how many fit. Then it is exported, and reads the real
-images of --data that nothing is trained on, and 1,000 held-out drawn images of each kind. A result has exact
-texts, and letters and digits in any case, each with a 95 % interval (Wilson's). CPU time is that of drawn
-words in batches of 8, in one thread of ONNX Runtime; the networks take turns.
+rate that falls to 0 over the second half. A few steps before tell how many fit. Then it is exported, and
+reads the real images of --data that nothing is trained on, and 1,000 held-out drawn images of each kind. A
+result has exact texts, and letters and digits in any case, each with a 95 % interval (Wilson's). CPU time is
+that of drawn words in batches of 8, in one thread of ONNX Runtime; the networks take turns.
 
 `bash training/latin.sh` prepares what the trainings read. The script needs the extras
 [cpu,evaluate,export,train].
@@ -66,6 +68,9 @@ SOURCES = {  # where each stands in latin.yaml
 }
 SCENE_WORDS = "scene_words_"  # sets that count as one
 PROBE = 40  # steps that tell how long one takes
+WARMUP = 100  # steps
+HARD_WEIGHT = 0.15  # of the misread images; the sources of latin.yaml have 1 together
+HARD_DRAWN = 3000  # images of each drawn source that are looked at for it
 DRAWN = ("clean words", "augmented words", "clean numbers", "clean codes", "clean random characters")
 
 
@@ -77,29 +82,42 @@ class Choice:
     widths: str
     hidden: int
     without: frozenset[str] = frozenset()  # sources
+    without_at_first: frozenset[str] = frozenset()  # in the first half of the steps
+    hard: bool = False  # in the second half, what was misread after the first is one more source
 
     @property
     def file(self) -> str:
         return self.name.replace(" ", "-").replace(",", "")
 
+    @property
+    def halves(self) -> bool:
+        return self.hard or bool(self.without_at_first)
+
 
 def choices(kind: str) -> list[Choice]:
     if kind == "sizes":
         return [Choice(name, *size) for name, size in SIZES.items()]
-    found = [Choice("all sources", *LATIN)]
+    found = [Choice("latin", *LATIN)]
+    if kind == "order":
+        later = frozenset({"scene words", "drawn scenes"})
+        found.append(Choice("print and documents first", *LATIN, without_at_first=later))
+        return [*found, Choice("misread images again", *LATIN, hard=True)]
     found += [Choice(f"without {source}", *LATIN, frozenset([source])) for source in SOURCES]
     return [*found, Choice("drawn print alone", *LATIN, frozenset(SOURCES) - {"drawn print"})]
 
 
-def config_of(choice: Choice, folder: Path, start: Path, steps: int) -> Path:
+def sources(without: frozenset[str]) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = yaml.safe_load(CONFIG.read_text(encoding="utf-8"))["train"]
+    left_out = {place for name in without for place in SOURCES[name]}
+    return [source for place, source in enumerate(found) if place not in left_out]
+
+
+def config_of(path: Path, start: Path, train: list[dict[str, Any]], steps: int, **schedule: object) -> Path:
+    """A training in the folder of the file's name without its end."""
     plain = yaml.safe_load(CONFIG.read_text(encoding="utf-8"))
-    left_out = {place for name in choice.without for place in SOURCES[name]}
-    kept = [source for place, source in enumerate(plain["train"]) if place not in left_out]
-    plain |= {"out": str(folder / f"{steps}"), "start": {"checkpoint": str(start)}, "train": kept}
-    plain |= {"steps": steps, "validation": {}, "save_every": steps, "log_every": 20}
+    plain |= {"out": str(path.with_suffix("")), "start": {"checkpoint": str(start)}, "train": train}
+    plain |= {"steps": steps, "validation": {}, "save_every": steps, "log_every": 20, "schedule": schedule}
     plain["precision"] = "bf16" if has_bf16() else "fp32"
-    plain["schedule"] = {"name": "trapezoid", "warmup": min(100, steps // 4), "decay": 0.5}
-    path = folder / f"{steps}.yaml"
     path.write_text(yaml.safe_dump(plain), encoding="utf-8")
     return path
 
@@ -123,18 +141,52 @@ def trained(choice: Choice, out: Path, seconds: float) -> tuple[Path, dict[str, 
     if not model.exists():
         grown = ("--widths", choice.widths, "--hidden", choice.hidden)
         run(["training/grow.py", PRINT, start, *grown], log)
-        train = ["-m", "crnn_deploy", "train", "--config"]
+        short = {"name": "trapezoid", "warmup": PROBE // 4, "decay": 0.5}
+        train = sources(choice.without)
         one, two = (
-            run([*train, config_of(choice, folder, start, steps)], log) for steps in (PROBE, 2 * PROBE)
+            run(trains(config_of(folder / f"probe-{steps}.yaml", start, train, steps, **short)), log)
+            for steps in (PROBE, 2 * PROBE)
         )
         step = (two - one) / PROBE
-        steps = round((seconds - (one - PROBE * step)) / step)
-        spent = run([*train, config_of(choice, folder, start, steps)], log)
-        checkpoint = folder / f"{steps}" / "last.pth"
+        begins = one - PROBE * step
+        if choice.halves:
+            checkpoint, steps, spent = in_halves(choice, folder, start, step, seconds - 2 * begins, log)
+        else:
+            steps = round((seconds - begins) / step)
+            falls = {"name": "trapezoid", "warmup": WARMUP, "decay": 0.5}
+            config = config_of(folder / "whole.yaml", start, train, steps, **falls)
+            spent, checkpoint = run(trains(config), log), config.with_suffix("") / "last.pth"
         run(["-m", "crnn_deploy", "export", "--checkpoint", checkpoint, "-o", model], log)
         told.write_text(json.dumps({"steps": steps, "training_cpu_seconds": round(spent)}))
     found: dict[str, Any] = json.loads(told.read_text())
     return model, found
+
+
+def in_halves(
+    choice: Choice, folder: Path, start: Path, step: float, seconds: float, log: Path
+) -> tuple[Path, int, float]:
+    """The checkpoint after two trainings, the second from the weights of the first; steps and CPU-seconds."""
+    first_steps = round(seconds / step / 2)
+    flat = {"name": "constant", "warmup": WARMUP}
+    train = sources(choice.without | choice.without_at_first)
+    first = config_of(folder / "first.yaml", start, train, first_steps, **flat)
+    spent = run(trains(first), log)
+    middle, train = first.with_suffix("") / "last.pth", sources(choice.without)
+    if choice.hard:
+        model, hard = folder / "first.onnx", folder / "misread.lmdb"
+        run(["-m", "crnn_deploy", "export", "--checkpoint", middle, "-o", model], log)
+        looked = run(["training/misread.py", first, model, hard, "--drawn", HARD_DRAWN], log)
+        train = [*train, {"path": str(hard), "weight": HARD_WEIGHT}]
+        spent, seconds = spent + looked, seconds - looked
+    steps = round(seconds / step) - first_steps
+    falls = {"name": "trapezoid", "warmup": WARMUP // 5, "decay": 1.0}
+    second = config_of(folder / "second.yaml", middle, train, steps, **falls)
+    spent += run(trains(second), log)
+    return second.with_suffix("") / "last.pth", first_steps + steps, spent
+
+
+def trains(config: Path) -> list[object]:
+    return ["-m", "crnn_deploy", "train", "--config", config]
 
 
 def sets_of(data: Path, manifest: Manifest) -> dict[str, Dataset]:
@@ -178,7 +230,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("kind", choices=("sizes", "sources"), help="Compare these.")
+    parser.add_argument("kind", choices=("sizes", "sources", "order"), help="Compare these.")
     parser.add_argument(
         "--minutes", type=float, default=20, help="Train each network for so many CPU-minutes."
     )
@@ -195,9 +247,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9, help="Measure the speed in this many rounds.")
     parser.add_argument("--json", type=Path, help="Write the results to this file.")
     given = parser.parse_args()
-    compared, out = choices(given.kind), given.out / given.kind
+    compared = choices(given.kind)
     with ThreadPoolExecutor(given.jobs) as pool:
-        made = list(pool.map(lambda choice: trained(choice, out, 60 * given.minutes), compared))
+        made = list(pool.map(lambda choice: trained(choice, given.out, 60 * given.minutes), compared))
     models = {choice.name: model for choice, (model, _) in zip(compared, made, strict=True)}
     rows: dict[str, dict[str, Any]] = {}
     for choice, (model, told) in zip(compared, made, strict=True):

@@ -64,6 +64,30 @@ def scaling(axes: Axes, rows: Rows) -> None:
     axes.set(xscale="log", xlabel="images", ylabel="peak memory of infer (MB)", ylim=(0, None))
 
 
+def latin_sizes(axes: Axes, rows: Rows) -> None:
+    """Texts that are misread, by the CPU time of a word."""
+    shown = sorted(rows.items(), key=lambda row: float(row[1]["word"]["median"]))
+    for name in ("dev_scene_ic15", "dev_receipts_sroie", "augmented words"):
+        scores = [row["sets"][name]["alphanumeric_accuracy"] for _, row in shown]
+        axes.plot(
+            [row["word"]["median"] for _, row in shown],
+            [100 * (1 - score) for score in scores],
+            *("o-",),
+            label=name,
+        )
+    for name, row in shown:
+        score = row["sets"]["dev_scene_ic15"]["alphanumeric_accuracy"]
+        place = row["word"]["median"], 100 * (1 - score)
+        axes.annotate(name, place, (0, 6), textcoords="offset points", fontsize=7, ha="center")
+    axes.set(
+        yscale="log", xlabel="CPU ms a word", ylabel="misread (%), letters and digits alone, in any case"
+    )
+    axes.yaxis.set_major_formatter(ScalarFormatter())
+    axes.yaxis.set_minor_formatter(ScalarFormatter())
+    axes.legend(fontsize=7)
+    axes.margins(x=0.15, y=0.15)
+
+
 PLOTS: dict[str, Callable[[Axes, Rows], None]] = {
     "peers": peers,
     "throughput": throughput,

@@ -11,9 +11,12 @@ import pytest
 import torch
 from click.testing import CliRunner
 
+from crnn_deploy.datasets import open_dataset
 from crnn_deploy.export.reference import open_reference
+from crnn_deploy.models import model_file
 from crnn_deploy.networks.compact import CompactCRNN
 from crnn_deploy.recipes.settings import CheckpointSettings
+from crnn_deploy.runtime.recognizer import Recognizer
 
 ROOT = Path(__file__).parents[2]
 
@@ -154,3 +157,27 @@ def test_labels_that_cannot_be_settled_are_one_line(
     code, error = settle(tmp_path, labels, readings, output)
     assert code == 2 and said in error.splitlines()[-1] and "Traceback" not in error
     assert (tmp_path / "labels.tsv").read_bytes() == labels
+
+
+def test_what_is_misread_is_kept_as_images_to_train_on(tmp_path: Path) -> None:
+    labels = (ROOT / "examples" / "labels.txt").read_text(encoding="utf-8").splitlines()
+    pairs = [line.split(" ", 1) for line in labels]
+    first, text = pairs[0]
+    pairs[0] = [first, f"{text}?"]  # a label that no reader finds in the image
+    (tmp_path / "labels.tsv").write_text("".join(f"{name}\t{text}\n" for name, text in pairs), "utf-8")
+    config = tmp_path / "training.yaml"
+    config.write_text(
+        f"out: {tmp_path}/run\nsteps: 1\nstart: {{checkpoint: training/latin.pth}}\ntrain:\n"
+        f"  - {{path: {tmp_path}/labels.tsv, images: examples}}\n"
+        "  - {synthetic: {kinds: {random: 1}}}\n",
+        "utf-8",
+    )
+    done = run("misread.py", config, model_file("latin"), tmp_path / "hard.lmdb", "--drawn", "40")
+    assert done.returncode == 0, done.stderr
+    reader = Recognizer()
+    own = [text for name, text in pairs if reader.read(ROOT / "examples" / name).text != text]
+    hard = open_dataset(str(tmp_path / "hard.lmdb"))
+    kept = [hard[i] for i in range(len(hard))]
+    assert f"{text}?" in own and [sample.text for sample in kept][: len(own)] == own
+    assert len(own) < len(kept) < len(own) + 40
+    assert all(reader.read(sample.image).text != sample.text for sample in kept)
