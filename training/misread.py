@@ -45,7 +45,7 @@ class Chosen:
 
 
 def misread(recognizer: Recognizer, dataset: Dataset, done: Callable[[int], object]) -> list[Sample]:
-    """The samples whose text is not the label; `done` is called with the number of those read."""
+    """The samples with a label whose text is another; `done` is called with the number of those read."""
     found = []
     for first in range(0, len(dataset), _CHUNK):
         rows = [record(dataset, i) for i in range(first, min(first + _CHUNK, len(dataset)))]
@@ -54,7 +54,7 @@ def misread(recognizer: Recognizer, dataset: Dataset, done: Callable[[int], obje
         found += [
             sample
             for sample, result in zip(samples, results, strict=True)
-            if isinstance(result, Text) and result.text != sample.text
+            if sample.text and isinstance(result, Text) and result.text != sample.text
         ]
         done(len(rows))
     return found

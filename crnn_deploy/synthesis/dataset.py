@@ -24,12 +24,19 @@ class Drawer(Protocol):
     """Draws a text in one style."""
 
     def render(
-        self, text: str, rng: np.random.Generator, *, strength: float, inverted: bool = False
+        self,
+        text: str,
+        rng: np.random.Generator,
+        *,
+        strength: float,
+        inverted: bool = False,
+        empty: bool = False,
     ) -> NDArray[np.uint8]:
         """An image (H, W) grey or (H, W, 3) BGR of a text.
 
         strength: of everything that can be wrong with an image, 0 (clean) to 1
         inverted: light on dark
+        empty: all but the letters: what they would stand on
         """
 
 
@@ -46,6 +53,7 @@ class SyntheticDataset:
     augmented: bool = True  # with the faults of cameras, scanners and screens
     polarity: Polarity = "both"
     size: int = sys.maxsize
+    empty: float = 0.0  # share of the images that have no letters, and the text ""
 
     def __len__(self) -> int:
         return self.size
@@ -57,5 +65,6 @@ class SyntheticDataset:
         text = self.texts.sample(rng)
         strength = rng.uniform(_WEAKEST, 1.0) if self.augmented and rng.random() > _CLEAN else 0.0
         inverted = rng.random() < {"dark-on-light": 0.0, "light-on-dark": 1.0, "both": 0.5}[self.polarity]
-        image = self.renderer.render(text, rng, strength=strength, inverted=inverted)
-        return Sample(image, text, f"drawn {self.seed}/{index}")
+        empty = self.empty > 0 and rng.random() < self.empty
+        image = self.renderer.render(text, rng, strength=strength, inverted=inverted, empty=empty)
+        return Sample(image, "" if empty else text, f"drawn {self.seed}/{index}")

@@ -74,12 +74,19 @@ class DocumentRenderer:
         self._designs = {medium: _fitting(faces, names) for medium, names in _FAMILIES.items()}
 
     def render(
-        self, text: str, rng: np.random.Generator, *, strength: float, inverted: bool = False
+        self,
+        text: str,
+        rng: np.random.Generator,
+        *,
+        strength: float,
+        inverted: bool = False,
+        empty: bool = False,
     ) -> NDArray[np.uint8]:
         """A grey image (H, W) of a text, 12 to 63 pixels high.
 
         strength: of everything that can be wrong with an image, 0 (clean) to 1
         inverted: light on dark
+        empty: without the letters
         """
         medium = _MEDIA[int(np.searchsorted(_BOUNDS, rng.random()))]
         chance = EffectChance(self._effects, medium, rng, strength)
@@ -88,7 +95,7 @@ class DocumentRenderer:
         else:
             height = int(rng.integers(32, 49))
         printer = self._printer(text, medium, height, chance, rng)
-        ink = self._cropped(text, printer, height, medium, chance, rng, strength)
+        ink = self._cropped(text, printer, height, medium, chance, rng, strength) * (not empty)
         if amount := chance.amount("bowed"):
             ink = bowed(ink, rng, amount)
         for name, inked in INK.items():

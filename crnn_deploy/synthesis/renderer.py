@@ -39,17 +39,24 @@ class Renderer:
         self._designs = Designs(faces)
 
     def render(
-        self, text: str, rng: np.random.Generator, *, strength: float, inverted: bool = False
+        self,
+        text: str,
+        rng: np.random.Generator,
+        *,
+        strength: float,
+        inverted: bool = False,
+        empty: bool = False,
     ) -> NDArray[np.uint8]:
         """A grey image (H, W) of a text, 18 to 63 pixels high.
 
         strength: of everything that can be wrong with an image, 0 (clean) to 1
         inverted: light on dark
+        empty: without the letters
         """
         height = int(rng.integers(_SMALLEST, _LARGEST)) if strength else int(rng.integers(32, 49))
         line = self._set(text, rng, height, strength)
         alpha = self._warp(line, len(text), height, rng, strength)
-        image = self._composed(alpha, rng, strength, inverted)
+        image = self._composed(0 * alpha if empty else alpha, rng, strength, inverted)
         return photographed(image, rng, strength) if strength else image.astype(np.uint8)
 
     def _set(self, text: str, rng: np.random.Generator, height: int, strength: float) -> TypesetLine:

@@ -86,23 +86,30 @@ class SceneRenderer:
         self._table = table
 
     def render(
-        self, text: str, rng: np.random.Generator, *, strength: float, inverted: bool = False
+        self,
+        text: str,
+        rng: np.random.Generator,
+        *,
+        strength: float,
+        inverted: bool = False,
+        empty: bool = False,
     ) -> NDArray[np.uint8]:
         """A BGR image (H, W, 3) of a text, 10 to 64 pixels high.
 
         strength: how many effects come, and how strong they are, 0 (none) to 1
         inverted: light on dark
+        empty: without the letters
         """
         if rng.random() < _NEARLY_CLEAN:
             strength *= 0.3
         for _ in range(_TRIES):
-            image, alpha = self._taken(text, Dice(rng, strength**_EARLY, self._table), inverted)
-            if visible(image, alpha):
+            image, alpha = self._taken(text, Dice(rng, strength**_EARLY, self._table), inverted, empty)
+            if empty or visible(image, alpha):
                 break
             strength *= 0.5  # what came together hid the letters
         return image
 
-    def _taken(self, text: str, dice: Dice, inverted: bool) -> tuple[NDArray[np.uint8], Plane]:
+    def _taken(self, text: str, dice: Dice, inverted: bool, empty: bool) -> tuple[NDArray[np.uint8], Plane]:
         """One photograph, and the coverage of its letters."""
         height = self._height(dice)
         drawn = height if height >= _FINE else 2 * height
@@ -114,6 +121,8 @@ class SceneRenderer:
         page = self._page(mask, face, placement.height, dice)
         view = self._view(mask, placement, page, drawn, len(text), dice)
         alpha = view.warped(page.mask, page.centre).astype(np.float32) / np.float32(255)
+        if empty:
+            alpha[:] = 0
         outline = view.points(_outline(placement.width, placement.height))
         box = np.concatenate([outline.min(axis=0), outline.max(axis=0)])
         unit = placement.height * view.down

@@ -114,6 +114,7 @@ class SyntheticConfig(_Section):
     split: Split = "train"  # of words and fonts
     augmented: bool = True  # with the faults of cameras, scanners and screens
     polarity: Polarity = "both"
+    empty: Share = 0.0  # of the images, without letters: a model learns that paper alone has no text
     style: Style = "print"  # clean and faulty print, photographed scenes, or old documents and receipts
     fonts: Tier = "latin"
     folders: tuple[Path, ...] = FOLDERS  # where fonts are looked for

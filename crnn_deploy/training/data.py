@@ -184,7 +184,8 @@ class BatchStream(data.Dataset[list[TrainingBatch]]):
         if self._augment and not isinstance(dataset, SyntheticDataset):
             pixels = augmented(pixels, np.random.default_rng((self._seed, source, position)))
         width = _bucket(pixels, manifest)
-        if not labels or ctc.steps_needed(labels) > manifest.steps(width):
+        meant = bool(labels) or isinstance(dataset, SyntheticDataset)  # on disk, an empty label is a fault
+        if not meant or ctc.steps_needed(labels) > manifest.steps(width):
             return None
         return pixels, sample.text, labels
 

@@ -154,6 +154,7 @@ def _drawn(
         seed=seed,
         augmented=config.augmented,
         polarity=config.polarity,
+        empty=config.empty,
         size=config.size or sys.maxsize,
     )
 

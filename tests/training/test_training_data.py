@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
 import cv2
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -163,6 +164,31 @@ def test_each_style_draws_its_own_images_of_the_same_texts() -> None:
     ]
     again = open_source(drawn(style="scene"), DIGITS + "+-.,:/%$", 3)
     assert all(np.array_equal(a, read_image(again[i].image)) for i, a in enumerate(images["scene"]))
+
+
+@pytest.mark.parametrize("style", get_args(Style))
+def test_an_empty_image_is_what_letters_would_stand_on(style: Style) -> None:
+    alphabet = DIGITS + "+-.,:/%$"
+    written, empty = (
+        open_source(drawn(style=style, augmented=False, empty=share), alphabet, 3) for share in (0.0, 1.0)
+    )
+    for i in range(12):
+        assert written[i].text and empty[i].text == ""
+        paper, page = (read_image(found[i].image).astype(float) for found in (empty, written))
+        assert paper.std(axis=(0, 1)).max() < 0.3 * page.std(axis=(0, 1)).max()
+
+
+def test_a_share_of_the_images_is_empty_and_a_training_takes_them() -> None:
+    source = {"synthetic": {"kinds": {"number": 1}, "empty": 0.25}}
+    plain = {"out": "x", "train": [source], "steps": 1, "batch": 40, "window": 2}
+    config = Config.model_validate(plain)
+    dataset = open_source(config.train[0], DIGITS + "+-.,:/%$", 3)
+    manifest = replace(MANIFEST, alphabet=tuple(DIGITS + "+-.,:/%$"), width=WidthRule(16, 800, 4))
+    batches = BatchStream([(dataset, 1.0)], manifest, config)[0]
+    lengths = torch.cat([batch.lengths for batch in batches])
+    texts = [text for batch in batches for text in batch.texts]
+    assert [not text for text in texts] == (lengths == 0).tolist()
+    assert 8 <= texts.count("") <= 32 and len(texts) > 40
 
 
 def test_photographs_are_backgrounds_and_a_folder_without_them_is_an_error(tmp_path: Path) -> None:
