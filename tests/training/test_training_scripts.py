@@ -5,13 +5,14 @@ from __future__ import annotations
 import importlib
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import torch
 from click.testing import CliRunner
 
-from crnn_deploy.datasets import open_dataset
+from crnn_deploy.datasets import Sample, open_dataset
 from crnn_deploy.export.reference import open_reference
 from crnn_deploy.models import model_file
 from crnn_deploy.networks.compact import CompactCRNN
@@ -159,25 +160,68 @@ def test_labels_that_cannot_be_settled_are_one_line(
     assert (tmp_path / "labels.tsv").read_bytes() == labels
 
 
-def test_what_is_misread_is_kept_as_images_to_train_on(tmp_path: Path) -> None:
-    labels = (ROOT / "examples" / "labels.txt").read_text(encoding="utf-8").splitlines()
-    pairs = [line.split(" ", 1) for line in labels]
-    first, text = pairs[0]
-    pairs[0] = [first, f"{text}?"]  # a label that no reader finds in the image
-    (tmp_path / "labels.tsv").write_text("".join(f"{name}\t{text}\n" for name, text in pairs), "utf-8")
-    config = tmp_path / "training.yaml"
+def labelled(folder: Path, pairs: Sequence[tuple[str, str]], more: str = "") -> Path:
+    """A training on images of examples/."""
+    (folder / "labels.tsv").write_text("".join(f"{name}\t{text}\n" for name, text in pairs), "utf-8")
+    config = folder / "training.yaml"
     config.write_text(
-        f"out: {tmp_path}/run\nsteps: 1\nstart: {{checkpoint: training/latin.pth}}\ntrain:\n"
-        f"  - {{path: {tmp_path}/labels.tsv, images: examples}}\n"
-        "  - {synthetic: {kinds: {random: 1}}}\n",
+        f"out: {folder}/run\nsteps: 1\nstart: {{checkpoint: training/latin.pth}}\ntrain:\n"
+        f"  - {{path: {folder}/labels.tsv, images: examples}}\n{more}",
         "utf-8",
     )
+    return config
+
+
+def examples() -> list[tuple[str, str]]:
+    lines = (ROOT / "examples" / "labels.txt").read_text(encoding="utf-8").splitlines()
+    return [(name, text) for name, text in (line.split(" ", 1) for line in lines)]
+
+
+def kept(path: Path) -> list[Sample]:
+    hard = open_dataset(str(path))
+    return [hard[i] for i in range(len(hard))]
+
+
+def test_what_is_misread_is_kept_as_images_to_train_on(tmp_path: Path) -> None:
+    [(first, text), *others] = examples()
+    pairs = [(first, f"{text}?"), *others, (first, "漢"), (first, 80 * "long")]
+    config = labelled(tmp_path, pairs, "  - {synthetic: {kinds: {random: 1}, empty: 0.5}}\n")
     done = run("misread.py", config, model_file("latin"), tmp_path / "hard.lmdb", "--drawn", "40")
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0 and "2 cannot be trained on" in done.stdout, done.stderr
     reader = Recognizer()
-    own = [text for name, text in pairs if reader.read(ROOT / "examples" / name).text != text]
-    hard = open_dataset(str(tmp_path / "hard.lmdb"))
-    kept = [hard[i] for i in range(len(hard))]
-    assert f"{text}?" in own and [sample.text for sample in kept][: len(own)] == own
-    assert len(own) < len(kept) < len(own) + 40
-    assert all(reader.read(sample.image).text != sample.text for sample in kept)
+    # the last two are left out: no training could use them
+    own = [text for name, text in pairs[:-2] if reader.read(ROOT / "examples" / name).text != text]
+    found = kept(tmp_path / "hard.lmdb")
+    assert f"{text}?" in own and [sample.text for sample in found][: len(own)] == own
+    assert len(own) < len(found) < len(own) + 40
+    assert all(sample.text and reader.read(sample.image).text != sample.text for sample in found)
+
+
+def test_upper_case_is_not_misread_in_a_training_without_case(tmp_path: Path) -> None:
+    reader = Recognizer()
+    read = [(name, reader.read(ROOT / "examples" / name).text) for name, _ in examples()]
+    small = [(name, text.upper()) for name, text in read if text == text.lower()]
+    config = labelled(tmp_path, small)
+    with_case, without = (tmp_path / name for name in ("with.lmdb", "without.lmdb"))
+    assert run("misread.py", config, model_file("latin"), with_case).returncode == 0
+    assert [sample.text for sample in kept(with_case)] == [
+        text.upper() for name, text in read if (name, text.upper()) in small and text != text.upper()
+    ]
+    config.write_text(config.read_text("utf-8") + "ignore_case: true\n", "utf-8")
+    done = run("misread.py", config, model_file("latin"), without)
+    assert done.returncode == 0 and "nothing is misread; nothing was written" in done.stdout
+    assert not without.exists()
+
+
+def test_an_output_that_is_there_is_refused_before_anything_is_read(tmp_path: Path) -> None:
+    config = labelled(tmp_path, examples())
+    (tmp_path / "hard.lmdb").write_bytes(b"mine")
+    done = run("misread.py", config, model_file("latin"), tmp_path / "hard.lmdb")
+    assert done.returncode == 2 and "hard.lmdb exists; remove it first" in done.stderr and not done.stdout
+    assert (tmp_path / "hard.lmdb").read_bytes() == b"mine"
+
+
+def test_a_font_pack_that_is_not_there_is_an_error_as_in_the_training(tmp_path: Path) -> None:
+    config = labelled(tmp_path, examples(), f"font_pack: {tmp_path}/none.tar.xz\n")
+    done = run("misread.py", config, model_file("latin"), tmp_path / "hard.lmdb")
+    assert done.returncode == 2 and "none.tar.xz" in done.stderr and "Traceback" not in done.stderr
