@@ -23,6 +23,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -42,6 +43,7 @@ from benchmarks.common import cpu_in_turn, measured, prepared_words, stacks, wri
 from crnn_deploy.datasets import Dataset, open_dataset
 from crnn_deploy.evaluation.evaluate import evaluate
 from crnn_deploy.evaluation.speed import operations
+from crnn_deploy.files import sha256
 from crnn_deploy.manifest import Manifest
 from crnn_deploy.metrics import Score
 from crnn_deploy.runtime.backends.cpu import has_bf16
@@ -66,8 +68,10 @@ SOURCES = {  # where each stands in latin.yaml
     "drawn documents": (3,),
     "drawn print": (4, 5),
 }
+Sources = list[dict[str, Any]]
+Schedule = dict[str, Any]
 SCENE_WORDS = "scene_words_"  # sets that count as one
-PROBE = 40  # steps that tell how long one takes
+PROBE = 48  # steps that tell how long one takes: whole windows of latin.yaml, since these are drawn whole
 WARMUP = 100  # steps
 HARD_WEIGHT = 0.15  # of the misread images; the sources of latin.yaml have 1 together
 HARD_DRAWN = 3000  # images of each drawn source that are looked at for it
@@ -106,15 +110,16 @@ def choices(kind: str) -> list[Choice]:
     return [*found, Choice("drawn print alone", *LATIN, frozenset(SOURCES) - {"drawn print"})]
 
 
-def sources(without: frozenset[str]) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = yaml.safe_load(CONFIG.read_text(encoding="utf-8"))["train"]
+def sources(without: frozenset[str]) -> Sources:
+    found: Sources = yaml.safe_load(CONFIG.read_text(encoding="utf-8"))["train"]
     left_out = {place for name in without for place in SOURCES[name]}
     return [source for place, source in enumerate(found) if place not in left_out]
 
 
-def config_of(path: Path, start: Path, train: list[dict[str, Any]], steps: int, **schedule: object) -> Path:
-    """A training in the folder of the file's name without its end."""
+def config_of(path: Path, start: Path, train: Sources, steps: int, schedule: Schedule, seed: int = 0) -> Path:
+    """A training in the folder of the file's name without its end; with another seed it sees other images."""
     plain = yaml.safe_load(CONFIG.read_text(encoding="utf-8"))
+    plain["seed"] += seed
     plain |= {"out": str(path.with_suffix("")), "start": {"checkpoint": str(start)}, "train": train}
     plain |= {"steps": steps, "validation": {}, "save_every": steps, "log_every": 20, "schedule": schedule}
     plain["precision"] = "bf16" if has_bf16() else "fp32"
@@ -133,60 +138,88 @@ def run(command: Sequence[object], log: Path) -> float:
     return usage.ru_utime + usage.ru_stime
 
 
-def trained(choice: Choice, out: Path, seconds: float) -> tuple[Path, dict[str, Any]]:
-    """The exported network after its training, and what the training was."""
+def trained(choice: Choice, out: Path, minutes: float) -> tuple[Path, dict[str, Any]]:
+    """The exported network after its training, and what the training was; one that is there is taken.
+
+    Raises SystemExit where it was trained for another time, or with another configuration.
+    """
     folder = out / choice.file
-    folder.mkdir(parents=True, exist_ok=True)
-    start, model, told, log = (folder / name for name in ("start.pth", "model.onnx", "told.json", "log"))
-    if not model.exists():
-        grown = ("--widths", choice.widths, "--hidden", choice.hidden)
-        run(["training/grow.py", PRINT, start, *grown], log)
-        short = {"name": "trapezoid", "warmup": PROBE // 4, "decay": 0.5}
-        train = sources(choice.without)
-        one, two = (
-            run(trains(config_of(folder / f"probe-{steps}.yaml", start, train, steps, **short)), log)
-            for steps in (PROBE, 2 * PROBE)
+    model, told = folder / "model.onnx", folder / "told.json"
+    asked = {"minutes": minutes, "configuration": sha256(CONFIG)}
+    if not told.exists():
+        shutil.rmtree(folder, ignore_errors=True)  # of a run that was stopped
+        folder.mkdir(parents=True)
+        training = Training(choice, folder)
+        checkpoint, done = (
+            training.whole(60 * minutes) if not choice.halves else training.halves(60 * minutes)
         )
-        step = (two - one) / PROBE
-        begins = one - PROBE * step
-        if choice.halves:
-            checkpoint, steps, spent = in_halves(choice, folder, start, step, seconds - 2 * begins, log)
-        else:
-            steps = round((seconds - begins) / step)
-            falls = {"name": "trapezoid", "warmup": WARMUP, "decay": 0.5}
-            config = config_of(folder / "whole.yaml", start, train, steps, **falls)
-            spent, checkpoint = run(trains(config), log), config.with_suffix("") / "last.pth"
-        run(["-m", "crnn_deploy", "export", "--checkpoint", checkpoint, "-o", model], log)
-        told.write_text(json.dumps({"steps": steps, "training_cpu_seconds": round(spent)}))
+        training.run("-m", "crnn_deploy", "export", "--checkpoint", checkpoint, "-o", model)
+        told.write_text(json.dumps(asked | done))
     found: dict[str, Any] = json.loads(told.read_text())
+    if any(found.pop(key) != value for key, value in asked.items()):
+        raise SystemExit(f"{folder} holds a training of other minutes, or of another latin.yaml; remove it")
     return model, found
 
 
-def in_halves(
-    choice: Choice, folder: Path, start: Path, step: float, seconds: float, log: Path
-) -> tuple[Path, int, float]:
-    """The checkpoint after two trainings, the second from the weights of the first; steps and CPU-seconds."""
-    first_steps = round(seconds / step / 2)
-    flat = {"name": "constant", "warmup": WARMUP}
-    train = sources(choice.without | choice.without_at_first)
-    first = config_of(folder / "first.yaml", start, train, first_steps, **flat)
-    spent = run(trains(first), log)
-    middle, train = first.with_suffix("") / "last.pth", sources(choice.without)
-    if choice.hard:
-        model, hard = folder / "first.onnx", folder / "misread.lmdb"
-        run(["-m", "crnn_deploy", "export", "--checkpoint", middle, "-o", model], log)
-        looked = run(["training/misread.py", first, model, hard, "--drawn", HARD_DRAWN], log)
-        train = [*train, {"path": str(hard), "weight": HARD_WEIGHT}]
-        spent, seconds = spent + looked, seconds - looked
-    steps = round(seconds / step) - first_steps
-    falls = {"name": "trapezoid", "warmup": WARMUP // 5, "decay": 1.0}
-    second = config_of(folder / "second.yaml", middle, train, steps, **falls)
-    spent += run(trains(second), log)
-    return second.with_suffix("") / "last.pth", first_steps + steps, spent
+class Training:
+    """Trainings of one choice that spend a given CPU time together."""
 
+    def __init__(self, choice: Choice, folder: Path) -> None:
+        self._choice, self._folder = choice, folder
+        self._start = folder / "start.pth"
+        grown = ("--widths", choice.widths, "--hidden", choice.hidden)
+        self.run("training/grow.py", PRINT, self._start, *grown)
 
-def trains(config: Path) -> list[object]:
-    return ["-m", "crnn_deploy", "train", "--config", config]
+    def run(self, *command: object) -> float:
+        return run(command, self._folder / "log")
+
+    def whole(self, seconds: float) -> tuple[Path, dict[str, Any]]:
+        """The checkpoint, and what the training was."""
+        train = sources(self._choice.without)
+        begins, step = self._costs("probe", train)
+        steps = round((seconds - begins) / step)
+        falls = {"name": "trapezoid", "warmup": WARMUP, "decay": 0.5}
+        checkpoint, spent = self._trained("whole", self._start, train, steps, falls)
+        return checkpoint, {"steps": steps, "training_cpu_seconds": round(spent)}
+
+    def halves(self, seconds: float) -> tuple[Path, dict[str, Any]]:
+        """As `whole`, of two trainings of half the time each; the second starts with the first's weights."""
+        choice = self._choice
+        train = sources(choice.without | choice.without_at_first)
+        begins, step = self._costs("probe-first", train)
+        first = round((seconds / 2 - begins) / step)
+        flat = {"name": "constant", "warmup": WARMUP}
+        middle, spent = self._trained("first", self._start, train, first, flat)
+        train = sources(choice.without)
+        if choice.hard:
+            model, hard = self._folder / "first.onnx", self._folder / "misread.lmdb"
+            spent += self.run("-m", "crnn_deploy", "export", "--checkpoint", middle, "-o", model)
+            config = self._folder / "first.yaml"
+            spent += self.run("training/misread.py", config, model, hard, "--drawn", HARD_DRAWN)
+            train = [*train, {"path": str(hard), "weight": HARD_WEIGHT}]
+        begins, step = self._costs("probe-second", train)
+        second = round((seconds - spent - begins) / step)
+        falls = {"name": "trapezoid", "warmup": WARMUP // 5, "decay": 1.0}
+        checkpoint, more = self._trained("second", middle, train, second, falls, seed=1)
+        return checkpoint, {"steps": first + second, "training_cpu_seconds": round(spent + more)}
+
+    def _trained(
+        self, name: str, start: Path, train: Sources, steps: int, schedule: Schedule, seed: int = 0
+    ) -> tuple[Path, float]:
+        """Checkpoint and CPU-seconds."""
+        config = config_of(self._folder / f"{name}.yaml", start, train, steps, schedule, seed)
+        spent = self.run("-m", "crnn_deploy", "train", "--config", config)
+        return config.with_suffix("") / "last.pth", spent
+
+    def _costs(self, name: str, train: Sources) -> tuple[float, float]:
+        """CPU-seconds of a training's begin and of a step."""
+        short = {"name": "trapezoid", "warmup": PROBE // 4, "decay": 0.5}
+        one, two = (
+            self._trained(f"{name}-{steps}", self._start, train, steps, short)[1]
+            for steps in (PROBE, 2 * PROBE)
+        )
+        step = (two - one) / PROBE
+        return one - PROBE * step, step
 
 
 def sets_of(data: Path, manifest: Manifest) -> dict[str, Dataset]:
@@ -249,7 +282,7 @@ def main() -> None:
     given = parser.parse_args()
     compared = choices(given.kind)
     with ThreadPoolExecutor(given.jobs) as pool:
-        made = list(pool.map(lambda choice: trained(choice, given.out, 60 * given.minutes), compared))
+        made = list(pool.map(lambda choice: trained(choice, given.out, given.minutes), compared))
     models = {choice.name: model for choice, (model, _) in zip(compared, made, strict=True)}
     rows: dict[str, dict[str, Any]] = {}
     for choice, (model, told) in zip(compared, made, strict=True):
