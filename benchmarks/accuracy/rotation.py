@@ -6,7 +6,7 @@ Each set is read as it is, and turned clockwise by 90, 180 and 270 degrees. An i
 exactly without `--rotate`, and not with it.
 
 There are also columns, whose upright characters stand one below the other. Some are words of capital
-letters. Others are Chinese words of 4 to 12 characters, which the Chinese model reads, beside the same
+letters. Others are Chinese words of 2 to 12 characters, which the Chinese model reads, beside the same
 words as lines. Of columns of random characters of GB 2312 level 1, the script counts how many are cut
 correctly between the characters. It needs the extras [cpu,evaluate,train], the fonts and word lists of the
 tier `latin`, and for the Chinese columns fonts-noto-cjk and wordfreq.
@@ -104,15 +104,15 @@ def latin_columns(count: int) -> Labelled:
     return made
 
 
-def chinese_words(count: int) -> tuple[Labelled, Labelled]:
-    """Held-out words in a held-out face, as columns and as lines."""
+def chinese_words(count: int, least: int, most: int) -> tuple[Labelled, Labelled]:
+    """Held-out words of `least` to `most` characters in a held-out face, as columns and as lines."""
     rng = np.random.default_rng(13)
     known = read_chinese_words("held-out")
     columns: list[tuple[str, NDArray[Any]]] = []
     lines: list[tuple[str, NDArray[Any]]] = []
     while len(columns) < count:
-        text = "".join(rng.choice(known.words, 3, p=known.shares))[: rng.integers(4, 13)]
-        if len(text) < 4:
+        text = "".join(rng.choice(known.words, 3, p=known.shares))[: rng.integers(least, most + 1)]
+        if len(text) < least:
             continue
         font = ImageFont.truetype(CHINESE_HELD_OUT, int(rng.integers(18, 48)), index=2)
         gap = int(font.size * rng.choice(GAPS))
@@ -179,10 +179,12 @@ def main() -> None:
     if CHINESE_HELD_OUT.is_file():
         with closing(open_backend(shipped()["chinese"])) as backend:
             readers = {name: Recognizer(backend, rotate=name) for name in ROTATES}
-            columns, lines = chinese_words(arguments.images)
-            rows["Chinese columns"] = {"images": len(columns), "turned by 0": read_all(readers, columns)}
-            rows["the same as lines"] = {"images": len(lines), "turned by 0": read_all(readers, lines)}
-        print(rows["Chinese columns"], rows["the same as lines"])
+            for name, least, most in (("Chinese columns", 4, 12), ("short Chinese columns", 2, 3)):
+                columns, lines = chinese_words(arguments.images, least, most)
+                as_columns, as_lines = (read_all(readers, found) for found in (columns, lines))
+                rows[name] = {"images": len(columns), "turned by 0": as_columns}
+                rows[f"{name}, as lines"] = {"images": len(lines), "turned by 0": as_lines}
+                print(rows[name], rows[f"{name}, as lines"])
     if CHINESE.is_file():
         rows["cuts of Chinese columns"] = chinese_cuts(arguments.images)
         print(rows["cuts of Chinese columns"])

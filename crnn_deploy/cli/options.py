@@ -235,8 +235,7 @@ rotate_option = click.option(
     show_default=True,
     help="Read an image in several turns and keep the surest text. 90 turns an image right and left if it is "
     "at least 1.5 times as tall as wide. auto also reads such an image as it stands, and as a column of "
-    "characters if it is more than 3 times as tall as wide. 180 does what auto does, and reads every image "
-    "upside down too.",
+    "characters. 180 does what auto does, and reads every image upside down too.",
 )
 resume_option = click.option(
     "--resume", is_flag=True, help="Continue an earlier run of the same command that was stopped."

@@ -18,11 +18,10 @@ from crnn_deploy.runtime.decoding.ctc import Char, PlacedChar, Text, Turn
 from crnn_deploy.runtime.images.column import LaidOut, lay_out
 from crnn_deploy.runtime.images.pixels import Pixels
 
-__all__ = ["COLUMN", "TALL", "ImageView", "Rotate", "check_rotate", "surest", "turns", "views"]
+__all__ = ["TALL", "ImageView", "Rotate", "check_rotate", "surest", "turns", "views"]
 
 Rotate = Literal["none", "90", "auto", "180"]
-TALL = 1.5  # height over width from which on an image may be a line that stands on its end
-COLUMN = 3.0  # height over width beyond which it may be a column of upright characters
+TALL = 1.5  # height over width from which on an image may be a line on its end, or a column of characters
 
 _CODES = {90: cv2.ROTATE_90_CLOCKWISE, 180: cv2.ROTATE_180, 270: cv2.ROTATE_90_COUNTERCLOCKWISE}
 
@@ -75,8 +74,7 @@ def turns(height: int, width: int, rotate: Rotate) -> tuple[Turn, ...]:
         return 0, 180
     if rotate == "90":
         return 90, 270
-    more: tuple[Turn, ...] = ("column",) if height > COLUMN * width else ()
-    return (0, 90, 270, *more) if rotate == "auto" else (0, 180, 90, 270, *more)
+    return (0, 90, 270, "column") if rotate == "auto" else (0, 180, 90, 270, "column")
 
 
 def views(image: Pixels, rotate: Rotate) -> Iterator[tuple[ImageView, Pixels]]:
