@@ -86,8 +86,12 @@ def main() -> None:
     parser.add_argument("--data", action="append", default=[], help="Read these real images too.")
     parser.add_argument("--json", type=Path, help="Write the results to this file.")
     arguments = parser.parse_args()
+    models = arguments.models or [name for name in shipped() if not name.endswith(".int8")]
+    for named in ([model_file(name).stem for name in models], [Path(data).name for data in arguments.data]):
+        if twice := next((name for name in named if named.count(name) > 1), None):
+            parser.error(f"two results would be called {twice}; read them one after the other")
     results = header("drawn_text")
-    for name in arguments.models or [name for name in shipped() if not name.endswith(".int8")]:
+    for name in models:
         path = model_file(name)
         with closing(Recognizer.load(path)) as recognizer:
             sets = drawn_sets(recognizer.manifest.alphabet, arguments.images)
@@ -103,6 +107,7 @@ def main() -> None:
         }
         results[path.stem] = row
     if arguments.json:
+        arguments.json.parent.mkdir(parents=True, exist_ok=True)
         arguments.json.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from functools import cache
-
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from crnn_deploy.synthesis.backgrounds import Image
+from crnn_deploy.synthesis.effects import NOISE, noise_pool
 from crnn_deploy.synthesis.scene_table import Dice
 
 __all__ = ["taken"]
 
 _FAINTEST = 14.0  # levels of contrast that the dark leaves
 _NOISIEST = 0.3  # of the contrast
-_NOISE = 2**20  # numbers in the pool that noise is cut from
 
 
 def taken(
@@ -90,10 +88,10 @@ def _motion(image: Image, length: float, rng: np.random.Generator) -> Image:
 
 def _noise(image: Image, amount: float, rng: np.random.Generator) -> Image:
     """A sensor's: in part the same in all colours, and smoothed by the camera at times."""
-    if image.size >= _NOISE:
+    if image.size >= NOISE:
         return image
-    start = int(rng.integers(_NOISE - image.size))
-    noise = _pool()[start : start + image.size].reshape(image.shape)
+    start = int(rng.integers(NOISE - image.size))
+    noise = noise_pool()[start : start + image.size].reshape(image.shape)
     noise = noise[..., :1] + noise * np.float32(rng.uniform(0.0, 0.7))
     if rng.random() < 0.6:
         noise = np.asarray(cv2.blur(noise, (2, 2)), np.float32) * np.float32(1.6)
@@ -106,8 +104,3 @@ def _jpeg(pixels: NDArray[np.uint8], quality: int) -> NDArray[np.uint8]:
     decoded = cv2.imdecode(coded, cv2.IMREAD_COLOR)
     assert decoded is not None
     return np.asarray(decoded, np.uint8)
-
-
-@cache
-def _pool() -> NDArray[np.float32]:
-    return np.random.default_rng(0).standard_normal(_NOISE, np.float32)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
@@ -19,21 +20,29 @@ _ALIKE = 3  # characters that may have one glyph; what more have is a placeholde
 _BRACKETS = frozenset("()[]{}<>")
 _STROKES = frozenset("/|")
 _IN_NO_FONT = "\U0010ffff"
+_BLANK = frozenset("\u2800\u3164\u115f\u1160\uffa0")  # letters and signs that look like a space
+_UNSEEN = "CMZ"  # first letters of the categories of control characters, marks and separators
 
 
 def as_drawn(face: Face, alphabet: Iterable[str]) -> Face:
     """The face, without those characters of the alphabet that it draws as something else.
 
     Of a face with ideographs, that is nothing or a box: what it draws for a character that no font has, or
-    for more than three characters. Of any face, it is a bracket drawn as a stroke or as another bracket: GNU
-    Typewriter has a slash in the place of each.
+    for more than three characters. Of any face, it is nothing for a character that need not be seen, such as
+    a joiner, and a bracket drawn as a stroke or as another bracket: GNU Typewriter has a slash in the place
+    of each.
     """
     if any(_FIRST_IDEOGRAPH <= code <= _LAST_IDEOGRAPH for code in face.characters):
         looked_at = frozenset(ord(c) for c in alphabet if len(c) == 1 and not c.isspace())
     else:
-        looked_at = frozenset(map(ord, _BRACKETS | _STROKES))
+        unseen = {c for c in alphabet if len(c) == 1 and not c.isspace() and _may_be_unseen(c)}
+        looked_at = frozenset(map(ord, _BRACKETS | _STROKES | unseen))
     codes = looked_at & face.characters
     return _looked_at(face, codes) if codes else face
+
+
+def _may_be_unseen(character: str) -> bool:
+    return unicodedata.category(character)[0] in _UNSEEN or character in _BLANK
 
 
 @lru_cache(maxsize=4096)

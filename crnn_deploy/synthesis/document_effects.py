@@ -14,16 +14,18 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from crnn_deploy.synthesis.effects import NOISE, noise_pool, shade
+
 __all__ = [
-    *("EFFECTS", "INK", "PAPER", "SCAN", "DocumentEffect", "Medium", "bowed", "filled_loops", "heavy"),
-    "key_tilt",
+    *("EFFECTS", "INK", "NEEDS_INK", "PAPER", "SCAN", "DocumentEffect", "Medium", "bowed"),
+    *("filled_loops", "heavy", "key_tilt"),
 ]
 
 Medium = Literal["typewriter", "matrix", "thermal", "print"]
 Grey = NDArray[np.float32]
 Mask = NDArray[np.uint8]
 
-_POOL = (1024, 1024)  # of the noise that grain is cut from
+_POOL = (1024, NOISE // 1024)  # of the noise that grain is cut from
 
 
 @dataclass(frozen=True)
@@ -151,12 +153,6 @@ INK = {"ribbon": ribbon, "worn": worn, "faded": faded, "carbon": carbon}
 
 
 # --- paper: how far each place is from blank, as a share of the contrast; positive is toward the ink ---
-
-
-def shade(shape: tuple[int, int], rng: np.random.Generator, amount: float) -> Grey:
-    """Light that falls off."""
-    corners = rng.uniform(-amount, amount, (2, 2)).astype(np.float32)
-    return np.asarray(cv2.resize(corners, shape[::-1], interpolation=cv2.INTER_LINEAR), np.float32)
 
 
 def grain(shape: tuple[int, int], rng: np.random.Generator, amount: float) -> Grey:
@@ -361,6 +357,7 @@ SCAN = {
     "gamma": gamma,
     "jpeg": jpeg,
 }
+NEEDS_INK = ("binarised", "bleached")  # without ink they stretch the paper's own grain to black and white
 
 
 # --- what they are made of ---
@@ -371,17 +368,12 @@ def _disc(side: int) -> Mask:
     return np.asarray(cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side)), np.uint8)
 
 
-@cache
-def _pool() -> Grey:
-    return np.random.default_rng(0).standard_normal(_POOL, np.float32)
-
-
 def _grain(shape: tuple[int, ...], rng: np.random.Generator, scale: float) -> Grey:
     """Noise of deviation about 1 whose grains are so many pixels wide."""
     rows, columns = int(shape[0] / scale) + 1, int(shape[1] / scale) + 1
     y = int(rng.integers(max(1, _POOL[0] - rows)))
     x = int(rng.integers(max(1, _POOL[1] - columns)))
-    cut = _pool()[y : y + rows, x : x + columns]
+    cut = noise_pool().reshape(_POOL)[y : y + rows, x : x + columns]
     if cut.shape != (rows, columns):
         cut = np.pad(cut, ((0, rows - cut.shape[0]), (0, columns - cut.shape[1])), mode="wrap")
     if scale == 1:

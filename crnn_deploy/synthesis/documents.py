@@ -14,7 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crnn_deploy.synthesis.designs import check_covered
-from crnn_deploy.synthesis.document_effects import EFFECTS, INK, PAPER, SCAN, DocumentEffect, Medium, bowed
+from crnn_deploy.synthesis.document_effects import (
+    EFFECTS,
+    INK,
+    NEEDS_INK,
+    PAPER,
+    SCAN,
+    DocumentEffect,
+    Medium,
+    bowed,
+)
 from crnn_deploy.synthesis.fonts import Face
 from crnn_deploy.synthesis.glyphs import draw_glyph
 from crnn_deploy.synthesis.strikes import EffectChance, PrintedLine, RasterPrinter, Typist
@@ -103,7 +112,7 @@ class DocumentRenderer:
                 ink = np.maximum(inked(ink, rng, amount), _FAINTEST * ink)
         image = _composed(ink, chance, rng, strength)
         for name, scanned in SCAN.items():
-            if amount := chance.amount(name):
+            if (amount := chance.amount(name)) and not (empty and name in NEEDS_INK):
                 image = scanned(image, rng, amount)
         pixels = np.clip(image, 0, 255).astype(np.uint8)
         return 255 - pixels if inverted else pixels

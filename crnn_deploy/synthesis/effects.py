@@ -1,4 +1,4 @@
-"""What happens to an image on its way: the faults of a camera, in their order."""
+"""The faults of a camera, in their order; and noise and shade, which other effects are made of."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["augmented", "photographed"]
+__all__ = ["NOISE", "augmented", "noise_pool", "photographed", "shade"]
 
-_NOISE = 2**20  # numbers in the pool that noise is cut from
+NOISE = 2**20  # numbers in the pool that noise is cut from
 _SMALLEST = 20  # pixels of height from which the resolution may be lowered
 
 
@@ -34,9 +34,9 @@ def photographed(image: NDArray[np.float32], rng: np.random.Generator, strength:
         small = max(4, round(width * share)), max(10, round(height * share))
         shrunk = cv2.resize(image, small, interpolation=cv2.INTER_AREA)
         image = np.asarray(cv2.resize(shrunk, (width, height), interpolation=cv2.INTER_LINEAR), np.float32)
-    if rng.random() < 0.5 * strength and image.size < _NOISE:
-        start = int(rng.integers(_NOISE - image.size))
-        noise = _noise()[start : start + image.size].reshape(image.shape)
+    if rng.random() < 0.5 * strength and image.size < NOISE:
+        start = int(rng.integers(NOISE - image.size))
+        noise = noise_pool()[start : start + image.size].reshape(image.shape)
         image = image + noise * np.float32(rng.uniform(0.5, 14.0) * strength)
     if rng.random() < 0.2 * strength:
         gamma = np.float32(rng.uniform(0.6, 1.6))
@@ -79,6 +79,14 @@ def augmented(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.
     return photographed(lit.astype(np.float32), rng, strength)
 
 
+def shade(shape: tuple[int, ...], rng: np.random.Generator, amount: float) -> NDArray[np.float32]:
+    """Light that falls off to one side: (H, W), -amount to amount."""
+    corners = rng.uniform(-amount, amount, (2, 2)).astype(np.float32)
+    size = shape[1], shape[0]
+    return np.asarray(cv2.resize(corners, size, interpolation=cv2.INTER_LINEAR), np.float32)
+
+
 @cache
-def _noise() -> NDArray[np.float32]:
-    return np.random.default_rng(0).standard_normal(_NOISE, np.float32)
+def noise_pool() -> NDArray[np.float32]:
+    """(NOISE,) of deviation 1, which costs less than to draw noise anew."""
+    return np.random.default_rng(0).standard_normal(NOISE, np.float32)

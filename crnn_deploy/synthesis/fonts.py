@@ -12,6 +12,7 @@ import json
 import struct
 import sys
 import tomllib
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
@@ -161,7 +162,7 @@ def _faces(path: Path) -> Iterator[Face]:
             listed is not None or (letters <= known and _draws_letters(path, at))
             for at, (_, known) in enumerate(tables)
         ]
-    except (TTLibError, OSError, LookupError, ValueError, AssertionError, struct.error):
+    except (TTLibError, OSError, LookupError, ValueError, AssertionError, struct.error, zlib.error):
         return  # not a font, whatever its name says, or a broken one
     digest = sha256(path)
     for index, (names, characters) in enumerate(tables):

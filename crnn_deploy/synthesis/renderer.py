@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from crnn_deploy.synthesis.designs import Designs, check_covered
-from crnn_deploy.synthesis.effects import photographed
+from crnn_deploy.synthesis.designs import CharactersNotCovered, Designs, check_covered
+from crnn_deploy.synthesis.effects import photographed, shade
 from crnn_deploy.synthesis.fonts import Face
 from crnn_deploy.synthesis.glyphs import Run, TypesetLine, set_line
 
@@ -52,6 +52,7 @@ class Renderer:
         strength: of everything that can be wrong with an image, 0 (clean) to 1
         inverted: light on dark
         empty: without the letters
+        Raises CharactersNotCovered for a text without ink.
         """
         height = int(rng.integers(_SMALLEST, _LARGEST)) if strength else int(rng.integers(32, 49))
         line = self._set(text, rng, height, strength)
@@ -76,7 +77,8 @@ class Renderer:
                 Run(piece, drawn, _SIZES[at - smaller], spacing + more, raised) for piece, drawn in pieces
             ]
         line = set_line(runs)
-        assert line is not None, text
+        if line is None:  # no face draws any of it
+            raise CharactersNotCovered(sorted(set(text)))
         return line
 
     @staticmethod
@@ -150,11 +152,11 @@ class Renderer:
         room = abs(paper - ink)
         if strength:
             if rng.random() < 0.5 * strength:
-                ground += self._shade(alpha.shape, rng, 0.3 * room)
+                ground += shade(alpha.shape, rng, 0.3 * room)
             if rng.random() < 0.3 * strength:
                 ground += self._texture(alpha.shape, rng, 0.15 * room)
             if rng.random() < 0.2 * strength:
-                color += self._shade(alpha.shape, rng, 0.25 * room)
+                color += shade(alpha.shape, rng, 0.25 * room)
             if rng.random() < 0.1 * strength:
                 self._rule(ground, rng, paper + (ink - paper) * rng.uniform(0.3, 1.0))
             if rng.random() < 0.08 * strength:
@@ -164,15 +166,6 @@ class Renderer:
             if rng.random() < 0.1 * strength:  # worn print
                 alpha = alpha * np.clip(1 + self._texture(alpha.shape, rng, 0.4), 0.2, 1)
         return np.clip(ground + alpha * (color - ground), 0, 255)
-
-    @staticmethod
-    def _shade(shape: tuple[int, ...], rng: np.random.Generator, amount: float) -> Grey:
-        """Light that falls off to one side."""
-        corners = rng.uniform(-amount, amount, (2, 2)).astype(np.float32)
-        shade: Grey = cv2.resize(corners, shape[::-1], interpolation=cv2.INTER_LINEAR).astype(
-            np.float32, copy=False
-        )
-        return shade
 
     @staticmethod
     def _texture(shape: tuple[int, ...], rng: np.random.Generator, amount: float) -> Grey:

@@ -28,7 +28,7 @@ from crnn_deploy.synthesis.backgrounds import (
 )
 from crnn_deploy.synthesis.baselines import Placement, View, drawn_placement
 from crnn_deploy.synthesis.camera import taken
-from crnn_deploy.synthesis.designs import Designs, check_covered
+from crnn_deploy.synthesis.designs import CharactersNotCovered, Designs, check_covered
 from crnn_deploy.synthesis.fonts import Face
 from crnn_deploy.synthesis.glyphs import Run, laid_together, set_line
 from crnn_deploy.synthesis.legibility import visible
@@ -99,6 +99,7 @@ class SceneRenderer:
         strength: how many effects come, and how strong they are, 0 (none) to 1
         inverted: light on dark
         empty: without the letters
+        Raises CharactersNotCovered for a text without ink.
         """
         if rng.random() < _NEARLY_CLEAN:
             strength *= 0.3
@@ -174,7 +175,8 @@ class SceneRenderer:
                 raised -= (1 - low) * _FIGURE
             runs.append(Run(drawn, own, round(size * small), spacing, raised))
         line = set_line(runs)
-        assert line is not None, text
+        if line is None:  # no face draws any of it
+            raise CharactersNotCovered(sorted(set(text)))
         mask = line.mask
         if (amount := dice.throw("bolder")) is not None and (radius := round(0.5 * amount * size)):
             mask = np.asarray(cv2.dilate(mask, np.ones((2 * radius + 1,) * 2, np.uint8)), np.uint8)

@@ -108,7 +108,7 @@ def _fill(shape: tuple[int, ...], paint: Paint, dice: Dice, photographs: Photogr
 def _outline(image: Image, alpha: Plane, paint: Paint, amount: float, rng: np.random.Generator) -> None:
     wide = _grown(alpha, amount * paint.unit)
     if rng.random() < 0.25:  # a second line around the first
-        blend(image, with_lightness(paint.ink, lightness(paint.ink)), _grown(wide, 0.6 * amount * paint.unit))
+        blend(image, paint.ink, _grown(wide, 0.6 * amount * paint.unit))
     # beyond the ground, or of a colour of its own, but always apart from the ink
     level = lightness(paint.ground) - paint.room * rng.uniform(-0.3, 0.8)
     blend(image, with_lightness(rng.uniform(20, 235, 3).astype(np.float32), level), wide)

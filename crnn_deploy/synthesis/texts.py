@@ -6,8 +6,10 @@ words that are held out.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -32,7 +34,8 @@ KINDS = get_args(TextKind)
 _LONGEST_WORD = 18  # characters
 _LONGEST_LINE = 36  # characters
 _LONGEST_RANDOM = 12  # characters
-_TRIES = 100  # before a kind of text is said not to fit an alphabet
+_TRIES = 10_000  # before a kind of text is said not to fit an alphabet
+_FEW = 100  # tries that a text may need of a kind that is drawn without being asked for
 _ACCENTED = {
     "a": "àáâãäåæ", "c": "ç", "d": "ð", "e": "èéêë", "i": "ìíîï", "n": "ñ", "o": "òóôõöøœ", "s": "šß",
     "t": "þ", "u": "ùúûü", "y": "ýÿ", "z": "ž",
@@ -61,6 +64,7 @@ def read_words(split: Split, paths: Sequence[Path] = WORD_LISTS) -> list[str]:
     found = [path for path in paths if path.is_file()]
     words = {word for path in found for word in path.read_text(encoding="utf-8").split()}
     if not words:
+        _say_syllables()
         rng = np.random.default_rng(0)
         words = {"".join(rng.choice(_SYLLABLES, rng.integers(2, 6))) for _ in range(20_000)}
     return sorted(
@@ -69,6 +73,16 @@ def read_words(split: Split, paths: Sequence[Path] = WORD_LISTS) -> list[str]:
         if len(word) <= _LONGEST_WORD
         and not word.endswith("'s")
         and (is_held_out(word) == (split == "held-out"))
+    )
+
+
+@cache
+def _say_syllables() -> None:
+    """Once, and not for each set of images."""
+    print(
+        "no word list is installed: drawn words are random syllables (apt-get install wamerican wbritish "
+        "brings English words)",
+        file=sys.stderr,
     )
 
 
@@ -119,10 +133,14 @@ class TextSource:
                 self._makers[kind] = maker
         self._currencies = "".join(c for c in _CURRENCIES if c in self._alphabet)
 
-    def sample(self, rng: np.random.Generator) -> str:
-        """A text: no space at its ends, no two spaces together. Raises TextsImpossible."""
+    def sample(self, rng: np.random.Generator, *, tries: int = _TRIES) -> str:
+        """A text: no space at its ends, no two spaces together.
+
+        tries: texts that are made until the alphabet can write one
+        Raises TextsImpossible.
+        """
         kind = self._kinds[int(np.searchsorted(self._bounds, rng.random()))]
-        for _ in range(_TRIES):
+        for _ in range(tries):
             text = " ".join(self._makers[kind](rng).split())
             if text and self._alphabet.issuperset(text):
                 return text
@@ -278,6 +296,7 @@ def writable(
     found: dict[TextKind, float] = {}
     for kind, weight in weights.items():
         with suppress(TextsImpossible):
-            TextSource(alphabet, words, {kind: weight}, chinese=chinese).sample(np.random.default_rng(0))
+            source = TextSource(alphabet, words, {kind: weight}, chinese=chinese)
+            source.sample(np.random.default_rng(0), tries=_FEW)
             found[kind] = weight
     return found or {"random": 1}

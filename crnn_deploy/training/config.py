@@ -266,10 +266,21 @@ def read_config(path: Path, changes: tuple[str, ...] = ()) -> Config:
     try:
         return Config.model_validate(plain)
     except ValidationError as error:
-        first = error.errors()[0]
+        first, *others = _own_faults(error.errors())
         key = ".".join(str(part) for part in first["loc"])
-        more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+        more = f" (and {len(others)} more)" if others else ""
         raise ConfigInvalid(f"{path}: {key}: {_said(first)}{more}") from error
+
+
+def _own_faults(faults: Sequence[ErrorDetails]) -> list[ErrorDetails]:
+    """The faults without those that others cause: a list with a faulty item also counts as too short."""
+    places = [fault["loc"] for fault in faults]
+    return [
+        fault
+        for fault in faults
+        if fault["type"] != "too_short"
+        or not any(place != fault["loc"] and place[: len(fault["loc"])] == fault["loc"] for place in places)
+    ]
 
 
 def _said(fault: ErrorDetails) -> str:

@@ -202,7 +202,7 @@ class BatchStream(data.Dataset[list[TrainingBatch]]):
         images = np.stack([prepare(pixels, at_width) for pixels, _, _ in items])
         return TrainingBatch(
             images=torch.from_numpy(images),
-            labels=torch.tensor([label for _, _, labels in items for label in labels]),
+            labels=torch.tensor([label for _, _, labels in items for label in labels], dtype=torch.int64),
             lengths=torch.tensor([len(labels) for _, _, labels in items]),
             texts=tuple(text for _, text, _ in items),
         )

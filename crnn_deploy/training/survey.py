@@ -167,7 +167,8 @@ def _looked_at(dataset: Labelled) -> Iterator[int]:
     if not isinstance(dataset, Sharded):
         yield from _spread(len(dataset), _LABELS)
         return
-    shards = _spread(len(dataset.starts) - 1, _SHARDS)
+    filled = np.flatnonzero(np.diff(dataset.starts)).tolist()  # a part of the samples may lie in some alone
+    shards = [filled[at] for at in _spread(len(filled), _SHARDS)]
     dataset.fetch_ahead(shards)
     for at in shards:
         first, end = int(dataset.starts[at]), int(dataset.starts[at + 1])

@@ -288,6 +288,17 @@ def test_greedy_decoding_and_streams_are_counted(
     assert row["exit_code"] == 0 and row["images_per_second"] > 0
 
 
+def test_results_of_one_name_are_refused_before_anything_is_read(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import benchmarks.accuracy.drawn_text
+
+    monkeypatch.setattr("sys.argv", ["drawn_text", "--data", "a/labels.tsv", "--data", "b/labels.tsv"])
+    with pytest.raises(SystemExit):
+        benchmarks.accuracy.drawn_text.main()
+    assert "two results would be called labels.tsv" in capsys.readouterr().err
+
+
 def test_plots_are_the_same_twice(tmp_path: Path) -> None:
     import benchmarks.speed.plots
 

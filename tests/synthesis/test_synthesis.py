@@ -15,13 +15,16 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from fontTools.ttLib import TTFont
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib import get_data_path
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from crnn_deploy.synthesis import texts as texts_module
 from crnn_deploy.synthesis.chinese_texts import CHINESE_KINDS
+from crnn_deploy.synthesis.coverage import as_drawn
 from crnn_deploy.synthesis.dataset import Polarity, SyntheticDataset
 from crnn_deploy.synthesis.designs import CharactersNotCovered
 from crnn_deploy.synthesis.effects import augmented
@@ -145,6 +148,40 @@ def test_an_alphabet_that_cannot_write_a_kind(alphabet: str, kind: str) -> None:
     source = TextSource(alphabet, ["word"], {kind: 1.0})  # type: ignore[dict-item]
     with pytest.raises(TextsImpossible, match=f"kind '{kind}'"):
         source.sample(np.random.default_rng(0))
+
+
+def test_an_alphabet_that_can_write_few_texts_of_a_kind_never_ends_a_training() -> None:
+    """Small letters and digits write three receipts in a hundred, so a hundred tries are not enough."""
+    source = TextSource("0123456789abcdefghijklmnopqrstuvwxyz", ["word", "apple"], {"receipt": 1.0})
+    texts = [source.sample(np.random.default_rng((1, at))) for at in range(150)]
+    assert all(text.isalnum() and text == text.lower() for text in texts)
+
+
+def test_words_of_syllables_are_told_once(capsys: pytest.CaptureFixture[str]) -> None:
+    texts_module._say_syllables.cache_clear()
+    assert read_words("train", ()) and read_words("held-out", ())
+    assert capsys.readouterr().err.count("no word list is installed: drawn words are random syllables") == 1
+
+
+def test_a_broken_font_is_left_out(tmp_path: Path) -> None:
+    font = TTFont(MATPLOTLIB / "ttf" / "DejaVuSans.ttf")
+    font.flavor = "woff"
+    font.save(tmp_path / "sound.woff")
+    sound = (tmp_path / "sound.woff").read_bytes()
+    for at in range(2000, len(sound) - 64, len(sound) // 12):
+        broken = bytearray(sound)
+        broken[at : at + 64] = bytes(64)
+        (tmp_path / f"{at}.woff").write_bytes(broken)
+    found = scan(folders=(tmp_path,))
+    assert tmp_path / "sound.woff" in {face.path for face in found}
+    assert len(found) < 13  # of those with a broken table some are left out
+
+
+def test_a_character_that_no_face_shows_is_an_error_before_anything_is_drawn() -> None:
+    alphabet = ["a", "b", "\u200b", "\u2800"]  # DejaVu claims both, and draws nothing for them
+    faces = [as_drawn(face, alphabet) for face in scan(folders=(MATPLOTLIB,))]
+    with pytest.raises(CharactersNotCovered, match="draws 2 characters"):
+        Renderer(faces, alphabet)
 
 
 def bare(word: str) -> str:

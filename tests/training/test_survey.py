@@ -5,19 +5,25 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import cv2
 import lmdb
+import numpy as np
 import pytest
 import torch
 import yaml
 from click.testing import CliRunner, Result
+from numpy.typing import NDArray
 from test_training import DIGITS, ENVIRONMENT, RECIPE, drawn
 
 from crnn_deploy.cli.main import main
+from crnn_deploy.datasets import Sample
+from crnn_deploy.manifest import Manifest, StepRule, WidthRule
+from crnn_deploy.training.survey import survey
 
 TEXTS = [f"{number:03}" for number in range(100, 140)]
 
@@ -166,3 +172,31 @@ def test_one_process_of_two_says_it(plain: dict[str, Any], tmp_path: Path) -> No
     )
     told = [line for line in done.stderr.splitlines() if "30 of 40 samples are used" in line]
     assert done.returncode != 0 and len(told) == 1 and told[0].startswith("Error: ")
+
+
+@dataclass(frozen=True)
+class SomeShards:
+    """Texts in shards, of which some hold none: a part of the samples, told by a hash."""
+
+    texts: Sequence[str]
+    starts: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def __getitem__(self, index: int) -> Sample:
+        return Sample(drawn(self.texts[index]), self.texts[index], str(index))
+
+    def glance(self, index: int) -> str:
+        return self.texts[index]
+
+    def fetch_ahead(self, shards: Sequence[int]) -> None: ...
+
+
+def test_shards_without_samples_are_not_those_that_are_looked_at() -> None:
+    shards = SomeShards(["101", "102"], np.array([0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 2]))
+    manifest = Manifest(
+        *(tuple(DIGITS), 0, "gray", 16, WidthRule(16, 128, 4), (0.5,), (0.5,), "linear"), StepRule(4, 3)
+    )
+    found = survey(shards, manifest, ignore_case=False)
+    assert (found.looked_at, found.share) == (2, 0.0)

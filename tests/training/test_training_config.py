@@ -135,6 +135,7 @@ def test_every_optimiser_is_torchs_and_decays_matrices_alone(name: str, plain: d
         (("steps=0",), "steps"),
         (("seed=-1",), "seed"),
         (("batch=1.5", "steps=x"), r"(batch|steps): .*\(and 1 more\)"),
+        (("train.0.weight=0",), r"train\.0\.weight: .*0$"),  # and nothing else: the list is not too short
         (("ema=1",), "ema"),
         (("alphabet.file=x.txt",), "alphabet: .*string and file"),
         (("alphabet={}",), "alphabet: .*not none"),

@@ -191,6 +191,22 @@ def test_a_share_of_the_images_is_empty_and_a_training_takes_them() -> None:
     assert 8 <= texts.count("") <= 32 and len(texts) > 40
 
 
+def test_empty_documents_are_no_black_and_white_noise() -> None:
+    found = open_source(drawn(style="document", empty=1.0), DIGITS + "+-.,:/%$", 3)
+    spread = [read_image(found[i].image).std() for i in range(60)]
+    assert np.quantile(spread, 0.9) < 50  # a scanner that makes paper's grain black and white gives 100
+
+
+def test_labels_of_a_batch_without_letters_are_integers() -> None:
+    plain = {"out": "x", "train": [{"synthetic": {"kinds": {"number": 1}, "empty": 1.0}}], "steps": 1}
+    config = Config.model_validate(plain | {"batch": 2, "window": 2})
+    dataset = open_source(config.train[0], DIGITS + "+-.,:/%$", 3)
+    manifest = replace(MANIFEST, alphabet=tuple(DIGITS + "+-.,:/%$"), width=WidthRule(16, 800, 4))
+    assert {batch.labels.dtype for batch in BatchStream([(dataset, 1.0)], manifest, config)[0]} == {
+        torch.int64
+    }
+
+
 def test_photographs_are_backgrounds_and_a_folder_without_them_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(TrainingDataInvalid, match=r"no photographs \(.jpg\).*training/fetch.py"):
         open_source(drawn(style="scene", photographs=tmp_path), DIGITS, 3)
