@@ -5,9 +5,10 @@
 
 The drawn images show words that are not in the training, in fonts whose designs are not in it. Each set has a
 seed. A model whose alphabet is Chinese reads Chinese ones. A text is right only if it is exact, upper and
-lower case included. Each --data is a dataset of real images, as `crnn-deploy evaluate` takes it. A label with
-a character outside the model's alphabet counts as wrong. The script needs the extras [cpu,evaluate,train],
-and the fonts and word lists of the tier `latin`, and for a Chinese model those of the tier `chinese` too.
+lower case included. The last set is paper without text, with the faults of cameras: only an empty text is
+right. Each --data is a dataset of real images, as `crnn-deploy evaluate` takes it. A label with a character
+outside the model's alphabet counts as wrong. The script needs the extras [cpu,evaluate,train], and the fonts
+and word lists of the tier `latin`, and for a Chinese model those of the tier `chinese` too.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ SETS: _Sets = {
     "augmented lines of words": ({"line": 1}, True, "both", 106),
     "clean random characters": ({"random": 1}, False, "both", 107),
 }
+PAPER, _PAPER_SEED = "paper without text", 121
 _BOTH: Mapping[TextKind, float] = {"chinese-word": 1, "chinese-sentence": 1}
 CHINESE_SETS: _Sets = {
     "clean words": ({"chinese-word": 1}, False, "dark-on-light", 111),
@@ -71,6 +73,13 @@ def drawn_sets(alphabet: Sequence[str], size: int) -> dict[str, Dataset]:
     }
 
 
+def paper(alphabet: Sequence[str], size: int) -> Dataset:
+    """Images without letters."""
+    renderer = Renderer(faces_for(alphabet, "held-out"), tuple(alphabet))
+    texts = TextSource(alphabet, read_words("held-out"), {"word": 1, "number": 1})
+    return SyntheticDataset(texts, renderer, _PAPER_SEED, True, "both", size, empty=1.0)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -97,10 +106,13 @@ def main() -> None:
             sets = drawn_sets(recognizer.manifest.alphabet, arguments.images)
             sets |= {Path(data).name: open_dataset(data) for data in arguments.data}
             evaluation = evaluate(recognizer, sets, chunk=256)
+            empty = {PAPER: paper(recognizer.manifest.alphabet, arguments.images)}
+            of_paper = evaluate(recognizer, empty, chunk=256).overall
             provenance = Provenance.of(path, recognizer.manifest)
-        print(f"{name}:\n{evaluation.table()}", flush=True)
+        print(f"{name}:\n{evaluation.table()}\n{PAPER}: {of_paper.accuracy:.2%} right", flush=True)
         row: dict[str, Any] = {"sha256": provenance.sha256, "source": dict(provenance.source)}
         row |= {group: score.to_plain() for group, score in evaluation.by_group.items()}
+        row[PAPER] = of_paper.to_plain()
         row["confusions"] = {
             f"{truth or 'nothing'} -> {prediction or 'nothing'}": count
             for (truth, prediction), count in list(evaluation.confusions.items())[:30]
