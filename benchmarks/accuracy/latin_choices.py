@@ -6,7 +6,7 @@
 - sizes: compact networks of several sizes, all from the print model, which `training/grow.py` widens
 - sources: the network of `latin` without one source of `training/latin.yaml`, or with drawn print alone
 - order: the network of `latin` with all sources from the first step; with print and documents alone for the
-  first half of the steps; or with the images that it misreads after the first half as one more source
+  first half of the time; or with the images that it misreads after the first half as one more source
 
 Each network is trained for the same CPU time by one thread, in bf16 where the CPU has it, with a learning
 rate that falls to 0 over the second half. A few steps before tell how many fit. Then it is exported, and
@@ -86,7 +86,7 @@ class Choice:
     widths: str
     hidden: int
     without: frozenset[str] = frozenset()  # sources
-    without_at_first: frozenset[str] = frozenset()  # in the first half of the steps
+    without_at_first: frozenset[str] = frozenset()  # in the first half of the time
     hard: bool = False  # in the second half, what was misread after the first is one more source
 
     @property

@@ -104,7 +104,9 @@ class DocumentRenderer:
         else:
             height = int(rng.integers(32, 49))
         printer = self._printer(text, medium, height, chance, rng)
-        ink = self._cropped(text, printer, height, medium, chance, rng, strength) * (not empty)
+        ink = self._cropped(text, printer, height, medium, chance, rng, strength)
+        if empty:
+            ink[:] = 0
         if amount := chance.amount("bowed"):
             ink = bowed(ink, rng, amount)
         for name, inked in INK.items():

@@ -57,7 +57,9 @@ class Renderer:
         height = int(rng.integers(_SMALLEST, _LARGEST)) if strength else int(rng.integers(32, 49))
         line = self._set(text, rng, height, strength)
         alpha = self._warp(line, len(text), height, rng, strength)
-        image = self._composed(0 * alpha if empty else alpha, rng, strength, inverted)
+        if empty:
+            alpha[:] = 0
+        image = self._composed(alpha, rng, strength, inverted)
         return photographed(image, rng, strength) if strength else image.astype(np.uint8)
 
     def _set(self, text: str, rng: np.random.Generator, height: int, strength: float) -> TypesetLine:
