@@ -45,10 +45,10 @@ class Data:
 
 
 DATA = {
-    "digits": Data("0123456789", "training/latin.toml", {"kinds": {"random": 1}}),
+    "digits": Data("0123456789", "training/print.toml", {"kinds": {"random": 1}}),
     "capitals, dark on light": Data(
         "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-",
-        "training/latin.toml",
+        "training/print.toml",
         {"kinds": {"code": 1}, "polarity": "dark-on-light"},
     ),
     "words, width 100": Data(

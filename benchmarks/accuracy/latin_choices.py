@@ -44,7 +44,6 @@ from crnn_deploy.datasets import Dataset, open_dataset
 from crnn_deploy.evaluation.evaluate import evaluate
 from crnn_deploy.evaluation.speed import operations
 from crnn_deploy.files import sha256
-from crnn_deploy.manifest import Manifest
 from crnn_deploy.metrics import Score
 from crnn_deploy.runtime.backends.cpu import has_bf16
 from crnn_deploy.runtime.backends.ort import OrtBackend
@@ -120,7 +119,8 @@ def config_of(path: Path, start: Path, train: Sources, steps: int, schedule: Sch
     """A training in the folder of the file's name without its end; with another seed it sees other images."""
     plain = yaml.safe_load(CONFIG.read_text(encoding="utf-8"))
     plain["seed"] += seed
-    plain |= {"out": str(path.with_suffix("")), "start": {"checkpoint": str(start)}, "train": train}
+    plain["start"]["checkpoint"] = str(start)
+    plain |= {"out": str(path.with_suffix("")), "train": train}
     plain |= {"steps": steps, "validation": {}, "save_every": steps, "log_every": 20, "schedule": schedule}
     plain["precision"] = "bf16" if has_bf16() else "fp32"
     path.write_text(yaml.safe_dump(plain), encoding="utf-8")
@@ -222,22 +222,27 @@ class Training:
         return one - PROBE * step, step
 
 
-def sets_of(data: Path, manifest: Manifest) -> dict[str, Dataset]:
-    drawn = drawn_sets(manifest.alphabet, 1000)
-    return {name: drawn[name] for name in DRAWN} | {
+def real_sets(data: Path) -> dict[str, Dataset]:
+    return {
         path.parent.name: open_dataset(str(path.parent), kind="tabs")
         for path in sorted(data.glob("*/labels.tsv"))
         if path.parent.name.startswith(("dev_", SCENE_WORDS))
     }
 
 
+def together(scores: dict[str, Score]) -> dict[str, Score]:
+    """The same scores, with the sets of scene words as one."""
+    parts = [score for name, score in scores.items() if name.startswith(SCENE_WORDS)]
+    others = {name: score for name, score in scores.items() if not name.startswith(SCENE_WORDS)}
+    return others | ({"scene words": sum(parts, Score())} if parts else {})
+
+
 def accuracies(model: Path, data: Path) -> dict[str, Any]:
     with closing(Recognizer.load(model)) as recognizer:
         work = operations(model, recognizer.manifest, [100])[100]
-        scores = dict(evaluate(recognizer, sets_of(data, recognizer.manifest), chunk=256).by_group)
-    together = [scores.pop(name) for name in [*scores] if name.startswith(SCENE_WORDS)]
-    if together:
-        scores["scene words"] = sum(together, Score())
+        drawn = drawn_sets(recognizer.manifest.alphabet, 1000)
+        sets = {name: drawn[name] for name in DRAWN} | real_sets(data)
+        scores = together(dict(evaluate(recognizer, sets, chunk=256).by_group))
     return {
         "MFLOP_at_100": round(work / 1e6, 1),
         "sets": {name: score.to_plain() for name, score in scores.items()},

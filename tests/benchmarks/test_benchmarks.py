@@ -46,7 +46,7 @@ def test_every_script_answers_help_with_how_it_is_run() -> None:
     )
     assert done.returncode == 0, done.stderr
     helps = json.loads(done.stdout)
-    assert helps.keys() == set(SCRIPTS) and len(SCRIPTS) == 49
+    assert helps.keys() == set(SCRIPTS) and len(SCRIPTS) == 50
     for name, said in helps.items():
         assert said.startswith("usage:") and said.endswith("exit code 0"), (name, said)
         assert f"    python -m {name} " in said, name
