@@ -79,7 +79,7 @@ def _pack(folder: Path) -> Path | None:
 
 def _config(batch: int, images: int) -> Config:
     """The print model's configuration, but for the size of batch and window."""
-    config = read_config(_ROOT / "training" / "print.yaml", (f"recipe={_ROOT / 'training' / 'latin.toml'}",))
+    config = read_config(_ROOT / "training" / "print.yaml", (f"recipe={_ROOT / 'training' / 'print.toml'}",))
     return config.model_copy(update={"batch": batch, "window": max(1, images // batch)})
 
 
