@@ -136,7 +136,7 @@ def test_a_command_reads_its_model_once(command: str, expected: int, tmp_path: P
             "--target",
             "sm_89",
             "--width-range",
-            "32,64,64",
+            "80,160,160",
             "-o",
             output,
         ],

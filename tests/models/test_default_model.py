@@ -52,7 +52,7 @@ def test_it_reads_the_examples() -> None:
     read = [text.text for text in Recognizer().read([sample.image for sample in samples])]
     assert len(samples) == 12
     wrong = [(sample.text, text) for sample, text in zip(samples, read, strict=True) if sample.text != text]
-    assert len(wrong) <= 3, wrong
+    assert len(wrong) <= 4, wrong  # those in red in docs/pictures/examples.png
 
 
 def test_infer_takes_it_by_default(tmp_path: Path) -> None:

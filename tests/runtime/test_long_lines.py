@@ -121,7 +121,7 @@ def test_real_lines_read_as_in_one_piece(lines: list[tuple[str, NDArray[np.uint8
     differing = frames = 0
     for text, pixels in lines:
         prepared = recognizer.prepare(pixels)
-        assert 1600 < prepared.columns <= 4096
+        assert 1600 < prepared.columns <= 4608
         whole, merged = backend.run(prepared.pixels[None]), recognizer.run([prepared])
         assert merged.indices.shape == whole.indices.shape
         differs = merged.indices != whole.indices

@@ -357,7 +357,7 @@ def test_the_int8_file_that_is_read_is_not_written_over(own: tuple[Path, Path]) 
 
 def test_benchmark_measures_each_precision(own: tuple[Path, Path]) -> None:
     model, _ = own
-    options = ("--rounds", 2, "--widths", 64, "--batches", 1, "--max-images", 2, "--json")
+    options = ("--rounds", 2, "--widths", 96, "--batches", 1, "--max-images", 2, "--json")
     measured = run("benchmark", model, "--precision", "fp32", "--precision", "int8", *options)
     assert measured.exit_code == 0, measured.output
     cells = json.loads(measured.stdout)["grid"]
