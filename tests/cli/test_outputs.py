@@ -121,7 +121,7 @@ def test_two_outputs_are_not_one_file(folder: Path) -> None:
         "doctor",
         "doctor --model m.onnx",
         "dataset check data",
-        "benchmark m.onnx --batches 1 --widths 64 --rounds 2 --max-images 2",
+        "benchmark m.onnx --batches 1 --widths 96 --rounds 2 --max-images 2",
     ],
 )
 def test_json_takes_the_place_of_the_table_and_a_file_has_the_same(folder: Path, command: str) -> None:
