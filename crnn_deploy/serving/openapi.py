@@ -13,7 +13,7 @@ __all__ = ["READ"]
 _RESULT = {
     "name": "word.png",
     "text": "Hello",
-    "confidence": 0.9941428303718567,
+    "confidence": 0.9900988936424255,
     "status": "ok",
     "error": None,
 }

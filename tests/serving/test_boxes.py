@@ -64,7 +64,7 @@ def expected(boxes: Sequence[Any], **settings: Any) -> list[tuple[str, float | N
 
 def test_boxes_give_the_texts_of_a_recognizer(server: Served) -> None:
     texts = expected(BOXES)
-    assert len({text for text, _ in texts}) >= 3 and all(text for text, _ in texts)
+    assert len({text for text, _ in texts if text}) >= 3
     for answer in (read(server, json={"images": [image(BOXES)]}), read(server, files=page_parts(BOXES))):
         assert answer.status_code == 200, answer.text
         results = answer.json()["results"]
