@@ -31,7 +31,7 @@ _BOX_ANSWER = {
             "name": "word.png",
             "box": 0,
             "text": "Hello",
-            "confidence": 0.9948850274085999,
+            "confidence": 0.9846051931381226,
             "status": "ok",
             "error": None,
             "polygon": _BOX,
