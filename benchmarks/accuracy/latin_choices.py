@@ -222,7 +222,7 @@ class Training:
         return one - PROBE * step, step
 
 
-def real_sets(data: Path) -> dict[str, Dataset]:
+def held_back_sets(data: Path) -> dict[str, Dataset]:
     return {
         path.parent.name: open_dataset(str(path.parent), kind="tabs")
         for path in sorted(data.glob("*/labels.tsv"))
@@ -241,7 +241,7 @@ def accuracies(model: Path, data: Path) -> dict[str, Any]:
     with closing(Recognizer.load(model)) as recognizer:
         work = operations(model, recognizer.manifest, [100])[100]
         drawn = drawn_sets(recognizer.manifest.alphabet, 1000)
-        sets = {name: drawn[name] for name in DRAWN} | real_sets(data)
+        sets = {name: drawn[name] for name in DRAWN} | held_back_sets(data)
         scores = together(dict(evaluate(recognizer, sets, chunk=256).by_group))
     return {
         "MFLOP_at_100": round(work / 1e6, 1),

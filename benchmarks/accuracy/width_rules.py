@@ -18,7 +18,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from benchmarks.accuracy.latin_choices import ROOT, real_sets, together
+from benchmarks.accuracy.latin_choices import ROOT, held_back_sets, together
 from benchmarks.common import cpu_in_turn, measured, write
 from crnn_deploy.datasets import Dataset
 from crnn_deploy.evaluation.evaluate import evaluate
@@ -68,7 +68,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="Write the results to this file.")
     given = parser.parse_args()
     model = Path(model_file(given.model))
-    sets = real_sets(given.data)
+    sets = held_back_sets(given.data)
     images = [read_image(dataset[at].image) for dataset in sets.values() for at in range(len(dataset))]
     rows: dict[str, dict[str, Any]] = {}
     tasks = {}

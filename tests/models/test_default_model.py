@@ -51,8 +51,9 @@ def test_it_reads_the_examples() -> None:
     samples = [dataset[i] for i in range(len(dataset))]
     read = [text.text for text in Recognizer().read([sample.image for sample in samples])]
     assert len(samples) == 12
-    wrong = [(sample.text, text) for sample, text in zip(samples, read, strict=True) if sample.text != text]
-    assert len(wrong) <= 4, wrong  # those in red in docs/pictures/examples.png
+    wrong = {sample.text for sample, text in zip(samples, read, strict=True) if sample.text != text}
+    # those in red in docs/pictures/examples.png, and no other
+    assert wrong <= {"INVOICE 2026-0417", "Keep dry!", "naïve façade", "Señor Muñoz, 3rd floor"}
 
 
 def test_infer_takes_it_by_default(tmp_path: Path) -> None:

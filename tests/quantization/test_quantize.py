@@ -294,13 +294,13 @@ def test_the_models_int8_file_reads_the_examples_and_its_scales_are_its_own() ->
     )  # as the verdict has it: no text that it is sure of
 
 
-def test_two_strings_of_too_few_send_no_layer_back_to_float(tmp_path: Path) -> None:
-    """12 texts cannot show that 5 % change at most, so 2 that change are chance; margins order the layers."""
+def test_one_string_of_too_few_sends_no_layer_back_to_float(tmp_path: Path) -> None:
+    """12 texts cannot show that 5 % change at most, so 1 that changes is chance; margins order the layers."""
     from crnn_deploy.models import DEFAULT
 
     root = Path(__file__).parents[2]
     plain = json.loads((root / "calibration" / "latin.scales.json").read_text())
-    plain["ranges"]["relu_2"] *= 0.19
+    plain["ranges"]["relu_1"] *= 0.45
     (tmp_path / "clipped.json").write_text(json.dumps(plain))
     refused = run(
         *("quantize", DEFAULT, root / "examples" / "images", "--scales", tmp_path / "clipped.json"),
@@ -310,20 +310,19 @@ def test_two_strings_of_too_few_send_no_layer_back_to_float(tmp_path: Path) -> N
     assert refused.exit_code == 1 and "--accept-undecided" in refused.stderr
     found = json.loads((tmp_path / "r.json").read_text())
     [variant] = found["variants"]
-    assert variant["verdict"]["confident_strings_changed"]["count"] in (1, 2)
-    assert not variant["kept_float"]
+    assert variant["verdict"]["confident_strings_changed"]["count"] == 1 and not variant["kept_float"]
     assert [len(offer["kept_float"]) for offer in found["offers"]] == [0, 1, 2, 4, 8]
 
 
 def test_an_undecided_model_is_offered_where_layers_in_float_only_make_it_slow(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """12 texts can show that 30 % change at most, but not if 2 change, and no layer in float mends that."""
+    """12 texts can show that 30 % change at most, but not if 1 changes, and no layer in float mends that."""
     from crnn_deploy.models import DEFAULT
 
     root = Path(__file__).parents[2]
     plain = json.loads((root / "calibration" / "latin.scales.json").read_text())
-    plain["ranges"]["relu_2"] *= 0.19
+    plain["ranges"]["relu_1"] *= 0.45
     (tmp_path / "clipped.json").write_text(json.dumps(plain))
     speeds = iter([1.5, 0.9])  # of the model, and with a layer in float
     monkeypatch.setattr(quantize, "OpenVinoBackend", no_openvino)

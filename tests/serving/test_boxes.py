@@ -64,7 +64,8 @@ def expected(boxes: Sequence[Any], **settings: Any) -> list[tuple[str, float | N
 
 def test_boxes_give_the_texts_of_a_recognizer(server: Served) -> None:
     texts = expected(BOXES)
-    assert len({text for text, _ in texts if text}) >= 3
+    # the points of the outlines do not stand across in pairs, so nothing sensible is cut out there
+    assert [text for text, _ in texts[:6]] == 2 * ["Printed", "Grüße aus Köln", "€ 1,299.00"]
     for answer in (read(server, json={"images": [image(BOXES)]}), read(server, files=page_parts(BOXES))):
         assert answer.status_code == 200, answer.text
         results = answer.json()["results"]

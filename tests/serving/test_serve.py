@@ -230,7 +230,7 @@ def test_the_examples_of_the_openapi_document_are_some(server: Served) -> None:
         answer = read(server, json=example["value"]).json()
         [result], [expected] = answer["results"], shown[name]["value"]["results"]
         sure = expected.pop("confidence")  # to the last bits, CPUs differ
-        assert result.pop("confidence") == pytest.approx(sure, abs=1e-3)
+        assert result.pop("confidence") == pytest.approx(sure, abs=1e-5)
         assert {key: value for key, value in result.items() if value is not None} == {
             key: value for key, value in expected.items() if value is not None
         }
