@@ -16,7 +16,13 @@ from crnn_deploy.synthesis.phrases import phrases
 __all__ = ["CHINESE_KINDS", "ChineseKind", "ChineseTexts"]
 
 ChineseKind = Literal[
-    "chinese-word", "chinese-sentence", "chinese-figure", "chinese-mixed", "chinese-label", "chinese-rare"
+    "chinese-word",
+    "chinese-sentence",
+    "chinese-figure",
+    "chinese-mixed",
+    "chinese-label",
+    "chinese-rare",
+    "chinese-plate",
 ]
 CHINESE_KINDS: tuple[ChineseKind, ...] = get_args(ChineseKind)
 
@@ -29,6 +35,7 @@ _CLOSING = "，。、；：？！）》〉】」』〕”’…～·％℃"  # n
 _OPENING = "（《〈【「『〔“‘"  # never the last one
 _BRACKETS = ("《》", "“”", "（）", "【】", "‘’", "「」", "〈〉", "〔〕", "『』", "()", "[]", '""')
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+_PLATE_LETTERS = "ABCDEFGHJKLMNPQRSTUVWXYZ"  # number plates have neither I nor O
 
 
 class ChineseTexts:
@@ -57,6 +64,7 @@ class ChineseTexts:
             "chinese-mixed": self._mixed,
             "chinese-label": self._label,
             "chinese-rare": self._rare,
+            "chinese-plate": self._plate,
         }
 
     def _word(self, rng: np.random.Generator) -> str:
@@ -176,11 +184,7 @@ class ChineseTexts:
                 rng,
             )
         if shape == 12:
-            code = "".join(one_of(_LETTERS + "0123456789", rng) for _ in range(5))
-            plate = (
-                one_of(phrases("chinese", "provinces"), rng) + one_of(_LETTERS, rng) + one_of(("", "·"), rng)
-            )
-            return plate + code
+            return self._plate(rng)
         if shape == 13:
             return one_of(
                 (
@@ -195,6 +199,18 @@ class ChineseTexts:
         at = one_of(("{}.", "{}、", "({})", "（{}）", "第{}章", "第{}条"), rng)
         number = integer(rng, 2) if rng.random() < 0.5 else self._spelled(int(rng.integers(1, 100)))
         return at.format(number) + self._word(rng) + self._word(rng)
+
+    @staticmethod
+    def _plate(rng: np.random.Generator) -> str:
+        """A car's number: province, its letter, five digits and letters; six for an electric car."""
+        place = (
+            one_of(phrases("chinese", "provinces"), rng)
+            + one_of(_PLATE_LETTERS, rng)
+            + one_of(("", "·"), rng)
+        )
+        if rng.random() < 0.15:
+            return place + one_of("DF", rng) + digits(rng, 5)
+        return place + "".join(one_of("0123456789" * 6 + _PLATE_LETTERS, rng) for _ in range(5))
 
     def _mixed(self, rng: np.random.Generator) -> str:
         """Chinese with Latin words and figures in it, with or without spaces between them."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -88,6 +89,17 @@ def test_frequent_words_are_drawn_more_often() -> None:
     rng = np.random.default_rng(4)
     drawn = "".join(draw(rng) for _ in range(1000))
     assert 0.85 < drawn.count("我") / (drawn.count("我") + drawn.count("火")) < 0.95
+
+
+def test_plates_are_numbers_that_cars_have() -> None:
+    draw = ChineseTexts("", words(*WORDS), []).makers()["chinese-plate"]
+    rng = np.random.default_rng(5)
+    plates = {draw(rng).replace("·", "") for _ in range(5000)}
+    usual = {plate for plate in plates if re.fullmatch("[一-龥][A-HJ-NP-Z][0-9A-HJ-NP-Z]{5}", plate)}
+    electric = {plate for plate in plates if re.fullmatch("[一-龥][A-HJ-NP-Z][DF][0-9]{5}", plate)}
+    assert usual | electric == plates
+    assert min(len(usual), len(electric)) > 500
+    assert len({plate[0] for plate in plates}) == 31  # what mainland China is divided into
 
 
 def read_cheque(text: str) -> int:
