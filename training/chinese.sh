@@ -9,7 +9,7 @@ python training/fetch.py photographs
 python training/gb2312.py > runs/gb2312.txt
 python training/grow.py training/print.pth runs/chinese_start.pth \
     --widths 32,64,128,192,256 --hidden 192 --head 128 --recipe training/chinese.toml
-for part in chinese chinese_2; do
+for part in chinese chinese_2 chinese_3; do
     torchrun --nproc-per-node 2 -m crnn_deploy train --config "training/$part.yaml"
 done
-crnn-deploy export --checkpoint runs/chinese_2/best.pth -o chinese.onnx
+crnn-deploy export --checkpoint runs/chinese_3/best.pth -o chinese.onnx

@@ -271,7 +271,7 @@ def preview(data: str, output: Path, max_images: int, **source: Any) -> None:
         from crnn_deploy.training.preview import training_samples
 
         count = max_images
-        samples: Iterator[Sample] = islice(training_samples(read_config(Path(data))), max_images)
+        samples: Iterator[Sample] = islice(training_samples(read_config(Path(data)), count), count)
     else:
         opened = open_data(data, **source)
         check_data_outputs((output,), (opened,), source["characters"])

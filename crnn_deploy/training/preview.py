@@ -61,14 +61,15 @@ def shown(dataset: Dataset, index: int) -> Sample:
     return Sample(np.full((_HEIGHT, 2 * _HEIGHT), 160, np.uint8), str(one), one.name)
 
 
-def training_samples(config: Config) -> Iterator[Sample]:
-    """What a training sees, image by image, without end.
+def training_samples(config: Config, number: int) -> Iterator[Sample]:
+    """What a training sees, without end; each source has its share of every `number` images.
 
     Raises TrainingDataInvalid, and what opening its data raises.
     """
     manifest = build(config).manifest
+    one_window = config.model_copy(update={"batch": number, "window": 1})
     with unpacked(config.font_pack) if config.font_pack else nullcontext() as material:
-        stream = BatchStream(open_sources(config, manifest.alphabet, material), manifest, config)
+        stream = BatchStream(open_sources(config, manifest.alphabet, material), manifest, one_window)
         for window in count():
             found = 0
             for pixels, text, _ in stream.samples(window):
