@@ -199,12 +199,17 @@ def test_losses_are_printed_but_for_a_reader_that_made_the_labels() -> None:
 
 
 def test_the_committed_result_is_of_the_shipped_models() -> None:
-    [path] = (ROOT / "benchmarks" / "results").glob("real_sets--*.json")
-    result = json.loads(path.read_text(encoding="utf-8"))["rows"]
-    assert {about["kind"] for about in result["readers"].values()} == {*real_sets.READERS}
     digests = {name: hashlib.sha256(file.read_bytes()).hexdigest() for name, file in shipped().items()}
-    ours = {name: about for name, about in result["readers"].items() if about["kind"] == "ours"}
-    assert {name: about["sha256"] for name, about in ours.items()} == {name: digests[name] for name in ours}
+
+    def read_by_them(result: dict[str, Any]) -> bool:
+        """Whether all of the toolkit's models in it are the shipped ones, and not older ones."""
+        ours = {name: about for name, about in result["readers"].items() if about["kind"] == "ours"}
+        return {name: about["sha256"] for name, about in ours.items()} == {name: digests[name] for name in ours}
+
+    paths = (ROOT / "benchmarks" / "results").glob("real_sets--*.json")
+    results = [json.loads(path.read_text(encoding="utf-8"))["rows"] for path in paths]
+    [result] = filter(read_by_them, results)
+    assert {about["kind"] for about in result["readers"].values()} == {*real_sets.READERS}
     for name, rows in result["sets"].items():
         for reader, found in rows.items():
             assert found["alphanumeric_accuracy"] == pytest.approx(found["alphanumeric"] / found["images"])
