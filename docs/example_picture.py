@@ -3,7 +3,7 @@
     python docs/example_picture.py
 
 Under each image its text and confidence; a text in red is not what stands in the image. Needs the extras
-[cpu,train], and the font WenQuanYi Micro Hei.
+[cpu,train], and the font WenQuanYi Zen Hei.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def picture(model: str, labels: Path, columns: int, font: str) -> Figure:
 def main() -> None:
     examples = ROOT / "examples"
     picture("latin", examples / "labels.txt", 3, "DejaVu Sans Mono").savefig(PICTURES / "examples.png")
-    chinese = picture("chinese", examples / "chinese" / "labels.txt", 2, "WenQuanYi Micro Hei")
+    chinese = picture("chinese", examples / "chinese" / "labels.txt", 2, "WenQuanYi Zen Hei")
     chinese.savefig(PICTURES / "chinese.png")
 
 
