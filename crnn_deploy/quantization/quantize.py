@@ -213,7 +213,6 @@ def quantize(
         if answer == "undecided" and accept_undecided:
             break
         sensitivity = sensitivity or search.sensitivity()
-        result = search.result(variants, sensitivity)
         ended = answer == "slow" or len(kept) == len(sensitivity)
         first = next((one for one in variants if _answer(one, target) == "undecided"), None)
         if first is not None and (ended or not search.strings_decide()):
@@ -221,7 +220,7 @@ def quantize(
                 f"{first.verdict.line()}; give more images, or write the file with --accept-undecided and "
                 "the --float-layers that the report offers",
                 replace(
-                    result,
+                    search.result(variants, sensitivity),
                     variants=(*(one for one in variants if one is not first), first),
                     offers=search.offers(sensitivity, target),
                 ),
@@ -235,10 +234,12 @@ def quantize(
                     if activations == "int8" and cpu.saturates()
                     else ""
                 ),
-                result,
+                search.result(variants, sensitivity),
             )
         if ended:
-            raise Refused("even with all layers in float the budget does not hold", result)
+            raise Refused(
+                "even with all layers in float the budget does not hold", search.result(variants, sensitivity)
+            )
         # the layers that hurt most go back to float, twice as many at each try
         kept = [one.layer for one in sensitivity[: max(1, 2 * len(kept))]]
         variants.append(search.variant(tuple(kept)))

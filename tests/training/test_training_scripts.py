@@ -51,6 +51,32 @@ def test_a_grown_network_has_the_sizes_asked_for_and_the_logits_it_had(tmp_path:
     assert weight.grad is not None and weight.grad[:, 128:130].abs().max() > 0
 
 
+def test_blended_weights_lie_between_those_of_two_checkpoints(tmp_path: Path) -> None:
+    before, after = ROOT / "training" / "print.pth", tmp_path / "after.pth"
+    content = torch.load(before, weights_only=True)
+    content["state_dict"] = {
+        name: value + 1 if value.is_floating_point() else value
+        for name, value in content["state_dict"].items()
+    }
+    torch.save(content, after)
+    blended = tmp_path / "blended.pth"
+    done = run("blend.py", before, after, blended, "--share", "0.75")
+    assert done.returncode == 0, done.stderr
+    old, new = (open_reference(path, CheckpointSettings(None)) for path in (before, blended))
+    assert new.manifest.alphabet == old.manifest.alphabet
+    for name, value in new.module.state_dict().items():
+        if value.is_floating_point():
+            torch.testing.assert_close(value, old.module.state_dict()[name] + 0.75, atol=1e-5, rtol=1e-5)
+
+
+def test_checkpoints_of_different_networks_are_not_blended(tmp_path: Path) -> None:
+    training = ROOT / "training"
+    for other, why in (("latin.pth", "are different networks"), ("chinese.pth", "have different alphabets")):
+        done = run("blend.py", training / "print.pth", training / other, tmp_path / "x.pth", "--share", "0.5")
+        assert done.returncode == 2 and why in done.stderr
+        assert not (tmp_path / "x.pth").exists()
+
+
 def test_a_factorised_head_is_the_best_of_its_rank_and_takes_another_input_rule(tmp_path: Path) -> None:
     start, old = tmp_path / "start.pth", ROOT / "training" / "print.pth"
     done = run(
