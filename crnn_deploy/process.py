@@ -12,6 +12,7 @@ import gc
 import math
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -180,9 +181,14 @@ def answer_signals() -> Iterator[None]:
 
     Before the block and after it the system's own answer is left: the process ends at once. A command that
     ends after a signal does not wait for threads that are within native code.
+
+    A KeyboardInterrupt in a finalizer (`__del__`, or a callback of weakref: Python's import has one) reaches
+    nobody. Python says so with a traceback; here it is left out, and the thread ends the process.
     """
     answered = [number for number in _SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+    hook = sys.unraisablehook
     try:
+        sys.unraisablehook = lambda lost: None if lost.exc_type is KeyboardInterrupt else hook(lost)
         for number in answered:
             signal.signal(number, _raise)
         if hasattr(os, "register_at_fork"):  # not on Windows
@@ -195,6 +201,7 @@ def answer_signals() -> Iterator[None]:
     finally:
         for number in answered:
             signal.signal(number, signal.SIG_DFL)
+        sys.unraisablehook = hook
         others = set(threading.enumerate()) - {threading.main_thread()}
         if _signals.came and not all(thread.daemon for thread in others):
             _leave()

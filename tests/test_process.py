@@ -304,6 +304,20 @@ def test_a_file_that_is_being_written_is_gone(tmp_path: Path) -> None:
     assert [path.read_text() for path in tmp_path.iterdir()] == ["before"]
 
 
+def test_a_signal_in_a_finalizer(tmp_path: Path) -> None:
+    """Python ignores the KeyboardInterrupt there. The command ends all the same, without a traceback."""
+    code, _, stderr = ran(
+        "class Last:\n"
+        "    def __del__(self): print('begun', flush=True); time.sleep(60)\n"
+        "with answer_signals():\n"
+        "    Last()\n"
+        "    time.sleep(60)",
+        tmp_path,
+        0,
+    )
+    assert (code, stderr) == (130, "\nstopped\n")
+
+
 def test_threads_in_native_code_are_not_waited_for(tmp_path: Path) -> None:
     code, _, stderr = ran(
         "import threading\n"
