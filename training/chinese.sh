@@ -12,4 +12,5 @@ python training/grow.py training/print.pth runs/chinese_start.pth \
 for part in chinese chinese_2 chinese_3; do
     torchrun --nproc-per-node 2 -m crnn_deploy train --config "training/$part.yaml"
 done
-crnn-deploy export --checkpoint runs/chinese_3/best.pth -o chinese.onnx
+python training/blend.py runs/chinese_2/best.pth runs/chinese_3/best.pth runs/chinese.pth --share 0.8
+crnn-deploy export --checkpoint runs/chinese.pth -o chinese.onnx
