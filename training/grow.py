@@ -1,11 +1,13 @@
-"""Make a wider compact network that reads exactly as a trained narrower one, to train it further.
+"""Make a wider or deeper compact network that reads exactly as a trained smaller one, to train it further.
 
 \b
     python training/grow.py training/print.pth wide.pth --widths 32,64,128,192,256 --hidden 192
+    python training/grow.py training/latin.pth deep.pth --depths 3,5
 
-The new units read the outputs of the old ones, but no old unit reads the new ones: the weights between them
-are zero. So the logits do not change until training changes those weights (Chen, Goodfellow and Shlens,
-Net2Net, arXiv 1511.05641).
+What is not given stays. The new units read the outputs of the old ones, but no old unit reads the new ones:
+the weights between them are zero (Chen, Goodfellow and Shlens, Net2Net, arXiv 1511.05641). A new convolution
+adds to its input, and the weights of its last norm are zero (Goyal and others, arXiv 1706.02677, section
+5.1). So the logits do not change until training changes those weights.
 
 To start a training for an alphabet of thousands of characters:
 
@@ -35,19 +37,21 @@ from crnn_deploy.recipes.recipe import find_recipe
 from crnn_deploy.recipes.settings import CheckpointSettings
 from crnn_deploy.training.state import save_weights
 
-_STAGES = (0, 1, 3, 6, 10)  # of the features, the five that change the size
+_NUMBERS = {"widths": (5, "five", "32,64,128,192,256"), "depths": (2, "two", "3,5")}
 _MOST = 4096  # channels, units or features
 _LIKENESS = 1e-3  # largest difference of a logit that rounding makes
 
 
-def widened(old: CompactCRNN, widths: Sequence[int], hidden: int) -> CompactCRNN:
-    """The network with more channels after each change of size and more LSTM units; the same logits.
+def grown(old: CompactCRNN, widths: Sequence[int], hidden: int, depths: tuple[int, int]) -> CompactCRNN:
+    """The network with more channels, LSTM units or separable convolutions; the same logits.
 
     Shape: as `CompactCRNN`
     """
     channels = old.features[0][0].in_channels
-    new = CompactCRNN(old.height, channels, old.classifier.out_features, hidden, widths=widths)
-    before, after = old.state_dict(), new.state_dict()
+    classes = old.classifier.out_features
+    new = CompactCRNN(old.height, channels, classes, hidden, widths=widths, depths=depths)
+    before = {_moved(name, old.depths, depths): value for name, value in old.state_dict().items()}
+    after = new.state_dict()
     for name, value in before.items():
         if name.startswith("sequence."):
             _copy_lstm(value, after[name])
@@ -55,8 +59,24 @@ def widened(old: CompactCRNN, widths: Sequence[int], hidden: int) -> CompactCRNN
             _copy_halves(value, after[name])
         else:
             _copy(value, after[name])
+    for name in after.keys() - before.keys():
+        if name.endswith("norm2.weight"):  # of a convolution that adds to its input
+            after[name].zero_()
     new.load_state_dict(after)
     return new
+
+
+def _moved(name: str, before: tuple[int, int], after: tuple[int, int]) -> str:
+    """The name in a network of other depths."""
+    part, at, *rest = name.split(".")
+    if part != "features":
+        return name
+    place = int(at)
+    if place >= 4 + before[0]:  # from the fourth change of size on
+        place += after[0] - before[0]
+    if int(at) >= 5 + sum(before):  # the last
+        place += after[1] - before[1]
+    return ".".join((part, str(place), *rest))
 
 
 def _copy(old: Tensor, new: Tensor) -> None:
@@ -96,21 +116,23 @@ def factorised(classifier: nn.Linear, head: int) -> nn.Sequential:
     return nn.Sequential(first, second)
 
 
-def widths_of(_: click.Context, option: click.Parameter, text: str) -> tuple[int, ...]:
-    widths = tuple(int(part) if part.strip().isdecimal() else 0 for part in text.split(","))
-    if len(widths) != 5 or not all(1 <= width <= _MOST for width in widths):
+def numbers(_: click.Context, option: click.Parameter, text: str | None) -> tuple[int, ...] | None:
+    if text is None:
+        return None
+    count, word, example = _NUMBERS[str(option.name)]
+    found = tuple(int(part) if part.strip().isdecimal() else 0 for part in text.split(","))
+    if len(found) != count or not all(1 <= one <= _MOST for one in found):
         raise click.BadParameter(
-            f"{text!r} is not five numbers from 1 to {_MOST} by commas, such as 32,64,128,192,256"
+            f"{text!r} is not {word} numbers from 1 to {_MOST} by commas, such as {example}"
         )
-    return widths
+    return found
 
 
-def check_larger(old: CompactCRNN, widths: Sequence[int], hidden: int) -> None:
+def check_larger(old: CompactCRNN, widths: Sequence[int], hidden: int, depths: Sequence[int]) -> None:
     """Raises click.UsageError where a size is smaller than it was."""
-    state = old.state_dict()
-    before = [len(state[f"features.{stage}.0.weight"]) for stage in _STAGES]
-    if any(new < width for new, width in zip(widths, before, strict=True)):
-        raise click.UsageError(f"no width may be smaller than it was: {','.join(map(str, before))}")
+    for word, new, before in (("width", widths, old.widths), ("depth", depths, old.depths)):
+        if any(after < size for after, size in zip(new, before, strict=True)):
+            raise click.UsageError(f"no {word} may be smaller than it was: {','.join(map(str, before))}")
     if hidden < old.sequence.hidden_size:
         raise click.UsageError(f"--hidden may not be smaller than it was: {old.sequence.hidden_size}")
     if not isinstance(old.classifier, nn.Linear):
@@ -122,15 +144,18 @@ def check_larger(old: CompactCRNN, widths: Sequence[int], hidden: int) -> None:
 @click.argument("output", type=click.Path(path_type=Path))
 @click.option(
     "--widths",
-    required=True,
-    callback=widths_of,
+    callback=numbers,
     help="Give the five stages these numbers of channels, separated by commas.",
 )
 @click.option(
     "--hidden",
-    required=True,
     type=click.IntRange(1, _MOST),
     help="Give the LSTM this many units per direction.",
+)
+@click.option(
+    "--depths",
+    callback=numbers,
+    help="Give the third and the fourth stage these numbers of separable convolutions, separated by a comma.",
 )
 @click.option(
     "--head",
@@ -139,7 +164,13 @@ def check_larger(old: CompactCRNN, widths: Sequence[int], hidden: int) -> None:
 )
 @click.option("--recipe", help="Take the input rule of this recipe, instead of the checkpoint's.")
 def main(
-    checkpoint: Path, output: Path, widths: tuple[int, ...], hidden: int, head: int | None, recipe: str | None
+    checkpoint: Path,
+    output: Path,
+    widths: tuple[int, ...] | None,
+    hidden: int | None,
+    depths: tuple[int, int] | None,
+    head: int | None,
+    recipe: str | None,
 ) -> None:
     check_outputs((output,), (checkpoint,))
     torch.manual_seed(0)
@@ -147,13 +178,14 @@ def main(
     old = opened.module
     if not isinstance(old, CompactCRNN):
         raise click.UsageError(f"{checkpoint} is a {type(old).__name__}, not a compact network")
-    check_larger(old, widths, hidden)
-    new = widened(old, widths, hidden)
+    widths, depths, hidden = widths or old.widths, depths or old.depths, hidden or old.sequence.hidden_size
+    check_larger(old, widths, hidden, depths)
+    new = grown(old, widths, hidden, depths)
     images = torch.randn(4, old.features[0][0].in_channels, old.height, 200)
     with torch.no_grad():
         difference = (old.eval()(images) - new.eval()(images)).abs().max().item()
     if difference > _LIKENESS:
-        raise click.ClickException(f"the wider network's logits differ by {difference:.2g}")
+        raise click.ClickException(f"the larger network's logits differ by {difference:.2g}")
     manifest = opened.manifest
     if head is not None:
         assert isinstance(new.classifier, nn.Linear)

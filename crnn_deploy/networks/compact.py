@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from crnn_deploy.networks.crnn import HeightInvalid
 from crnn_deploy.networks.depthwise import Depthwise
 
-__all__ = ["COMPACT_WIDTHS", "CompactCRNN"]
+__all__ = ["COMPACT_DEPTHS", "COMPACT_WIDTHS", "CompactCRNN"]
 
 COMPACT_WIDTHS = (24, 48, 96, 128, 192)
+COMPACT_DEPTHS = (2, 3)
 
 
 class _Convolution(nn.Sequential):
@@ -60,6 +61,7 @@ class CompactCRNN(nn.Module):
     classes: number of classes, the CTC blank included
     hidden: LSTM units per direction
     widths: channels after each of the five changes of size
+    depths: separable convolutions after the third change of size and after the fourth
     head: features between the LSTM and thousands of classes, two narrow matrices in place of a large one;
         None: one matrix
     Raises HeightInvalid.
@@ -75,12 +77,15 @@ class CompactCRNN(nn.Module):
         hidden: int = 128,
         *,
         widths: Sequence[int] = COMPACT_WIDTHS,
+        depths: tuple[int, int] = COMPACT_DEPTHS,
         head: int | None = None,
     ) -> None:
         super().__init__()
         if height < 16 or height % 16:
             raise HeightInvalid(height)
         self.height = height
+        self.widths = tuple(widths)
+        self.depths = depths
         a, b, c, d, e = widths
         self.features = nn.Sequential(
             *(
@@ -88,8 +93,8 @@ class CompactCRNN(nn.Module):
                 _Convolution(a, b, stride=(2, 2)),
                 _Convolution(b, b),
             ),
-            *(_Convolution(b, c, stride=(2, 1)), _Separable(c), _Separable(c)),
-            *(_Convolution(c, d, stride=(2, 1)), _Separable(d), _Separable(d), _Separable(d)),
+            *(_Convolution(b, c, stride=(2, 1)), *(_Separable(c) for _ in range(depths[0]))),
+            *(_Convolution(c, d, stride=(2, 1)), *(_Separable(d) for _ in range(depths[1]))),
             _Convolution(d, e, kernel=(height // 16, 1)),
         )
         self.sequence = nn.LSTM(e, hidden, bidirectional=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -18,6 +19,8 @@ from crnn_deploy.networks.mobilenet import mobilenet_v3_large, mobilenet_v3_smal
 __all__ = ["FAMILIES", "PUBLISHED", "Family", "StateDict", "recognise"]
 
 StateDict = Mapping[str, Tensor]
+
+_PLAIN = re.compile(r"features\.\d+\.0\.weight")  # of compact's convolutions that are not separable
 
 # the modules of all families: images (N, C, H, W) -> logits (N, T, classes)
 PUBLISHED = (CRNN, CompactCRNN, DoctrCRNN, FourStage, GitYccCRNN, MmocrCRNN)
@@ -114,13 +117,16 @@ def _build_doctr(state: StateDict, convolutions: nn.Sequential) -> nn.Module:
 
 
 def _build_compact(state: StateDict) -> nn.Module:
-    widths = [state[f"features.{at}.0.weight"].shape[0] for at in (0, 1, 3, 6, 10)]
+    plain = sorted(int(key.split(".")[1]) for key in state if _PLAIN.fullmatch(key))
+    weights = [state[f"features.{at}.0.weight"] for at in plain]
+    third, fourth, last = plain[3:]
     return CompactCRNN(
-        height=16 * state["features.10.0.weight"].shape[2],
-        channels=state["features.0.0.weight"].shape[1],
+        height=16 * weights[-1].shape[2],
+        channels=weights[0].shape[1],
         classes=_compact_classes(state),
         hidden=state["sequence.weight_hh_l0"].shape[1],
-        widths=widths,
+        widths=[len(weights[at]) for at in (0, 1, 3, 4, 5)],
+        depths=(fourth - third - 1, last - fourth - 1),
         head=state["classifier.0.weight"].shape[0] if "classifier.0.weight" in state else None,
     )
 
@@ -196,7 +202,7 @@ FAMILIES: tuple[Family, ...] = (
         name="compact",
         recipe="paper",
         matches=lambda s: (
-            _has(s, "features.10.0.weight", "sequence.weight_hh_l0")
+            _has(s, "features.2.0.weight", "features.3.0.weight", "sequence.weight_hh_l0")
             and (_has(s, "classifier.weight") or _has(s, "classifier.0.weight", "classifier.1.weight"))
         ),
         build=lambda s, _: _build_compact(s),

@@ -85,13 +85,16 @@ class NetworkConfig(_Section):
     widths: tuple[Count, Count, Count, Count, Count] | None = (
         None  # of compact: its channels, in place of scale
     )
+    depths: tuple[Count, Count] | None = (
+        None  # of compact: separable convolutions after the third and the fourth change of size
+    )
     hidden: Count = 256  # LSTM units per direction
     head: Count | None = None  # of compact: features between the LSTM and thousands of classes
     leaky_relu: bool = False  # of the paper's
 
     @model_validator(mode="after")
     def _compact_alone(self) -> NetworkConfig:
-        for key in ("widths", "head"):
+        for key in ("widths", "depths", "head"):
             if self.name != "compact" and getattr(self, key) is not None:
                 raise ValueError(f"`{key}` belongs to the network `compact`")
         if self.widths is not None and self.scale != 1:

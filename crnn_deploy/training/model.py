@@ -13,7 +13,7 @@ from crnn_deploy.export.layout import BatchFirst
 from crnn_deploy.export.probabilities import LogOfProbabilities
 from crnn_deploy.export.reference import open_reference, reference_of
 from crnn_deploy.manifest import Manifest
-from crnn_deploy.networks.compact import COMPACT_WIDTHS, CompactCRNN
+from crnn_deploy.networks.compact import COMPACT_DEPTHS, COMPACT_WIDTHS, CompactCRNN
 from crnn_deploy.networks.crnn import CRNN, PAPER_WIDTHS
 from crnn_deploy.recipes.alphabets import AlphabetInvalid, check_alphabet, check_distinct, read_alphabet
 from crnn_deploy.recipes.recipe import find_recipe
@@ -96,7 +96,10 @@ def _alphabet(config: AlphabetConfig) -> tuple[str, ...]:
 def _network(config: NetworkConfig, height: int, channels: int, classes: int) -> nn.Module:
     if config.name == "compact":
         widths = config.widths or [max(8, round(width * config.scale)) for width in COMPACT_WIDTHS]
-        return CompactCRNN(height, channels, classes, config.hidden, widths=widths, head=config.head)
+        depths = config.depths or COMPACT_DEPTHS
+        return CompactCRNN(
+            height, channels, classes, config.hidden, widths=widths, depths=depths, head=config.head
+        )
     widths = [max(1, round(width * config.scale)) for width in PAPER_WIDTHS]
     return CRNN(height, channels, classes, config.hidden, leaky_relu=config.leaky_relu, widths=widths)
 

@@ -161,14 +161,22 @@ def test_a_crnn_of_any_size_is_built_from_its_shapes(
     classes=st.integers(2, 40),
     hidden=st.integers(1, 9),
     widths=st.lists(st.integers(1, 6), min_size=5, max_size=5),
+    depths=st.tuples(st.integers(1, 7), st.integers(1, 7)),
     head=st.none() | st.integers(1, 6),
     width=st.integers(1, 70),
 )
 @settings(max_examples=25, deadline=None)
 def test_a_compact_network_of_any_size_is_built_from_its_shapes(
-    height: int, channels: int, classes: int, hidden: int, widths: list[int], head: int | None, width: int
+    height: int,
+    channels: int,
+    classes: int,
+    hidden: int,
+    widths: list[int],
+    depths: tuple[int, int],
+    head: int | None,
+    width: int,
 ) -> None:
-    saved = CompactCRNN(height, channels, classes, hidden, widths=widths, head=head).eval()
+    saved = CompactCRNN(height, channels, classes, hidden, widths=widths, depths=depths, head=head).eval()
     assert [family.name for family in FAMILIES if family.matches(saved.state_dict())] == [OWN]
     module = load(saved.state_dict())
     images = torch.rand(2, channels, height, width)

@@ -129,6 +129,7 @@ def test_every_optimiser_is_torchs_and_decays_matrices_alone(name: str, plain: d
             "train.0.synthetic: .*`style: scene`",
         ),
         (("network.head=8",), "network: .*`head` belongs to the network `compact`"),
+        (("network.depths=[1, 2]",), "network: .*`depths` belongs to the network `compact`"),
         (("network={name: compact, widths: [1, 2, 3]}",), "network.widths"),
         (("network={name: compact, scale: 2, widths: [1, 2, 3, 4, 5]}",), "network: .*leave one out"),
         (("train=[]",), "train"),

@@ -51,6 +51,25 @@ def test_a_grown_network_has_the_sizes_asked_for_and_the_logits_it_had(tmp_path:
     assert weight.grad is not None and weight.grad[:, 128:130].abs().max() > 0
 
 
+def test_a_deeper_network_has_the_logits_it_had_and_learns(tmp_path: Path) -> None:
+    deep, old = tmp_path / "deep.pth", ROOT / "training" / "print.pth"
+    done = run("grow.py", old, deep, "--depths", "4,5")
+    assert done.returncode == 0, done.stderr
+    grown, trained = (open_reference(path, CheckpointSettings(None)) for path in (deep, old))
+    assert isinstance(grown.module, CompactCRNN) and isinstance(trained.module, CompactCRNN)
+    kinds = [type(layer).__name__.strip("_") for layer in grown.module.features]
+    assert kinds == ["Convolution"] * 4 + ["Separable"] * 4 + ["Convolution"] + ["Separable"] * 5 + [
+        "Convolution"
+    ]
+    images = torch.rand(3, 1, 32, 120, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    with torch.inference_mode():
+        torch.testing.assert_close(grown.module.eval()(images), trained.module.eval()(images))
+    grown.module.train()
+    grown.module(images).square().sum().backward()
+    weight = grown.module.get_parameter("features.7.norm2.weight")
+    assert weight.grad is not None and weight.grad.abs().max() > 0
+
+
 def test_blended_weights_lie_between_those_of_two_checkpoints(tmp_path: Path) -> None:
     before, after = ROOT / "training" / "print.pth", tmp_path / "after.pth"
     content = torch.load(before, weights_only=True)
@@ -111,6 +130,8 @@ def test_a_network_of_another_kind_is_not_grown(tmp_path: Path) -> None:
         ("--widths 24,48 --hidden 128", "'24,48' is not five numbers"),
         ("--widths 24,48,96,128,x --hidden 128", "is not five numbers"),
         ("--widths 24,48,96,128,192 --hidden 64", "--hidden may not be smaller than it was: 128"),
+        ("--depths 2,2", "no depth may be smaller than it was: 2,3"),
+        ("--depths 2", "'2' is not two numbers"),
         ("--widths 24,48,96,128,192 --hidden 128 --head 0", "'--head': 0 is not in the range"),
         ("--widths 24,48,96,128,192 --hidden 128 --recipe nosuch", "there is no recipe 'nosuch'"),
     ],
