@@ -20,7 +20,7 @@ __all__ = ["FAMILIES", "PUBLISHED", "Family", "StateDict", "recognise"]
 
 StateDict = Mapping[str, Tensor]
 
-_PLAIN = re.compile(r"features\.\d+\.0\.weight")  # of compact's convolutions that are not separable
+_PLAIN = re.compile(r"features\.\d+\.0\.weight")
 
 # the modules of all families: images (N, C, H, W) -> logits (N, T, classes)
 PUBLISHED = (CRNN, CompactCRNN, DoctrCRNN, FourStage, GitYccCRNN, MmocrCRNN)
@@ -117,7 +117,7 @@ def _build_doctr(state: StateDict, convolutions: nn.Sequential) -> nn.Module:
 
 
 def _build_compact(state: StateDict) -> nn.Module:
-    plain = sorted(int(key.split(".")[1]) for key in state if _PLAIN.fullmatch(key))
+    plain = _plain(state)
     weights = [state[f"features.{at}.0.weight"] for at in plain]
     third, fourth, last = plain[3:]
     return CompactCRNN(
@@ -129,6 +129,11 @@ def _build_compact(state: StateDict) -> nn.Module:
         depths=(fourth - third - 1, last - fourth - 1),
         head=state["classifier.0.weight"].shape[0] if "classifier.0.weight" in state else None,
     )
+
+
+def _plain(state: StateDict) -> list[int]:
+    """Places of compact's convolutions that are not separable; there are six."""
+    return sorted(int(key.split(".")[1]) for key in state if _PLAIN.fullmatch(key))
 
 
 def _compact_classes(state: StateDict) -> int:
@@ -202,7 +207,9 @@ FAMILIES: tuple[Family, ...] = (
         name="compact",
         recipe="paper",
         matches=lambda s: (
-            _has(s, "features.2.0.weight", "features.3.0.weight", "sequence.weight_hh_l0")
+            len(plain := _plain(s)) == 6
+            and plain[:4] == [0, 1, 2, 3]
+            and _has(s, "sequence.weight_hh_l0")
             and (_has(s, "classifier.weight") or _has(s, "classifier.0.weight", "classifier.1.weight"))
         ),
         build=lambda s, _: _build_compact(s),
