@@ -54,7 +54,7 @@ from typing import Any, Protocol
 import cv2
 
 from benchmarks.common import write
-from benchmarks.speed.tables import digits, markdown
+from benchmarks.pages import digits, markdown
 from crnn_deploy import files
 from crnn_deploy.datasets import open_dataset
 from crnn_deploy.metrics import Score, score
@@ -283,14 +283,14 @@ def measure(
     return dict(sorted(rows.items()))
 
 
-def percent(share: float, interval: Sequence[float] | None = None) -> str:
+def percent(share: float, interval: Sequence[float] | None = None, *, places: int = 1) -> str:
     """A share, and its interval in brackets."""
-    shown = f"{100 * share:.1f} %"
+    shown = f"{100 * share:.{places}f} %"
     return shown if interval is None else f"{shown} ({100 * interval[0]:.1f}-{100 * interval[1]:.1f})"
 
 
-def tables(result: Mapping[str, Any]) -> str:
-    """What a result says, in Markdown: a table for each measure, then notes and losses."""
+def measure_tables(result: Mapping[str, Any]) -> dict[str, str]:
+    """What a result says, in Markdown: a table for each measure, by its title."""
     readers, sets = list(result["readers"]), result["sets"]
     cells: dict[str, Callable[[dict[str, Any]], str]] = {
         "letters and digits alone, any case": lambda row: percent(
@@ -302,7 +302,7 @@ def tables(result: Mapping[str, Any]) -> str:
             digits(row["images"] / row["cpu_seconds"]) if row.get("cpu_seconds") else ""
         ),
     }
-    pieces = []
+    made = {}
     for title, cell in cells.items():
         lines = []
         for name, rows in sets.items():
@@ -313,8 +313,14 @@ def tables(result: Mapping[str, Any]) -> str:
                     for reader, value in zip(readers, shown, strict=True)
                 ]
                 lines.append((name, next(iter(rows.values()))["images"], *marked))
-        pieces.append(f"{markdown((title, 'images', *readers), lines)}\n")
-    pieces += [f"- {note}" for name, note in NOTES.items() if name in sets]
+        made[title] = markdown((title, "images", *readers), lines)
+    return made
+
+
+def report(result: Mapping[str, Any]) -> str:
+    """The tables of a result, then notes and losses."""
+    pieces = [f"{table}\n" for table in measure_tables(result).values()]
+    pieces += [f"- {note}" for name, note in NOTES.items() if name in result["sets"]]
     pieces += [f"- {line}" for line in losses(result)]
     return "\n".join(pieces)
 
@@ -364,7 +370,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--show", type=Path, metavar="FILE", help="Print this result and measure nothing.")
     given = parser.parse_args(arguments)
     if given.show is not None:
-        print(tables(json.loads(given.show.read_text(encoding="utf-8"))["rows"]))
+        print(report(json.loads(given.show.read_text(encoding="utf-8"))["rows"]))
         return
     kinds = given.readers.split(",")
     if unknown := {*kinds} - {*READERS}:
@@ -394,7 +400,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             for name, reader in readers.items()
         }
     result = {"readers": about, "sets": rows}
-    print(tables(result))
+    print(report(result))
     write("real_sets", result, given.json)
 
 

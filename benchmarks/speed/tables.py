@@ -2,18 +2,18 @@
 
     python -m benchmarks.speed.tables [--results benchmarks/results] [--page FILE]
 
-A table stands between `<!-- NAME -->` and `<!-- end -->`. The text around it is written by hand. A row has
-one line for each kind of CPU that has results.
+A row has one line for each kind of CPU that has results.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks.committed import RESULTS, Rows, results_of
+from benchmarks.pages import digits, markdown, placed
 
 
 class Table(NamedTuple):
@@ -24,11 +24,6 @@ class Table(NamedTuple):
 
 
 Part = Table | str  # a sentence below the tables
-
-
-def markdown(titles: Sequence[str], lines: Iterable[Sequence[object]]) -> str:
-    rows = [titles, ["---"] * len(titles), *lines]
-    return "\n".join("| " + " | ".join(str(cell) for cell in row) + " |" for row in rows)
 
 
 def side_by_side(made: Mapping[str, Sequence[Part]]) -> str:
@@ -59,11 +54,6 @@ def side_by_side(made: Mapping[str, Sequence[Part]]) -> str:
             )
         texts += [f"{kind}: {one}" for kind, one in by_kind.items() if isinstance(one, str)]
     return "\n\n".join(texts)
-
-
-def digits(value: float) -> str:
-    """Three digits, no exponent."""
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def spread(quantity: dict[str, Any], times: float = 1.0) -> str:
@@ -368,12 +358,7 @@ def written(page: str, results: Path) -> str:
         }
     )
     for name, text in texts.items():
-        start, end = f"<!-- {name} -->", "<!-- end -->"
-        before, _, rest = page.partition(start)
-        _, closed, after = rest.partition(end)
-        if not closed:
-            raise SystemExit(f"the page has no place for the table {name}")
-        page = f"{before}{start}\n\n{text}\n\n{end}{after}"
+        page = placed(page, name, text)
     return page
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import subprocess
@@ -19,6 +20,7 @@ import benchmarks.speed.compare
 from benchmarks.committed import RESULTS
 
 ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
 SCRIPTS = sorted(
     ".".join(path.relative_to(ROOT).with_suffix("").parts)
     for path in (ROOT / "benchmarks").glob("*/*.py")
@@ -46,7 +48,7 @@ def test_every_script_answers_help_with_how_it_is_run() -> None:
     )
     assert done.returncode == 0, done.stderr
     helps = json.loads(done.stdout)
-    assert helps.keys() == set(SCRIPTS) and len(SCRIPTS) == 50
+    assert helps.keys() == set(SCRIPTS) and len(SCRIPTS) == 51
     for name, said in helps.items():
         assert said.startswith("usage:") and said.endswith("exit code 0"), (name, said)
         assert f"    python -m {name} " in said, name
@@ -313,8 +315,41 @@ def test_plots_are_the_same_twice(tmp_path: Path) -> None:
 def test_the_page_has_the_tables_of_the_committed_results() -> None:
     import benchmarks.speed.tables
 
-    page = (RESULTS.parents[1] / "docs" / "performance.md").read_text(encoding="utf-8")
+    page = (DOCS / "performance.md").read_text(encoding="utf-8")
     assert benchmarks.speed.tables.written(page, RESULTS) == page
+
+
+@pytest.mark.parametrize("page", sorted(DOCS.glob("*.md")), ids=lambda page: page.name)
+def test_a_page_has_the_accuracy_of_the_committed_results(page: Path) -> None:
+    import benchmarks.accuracy.tables
+
+    text = page.read_text(encoding="utf-8")
+    assert benchmarks.accuracy.tables.written(text, RESULTS) == text
+
+
+def test_every_table_of_accuracy_stands_in_a_page_and_is_of_a_model_that_comes_with_the_project() -> None:
+    import benchmarks.accuracy.tables
+
+    pages = "".join(path.read_text(encoding="utf-8") for path in DOCS.glob("*.md"))
+    places = re.findall(r"<!-- (\w+) of ([\w-]+) -->", pages)
+    assert sorted(name for name, _ in places) == sorted(benchmarks.accuracy.tables.TABLES)
+    shipped = {
+        hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in (ROOT / "crnn_deploy" / "models").glob("*.onnx")
+    }
+    for name, result in places:
+        text = (RESULTS / f"{result}.json").read_text(encoding="utf-8")
+        measured = set(re.findall(r'"sha256": "(\w{64})"', text))
+        assert not measured or measured & shipped, (name, result)
+
+
+def test_a_page_without_a_place_for_its_table_is_refused() -> None:
+    from benchmarks.pages import placed
+
+    assert placed("a <!-- b --> c <!-- end --> d", "b", "T") == "a <!-- b -->\n\nT\n\n<!-- end --> d"
+    for page in ("a", "a <!-- b --> c"):
+        with pytest.raises(SystemExit, match="no place for the table b"):
+            placed(page, "b", "T")
 
 
 def test_a_page_has_the_kinds_of_cpu_side_by_side(tmp_path: Path) -> None:
@@ -329,7 +364,7 @@ def test_a_page_has_the_kinds_of_cpu_side_by_side(tmp_path: Path) -> None:
         if other["suite"] != "winograd":  # not measured there
             name = path.name.replace("avx2", "avx512-vnni-bf16")
             (tmp_path / name).write_text(json.dumps(other), encoding="utf-8")
-    page = (RESULTS.parents[1] / "docs" / "performance.md").read_text(encoding="utf-8")
+    page = (DOCS / "performance.md").read_text(encoding="utf-8")
     lines = benchmarks.speed.tables.written(page, tmp_path).splitlines()
     at = next(at for at, line in enumerate(lines) if line.startswith("| paper: cv2.dnn, batch 1 | avx2 | 20"))
     assert lines[at + 1].startswith("| paper: cv2.dnn, batch 1 | avx512-vnni-bf16 | 20")

@@ -193,7 +193,7 @@ def test_losses_are_printed_but_for_a_reader_that_made_the_labels() -> None:
         },
     }
     assert [*real_sets.losses(result)] == ["latin loses on words, of 10 images: to rapidocr by 4"]
-    shown = real_sets.tables(result)
+    shown = real_sets.report(result)
     assert "| words | 10 | 30.0 % (10.8-60.3) | 70.0 % (39.7-89.2) |" in shown
     assert "| words | 10 | 5 | 5 |" in shown  # images per CPU-second
 
@@ -217,5 +217,5 @@ def test_the_committed_result_is_of_the_shipped_models() -> None:
                 *(name, reader),
             )
     assert not [name for name in result["sets"] if name.startswith("train_")]
-    letters, *_ = real_sets.tables(result).split("\n\n")
+    letters, *_ = real_sets.report(result).split("\n\n")
     assert letters in (ROOT / "docs" / "model-card.md").read_text(encoding="utf-8")
