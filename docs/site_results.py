@@ -31,9 +31,11 @@ TITLES = {
 ELSEWHERE = {  # scripts that are not named for their suite
     "arm64_emulated": "container/arm64.py",
     "export_parity": "export/export_all.py",
+    "contrast_rules": "benchmarks/accuracy/input_rules.py",
     "latin_order": "benchmarks/accuracy/latin_choices.py",
     "latin_sizes": "benchmarks/accuracy/latin_choices.py",
     "latin_sources": "benchmarks/accuracy/latin_choices.py",
+    "width_rules": "benchmarks/accuracy/input_rules.py",
 }
 FACTS = ("suite", "machine", "cpu", "device", "versions", "load")
 COLUMNS = {  # names of figures that a reader cannot guess

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from crnn_deploy.decoding_rule import DecodingRule
 from crnn_deploy.errors import ManifestInvalid
-from crnn_deploy.manifest import AdaptiveThreshold, Clahe, Manifest, StepRule, WidthRule
+from crnn_deploy.manifest import AdaptiveThreshold, Clahe, Manifest, StepRule, Stretch, WidthRule
 from crnn_deploy.recipes.recipe import RECIPES, Recipe, find_recipe
 from crnn_deploy.runtime.long_lines import uncut
 
@@ -27,7 +27,7 @@ VALID = Manifest(
     std=(0.5,),
     interpolation="linear",
     steps=StepRule(4, 4),
-    filters=(Clahe(2.0, 8), AdaptiveThreshold(15, 10.0, True)),
+    filters=(Stretch(0.01, 96), Clahe(2.0, 8), AdaptiveThreshold(15, 10.0, True)),
     source={"recipe": "own"},
 )
 
@@ -254,7 +254,7 @@ WRONG: list[dict[str, Any]] = [
     {"mean": (float("nan"),)},
     {"std": (float("inf"),)},
     {"max_batch": 5000},
-    {"filters": (Clahe(2.0, 8),) * 3},
+    {"filters": (Clahe(2.0, 8),) * 4},
     {"source": {str(i): "" for i in range(65)}},
     {"source": {"recipe": "a" * 5000}},
 ]
@@ -302,6 +302,12 @@ def test_width_rules_that_make_no_sense(values: dict[str, Any]) -> None:
         (AdaptiveThreshold, (99_999, 1.0, True)),
         (AdaptiveThreshold, (15, 1e5, True)),
         (AdaptiveThreshold, (15, 1.0, 1)),
+        (Stretch, (-0.1, 96)),
+        (Stretch, (0.5, 96)),  # nothing would be left between the ends
+        (Stretch, (float("nan"), 96)),
+        (Stretch, (0.01, 0)),
+        (Stretch, (0.01, 256)),
+        (Stretch, (0.01, 9.5)),
         (StepRule, (0, 0)),
         (StepRule, (10**6, 0)),
         (StepRule, (4, 10**6)),

@@ -6,6 +6,7 @@ from crnn_deploy.manifest.filters import (
     Clahe,
     Contrast,
     Filter,
+    Stretch,
     filter_from_plain,
     filter_to_plain,
 )
@@ -48,6 +49,7 @@ __all__ = [
     "Resize",
     "Rounding",
     "StepRule",
+    "Stretch",
     "Tall",
     "WidthRule",
     "filter_from_plain",

@@ -14,13 +14,13 @@ MOST_WIDTH = 2**16  # pixels of the network's input; EasyOCR has 3,200
 MOST_LEVEL = 255.0  # grey levels
 
 
-def need_whole(least: int, most: int, **values: Any) -> None:
+def need_whole(least: int, most: int, /, **values: Any) -> None:
     for name, value in values.items():
         if not (isinstance(value, int) and is_number(value, least, most)):
             raise ManifestInvalid(f"{name} is {shown(value)}, not a whole number from {least:,} to {most:,}")
 
 
-def need_numbers(least: float, most: float, **values: Any) -> None:
+def need_numbers(least: float, most: float, /, **values: Any) -> None:
     for name, value in values.items():
         if not is_number(value, least, most):
             raise ManifestInvalid(f"{name} is {shown(value)}, not a number from {least:g} to {most:g}")

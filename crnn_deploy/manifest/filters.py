@@ -16,12 +16,14 @@ __all__ = [
     "Clahe",
     "Contrast",
     "Filter",
+    "Stretch",
     "filter_from_plain",
     "filter_to_plain",
 ]
 
 _MOST_CLIP = 1000.0  # beyond 8,000 OpenCV's counts of a large tile overflow; published recipes have 2
 _MOST_TILES = 64  # OpenCV holds a table for each of tiles x tiles, and crashes at 2**16; recipes have 8
+_MOST_TAILS = 0.25  # half of all pixels at most, both ends together
 _MOST_BLOCK = 1023  # pixels; beyond 2,900 OpenCV's sums overflow
 
 
@@ -56,10 +58,27 @@ class AdaptiveThreshold:
             raise ManifestInvalid(f"invert {shown(self.invert)} is not true or false")
 
 
-Filter = Clahe | AdaptiveThreshold
-FILTERS: dict[str, type[Clahe] | type[AdaptiveThreshold]] = {
+@dataclass(frozen=True)
+class Stretch:
+    """Grey levels spread over 0-255, as Pillow's ImageOps.autocontrast does with its `cutoff`.
+
+    Levels that are nearer than `least` are spread as if they were that far apart, so that the noise of bare
+    paper does not become letters.
+    """
+
+    tails: float  # share of the pixels, at each end, that become black or white
+    least: int  # levels
+
+    def __post_init__(self) -> None:
+        need_numbers(0, _MOST_TAILS, tails=self.tails)
+        need_whole(1, 255, least=self.least)
+
+
+Filter = Clahe | AdaptiveThreshold | Stretch
+FILTERS: dict[str, type[Clahe] | type[AdaptiveThreshold] | type[Stretch]] = {
     "clahe": Clahe,
     "adaptive-threshold": AdaptiveThreshold,
+    "stretch": Stretch,
 }
 
 

@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from crnn_deploy.cli.main import main
-from crnn_deploy.manifest import AdaptiveThreshold, Clahe, Contrast, WidthRule
+from crnn_deploy.manifest import AdaptiveThreshold, Clahe, Contrast, Stretch, WidthRule
 from crnn_deploy.recipes.recipe import RECIPES, Recipe, find_recipe
 from crnn_deploy.recipes.toml_file import to_toml
 
@@ -26,7 +26,7 @@ RARE = Recipe(
     mean=(1e-05, 0.1, 1 / 3),
     std=(-1.0, 2.0, 1e5),
     color="bgr",
-    filters=(Clahe(2.0, 8), AdaptiveThreshold(15, -10.5, True)),
+    filters=(Stretch(0.25, 1), Clahe(2.0, 8), AdaptiveThreshold(15, -10.5, True)),
     contrast=Contrast(0.1, 0.5),
     leaky_relu=False,
     factory="own.py:build",

@@ -37,7 +37,10 @@ RECIPE = {
     "color": "gray",
     "height": 16,
     "mean": (0.5,),
-    "filters": [{"filter": "clahe", "clip": 2.0, "tiles": 8}],
+    "filters": [
+        {"filter": "stretch", "tails": 0.01, "least": 96},
+        {"filter": "clahe", "clip": 2.0, "tiles": 8},
+    ],
     "leaky_relu": False,
 }
 

@@ -9,7 +9,7 @@ from harness import fuzz, guided
 from image_seeds import SEEDS
 
 with guided():
-    from crnn_deploy.manifest import AdaptiveThreshold, Clahe, Manifest, StepRule, WidthRule
+    from crnn_deploy.manifest import AdaptiveThreshold, Clahe, Manifest, StepRule, Stretch, WidthRule
     from crnn_deploy.runtime.images.pixels import decode_image
     from crnn_deploy.runtime.images.prepare import prepare
 
@@ -28,7 +28,7 @@ COLOR = replace(GREY, color="rgb", mean=(0.5,) * 3, std=(0.5,) * 3)
 MANIFESTS = (
     GREY,
     replace(GREY, interpolation="pillow-bicubic", width=WidthRule(8, 65_536)),
-    replace(GREY, filters=(Clahe(2.0, 8), AdaptiveThreshold(15, 8.0, False))),
+    replace(GREY, filters=(Stretch(0.01, 96), Clahe(2.0, 8), AdaptiveThreshold(15, 8.0, False))),
     replace(COLOR, interpolation="area", width=WidthRule(100, 100, fit="letterbox", pad="edge")),
     replace(COLOR, interpolation="pillow-bilinear", height=64),
 )

@@ -10,7 +10,7 @@ with guided():
     import numpy as np
 
     from crnn_deploy.decoding_rule import DecodingRule
-    from crnn_deploy.manifest import AdaptiveThreshold, Clahe, Manifest, StepRule, WidthRule
+    from crnn_deploy.manifest import AdaptiveThreshold, Clahe, Manifest, StepRule, Stretch, WidthRule
     from crnn_deploy.runtime.decoding.build import decoder_of
     from crnn_deploy.runtime.images.prepare import prepare
     from crnn_deploy.runtime.long_lines import uncut
@@ -26,7 +26,9 @@ SEED = Manifest(
     interpolation="linear",
     steps=StepRule(4, 0),
 )
-FILTERED = replace(SEED, filters=(Clahe(2.0, 8), AdaptiveThreshold(15, 10.0, True)), max_batch=4)
+FILTERED = replace(
+    SEED, filters=(Stretch(0.01, 96), Clahe(2.0, 8), AdaptiveThreshold(15, 10.0, True)), max_batch=4
+)
 RULE = DecodingRule("beam", 5, 2, mask="a9*", pattern="[a-c]{1,3}|(?=b)a*", min_length=1, max_length=9)
 SEEDS = (
     SEED,

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from crnn_deploy.manifest import Clahe, Filter, Manifest
+from crnn_deploy.manifest import Clahe, Filter, Manifest, Stretch
 from crnn_deploy.runtime.images import linear, resample
 from crnn_deploy.runtime.images.pixels import Pixels
 
@@ -141,8 +141,20 @@ def _levels(mean: float, std: float) -> NDArray[np.float32]:
 def _filtered(grey: NDArray[Any], item: Filter) -> NDArray[Any]:
     if isinstance(item, Clahe):
         return cv2.createCLAHE(item.clip, (item.tiles, item.tiles)).apply(grey)
+    if isinstance(item, Stretch):
+        return _spread(grey, item)
     kind = cv2.THRESH_BINARY_INV if item.invert else cv2.THRESH_BINARY
     return cv2.adaptiveThreshold(grey, 255, cv2.ADAPTIVE_THRESH_MEAN_C, kind, item.block, item.offset)
+
+
+def _spread(grey: NDArray[Any], item: Stretch) -> NDArray[Any]:
+    """Grey levels over 0-255, by the levels beyond which `item.tails` of the pixels lie at each end."""
+    counts = cv2.calcHist([grey], [0], None, [256], [0, 256]).ravel().astype(np.int64)
+    cut = item.tails * grey.size
+    low = int(np.searchsorted(np.cumsum(counts), cut, side="right"))
+    high = 255 - int(np.searchsorted(np.cumsum(counts[::-1]), cut, side="right"))
+    levels = (np.arange(256) - (low + high) / 2) * (255 / max(high - low, item.least)) + 127.5
+    return cv2.LUT(grey, np.rint(np.clip(levels, 0, 255)).astype(np.uint8))
 
 
 _OPENCV = {

@@ -11,12 +11,12 @@ import cv2
 import numpy as np
 import PIL
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 
-from crnn_deploy.manifest import AdaptiveThreshold, Clahe, Contrast, Manifest, StepRule, WidthRule
+from crnn_deploy.manifest import AdaptiveThreshold, Clahe, Contrast, Manifest, StepRule, Stretch, WidthRule
 from crnn_deploy.runtime.images.prepare import content_width, prepare, prepare_contrasted
 
 Array = NDArray[Any]
@@ -136,7 +136,9 @@ def test_extreme_shapes(shape: tuple[int, ...], width: str) -> None:
         covered = content_width(shape, m)
         assert 1 <= covered <= prepared.shape[2] == m.width.bucket(shape[0], shape[1], 32)
         np.testing.assert_allclose(prepared[0, 0, :covered], 200 / 255, atol=1e-6)
-    m = manifest(filters=(Clahe(2.0, 8), AdaptiveThreshold(15, 10, True)), width=WIDTHS[width])
+    m = manifest(
+        filters=(Stretch(0.01, 96), Clahe(2.0, 8), AdaptiveThreshold(15, 10, True)), width=WIDTHS[width]
+    )
     assert np.isfinite(prepare(image, m)).all()
 
 
@@ -149,6 +151,41 @@ def test_filters_run_in_order_at_the_original_size() -> None:
         m = manifest(filters=(Clahe(2.0, 4), AdaptiveThreshold(15, 10, invert)))
         np.testing.assert_allclose(prepare(image, m), expected_input(black, m), atol=2e-6)
         assert not np.allclose(prepare(image, m), prepare(image, replace(m, filters=m.filters[::-1])))
+
+
+@given(
+    levels=st.lists(st.integers(0, 255), min_size=1, max_size=8),
+    percent=st.integers(0, 20),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_levels_are_stretched_as_pillow_does_it(levels: list[int], percent: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    noisy = rng.choice(levels, (20, 50)) + rng.normal(0, 9, (20, 50))
+    grey: Array = noisy.clip(0, 255).astype(np.uint8)
+    published = ImageOps.autocontrast(Image.fromarray(grey), cutoff=percent)
+    assume(published.getextrema() == (0, 255))  # Pillow leaves an image whose ends are of one level
+    rule = {"height": 20, "width": WidthRule(50, 50), "mean": (0.0,), "std": (1.0,)}
+    found = prepare(grey, manifest(**rule, filters=(Stretch(percent / 100, 1),)))
+    np.testing.assert_allclose(found[0] * 255, np.asarray(published, np.float64), atol=1.001)
+
+
+def test_what_is_nearly_of_one_level_stays_so() -> None:
+    paper: Array = RNG.normal(200, 3, (32, 100)).clip(0, 255).astype(np.uint8)
+    m = manifest(mean=(0.0,), std=(1.0,), width=WidthRule(100, 100), filters=(Stretch(0.01, 96),))
+    spread = prepare(paper, m) * 255
+    assert abs(float(spread.mean()) - 127.5) < 2 and float(spread.std()) < 3.5 * 255 / 96
+    assert (prepare(np.full_like(paper, 3), m) * 255 == pytest.approx(128)) and not prepare(
+        np.tile(np.array([0, 255], np.uint8), (32, 50)), m
+    )[0, 0, 0]
+
+
+@pytest.mark.parametrize("image", ["dark", "faint", "inverted"])
+def test_a_stretched_image_does_not_depend_on_its_light(image: str) -> None:
+    text: Array = cv2.GaussianBlur(RNG.choice(np.array([0, 200], np.uint8), (32, 100)), (5, 5), 0)
+    m = manifest(mean=(0.5,), std=(0.5,), width=WidthRule(100, 100), filters=(Stretch(0.01, 16),))
+    lit = {"dark": text // 2, "faint": text // 4 + 170, "inverted": 255 - text}[image]
+    expected = prepare(text, m)
+    np.testing.assert_allclose(prepare(lit, m), -expected if image == "inverted" else expected, atol=0.1)
 
 
 PILLOW = {
