@@ -48,7 +48,7 @@ def test_every_script_answers_help_with_how_it_is_run() -> None:
     )
     assert done.returncode == 0, done.stderr
     helps = json.loads(done.stdout)
-    assert helps.keys() == set(SCRIPTS) and len(SCRIPTS) == 51
+    assert helps.keys() == set(SCRIPTS) and len(SCRIPTS) == 52
     for name, said in helps.items():
         assert said.startswith("usage:") and said.endswith("exit code 0"), (name, said)
         assert f"    python -m {name} " in said, name
@@ -299,6 +299,39 @@ def test_results_of_one_name_are_refused_before_anything_is_read(
     with pytest.raises(SystemExit):
         benchmarks.accuracy.drawn_text.main()
     assert "two results would be called labels.tsv" in capsys.readouterr().err
+
+
+def test_all_suites_of_speed_can_be_measured_in_one_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import benchmarks.speed.suites as suites
+
+    measured = {path.stem.split("--")[0] for path in RESULTS.glob("*--cpu.json")}
+    assert suites.SUITES.keys() == {name for name in measured if f"benchmarks.speed.{name}" in SCRIPTS}
+    (tmp_path / "signed_numbers").mkdir()
+    options: dict[str, list[str]] = {}
+    for name in suites.SUITES:
+        measuring = suites.command(name, tmp_path / "result.json", tmp_path)
+        at = measuring.index("-m") + 1
+        options[measuring[at]] = [word for word in measuring[at + 1 :] if word.startswith("--")]
+        assert ("signed_numbers" in " ".join(measuring)) == (name == "int8")
+    asked = subprocess.run(
+        [sys.executable, "-c", ASK_EACH, json.dumps([*options])], capture_output=True, text=True, cwd=ROOT
+    )
+    helps = json.loads(asked.stdout.splitlines()[-1])
+    assert all(f"{word} " in helps[name] for name, words in options.items() for word in words)
+
+    commands = {"peers": "raise SystemExit(3)", "startup": "print('measured')"}
+    monkeypatch.setattr(suites, "LOGS", tmp_path / "logs")
+    monkeypatch.setattr(suites, "command", lambda name, target, data: [sys.executable, "-c", commands[name]])
+    with pytest.raises(SystemExit):
+        suites.main(["peers", "startup", "--out", str(tmp_path / "out")])
+    failed, ended = capsys.readouterr().out.splitlines()
+    assert "FAILED with exit code 3" in failed and "startup--" in ended
+    assert (tmp_path / "logs" / "startup.log").read_text() == "measured\n"
+    with pytest.raises(SystemExit):
+        suites.main(["speed"])
+    assert "there is no suite speed" in capsys.readouterr().err
 
 
 def test_plots_are_the_same_twice(tmp_path: Path) -> None:
