@@ -34,6 +34,14 @@ _LEXICON = {
     ),
     "closest word": "closest-word (knows no marks and no other case)",
 }
+_WAYS = ("none", "90", "auto", "180")
+_COLUMNS = {
+    "columns of capitals": "capitals in columns",
+    "Chinese columns": "Chinese words of 4 to 12 characters in columns (`chinese`)",
+    "Chinese columns, as lines": "the same as lines (`chinese`)",
+    "short Chinese columns": "Chinese words of 2 or 3 characters in columns (`chinese`)",
+    "short Chinese columns, as lines": "the same as lines (`chinese`)",
+}
 _CHINESE_SETS = {
     "zh_paddle_doc": "lines of tickets and forms (`zh_paddle_doc`)",
     "free_demo, Chinese": "demo images of other projects (`free_demo`)",
@@ -98,6 +106,66 @@ def wrong_texts(result: Result) -> str:
     ]
     of_these = "of these, listed words"
     return markdown(("wrong texts", "dark on light", of_these, "light on dark", of_these), lines)
+
+
+def turned(result: Result) -> str:
+    """Images that are read exactly, by turn and by `--rotate`."""
+    lines = []
+    for name, row in result["rows"].items():
+        for turn, ways in row.items():
+            if not turn.startswith("turned by "):
+                continue
+            upright = turn == "turned by 0" and name not in _COLUMNS
+            cells = [
+                f"{found['exact']} ({found['harmed']})" if upright and way != "none" else found["exact"]
+                for way, found in ways.items()
+            ]
+            first = _COLUMNS.get(name, name) if turn == "turned by 0" else ""
+            lines.append((first, turn.removeprefix("turned by "), *cells))
+    return markdown(("set", "turned by", *(f"`{way}`" for way in _WAYS)), lines)
+
+
+def turned_speed(result: Result) -> str:
+    """Speed of clean words by `--rotate`."""
+    words = result["rows"]["clean words"]
+    lines = [
+        (title, *(f"{words[turn][way]['images_per_cpu_second']:,}" for way in _WAYS))
+        for title, turn in {"upright": "turned by 0", "turned by 90": "turned by 90"}.items()
+    ]
+    return markdown(("images per CPU-second, clean words", *(f"`{way}`" for way in _WAYS)), lines)
+
+
+def cut_lines(result: Result) -> str:
+    """Long lines in pieces, beside whole ones."""
+    cuts = {name: row for name, row in result.items() if name.startswith("overlap ")}
+    of = next(iter(cuts.values()))["frames"]
+    lines = [
+        (
+            "**12**" if name == "overlap 12" else name.removeprefix("overlap "),
+            row["frames_differing"],
+            f"{row['texts_equal']} of {result['uncut']['lines']}",
+            row["edits"],
+        )
+        for name, row in cuts.items()
+    ]
+    titles = ("overlap, times the height", f"frames whose class differs, of {of:,}", "texts equal", "edits")
+    return markdown(titles, lines)
+
+
+def confidences(result: Result) -> str:
+    """How far confidences can be trusted, before and after a temperature."""
+    lines = [
+        (
+            name,
+            f"{row['temperature']:.2f}",
+            *(percent(row[f"ece_{when}"], places=2) for when in ("before", "after")),
+            *(f"{row[f'log_loss_{when}']:.3f}" for when in ("before", "after")),
+        )
+        for name, row in result.items()
+        if isinstance(row, dict) and "temperature" in row
+    ]
+    errors = ("expected calibration error before", "after", "log loss before", "after")
+    return markdown(("a line's confidence", "temperature", *errors), lines)
 
 
 def batch_errors(result: Result) -> str:
@@ -233,8 +301,8 @@ def _is_verdict(one: object) -> bool:
 TABLES: dict[str, Callable[[Result], str]] = {
     function.__name__: function
     for function in (
-        *(drawn_latin, drawn_chinese, real_latin, real_chinese, wrong_texts),
-        *(batch_errors, built_engines, half_precision, int8_verdict),
+        *(drawn_latin, drawn_chinese, real_latin, real_chinese, wrong_texts, turned, turned_speed, cut_lines),
+        *(confidences, batch_errors, built_engines, half_precision, int8_verdict),
     )
 }
 

@@ -149,7 +149,7 @@ def test_a_tall_letter_stays_as_it_is(backend: Backend) -> None:
 
 
 def test_other_decoders_read_turned_images(backend: Backend) -> None:
-    image = example(1)
+    image = example(5)
     rule = DecodingRule(decoder="beam", nbest=2)
     plain = Recognizer(backend).with_decoder(decoder_of(rule))
     rotated = Recognizer(backend, rotate="auto").with_decoder(decoder_of(rule))
