@@ -13,7 +13,7 @@ __all__ = ["READ"]
 _RESULT = {
     "name": "word.png",
     "text": "Hello",
-    "confidence": 0.9900988936424255,
+    "confidence": 0.9920487999916077,
     "status": "ok",
     "error": None,
 }
@@ -31,7 +31,7 @@ _BOX_ANSWER = {
             "name": "word.png",
             "box": 0,
             "text": "Hello",
-            "confidence": 0.9846051931381226,
+            "confidence": 0.9965338706970215,
             "status": "ok",
             "error": None,
             "polygon": _BOX,

