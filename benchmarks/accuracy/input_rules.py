@@ -62,7 +62,7 @@ def contrasts() -> dict[str, tuple[dict[str, float], Rule]]:
     def rule(filters: tuple[Stretch, ...], manifest: Manifest) -> Manifest:
         return replace(manifest, filters=filters)
 
-    rows: dict[str, tuple[dict[str, float], Rule]] = {"as it is": ({}, partial(rule, ()))}
+    rows: dict[str, tuple[dict[str, float], Rule]] = {"no filter": ({}, partial(rule, ()))}
     for tails, least in product(TAILS, LEASTS):
         numbers = {"tails": tails, "least": least}
         rows[f"tails {tails:g}, least {least}"] = (numbers, partial(rule, (Stretch(tails, least),)))

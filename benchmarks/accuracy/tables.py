@@ -54,7 +54,7 @@ def _drawn(rows: Result) -> list[tuple[str, str, str, str, str]]:
     """Name, images, exact texts, alphanumeric ones and CER of each drawn set with letters."""
     lines = []
     for name, row in rows.items():
-        if "characters" not in row or not row["characters"]:
+        if not isinstance(row, dict) or not row.get("characters"):
             continue
         exact = percent(row["accuracy"], row["accuracy_interval"], places=2)
         alphanumeric, cer = (percent(row[key], places=2) for key in ("alphanumeric_accuracy", "cer"))

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,12 +47,12 @@ def in_json(*paths: Path) -> dict[str, Any]:
     }
 
 
-def inferred(*options: str) -> list[dict[str, Any]]:
-    """The records that `infer` gives of the examples, as the server calls their fields."""
+def inferred(*options: str, images: Sequence[Path] = EXAMPLES) -> list[dict[str, Any]]:
+    """The records that `infer` gives of images, as the server calls their fields."""
     command = [sys.executable, "-m", "crnn_deploy", "infer", "--format", "jsonl", *options]
-    done = subprocess.run([*command, *map(str, EXAMPLES)], capture_output=True, text=True)
+    done = subprocess.run([*command, *map(str, images)], capture_output=True, text=True)
     records = [json.loads(line) for line in done.stdout.splitlines()]
-    assert len(records) == len(EXAMPLES), done.stderr
+    assert len(records) == len(images), done.stderr
     return [{"name": Path(record.pop("path")).name, **record} for record in records]
 
 
@@ -196,10 +196,10 @@ def test_decoding_that_the_model_holds_is_that_of_infer(serving: Start, tmp_path
     command = [sys.executable, "-m", "crnn_deploy", "set-decoding", str(DEFAULT), "--decoder", "beam"]
     subprocess.run([*command, "--nbest", "2", "-o", str(file)], check=True, capture_output=True)
     server = serving("--workers", "1", "--model", file)
-    answer = read(server, files=parts(*EXAMPLES)).json()
-    assert answer["results"] == inferred("--model", str(file))
-    # the first image is read so surely that no second text is found
-    assert all(len(one["alternatives"]) == 2 for one in answer["results"][1:])
+    unsure = EXAMPLES[1:]  # the first one is read so surely that no beam finds a second text
+    answer = read(server, files=parts(*unsure)).json()
+    assert answer["results"] == inferred("--model", str(file), images=unsure)
+    assert all(len(one["alternatives"]) == 2 for one in answer["results"])
 
 
 def test_an_unknown_model_is_told_of_in_a_short_line(serving: Start, tmp_path: Path) -> None:

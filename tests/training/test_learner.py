@@ -21,7 +21,8 @@ ROOT = Path(__file__).parents[2]
 def config(tmp_path: Path) -> Config:
     path = tmp_path / "config.yaml"
     path.write_text(
-        "out: out\nsteps: 1\nbatch: 4\nrecipe: training/print.toml\nnetwork: {name: compact}\nclip: null\n"
+        f"out: out\nsteps: 1\nbatch: 4\nrecipe: {ROOT / 'training' / 'print.toml'}\n"
+        "network: {name: compact}\nclip: null\n"
         "train: [{synthetic: {kinds: {word: 1}}}]\n"
     )
     return read_config(path)

@@ -174,9 +174,7 @@ def test_what_is_nearly_of_one_level_stays_so() -> None:
     m = manifest(mean=(0.0,), std=(1.0,), width=WidthRule(100, 100), filters=(Stretch(0.01, 96),))
     spread = prepare(paper, m) * 255
     assert abs(float(spread.mean()) - 127.5) < 2 and float(spread.std()) < 3.5 * 255 / 96
-    assert (prepare(np.full_like(paper, 3), m) * 255 == pytest.approx(128)) and not prepare(
-        np.tile(np.array([0, 255], np.uint8), (32, 50)), m
-    )[0, 0, 0]
+    np.testing.assert_allclose(prepare(np.full_like(paper, 3), m) * 255, 128, atol=1e-4)
 
 
 @pytest.mark.parametrize("image", ["dark", "faint", "inverted"])
