@@ -61,13 +61,19 @@ def augmented(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.
     corners = np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float32)
     moved = corners + rng.normal(0, 0.04 * strength * height, (4, 2)).clip(-0.1 * height, 0.1 * height)
     moved[:, 0] += rng.normal(0, 0.12) * strength * (corners[:, 1] - height / 2)
-    # a long line that climbs leaves its crop, so the angle falls with its length
-    climb = float(np.clip(rng.normal(0, 0.04) * strength * width, -0.12 * height, 0.12 * height))
+    # one end higher than the other, and seen from farther away where it would leave the picture
+    climb = float(np.clip(rng.normal(0, 0.08) * strength * width, -0.5 * height, 0.5 * height))
     moved[:, 1] += climb * (corners[:, 0] / width - 0.5)
-    stretched = max(2, round(width * rng.uniform(1 - 0.2 * strength, 1 + 0.2 * strength)))
-    moved[:, 0] *= stretched / width
+    scale = height / max(height, height + abs(climb) - 0.12 * height)
+    moved = (moved - [0, height / 2]) * scale + [0, height / 2]
+    stretched = max(2, round(width * scale * rng.uniform(1 - 0.2 * strength, 1 + 0.2 * strength)))
+    moved[:, 0] *= stretched / (width * scale)
+    # parts of the first and the last letter are cut off, or there is more room beside them
+    ends = (rng.normal(0, 0.08, 2) * strength * height).clip(-0.15 * height, 0.3 * height)
+    moved[:, 0] += ends[0]
+    wide = max(2, stretched + round(float(ends.sum())))
     matrix = cv2.getPerspectiveTransform(corners, moved.astype(np.float32))
-    warped = cv2.warpPerspective(image, matrix, (stretched, height), borderMode=cv2.BORDER_REPLICATE)
+    warped = cv2.warpPerspective(image, matrix, (wide, height), borderMode=cv2.BORDER_REPLICATE)
     lit = warped.astype(np.float32)
     if lit.ndim == 3 and rng.random() < 0.5:  # colours that are other greys
         mixed = (np.eye(3) + rng.normal(0, 0.3 * strength, (3, 3))).astype(np.float32)

@@ -216,7 +216,7 @@ class Config(_Section):
     cache: CacheConfig = CacheConfig()
     max_dropped: Share = 0.05  # of a source's samples that cannot be trained on; beyond it nothing is trained
     qat: Count | None = None  # finetune for INT8: largest level of the weights, which `quantize` takes as 63
-    augment: bool = False  # vary images on disk: crop, slant, contrast, blur, noise
+    augment: bool = False  # vary images on disk: crop, slope, slant, contrast, blur, noise
     font_pack: Path | None = None  # draw with the fonts and words of this file, not with the machine's
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     steps: Count  # of the optimiser, in all

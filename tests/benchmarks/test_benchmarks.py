@@ -48,7 +48,7 @@ def test_every_script_answers_help_with_how_it_is_run() -> None:
     )
     assert done.returncode == 0, done.stderr
     helps = json.loads(done.stdout)
-    assert helps.keys() == set(SCRIPTS) and len(SCRIPTS) == 52
+    assert helps.keys() == set(SCRIPTS) and len(SCRIPTS) == 53
     for name, said in helps.items():
         assert said.startswith("usage:") and said.endswith("exit code 0"), (name, said)
         assert f"    python -m {name} " in said, name

@@ -343,7 +343,7 @@ def test_augmentation_keeps_height_and_kind(height: int, width: int, color: bool
     image = rng.integers(0, 256, (height, width, 3) if color else (height, width), np.uint8)
     found = augmented(image, np.random.default_rng(seed))
     assert found.dtype == np.uint8 and found.ndim == image.ndim and found.shape[0] == height
-    assert 0.8 * width - 2 <= found.shape[1] <= 1.2 * width + 2
+    assert 0.8 * width / 1.38 - 0.3 * height - 2 <= found.shape[1] <= 1.2 * width + 0.6 * height + 2
     assert np.array_equal(found, augmented(image, np.random.default_rng(seed)))
 
 
