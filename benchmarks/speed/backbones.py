@@ -14,14 +14,16 @@ import argparse
 import json
 import statistics
 import tempfile
-import time
 from collections.abc import Callable
+from functools import partial
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import nn
 
+from benchmarks.common import cpu_in_turn
 from crnn_deploy.evaluation.speed import header
 from crnn_deploy.export.exporter import export
 from crnn_deploy.export.reference import reference_of
@@ -57,6 +59,11 @@ NETWORKS: dict[str, tuple[str, Callable[[int], nn.Module]]] = {
 }
 
 
+def _repeated(work: Callable[[], object], times: int) -> None:
+    for _ in range(times):
+        work()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -88,23 +95,19 @@ def main() -> None:
                 "megaflops": round(operations / 1e6, 1),
             }
     rng = np.random.default_rng(0)
-    seconds: dict[tuple[str, int], list[float]] = {(n, b): [] for n in backends for b in (1, 8)}
-    for _ in range(arguments.rounds + 1):  # the first one warms up
-        for name, backend in backends.items():
-            shape = backend.manifest.channels, backend.manifest.height, arguments.width
-            for batch in (1, 8):
-                images = rng.standard_normal((batch, *shape), np.float32)
-                repeats = 8 // batch
-                start = time.process_time()
-                for _ in range(repeats):
-                    backend.run(images)
-                seconds[name, batch].append((time.process_time() - start) / 8)
-    for (name, batch), values in seconds.items():
-        quarters = statistics.quantiles(values[1:], n=4)
-        results[name][f"images per CPU-second, batch {batch}"] = round(1 / quarters[1])
+    tasks: dict[str, Callable[[], object]] = {}
+    for name, backend in backends.items():
+        shape = backend.manifest.channels, backend.manifest.height, arguments.width
+        for batch in (1, 8):
+            images = rng.standard_normal((batch, *shape), np.float32)
+            tasks[f"{name}, {batch}"] = partial(_repeated, partial(backend.run, images), 8 // batch)
+    spent = cpu_in_turn(tasks, dict.fromkeys(tasks, 8), arguments.rounds)
+    for name, batch in product(NETWORKS, (1, 8)):
+        quarters = statistics.quantiles(spent[f"{name}, {batch}"], n=4)
+        results[name][f"images per CPU-second, batch {batch}"] = round(1e3 / quarters[1])
         results[name][f"interquartile range, batch {batch}"] = [
-            round(1 / quarters[2]),
-            round(1 / quarters[0]),
+            round(1e3 / quarters[2]),
+            round(1e3 / quarters[0]),
         ]
     for name in NETWORKS:
         print(name, results[name])

@@ -32,19 +32,23 @@ from crnn_deploy.runtime.recognizer import Recognizer
 def latencies(
     backends: dict[str, tuple[Backend, int]], files: Sequence[bytes], rounds: int
 ) -> dict[str, Any]:
-    """Milliseconds of one word in each backend (with its number of threads), in turn."""
+    """Milliseconds of one word in each backend (with its number of threads), in turn.
+
+    Each turn begins with the words once uncounted, as in `cpu_in_turn`.
+    """
     readers = {name: Recognizer(backend, batch=1) for name, (backend, _) in backends.items()}
     times: dict[str, list[list[float]]] = {name: [] for name in readers}
-    for at in range(rounds + 1):  # the first one warms up
+    for _ in range(rounds):
         for name, reader in readers.items():
             torch.set_num_threads(backends[name][1])
+            for data in files:
+                reader.read([data])
             some = []
             for data in files:
                 start = time.perf_counter()
                 reader.read([data])
                 some.append((time.perf_counter() - start) * 1e3)
-            if at:
-                times[name].append(some)
+            times[name].append(some)
     rows = {}
     for name, values in times.items():
         p50, p95, p99 = (round(float(np.percentile(values, p)), 3) for p in (50, 95, 99))
