@@ -9,7 +9,7 @@ that of this machine with AVX2, which other CPUs need not have. The exit code is
 if signal N ended it.
 
 The script needs Linux, an Intel CPU that can forbid CPUID (`cpuid_fault` in /proc/cpuinfo), a C compiler, and
-`unshare` and `mount` of util-linux. pytest needs `-p no:faulthandler` here, because both handle SIGSEGV.
+`unshare` and `mount` of util-linux.
 """
 
 from __future__ import annotations

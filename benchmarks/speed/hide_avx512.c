@@ -2,10 +2,11 @@
 
    Linux lets a thread forbid itself the instruction CPUID (arch_prctl(2), ARCH_SET_CPUID). Its threads and forks
    inherit that; a new program does not, so LD_PRELOAD must load this library into it. Each CPUID then raises
-   SIGSEGV, and the handler answers in its place. */
+   SIGSEGV, and the handler answers in its place. The program can set no handler of its own for SIGSEGV. */
 
 #define _GNU_SOURCE
 #include <cpuid.h>
+#include <dlfcn.h>
 #include <signal.h>
 #include <sys/syscall.h>
 #include <ucontext.h>
@@ -30,6 +31,9 @@ static const unsigned
 
 static const char REFUSED[] = "CPUID cannot be forbidden on this CPU, kernel or virtual machine\n";
 
+typedef int set_action(int, const struct sigaction *, struct sigaction *);
+typedef sighandler_t set_handler(int, sighandler_t);
+
 static int is_cpuid(const siginfo_t *fault, const greg_t *registers)
 {
     const unsigned char *instruction = (const unsigned char *)registers[REG_RIP];
@@ -43,7 +47,8 @@ static void answer(int number, siginfo_t *fault, void *context)
     unsigned leaf = registers[REG_RAX], part = registers[REG_RCX], a, b, c, d;
 
     if (!is_cpuid(fault, registers)) {
-        signal(number, SIG_DFL); /* the program's own fault comes again, and ends it */
+        /* the program's own fault comes again, and ends it */
+        ((set_handler *)dlsym(RTLD_NEXT, "signal"))(number, SIG_DFL);
         return;
     }
     syscall(SYS_arch_prctl, ARCH_SET_CPUID, ALLOWED);
@@ -64,11 +69,24 @@ static void answer(int number, siginfo_t *fault, void *context)
     registers[REG_RIP] += 2;
 }
 
+/* Compilers and Python's faulthandler report a SIGSEGV by handlers of their own. */
+
+int sigaction(int number, const struct sigaction *action, struct sigaction *before)
+{
+    return ((set_action *)dlsym(RTLD_NEXT, "sigaction"))(number, number == SIGSEGV ? 0 : action, before);
+}
+
+sighandler_t signal(int number, sighandler_t handler)
+{
+    return number == SIGSEGV ? SIG_DFL : ((set_handler *)dlsym(RTLD_NEXT, "signal"))(number, handler);
+}
+
 __attribute__((constructor)) static void forbid(void)
 {
     struct sigaction action = {.sa_sigaction = answer, .sa_flags = SA_SIGINFO | SA_NODEFER | SA_ONSTACK};
+    set_action *set = (set_action *)dlsym(RTLD_NEXT, "sigaction");
 
-    if (sigaction(SIGSEGV, &action, 0) || syscall(SYS_arch_prctl, ARCH_SET_CPUID, FORBIDDEN)) {
+    if (set(SIGSEGV, &action, 0) || syscall(SYS_arch_prctl, ARCH_SET_CPUID, FORBIDDEN)) {
         ssize_t written = write(STDERR_FILENO, REFUSED, sizeof REFUSED - 1);
         _exit(written < 0 ? 4 : 3);
     }

@@ -1,12 +1,13 @@
 """All benchmarks of speed, one after another, as the committed results were measured.
 
     python -m benchmarks.speed.suites [SUITE ...] [--out benchmarks/results] [--data FOLDER]
-        [--pyctcdecode PYTHON]
+        [--pyctcdecode PYTHON] [--avx2-alone]
 
 Without a SUITE all run, which takes hours. Run nothing else meanwhile. A result is written to
 `SUITE--KIND--cpu.json`, where KIND is the kind of this machine's CPU. A suite that fails does not end the
 others. What a script prints goes to `.benchmarks/SUITE.log`. Then `python -m benchmarks.speed.tables` writes
-the page. Suites that measure one thread are pinned to the last CPU.
+the page. Suites that measure one thread are pinned to the last CPU. With --avx2-alone, KIND is `avx2-alone`,
+and `benchmarks.speed.avx2_alone` runs the suites.
 
 The script needs the extras [cpu,decode,evaluate,export,train,tensorrt-rtx,openvino]. Libraries that are only
 compared with are left out where they are not installed.
@@ -24,7 +25,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks.committed import RESULTS
+from benchmarks.committed import AVX2_ALONE, RESULTS
 from crnn_deploy.runtime.backends.cpu import kind
 
 ROOT = RESULTS.parents[1]
@@ -102,16 +103,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--pyctcdecode", metavar="PYTHON", help="Compare with the pyctcdecode of this Python."
     )
+    parser.add_argument(
+        "--avx2-alone", action="store_true", help="Hide AVX-512, VNNI, bf16 and AMX from the suites."
+    )
     given = parser.parse_args(arguments)
     if unknown := [name for name in given.suites if name not in SUITES]:
         parser.error(f"there is no suite {unknown[0]}; there are {', '.join(SUITES)}")
     given.out.mkdir(parents=True, exist_ok=True)
     ended = []
     for name in given.suites or SUITES:
-        target = given.out.resolve() / f"{name}--{kind()}--cpu.json"
+        measured_as = AVX2_ALONE if given.avx2_alone else kind()
+        target = given.out.resolve() / f"{name}--{measured_as}--cpu.json"
         measuring = command(name, target, given.data.resolve())
         if name == "decode" and given.pyctcdecode:
             measuring += ["--pyctcdecode", given.pyctcdecode]
+        if given.avx2_alone:
+            measuring = [sys.executable, "-m", "benchmarks.speed.avx2_alone", *measuring]
         ended.append(measure(name, measuring, target))
     if not all(ended):
         raise SystemExit(1)

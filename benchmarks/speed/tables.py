@@ -86,6 +86,15 @@ def peers(rows: Rows) -> list[Part]:
     return [Table(("program", "words per CPU-second", "CPU ms a word (quartiles)", "x PyTorch"), lines)]
 
 
+def shipped_models(rows: Rows) -> list[Part]:
+    """Models in the order of their names."""
+    lines = [
+        (name, digits(1e3 / float(row["cpu_per_image"]["median"])), spread(row["cpu_per_image"]))
+        for name, row in rows.items()
+    ]
+    return [Table(("model, and what it reads", "per CPU-second", "CPU ms each (quartiles)"), lines)]
+
+
 def throughput(rows: Rows) -> list[Part]:
     """Backends by batch and width."""
     cells = [row for row in rows.values() if "backend" in row]
@@ -255,7 +264,18 @@ def operators(rows: Rows) -> list[Part]:
 TABLES: dict[str, Callable[[Rows], list[Part]]] = {
     function.__name__: function
     for function in (
-        *(peers, operators, throughput, latency, end_to_end, startup, scaling, jpeg, winograd),
+        *(
+            shipped_models,
+            peers,
+            operators,
+            throughput,
+            latency,
+            end_to_end,
+            startup,
+            scaling,
+            jpeg,
+            winograd,
+        ),
         lstm_kernels,
     )
 }
@@ -271,6 +291,7 @@ class Bars(NamedTuple):
     start: float  # CPU-seconds
 
 
+OF_BARS = ("peers", "throughput", "end_to_end", "startup", "scaling")  # the suites that they are about
 WITHOUT_VNNI = Bars(1.9, 5, 3.6, 750, 0.20)
 WITH_AVX512_VNNI = Bars(2.7, 7.5, 4.8, 3500, 0.22)
 
@@ -346,12 +367,12 @@ def written(page: str, results: Path) -> str:
         loads = ", ".join(f"{kind} {result['load']}" for kind, result in of_kinds.items())
         made = side_by_side({kind: make(result["rows"]) for kind, result in of_kinds.items()})
         texts[suite] = f"{made}\n\nLoad of the machine: {loads}."
-    whole = [kind for kind in found["peers"] if all(kind in of_kinds for of_kinds in found.values())]
+    whole = [kind for kind in found["peers"] if all(kind in found[suite] for suite in (*OF_BARS, "decode"))]
     texts["bars"] = side_by_side(
         {
             kind: bars(
                 kind,
-                {suite: found[suite][kind]["rows"] for suite in TABLES}
+                {suite: found[suite][kind]["rows"] for suite in OF_BARS}
                 | {"decode": found["decode"][kind]["CPU-milliseconds per line"]},
             )
             for kind in whole

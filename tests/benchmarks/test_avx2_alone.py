@@ -69,7 +69,7 @@ def test_a_program_that_was_started_by_the_command_finds_the_same() -> None:
 @pytest.mark.usefixtures("able")
 def test_the_exit_code_and_the_faults_are_the_commands_own() -> None:
     assert ran("sh", "-c", "exit 7").returncode == 7
-    fault = "import ctypes; ctypes.string_at(0)"
+    fault = "import ctypes, faulthandler; faulthandler.enable(); ctypes.string_at(0)"
     assert ran(sys.executable, "-c", fault).returncode == 128 + signal.SIGSEGV
 
 
