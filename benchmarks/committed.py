@@ -6,11 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-__all__ = ["AVX2_ALONE", "RESULTS", "Rows", "results_of"]
+__all__ = ["RESULTS", "Rows", "results_of"]
 
 RESULTS = Path(__file__).parent / "results"
 Rows = dict[str, dict[str, Any]]
-AVX2_ALONE = "avx2-alone"  # the kind of a CPU that `speed.avx2_alone` hid instructions of
 
 
 def results_of(suite: str, folder: Path = RESULTS) -> dict[str, dict[str, Any]]:
@@ -21,7 +20,6 @@ def results_of(suite: str, folder: Path = RESULTS) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for path in sorted(folder.glob(f"{suite}--*--cpu.json")):
         result = json.loads(path.read_text(encoding="utf-8"))
-        kind = path.stem.split("--")[1]
-        if kind in (result["cpu"], AVX2_ALONE):
-            found[kind] = result
+        if path.stem.split("--")[1] == result["cpu"]:
+            found[result["cpu"]] = result
     return found

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -338,6 +339,16 @@ def test_all_suites_of_speed_can_be_measured_in_one_go(
     failed, ended = capsys.readouterr().out.splitlines()
     assert "FAILED with exit code 3" in failed and "startup--" in ended
     assert (tmp_path / "logs" / "startup.log").read_text() == "measured\n"
+
+    def measured_now(name: str, command: Sequence[str], target: Path) -> bool:
+        assert command[1:4] == ["-m", "benchmarks.speed.avx2_alone", sys.executable]
+        target.write_text('{"suite": "peers", "cpu": "avx2"}', encoding="utf-8")
+        return True
+
+    monkeypatch.setattr(suites, "measure", measured_now)
+    suites.main(["peers", "--out", str(tmp_path), "--avx2-alone"])
+    result = json.loads((tmp_path / "peers--avx2-alone--cpu.json").read_text(encoding="utf-8"))
+    assert result == {"suite": "peers", "cpu": "avx2-alone"}
     with pytest.raises(SystemExit):
         suites.main(["speed"])
     assert "there is no suite speed" in capsys.readouterr().err
