@@ -73,6 +73,17 @@ def test_the_exit_code_and_the_faults_are_the_commands_own() -> None:
     assert ran(sys.executable, "-c", fault).returncode == 128 + signal.SIGSEGV
 
 
+@pytest.mark.usefixtures("able")
+@pytest.mark.parametrize("model", ["latin.int8", "chinese.int8"])
+def test_shipped_int8_models_give_the_same_confidences(model: str) -> None:
+    """Their weights have 7 bits, so no sum of bytes stops at 16 bits."""
+    infer = [sys.executable, "-m", "crnn_deploy", "infer", "examples/images", "--model", model]
+    infer += ["--format", "jsonl", "--device", "cpu"]
+    here = subprocess.run(infer, capture_output=True, text=True, cwd=ROOT)
+    assert here.stdout.count("confidence") >= 12, here.stderr
+    assert ran(*infer).stdout == here.stdout
+
+
 def test_no_later_instruction_is_named() -> None:
     flags = "avx avx2 avx512f avx512_vnni avx_vnni avx512_bf16 amx_tile amx_int8 amx_bf16 avx10 fma"
     told = with_avx2_alone(f"processor\t: 0\nmodel name\t: A CPU\nflags\t\t: {flags}\n\n")
