@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-from click.shell_completion import CompletionItem
 
 from crnn_deploy.errors import did_you_mean, is_address
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 __all__ = [
     "CHECKPOINTS",
@@ -92,7 +94,7 @@ class PlaceText(click.types.StringParamType):
     def shell_complete(
         self, ctx: click.Context, param: click.Parameter, incomplete: str
     ) -> list[CompletionItem]:
-        return [CompletionItem(incomplete, type="file")]
+        return _names_or_files((), incomplete)
 
 
 def _no_images(path: str, ending: str, ctx: click.Context | None) -> str:
@@ -122,6 +124,8 @@ class RecipeText(click.types.StringParamType):
 
 def _names_or_files(names: Iterable[str], incomplete: str) -> list[CompletionItem]:
     """The names that begin with what is written, and files: Bash shows these where no name does."""
+    from click.shell_completion import CompletionItem
+
     return [
         CompletionItem(incomplete, type="file"),
         *(CompletionItem(name) for name in names if name.startswith(incomplete)),

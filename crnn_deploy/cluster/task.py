@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from crnn_deploy.errors import CrnnDeployError
 from crnn_deploy.files import read_regular, write
-from crnn_deploy.runtime.backends.installed import own_version
+from crnn_deploy.runtime.backends.installed import version_of
 from crnn_deploy.runtime.recognizer import Recognizer
 from crnn_deploy.stores.store import Store, Stores
 
@@ -74,7 +75,7 @@ class Task:
     nbest: bool = False
     batch: int = 8  # most images that run together
     threads: int = 1  # that load, prepare and read
-    version: str = field(default_factory=own_version)
+    version: str = field(default_factory=partial(version_of, "crnn-deploy"))
 
     @property
     def columns(self) -> dict[str, Any]:
@@ -95,6 +96,6 @@ class Task:
 
         Raises VersionDiffers, and what `Recognizer.load` raises.
         """
-        if (here := own_version()) != self.version:
+        if (here := version_of("crnn-deploy")) != self.version:
             raise VersionDiffers(here, self.version)
         return Recognizer.load(self.model.put(folder), batch=self.batch, **self.opening)

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from crnn_deploy.runtime.drawing import draw_all
 from crnn_deploy.runtime.images import sources
 from crnn_deploy.runtime.output_file import Done
 from crnn_deploy.runtime.pipeline import Result
@@ -73,6 +72,8 @@ class ImagesInput:
             Record.of(path, result, self._min_confidence, with_chars=with_chars) for path, result in results
         ]
         if self._draw is not None:  # before the records are written: what has one is not drawn by --resume
+            from crnn_deploy.runtime.drawing import draw_all
+
             self._not_drawn = draw_all(made, self._draw, self._max_pixels)
         return made
 

@@ -16,7 +16,7 @@ from crnn_deploy.errors import CrnnDeployError
 from crnn_deploy.files import write
 from crnn_deploy.regions.page_boxes import PageBoxes
 from crnn_deploy.regions.written_page import ReadLine, WrittenPage, filled_page, new_page
-from crnn_deploy.runtime.backends.installed import own_version
+from crnn_deploy.runtime.backends.installed import version_of
 from crnn_deploy.runtime.drawing import NotDrawn, place, write_drawing
 from crnn_deploy.runtime.images.pixels import MAX_PIXELS, Pixels
 from crnn_deploy.runtime.page_reader import Page, PageBox
@@ -106,7 +106,7 @@ def _page_xml(page: Page, records: Sequence[Record]) -> WrittenPage:
     if page.boxes.document:
         return filled_page(page.boxes.document, lines)
     name = os.fsencode(os.path.basename(page.path)).decode(errors="replace")
-    return new_page(name, page.size, lines, creator=f"crnn-deploy {own_version()}")
+    return new_page(name, page.size, lines, creator=f"crnn-deploy {version_of('crnn-deploy')}")
 
 
 def drawn_page(pixels: Pixels, records: Sequence[Record]) -> NDArray[Any]:

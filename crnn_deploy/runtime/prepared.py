@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,8 +14,10 @@ from crnn_deploy.manifest import Manifest
 from crnn_deploy.runtime.decoding.ctc import Char, PageChar, PlacedChar, Text
 from crnn_deploy.runtime.images.pixels import Pixels
 from crnn_deploy.runtime.images.prepare import content_width, prepare, prepare_contrasted
-from crnn_deploy.runtime.images.text_sides import Points
 from crnn_deploy.runtime.orientation import ImageView, Rotate, views
+
+if TYPE_CHECKING:
+    from crnn_deploy.runtime.images.text_sides import Points
 
 __all__ = ["CropPlace", "Prepared", "prepared_of"]
 

@@ -15,13 +15,11 @@ from crnn_deploy.errors import CrnnDeployError, ReadFailed
 from crnn_deploy.manifest import Manifest
 from crnn_deploy.models import DEFAULT, model_file
 from crnn_deploy.process import not_forked
-from crnn_deploy.regions.region import Region
 from crnn_deploy.runtime import long_lines
 from crnn_deploy.runtime.backends.backend import Backend, BackendName, Device
 from crnn_deploy.runtime.batching import Groups
 from crnn_deploy.runtime.decoding.bound import bound
 from crnn_deploy.runtime.decoding.ctc import Frames, Text
-from crnn_deploy.runtime.images.crop import RegionGiven, crop, region_of
 from crnn_deploy.runtime.images.given import Source, is_one
 from crnn_deploy.runtime.images.pixels import MAX_PIXELS, Pixels, read_image, use_image
 from crnn_deploy.runtime.opening import NotPortable, Opening, Precision, opening
@@ -29,8 +27,10 @@ from crnn_deploy.runtime.orientation import ImageView, Rotate, check_rotate, sur
 from crnn_deploy.runtime.prepared import CropPlace, Prepared, prepared_of
 from crnn_deploy.runtime.second_reading import reread
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # what only some runs need is imported by them: 3 ms
+    from crnn_deploy.regions.region import Region
     from crnn_deploy.runtime.decoding.alignment import Decoder
+    from crnn_deploy.runtime.images.crop import RegionGiven
 
 __all__ = ["Recognizer", "Wide"]
 
@@ -290,6 +290,8 @@ class Recognizer:
         self, page: Pixels, regions: Iterable[RegionGiven], shown: str, first: int = 0
     ) -> Iterator[Prepared | CrnnDeployError]:
         """Boxes of a decoded page, one after the other; the first one has the number `first`."""
+        from crnn_deploy.runtime.images.crop import region_of
+
         for number, region in enumerate(map(region_of, regions), first):
             try:
                 yield self.prepare_region(page, region, name=f"{shown}: box {number}")
@@ -302,6 +304,8 @@ class Recognizer:
 
     def prepare_region(self, page: Pixels, region: Region, *, name: str) -> Prepared:
         """A box of a page as the network takes it. Raises RegionUnreadable, ImageTooLarge."""
+        from crnn_deploy.runtime.images.crop import crop
+
         cut = crop(page, region, name=name, max_pixels=self._max_pixels)
         place = CropPlace(cut.pixels.shape[0], cut.on_page)
         return replace(self.prepare(cut.pixels, name=name), crop=place)

@@ -13,11 +13,13 @@ import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from crnn_deploy.errors import CrnnDeployError, ReadFailed, printable, printable_json
-from crnn_deploy.regions.region import Point
 from crnn_deploy.runtime.decoding.ctc import Alternative, Char, Text, Turn
+
+if TYPE_CHECKING:
+    from crnn_deploy.regions.region import Point
 
 __all__ = [
     *("BOX_COLUMNS", "COLUMNS", "FORMATS", "MOST_BYTES", "Csv", "Format", "Jsonl", "Record", "Status"),

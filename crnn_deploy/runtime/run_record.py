@@ -16,7 +16,7 @@ from pathlib import Path
 from crnn_deploy import files
 from crnn_deploy.decoding_rule import DecodingRule
 from crnn_deploy.errors import CrnnDeployError, shortened
-from crnn_deploy.runtime.backends.installed import own_version
+from crnn_deploy.runtime.backends.installed import version_of
 
 __all__ = ["FileUnreadable", "RunDiffers", "RunRecord", "RunRecordInvalid", "RunUnknown", "Value", "place"]
 
@@ -99,7 +99,7 @@ class RunRecord:
         about = {name: paths[0].name for name, paths in named.items()}
         return cls(
             {**digests, **settings, "decoder": rule.decoder, **decoding},
-            {**about, "crnn-deploy": own_version()},
+            {**about, "crnn-deploy": version_of("crnn-deploy")},
         )
 
     def agrees(self, other: RunRecord, name: str) -> bool:

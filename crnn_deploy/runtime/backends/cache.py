@@ -18,12 +18,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
-from importlib import metadata
 from pathlib import Path
 
 from crnn_deploy.errors import ModelUnreadable
 from crnn_deploy.files import keep, read_regular, sha256, temporary
 from crnn_deploy.runtime.backends import cpu
+from crnn_deploy.runtime.backends.installed import version_of
 
 __all__ = ["find", "fingerprint", "folder", "key", "load", "making", "store"]
 
@@ -33,11 +33,9 @@ _MARKED = (
     b"Signature: 8a477f597d28d172789f06886806bc55\n"
     b"# crnn-deploy keeps here what it can make again; it removes old files; you may remove the folder.\n"
 )
-_ENTRY = re.compile(r"[0-9a-f]{64}\.(?:json|onnx)")
-_PART = re.compile(r"[0-9a-f]{32}\.bin")  # of an entry, which names it in its sidecar
-_OWN = re.compile(
-    rf"(?:{_ENTRY.pattern})(?:\.sha256)?|{_PART.pattern}|\.[0-9a-f]{{16}}\.tmp|{re.escape(_MARK)}"
-)
+_ENTRY = r"[0-9a-f]{64}\.(?:json|onnx)"
+_PART = r"[0-9a-f]{32}\.bin"  # of an entry, which names it in its sidecar
+_OWN = rf"(?:{_ENTRY})(?:\.sha256)?|{_PART}|\.[0-9a-f]{{16}}\.tmp|{re.escape(_MARK)}"
 _MOST_ENTRIES = 32  # the least recently written go first
 _ABANDONED = 3600  # seconds after which a file that belongs to no entry is that of a run that was killed
 _MOST_IN_SIDECAR = 10_000  # bytes
@@ -70,7 +68,10 @@ def key(path: Path) -> str:
         content = sha256(path)
     except OSError as error:
         raise ModelUnreadable(path, f"cannot be read: {error.strerror}") from error
-    return " ".join((content, *map(_version, ("onnxruntime", "onnxruntime-gpu", "openvino")), fingerprint()))
+    versions = (
+        f"{name} {version_of(name) or '-'}" for name in ("onnxruntime", "onnxruntime-gpu", "openvino")
+    )
+    return " ".join((content, *versions, fingerprint()))
 
 
 def find(name: str) -> Path | None:
@@ -80,7 +81,7 @@ def find(name: str) -> Path | None:
             return None
         digests = _digests(where / f"{name}.sha256")
         trusted = name in digests and all(
-            (one == name or _PART.fullmatch(one))
+            (one == name or re.fullmatch(_PART, one))
             and _is_ours(where / one, stat.S_ISREG)
             and sha256(where / one) == digest
             for one, digest in digests.items()
@@ -156,7 +157,7 @@ def _made() -> Path | None:
     if not _is_ours(where, stat.S_ISDIR):
         return None
     if not _is_marked(where):
-        if not all(_OWN.fullmatch(name) for name in os.listdir(where)):
+        if not all(re.fullmatch(_OWN, name) for name in os.listdir(where)):
             return None
         _write(where / _MARK, _MARKED)
     return where
@@ -190,9 +191,11 @@ def _prune(where: Path) -> None:
     """Remove the oldest entries and what killed runs have left: regular files of the cache's own names."""
     written = {}
     for file in os.scandir(where):
-        if _OWN.fullmatch(file.name) and file.is_file(follow_symlinks=False) and file.name != _MARK:
+        if re.fullmatch(_OWN, file.name) and file.is_file(follow_symlinks=False) and file.name != _MARK:
             written[file.name] = file.stat(follow_symlinks=False).st_mtime
-    entries = sorted(filter(_ENTRY.fullmatch, written), key=written.__getitem__, reverse=True)
+    entries = sorted(
+        (name for name in written if re.fullmatch(_ENTRY, name)), key=written.__getitem__, reverse=True
+    )
     kept, old = entries[:_MOST_ENTRIES], entries[_MOST_ENTRIES:]
     needed = {file for name in kept for file in _files(where, name)}
     dropped = {file for name in old for file in _files(where, name)}
@@ -201,13 +204,6 @@ def _prune(where: Path) -> None:
     for file_name in dropped & written.keys() - needed:
         with suppress(OSError):
             (where / file_name).unlink()
-
-
-def _version(library: str) -> str:
-    try:
-        return f"{library} {metadata.version(library)}"
-    except metadata.PackageNotFoundError:
-        return f"{library} -"
 
 
 def _files(where: Path, name: str) -> set[str]:

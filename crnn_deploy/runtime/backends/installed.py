@@ -10,7 +10,7 @@ import re
 import sys
 from contextlib import suppress
 
-__all__ = ["onnxruntime_distributions", "onnxruntime_too_old", "own_version"]
+__all__ = ["onnxruntime_distributions", "onnxruntime_too_old", "version_of"]
 
 _OLDEST = (1, 24)  # whose reading of files that a model names is guarded
 _NAMES = {"onnxruntime", "onnxruntime_gpu"}
@@ -32,14 +32,15 @@ def onnxruntime_distributions() -> set[str]:
     return set()
 
 
-def own_version() -> str:
-    """The version of this package; empty where it was not installed."""
+def version_of(distribution: str) -> str:
+    """The version of a distribution, such as onnxruntime-gpu; empty where it was not installed."""
+    about = re.compile(rf"{distribution.replace('-', '_')}-([^-]+)(-py[0-9.]+)?\.(dist|egg)-info")
     for folder in sys.path:
         if isinstance(folder, str) and os.path.isdir(folder or "."):
             with suppress(OSError):  # a folder that may be entered and not read
                 for name in os.listdir(folder or "."):
-                    if name.startswith("crnn_deploy-") and name.endswith(".dist-info"):
-                        return name.removeprefix("crnn_deploy-").removesuffix(".dist-info")
+                    if found := about.fullmatch(name):
+                        return found[1]
     return ""
 
 
