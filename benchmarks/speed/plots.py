@@ -86,6 +86,7 @@ def latin_sizes(axes: Axes, rows: Rows) -> None:
     axes.margins(x=0.15, y=0.12)
 
 
+_COLUMNS = 2  # of a picture, which has a part for each kind of CPU
 PLOTS: dict[str, Callable[[Axes, Rows], None]] = {
     "peers": peers,
     "throughput": throughput,
@@ -110,9 +111,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     matplotlib.rcParams["svg.hashsalt"] = "crnn-deploy"  # the same results give the same bytes
     for suite, draw in PLOTS.items():
         found = results_of(suite, given.results)
-        figure = Figure(figsize=(8 * len(found), 4.5), layout="constrained")
-        [row] = figure.subplots(1, len(found), squeeze=False)
-        for axes, (kind, result) in zip(row, found.items(), strict=True):
+        columns = min(len(found), _COLUMNS)
+        rows = -(-len(found) // columns)
+        figure = Figure(figsize=(8 * columns, 4.5 * rows), layout="constrained")
+        for at, (kind, result) in enumerate(found.items(), 1):
+            axes = figure.add_subplot(rows, columns, at)
             draw(axes, result["rows"])
             axes.set_title(kind, fontsize=9)
         figure.savefig(given.out / f"{suite}.svg", metadata={"Date": None})

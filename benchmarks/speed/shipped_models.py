@@ -4,8 +4,9 @@
 
 Every model that is shipped takes its turn in each round, with one thread, from decoded pixels to texts. The
 images are drawn without faults: words in Latin letters, and lines of ten characters for a model whose
-alphabet is Chinese. The script needs the extras [cpu,train], the fonts and word lists of the tier `latin`,
-and for a Chinese model those of the tier `chinese`.
+alphabet is Chinese. A model for Latin letters also reads the words of `speed.peers`, which are shorter: 108
+px wide on average at a height of 32. The script needs the extras [cpu,train], the fonts and word lists of the
+tier `latin`, and for a Chinese model those of the tier `chinese`.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.common import cpu_in_turn, measured, options, write
+from crnn_deploy.evaluation.speed import draw_images
 from crnn_deploy.models import shipped
+from crnn_deploy.runtime.images.pixels import decode_image
 from crnn_deploy.runtime.recognizer import Recognizer
 from crnn_deploy.synthesis.chinese_words import read_chinese_words
 from crnn_deploy.synthesis.printed import faces_for, is_chinese
@@ -50,10 +53,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     cv2.setNumThreads(1)
     tasks: dict[str, Callable[[], object]] = {}
+    short = [decode_image(data, "<word>") for data in draw_images("words", given.images)]
     for model in shipped():
         recognizer = Recognizer(model)
         name, images = drawn(recognizer.manifest.alphabet, given.images)
         tasks[f"{model}, {name}"] = partial(recognizer.read, images)
+        if name == "words":
+            tasks[f"{model}, words of 108 px"] = partial(recognizer.read, short)
     rows = {}
     for name, values in cpu_in_turn(tasks, dict.fromkeys(tasks, given.images), given.rounds).items():
         rows[name] = {"cpu_per_image": measured(values, "CPU ms")}
