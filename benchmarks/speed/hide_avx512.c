@@ -8,6 +8,7 @@
 #include <cpuid.h>
 #include <dlfcn.h>
 #include <signal.h>
+#include <stdio.h>
 #include <sys/syscall.h>
 #include <ucontext.h>
 #include <unistd.h>
@@ -28,8 +29,6 @@ static const unsigned
     LEAF_7_1_EAX = BIT(4) | BIT(5) | BIT(21) | BIT(23),
     /* avx_vnni_int8, avx_ne_convert, amx_complex, avx_vnni_int16, avx10 */
     LEAF_7_1_EDX = BIT(4) | BIT(5) | BIT(8) | BIT(10) | BIT(19);
-
-static const char REFUSED[] = "CPUID cannot be forbidden on this CPU, kernel or virtual machine\n";
 
 typedef int set_action(int, const struct sigaction *, struct sigaction *);
 typedef sighandler_t set_handler(int, sighandler_t);
@@ -87,7 +86,7 @@ __attribute__((constructor)) static void forbid(void)
     set_action *set = (set_action *)dlsym(RTLD_NEXT, "sigaction");
 
     if (set(SIGSEGV, &action, 0) || syscall(SYS_arch_prctl, ARCH_SET_CPUID, FORBIDDEN)) {
-        ssize_t written = write(STDERR_FILENO, REFUSED, sizeof REFUSED - 1);
-        _exit(written < 0 ? 4 : 3);
+        fputs("this CPU, kernel or virtual machine cannot forbid CPUID\n", stderr);
+        _exit(3);
     }
 }

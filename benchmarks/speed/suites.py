@@ -31,7 +31,7 @@ from crnn_deploy.runtime.backends.cpu import kind
 
 ROOT = RESULTS.parents[1]
 LOGS = ROOT / ".benchmarks"
-AVX2_ALONE = "avx2-alone"  # a kind of its own: another CPU with AVX2 is as fast as it is
+AVX2_ALONE = "avx2-alone"  # a kind of its own, since a CPU that has AVX2 alone has another speed
 
 
 class Suite(NamedTuple):

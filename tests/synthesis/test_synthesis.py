@@ -347,6 +347,19 @@ def test_augmentation_keeps_height_and_kind(height: int, width: int, color: bool
     assert np.array_equal(found, augmented(image, np.random.default_rng(seed)))
 
 
+@given(st.integers(32, 600), st.integers(0, 2**32))
+@settings(max_examples=200, deadline=None)
+def test_augmentation_keeps_a_climbing_line_in_the_picture(width: int, seed: int) -> None:
+    """A bar of half the height stands for the line: above it and below it there is ground at every column."""
+    image = np.full((32, width), 220, np.uint8)
+    image[8:24] = 20
+    found = augmented(image, np.random.default_rng(seed)).astype(np.float64)
+    middle = found.shape[1] // 2
+    differing = np.abs(found - np.median(found[14:18, middle - 4 : middle + 4]))  # from the bar
+    edges = np.stack([np.convolve(row, np.full(5, 0.2), "valid") for row in differing[[0, -1]]])
+    assert edges.min() > 0.3 * np.quantile(differing, 0.9)
+
+
 def test_each_character_is_drawn_with_a_face_that_has_it(sans: Face, monkeypatch: pytest.MonkeyPatch) -> None:
     """Three scripts, no face that has two of them: a face is never asked for what it cannot draw."""
 
