@@ -32,8 +32,10 @@ if TYPE_CHECKING:
 __all__ = ["ReadingStopped", "read_in_processes"]
 
 _FEW = 2  # batches; fewer images are read by threads
-_BATCHES_IN_WINDOW = 64  # for each process
+# for each process; with 64, each found too few images of one width, and a third more batches were run
+_BATCHES_IN_WINDOW = 256
 _BATCHES_AT_ONCE = 8  # images in so many are handed to a process at a time
+_BATCHES_ONE_BY_ONE = 64  # at the beginning, so that a few images are shared among all processes
 _BATCHES_GIVEN = 8  # images in so many batches are given at once
 _SLICE = 0.1  # seconds of work after which a process gives what it has and leaves the rest to all
 _PATIENCE = 0.7  # seconds that what has begun may still take once the run is stopped
@@ -148,8 +150,7 @@ class _Processes:
 
         Whether one more was started: before another is, what those before have done is looked at.
         """
-        # in small parts at first, so that a few images are shared among all processes
-        most = self._batch * (_BATCHES_AT_ONCE if order.taken >= _BATCHES_IN_WINDOW * self._batch else 1)
+        most = self._batch * (_BATCHES_AT_ONCE if order.taken >= _BATCHES_ONE_BY_ONE * self._batch else 1)
         idle = [one for one in self._all if one.handed is None]
         while idle and (some := left.popleft() if left else order.take(most)):
             idle.pop().hand(some)

@@ -33,7 +33,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="images are read
 
 BATCH = 2
 FEW = 2 * BATCH  # images below which threads read
-WINDOW = 64 * BATCH  # images for each process
+WINDOW = 256 * BATCH  # images for each process
 
 
 class Word:
@@ -119,6 +119,22 @@ def test_inputs_are_drawn_on_a_window_ahead_only() -> None:
         assert drawn - given <= 2 * WINDOW
         given += len(some)
     assert given == drawn == 2000
+
+
+class Counting(Reader):
+    """Says for each image how many were read with it."""
+
+    def read_batch(self, images: Sequence[Word], /) -> list[Text | CrnnDeployError]:
+        return [Text("", len(images), ()) for _ in images]
+
+
+def test_images_of_a_width_find_each_other_across_the_window() -> None:
+    """Eighty widths at random, as words have them, shared by two processes: most batches are full."""
+    widths = np.random.default_rng(0).integers(1, 81, 8000)
+    paths = ["x" * width for width in widths]
+    results = flat(read_in_processes(Counting(), iter(paths), batch=8, workers=2))
+    batches = sum(1 / result.confidence for _, result in results if isinstance(result, Text))
+    assert len(results) == len(paths) and batches < len(paths) / 8 / 0.9
 
 
 @pytest.fixture(scope="module")
