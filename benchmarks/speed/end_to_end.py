@@ -24,12 +24,14 @@ import cv2
 import numpy as np
 
 from benchmarks.common import Network, export_networks, infer, measured, options, stacks, word_files, write
+from crnn_deploy.models import shipped
 from crnn_deploy.process import cpus
 from crnn_deploy.runtime.backends.ort import OrtBackend
 from crnn_deploy.runtime.images.pixels import read_image
 from crnn_deploy.runtime.images.prepare import prepare
 
 NETWORKS: tuple[Network, ...] = ("compact", "paper")
+MODELS = ("latin", "latin.int8")  # of those that come with the package
 _SHARE = 250  # files that a thread reads at a time
 
 
@@ -61,23 +63,23 @@ def inference(backend: OrtBackend, files: Sequence[str], workers: int) -> Callab
     return run
 
 
-def compared(network: str, model: Path, folders: Sequence[Path], workers: int, rounds: int) -> dict[str, Any]:
-    """The rates of one network, in turn."""
+def compared(name: str, model: Path, folders: Sequence[Path], workers: int, rounds: int) -> dict[str, Any]:
+    """The rates of one model, in turn."""
     files = sorted(str(path) for folder in folders for path in folder.glob("*.jpg"))
     tasks = {
         "inference alone": inference(OrtBackend(model), files, workers),
-        "cv2.imread": reading(files, lambda name: cv2.imread(name, cv2.IMREAD_GRAYSCALE), workers),
+        "cv2.imread": reading(files, lambda file: cv2.imread(file, cv2.IMREAD_GRAYSCALE), workers),
         "read_image": reading(files, read_image, workers),
     }
     cv2.setNumThreads(1)
-    wall: dict[str, list[float]] = {name: [] for name in ("infer", *tasks)}
-    cpu: dict[str, list[float]] = {name: [] for name in wall}
+    wall: dict[str, list[float]] = {what: [] for what in ("infer", *tasks)}
+    cpu: dict[str, list[float]] = {what: [] for what in wall}
     for at in range(rounds + 1):  # the first one warms up the files and the cache of graphs
-        for name, task in tasks.items():
+        for what, task in tasks.items():
             seconds, used = timed(task)
             if at:
-                wall[name].append(seconds / len(files) * 1e3)
-                cpu[name].append(used / len(files) * 1e3)
+                wall[what].append(seconds / len(files) * 1e3)
+                cpu[what].append(used / len(files) * 1e3)
         some = folders if at else folders[:1]
         run = infer(model, "--workers", workers, "--format", "jsonl", *some)
         if run["exit_code"]:
@@ -87,39 +89,41 @@ def compared(network: str, model: Path, folders: Sequence[Path], workers: int, r
             cpu["infer"].append(run["cpu_seconds"] / len(files) * 1e3)
     rows: dict[str, Any] = {}
     best = float(np.median(cpu["inference alone"]))
-    for name in wall:
-        by_cpu, by_clock = float(np.median(cpu[name])), float(np.median(wall[name]))
-        rows[f"{network}: {name}"] = {
+    for what in wall:
+        by_cpu, by_clock = float(np.median(cpu[what])), float(np.median(wall[what]))
+        rows[f"{name}: {what}"] = {
             "images_per_cpu_second": round(1e3 / by_cpu, 1),
             "images_per_second": round(1e3 / by_clock, 1),
             "images": len(files),
             "of_inference_alone": round(best / by_cpu, 3),
-            "cpu_per_image": measured(cpu[name], "CPU ms"),
-            "clock_per_image": measured(wall[name], "ms"),
+            "cpu_per_image": measured(cpu[what], "CPU ms"),
+            "clock_per_image": measured(wall[what], "ms"),
         }
-        print(f"{1e3 / by_cpu:9.1f} a CPU-s {1e3 / by_clock:9.1f} a second  {network}: {name}", flush=True)
+        print(f"{1e3 / by_cpu:9.1f} a CPU-s {1e3 / by_clock:9.1f} a second  {name}: {what}", flush=True)
     return rows
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = options(__doc__, rounds=3)
     parser.add_argument(
-        "--images", type=int, default=10_000, help="Read this many files with the compact network."
+        "--images", type=int, default=10_000, help="Read this many files with each small network and model."
     )
     parser.add_argument(
         "--paper-images", type=int, default=1000, help="Read this many files with the paper's network."
     )
     parser.add_argument("--workers", type=int, default=cpus(), help="Run infer with this many workers.")
     parser.add_argument("--networks", nargs="+", default=NETWORKS, help="Measure these networks.")
+    parser.add_argument("--models", nargs="*", default=MODELS, help="Measure these shipped models.")
     given = parser.parse_args(arguments)
     rows: dict[str, Any] = {"workers": {"count": given.workers}}
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
         word_files(folder, max(given.images, given.paper_images))
-        for network, model in export_networks(given.networks).items():
-            count = given.paper_images if network == "paper" else given.images
+        networks = export_networks(given.networks).items()
+        for name, model in [*networks, *((name, shipped()[name]) for name in given.models)]:
+            count = given.paper_images if name == "paper" else given.images
             folders = sorted(folder.iterdir())[: -(-count // 1000)]
-            rows |= compared(network, model, folders, given.workers, given.rounds)
+            rows |= compared(name, model, folders, given.workers, given.rounds)
     write("end_to_end", rows, given.json)
 
 

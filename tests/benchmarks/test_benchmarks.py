@@ -232,13 +232,16 @@ def test_a_loss_shows_in_what_infer_costs_more_than_inference_alone(networks: Pa
         "1",
         "--networks",
         "compact",
+        "--models",
+        "latin",
         "--workers",
         "1",
     ]
     benchmarks.speed.end_to_end.main([*few, "--json", str(tmp_path / "x")])
     rows = json.loads((tmp_path / "x").read_text())["rows"]
-    assert rows["compact: inference alone"]["of_inference_alone"] == 1
-    assert 0 < rows["compact: infer"]["of_inference_alone"] < 1  # start-up is counted
+    for name in ("compact", "latin"):
+        assert rows[f"{name}: inference alone"]["of_inference_alone"] == 1
+        assert 0 < rows[f"{name}: infer"]["of_inference_alone"] < 1  # start-up is counted
 
 
 def test_padding_makes_every_batch_as_wide_as_its_widest_word() -> None:
