@@ -13,7 +13,7 @@ __all__ = ["READ"]
 _RESULT = {
     "name": "word.png",
     "text": "Hello",
-    "confidence": 0.9920487999916077,
+    "confidence": 0.9934608936309814,
     "status": "ok",
     "error": None,
 }
@@ -31,7 +31,7 @@ _BOX_ANSWER = {
             "name": "word.png",
             "box": 0,
             "text": "Hello",
-            "confidence": 0.9965338706970215,
+            "confidence": 0.995947539806366,
             "status": "ok",
             "error": None,
             "polygon": _BOX,
