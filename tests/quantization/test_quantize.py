@@ -300,7 +300,7 @@ def test_one_string_of_too_few_sends_no_layer_back_to_float(tmp_path: Path) -> N
 
     root = Path(__file__).parents[2]
     plain = json.loads((root / "calibration" / "latin.scales.json").read_text())
-    plain["ranges"]["relu_1"] *= 0.45
+    plain["ranges"]["relu_2"] *= 0.2
     (tmp_path / "clipped.json").write_text(json.dumps(plain))
     refused = run(
         *("quantize", DEFAULT, root / "examples" / "images", "--scales", tmp_path / "clipped.json"),
@@ -322,7 +322,7 @@ def test_an_undecided_model_is_offered_where_layers_in_float_only_make_it_slow(
 
     root = Path(__file__).parents[2]
     plain = json.loads((root / "calibration" / "latin.scales.json").read_text())
-    plain["ranges"]["relu_1"] *= 0.45
+    plain["ranges"]["relu_2"] *= 0.2
     (tmp_path / "clipped.json").write_text(json.dumps(plain))
     speeds = iter([1.5, 0.9])  # of the model, and with a layer in float
     monkeypatch.setattr(quantize, "OpenVinoBackend", no_openvino)

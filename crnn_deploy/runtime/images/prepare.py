@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crnn_deploy.manifest import Clahe, Filter, Manifest, Stretch
+from crnn_deploy.process import not_forked
 from crnn_deploy.runtime.images import linear, resample
 from crnn_deploy.runtime.images.pixels import Pixels
 
@@ -33,7 +34,8 @@ def prepare(image: Pixels, manifest: Manifest) -> NDArray[np.float32]:
     ToTensor and Normalize give it.
     """
     size = _size(image.shape, manifest)
-    return _network_input(_first_resize(image, size, manifest), image.shape, size, manifest)
+    with not_forked():
+        return _network_input(_first_resize(image, size, manifest), image.shape, size, manifest)
 
 
 def prepare_contrasted(image: Pixels, manifest: Manifest) -> NDArray[np.float32] | None:
@@ -41,9 +43,10 @@ def prepare_contrasted(image: Pixels, manifest: Manifest) -> NDArray[np.float32]
     if manifest.contrast is None:
         return None
     size = _size(image.shape, manifest)
-    [grey] = _first_resize(image, size, manifest)
-    stretched = _stretched(grey, manifest.contrast.target)
-    return None if stretched is None else _network_input([stretched], image.shape, size, manifest)
+    with not_forked():
+        [grey] = _first_resize(image, size, manifest)
+        stretched = _stretched(grey, manifest.contrast.target)
+        return None if stretched is None else _network_input([stretched], image.shape, size, manifest)
 
 
 def _first_resize(image: Pixels, size: _Size, manifest: Manifest) -> list[NDArray[Any]]:
