@@ -47,7 +47,7 @@ __all__ = [
 # A file that cannot be decoded raises ImageUnreadable; OpenCV would print its own view of it besides.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 if hasattr(os, "register_at_fork"):
-    # a child has none of the threads of OpenCV's pool, and would wait for ever for a lock that one of them held
+    # a child has none of the threads of OpenCV's pool, and would wait for ever for a lock of theirs
     os.register_at_fork(after_in_child=lambda: cv2.setNumThreads(0))
 
 # of all threads together: a decoder takes up to 16 bytes for a pixel, and files are in memory meanwhile
